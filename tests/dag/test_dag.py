@@ -1,0 +1,140 @@
+"""Dry runs over many configurations, on a few placeholder pictures: the cheapest test of a DAG."""
+
+import json
+import shutil
+
+import pytest
+from conftest import ROOT, Workflow, make_coco_set, make_mvtec_set
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """One copy of the workflow with a COCO set and an MVTec set; nothing in it is ever run or edited."""
+    folder = tmp_path_factory.mktemp("site")
+    make_coco_set(folder / "coco")
+    make_mvtec_set(folder / "mvtec")
+    return Workflow(folder)
+
+
+COCO = {"dataset": "mine", "datasets": {"mine": {"path": "coco"}}}
+MVTEC = {"dataset": "mvtec", "datasets": {"mvtec": {"path": "mvtec"}}}
+ALONE = {"compare": []}
+
+
+def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
+    assert site.jobs() == {
+        "render_demo": 1, "ingest": 1, "sam_pairs": 1, "split": 1, "prior": 1, "masks": 2, "isolate": 4,
+        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "render": 1, "leaderboard": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (COCO | ALONE, {"prior": 1, "masks": 2, "isolate": 2, "features": 2, "fit": 1, "score": 2}),
+        (COCO | ALONE | {"isolation": "crop"}, {"isolate": 2}),
+        (COCO | ALONE | {"isolation": "mean_fill", "segmenter": "constant"}, {"segment": 0, "masks": 2}),
+        (COCO | ALONE | {"segmenter": "nano"}, {"segment": 1, "masks": 2}),
+        (COCO | ALONE | {"segmenter": "none"}, {"prior": 0, "masks": 0, "isolate": 2}),
+        (COCO | ALONE | {"shards": 5, "threshold": "youden", "max_fpr": 0.1}, {"masks": 5, "score": 5, "fit": 1}),
+        (COCO | ALONE | {"augmentation": {"copies": 2}}, {"augment": 2}),
+        (COCO | ALONE | {"detector": "pixel_difference"}, {"features": 2}),
+        (COCO | {"folds": "group", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
+        (MVTEC | ALONE, {"sam_pairs": 0, "prior": 0, "masks": 0, "isolate": 2, "evaluate": 1}),
+        (MVTEC, {"evaluate": 2, "fit": 2}),
+    ],
+)
+def test_every_choice_gives_a_plan_with_just_the_jobs_it_needs(site, config, expected):
+    jobs = site.jobs(config=config)
+    assert {rule: jobs.get(rule, 0) for rule in expected} == expected
+    assert "render_demo" not in jobs and jobs["render"] == 1
+
+
+def test_a_checkpoint_by_url_is_fetched_only_where_downloads_are_allowed(site):
+    config = COCO | ALONE | {"segmenter": "sam2.1-tiny"}
+    refused = site.snakemake("-n", config=config)
+    assert refused.returncode != 0 and "allow_downloads" in refused.stdout + refused.stderr
+    assert site.jobs(config=config | {"allow_downloads": True})["fetch_checkpoint"] == 1
+
+
+def test_a_hundred_thousand_images_stay_under_a_thousand_jobs(site):
+    assert sum(site.jobs(config=COCO | ALONE | {"shards": 200}).values()) < 1000
+
+
+def broken(folder, what: str) -> dict:
+    """A COCO set with one thing wrong, and the configuration that runs it."""
+    data = make_coco_set(folder / what.replace(" ", "_"))
+    config = COCO | ALONE | {"datasets": {"mine": {"path": str(data)}}}
+    labels = data / "labels.csv"
+    if what == "no annotations in the file":
+        (data / "annotations.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    elif what == "annotations not JSON":
+        (data / "annotations.json").write_text("{")
+    elif what == "wrong column":
+        labels.write_text(labels.read_text().replace("label", "lable", 1))
+    elif what == "wrong label":
+        labels.write_text(labels.read_text().replace(",0,", ",maybe,", 1))
+    elif what == "no folder":
+        shutil.rmtree(data)
+    elif what == "no labels file":
+        config["datasets"]["mine"] = {"images": str(data / "images"), "labels": str(data / "lable.csv")}
+    elif what == "wrong checksum":
+        (data / "model.pt").write_bytes(b"x" * 100)
+        entry = {
+            "method": "sam2.1",
+            "model": "sam2.1_hiera_t",
+            "checkpoint": str(data / "model.pt"),
+            "sha256": "0" * 64,
+        }
+        config |= {"segmenter": "mine", "segmenters": {"mine": entry}}
+    elif what == "no weights file":
+        config["detectors"] = {"patchcore": {"weights": str(data / "absent.safetensors")}}
+    return config
+
+
+@pytest.mark.parametrize(
+    ("what", "named"),
+    [
+        ("no annotations in the file", "annotations.json"),
+        ("annotations not JSON", "annotations.json"),
+        ("wrong column", "label"),
+        ("wrong label", "maybe"),
+        ("no folder", "no_folder"),
+        ("no labels file", "lable.csv"),
+        ("wrong checksum", "model.pt"),
+        ("no weights file", "absent.safetensors"),
+    ],
+)
+def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, what, named):
+    result = site.snakemake("-n", config=broken(tmp_path, what))
+    errors = [line for line in (result.stdout + result.stderr).splitlines() if line.startswith("error: ")]
+    assert result.returncode != 0 and len(errors) == 1 and named in errors[0], result.stdout + result.stderr
+    assert "Traceback" not in result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"segmentr": "none"}, "did you mean 'segmenter'?"),
+        ({"segmenter": "templates"}, "did you mean 'template'?"),
+        ({"threshold": "best"}, "f1, youden"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):
+    result = site.snakemake("-n", config=config)
+    assert result.returncode != 0 and message in result.stderr and "Traceback" not in result.stderr
+
+
+def test_the_workstation_profile_is_found(site):
+    result = site.snakemake("-n", "--workflow-profile", "workflow/profiles/workstation")
+    assert result.returncode == 0 and "workflow/profiles/workstation" in result.stdout + result.stderr
+
+
+def test_rule_graph_can_be_drawn(site):
+    result = site.snakemake("--rulegraph")
+    assert result.returncode == 0 and result.stdout.lstrip().startswith("digraph")
+
+
+def test_lint_is_clean():
+    result = Workflow.snakemake(type("Here", (), {"folder": ROOT})(), "--lint")
+    assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,146 @@
+"""A tiny real run from photographs to report, and what an edit, a touch or a new photograph re-runs afterwards."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+from conftest import Workflow, draw_part, make_coco_set, make_mvtec_set
+
+pytestmark = pytest.mark.slow
+CONFIG = {
+    "dataset": "mine",
+    "datasets": {"mine": {"path": "data/mine"}},
+    "compare": [],
+    "device": "cpu",
+    "detectors": {"patchcore": {"image_size": 96}},
+}
+RUN = "results/mine/template/zero_out/patchcore"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Workflow:
+    """A workflow that has run once, to the report; every test leaves it as it found it."""
+    workflow = Workflow(tmp_path_factory.mktemp("e2e"))
+    make_coco_set(workflow.folder / "data/mine")
+    result = workflow.snakemake("--cores", "2", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return workflow
+
+
+def read_predictions(workflow: Workflow, run: str = RUN) -> list[dict]:
+    with open(workflow.folder / run / "predictions.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_everything_promised_is_there_and_the_blots_are_found(finished):
+    folder = finished.folder / RUN
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"accuracy", "precision", "recall", "f1", "auroc", "n_samples", "threshold"} <= metrics.keys()
+    assert metrics["n_samples"] == 12 and metrics["auroc"] > 0.9
+    rows = read_predictions(finished)
+    assert len(rows) == 14 and [row["filename"] for row in rows] == sorted(row["filename"] for row in rows)
+    for row in rows:
+        assert (float(row["pred_score"]) >= 0.5) == (row["predicted_label"] == "1")
+        stem = row["filename"].removesuffix(".png")
+        for kind in ("heatmaps", "overlays"):
+            assert cv2.imread(str(folder / kind / f"{stem}.png")) is not None, (kind, stem)
+    assert (finished.folder / "results/leaderboard.csv").read_text().count("\n") == 2
+
+
+def test_nothing_is_left_to_do(finished):
+    assert finished.jobs(config=CONFIG) == {}
+
+
+def test_touching_every_photograph_re_runs_nothing(finished):
+    for path in (finished.folder / "data/mine/images").iterdir():
+        path.touch()
+    (finished.folder / "data/mine/annotations.json").touch()
+    (finished.folder / "data/mine/labels.csv").touch()
+    assert finished.jobs(config=CONFIG) == {}
+
+
+def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
+    config = CONFIG | {"detectors": {"patchcore": {"image_size": 96, "coreset_ratio": 0.5}}}
+    assert finished.jobs(config=config) == {"fit": 1, "score": 2, "evaluate": 1, "render": 1, "leaderboard": 1}
+
+
+def test_another_threshold_re_runs_the_evaluation_only(finished):
+    jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "max_fpr": 0.1})
+    assert jobs == {"evaluate": 1, "render": 1, "leaderboard": 1}
+
+
+@pytest.mark.parametrize(
+    ("module", "first", "spared"),
+    [
+        ("isolate", "isolate", {"ingest", "prior", "masks"}),
+        ("score", "score", {"features", "fit"}),
+        ("render", "render", {"evaluate", "score", "leaderboard"}),
+    ],
+)
+def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, spared):
+    path = finished.folder / f"workflow/defectflow/{module}.py"
+    text = path.read_text()
+    try:
+        path.write_text(text + "\n# a change\n")
+        jobs = finished.jobs(config=CONFIG)
+    finally:
+        path.write_text(text)
+    assert first in jobs and "render" in jobs and not spared & jobs.keys()
+    assert finished.jobs(config=CONFIG) == {}
+
+
+def test_one_new_photograph_re_runs_one_shard_of_each_stage_and_the_fit(finished):
+    path = finished.folder / "data/mine/images/new.png"
+    try:
+        cv2.imwrite(str(path), draw_part(np.random.default_rng(99))[0])
+        jobs = finished.jobs(config=CONFIG)
+    finally:
+        path.unlink()
+    assert (jobs["ingest"], jobs["masks"], jobs["isolate"], jobs["features"], jobs["fit"]) == (1, 1, 1, 1, 1)
+    assert not {"sam_pairs", "prior"} & jobs.keys()
+
+
+def test_a_second_run_with_the_same_seed_is_byte_identical(finished, tmp_path):
+    again = Workflow(tmp_path)
+    shutil.copytree(finished.folder / "data", tmp_path / "data")
+    result = again.snakemake("--cores", "2", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    for name in ("metrics.json", "predictions.csv"):
+        assert (finished.folder / RUN / name).read_bytes() == (tmp_path / RUN / name).read_bytes(), name
+
+
+def test_the_report_can_be_sent_to_a_colleague(finished):
+    result = finished.snakemake("--report", "report.html", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    report = (finished.folder / "report.html").read_text()
+    assert "metrics.json" in report and "leaderboard.csv" in report
+
+
+def test_a_broken_photograph_stops_the_run_with_its_name_or_is_left_out(finished):
+    path = finished.folder / "data/mine/images/torn.jpg"
+    config = CONFIG | {"shards": 1}
+    try:
+        whole = cv2.imencode(".jpg", draw_part(np.random.default_rng(7))[0])[1].tobytes()
+        path.write_bytes(whole[: len(whole) // 2])
+        before = (finished.folder / "results/mine/manifest.csv").read_bytes()
+        stopped = finished.snakemake("--cores", "1", "results/mine/manifest.csv", config=config)
+        output = stopped.stdout + stopped.stderr
+        assert stopped.returncode != 0 and "torn.jpg" in output and "Traceback" not in output
+    finally:
+        path.unlink()
+    assert finished.snakemake("--cores", "1", "results/mine/manifest.csv", config=CONFIG).returncode == 0
+    assert (finished.folder / "results/mine/manifest.csv").read_bytes() == before
+
+
+def test_the_mvtec_layout_runs_without_masks_of_the_part(workflow):
+    make_mvtec_set(workflow.folder / "data/mvtec")
+    config = CONFIG | {"dataset": "mvtec", "datasets": {"mvtec": {"path": "data/mvtec"}}, "isolation": "auto"}
+    result = workflow.snakemake("--cores", "2", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = read_predictions(workflow, "results/mvtec/none/none/patchcore")
+    assert {row["split"] for row in rows} >= {"test"}
+    metrics = json.loads((workflow.folder / "results/mvtec/none/none/patchcore/metrics.json").read_text())
+    assert metrics["n_samples"] == 6 and metrics["pixel"] is not None

@@ -1,0 +1,1 @@
+"""defectflow: photographs of one part in, a calibrated good/bad inspector with heatmaps out."""

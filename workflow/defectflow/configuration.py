@@ -1,0 +1,138 @@
+"""config.yaml checked and resolved: unknown keys named with the nearest known one, `auto` turned into a choice.
+
+Standard library and jsonschema (a part of Snakemake) only: the Snakefile imports this module.
+"""
+
+import difflib
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from defectflow.files import UserError
+
+
+class Run(NamedTuple):
+    """One recipe: results/{dataset}/{segmenter}/{isolation}/{detector}/."""
+
+    dataset: str
+    segmenter: str
+    isolation: str
+    detector: str
+
+    @property
+    def folder(self) -> str:
+        """Folder of this run's results."""
+        return "results/" + "/".join(self)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """'did you mean ...' or the list of what is known."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+
+
+def typed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> Any:
+    """``value`` with every string that the schema wants to be a number, a truth value or null turned into one.
+
+    Snakemake leaves what stands inside ``--config 'a={b: 2}'`` as strings, and true, false and null anywhere.
+    """
+    root = root or schema
+    while "$ref" in schema:
+        target = root
+        for step in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[step]
+        schema = target | {key: schema[key] for key in schema if key != "$ref"}
+    if isinstance(value, dict):
+        known, other = schema.get("properties", {}), schema.get("additionalProperties")
+        other = other if isinstance(other, dict) else {}
+        return {key: typed(item, known.get(key, other), root) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item, schema.get("items", {}), root) for item in value]
+    types = {t for s in (schema, *schema.get("anyOf", ())) for t in _as_list(s.get("type", []))}
+    if isinstance(value, str) and types & {"integer", "number", "boolean", "null"}:
+        for word, meant, name in (("null", None, "null"), ("true", True, "boolean"), ("false", False, "boolean")):
+            if name in types and value.lower() == word:
+                return meant
+        for parse, name in ((int, "integer"), (int, "number"), (float, "number")):
+            if name in types:
+                with suppress(ValueError):
+                    return parse(value)
+    return value
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
+
+
+def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Check ``config`` against a JSON schema.
+
+    Raises:
+        UserError: one line with the key, what is wrong with it and the remedy.
+    """
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
+
+    error = best_match(Draft202012Validator(schema).iter_errors(config))
+    if error is None:
+        return
+    where = ".".join(str(key) for key in error.absolute_path) or "top level"
+    if error.validator == "additionalProperties" and error.schema.get("additionalProperties") is False:
+        known = sorted(error.schema["properties"])
+        unknown = next(key for key in error.instance if key not in known)
+        raise UserError(f"config.yaml: {where}: unknown key {unknown!r} ({nearest(str(unknown), known)})")
+    if error.validator == "enum":
+        raise UserError(
+            f"config.yaml: {where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
+        )
+    raise UserError(f"config.yaml: {where}: {error.message}")
+
+
+def resolve_runs(config: Mapping[str, Any], has_annotations: bool) -> list[Run]:
+    """The run that the config asks for, then those of ``compare``, each once.
+
+    Args:
+        config: a config that has passed check_schema.
+        has_annotations: whether the data set comes with COCO annotations.
+
+    Raises:
+        UserError: a name without an entry, a segmenter without annotations, an isolation without masks.
+    """
+    for key in ("dataset", "detector"):
+        _entry(config, key, config[key])
+    runs = [_resolve(config, config, has_annotations)]
+    for extra in config.get("compare", []):
+        merged = {key: config[key] for key in ("dataset", "segmenter", "isolation", "detector")} | dict(extra)
+        run = _resolve(config, merged, has_annotations)
+        if run not in runs:
+            runs.append(run)
+    return runs
+
+
+def _entry(config: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
+    section = config[f"{key}s"]
+    if name not in section:
+        raise UserError(f"config.yaml: {key}: no entry {name!r} in {key}s ({nearest(name, sorted(section))})")
+    return section[name]
+
+
+def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotations: bool) -> Run:
+    segmenter, isolation = chosen["segmenter"], chosen["isolation"]
+    if segmenter == "auto":
+        segmenter = "template" if has_annotations else "none"
+    method = _entry(config, "segmenter", segmenter)["method"]
+    if method != "none" and not has_annotations:
+        raise UserError(
+            f"config.yaml: segmenter: {segmenter!r} learns from COCO annotations and data set {chosen['dataset']!r} "
+            "has none (add annotations.json, or set segmenter: none)"
+        )
+    if isolation == "auto":
+        isolation = "none" if method == "none" else "zero_out"
+    entry = _entry(config, "isolation", isolation)
+    if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
+        raise UserError(
+            f"config.yaml: isolation: {isolation!r} needs masks of the part, and segmenter none makes none "
+            "(set isolation: none, or a segmenter)"
+        )
+    _entry(config, "detector", chosen["detector"])
+    return Run(chosen["dataset"], segmenter, isolation, chosen["detector"])

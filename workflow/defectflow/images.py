@@ -1,0 +1,85 @@
+"""Pictures in and out: upright RGB, binary masks, letterboxing."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+from defectflow.files import UserError, atomic
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def read_rgb(path: str | Path) -> np.ndarray:
+    """Read a photograph upright (EXIF orientation applied) as uint8 RGB of shape (height, width, 3).
+
+    16-bit grey images are scaled to 8 bits over their full range.
+
+    Raises:
+        UserError: the file is absent, truncated or not an image.
+    """
+    try:
+        with Image.open(path) as image:
+            image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I"):
+                image = Image.fromarray((np.asarray(image).astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+            return np.asarray(image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not a readable image ({error})") from None
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask as bool of shape (height, width): every non-zero pixel is inside.
+
+    Raises:
+        UserError: the file is absent or not an image.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise UserError(f"{path}: not a readable mask image")
+    return mask > 0
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 RGB (height, width, 3), uint8 grey (height, width) or a bool mask (as 0/255) as PNG, atomically."""
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    with atomic(path) as temporary:
+        # Level 1 is 4 times faster than the default for photographs and a tenth larger.
+        cv2.imwrite(str(temporary), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def letterbox(
+    image: np.ndarray, size: tuple[int, int], fill: int | tuple[int, int, int] = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize to fit into ``size`` with the aspect ratio kept, and pad evenly.
+
+    Args:
+        image: uint8 (height, width, 3), or a bool or uint8 mask (height, width).
+        size: (height, width) of the result in pixels.
+        fill: value of the padding.
+
+    Returns:
+        The picture of shape ``size``, and the 2x3 float64 affine matrix that takes pixel-centre coordinates of the
+        result to those of ``image`` (use with ``cv2.warpAffine`` and ``WARP_INVERSE_MAP`` swapped accordingly).
+    """
+    height, width = image.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size[0] - new_height) // 2, (size[1] - new_width) // 2
+    is_mask = image.ndim == 2
+    if image.dtype == bool:
+        image = image.astype(np.uint8)
+    method = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (new_width, new_height), interpolation=method)
+    result = cv2.copyMakeBorder(
+        resized, top, size[0] - new_height - top, left, size[1] - new_width - left, cv2.BORDER_CONSTANT, value=fill
+    )
+    sx, sy = width / new_width, height / new_height
+    back = np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5]])
+    return result, back

@@ -1,0 +1,98 @@
+"""Names of images: which files of a folder are images, their ids, their shards, and what a name in a table means.
+
+Standard library only: the Snakefile imports this module through ``preflight``.
+"""
+
+import hashlib
+import os
+import posixpath
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+LONGEST_ID = 160  # file systems allow 255 bytes; stages append to the id
+
+
+def shard_of(image_id: str, shards: int) -> int:
+    """Shard an image belongs to, in [0, shards): stable under adding and removing other images."""
+    return int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) % shards
+
+
+def image_ids(names: Iterable[str]) -> dict[str, str]:
+    """Map relative image names ("a/b 1.jpg") to ids that are safe as file names ("a__b_1").
+
+    Names whose ids would be equal (also if only letter case differs) all get a short hash of the name as suffix,
+    so that the ids depend on no order.
+    """
+    plain = {name: _plain_id(name) for name in names}
+    users: defaultdict[str, int] = defaultdict(int)
+    for image_id in plain.values():
+        users[image_id.lower()] += 1
+    return {
+        name: image_id if users[image_id.lower()] == 1 else f"{image_id}-{_short_hash(name)}"
+        for name, image_id in plain.items()
+    }
+
+
+def scan(folder: str | Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield (relative name with "/", directory entry) of the files and links below ``folder``, hidden ones left out.
+
+    Links to folders are yielded, not entered: they could lead anywhere, also in a circle.
+    """
+    pending = [("", os.fspath(folder))]
+    while pending:
+        prefix, path = pending.pop()
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append((f"{prefix}{entry.name}/", entry.path))
+                else:
+                    yield prefix + entry.name, entry
+
+
+def is_image(name: str) -> bool:
+    """Whether the suffix is one of an image file."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def leaves(name: str) -> bool:
+    """Whether a name written in a table or COCO file is absolute or climbs out of its folder with ``..``."""
+    name = name.replace("\\", "/")
+    return name.startswith("/") or bool(re.match(r"[A-Za-z]:/", name)) or posixpath.normpath(name).split("/")[0] == ".."
+
+
+class Matcher:
+    """Finds the image that a name in a labels table or COCO file means: by relative path, else by unique base name."""
+
+    def __init__(self, names: Iterable[str]):
+        self._names = set(names)
+        self._by_base: defaultdict[str, list[str]] = defaultdict(list)
+        for name in sorted(self._names):
+            self._by_base[posixpath.basename(name)].append(name)
+
+    def find(self, name: str) -> tuple[str | None, str]:
+        """Return (name of the image, "") or (None, reason), the reason being ready for a message."""
+        if leaves(name):
+            return None, "the path leaves the image folder"
+        name = posixpath.normpath(name.replace("\\", "/"))
+        if name in self._names:
+            return name, ""
+        candidates = self._by_base.get(posixpath.basename(name), [])
+        if len(candidates) == 1:
+            return candidates[0], ""
+        if candidates:
+            return None, f"the name fits several images: {candidates[0]}, {candidates[1]}"
+        return None, "no such image in the image folder"
+
+
+def _plain_id(name: str) -> str:
+    image_id = re.sub(r"[^A-Za-z0-9._-]", "_", posixpath.splitext(name)[0].replace("/", "__"))
+    return image_id if len(image_id) <= LONGEST_ID else f"{image_id[:LONGEST_ID]}-{_short_hash(name)}"
+
+
+def _short_hash(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:8]

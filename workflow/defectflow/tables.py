@@ -1,0 +1,56 @@
+"""The tables that pass between stages: their columns, read and written in one way."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from defectflow.files import UserError, atomic
+
+# Every text column is a str ("" when unknown); numbers that may be unknown are "" in the file and NaN in memory.
+MANIFEST = ["image_id", "path", "sha256", "width", "height", "label", "defect_type", "group", "mask", "split"]
+PAIRS = ["image_id", "path", "group", "pair", "n_annotations", "area", "bbox_x", "bbox_y", "bbox_width", "bbox_height"]
+SPLITS = ["image_id", "group", "label", "segmentation", "detection", "fold", "group_fold"]
+MASKS = [
+    "image_id", "mask", "source", "present", "doubtful", "reason",
+    "predicted_iou", "prior_iou", "area", "area_z", "registration_score",
+]  # fmt: skip
+ISOLATED = ["image_id", "image", "mask", "x0", "y0", "x1", "y1", "width", "height", "copy_of", "kind"]
+SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
+PREDICTIONS = [
+    "filename", "pred_score", "predicted_label", "raw_score", "label", "defect_type", "split",
+    "mask_present", "mask_doubtful", "mask_reason", "threshold", "image_id",
+]  # fmt: skip
+
+TEXT = {
+    "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
+    "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
+    "mask_reason",
+}  # fmt: skip
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read a CSV that must hold ``columns``; text columns come as str, "" when empty, the others as float or int.
+
+    Raises:
+        UserError: the file is absent, empty or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={})
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path}: the file is empty") from None
+    missing = [c for c in columns if c not in table.columns]
+    if missing:
+        raise UserError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(table.columns)})")
+    for column in table.columns:
+        if column not in TEXT:
+            table[column] = pd.to_numeric(table[column].replace("", None))
+    return table
+
+
+def write_table(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Write ``columns`` of ``table`` as CSV, atomically; floats with 9 significant digits (exact for float32)."""
+    with atomic(path) as temporary:
+        table[list(columns)].to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")

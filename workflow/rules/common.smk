@@ -1,0 +1,224 @@
+"""Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+
+from snakemake.common.configfile import load_configfile
+
+from defectflow import preflight
+from defectflow.code_hash import code_hash
+from defectflow.configuration import check_schema, resolve_runs, typed
+from defectflow.files import UserError
+
+SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+# Jobs run with the package of this checkout, installed or not (a conda environment has no editable install). Progress
+# bars are for terminals; in a log file a line every ten seconds is enough. Libraries that warn of each other's
+# deprecated names tell the user nothing.
+shell.prefix(
+    f"set -euo pipefail; export PYTHONPATH={str(Path(workflow.basedir) / 'workflow')!r}; "
+    "export PYTHONWARNINGS=ignore::FutureWarning; [ -t 2 ] || export TQDM_MININTERVAL=10; "
+)
+
+
+pathvars:
+    logs="results/logs",
+    benchmarks="results/benchmarks",
+
+
+def prepare() -> tuple:
+    """Check everything that can be known before a job runs; one line and exit status 1 if something is wrong."""
+    try:
+        schema = load_configfile(SCHEMA)
+        config.update(typed(config, schema))
+        check_schema(config, schema)
+        validate(config, str(SCHEMA))  # fills in the defaults of the schema
+        entry = config["datasets"].get(config["dataset"], {})
+        source = None
+        if entry and not entry.get("rendered"):
+            source = preflight.resolve(entry)
+            preflight.check(source, config["on_problem"], cache=cache_file(config["dataset"]))
+        runs = resolve_runs(config, has_annotations=bool(entry.get("rendered") or (source and source["annotations"])))
+        for run in runs:
+            check_files_of(run)
+        return source, runs
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def check_files_of(run) -> None:
+    """Local weights and checkpoints of a run exist and have the stated checksum."""
+    segmenter, detector = config["segmenters"][run.segmenter], config["detectors"][run.detector]
+    start = segmenter.get("checkpoint")
+    if start and is_url(start):
+        if not config["allow_downloads"]:
+            raise UserError(
+                f"config.yaml: segmenters.{run.segmenter}.checkpoint is a URL and allow_downloads is false "
+                "(set it to true, or give the path of a local copy)"
+            )
+        if not segmenter.get("sha256"):
+            raise UserError(f"config.yaml: segmenters.{run.segmenter}: a checkpoint from a URL needs its sha256")
+    elif start and segmenter.get("sha256"):
+        preflight.check_sha256(start, segmenter["sha256"], cache_file("weights"), segmenter.get("bytes"))
+    for path in (start, detector.get("weights")):
+        if path and not is_url(path) and not Path(path).is_file():
+            raise UserError(f"{path}: no such file (named in config.yaml for {run.segmenter} or {run.detector})")
+
+
+def is_url(path: str) -> bool:
+    return "://" in path
+
+
+def cache_file(name: str) -> str:
+    """Where content hashes of unchanged files are remembered between invocations."""
+    return f".snakemake/defectflow/{name}.json"
+
+
+SOURCE, RUNS = prepare()
+SHARDS = [str(k) for k in range(config["shards"])]
+
+
+wildcard_constraints:
+    dataset=r"[^/]+",
+    segmenter=r"[^/]+",
+    isolation=r"[^/]+",
+    detector=r"[^/]+",
+    shard=r"\d+",
+
+
+def segmenter_of(wildcards) -> dict:
+    return config["segmenters"][wildcards.segmenter]
+
+
+def isolation_of(wildcards) -> dict:
+    return config["isolations"][wildcards.isolation]
+
+
+def detector_of(wildcards) -> dict:
+    return config["detectors"][wildcards.detector]
+
+
+def uses_masks(wildcards) -> bool:
+    return segmenter_of(wildcards)["method"] != "none"
+
+
+def is_rendered(wildcards) -> bool:
+    return "rendered" in config["datasets"][wildcards.dataset]
+
+
+def content(**selection):
+    """A params function: hash of the photographs (and labels, annotations) that a job depends on.
+
+    Photographs are no inputs of rules: a DAG of 100,000 files is slow, and `touch` would re-run everything. A rendered
+    data set has no photographs before its first run, and is an input of what reads it.
+    """
+
+    def digest(wildcards):
+        if is_rendered(wildcards):
+            return None
+        shard = (int(wildcards.shard), config["shards"]) if "shard" in wildcards.keys() else None
+        return preflight.images_digest(SOURCE, cache_file(wildcards.dataset), shard=shard, **selection)
+
+    return digest
+
+
+def option(flag: str, value) -> str:
+    """`--flag value`, or nothing where the value is None, False or an empty input; True gives the bare flag."""
+    if value is None or value is False or value == []:
+        return ""
+    return flag if value is True else f"{flag} '{value}'"
+
+
+def weights_hash(path: str | None) -> str | None:
+    """Content hash of a weight file: Snakemake itself compares only times for files as large as these."""
+    return preflight.file_digests([path], cache_file("weights"))[path] if path else None
+
+
+def source_of(wildcards) -> dict:
+    """Layout and paths of a data set, as preflight.resolve gives them."""
+    if not is_rendered(wildcards):
+        return SOURCE
+    root = f"results/{wildcards.dataset}/source"
+    files = {"annotations": f"{root}/annotations.json", "labels": f"{root}/labels.csv"}
+    return {"layout": "coco", "images": f"{root}/images", "category": None} | files
+
+
+def is_annotated(wildcards) -> bool:
+    return bool(source_of(wildcards)["annotations"])
+
+
+def source_folder(wildcards) -> list | str:
+    """The rendered photographs; a user's own are no inputs, see content()."""
+    return f"results/{wildcards.dataset}/source" if is_rendered(wildcards) else []
+
+
+def source_files(wildcards) -> dict:
+    """A user's annotations and labels; whether they changed is told by their content, see content()."""
+    if is_rendered(wildcards):
+        return {}
+    return {key: ancient(SOURCE[key]) for key in ("annotations", "labels") if SOURCE[key]}
+
+
+def images_flag(wildcards) -> str:
+    source = source_of(wildcards)
+    return option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"])
+
+
+def source_flags(wildcards) -> str:
+    source = source_of(wildcards)
+    others = [option(f"--{key}", source[key]) for key in ("annotations", "labels", "category")]
+    return " ".join((images_flag(wildcards), *others))
+
+
+def annotation_flags(wildcards) -> str:
+    source = source_of(wildcards)
+    return " ".join(option(f"--{key}", source[key]) for key in ("images", "annotations", "labels", "category"))
+
+
+def checkpoint_file(wildcards) -> list | str:
+    """The checkpoint to start from: a local file, one to be fetched, or none."""
+    start = segmenter_of(wildcards).get("checkpoint")
+    if not start:
+        return []
+    return f"results/checkpoints/{wildcards.segmenter}.pt" if is_url(start) else ancient(start)
+
+
+def segmenter_files(wildcards) -> dict:
+    """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
+    files = {"prior": "results/{dataset}/prior.safetensors".format(**wildcards)}
+    if segmenter_of(wildcards)["method"] == "sam2.1":
+        folder = "results/{dataset}/{segmenter}".format(**wildcards)
+        files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
+    return files
+
+
+def backbone_of(wildcards) -> str:
+    """Name of the network; `pixels` stands for none, the picture itself in the grid of the patches."""
+    detector = detector_of(wildcards)
+    return "pixels" if detector["method"] == "pixel_difference" else detector["backbone"]
+
+
+def picture_tables(wildcards) -> list[str]:
+    """Tables of the pictures of one shard: the isolated ones, and the copies where the config asks for any."""
+    wants_copies = config["augmentation"]["copies"] or config["augmentation"]["robustness"]
+    folder = "results/{dataset}/{segmenter}/{isolation}"
+    return [f"{folder}/{kind}/{{shard}}.csv" for kind in ("images", *(("copies",) if wants_copies else ()))]
+
+
+def segmentation_report(wildcards) -> str | list:
+    """Where the held-out IoU of this run's masks is told."""
+    if not uses_masks(wildcards):
+        return []
+    trained = segmenter_of(wildcards)["method"] == "sam2.1"
+    return "results/{dataset}/{segmenter}/train.json" if trained else "results/{dataset}/prior.json"
+
+
+def per_shard(pattern: str) -> list[str]:
+    """One file per shard of a run; ``pattern`` is relative to the run's folder and names {shard}."""
+    folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
+    return [f"{folder}/{pattern}".replace("{shard}", shard) for shard in SHARDS]
+
+
+def mask_tables(wildcards) -> list[str]:
+    return [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS] if uses_masks(wildcards) else []

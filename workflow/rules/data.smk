@@ -1,0 +1,141 @@
+rule render_demo:
+    output:
+        directory("results/{dataset}/source"),
+    log:
+        "<logs>/{dataset}/render_demo.log",
+    benchmark:
+        "<benchmarks>/{dataset}/render_demo.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        recipe=lambda w: config["datasets"][w.dataset]["rendered"],
+        seed=config["seed"],
+        code=code_hash("demo"),
+    message:
+        "Render the photographs of data set {wildcards.dataset}"
+    shell:
+        "python -m defectflow.demo --out {output} --views {params.recipe[views]} --defects {params.recipe[defects]}"
+        " --size {params.recipe[size]} --seed {params.seed} 2>&1 | tee {log}"
+
+
+rule survey:
+    input:
+        source_folder,
+    output:
+        table="results/{dataset}/shards/{shard}.csv",
+        report="results/{dataset}/shards/{shard}.json",
+    log:
+        "<logs>/{dataset}/survey-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/survey-{shard}.tsv"
+    # All photographs are read before anything is computed from one of them: a broken one stops the run early.
+    priority: 100
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        content=content(),
+        images=images_flag,
+        shards=config["shards"],
+        code=code_hash("survey"),
+    message:
+        "Read the photographs of shard {wildcards.shard} of {wildcards.dataset}"
+    shell:
+        "python -m defectflow.survey {params.images} --shard {wildcards.shard}/{params.shards} --threads {threads}"
+        " --out {output.table} --report {output.report} 2>&1 | tee {log}"
+
+
+rule ingest:
+    input:
+        unpack(source_files),
+        folder=source_folder,
+        surveys=collect("results/{{dataset}}/shards/{shard}.json", shard=SHARDS),
+    output:
+        manifest="results/{dataset}/manifest.csv",
+        report=report(
+            "results/{dataset}/ingest_report.json",
+            caption="../report/ingest.rst",
+            category="1 Data",
+            labels={"data set": "{dataset}", "what": "checks"},
+        ),
+    log:
+        "<logs>/{dataset}/ingest.log",
+    benchmark:
+        "<benchmarks>/{dataset}/ingest.tsv"
+    priority: 100
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        content=content(labels=True, annotations=True),
+        source=source_flags,
+        on_problem=config["on_problem"],
+        code=code_hash("ingest"),
+    message:
+        "Check every photograph, annotation and label of {wildcards.dataset}"
+    shell:
+        "python -m defectflow.ingest {params.source} --surveys {input.surveys} --on-problem {params.on_problem}"
+        " --threads {threads} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
+
+
+rule sam_pairs:
+    input:
+        unpack(source_files),
+        folder=source_folder,
+    output:
+        folder=directory("results/{dataset}/sam_pairs"),
+        table="results/{dataset}/pairs.csv",
+    log:
+        "<logs>/{dataset}/sam_pairs.log",
+    benchmark:
+        "<benchmarks>/{dataset}/sam_pairs.tsv"
+    priority: 50
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        content=content(annotated_only=True),
+        source=annotation_flags,
+        code=code_hash("sam_pairs"),
+    message:
+        "Convert the COCO annotations of {wildcards.dataset} to SA-1B pairs"
+    shell:
+        "python -m defectflow.sam_pairs {params.source} --threads {threads} --out {output.folder}"
+        " --table {output.table} 2>&1 | tee {log}"
+
+
+rule split_annotated:
+    input:
+        "results/{dataset}/pairs.csv",
+    output:
+        "results/{dataset}/annotated.csv",
+    log:
+        "<logs>/{dataset}/split_annotated.log",
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        seed=config["seed"],
+        code=code_hash("split"),
+    message:
+        "Split the annotated images of {wildcards.dataset} by group, for segmentation"
+    shell:
+        "python -m defectflow.split --pairs {input} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule split:
+    input:
+        manifest="results/{dataset}/manifest.csv",
+        annotated=lambda w: "results/{dataset}/annotated.csv" if is_annotated(w) else [],
+    output:
+        "results/{dataset}/splits.csv",
+    log:
+        "<logs>/{dataset}/split.log",
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        annotated=lambda w, input: option("--annotated", input.get("annotated")),
+        folds=config["folds"],
+        seed=config["seed"],
+        code=code_hash("split"),
+    message:
+        "Split the labelled images of {wildcards.dataset} by group, for detection"
+    shell:
+        "python -m defectflow.split --manifest {input.manifest} {params.annotated} --folds {params.folds}"
+        " --seed {params.seed} --out {output} 2>&1 | tee {log}"

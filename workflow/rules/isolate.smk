@@ -1,0 +1,54 @@
+rule isolate:
+    input:
+        images="results/{dataset}/shards/{shard}.csv",
+        masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if uses_masks(w) else [],
+        pairs=lambda w: "results/{dataset}/pairs.csv" if uses_masks(w) else [],
+    output:
+        folder=directory("results/{dataset}/{segmenter}/{isolation}/images/{shard}"),
+        table="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/isolate-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/isolate-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        entry=isolation_of,
+        masks=lambda w, input: " ".join((option("--masks", input.get("masks")), option("--pairs", input.get("pairs")))),
+        crop=lambda w: option("--crop", isolation_of(w)["crop"]),
+        code=code_hash("isolate"),
+    message:
+        "Isolate the part in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.isolate --manifest {input.images}"
+        " {params.masks} --background {params.entry[background]} --normalise {params.entry[normalise]} {params.crop}"
+        " --margin {params.entry[margin]} --dilate {params.entry[dilate]} --threads {threads}"
+        " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
+
+
+rule augment:
+    input:
+        splits="results/{dataset}/splits.csv",
+        isolated="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
+    output:
+        folder=directory("results/{dataset}/{segmenter}/{isolation}/copies/{shard}"),
+        table="results/{dataset}/{segmenter}/{isolation}/copies/{shard}.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/augment-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/augment-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        entry=config["augmentation"],
+        background=lambda w: option("--keep-background", isolation_of(w)["background"] == "keep"),
+        seed=config["seed"],
+        code=code_hash("augment"),
+    message:
+        "Make weakly varied copies in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.augment --isolated {input.isolated} --splits {input.splits}"
+        " --copies {params.entry[copies]} --robustness {params.entry[robustness]} --rotate {params.entry[rotate]}"
+        " --translate {params.entry[translate]} --brightness {params.entry[brightness]}"
+        " --contrast {params.entry[contrast]} --blur {params.entry[blur]} {params.background} --seed {params.seed}"
+        " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"

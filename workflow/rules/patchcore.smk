@@ -1,0 +1,95 @@
+rule features:
+    input:
+        tables=picture_tables,
+        weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        gpu=1,
+        mem_mb=3000,
+    params:
+        backbone=backbone_of,
+        layers=lambda w: detector_of(w)["layers"],
+        image_size=lambda w: detector_of(w)["image_size"],
+        weights=lambda w, input: option("--weights", input.get("weights")),
+        weights_hash=lambda w: weights_hash(detector_of(w)["weights"]),
+        object_only=lambda w: option("--object-only", detector_of(w)["object_only"]),
+        downloads=option("--allow-downloads", config["allow_downloads"]),
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("features"),
+    message:
+        "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
+        " --image-size {params.image_size} {params.object_only} {params.downloads} --seed {params.seed}"
+        " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+
+
+rule fit:
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        splits="results/{dataset}/splits.csv",
+    output:
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        report="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/fit.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/fit.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=4000,
+    params:
+        ratio=lambda w: detector_of(w)["coreset_ratio"],
+        cap=lambda w: detector_of(w)["coreset_max"],
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("fit"),
+    message:
+        "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.fit --features {input.features} --splits {input.splits}"
+        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --seed {params.seed} --device {params.device}"
+        " --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+
+
+rule score:
+    input:
+        features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        splits="results/{dataset}/splits.csv",
+    output:
+        scores="results/{dataset}/{segmenter}/{isolation}/{detector}/scores/{shard}.csv",
+        maps="results/{dataset}/{segmenter}/{isolation}/{detector}/maps/{shard}.safetensors",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/score-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/score-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        gpu=1,
+        mem_mb=3000,
+    params:
+        entry=lambda w: {key: detector_of(w)[key] for key in ("neighbours", "score", "top_share")},
+        device=config["device"],
+        code=code_hash("score"),
+    message:
+        "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.score --features {input.features} --banks {input.banks} --splits {input.splits}"
+        " --neighbours {params.entry[neighbours]} --score {params.entry[score]}"
+        " --fraction {params.entry[top_share]} --device {params.device}"
+        " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"

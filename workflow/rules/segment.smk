@@ -1,0 +1,123 @@
+rule prior:
+    input:
+        splits="results/{dataset}/annotated.csv",
+        pairs="results/{dataset}/sam_pairs",
+        table="results/{dataset}/pairs.csv",
+    output:
+        prior="results/{dataset}/prior.safetensors",
+        report=report(
+            "results/{dataset}/prior.json",
+            caption="../report/prior.rst",
+            category="2 Masks",
+            labels={"data set": "{dataset}", "what": "held-out IoU of the baselines"},
+        ),
+    log:
+        "<logs>/{dataset}/prior.log",
+    benchmark:
+        "<benchmarks>/{dataset}/prior.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 2
+    params:
+        seed=config["seed"],
+        code=code_hash("prior"),
+    message:
+        "Register the annotated parts of {wildcards.dataset} on each other"
+    shell:
+        "python -m defectflow.prior --pairs {input.pairs} --table {input.table} --splits {input.splits}"
+        " --seed {params.seed} --out {output.prior} --report {output.report}"
+        " 2>&1 | tee {log}"
+
+
+rule fetch_checkpoint:
+    output:
+        "results/checkpoints/{segmenter}.pt",
+    log:
+        "<logs>/checkpoints/{segmenter}.log",
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        entry=lambda w: {key: segmenter_of(w)[key] for key in ("checkpoint", "sha256")},
+    message:
+        "Download the checkpoint of {wildcards.segmenter}"
+    shell:
+        "python -m defectflow.fetch --url {params.entry[checkpoint]:q} --sha256 {params.entry[sha256]} --out {output}"
+        " 2>&1 | tee {log}"
+
+
+rule segment:
+    input:
+        splits="results/{dataset}/annotated.csv",
+        pairs="results/{dataset}/sam_pairs",
+        table="results/{dataset}/pairs.csv",
+        prior="results/{dataset}/prior.safetensors",
+        start=checkpoint_file,
+    output:
+        model="results/{dataset}/{segmenter}/model.pt",
+        report=report(
+            "results/{dataset}/{segmenter}/train.json",
+            caption="../report/train.rst",
+            category="2 Masks",
+            labels={"data set": "{dataset}", "what": "fine-tuning of {segmenter}"},
+        ),
+    log:
+        "<logs>/{dataset}/{segmenter}/segment.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/segment.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+    params:
+        entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k not in ("method", "checkpoint", "bytes")},
+        start=lambda w, input: option("--checkpoint", input.get("start")),
+        rate=lambda w: option("--learning-rate", segmenter_of(w)["learning_rate"]),
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("segment"),
+    message:
+        "Fine-tune {wildcards.segmenter} on {wildcards.dataset}"
+    shell:
+        "python -m defectflow.segment --pairs {input.pairs} --table {input.table} --splits {input.splits}"
+        " --prior {input.prior} --model-config {params.entry[model]:q} {params.start}"
+        " --engine {params.entry[engine]} --trainable {params.entry[trainable]} --steps {params.entry[steps]}"
+        " --batch-size {params.entry[batch_size]} {params.rate}"
+        " --seed {params.seed} --device {params.device} --threads {threads}"
+        " --out {output.model} --report {output.report} 2>&1 | tee {log}"
+
+
+rule masks:
+    input:
+        unpack(segmenter_files),
+        images="results/{dataset}/shards/{shard}.csv",
+    output:
+        folder=directory("results/{dataset}/{segmenter}/masks/{shard}"),
+        table="results/{dataset}/{segmenter}/masks/{shard}.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/masks-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/masks-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        gpu=lambda w: int(segmenter_of(w)["method"] == "sam2.1"),
+    params:
+        method=lambda w: segmenter_of(w)["method"],
+        model=lambda w, input: " ".join(
+            option(flag, value)
+            for flag, value in (
+                ("--model", input.get("model")),
+                ("--train-json", input.get("train_json")),
+                ("--model-config", segmenter_of(w).get("model")),
+            )
+        ),
+        device=config["device"],
+        code=code_hash("masks"),
+    message:
+        "Find the part in shard {wildcards.shard} of {wildcards.dataset} with {wildcards.segmenter}"
+    shell:
+        "python -m defectflow.masks --manifest {input.images}"
+        " --segmenter {params.method} --prior {input.prior} {params.model} --device {params.device}"
+        " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
