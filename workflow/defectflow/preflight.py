@@ -1,0 +1,295 @@
+"""What can be known about a data set before anything is computed: where it lies, whether it is sound, what changed.
+
+Standard library only: the Snakefile calls this at parse time, in every dry run.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from defectflow.dataset import Problem, category_ids, image_paths, image_rows, is_mvtec, read_coco
+from defectflow.files import UserError, atomic, sha256_of
+from defectflow.naming import Matcher, image_ids, scan, shard_of
+
+
+def resolve(entry: Mapping[str, Any]) -> dict[str, str | None]:
+    """Turn an entry of ``datasets:`` into the paths it means.
+
+    Args:
+        entry: ``path`` (a folder in the MVTec layout, or one that holds images/, annotations.json and labels.csv,
+            the latter two optional) or ``images``, ``annotations``, ``labels``, each overriding; ``category``.
+
+    Returns:
+        layout ("coco" or "mvtec"), images (folder; for MVTec the root), annotations, labels, category (None: absent).
+
+    Raises:
+        UserError: neither ``path`` nor ``images`` is given.
+    """
+    root = entry.get("path")
+    images = entry.get("images")
+    if not (root or images):
+        raise UserError("datasets: an entry has neither `path` nor `images` (give the folder of the photographs)")
+    found: dict[str, str | None] = {"annotations": None, "labels": None}
+    if root:
+        for key, name in (("annotations", "annotations.json"), ("labels", "labels.csv")):
+            path = os.path.join(root, name)
+            found[key] = path if os.path.exists(path) else None
+        if not images:
+            inside = os.path.join(root, "images")
+            images = inside if os.path.isdir(inside) and not is_mvtec(root) else root
+    return {
+        "layout": "mvtec" if is_mvtec(images) else "coco",
+        "images": str(images),
+        "annotations": entry.get("annotations") or found["annotations"],
+        "labels": entry.get("labels") or found["labels"],
+        "category": entry.get("category"),
+    }
+
+
+def check(
+    resolved: Mapping[str, str | None],
+    on_problem: str = "stop",
+    need_labels: bool = True,
+    cache: str | Path | None = None,
+) -> None:
+    """Raise a UserError for what is wrong with a data set and can be seen without opening an image.
+
+    Args:
+        resolved: what ``resolve`` returned.
+        on_problem: with "leave_out", rows of labels.csv that fit no image are not an error.
+        need_labels: at least two images must be labelled good (one, where the data set fixes train and test).
+        cache: see ``file_digests``; a COCO file checked before is then not read again.
+    """
+    data = _listing(_key(resolved))
+    rows, problems = data.rows, data.problems
+    if resolved["annotations"]:
+        _outline_digests(resolved, data.paths, cache)
+    if problems and on_problem == "stop":
+        more = f" and {len(problems) - 1} more like it" if len(problems) > 1 else ""
+        raise UserError(f"{problems[0].file}: {problems[0].text}{more} (correct it, or set on_problem: leave_out)")
+    source = resolved["labels"] or resolved["images"]
+    fixed = any(row["split"] for row in rows.values())
+    if fixed and (loose := sorted(n for n, row in rows.items() if row["label"] and not row["split"])):
+        raise UserError(f"{source}: {loose[0]} has a label and no split (fill column split for every labelled image)")
+    good = sum(row["label"] == "0" and row["split"] != "test" for row in rows.values())
+    if need_labels and good < (1 if fixed else 2):
+        raise UserError(
+            f"{source}: {good} images are labelled good (put at least 2 with label 0 into labels.csv: "
+            "the detector learns from them)"
+        )
+
+
+def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
+    """Content hashes of all files of a folder, or of the listed files.
+
+    Args:
+        files: a folder (searched through, hidden files left out), or paths.
+        cache: JSON file that remembers the hash for (size, mtime), so that only new or changed files are read. It is
+            rewritten atomically; that it cannot be written does no harm.
+
+    Returns:
+        {name relative to the folder, or path as given: sha256}, sorted; what cannot be read has the hash "".
+    """
+    if isinstance(files, str | Path):
+        return _digests(os.path.abspath(files), {name: entry.path for name, entry in scan(files)}, cache)
+    return _digests("", {str(path): os.path.abspath(path) for path in files}, cache)
+
+
+def images_digest(
+    resolved: Mapping[str, str | None],
+    cache: str | Path | None,
+    shard: tuple[int, int] | None = None,
+    labels: bool = False,
+    annotated_only: bool = False,
+    annotations: bool = False,
+) -> str:
+    """Short hash over what a stage reads of a data set: it changes when the stage has to run again, and only then.
+
+    It always covers names and contents of the images. The data set is read once per process (``forget()`` undoes that).
+
+    Args:
+        resolved: what ``resolve`` returned.
+        cache: see ``file_digests``.
+        shard: (k, n): only the images of that shard.
+        labels: also what labels.csv or the folders say of these images, and their ground-truth masks.
+        annotated_only: only images with an annotation (of the category), with their outlines and groups.
+        annotations: also the whole annotation file.
+
+    Returns:
+        16 hex digits.
+    """
+    key, cache = _key(resolved), str(cache) if cache else None
+    data = index(key, cache)
+    digest = hashlib.sha256()
+    for name in _shards(key, cache, shard[1])[shard[0]] if shard else data.images:
+        row: list[Any] = [name, data.ids[name], data.images[name], name in data.copies]
+        if annotated_only:
+            if name not in data.outlines:
+                continue
+            row += [data.outlines[name], data.rows[name]["group"]]
+        if labels:
+            row += [sorted(data.rows[name].items()), data.masks.get(data.rows[name]["mask"], "")]
+        digest.update(json.dumps(row).encode())
+    if annotations and resolved["annotations"]:
+        digest.update(file_digests([resolved["annotations"]], cache)[resolved["annotations"]].encode())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Index:
+    """Names and content hashes of one data set: images, ids, label rows, mask files, outlines (annotated images)."""
+
+    images: dict[str, str]
+    copies: set[str]  # images with the content of one before them, which ingest leaves out
+    ids: dict[str, str]
+    rows: dict[str, dict[str, str]]
+    masks: dict[str, str]
+    outlines: dict[str, str]
+
+
+@lru_cache(maxsize=32)
+def index(key: str, cache: str | None) -> Index:
+    """Read a data set (``resolved`` as JSON) once per process; see ``images_digest``."""
+    resolved, data = json.loads(key), _listing(key)
+    images = _digests(os.path.abspath(resolved["images"]), data.paths, cache)
+    masks = file_digests(sorted({row["mask"] for row in data.rows.values() if row["mask"]}), cache)
+    outlines = _outline_digests(resolved, images, cache) if resolved["annotations"] else {}
+    first = {sha256: name for name, sha256 in reversed(images.items())}
+    copies = {name for name, sha256 in images.items() if first[sha256] != name}
+    return Index(images, copies, image_ids(images), data.rows, masks, outlines)
+
+
+def forget() -> None:
+    """Let the next call read data sets anew."""
+    for function in (index, _listing, _shards):
+        function.cache_clear()
+
+
+def check_sha256(path: str | Path, expected: str, cache: str | Path | None, size: int | None = None) -> None:
+    """Raise a UserError unless the file exists with this sha256 (and this size in bytes)."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such file (put the file there, or correct the path in the config)")
+    actual_size = os.path.getsize(path)
+    if size is not None and actual_size != size:
+        raise UserError(f"{path}: {actual_size} bytes instead of {size} (incomplete? download it again)")
+    actual = file_digests([path], cache)[str(path)]
+    if actual != expected.lower():
+        raise UserError(f"{path}: wrong checksum: sha256 {actual[:12]}... instead of {expected[:12]}... (replace it)")
+
+
+class _Listing(NamedTuple):
+    paths: dict[str, str]
+    rows: dict[str, dict[str, str]]
+    problems: list[Problem]
+
+
+@lru_cache(maxsize=32)
+def _listing(key: str) -> _Listing:
+    """Images of a data set and what labels.csv says of them: what needs no content."""
+    resolved = json.loads(key)
+    paths = image_paths(resolved)
+    return _Listing(paths, *image_rows(resolved, paths))
+
+
+@lru_cache(maxsize=32)
+def _shards(key: str, cache: str | None, count: int) -> list[list[str]]:
+    """Names of the images in each of ``count`` shards."""
+    data = index(key, cache)
+    shards: list[list[str]] = [[] for _ in range(count)]
+    for name in data.images:
+        shards[shard_of(data.ids[name], count)].append(name)
+    return shards
+
+
+def _key(resolved: Mapping[str, str | None]) -> str:
+    return json.dumps(dict(resolved), sort_keys=True)
+
+
+def _outline_digests(resolved: Mapping[str, Any], names: Iterable[str], cache: str | None) -> dict[str, str]:
+    """Hash of the outlines of every image that the COCO file lists; annotation ids and their order do not count."""
+    path, category = resolved["annotations"], resolved["category"]
+    key = f"{file_digests([path], cache).get(path)} {category}"
+    known = _read_cache(cache)
+    by_file = known["outlines"].get(key)
+    if by_file is None:
+        coco = read_coco(path)
+        allowed = category_ids(coco, category, path)
+        outlines = defaultdict(list)
+        for annotation in coco["annotations"]:
+            if annotation.get("segmentation") and (allowed is None or annotation.get("category_id") in allowed):
+                outlines[annotation["image_id"]].append(json.dumps(annotation["segmentation"], sort_keys=True))
+        by_file = {}
+        for image in coco["images"]:
+            content = [image.get("width"), image.get("height"), *sorted(outlines[image["id"]])]
+            by_file[str(image["file_name"])] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        known["outlines"] = {key: by_file}
+        _write_cache(cache, known)
+    matcher = Matcher(names)
+    found = ((matcher.find(file_name)[0], digest) for file_name, digest in by_file.items())
+    return {name: digest for name, digest in found if name}
+
+
+def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -> dict[str, str]:
+    """Hashes of files by name; the cache keeps them per section: a folder, or "" for single files."""
+    stats = {name: stat for name, path in paths.items() if (stat := _stat(path))}
+    known = _read_cache(cache)
+    old = known["files"].get(section, {})
+    key = {name: name if section else path for name, path in paths.items()}
+    fresh, new = dict.fromkeys(paths, ""), []
+    for name, stat in stats.items():
+        entry = old.get(key[name])
+        if entry and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
+            fresh[name] = entry[2]
+        else:
+            new.append(name)
+    if new:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            fresh.update(zip(new, pool.map(_safe_sha256, (paths[name] for name in new)), strict=True))
+    if new or (section and len(old) > len(stats)):
+        # A file written a moment ago may change again within the resolution of its time stamp.
+        settled = time.time_ns() - 2 * 10**9
+        entries = {
+            key[name]: [stat.st_size, stat.st_mtime_ns, fresh[name]]
+            for name, stat in stats.items()
+            if stat.st_mtime_ns < settled and fresh[name]
+        }
+        known["files"][section] = entries if section else old | entries
+        _write_cache(cache, known)
+    return {name: fresh[name] for name in sorted(fresh)}
+
+
+def _stat(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _safe_sha256(path: str) -> str:
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
+
+
+def _read_cache(cache: str | Path | None) -> dict[str, dict]:
+    try:
+        known = json.loads(Path(cache).read_text(encoding="utf-8")) if cache else {}
+        return {"files": dict(known.get("files", {})), "outlines": dict(known.get("outlines", {}))}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {"files": {}, "outlines": {}}
+
+
+def _write_cache(cache: str | Path | None, known: dict[str, dict]) -> None:
+    if cache:
+        with suppress(OSError), atomic(cache) as temporary:
+            temporary.write_text(json.dumps(known, separators=(",", ":")), encoding="utf-8")

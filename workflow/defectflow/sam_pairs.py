@@ -1,0 +1,120 @@
+"""Stage sam_pairs: COCO annotations to pairs of sa_000001.jpg and sa_000001.json in the form of SA-1B.
+
+One merged annotation per image, the part. JPEG files that need no rotation are copied byte for byte; others are
+written upright as JPEG of quality 95. pairs.csv maps the pairs to image ids.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+from tqdm import tqdm
+
+from defectflow.coco import annotations_by_image, encode, entries_by_name, part_mask, stored_size
+from defectflow.dataset import image_paths, image_rows, is_mvtec, read_coco
+from defectflow.files import UserError, atomic_dir, stage, write_json
+from defectflow.images import read_rgb
+from defectflow.naming import image_ids
+from defectflow.pictures import inspect_all
+from defectflow.tables import PAIRS, write_table
+
+
+def pair_name(number: int) -> str:
+    """Name of a pair without suffix: the official loader reads the number behind the last "_"."""
+    return f"sa_{number:06d}"
+
+
+def annotation_of(mask: np.ndarray) -> dict[str, Any]:
+    """The SA-1B annotation of a bool mask (height, width), without id; bbox is [x, y, width, height] in pixels."""
+    ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    x, y = int(xs[0]), int(ys[0])
+    return {
+        "segmentation": encode(mask),
+        "area": int(mask.sum()),
+        "bbox": [x, y, int(xs[-1]) - x + 1, int(ys[-1]) - y + 1],
+        "predicted_iou": 1.0,
+        "stability_score": 1.0,
+        "crop_box": [0, 0, mask.shape[1], mask.shape[0]],
+        "point_coords": [],
+    }
+
+
+def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any]) -> None:
+    """Write one picture and its JSON; a JPEG that stands upright is copied, any other image re-encoded."""
+    target = folder / f"{pair_name(number)}.jpg"
+    with Image.open(source) as image:
+        as_it_is = image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and stored_size(source)[1] == 1
+    if as_it_is:
+        shutil.copyfile(source, target)
+    else:
+        Image.fromarray(read_rgb(source)).save(target, quality=95)
+    width, height = annotation["crop_box"][2:]
+    image = {"image_id": number, "width": width, "height": height, "file_name": target.name}
+    write_json(target.with_suffix(".json"), {"image": image, "annotations": [{"id": number} | annotation]})
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the pairs of every sound image that the COCO file lists, and their table (tables.PAIRS)."""
+    layout = "mvtec" if is_mvtec(args.images) else "coco"
+    resolved = {"layout": layout, "images": args.images, "labels": args.labels}
+    coco = read_coco(args.annotations)
+    by_image = annotations_by_image(coco, args.category)
+    paths = image_paths(resolved)
+    groups = {name: row["group"] for name, row in image_rows(resolved, paths)[0].items()}
+    ids = image_ids(paths)
+    entries = entries_by_name(coco, paths)[0]
+    with ThreadPoolExecutor(args.threads) as pool:
+        pictures = inspect_all({name: paths[name] for name in entries}, args.images, pool)
+    listed = sorted((ids[name], name, entry) for name, entry in entries.items() if not pictures[name].problem)
+
+    def prepare(item: tuple[str, str, dict]) -> tuple[int, dict | None]:
+        image_id, name, entry = item
+        picture = pictures[name]
+        mask, used, problems = part_mask(entry, by_image.get(entry["id"], []), picture.raw_size, picture.orientation)
+        for problem in problems:
+            tqdm.write(f"{image_id}: {problem} (left out)", file=sys.stderr)
+        return used, None if mask is None else annotation_of(mask)
+
+    records: list[dict[str, Any]] = []
+    pairs: list[tuple[str, int, dict]] = []
+    with atomic_dir(args.out) as folder, ThreadPoolExecutor(args.threads) as pool:
+        found = tqdm(pool.map(prepare, listed), desc="sam_pairs: outlines", total=len(listed), unit="image")
+        for (image_id, name, _), (used, annotation) in zip(listed, found, strict=True):
+            known = {"image_id": image_id, "path": paths[name], "group": groups[name]}
+            records.append(known | {"pair": "", "n_annotations": used})
+            if annotation:
+                pairs.append((paths[name], len(pairs) + 1, annotation))
+                box = dict(zip(PAIRS[-4:], annotation["bbox"], strict=True))
+                records[-1] |= {"pair": pair_name(len(pairs)), "area": annotation["area"], **box}
+        done = pool.map(lambda pair: write_pair(folder, *pair), pairs)
+        for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
+            pass
+        if not pairs:
+            raise UserError(f"{args.annotations}: no sound image of {args.images} has a usable annotation")
+        table = pd.DataFrame(records, columns=PAIRS)
+        table[PAIRS[-5:]] = table[PAIRS[-5:]].astype("Int64")
+    write_table(args.table, table, PAIRS)
+    print(f"{len(pairs)} pairs, {len(records) - len(pairs)} listed images without annotation")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", required=True, metavar="DIR", help="image folder (or MVTec root) given to ingest")
+    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO file")
+    parser.add_argument("--labels", metavar="FILE", help="labels.csv, for the groups")
+    parser.add_argument("--category", help="name of the COCO category to use (default: all)")
+    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs; replaced")
+    parser.add_argument("--table", required=True, metavar="pairs.csv")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

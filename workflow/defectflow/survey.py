@@ -1,0 +1,55 @@
+"""Stage survey: decode, measure and hash the images of one shard.
+
+It reads pictures only. What labels and annotations say of them, and whether a problem stops the run, is for ingest,
+which sees all shards at once; so a corrected label decodes nothing again.
+"""
+
+import argparse
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+
+import pandas as pd
+
+from defectflow.dataset import image_paths
+from defectflow.files import stage, write_json
+from defectflow.naming import image_ids, shard_of
+from defectflow.pictures import inspect_all
+from defectflow.tables import MANIFEST, write_table
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the sound images of a shard as a table (tables.MANIFEST, nothing of labels) and a report on all of them."""
+    folder = (args.mvtec or args.images).rstrip("/") or "/"
+    paths = image_paths({"layout": "mvtec" if args.mvtec else "coco", "images": folder})
+    ids = image_ids(paths)
+    shard, shards = (int(number) for number in args.shard.split("/"))
+    paths = {name: path for name, path in paths.items() if shard_of(ids[name], shards) == shard}
+    with ThreadPoolExecutor(args.threads) as pool:
+        pictures = inspect_all(paths, folder, pool)
+    rows = [
+        {"image_id": ids[name], "path": paths[name], "sha256": picture.sha256}
+        | {"width": picture.size[0], "height": picture.size[1]}
+        for name, picture in pictures.items()
+        if not picture.problem
+    ]
+    table = pd.DataFrame(rows, columns=MANIFEST).fillna("").sort_values("image_id")
+    write_json(args.report, {name: asdict(picture) for name, picture in pictures.items()})
+    write_table(args.out, table, MANIFEST)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.survey", description=__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", metavar="DIR", help="folder of photographs")
+    source.add_argument("--mvtec", metavar="DIR", help="folder with train/good, test/<defect>")
+    parser.add_argument("--shard", default="0/1", metavar="K/N", help="only the images of shard K of N")
+    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    parser.add_argument("--out", required=True, metavar="shard.csv")
+    parser.add_argument("--report", required=True, metavar="shard.json")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())
