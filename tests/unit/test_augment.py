@@ -1,0 +1,82 @@
+import argparse
+
+import numpy as np
+import pandas as pd
+from defectflow.augment import build_parser, copy_seed, main
+from defectflow.images import read_mask, read_rgb, write_png
+from defectflow.tables import ISOLATED, SPLITS, read_table, write_table
+
+
+def make_inputs(folder, names=("good", "bad", "unknown"), side="fold"):
+    labels = {"good": 0, "bad": 1, "unknown": ""}
+    rng = np.random.default_rng(1)
+    mask = np.zeros((64, 64), bool)
+    mask[16:48, 16:48] = True
+    rows, isolated = [], []
+    for name in names:
+        image = np.where(mask[..., None], rng.integers(80, 160, (64, 64, 3)), 0).astype(np.uint8)
+        write_png(folder / f"{name}.png", image)
+        write_png(folder / f"{name}.mask.png", mask)
+        rows.append(dict.fromkeys(SPLITS, "") | {"image_id": name, "label": labels[name], "detection": side})
+        values = [name, str(folder / f"{name}.png"), str(folder / f"{name}.mask.png"), 0, 0, 64, 64, 64, 64, "", ""]
+        isolated.append(dict(zip(ISOLATED, values, strict=True)))
+    write_table(folder / "splits.csv", pd.DataFrame(rows), SPLITS)
+    write_table(folder / "isolated.csv", pd.DataFrame(isolated), ISOLATED)
+
+
+def run(folder, out, *flags) -> pd.DataFrame:
+    args = ["--isolated", folder / "isolated.csv", "--splits", folder / "splits.csv", "--out-dir", folder / out]
+    args += ["--table", folder / f"{out}.csv", *flags]
+    parsed: argparse.Namespace = build_parser().parse_args([str(arg) for arg in args])
+    main(parsed)
+    return read_table(folder / f"{out}.csv", ISOLATED)
+
+
+def test_only_good_images_enlarge_the_training_side(tmp_path):
+    make_inputs(tmp_path)
+    table = run(tmp_path, "copies", "--copies", 3)
+    assert set(table["copy_of"]) == {"good"} and len(table) == 3 and set(table["kind"]) == {"augmented"}
+
+
+def test_perturbed_copies_are_of_labelled_images_and_told_apart(tmp_path):
+    make_inputs(tmp_path)
+    table = run(tmp_path, "copies", "--robustness", 1, "--copies", 1)
+    assert sorted(zip(table["copy_of"], table["kind"], strict=True)) == [
+        ("bad", "perturbed"),
+        ("good", "augmented"),
+        ("good", "perturbed"),
+    ]
+
+
+def test_copies_differ_from_source_and_each_other_and_background_stays_zero(tmp_path):
+    make_inputs(tmp_path)
+    table = run(tmp_path, "copies", "--copies", 2, "--brightness", 0.3)
+    source = read_rgb(tmp_path / "good.png")
+    first, second = (read_rgb(path) for path in table["image"])
+    assert (first != source).any() and (first != second).any()
+    for image, mask in zip((first, second), (read_mask(path) for path in table["mask"]), strict=True):
+        assert (image[~mask] == 0).all() and image[mask].mean() > 40
+
+
+def test_same_seed_same_copies_whatever_else_is_in_the_shard(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    make_inputs(tmp_path / "a")
+    make_inputs(tmp_path / "b", names=("good",))
+    a, b = run(tmp_path / "a", "copies", "--copies", 1), run(tmp_path / "b", "copies", "--copies", 1)
+    assert (read_rgb(a["image"][0]) == read_rgb(b["image"][0])).all()
+    c = run(tmp_path / "a", "other", "--copies", 1, "--seed", 5)
+    assert (read_rgb(a["image"][0]) != read_rgb(c["image"][0])).any()
+    assert copy_seed(0, "x") != copy_seed(0, "y")
+
+
+def test_no_copies_gives_an_empty_table(tmp_path):
+    make_inputs(tmp_path)
+    assert len(run(tmp_path, "copies")) == 0
+
+
+def test_a_fixed_test_image_is_never_copied_for_training_nor_a_training_image_for_the_score(tmp_path):
+    make_inputs(tmp_path, names=("good",), side="test")
+    assert run(tmp_path, "copies", "--copies", 1, "--robustness", 1)["kind"].tolist() == ["perturbed"]
+    make_inputs(tmp_path, names=("good",), side="train")
+    assert run(tmp_path, "copies", "--copies", 1, "--robustness", 1)["kind"].tolist() == ["augmented"]

@@ -1,0 +1,113 @@
+"""Stage augment: weakly varied copies of isolated pictures.
+
+Good images get ``augmented`` copies, which only ever enlarge a training side: a copy carries ``copy_of`` and follows
+its source through every split. Labelled images get ``perturbed`` copies, only ever scored, as a robustness test.
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow.files import atomic_dir, stage
+from defectflow.images import read_mask, read_rgb, write_png
+from defectflow.tables import ISOLATED, SPLITS, read_table, write_table
+
+
+def build_transform(rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int):
+    """An albumentations pipeline that a change of fixture, lamp or focus could have caused.
+
+    Args:
+        rotate: largest rotation in degrees.
+        translate: largest shift as a share of the side.
+        brightness: largest change as a share of full scale.
+        contrast: largest change as a share.
+        blur: largest side of the Gaussian kernel in pixels, 0 for none.
+        seed: of this pipeline; the same seed gives the same copies.
+
+    Returns:
+        A callable that takes ``image`` (uint8 RGB) and ``mask`` (uint8) and returns a dict of both.
+    """
+    import albumentations as A
+
+    steps = [
+        A.Affine(
+            rotate=(-rotate, rotate),
+            translate_percent=(-translate, translate),
+            border_mode=cv2.BORDER_REPLICATE,
+            p=1.0,
+        ),
+        A.RandomBrightnessContrast(brightness_limit=brightness, contrast_limit=contrast, p=1.0),
+    ]
+    if blur:
+        steps.append(A.GaussianBlur(blur_limit=(3, max(3, blur)), p=0.5))
+    return A.Compose(steps, seed=seed)
+
+
+def copy_seed(seed: int, name: str) -> int:
+    """Seed of one copy: depends on its own name only, so that a new image leaves every other copy as it was."""
+    return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the copies asked for of one shard's isolated pictures, and their table (tables.ISOLATED)."""
+    isolated = read_table(args.isolated, ISOLATED)
+    splits = read_table(args.splits, SPLITS).set_index("image_id")
+    labels, sides = splits["label"], splits["detection"]
+    wanted = [
+        (row, kind, f"{row.image_id}~{kind[:3]}{number}")
+        for row in isolated[isolated["image_id"].isin(splits.index)].itertuples()
+        for kind, copies, may in (
+            ("augmented", args.copies, labels[row.image_id] == 0 and sides[row.image_id] != "test"),
+            ("perturbed", args.robustness, labels[row.image_id] in (0, 1) and sides[row.image_id] != "train"),
+        )
+        if may
+        for number in range(1, copies + 1)
+    ]
+    out_dir, records = Path(args.out_dir), []
+    with atomic_dir(out_dir) as temporary:
+        for row, kind, name in tqdm(wanted, desc="augment", unit="copy"):
+            image = read_rgb(row.image)
+            mask = read_mask(row.mask) if row.mask else np.ones(image.shape[:2], bool)
+            transform = build_transform(
+                args.rotate, args.translate, args.brightness, args.contrast, args.blur, copy_seed(args.seed, name)
+            )
+            varied = transform(image=image, mask=mask.astype(np.uint8))
+            if row.mask and not args.keep_background:
+                # Brightness lifts a zeroed background too; what lies outside the part must stay as isolation left it.
+                outside = image[~mask][:1] if (~mask).any() else np.zeros((1, 3), np.uint8)
+                varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside[0])
+            write_png(temporary / f"{name}.png", varied["image"])
+            if row.mask:
+                write_png(temporary / f"{name}.mask.png", varied["mask"] > 0)
+            record = {column: getattr(row, column) for column in ISOLATED}
+            record |= {"image_id": name, "copy_of": row.image_id, "kind": kind, "image": str(out_dir / f"{name}.png")}
+            records.append(record | {"mask": str(out_dir / f"{name}.mask.png") if row.mask else ""})
+    write_table(args.table, pd.DataFrame(records, columns=ISOLATED), ISOLATED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.augment", description=__doc__)
+    parser.add_argument("--isolated", required=True, help="table of isolated pictures of one shard")
+    parser.add_argument("--splits", required=True, help="splits.csv: which images train and which are scored")
+    parser.add_argument("--copies", type=int, default=0, help="augmented copies of each good image")
+    parser.add_argument("--robustness", type=int, default=0, help="perturbed copies of each labelled image")
+    parser.add_argument("--rotate", type=float, default=5.0, help="degrees")
+    parser.add_argument("--translate", type=float, default=0.03, help="share of the side")
+    parser.add_argument("--brightness", type=float, default=0.1, help="share of full scale")
+    parser.add_argument("--contrast", type=float, default=0.1, help="share")
+    parser.add_argument("--blur", type=int, default=3, help="largest kernel side in pixels, 0 for none")
+    parser.add_argument("--keep-background", action="store_true", help="the isolation kept the background")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out-dir", required=True)
+    parser.add_argument("--table", required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())
