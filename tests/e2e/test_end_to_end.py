@@ -99,8 +99,8 @@ def test_one_new_photograph_re_runs_one_shard_of_each_stage_and_the_fit(finished
         jobs = finished.jobs(config=CONFIG)
     finally:
         path.unlink()
-    assert (jobs["ingest"], jobs["masks"], jobs["isolate"], jobs["features"], jobs["fit"]) == (1, 1, 1, 1, 1)
-    assert not {"sam_pairs", "prior"} & jobs.keys()
+    assert (jobs["survey"], jobs["masks"], jobs["isolate"], jobs["features"], jobs["fit"]) == (1, 1, 1, 1, 1)
+    assert not {"sam_pairs", "split_annotated", "prior"} & jobs.keys()
 
 
 def test_a_second_run_with_the_same_seed_is_byte_identical(finished, tmp_path):

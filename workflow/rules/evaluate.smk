@@ -34,9 +34,8 @@ rule evaluate:
     conda:
         "../../envs/defectflow.yaml"
     params:
-        options=lambda w, input: " ".join(
-            (option("--threshold", config["threshold"]), option("--max-fpr", config["max_fpr"]))
-        ),
+        # No function of the input: Snakemake compares only params that are not derived from files.
+        options=" ".join((option("--threshold", config["threshold"]), option("--max-fpr", config["max_fpr"]))),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
         seed=config["seed"],

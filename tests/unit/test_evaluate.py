@@ -1,0 +1,270 @@
+import json
+
+import inspection_set
+import numpy as np
+import pandas as pd
+import pytest
+from defectflow import cautions, evaluate, thresholds
+from defectflow.files import UserError, write_json
+from defectflow.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, read_table, write_table
+from defectflow.verdicts import counted, file_name, gather, judge
+from sklearn.metrics import roc_auc_score
+
+FIGURES = ["confusion_matrix.png", "precision_recall.png", "roc.png", "score_histogram.png"]
+
+
+def run(data, out, *more):
+    evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(out, *more)))
+    return json.loads((out / "metrics.json").read_text()), read_table(out / "predictions.csv", PREDICTIONS)
+
+
+def edit(path, columns, change):
+    table = read_table(path, columns)
+    write_table(path, change(table), columns)
+
+
+def relabel(data, label):
+    """Give every image this label, in manifest and splits."""
+    for path, columns in ((data.manifest, MANIFEST), (data.splits, SPLITS)):
+        edit(path, columns, lambda t: t.assign(label=pd.array(np.where(t["label"].notna(), label, np.nan), "Int64")))
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A set with everything in it, evaluated once."""
+    root = tmp_path_factory.mktemp("full")
+    data = inspection_set.make(root / "set", group_out=True, perturbed=True)
+    write_json(root / "prior.json", {"template": {"iou_mean": 0.98, "n": 9}, "long": list(range(100))})
+    write_json(root / "fit.json", {"trained": False})
+    flags = ["--segmentation", str(root / "prior.json"), "--fit", str(root / "fit.json")]
+    return data, root, flags, *run(data, root / "out", *flags)
+
+
+def test_top_level_is_what_the_predictions_say(full):
+    *_, metrics, predictions = full
+    known = predictions[predictions["label"].notna()]
+    assert metrics["n_samples"] == len(known) == 14
+    assert metrics["accuracy"] == pytest.approx((known["label"] == known["predicted_label"]).mean(), abs=1e-5)
+    assert metrics["auroc"] == pytest.approx(roc_auc_score(known["label"], known["raw_score"]), abs=1e-5)
+    assert 0.5 < metrics["auroc"] < 1
+    found = known[known["predicted_label"] == 1]
+    assert metrics["precision"] == pytest.approx(found["label"].mean(), abs=1e-5)
+    assert metrics["recall"] == pytest.approx(found["label"].sum() / known["label"].sum(), abs=1e-5)
+    assert metrics["threshold"]["strategy"] == "f1" and metrics["threshold"]["max_fpr"] is None
+
+
+def test_every_image_is_listed_and_judged_by_its_own_threshold(full):
+    data, *_, metrics, predictions = full
+    assert predictions["filename"].tolist() == sorted(predictions["filename"])
+    assert len(predictions) == len(read_table(data.manifest, MANIFEST)) == 16
+    assert ((predictions["raw_score"] >= predictions["threshold"]) == (predictions["predicted_label"] == 1)).all()
+    assert ((predictions["pred_score"] >= 0.5) == (predictions["predicted_label"] == 1)).all()
+    unlabelled = predictions[predictions["label"].isna()]
+    assert (unlabelled["threshold"] == metrics["threshold"]["value"]).all() and (
+        unlabelled["split"] == "unlabelled"
+    ).all()
+    assert predictions.set_index("filename").loc["good/001.png", ["mask_doubtful", "mask_reason"]].tolist() == [
+        1,
+        "area off",
+    ]
+
+
+def test_thresholds_are_nested(full):
+    data, *_, predictions = full
+    splits = read_table(data.splits, SPLITS).set_index("image_id")
+    known = predictions[predictions["label"].notna()].set_index("image_id")
+    fold = splits.loc[known.index, "fold"]
+    for name in set(fold):
+        others = known[fold != name]
+        expected = thresholds.f1_adaptive(others["raw_score"].to_numpy(), others["label"].to_numpy())
+        assert known.loc[fold == name, "threshold"].to_numpy() == pytest.approx(expected, rel=1e-8)
+
+
+def test_the_other_sections(full):
+    *_, metrics, _ = full
+    assert set(metrics["by_defect"]) == {"hole", "scratch"}
+    assert sum(entry["n"] for entry in metrics["by_defect"].values()) == 6
+    assert metrics["pixel"]["n_bad_with_mask"] == 6 and metrics["pixel"]["full_frame"]["n_components"] == 6
+    assert metrics["pixel"]["in_part"]["auroc"] > 0.9
+    assert metrics["pixel"]["in_part"]["good_pixels"] < metrics["pixel"]["full_frame"]["good_pixels"]
+    assert metrics["pixel"]["map_threshold"]["rule"] == "largest pixel F1"
+    # group_out_score is 0.9 x raw_score in this set: the same order.
+    assert metrics["image"]["leave_group_out"]["auroc"] == metrics["auroc"]
+    low, high = metrics["confidence_intervals"]["auroc"]
+    assert low < metrics["auroc"] <= high
+    assert metrics["baseline"] == {"majority_class": "good", "accuracy": 0.571429, "f1_all_called_bad": 0.6}
+    assert metrics["robustness"]["n_copies"] == 14 and 0 <= metrics["robustness"]["changed_verdicts"] < 0.5
+    assert metrics["segmentation"]["prior"] == {"template": {"iou_mean": 0.98, "n": 9}}
+    assert metrics["segmentation"]["masks"]["doubtful"] == ["good__001"]
+
+
+def test_warnings_are_honest(full):
+    *_, metrics, _ = full
+    text = " ".join(metrics["warnings"])
+    assert "not trained" in text
+    assert "8 good, 6 bad" in text
+    assert "3 group(s)" in text and "with whole groups left out" in text
+    assert "1 mask(s) are doubtful: good__001" in text
+
+
+def test_a_failed_sam_is_told():
+    train = {"sam2.1": {"iou_mean": 0.9}, "template": {"iou_mean": 0.97}, "use": "template"}
+    (said,) = cautions._mask_warnings({"train": train})
+    assert "0.900" in said and "'template' (0.970)" in said
+    assert cautions._mask_warnings({"train": {**train, "use": "sam2.1"}}) == []
+    assert cautions.untrained({"trained": False, "method": "patchcore"})
+    assert not cautions.untrained({"trained": False, "method": "pixel_difference"})
+
+
+def test_two_runs_are_byte_identical(full):
+    data, root, flags, *_ = full
+    run(data, root / "again", *flags)
+    for name in ["metrics.json", "predictions.csv", *(f"figures/{figure}" for figure in FIGURES)]:
+        assert (root / "again" / name).read_bytes() == (root / "out" / name).read_bytes(), name
+
+
+def test_the_order_of_shards_does_not_matter(full):
+    data, root, flags, *_ = full
+    turned = inspection_set.InspectionSet(
+        data.root, data.manifest, data.splits, data.scores[::-1], data.maps[::-1], data.masks[::-1]
+    )
+    run(turned, root / "turned", *flags)
+    for name in ("metrics.json", "predictions.csv"):
+        assert (root / "turned" / name).read_bytes() == (root / "out" / name).read_bytes()
+
+
+def test_an_unlabelled_image_changes_no_metric(tmp_path):
+    data = inspection_set.make(tmp_path / "set")
+    before, _ = run(data, tmp_path / "a")
+    for path in data.scores:
+        edit(path, SCORES, lambda t: t[~t["image_id"].str.startswith("new")])
+    after, predictions = run(data, tmp_path / "b")
+    warned = [w for w in after.pop("warnings") if "no score" not in w]
+    assert warned == before.pop("warnings")
+    assert after == before
+    assert predictions.loc[predictions["filename"] == "new/000.png", "pred_score"].isna().all()
+
+
+def test_good_images_only(tmp_path):
+    data = inspection_set.make(tmp_path / "set", bad=0)
+    metrics, predictions = run(data, tmp_path / "out")
+    assert metrics["auroc"] is None and metrics["recall"] is None and metrics["by_defect"] == {}
+    assert metrics["threshold"]["value"] > predictions.loc[predictions["label"] == 0, "raw_score"].max()
+    assert "No labelled bad image" in metrics["warnings"][0]
+
+
+def test_bad_images_only(tmp_path):
+    data = inspection_set.make(tmp_path / "set")
+    relabel(data, 1)
+    metrics, _ = run(data, tmp_path / "out")
+    assert metrics["auroc"] is None and metrics["image"]["false_positive_rate"] is None
+    assert "false positive rate is unknown" in metrics["warnings"][0]
+
+
+def test_no_label_at_all(tmp_path):
+    data = inspection_set.make(tmp_path / "set", good=0, bad=0, unlabelled=3)
+    metrics, predictions = run(data, tmp_path / "out")
+    assert metrics["n_samples"] == 0 and metrics["threshold"]["value"] is None
+    assert {metrics[key] for key in ("accuracy", "precision", "recall", "f1", "auroc")} == {None}
+    assert len(predictions) == 3 and predictions["raw_score"].notna().all() and predictions["pred_score"].isna().all()
+    assert "label some good and bad images" in metrics["warnings"][0]
+    assert sorted(p.name for p in (tmp_path / "out/figures").iterdir()) == FIGURES
+
+
+def test_without_ground_truth_and_masks(tmp_path):
+    data = inspection_set.make(tmp_path / "set", ground_truth=False)
+    data.masks.clear()
+    args = [word for word in data.evaluate_args(tmp_path / "out") if word != "--masks"]
+    evaluate.main(evaluate.build_parser().parse_args(args))
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert metrics["pixel"]["full_frame"] is None and metrics["pixel"]["map_threshold"]["value"] > 0
+    assert metrics["robustness"] is None
+
+
+def test_youden_with_a_cap(tmp_path):
+    data = inspection_set.make(tmp_path / "set", good=20, bad=10)
+    metrics, predictions = run(data, tmp_path / "out", "--threshold", "youden", "--max-fpr", "0")
+    good = predictions[predictions["label"] == 0]
+    assert (good["raw_score"] < metrics["threshold"]["value"]).all()
+    assert metrics["threshold"]["max_fpr"] == 0
+    assert any("max_fpr" in text for text in metrics["warnings"]) == (metrics["image"]["false_positive_rate"] > 0)
+
+
+def test_a_fixed_training_side_is_not_counted(tmp_path):
+    data = inspection_set.make(tmp_path / "set")
+    edit(data.splits, SPLITS, lambda t: t.assign(detection=np.where(t.index < 3, "train", t["detection"])))
+    for path in data.scores:
+        edit(path, SCORES, lambda t: t[t["image_id"] != "good__000"])
+    metrics, predictions = run(data, tmp_path / "out")
+    assert metrics["image"]["n_good"] == 5
+    assert "good/000.png" not in predictions["filename"].tolist()  # not scored: a training image
+    assert predictions.set_index("filename").loc["good/001.png", "split"] == "train"
+
+
+@pytest.mark.parametrize(
+    "name, columns, change, message",
+    [
+        ("scores/0.csv", SCORES, lambda t: pd.concat([t, t.head(1)]), "occurs twice"),
+        ("scores/0.csv", SCORES, lambda t: t.assign(image_id="odd__999"), "occurs twice|not in the manifest"),
+        ("scores/1.csv", SCORES, lambda t: t.assign(raw_score=np.nan), "not finite"),
+    ],
+)
+def test_contradictory_tables_are_named(tmp_path, name, columns, change, message):
+    data = inspection_set.make(tmp_path / "set")
+    edit(tmp_path / "set" / name, columns, change)
+    with pytest.raises(UserError, match=message):
+        run(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mask_of_another_size_is_named(tmp_path):
+    data = inspection_set.make(tmp_path / "set")
+    from defectflow.images import write_png
+
+    write_png(tmp_path / "set/truth/odd__000.png", np.ones((10, 10), bool))
+    with pytest.raises(UserError, match=r"odd__000.png: the mask is 10x10 pixels, its photograph 128x96"):
+        run(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_fold_has_no_threshold_of_its_own():
+    table = pd.DataFrame(
+        {
+            "label": [0, 1, np.nan],
+            "detection": ["fold", "fold", "unlabelled"],
+            "fold": ["0", "0", ""],
+            "raw_score": [1.0, 3, 9],
+        }
+    )
+    judged, overall = judge(table, "f1", None)
+    assert overall.threshold == 2.0
+    assert judged["predicted_label"].isna().tolist() == [True, True, False]
+    assert counted(judged).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize(
+    "path, image_id, expected",
+    [
+        ("data/hawk/images/a b.jpg", "a_b", "a b.jpg"),
+        ("data/mvtec/test/crack/000.png", "test__crack__000", "test/crack/000.png"),
+        ("/abs/images/x/ü.png", "x___", "x/ü.png"),
+        ("images/unrelated.png", "other", "unrelated.png"),
+    ],
+)
+def test_file_name_is_relative_to_the_image_folder(path, image_id, expected):
+    assert file_name(path, image_id) == expected
+
+
+def test_file_name_of_clashing_names():
+    from defectflow.naming import image_ids
+
+    for name, image_id in image_ids(["sub/a.png", "sub/A.png"]).items():
+        assert file_name(f"data/{name}", image_id) == name
+
+
+def test_gather_keeps_an_image_without_a_mask_row(tmp_path):
+    data = inspection_set.make(tmp_path / "set")
+    tables = [read_table(p, c) for p, c in ((data.manifest, MANIFEST), (data.splits, SPLITS))]
+    scores = pd.concat([read_table(p, SCORES) for p in data.scores])
+    masks = pd.DataFrame(columns=["image_id", "mask", "source", "present", "doubtful", "reason"])
+    assert len(gather(*tables, scores, masks)) == 16

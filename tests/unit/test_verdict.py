@@ -1,0 +1,70 @@
+import inspection_set
+import pytest
+from defectflow import evaluate, leaderboard, verdict
+from defectflow.files import UserError
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    root = tmp_path_factory.mktemp("verdict")
+    data = inspection_set.make(root / "set", group_out=True)
+    runs = [root / "results/demo" / recipe for recipe in ("template/zero_out/patchcore", "none/none/patchcore")]
+    for folder in runs:
+        evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
+    board = root / "results/leaderboard.csv"
+    paths = [str(folder / "metrics.json") for folder in runs]
+    args = ["--metrics", *paths, "--main", paths[0], "--out", str(board)]
+    leaderboard.main(leaderboard.build_parser().parse_args(args))
+    return board, runs
+
+
+def printed(capsys, *args):
+    verdict.main(verdict.build_parser().parse_args([str(a) for a in args]))
+    return capsys.readouterr().out
+
+
+def test_the_main_run_of_the_leaderboard_is_told(results, capsys):
+    board, runs = results
+    text = printed(capsys, "--leaderboard", board)
+    assert "Verdicts: demo / template / zero_out / patchcore" in text
+    assert "* template / zero_out / patchcore" in text and "  none / none / patchcore" in text
+    assert "groups apart" in text
+    assert "! Few labelled images (8 good, 6 bad)" in text
+    assert str(runs[0] / "predictions.csv") in text
+    assert "overlays" not in text.split("Where to look")[1]  # not rendered: not promised
+
+
+def test_counts_and_the_worst_images(results, capsys):
+    _, runs = results
+    lines = printed(capsys, runs[0], "--worst", "3").splitlines()
+    counts = {line.split()[0]: line.split()[-3:] for line in lines[3:7]}
+    good, bad = ([int(n.replace("-", "0")) for n in counts[name]] for name in ("good", "bad"))
+    assert sum(good) == 8 and sum(bad) == 6
+    start = next(i for i, line in enumerate(lines) if line.startswith("The 3 most anomalous of 16"))
+    worst = lines[start + 3 : start + 6]
+    assert all("BAD" in line for line in worst) and lines[start + 6] == ""
+    heading = next(i for i, line in enumerate(lines) if line.startswith("Wrong verdicts"))
+    assert sum("<- " in line for line in lines[heading:]) == min(3, good[1] + bad[0]) > 0
+
+
+def test_no_line_is_wider_than_the_terminal_but_paths(results, capsys):
+    board, _ = results
+    text = printed(capsys, "--leaderboard", board).split("Where to look")[0]
+    assert max(map(len, text.splitlines())) <= verdict.WIDTH
+
+
+def test_a_set_without_labels_prints_too(tmp_path, capsys):
+    data = inspection_set.make(tmp_path / "set", good=0, bad=0, unlabelled=3)
+    folder = tmp_path / "d/s/i/p"
+    evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
+    text = printed(capsys, folder)
+    assert "No labelled image was scored held out" in text
+
+
+def test_what_is_missing_is_named(tmp_path):
+    with pytest.raises(UserError, match="no run named"):
+        verdict.main(verdict.build_parser().parse_args([]))
+    with pytest.raises(UserError, match="run snakemake first"):
+        verdict.main(verdict.build_parser().parse_args(["--leaderboard", str(tmp_path / "leaderboard.csv")]))
+    with pytest.raises(UserError, match=r"metrics\.json: no such file"):
+        verdict.main(verdict.build_parser().parse_args([str(tmp_path)]))

@@ -1,0 +1,113 @@
+"""What a reader of the figures has to be told: one honest sentence for each reason to doubt them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from defectflow.verdicts import counted
+
+
+def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
+    """Sentences a reader of the figures has to know; most important first."""
+    image, intervals, said = result["image"], result["confidence_intervals"], []
+    known = table[counted(table)]
+    n_good, n_bad = image["n_good"], image["n_bad"]
+    if known.empty:
+        said.append(
+            "No labelled image was scored held out, so there is no threshold, no verdict and no metric: "
+            "label some good and bad images."
+        )
+    elif not n_bad:
+        said.append(
+            "No labelled bad image: the threshold is the largest score of good images, and how many defects "
+            "it misses is unknown."
+        )
+    elif not n_good:
+        said.append("No labelled good image was scored: the false positive rate is unknown.")
+    if untrained(fit):
+        said.append(
+            "The backbone is not trained (random weights): its scores show that the pipeline runs, not what it can do."
+        )
+    if known.empty:
+        return said
+    span = intervals["auroc"]
+    if min(n_good, n_bad) < 30:
+        tail = f": the AUROC may lie anywhere from {span[0]:.2f} to {span[1]:.2f} (95 %)" if span else ""
+        said.append(f"Few labelled images ({n_good} good, {n_bad} bad){tail}.")
+    if span and span[0] <= 0.5:
+        said.append("The AUROC cannot be told from chance (0.5) on this many images.")
+    if image["auroc"] == 1.0:
+        said.append(
+            "An AUROC of 1.0 has no bootstrap interval: it means no error was seen on "
+            f"{n_good + n_bad} images, not that there will be none."
+        )
+    baseline = result["baseline"]["accuracy"]
+    if n_good and n_bad and image["accuracy"] is not None and image["accuracy"] <= baseline:
+        said.append(
+            f"The accuracy ({image['accuracy']:.2f}) does not exceed that of always saying "
+            f"{result['baseline']['majority_class']} ({baseline:.2f})."
+        )
+    good = known[known["label"] == 0]
+    sessions = good["group"].where(good["group"] != "", good["image_id"]).nunique()
+    if n_good and sessions < 5:
+        apart = image.get("leave_group_out", {}).get("auroc")
+        tail = f"; with whole groups left out the AUROC is {apart:.2f}" if apart is not None else ""
+        said.append(
+            f"The good images come from {sessions} group(s): photographs of one group resemble each other, "
+            f"and a new session may score differently{tail}."
+        )
+    cap, fpr = result["threshold"]["max_fpr"], image["false_positive_rate"]
+    if cap is not None and fpr is not None and fpr > cap:
+        said.append(
+            f"The false positive rate is {fpr:.2f}, above max_fpr {cap:g}: the cap holds on the images that "
+            "the threshold was chosen on."
+        )
+    said += _mask_warnings(result["segmentation"])
+    unscored = table.loc[table["raw_score"].isna(), "filename"].tolist()
+    if unscored:
+        said.append(f"{len(unscored)} image(s) have no score: {_names(unscored)}.")
+    pixel = result["pixel"]
+    if pixel["n_bad_with_mask"] and pixel["n_bad_without_mask"]:
+        said.append(
+            f"{pixel['n_bad_without_mask']} bad image(s) have no ground-truth mask and count in no pixel metric."
+        )
+    if pixel["components_off_the_part"]:
+        said.append(
+            f"{pixel['components_off_the_part']} marked defect(s) lie wholly off the part's mask: they count "
+            "in the full frame only."
+        )
+    return said
+
+
+def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
+    said = []
+    train = segmentation.get("train", {})
+    used = train.get("use", "sam2.1")
+    if used != "sam2.1" and (train.get("sam2.1") or {}).get("iou_mean") is None:
+        said.append(f"SAM 2.1 was judged on no held-out photograph: the masks come from the baseline {used!r}.")
+    elif used != "sam2.1":
+        said.append(
+            f"SAM 2.1 finds the part worse (held-out IoU {_iou(train, 'sam2.1')}) than the baseline {used!r} "
+            f"({_iou(train, used)}): the masks come from the baseline."
+        )
+    masks = segmentation.get("masks", {})
+    if masks.get("absent"):
+        said.append(f"No part was found in {len(masks['absent'])} image(s): {_names(masks['absent'])}.")
+    if masks.get("doubtful"):
+        said.append(f"{len(masks['doubtful'])} mask(s) are doubtful: {_names(masks['doubtful'])}.")
+    return said
+
+
+def untrained(fit: dict[str, Any]) -> bool:
+    """Whether fit.json says that the backbone has random weights (comparing pixels needs none)."""
+    return fit.get("trained") is False and fit.get("method") != "pixel_difference"
+
+
+def _iou(report: dict[str, Any], name: str) -> str:
+    value = (report.get(name) or {}).get("iou_mean")
+    return "unknown" if value is None else f"{value:.3f}"
+
+
+def _names(names: Sequence[str], most: int = 5) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,225 @@
+"""Pictures for people: heat in fixed colours, overlays with outlines and a caption strip, contact sheets.
+
+Colours mean the same everywhere: orange = what the detector finds anomalous, green = ground truth, blue = the part.
+All functions are pure; pictures are uint8 RGB of shape (height, width, 3).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+Colour = tuple[int, int, int]
+
+FOUND, TRUTH, PART = (255, 122, 26), (46, 232, 120), (120, 190, 255)
+GOOD, BAD, UNKNOWN, WRONG = (64, 190, 120), (240, 84, 64), (150, 156, 166), (255, 214, 64)
+INK, PAPER, DIM = (236, 239, 244), (24, 27, 33), (160, 167, 178)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Colour scale of the maps of one data set, in raw score units.
+
+    low and high are the ends of the colours; heat shows on overlays from ``warm`` on (the top of what good images
+    reach), and ``level`` bounds the area that is outlined as anomalous.
+    """
+
+    low: float
+    warm: float
+    level: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture of a contact sheet: a thumbnail, lines of (text, colour) below it, and the colour of its frame."""
+
+    picture: np.ndarray
+    lines: tuple[tuple[str, Colour], ...]
+    colour: Colour = UNKNOWN
+
+
+def colour_scale(good: np.ndarray, everything: np.ndarray, level: float | None = None) -> Scale:
+    """Colour scale from map values of good images and of all images (both float [N], background left out).
+
+    The upper end leaves room above ``level``, so that the outlined area is never in the top colour only.
+    """
+    low, warm, top = (float(v) for v in np.percentile(good, [5, 99, 99.9]))
+    level = top if level is None else level
+    warm = min(warm, level)
+    high = max(float(np.percentile(everything, 99.9)), level + 0.35 * (level - low), low + 1e-6)
+    return Scale(low, warm, level, high)
+
+
+def heat_index(heat: np.ndarray, scale: Scale) -> np.ndarray:
+    """Map values as colour numbers: uint8 of the same shape, 0 up to ``scale.low``, 255 from ``scale.high`` on."""
+    return (np.clip((heat - scale.low) / (scale.high - scale.low), 0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+@cache
+def palette() -> np.ndarray:
+    """The 256 colours of the heat (matplotlib's inferno: lightness rises evenly): uint8 [256, 3]."""
+    import matplotlib
+
+    return (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255 + 0.5).astype(np.uint8)
+
+
+def write_heatmap(path: Path, heat: np.ndarray, scale: Scale) -> None:
+    """Write a map at full resolution as PNG with a palette: a third of the size of RGB, and the index is the value."""
+    image = Image.fromarray(heat_index(heat, scale), "L")
+    image.putpalette(palette().tobytes())
+    image.save(path, compress_level=6)
+
+
+def overlay(
+    photo: np.ndarray,
+    heat: np.ndarray,
+    scale: Scale,
+    found: np.ndarray,
+    truth: np.ndarray | None,
+    part: np.ndarray | None,
+) -> np.ndarray:
+    """Photograph with heat where the map exceeds what good images reach, and outlines.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        heat: float (H, W), map of the whole frame.
+        scale: colour scale.
+        found, truth, part: bool (H, W): anomalous area, ground truth or None, mask of the part or None.
+    """
+    picture, hot = photo.copy(), heat > scale.warm
+    alpha = 0.55 * np.clip((heat[hot] - scale.warm) / max(scale.level - scale.warm, 1e-6), 0, 1)[:, None]
+    picture[hot] = (photo[hot] * (1 - alpha) + palette()[heat_index(heat[hot], scale)] * alpha + 0.5).astype(np.uint8)
+    width = max(2, round(max(photo.shape[:2]) / 350))
+    if part is not None:
+        outline(picture, part, PART, width // 2)
+    if truth is not None:
+        # Drawn around the defect, not on it: a crack is often thinner than the line.
+        grown = cv2.dilate(truth.astype(np.uint8), np.ones((2 * width + 1, 2 * width + 1), np.uint8))
+        outline(picture, grown, TRUTH, width // 2)
+    outline(picture, found, FOUND, width)
+    return picture
+
+
+def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour, thickness: int) -> None:
+    """Draw the border of a bool mask into ``picture`` in place, on a dark rim so that it shows on any ground."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    if thickness > 1:
+        cv2.drawContours(picture, contours, -1, (20, 20, 20), thickness + 2, cv2.LINE_AA)
+    cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
+
+
+def strip_height(width: int) -> int:
+    """Height in pixels of the caption strip below a picture of this width."""
+    return round(3.5 * _text_size(width))
+
+
+def caption_strip(
+    width: int,
+    name: str,
+    verdict: str,
+    colour: Colour,
+    notice: str,
+    detail: str,
+    legend: Sequence[tuple[str, Colour]],
+) -> np.ndarray:
+    """Strip of two lines: file name and verdict; details and what the outlines mean.
+
+    Args:
+        width: width of the picture above, in pixels.
+        name, verdict, detail: texts; name and detail are shortened to fit.
+        colour: of the verdict.
+        notice: "" or what is wrong, in yellow before the details.
+        legend: (text, colour) of each outline; left out where there is no room.
+    """
+    size, height = _text_size(width), strip_height(width)
+    image = Image.new("RGB", (width, height), PAPER)
+    pen, font, small = ImageDraw.Draw(image), _font(size, bold=True), _font(max(9, round(size * 0.82)))
+    pad, first, second = size // 2, round(size * 0.95), round(size * 2.5)
+    left, right = pad, width - pad
+    pen.text((right, first), verdict, fill=colour, font=font, anchor="rm")
+    room = right - pad - font.getlength(verdict) - size
+    pen.text((pad, first), shorten(name, font, room), fill=INK, font=font, anchor="lm")
+    if notice:
+        pen.text((left, second), notice, fill=WRONG, font=small, anchor="lm")
+        left += small.getlength(notice) + 0.7 * size
+    # The legend gets what the details leave; entries that do not fit are left out.
+    free = right - left - min(small.getlength(detail), 0.6 * width) - size
+    for text, tint in reversed(legend):
+        needed = small.getlength(text) + 1.9 * size
+        if needed > free:
+            break
+        pen.text((right, second), text, fill=DIM, font=small, anchor="rm")
+        start = right - small.getlength(text) - 0.35 * size
+        pen.line([(start - size, second), (start, second)], fill=tint, width=max(2, size // 7))
+        right, free = start - 1.55 * size, free - needed
+    pen.text((left, second), shorten(detail, small, right - left), fill=DIM, font=small, anchor="lm")
+    return np.asarray(image)
+
+
+def contact_sheet(title: str, sections: Sequence[tuple[str, Sequence[Cell]]], columns: int = 4) -> np.ndarray:
+    """Contact sheet: a title and, for each section, a heading and its cells in rows; empty sections say so."""
+    side, gap, head, line = 320, 18, 30, 19
+    width = columns * side + (columns + 1) * gap
+    cells = [cell for _, section in sections for cell in section]
+    tall = max((thumbnail(c.picture, side).shape[0] for c in cells), default=side)
+    text = max((len(c.lines) for c in cells), default=1) * line + 10
+    rows = [-(-len(section) // columns) for _, section in sections]
+    height = 64 + sum(head + max(n * (tall + text + gap), 30) for n in rows) + gap
+    image = Image.new("RGB", (width, height), PAPER)
+    pen, large, medium, small = ImageDraw.Draw(image), _font(24, bold=True), _font(16, bold=True), _font(14)
+    pen.text((gap, 34), title, fill=INK, font=large, anchor="lm")
+    top = 64
+    for heading, section in sections:
+        pen.text((gap, top + head / 2), heading, fill=DIM, font=medium, anchor="lm")
+        top += head
+        if not section:
+            pen.text((gap, top + 8), "none", fill=DIM, font=small, anchor="lm")
+            top += 30
+        for start in range(0, len(section), columns):
+            for column, cell in enumerate(section[start : start + columns]):
+                left = gap + column * (side + gap)
+                picture = thumbnail(cell.picture, side)
+                image.paste(Image.fromarray(picture), (left, top))
+                box = (left - 2, top - 2, left + side + 1, top + picture.shape[0] + 1)
+                pen.rectangle(box, outline=cell.colour, width=2)
+                for number, (words, tint) in enumerate(cell.lines):
+                    at = (left, top + picture.shape[0] + 15 + number * line)
+                    pen.text(at, shorten(words, small, side), fill=tint, font=small, anchor="lm")
+            top += tall + text + gap
+    return np.asarray(image)
+
+
+def thumbnail(picture: np.ndarray, width: int) -> np.ndarray:
+    """The picture scaled to ``width`` pixels; very tall ones are cut at 1.5 times the width."""
+    height = max(1, round(picture.shape[0] * width / picture.shape[1]))
+    method = cv2.INTER_AREA if picture.shape[1] > width else cv2.INTER_LINEAR
+    return cv2.resize(picture, (width, height), interpolation=method)[: round(1.5 * width)]
+
+
+def shorten(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """The text, or its beginning and end around an ellipsis, so that it fits into ``room`` pixels."""
+    if font.getlength(text) <= room:
+        return text
+    for keep in range(len(text) - 1, 1, -1):
+        short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+        if font.getlength(short) <= room:
+            return short
+    return ""
+
+
+def _text_size(width: int) -> int:
+    return max(11, round(width / 44))
+
+
+@cache
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic in any locale and on any machine."""
+    import matplotlib
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

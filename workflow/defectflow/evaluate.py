@@ -1,0 +1,271 @@
+"""Stage evaluate: held-out scores in; thresholds, verdicts, metrics with their uncertainty and charts out.
+
+Metrics come from raw scores of labelled images that were scored by a bank without them. The threshold an image is
+judged by was chosen on the labelled images of the other folds; images without a label are judged by the threshold
+chosen on all of them.
+"""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from defectflow import figures, metrics, thresholds
+from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.cautions import warnings
+from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
+from defectflow.pixel_metrics import pixel_figures
+from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, SCORES, SPLITS, read_table, write_table
+from defectflow.verdicts import counted, gather, judge, predictions_of
+
+MEANING = {
+    "image": "Every labelled image is scored by a memory bank built without it (see fold in splits.csv); AUROC and "
+    "average precision are computed on raw scores, the other figures on verdicts with the fold's own threshold.",
+    "leave_group_out": "The bank holds no image of the same group (session, burst): what to expect of a new session.",
+    "robustness": "Perturbed copies of the labelled images, scored by the bank of their source and judged by its "
+    "threshold; they count in no other figure.",
+}
+
+
+def image_figures(table: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """Image-level metrics and confidence intervals of the counted rows of a judged table."""
+    known = table[counted(table) & table["predicted_label"].notna()]
+    labels, raw = known["label"].to_numpy(int), known["raw_score"].to_numpy(float)
+    matrix = metrics.confusion(labels, known["predicted_label"])
+    rates = metrics.rates(matrix)
+    tn, fp, fn, tp = matrix.values()
+    intervals = {
+        "level": 0.95,
+        "auroc": metrics.bootstrap_auroc(labels, raw, seed),
+        "accuracy": metrics.wilson(tn + tp, tn + fp + fn + tp),
+        "recall": metrics.wilson(tp, tp + fn),
+        "precision": metrics.wilson(tp, tp + fp),
+        "false_positive_rate": metrics.wilson(fp, tn + fp),
+        "method": "auroc: stratified bootstrap over images, 2000 resamples; the others: Wilson. Images of one group "
+        "are treated as independent, so the intervals are too narrow where groups are few.",
+    }
+    image = {
+        "auroc": metrics.auroc(labels, raw),
+        "average_precision": metrics.average_precision(labels, raw),
+        "n_good": int((labels == 0).sum()),
+        "n_bad": int((labels == 1).sum()),
+        "n_groups": int(known["group"].where(known["group"] != "", known["image_id"]).nunique()),
+        "confusion_matrix": matrix,
+        **rates,
+        "meaning": MEANING["image"],
+    }
+    grouped = known[known["group_out_score"].notna()]
+    if len(grouped):
+        y, s = grouped["label"].to_numpy(int), grouped["group_out_score"].to_numpy(float)
+        image["leave_group_out"] = {
+            "auroc": metrics.auroc(y, s),
+            "auroc_interval": metrics.bootstrap_auroc(y, s, seed),
+            "n_samples": len(grouped),
+            "meaning": MEANING["leave_group_out"],
+        }
+    majority = max(tn + fp, fn + tp)
+    baseline = {
+        "majority_class": None if not len(known) else "good" if tn + fp >= fn + tp else "bad",
+        "accuracy": metrics.ratio(majority, len(known)),
+        "f1_all_called_bad": metrics.ratio(2 * (fn + tp), len(known) + fn + tp) if fn + tp else None,
+    }
+    return {"image": image, "confidence_intervals": intervals, "baseline": baseline, "n_samples": len(known)}
+
+
+def defect_figures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Per defect type: n, recall, AUROC against all good images, mean scores."""
+    known = table[counted(table) & table["predicted_label"].notna()]
+    good = known.loc[known["label"] == 0, "raw_score"].to_numpy(float)
+    result = {}
+    bad = known[known["label"] == 1]
+    for name, rows in sorted(bad.groupby(bad["defect_type"].replace("", "unspecified"))):
+        raw = rows["raw_score"].to_numpy(float)
+        labels = np.repeat([0, 1], [len(good), len(raw)])
+        result[name] = {
+            "n": len(rows),
+            "recall": float(rows["predicted_label"].mean()),
+            "auroc": metrics.auroc(labels, np.concatenate([good, raw])),
+            "mean_raw_score": float(raw.mean()),
+            "mean_pred_score": float(rows["pred_score"].mean()),
+        }
+    return result
+
+
+def robustness_figures(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
+    """AUROC of perturbed copies and the share whose verdict differs from that of the source; None without copies."""
+    copies = scores[scores["kind"] == "perturbed"].drop(columns="image_id")
+    known = table[counted(table) & table["threshold"].notna()]
+    sources = known[["image_id", "label", "threshold", "predicted_label", "raw_score"]]
+    copies = copies.merge(sources, left_on="copy_of", right_on="image_id", suffixes=("", "_source"))
+    if copies.empty:
+        return None
+    verdicts = copies["raw_score"] >= copies["threshold"]
+    labels = copies["label"].to_numpy(int)
+    originals = copies.drop_duplicates("copy_of")
+    return {
+        "n_copies": len(copies),
+        "auroc": metrics.auroc(labels, copies["raw_score"].to_numpy(float)),
+        "auroc_of_the_sources": metrics.auroc(
+            originals["label"].to_numpy(int), originals["raw_score_source"].to_numpy(float)
+        ),
+        "accuracy": float((verdicts == copies["label"]).mean()),
+        "changed_verdicts": float((verdicts != copies["predicted_label"]).mean()),
+        "meaning": MEANING["robustness"],
+    }
+
+
+def segmentation_figures(paths: Sequence[Path], masks: pd.DataFrame) -> dict[str, Any]:
+    """What prior.json and train.json say (by file stem, long histories left out), and the counts of flagged masks."""
+    result: dict[str, Any] = {Path(path).stem: _without_history(read_json(path)) for path in paths}
+    if len(masks):
+        result["masks"] = {
+            "n": len(masks),
+            "sources": {k: int(v) for k, v in masks["source"].value_counts().sort_index().items()},
+            "absent": sorted(masks.loc[masks["present"] == 0, "image_id"]),
+            "doubtful": sorted(masks.loc[(masks["doubtful"] == 1) & (masks["present"] == 1), "image_id"]),
+        }
+    return result
+
+
+def draw(folder: Path, table: pd.DataFrame, result: dict[str, Any]) -> None:
+    """Write roc.png, precision_recall.png, score_histogram.png and confusion_matrix.png into ``folder``."""
+    known = table[counted(table) & table["predicted_label"].notna()]
+    labels, raw, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), result["image"]
+    area, span = image["auroc"], result["confidence_intervals"]["auroc"]
+    name = f"held out: AUROC {area:.3f} [{span[0]:.2f}, {span[1]:.2f}]" if area is not None else ""
+    other = {}
+    grouped = known[known["group_out_score"].notna()]
+    if grouped["label"].nunique() == 2:
+        entry = f"whole groups held out: AUROC {image['leave_group_out']['auroc']:.3f}"
+        other[entry] = (grouped["label"].to_numpy(int), grouped["group_out_score"].to_numpy(float))
+    points = [(image["false_positive_rate"], image["recall"]), (image["recall"], image["precision"])]
+    roc_point, pr_point = (None if None in point else point for point in points)
+    figures.roc(folder / "roc.png", labels, raw, roc_point, name, other)
+    precision = f"average precision {image['average_precision']:.3f}" if area is not None else ""
+    figures.precision_recall(folder / "precision_recall.png", labels, raw, pr_point, precision)
+    scored = table[table["raw_score"].notna()]
+    kinds = [
+        "unlabelled" if np.isnan(label) else "good" if label == 0 else kind or "bad"
+        for label, kind in zip(scored["label"].to_numpy(float), scored["defect_type"], strict=True)
+    ]
+    folds = result["threshold"]["folds"]
+    figures.score_histogram(
+        folder / "score_histogram.png",
+        scored["raw_score"].to_numpy(float),
+        kinds,
+        result["threshold"]["value"],
+        (folds["min"], folds["max"]) if folds else None,
+    )
+    figures.confusion_matrix(folder / "confusion_matrix.png", image["confusion_matrix"])
+
+
+def evaluate(
+    table: pd.DataFrame,
+    scores: pd.DataFrame,
+    masks: pd.DataFrame,
+    maps: AnomalyMaps,
+    *,
+    segmentation: Sequence[Path] = (),
+    fit: dict[str, Any] | None = None,
+    strategy: str = "f1",
+    max_fpr: float | None = None,
+    seed: int = 0,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Judge every row of a gathered table and measure; returns the judged table and the content of metrics.json."""
+    table, overall = judge(table, strategy, max_fpr)
+    part = image_figures(table, seed)
+    cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
+    folds = table.loc[cuts.index, "fold"].nunique()
+    image = part["image"]
+    result = {
+        **{key: image[key] for key in ("accuracy", "precision", "recall", "f1", "auroc")},
+        "n_samples": part["n_samples"],
+        "threshold": {
+            "strategy": strategy,
+            "value": overall.threshold if overall else None,
+            "max_fpr": max_fpr,
+            "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
+            "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
+            "by the threshold chosen on the other folds (folds: smallest and largest). Bad: raw_score >= threshold.",
+        },
+        "image": image,
+        "pixel": pixel_figures(table, maps, masks, strategy, max_fpr),
+        "segmentation": segmentation_figures(segmentation, masks),
+        "by_defect": defect_figures(table),
+        "confidence_intervals": part["confidence_intervals"],
+        "baseline": part["baseline"],
+        "robustness": robustness_figures(table, scores),
+    }
+    result["warnings"] = warnings(table, result, fit or {})
+    value = result["threshold"]["value"]
+    result = rounded(result)
+    result["threshold"]["value"] = value
+    return table, result
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six significant digits, NaN to None, throughout a JSON value."""
+    if isinstance(value, dict):
+        return {key: rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read the tables, evaluate, write metrics.json, predictions.csv and the charts."""
+    manifest = read_table(args.manifest, MANIFEST)
+    splits = read_table(args.splits, SPLITS)
+    scores = pd.concat([read_table(path, SCORES) for path in args.scores], ignore_index=True)
+    tables = [read_table(path, MASKS) for path in args.masks]
+    masks = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MASKS)
+    if args.max_fpr is not None and not 0 <= args.max_fpr <= 1:
+        raise UserError(f"--max-fpr {args.max_fpr}: must lie between 0 and 1")
+    table, result = evaluate(
+        gather(manifest, splits, scores, masks),
+        scores,
+        masks,
+        load_maps(args.maps),
+        segmentation=args.segmentation,
+        fit=read_json(args.fit) if args.fit else {},
+        strategy=args.threshold,
+        max_fpr=args.max_fpr,
+        seed=args.seed,
+    )
+    with atomic_dir(args.figures) as folder:
+        draw(folder, table, result)
+    write_table(args.predictions, predictions_of(table), PREDICTIONS)
+    write_json(args.metrics, result)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.evaluate", description=__doc__)
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="splits.csv")
+    parser.add_argument("--scores", type=Path, nargs="+", required=True, help="tables of the score stage, every shard")
+    parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
+    parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")
+    parser.add_argument("--fit", type=Path, help="fit.json")
+    parser.add_argument("--threshold", choices=sorted(thresholds.STRATEGIES), required=True)
+    parser.add_argument("--max-fpr", type=float, help="largest false positive rate on the calibration images")
+    parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv to write")
+    parser.add_argument("--figures", type=Path, required=True, help="folder of charts to write")
+    return parser
+
+
+def _without_history(value: dict[str, Any]) -> dict[str, Any]:
+    return {key: entry for key, entry in value.items() if not (isinstance(entry, list) and len(entry) > 20)}
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())
