@@ -1,0 +1,205 @@
+"""What the annotated photographs say about a part, in one file: where it is, what it looks like, how sure that is.
+
+Read by the constant and template segmenters, by the SAM prompter and by the part-absent gate. No torch.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from defectflow import registration
+from defectflow.files import UserError, atomic, read_json
+from defectflow.images import read_rgb
+from defectflow.registration import Match, Templates
+from defectflow.tables import PAIRS, SPLITS, read_table
+
+FORMAT = "defectflow-prior-1"
+AGREEMENT = 0.85  # mean IoU of the transferred labels with their vote, below which a template mask is doubtful
+AREA_Z = 5.0
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """One annotated photograph: its ``pair`` (jpg + json), group key and part of the segmentation split."""
+
+    image_id: str
+    group: str
+    split: str
+    pair: Path
+
+    def image(self) -> np.ndarray:
+        """The photograph, uint8 RGB (height, width, 3)."""
+        return read_rgb(self.pair.with_suffix(".jpg"))
+
+    def mask(self) -> np.ndarray:
+        """The union of its annotations, bool (height, width)."""
+        path = self.pair.with_suffix(".json")
+        try:
+            rles = [a["segmentation"] for a in read_json(path)["annotations"]]
+            encoded = [{"size": r["size"], "counts": r["counts"].encode()} for r in rles]
+            return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(f"{path}: not an annotation of SA-1B form ({error!r}; run sam_pairs again)") from None
+
+
+def read_annotated(pairs: str | Path, table: str | Path, splits: str | Path) -> list[Annotated]:
+    """The annotated photographs of a data set, sorted by image_id; one without a group is a group of its own.
+
+    Raises:
+        UserError: a file is absent or there is no annotated photograph.
+    """
+    by_id = read_table(splits, SPLITS).set_index("image_id")
+    found = []
+    for row in read_table(table, PAIRS).sort_values("image_id").itertuples():
+        if not row.pair:
+            continue
+        if row.image_id not in by_id.index:
+            raise UserError(f"{splits}: image {row.image_id!r} is missing (run split again)")
+        split = by_id.loc[row.image_id]
+        group = f"group {split.group}" if split.group else f"image {row.image_id}"
+        found.append(Annotated(row.image_id, group, split.segmentation, Path(pairs) / row.pair))
+    if not found:
+        raise UserError(f"{table}: no annotated image (annotate some, or choose segmenter=none)")
+    return found
+
+
+def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -> np.ndarray:
+    """Keep the largest ``components`` connected components of a bool mask (height, width) and fill their holes."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    if count - 1 > components:
+        order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:components]
+        mask = np.isin(labels, order)
+    return _filled(mask) if fill_holes else mask
+
+
+def _filled(mask: np.ndarray) -> np.ndarray:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED).astype(bool)
+
+
+def label_shape(mask: np.ndarray) -> tuple[int, float]:
+    """Number of components with at least 2 % of the area of the largest, and the holes' area as a share of ``mask``."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    areas = stats[1:, cv2.CC_STAT_AREA]
+    area = np.count_nonzero(mask)
+    return int((areas >= 0.02 * areas.max()).sum()), (np.count_nonzero(_filled(mask)) - area) / area
+
+
+@dataclass
+class Prior:
+    """Annotated masks, templates and their statistics.
+
+    Attributes:
+        image_ids, groups: of the annotated photographs.
+        labels: bool (annotated, H, W) in the label frame.
+        chosen: int (templates,), indices of the annotated photographs that serve as templates.
+        templates: see :class:`registration.Templates`, in the order of ``chosen``.
+        info: statistics: size (typical height, width), held_out ("group" or "image"), group_of (group of every
+            annotated photograph, also those beyond the limit of the prior), area_mean, area_sd (shares of the
+            picture), score_threshold (below: absent), score_doubtful, components, fill_holes,
+            registers (held-out template IoU is good enough to trust the gate).
+    """
+
+    image_ids: list[str]
+    groups: list[str]
+    labels: np.ndarray
+    chosen: np.ndarray
+    templates: Templates
+    info: dict
+
+    def save(self, path: str | Path) -> None:
+        """Write as safetensors, atomically."""
+        tensors = {
+            "fields": self.templates.fields.astype(np.float16),
+            "labels": np.packbits(self.labels.reshape(len(self.labels), -1), axis=1),
+            "chosen": self.chosen.astype(np.int32),
+        }
+        # One metadata key: safetensors writes several in random order.
+        meta = {
+            "format": FORMAT,
+            "image_ids": self.image_ids,
+            "groups": self.groups,
+            "label_frame": self.labels.shape[1:],
+            **self.info,
+        }
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"prior": json.dumps(meta)})
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Prior":
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            UserError: the file is absent or is not such a file.
+        """
+        try:
+            with safe_open(path, "numpy") as stream:
+                info = json.loads((stream.metadata() or {}).get("prior", "{}"))
+                if info.pop("format", None) != FORMAT:
+                    raise UserError(f"{path}: not a prior of this version (run prior again)")
+                tensors = {key: stream.get_tensor(key) for key in ("fields", "labels", "chosen")}
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+        height, width = info.pop("label_frame")
+        labels = np.unpackbits(tensors["labels"], axis=1, count=height * width).reshape(-1, height, width).astype(bool)
+        chosen = tensors["chosen"].astype(int)
+        templates = Templates(tensors["fields"].astype(np.float32), labels[chosen])
+        return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info)
+
+    def leave_out(self, image_id: str) -> list[int]:
+        """Annotated photographs that may not tell anything about ``image_id``.
+
+        Its group if it is annotated itself, or the photograph alone where there is one group only; none if nothing
+        else would remain.
+        """
+        group = self.info["group_of"].get(image_id)
+        if self.info["held_out"] == "image":
+            out = [i for i, other in enumerate(self.image_ids) if other == image_id]
+        else:
+            out = [i for i, other in enumerate(self.groups) if other == group]
+        return out if len(out) < len(self.image_ids) else []
+
+    @cached_property
+    def _label_sum(self) -> np.ndarray:
+        return self.labels.sum(axis=0, dtype=np.float32)
+
+    def mean_label(self, leave_out: Sequence[int] = ()) -> np.ndarray:
+        """Mean annotated mask, float32 in the label frame, values in [0, 1]."""
+        total = self._label_sum
+        if len(leave_out):
+            total = total - self.labels[list(leave_out)].sum(axis=0, dtype=np.float32)
+        return total / (len(self.labels) - len(leave_out))
+
+    def constant(self, size: tuple[int, int], leave_out: Sequence[int] = ()) -> np.ndarray:
+        """Mean annotated mask for a photograph of ``size`` (height, width): float32 in [0, 1]."""
+        return registration.mask_from_frame(self.mean_label(leave_out), size)
+
+    def register(self, image: np.ndarray, leave_out: Sequence[int] = ()) -> Match:
+        """Find the part in an RGB uint8 photograph of any size, without the annotated photographs ``leave_out``."""
+        return self.register_field(registration.log_luminance(image, self.templates.frame), leave_out)
+
+    def register_field(self, log_lum: np.ndarray, leave_out: Sequence[int] = ()) -> Match:
+        """As :meth:`register`, from the log-luminance in the registration frame."""
+        return self.templates.register(log_lum, np.nonzero(np.isin(self.chosen, list(leave_out)))[0])
+
+    def template(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+        """Soft mask (float32, ``size``) that the matched labels vote for, and their agreement (mean IoU with it)."""
+        return self.templates.transfer(match, size)
+
+    def clean(self, mask: np.ndarray) -> np.ndarray:
+        """As many components as the annotated masks have, holes filled unless those have holes."""
+        return clean_mask(mask, self.info["components"], self.info["fill_holes"])
+
+    def area_z(self, area: float) -> float:
+        """Distance of a share of the picture from the annotated ones, in their standard deviations (at least 1 %)."""
+        return (area - self.info["area_mean"]) / max(self.info["area_sd"], 0.01 * self.info["area_mean"])

@@ -1,0 +1,166 @@
+"""Stage prior: from the annotated photographs to the mean mask and the registered templates, judged held out."""
+
+import argparse
+from collections import defaultdict
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from defectflow import registration
+from defectflow.files import stage, write_json
+from defectflow.part_prior import Annotated, Prior, label_shape, read_annotated
+from defectflow.registration import Templates, iou
+
+TEMPLATES = 64
+ANNOTATED = 512
+# A part counts as absent when its registration score is below half of what annotated photographs reach held out
+# (their 5th percentile, so that one black frame does not open the gate); doubtful below four fifths of it.
+ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
+UNKNOWN_SCORE = 0.5  # stands for that percentile when nothing can be held out (a single annotated photograph)
+REGISTERS = 0.9  # held-out IoU of the template masks from which the registration score alone decides on absence
+
+
+def spread_over_groups(groups: list[str], limit: int, rng: np.random.Generator) -> list[int]:
+    """Indices of at most ``limit`` items, taken from the groups in turn, at random within a group; sorted."""
+    members = defaultdict(list)
+    for index in rng.permutation(len(groups)):
+        members[groups[index]].append(int(index))
+    queues = [members[g] for g in sorted(members)]
+    chosen: list[int] = []
+    while len(chosen) < min(limit, len(groups)):
+        for queue in queues:
+            if queue and len(chosen) < limit:
+                chosen.append(queue.pop())
+    return sorted(chosen)
+
+
+def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[int]:
+    """Indices of at most ``limit`` templates, evenly over the groups, each as unlike the chosen ones as possible.
+
+    ``fields`` are gradient fields (n, h, w, 2); the distance is Euclidean between them at a quarter of the size.
+    """
+    if len(fields) <= limit:
+        return list(range(len(fields)))
+    small = np.stack([cv2.resize(f, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).ravel() for f in fields])
+    distance = np.linalg.norm(small - small.mean(axis=0), axis=1)
+    distance = distance.max() - distance  # begin with the most typical one
+    count: dict[str, int] = dict.fromkeys(groups, 0)
+    chosen: list[int] = []
+    while len(chosen) < limit:
+        free = [i for i in range(len(fields)) if i not in chosen]
+        fewest = min(count[groups[i]] for i in free)
+        best = max((i for i in free if count[groups[i]] == fewest), key=lambda i: (distance[i], -i))
+        update = np.linalg.norm(small - small[best], axis=1)
+        distance = np.minimum(distance, update) if chosen else update
+        chosen.append(best)
+        count[groups[best]] += 1
+    return sorted(chosen)
+
+
+def summary(values: list[float], groups: list[str]) -> dict:
+    """Mean, minimum and number of held-out IoUs, and mean and number by group; None where there is none."""
+    by_group = defaultdict(list)
+    for value, group in zip(values, groups, strict=True):
+        by_group[group].append(value)
+    return {
+        "iou_mean": float(np.mean(values)) if values else None,
+        "iou_min": float(np.min(values)) if values else None,
+        "n": len(values),
+        "by_group": {
+            g.removeprefix("group ").removeprefix("image "): {"iou_mean": float(np.mean(v)), "n": len(v)}
+            for g, v in sorted(by_group.items())
+        },
+    }
+
+
+def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
+    """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate."""
+    rng = np.random.default_rng(seed)
+    group_of = {a.image_id: a.group for a in annotated}
+    annotated = [annotated[i] for i in spread_over_groups([a.group for a in annotated], ANNOTATED, rng)]
+    groups = [a.group for a in annotated]
+    held_out = "group" if 1 < len(set(groups)) < len(groups) else "image"
+    areas, shapes, labels, pictures = [], [], [], []
+    masks = [a.mask() for a in annotated]
+    sizes = [m.shape for m in masks]
+    size = max(set(sizes), key=lambda s: (sizes.count(s), s))
+    frame = registration.fit_size(size, registration.FINE)
+    label_frame = registration.fit_size(size, registration.LABEL)
+    for item, mask in zip(tqdm(annotated, desc="prior: read", unit="image"), masks, strict=True):
+        pictures.append(registration.log_luminance(item.image(), frame))
+        labels.append(registration.mask_in_frame(mask, label_frame) >= 128)
+        areas.append(mask.mean())
+        shapes.append(label_shape(mask))
+    del masks
+    fields = np.stack([registration.gradient_field(p) for p in pictures])
+    chosen = np.array(farthest_points(fields, groups, TEMPLATES))
+    labels = np.stack(labels)
+    # float16 as in the file, so that scores computed here are those of later stages.
+    templates = Templates(fields[chosen].astype(np.float16).astype(np.float32), labels[chosen])
+    info = {
+        "size": [int(s) for s in size],
+        "held_out": held_out,
+        "group_of": group_of,
+        "area_mean": float(np.mean(areas)),
+        "area_sd": float(np.std(areas)),
+        "components": int(np.median([n for n, _ in shapes])),
+        "fill_holes": bool(np.mean([holes for _, holes in shapes]) < 0.005),
+    }
+    prior = Prior([a.image_id for a in annotated], groups, labels, chosen, templates, info)
+    scores, ious = [], {"constant": [], "template": []}
+    if len(annotated) > 1:
+        for item, picture in zip(tqdm(annotated, desc="prior: hold out", unit="image"), pictures, strict=True):
+            truth, out = item.mask(), prior.leave_out(item.image_id)
+            match = prior.register_field(picture, out)
+            scores.append(match.score)
+            for name, soft in (
+                ("constant", prior.constant(truth.shape, out)),
+                ("template", prior.template(match, truth.shape)[0]),
+            ):
+                ious[name].append(iou(prior.clean(soft >= 0.5), truth))
+    low = float(np.percentile(scores, PERCENTILE)) if scores else UNKNOWN_SCORE
+    report = {name: summary(values, groups if values else []) for name, values in ious.items()}
+    prior.info |= {
+        "score_threshold": ABSENT_SHARE * low,
+        "score_doubtful": DOUBTFUL_SHARE * low,
+        "registers": bool(scores) and report["template"]["iou_mean"] >= REGISTERS,
+    }
+    report |= {
+        "held_out": held_out if scores else "none",
+        "annotated": len(annotated),
+        "templates": len(chosen),
+        "registration": {
+            "score_min": float(min(scores)) if scores else None,
+            "score_median": float(np.median(scores)) if scores else None,
+            "threshold": prior.info["score_threshold"],
+            "doubtful_below": prior.info["score_doubtful"],
+            "rule": f"absent below {ABSENT_SHARE:g} x, doubtful below {DOUBTFUL_SHARE:g} x the {PERCENTILE}th"
+            " percentile of the held-out scores of annotated images",
+            "decides": prior.info["registers"],
+        },
+    }
+    return prior, report
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the prior and its report."""
+    prior, report = build(read_annotated(args.pairs, args.table, args.splits), args.seed)
+    prior.save(args.out)
+    write_json(args.report, report)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="defectflow.prior", description=__doc__)
+    parser.add_argument("--pairs", required=True, help="folder of jpg + json pairs")
+    parser.add_argument("--table", required=True, help="pairs.csv")
+    parser.add_argument("--splits", required=True, help="splits.csv (groups)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, help="prior.safetensors")
+    parser.add_argument("--report", required=True, help="prior.json")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())
