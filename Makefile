@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/python -m defectflow.verdict --leaderboard results/leaderboard.csv
 
-test: $(STAMP)
+test: lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 setup: $(STAMP)

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from conftest import ROOT, Workflow, make_coco_set, make_mvtec_set
+from conftest import Workflow, make_coco_set, make_mvtec_set
 
 
 @pytest.fixture(scope="module")
@@ -135,8 +135,3 @@ def test_the_workstation_profile_is_found(site):
 def test_rule_graph_can_be_drawn(site):
     result = site.snakemake("--rulegraph")
     assert result.returncode == 0 and result.stdout.lstrip().startswith("digraph")
-
-
-def test_lint_is_clean():
-    result = Workflow.snakemake(type("Here", (), {"folder": ROOT})(), "--lint")
-    assert result.returncode == 0, result.stdout + result.stderr

@@ -87,7 +87,7 @@ def test_auto_follows_groups_where_there_are_enough():
     assert pd.Series(first).groupby(everyone).nunique().max() == 1  # a burst is never on both sides
     spread = np.bincount([first[i] for i in bad.index], minlength=6)
     assert spread.max() == 2
-    assert len(set(folds(own("x", 57), own("y", 5), "auto", 0)[0].values())) == 10
+    assert len(set(folds(own("x", 57), own("y", 5), "auto", 0)[0].values())) == 5
 
 
 def test_auto_leaves_one_image_out_where_sessions_are_few():
@@ -100,7 +100,7 @@ def test_auto_leaves_one_image_out_where_sessions_are_few():
     assert {second[i] for i in good.index if good[i] == "A"} != {second[i] for i in good.index if good[i] == "B"}
     assert set(second) == set(first)
     many, _ = folds(series(A=900), series(A=20), "auto", 0)
-    assert len(set(many.values())) == 10
+    assert len(set(many.values())) == 5
 
 
 def test_explicit_policies():

@@ -4,6 +4,7 @@ Read by the constant and template segmenters, by the SAM prompter and by the par
 """
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -91,6 +92,20 @@ def label_shape(mask: np.ndarray) -> tuple[int, float]:
     areas = stats[1:, cv2.CC_STAT_AREA]
     area = np.count_nonzero(mask)
     return int((areas >= 0.02 * areas.max()).sum()), (np.count_nonzero(_filled(mask)) - area) / area
+
+
+def iou_summary(values: dict[str, float], groups: dict[str, str]) -> dict:
+    """Mean, minimum and number of IoUs by image_id, and mean and number by group; None where there is none."""
+    by_group = defaultdict(list)
+    for name, value in values.items():
+        by_group[groups[name].removeprefix("group ").removeprefix("image ")].append(value)
+    numbers = list(values.values())
+    return {
+        "iou_mean": round(float(np.mean(numbers)), 6) if numbers else None,
+        "iou_min": round(float(np.min(numbers)), 6) if numbers else None,
+        "n": len(numbers),
+        "by_group": {g: {"iou_mean": round(float(np.mean(v)), 6), "n": len(v)} for g, v in sorted(by_group.items())},
+    }
 
 
 @dataclass

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from defectflow import registration
 from defectflow.files import stage, write_json
-from defectflow.part_prior import Annotated, Prior, label_shape, read_annotated
+from defectflow.part_prior import Annotated, Prior, iou_summary, label_shape, read_annotated
 from defectflow.registration import Templates, iou
 
 TEMPLATES = 64
@@ -58,22 +58,6 @@ def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[i
     return sorted(chosen)
 
 
-def summary(values: list[float], groups: list[str]) -> dict:
-    """Mean, minimum and number of held-out IoUs, and mean and number by group; None where there is none."""
-    by_group = defaultdict(list)
-    for value, group in zip(values, groups, strict=True):
-        by_group[group].append(value)
-    return {
-        "iou_mean": float(np.mean(values)) if values else None,
-        "iou_min": float(np.min(values)) if values else None,
-        "n": len(values),
-        "by_group": {
-            g.removeprefix("group ").removeprefix("image "): {"iou_mean": float(np.mean(v)), "n": len(v)}
-            for g, v in sorted(by_group.items())
-        },
-    }
-
-
 def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
     """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate."""
     rng = np.random.default_rng(seed)
@@ -108,7 +92,7 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
         "fill_holes": bool(np.mean([holes for _, holes in shapes]) < 0.005),
     }
     prior = Prior([a.image_id for a in annotated], groups, labels, chosen, templates, info)
-    scores, ious = [], {"constant": [], "template": []}
+    scores, ious = [], {"constant": {}, "template": {}}
     if len(annotated) > 1:
         for item, picture in zip(tqdm(annotated, desc="prior: hold out", unit="image"), pictures, strict=True):
             truth, out = item.mask(), prior.leave_out(item.image_id)
@@ -118,9 +102,9 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
                 ("constant", prior.constant(truth.shape, out)),
                 ("template", prior.template(match, truth.shape)[0]),
             ):
-                ious[name].append(iou(prior.clean(soft >= 0.5), truth))
+                ious[name][item.image_id] = iou(prior.clean(soft >= 0.5), truth)
     low = float(np.percentile(scores, PERCENTILE)) if scores else UNKNOWN_SCORE
-    report = {name: summary(values, groups if values else []) for name, values in ious.items()}
+    report = {name: iou_summary(values, group_of) for name, values in ious.items()}
     prior.info |= {
         "score_threshold": ABSENT_SHARE * low,
         "score_doubtful": DOUBTFUL_SHARE * low,

@@ -22,8 +22,9 @@ ROTATION_STEP, SCALE_STEP = 4.0, 1.06  # degrees, factor
 ROTATIONS = ROTATION_STEP * np.arange(-3, 4)
 SCALES = SCALE_STEP ** np.arange(-2, 3)
 NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
-SEEDS = 6  # templates in the search over rotation and scale; all of them enter after it
-VOTES = 9
+SEEDS = 4  # templates in the search over rotation and scale; all of them enter after it
+VOTES = 13
+OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
 
 
@@ -269,7 +270,7 @@ class Templates:
         return self._normal[index]
 
     def _refine(self, index: int, picture: np.ndarray, affine: np.ndarray, steps: int = 12) -> tuple[np.ndarray, float]:
-        """Gauss-Newton from ``affine`` to the similarity that correlates best; the best affine seen and its NCC."""
+        """Gauss-Newton (Huber's weights) to the similarity that correlates best; the best affine seen and its NCC."""
         rows, cols, w, template, (cx, cy, size), solver = self._prepare(index)
         norm = float(np.linalg.norm(template)) + 1e-9
         best, best_score = affine, -np.inf
@@ -281,7 +282,9 @@ class Templates:
             if score < best_score + 1e-5:
                 break
             best, best_score = affine, score
-            step = solver @ (values * (norm / max(energy, 0.1 * norm)) - template)
+            residual = values * (norm / max(energy, 0.1 * norm)) - template
+            length = np.hypot(*residual.reshape(2, -1)) / w
+            step = solver @ (residual * np.tile(np.minimum(1, OUTLIER / np.maximum(length, 1e-6)), 2))
             # Columns of the solver: scale, rotation, shift x, shift y (in units of `size`), gain.
             linear = np.array([[1 + step[0], -step[1]], [step[1], 1 + step[0]]], float)
             shift = np.array([step[2], step[3]], float) * size

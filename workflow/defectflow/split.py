@@ -16,9 +16,10 @@ from defectflow.files import UserError, stage
 from defectflow.tables import MANIFEST, PAIRS, SPLITS, read_table, write_table
 
 SIDES = ("train", "val", "test")
-MOST_FOLDS = 10  # used where one fold per group or image would be too many
-MOST_GROUPS_LEFT_OUT_ONE_BY_ONE = 20
-MOST_IMAGES_LEFT_OUT_ONE_BY_ONE = 50
+MOST_FOLDS = 5  # used where one fold per group or image would be too many: each fold is a memory bank of its own
+MOST_GROUPS_LEFT_OUT_ONE_BY_ONE = 10
+MOST_IMAGES_LEFT_OUT_ONE_BY_ONE = 20
+CALIBRATION_FOLDS = 10  # of the test images where the data set fixes them; these need no banks
 ENOUGH_GROUPS = 5  # groups with good images from which folds follow the groups
 
 
@@ -95,8 +96,8 @@ def image_folds(good: Iterable[str], bad: Iterable[str], count: int, seed: int) 
 def folds(good: pd.Series, bad: pd.Series, policy: str, seed: int) -> tuple[dict[str, int], dict[str, int]]:
     """Cross-validation folds by policy.
 
-    auto: with good images from 5 groups or more, over groups (each group a fold up to 20 groups, else 10 folds);
-    otherwise over images (each good image a fold up to 50, else 10 folds). loo: each good image a fold. group: over
+    auto: with good images from 5 groups or more, over groups (each group a fold up to 10 groups, else 5 folds);
+    otherwise over images (each good image a fold up to 20, else 5 folds). loo: each good image a fold. group: over
     groups. A number: as many folds, over groups if there are enough of them, else over images. Whenever folds over
     images cut through groups, leave-group-out folds are made as a second protocol.
 
@@ -188,7 +189,7 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
         table.loc[labelled, "detection"] = fixed[labelled]
         scored = labelled & (fixed == "test")
         good, bad = own[scored & (label == 0)], own[scored & (label == 1)]
-        count = max(1, min(MOST_FOLDS, good.nunique() if len(good) else bad.nunique()))
+        count = max(1, min(CALIBRATION_FOLDS, good.nunique() if len(good) else bad.nunique()))
         first, second = group_folds(good, bad, count, seed), {}
     else:
         table.loc[labelled, "detection"] = "fold"

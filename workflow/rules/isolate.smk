@@ -2,7 +2,7 @@ rule isolate:
     input:
         images="results/{dataset}/shards/{shard}.csv",
         masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if uses_masks(w) else [],
-        pairs=lambda w: "results/{dataset}/pairs.csv" if uses_masks(w) else [],
+        pairs=lambda w: "results/{dataset}/pairs.csv" if isolation_of(w)["crop"] else [],
     output:
         folder=directory("results/{dataset}/{segmenter}/{isolation}/images/{shard}"),
         table="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",

@@ -1,0 +1,53 @@
+"""The lock, the environments and the documents say the same."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED = dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", LOCK, flags=re.MULTILINE))
+
+
+def requirements() -> list[Requirement]:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    return [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_every_requirement_is_locked_at_a_version_it_allows(requirement):
+    assert requirement.specifier.contains(LOCKED[requirement.name.lower()]), "run `make lock`"
+
+
+def test_the_lock_has_hashes_and_names_no_index():
+    assert LOCK.count("--hash=sha256:") > len(LOCKED) > 100
+    assert "://" not in LOCK
+
+
+def test_the_conda_environment_installs_the_same_lock():
+    environment = yaml.safe_load((ROOT / "envs/defectflow.yaml").read_text())
+    (pip,) = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    assert pip == ["--require-hashes", "-r ../requirements.lock"]
+
+
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md"])
+def test_links_between_the_pages_lead_somewhere(page):
+    path = ROOT / page
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
+def test_every_stage_the_rules_call_exists_and_explains_itself():
+    called = {
+        name
+        for path in (ROOT / "workflow/rules").glob("*.smk")
+        for name in re.findall(r"python -m defectflow\.(\w+)", path.read_text())
+    }
+    assert {"survey", "ingest", "fit", "score", "evaluate"} <= called
+    for name in called:
+        text = (ROOT / f"workflow/defectflow/{name}.py").read_text()
+        assert text.startswith('"""') and "def build_parser(" in text, name

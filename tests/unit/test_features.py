@@ -1,0 +1,117 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from defectflow import features, tables
+from defectflow.features import object_cells
+from defectflow.files import UserError
+from defectflow.images import write_png
+from defectflow.patch_files import PatchFile
+
+
+@pytest.fixture
+def isolated(tmp_path):
+    """Table of a whole picture, one with a mask, one whose part is absent, and a copy."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for image_id, copy_of, kind, window in [
+        ("whole", "", "", (0, 0, 120, 80)),
+        ("part", "", "", (-20, 10, 100, 90)),
+        ("absent", "", "", (0, 0, 120, 80)),
+        ("part~aug1", "part", "augmented", (0, 0, 120, 80)),
+    ]:
+        image = generator.integers(0, 256, (80, 120, 3), dtype=np.uint8)
+        write_png(tmp_path / f"{image_id}.png", image)
+        mask = np.zeros((80, 120), bool)
+        if image_id.startswith("part"):
+            mask[20:60, 30:90] = True
+        if image_id != "whole":
+            write_png(tmp_path / f"{image_id}_mask.png", mask)
+        mask_path = "" if image_id == "whole" else str(tmp_path / f"{image_id}_mask.png")
+        rows.append([image_id, str(tmp_path / f"{image_id}.png"), mask_path, *window, 120, 90, copy_of, kind])
+    table = pd.DataFrame(rows, columns=tables.ISOLATED)
+    tables.write_table(tmp_path / "originals.csv", table[table["copy_of"] == ""], tables.ISOLATED)
+    tables.write_table(tmp_path / "copies.csv", table[table["copy_of"] != ""], tables.ISOLATED)
+    return tmp_path
+
+
+def run(folder, *extra, out="out.safetensors", copies=True):
+    table = [str(folder / "originals.csv")] + [str(folder / "copies.csv")] * copies
+    common = ["--tables", *table, "--out", str(folder / out), "--threads", "2", "--device", "cpu"]
+    features.main(features.build_parser().parse_args([*common, *extra]))
+    return PatchFile(folder / out)
+
+
+PIXELS = ("--backbone", "pixels", "--image-size", "64", "96")
+RESNET = ("--backbone", "resnet18.tv_in1k", "--image-size", "64", "96", "--dilation", "0")
+OBJECT = (*RESNET, "--object-only")
+
+
+def test_pixels_keep_every_cell_in_order(isolated):
+    file = run(isolated, *PIXELS)
+    assert [item["image_id"] for item in file.items] == ["absent", "part", "part~aug1", "whole"]
+    assert file.config["grid"] == [8, 12]
+    assert file.config["trained"] is False
+    assert all(file.count(i) == 96 for i in range(4))
+    assert file.position(1).tolist() == list(range(96))
+    assert file.items[2]["copy_of"] == "part" and file.items[2]["kind"] == "augmented"
+
+
+def test_affine_leads_back_to_the_frame(isolated):
+    file = run(isolated, *PIXELS)
+    # 120 x 80 in 96 x 64 (width x height): scaled by 0.8, no padding; the window begins at (-20, 10).
+    top_left = file.affine[1] @ (-0.5, -0.5, 1)
+    bottom_right = file.affine[1] @ (95.5, 63.5, 1)
+    np.testing.assert_allclose(top_left, (-20.5, 9.5), atol=1e-9)
+    np.testing.assert_allclose(bottom_right, (99.5, 89.5), atol=1e-9)
+
+
+def test_object_only_keeps_the_part_and_absent_parts_keep_everything(isolated):
+    file = run(isolated, *OBJECT)
+    kept = {item["image_id"]: file.position(i).tolist() for i, item in enumerate(file.items)}
+    expected = np.zeros((8, 12), bool)
+    expected[2:6, 3:9] = True  # mask 20:60 x 30:90 at 0.8 is 16:48 x 24:72; cells are 8 pixels
+    assert kept["part"] == np.flatnonzero(expected).tolist()
+    assert kept["whole"] == kept["absent"] == list(range(96))
+    assert dict(zip(kept, file.present, strict=True)) == {
+        "absent": False, "part": True, "part~aug1": True, "whole": True,
+    }  # fmt: skip
+    everything = run(isolated, *RESNET, out="all.safetensors")
+    assert everything.count(1) == 96 and everything.present.all()
+    torch.testing.assert_close(everything.patches(1)[kept["part"]], file.patches(1))
+
+
+def test_same_bytes_twice_and_half_precision(isolated):
+    first = run(isolated, *OBJECT)
+    second = run(isolated, *OBJECT, "--threads", "1", out="again.safetensors")
+    assert first.path.read_bytes() == second.path.read_bytes()
+    half = run(isolated, *OBJECT, "--precision", "float16", out="half.safetensors")
+    torch.testing.assert_close(half.patches(1), first.patches(1), rtol=1e-3, atol=1e-3)
+    assert half.path.stat().st_size < 0.6 * first.path.stat().st_size
+
+
+def test_empty_shard(tmp_path):
+    tables.write_table(tmp_path / "originals.csv", pd.DataFrame(columns=tables.ISOLATED), tables.ISOLATED)
+    file = run(tmp_path, *PIXELS, copies=False)
+    assert file.items == [] and file.dimensions == 3 and file.config["grid"] == [8, 12]
+
+
+def test_bad_input_leaves_no_file(isolated):
+    with pytest.raises(UserError, match="image-size"):
+        run(isolated, "--backbone", "pixels", "--image-size", "8")
+    (isolated / "part.png").unlink()
+    with pytest.raises(UserError, match=r"part\.png: no such file"):
+        run(isolated, *PIXELS)
+    assert not list(isolated.glob("*out*"))
+
+
+def test_table_given_twice(isolated):
+    with pytest.raises(UserError, match="listed twice"):
+        features.read_isolated([str(isolated / "originals.csv")] * 2)
+
+
+def test_object_cells_touch_and_dilation():
+    mask = np.zeros((32, 32), bool)
+    mask[7, 7] = True
+    assert np.argwhere(object_cells(mask, (4, 4), 0)).tolist() == [[0, 0]]
+    assert np.argwhere(object_cells(mask, (4, 4), 1)).tolist() == [[0, 0], [0, 1], [1, 0]]

@@ -1,0 +1,164 @@
+"""Patch features of a shard of images on disk: written as they come, read image by image."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from defectflow.files import UserError, atomic
+
+_DTYPES = {torch.float32: "F32", torch.float16: "F16"}
+
+
+class PatchWriter:
+    """Appends the patches of one image after the other; made by `write_patches`."""
+
+    def __init__(self, stream: BinaryIO, config: Mapping[str, Any], dimensions: int, dtype: torch.dtype) -> None:
+        self._stream = stream
+        self._metadata = {"defectflow": json.dumps(config)}
+        self._dimensions = dimensions
+        self._dtype = dtype
+        self._items = len(config["items"])
+        self._start = [0]
+        self._affines: list[np.ndarray] = []
+        self._positions: list[np.ndarray] = []
+        self._present: list[bool] = []
+        # How many patches there will be is known at the end: leave room for any number, and for what is known then.
+        self._header = len(self._head(10**15)) // 8 * 8 + 8
+        self._stream.seek(8 + self._header + (self._items + 1) * 8 + self._items * 48)
+
+    def add(self, patches: torch.Tensor, position: np.ndarray, affine: np.ndarray, present: bool) -> None:
+        """Append one image.
+
+        Args:
+            patches: float (n, dimensions).
+            position: int (n,), their flat indices in the grid.
+            affine: float64 (2, 3), from pixel coordinates of the network's input to those of the original frame.
+            present: whether the part is in the picture.
+        """
+        self._stream.write(patches.to("cpu", self._dtype).contiguous().numpy().data)
+        self._start.append(self._start[-1] + len(position))
+        self._affines.append(affine)
+        self._positions.append(position)
+        self._present.append(present)
+
+    def close(self) -> None:
+        """Write the small tensors and the header."""
+        if len(self._present) != self._items:
+            raise ValueError(f"{len(self._present)} images added, {self._items} announced")
+        for position in self._positions:
+            self._stream.write(position.astype("<i4").data)
+        self._stream.write(np.array(self._present, dtype=np.uint8).data)
+        self._stream.seek(0)
+        self._stream.write(self._header.to_bytes(8, "little"))
+        self._stream.write(self._head(self._start[-1]).ljust(self._header))
+        self._stream.write(np.array(self._start, dtype="<i8").data)
+        self._stream.write(np.array(self._affines, dtype="<f8").data)
+
+    def _head(self, patches: int) -> bytes:
+        header: dict[str, Any] = {"__metadata__": self._metadata}
+        offset = 0
+        for name, dtype, shape, itemsize in (
+            ("start", "I64", [self._items + 1], 8),
+            ("affine", "F64", [self._items, 2, 3], 8),
+            ("patches", _DTYPES[self._dtype], [patches, self._dimensions], self._dtype.itemsize),
+            ("position", "I32", [patches], 4),
+            ("present", "U8", [self._items], 1),
+        ):
+            size = int(np.prod(shape, dtype=object)) * itemsize
+            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+            offset += size
+        return json.dumps(header).encode()
+
+
+@contextmanager
+def write_patches(
+    path: str | Path, config: Mapping[str, Any], dimensions: int, dtype: torch.dtype = torch.float32
+) -> Iterator[PatchWriter]:
+    """Write a patch file (safetensors) atomically, one image at a time and in constant memory.
+
+    The file holds ``patches`` [n, dimensions], ``position`` int32 [n] (flat index in the grid), ``start`` int64
+    [items + 1] (the rows of item i are start[i] to start[i + 1]), ``affine`` float64 [items, 2, 3] and ``present``
+    uint8 [items], as `PatchWriter.add` takes them; ``config`` is in its metadata as JSON.
+
+    Args:
+        path: file to write.
+        config: ``items`` (a list with one dict for each image, in the order they are added), ``grid``, ...
+        dimensions: length of a patch vector.
+        dtype: float32, or float16 for half the size.
+    """
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
+        writer = PatchWriter(stream, config, dimensions, dtype)
+        yield writer
+        writer.close()
+
+
+class PatchFile:
+    """A patch file, opened lazily.
+
+    Attributes:
+        config: its metadata.
+        items: one dict for each image: image_id, copy_of, kind, window (x0, y0, x1, y1), frame (height, width).
+        affine: float64 (items, 2, 3), from pixel coordinates of the network's input to those of the original frame.
+        present: bool (items,), whether the part is in the picture; where it is not, all patches are here.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self._file = safe_open(path, framework="pt")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a patch file ({error})") from None
+        metadata = self._file.metadata() or {}
+        if "patches" not in self._file.keys() or "defectflow" not in metadata:  # noqa: SIM118  (not a dict)
+            raise UserError(f"{path}: not a patch file (run the features stage)")
+        self.config: dict[str, Any] = json.loads(metadata["defectflow"])
+        self.items: list[dict[str, Any]] = self.config["items"]
+        self._start: list[int] = self._file.get_tensor("start").tolist()
+        self.affine = self._file.get_tensor("affine").numpy()
+        self.present = self._file.get_tensor("present").numpy().astype(bool)
+        self._patches = self._file.get_slice("patches")
+        self._position = self._file.get_slice("position")
+
+    @property
+    def dimensions(self) -> int:
+        """Length of a patch vector."""
+        return self._patches.get_shape()[1]
+
+    def count(self, item: int) -> int:
+        """Number of patches of an image."""
+        return self._start[item + 1] - self._start[item]
+
+    def patches(self, item: int) -> torch.Tensor:
+        """Patches of an image, float32 (n, dimensions)."""
+        return self._patches[self._start[item] : self._start[item + 1]].float()
+
+    def position(self, item: int) -> torch.Tensor:
+        """Flat index in the grid of an image's patches, int64 (n,)."""
+        return self._position[self._start[item] : self._start[item + 1]].long()
+
+
+def open_patches(paths: Sequence[str | Path]) -> list[PatchFile]:
+    """Open patch files that belong together.
+
+    Raises:
+        UserError: a file is absent, is not a patch file, or was made with other settings than the first.
+    """
+    files = [PatchFile(path) for path in paths]
+    for file in files:
+        for key in sorted((files[0].config.keys() | file.config.keys()) - {"items"}):
+            if file.config.get(key) != files[0].config.get(key):
+                raise UserError(
+                    f"{file.path}: {key} is {file.config.get(key)}, but {files[0].config.get(key)} in {files[0].path} "
+                    "(make all shards with the same settings)"
+                )
+    return files

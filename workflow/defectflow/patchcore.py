@@ -1,0 +1,204 @@
+"""PatchCore (Roth et al. 2022) as anomalib computes it: patch embedding, nearest neighbours, image score.
+
+And the pixel difference, the baseline that a detector has to beat: the colour of each cell of the grid instead of
+features, and its distance to the mean colour that the good images have in the same place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import Node
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from defectflow.distances import Targets, product_dtype, sources
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+PIXELS = "pixels"  # backbone of the pixel difference
+PIXEL_CELL = 8  # its cell, in pixels
+SCORES = ("max", "top_k_mean", "percentile")
+
+_ROWS, _BANK_ROWS = 512, 1024  # a tile of distances is 2 MB
+
+
+class PatchEmbedder:
+    """Turns images into patch vectors with anomalib's `PatchcoreModel`.
+
+    Args:
+        backbone: name for `backbones.create_backbone`, or "pixels".
+        layers: layers whose features are concatenated, lowest first; the grid is that of the first.
+        weights: local file of weights or None.
+        allow_download: let timm download the weights that the name's tag stands for.
+        seed: seed of the untrained network when there are no weights.
+        device: where to compute.
+
+    Attributes:
+        trained: whether the backbone has trained weights.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        layers: Sequence[str],
+        weights: str | Path | None = None,
+        *,
+        allow_download: bool = False,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.device = torch.device(device)
+        self.trained = False
+        self._model = None
+        if backbone == PIXELS:
+            return
+        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+        from defectflow.backbones import create_backbone
+
+        network = create_backbone(backbone, layers, weights, allow_download=allow_download, seed=seed)
+        self.trained = bool(network.trained)
+        self._model = PatchcoreModel(layers=list(layers), backbone=network).eval().requires_grad_(False)
+        _fuse(self._model.feature_extractor.feature_extractor)
+        self._model.to(self.device, memory_format=torch.channels_last)
+        mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
+        self._mean, self._std = mean.view(3, 1, 1), torch.tensor(IMAGENET_STD, device=self.device).view(3, 1, 1) * 255
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> torch.Tensor:
+        """Embed uint8 RGB images (batch, height, width, 3) of one size as float32 (batch, grid h, grid w, d)."""
+        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
+        if self._model is None:
+            return nn.functional.avg_pool2d(pixels.float() / 255, PIXEL_CELL, ceil_mode=True).permute(0, 2, 3, 1)
+        features = self._model.feature_extractor((pixels.float() - self._mean) / self._std)
+        features = {layer: self._model.feature_pooler(feature) for layer, feature in features.items()}
+        return self._model.generate_embedding(features).permute(0, 2, 3, 1)
+
+
+def _fuse(network: nn.Module) -> None:
+    """Fold each batch norm of a traced network in eval mode into the convolution before it, in place."""
+    modules = dict(network.named_modules())
+    for node in network.graph.nodes:
+        source = node.args[0] if node.args else None
+        if not (isinstance(source, Node) and node.op == source.op == "call_module"):
+            continue
+        convolution, norm = modules[source.target], modules[node.target]
+        if type(norm) is nn.BatchNorm2d and isinstance(convolution, nn.Conv2d) and len(source.users) == 1:
+            network.set_submodule(source.target, fuse_conv_bn_eval(convolution, norm))
+            network.set_submodule(node.target, nn.Identity())
+
+
+class Bank:
+    """Memory bank of good patches, searched exactly.
+
+    Args:
+        features: float (n, d).
+    """
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features.float()
+        self._origin = self.features.mean(dim=0)  # distances do not depend on it, their rounding does
+        self._dtype = product_dtype(features.device)
+        self._tiles = [Targets(tile, self._dtype) for tile in (self.features - self._origin).split(_BANK_ROWS)]
+
+    def nearest(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Euclidean distance of each patch to its nearest neighbour in the bank, and that one's index.
+
+        Products find the candidates, with a bound on their error; the distances are those of the differences.
+
+        Args:
+            patches: float32 (p, d).
+
+        Returns:
+            float32 (p,) and int64 (p,).
+        """
+        found = torch.cat([self._search(part) for part in patches.split(_ROWS)])
+        return torch.linalg.vector_norm(patches - self.features[found], dim=1), found
+
+    def _search(self, patches: torch.Tensor) -> torch.Tensor:
+        centered = patches - self._origin
+        norms = torch.linalg.vector_norm(centered, dim=1)
+        rough = sources(centered, self._dtype)
+        partials = [tile.partial(rough) for tile in self._tiles]
+        lowest = torch.stack([partial.amin(dim=1).float() for partial in partials])
+        errors = torch.stack([tile.error(norms) for tile in self._tiles])
+        # The squared distance of the nearest neighbour, less |patch|^2, is not above this.
+        below = (lowest + errors).amin(dim=0)
+        candidates = []
+        for number, partial in enumerate(partials):
+            error = errors[number]
+            rows = (lowest[number] - error <= below).nonzero()[:, 0]
+            hits = (partial[rows] <= (below + error)[rows, None]).nonzero()
+            candidates.append(torch.stack([rows[hits[:, 0]], hits[:, 1] + number * _BANK_ROWS]))
+        rows, columns = torch.cat(candidates, dim=1)
+        distances = torch.linalg.vector_norm(patches[rows] - self.features[columns], dim=1)
+        best = torch.full_like(norms, torch.inf).scatter_reduce_(0, rows, distances, "amin")
+        winners = distances == best[rows]
+        found = torch.full(norms.shape, len(self.features), device=norms.device)
+        return found.scatter_reduce_(0, rows[winners], columns[winners], "amin")
+
+    def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
+        """Score of an image's most distant patch, weighted as in the paper (section 3.3, equation 7) and anomalib.
+
+        A patch is the more anomalous, the farther its nearest neighbour m* is from it in comparison with the
+        ``neighbours`` patches of the bank that are nearest to m*.
+        """
+        if neighbours == 1:
+            return float(distance)
+        from_nearest = torch.linalg.vector_norm(self.features - self.features[nearest], dim=1)
+        support = from_nearest.topk(min(neighbours, len(self.features)), largest=False).indices
+        distances = torch.linalg.vector_norm(self.features[support] - patch, dim=1)
+        return float((1 - torch.softmax(distances, dim=0)[0]) * distance)
+
+
+class PositionBank:
+    """Mean colour for each cell of the grid: the bank of the pixel difference.
+
+    Args:
+        features: float (grid height * grid width, 3).
+    """
+
+    def __init__(self, features: torch.Tensor) -> None:
+        self.features = features
+
+    def nearest(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distance of each cell's colour to the mean in its place; ``patches`` holds all cells in order."""
+        return torch.linalg.vector_norm(patches - self.features, dim=1), torch.arange(len(patches))
+
+    def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
+        """The distance as it is: a place has no neighbours in the bank."""
+        return float(distance)
+
+
+def image_score(
+    bank: Bank | PositionBank,
+    patches: torch.Tensor,
+    distances: torch.Tensor,
+    nearest: torch.Tensor,
+    *,
+    method: str = "max",
+    neighbours: int = 9,
+    fraction: float = 0.01,
+) -> float:
+    """Anomaly score of an image from its patches' distances to the bank.
+
+    Args:
+        bank: the bank.
+        patches: float32 (p, d), p >= 1.
+        distances: float32 (p,), from ``bank.nearest``.
+        nearest: int64 (p,), from ``bank.nearest``.
+        method: "max" (the largest, re-weighted as in the paper; anomalib's score), "top_k_mean" (mean of the largest
+            ``fraction``, one at least) or "percentile" (the distance that ``fraction`` of the patches exceed).
+        neighbours: number of neighbours for the re-weighting; 1 switches it off.
+        fraction: share of the patches, in (0, 1).
+    """
+    if method == "top_k_mean":
+        return float(distances.topk(max(1, round(fraction * len(distances)))).values.mean())
+    if method == "percentile":
+        return float(torch.quantile(distances, 1 - fraction))
+    winner = int(distances.argmax())
+    return bank.reweighted(patches[winner], distances[winner], int(nearest[winner]), neighbours)

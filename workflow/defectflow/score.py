@@ -1,0 +1,167 @@
+"""Anomaly scores and maps of the images of one shard."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from tqdm import tqdm
+
+from defectflow import tables
+from defectflow.anomaly_maps import save_maps
+from defectflow.files import UserError, stage
+from defectflow.patch_files import PatchFile
+from defectflow.patchcore import SCORES, Bank, PositionBank, image_score
+from defectflow.threads import in_threads
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to score.
+
+    Attributes:
+        item: its index in the patch file.
+        bank: name of its bank.
+        group_bank: name of the bank of the second protocol, "" where it has none.
+    """
+
+    item: int
+    bank: str
+    group_bank: str
+
+
+def plan(file: PatchFile, splits: pd.DataFrame) -> list[Task]:
+    """Which image is scored with which bank: never with one that holds the image itself or a copy of it.
+
+    Augmented copies and images of a fixed training side are not scored; a perturbed copy has the bank of its source.
+    """
+    by_id = splits.set_index("image_id")
+    tasks = []
+    for i, item in enumerate(file.items):
+        source = item["copy_of"] or item["image_id"]
+        if source not in by_id.index:  # left out by ingest, as the second of two equal files
+            continue
+        row = by_id.loc[source]
+        if item["kind"] == "augmented" or row["detection"] == "train":
+            continue
+        if row["detection"] == "fold":
+            group_bank = f"group/{row['group_fold']}" if row["group_fold"] else ""
+            tasks.append(Task(i, f"fold/{row['fold']}", group_bank))
+        else:
+            tasks.append(Task(i, "all", ""))
+    return tasks
+
+
+class Banks:
+    """The banks of a fit, each read when it is asked for.
+
+    Raises:
+        UserError: the file is absent or is not a bank file, or was fitted on features made with other settings.
+    """
+
+    def __init__(self, path: str | Path, config: dict[str, Any], device: torch.device) -> None:
+        try:
+            self._file = safe_open(path, framework="pt")
+        except FileNotFoundError:
+            raise UserError(f"{path}: no such file") from None
+        except SafetensorError as error:
+            raise UserError(f"{path}: not a bank file ({error})") from None
+        metadata = json.loads((self._file.metadata() or {}).get("defectflow", "{}"))
+        if "method" not in metadata:
+            raise UserError(f"{path}: not a bank file (run the fit stage)")
+        for key in sorted(config.keys() - {"items"}):
+            if metadata.get(key) != config[key]:
+                raise UserError(
+                    f"{path}: fitted with {key} {metadata.get(key)}, the features have {config[key]} (fit again)"
+                )
+        self._path, self._device = path, device
+        self._class = PositionBank if metadata["method"] == "pixel_difference" else Bank
+
+    def __getitem__(self, name: str) -> Bank | PositionBank:
+        try:
+            return self._class(self._file.get_tensor(name).to(self._device))
+        except SafetensorError:
+            raise UserError(f"{self._path}: no bank {name!r} (the splits have changed: fit again)") from None
+
+
+def grid_map(distances: torch.Tensor, position: torch.Tensor, grid: tuple[int, int]) -> np.ndarray:
+    """Distances in their place on the grid, float32 of shape ``grid``; the background gets the lowest of them."""
+    result = torch.full((grid[0] * grid[1],), float(distances.min()))
+    result[position] = distances.cpu()
+    return result.reshape(grid).numpy()
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the score table and the map file of a shard."""
+    if not 0 < args.fraction < 1:
+        raise UserError(f"--fraction {args.fraction}: must be between 0 and 1")
+    torch.set_num_threads(args.threads)
+    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
+    file = PatchFile(args.features)
+    tasks = plan(file, tables.read_table(args.splits, tables.SPLITS))
+    banks = Banks(args.banks, file.config, device)
+    grid = tuple(file.config["grid"])
+
+    scores: dict[tuple[int, str], float] = {}
+    maps: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+    wanted = [(task.bank, task.item) for task in tasks] + [(t.group_bank, t.item) for t in tasks if t.group_bank]
+    with tqdm(total=len(wanted), desc="score", unit="image") as bar:
+        for name in sorted({name for name, _ in wanted}):
+            bank = banks[name]
+
+            def score(item: int, bank: Bank | PositionBank = bank) -> tuple[int, float, torch.Tensor]:
+                patches = file.patches(item).to(device)
+                distances, nearest = bank.nearest(patches)
+                value = image_score(
+                    bank, patches, distances, nearest,
+                    method=args.score, neighbours=args.neighbours, fraction=args.fraction,
+                )  # fmt: skip
+                return item, value, distances
+
+            items = [item for other, item in wanted if other == name]
+            for item, value, distances in in_threads(score, items) if device.type == "cpu" else map(score, items):
+                scores[item, name] = value
+                if not name.startswith("group/") and not file.items[item]["copy_of"]:
+                    image_id = file.items[item]["image_id"]
+                    maps[image_id] = grid_map(distances, file.position(item), grid), file.affine[item]
+                bar.update()
+
+    rows = []
+    for task in tasks:
+        item = file.items[task.item]
+        group_score = scores[task.item, task.group_bank] if task.group_bank else math.nan
+        rows.append(
+            [item["image_id"], item["copy_of"], item["kind"], task.bank, scores[task.item, task.bank],
+             task.group_bank, group_score]
+        )  # fmt: skip
+    save_maps(args.maps, maps, file.config["input_size"])
+    tables.write_table(args.scores, pd.DataFrame(rows, columns=tables.SCORES), tables.SCORES)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.score", description=__doc__)
+    parser.add_argument("--features", required=True, help="patch file of the shard")
+    parser.add_argument("--banks", required=True, help="banks of the fit stage")
+    parser.add_argument("--splits", required=True, help="SPLITS table")
+    parser.add_argument("--score", choices=SCORES, default="max", help="image score (default: %(default)s)")
+    parser.add_argument("--neighbours", type=int, default=9, help="of the re-weighting in max (default: %(default)s)")
+    parser.add_argument("--fraction", type=float, default=0.01, help="of the patches, for top_k_mean and percentile")
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--scores", required=True, help="SCORES table to write")
+    parser.add_argument("--maps", required=True, help="map file to write (.safetensors)")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())
