@@ -127,3 +127,18 @@ def test_clean_mask_keeps_the_largest_and_fills_holes():
     count, holes = label_shape(mask)
     assert count == 2
     assert holes == pytest.approx(16 / 424)
+
+
+def test_small_grey_photographs_and_a_black_one(tmp_path):
+    import cv2
+
+    folder = write_set(tmp_path / "set", ["train"] * 4, ["a", "a", "b", "b"])
+    for number in range(1, 5):
+        path = folder / f"pairs/sa_{number:06d}.jpg"
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        cv2.imwrite(str(path), image * (number != 2))
+    prior, report = run(folder)
+    assert report["template"]["n"] == 4
+    assert np.isfinite(prior.info["score_threshold"])
+    tiny = prior.register(np.full((9, 7, 3), 90, np.uint8))
+    assert prior.template(tiny, (9, 7))[0].shape == (9, 7)

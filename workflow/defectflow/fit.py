@@ -155,7 +155,8 @@ def main(args: argparse.Namespace) -> None:
         else:
             size = coreset_size(len(rows), args.coreset_ratio, args.coreset_max)
             if size < len(rows):
-                rows = rows[k_center_greedy(projected[rows.to(device)], size, seed=bank_seed(args.seed, name))]
+                candidates = projected if len(rows) == len(projected) else projected[rows.to(device)]
+                rows = rows[k_center_greedy(candidates, size, seed=bank_seed(args.seed, name))]
             banks[name] = good.patches[rows]
         if args.precision == "float16" and not pixels:
             banks[name] = banks[name].half()

@@ -107,6 +107,7 @@ class PatchFile:
         config: its metadata.
         items: one dict for each image: image_id, copy_of, kind, window (x0, y0, x1, y1), frame (height, width).
         affine: float64 (items, 2, 3), from pixel coordinates of the network's input to those of the original frame.
+        dimensions: length of a patch vector.
         present: bool (items,), whether the part is in the picture; where it is not, all patches are here.
     """
 
@@ -126,13 +127,14 @@ class PatchFile:
         self._start: list[int] = self._file.get_tensor("start").tolist()
         self.affine = self._file.get_tensor("affine").numpy()
         self.present = self._file.get_tensor("present").numpy().astype(bool)
-        self._patches = self._file.get_slice("patches")
-        self._position = self._file.get_slice("position")
-
-    @property
-    def dimensions(self) -> int:
-        """Length of a patch vector."""
-        return self._patches.get_shape()[1]
+        shape = self._file.get_slice("patches").get_shape()
+        self.dimensions: int = shape[1]
+        self._dtype = np.dtype("<f2" if self._file.get_slice("patches").get_dtype() == "F16" else "<f4")
+        self._position = self._file.get_tensor("position")
+        # Where the patches begin: the file is the length of its header (8 bytes), the header, the data.
+        with open(path, "rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            self._offset = 8 + length + json.loads(stream.read(length))["patches"]["data_offsets"][0]
 
     def count(self, item: int) -> int:
         """Number of patches of an image."""
@@ -140,7 +142,11 @@ class PatchFile:
 
     def patches(self, item: int) -> torch.Tensor:
         """Patches of an image, float32 (n, dimensions)."""
-        return self._patches[self._start[item] : self._start[item + 1]].float()
+        # Read, not mapped: pages of a mapped file count as memory of the process.
+        width = self.dimensions
+        offset = self._offset + self._start[item] * width * self._dtype.itemsize
+        values = np.fromfile(self.path, self._dtype, self.count(item) * width, offset=offset)
+        return torch.from_numpy(values.astype(np.float32, copy=False).reshape(-1, width))
 
     def position(self, item: int) -> torch.Tensor:
         """Flat index in the grid of an image's patches, int64 (n,)."""

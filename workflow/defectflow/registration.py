@@ -25,6 +25,7 @@ NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
 SEEDS = 4  # templates in the search over rotation and scale; all of them enter after it
 VOTES = 13
 OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
+AGREEING = 0.85  # share of the best score that a template needs to vote
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
 
 
@@ -203,14 +204,14 @@ class Templates:
             votes: how many templates vote.
         """
         allowed = np.setdiff1d(np.arange(len(self.fields)), np.asarray(leave_out, int))
-        start = self._search(log_lum, allowed)
         # Twice: the first pass corrects what the grid of the search leaves, so that the second compares all templates
         # in the right pose.
-        for candidates in (3, votes + 3):
-            upright = gradient_field(warp(log_lum, start, self.frame))
-            found = self._nearest(upright, allowed, candidates)
-            start, final = compose(start, found[0][1]), start
-        found = found[:votes]
+        start = self._search(log_lum, allowed)
+        nearest = self._nearest(gradient_field(warp(log_lum, start, self.frame)), allowed, 3)
+        final = compose(start, nearest[0][1])
+        found = self._nearest(gradient_field(warp(log_lum, final, self.frame)), allowed, votes + 3)
+        # A template that fits clearly worse did not converge: it has no vote.
+        found = [item for item in found[:votes] if item[2] >= AGREEING * found[0][2]]
         return Match(found[0][2], [i for i, _, _ in found], [compose(final, affine) for _, affine, _ in found])
 
     def _nearest(self, upright: np.ndarray, allowed: np.ndarray, count: int) -> list[tuple[int, np.ndarray, float]]:

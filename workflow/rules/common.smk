@@ -130,9 +130,11 @@ def option(flag: str, value) -> str:
     return flag if value is True else f"{flag} '{value}'"
 
 
-def weights_hash(path: str | None) -> str | None:
-    """Content hash of a weight file: Snakemake itself compares only times for files as large as these."""
-    return preflight.file_digests([path], cache_file("weights"))[path] if path else None
+def weights_hash(detector: dict) -> str:
+    """Content hash of a detector's weight file, or of the packaged ones: Snakemake compares times of large files."""
+    packaged = Path(workflow.basedir) / "workflow/defectflow/weights/patch-nano.safetensors"
+    path = detector["weights"] or str(packaged)
+    return preflight.file_digests([path], cache_file("weights"))[path]
 
 
 def source_of(wildcards) -> dict:
