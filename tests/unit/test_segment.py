@@ -107,12 +107,11 @@ def test_masks_by_sam(data, tmp_path, capsys):
     assert table.loc["img_00", "doubtful"] == 1  # random weights: far from the registered mask
 
 
-def test_from_scratch_trains_everything_and_says_so(data, tmp_path, capsys):
+def test_from_scratch_says_what_stays_random(data, tmp_path, capsys):
     _, report = run(data, tmp_path, "--steps", "1")
-    assert report["trainable"] == "all"
-    assert report["from_scratch"] is True
+    assert report["trainable"] == "decoder" and report["from_scratch"] is True
     assert report["learning_rate"] == 1e-3
-    assert "from scratch" in capsys.readouterr().err
+    assert "--trainable decoder leaves out stays random" in capsys.readouterr().err
 
 
 def test_two_runs_write_the_same_bytes(data, tmp_path):
