@@ -190,8 +190,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.fit", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--splits", required=True, help="SPLITS table")
-    parser.add_argument("--coreset-ratio", type=float, default=0.1, help="share of the patches kept (%(default)s)")
-    parser.add_argument("--coreset-max", type=int, default=20000, help="patches kept at most (%(default)s)")
+    parser.add_argument("--coreset-ratio", type=float, default=1.0, help="share of the patches kept (%(default)s)")
+    parser.add_argument("--coreset-max", type=int, default=10000, help="patches kept at most (%(default)s)")
     parser.add_argument(
         "--max-patches", type=int, default=3_000_000, help="reduce each image first if there are more (%(default)s)"
     )

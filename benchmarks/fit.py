@@ -1,0 +1,172 @@
+"""Fit, from image files to the saved bank: defectflow's stages `features` and `fit` against anomalib's `Engine.fit`.
+
+Both read the same files with the same backbone, layers, image size and coreset ratio, alternately, each run in a
+process of its own. Starting Python and importing libraries is timed apart. anomalib's selection takes the same time
+for each center: only ``--peer-centers`` are run, and the rest is added in proportion (0: all are run).
+
+    python benchmarks/fit.py                                         # 40 images of 512 pixels
+    python benchmarks/fit.py --count 213 --size 1024 --ratios 0.01 0.1
+    python benchmarks/fit.py --images data/good --weights resnet18.safetensors
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+
+
+def defectflow_run(args: argparse.Namespace) -> dict:
+    """The two stages on a table of the images as they are."""
+    import pandas as pd
+    from defectflow import features, fit, tables
+
+    begin = time.perf_counter()
+    embedder_imports()
+    imports = time.perf_counter() - begin
+    paths = sorted(Path(args.images).iterdir())
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, args.size, args.size, "", ""] for p in paths]
+        tables.write_table(folder / "t.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
+        splits = pd.DataFrame([[p.stem, "", 0, "", "train", "", ""] for p in paths], columns=tables.SPLITS)
+        tables.write_table(folder / "s.csv", splits, tables.SPLITS)
+        common = ["--threads", str(args.threads), "--device", args.device]
+        begin, cpu = time.perf_counter(), time.process_time()
+        weights = ["--weights", args.weights] if args.weights else []
+        features.main(
+            features.build_parser().parse_args(
+                ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size",
+                 str(args.image_size), "--out", f"{folder}/f.safetensors", *common]
+            )
+        )  # fmt: skip
+        extracted = time.perf_counter() - begin
+        fit.main(
+            fit.build_parser().parse_args(
+                ["--features", f"{folder}/f.safetensors", "--splits", f"{folder}/s.csv", "--coreset-ratio",
+                 str(args.ratio), "--coreset-max", str(10**9), "--out", args.bank or f"{folder}/b.safetensors",
+                 "--report", f"{folder}/fit.json", *common]
+            )
+        )  # fmt: skip
+        total = time.perf_counter() - begin
+    return {"seconds": total, "extraction": extracted, "cpu": time.process_time() - cpu, "imports": imports}
+
+
+def embedder_imports() -> None:
+    """Import what the embedding imports when it is made."""
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel  # noqa: F401
+    from defectflow.backbones import create_backbone  # noqa: F401
+
+
+def anomalib_run(args: argparse.Namespace) -> dict:
+    """`Engine.fit` with the coreset cut short, and the rest of it in proportion."""
+    import torch
+
+    begin = time.perf_counter()
+    from anomalib.data import Folder
+    from anomalib.engine import Engine
+    from anomalib.models.components.sampling import k_center_greedy
+
+    imports = time.perf_counter() - begin
+    torch.set_num_threads(args.threads)
+    spent: dict[str, float] = {}
+
+    class Short(k_center_greedy.KCenterGreedy):
+        def select_coreset_idxs(self) -> list[int]:
+            whole = self.coreset_size
+            self.coreset_size = min(whole, args.peer_centers or whole)
+            begin = time.perf_counter()
+            chosen = super().select_coreset_idxs()
+            seconds = time.perf_counter() - begin
+            spent["coreset"] = seconds * whole / self.coreset_size
+            spent["added"] = spent["coreset"] - seconds
+            return chosen
+
+    from anomalib.models.image.patchcore import torch_model
+
+    torch_model.KCenterGreedy = Short
+    model = anomalib_model(args)
+    with tempfile.TemporaryDirectory() as name:
+        data = Folder(
+            name="x", root=args.images, normal_dir=".", normal_split_ratio=0, test_split_mode="none",
+            val_split_mode="none", train_batch_size=32, num_workers=args.threads, seed=0,
+        )  # fmt: skip
+        engine = Engine(
+            default_root_dir=name, accelerator=args.device, devices=1, enable_progress_bar=False, limit_val_batches=0
+        )
+        begin, cpu = time.perf_counter(), time.process_time()
+        engine.fit(model=model, datamodule=data)
+        total = time.perf_counter() - begin + spent["added"]
+    cpu = (time.process_time() - cpu) * total / (total - spent["added"])
+    return {"seconds": total, "extraction": total - spent["coreset"], "cpu": cpu, "imports": imports}
+
+
+def anomalib_model(args: argparse.Namespace):
+    """anomalib's Patchcore with our backbone, so that both compute the same features."""
+    from anomalib.models import Patchcore
+    from defectflow.backbones import create_backbone
+
+    layers = ["layer2", "layer3"]
+    return Patchcore(
+        backbone=create_backbone(args.backbone, layers, args.weights),
+        layers=layers,
+        pre_processor=Patchcore.configure_pre_processor((args.image_size, args.image_size)),
+        coreset_sampling_ratio=args.ratio,
+        visualizer=False,
+        evaluator=False,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", help="folder of square images; made up if absent")
+    parser.add_argument("--count", type=int, default=40)
+    parser.add_argument("--size", type=int, default=512, help="of the files, in pixels")
+    parser.add_argument("--image-size", type=int, default=256, help="of the network's input")
+    parser.add_argument("--backbone", default="resnet18.tv_in1k")
+    parser.add_argument("--weights")
+    parser.add_argument("--ratios", type=float, nargs="+", default=[0.01, 0.1])
+    parser.add_argument("--peer-centers", type=int, default=50)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--run", choices=["defectflow", "anomalib"], help=argparse.SUPPRESS)
+    parser.add_argument("--ratio", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--bank", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.run:
+        result = {"defectflow": defectflow_run, "anomalib": anomalib_run}[args.run](args)
+        result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(json.dumps(result))
+        return
+
+    from common import in_process, medians, photographs
+
+    args.images = args.images or photographs(
+        Path(tempfile.gettempdir()) / "defectflow-benchmark", args.count, args.size
+    )
+    print(f"{len(list(Path(args.images).iterdir()))} images, {args.threads} threads, medians of {args.repeats}")
+    print("| ratio | | defectflow | anomalib | ratio |\n|---|---|---|---|---|")
+    shared = ["--images", args.images, "--size", args.size, "--image-size", args.image_size,
+              "--backbone", args.backbone, "--threads", args.threads, "--device", args.device,
+              "--peer-centers", args.peer_centers]  # fmt: skip
+    shared += ["--weights", args.weights] if args.weights else []
+    for ratio in args.ratios:
+        ours, peer = [], []
+        for _ in range(args.repeats):
+            for name, runs in (("anomalib", peer), ("defectflow", ours)):
+                runs.append(in_process(__file__, *shared, "--ratio", ratio, "--run", name))
+        a, b = medians(ours), medians(peer)
+        print(f"| {ratio} | fit, s | {a['seconds']:.1f} | {b['seconds']:.1f} | {b['seconds'] / a['seconds']:.1f} |")
+        print(f"| | of it features, s | {a['extraction']:.1f} | {b['extraction']:.1f} | |")
+        print(f"| | processor time of the main process, s | {a['cpu']:.1f} | {b['cpu']:.1f} | |")
+        print(f"| | imports before, s | {a['imports']:.1f} | {b['imports']:.1f} | |")
+        print(f"| | peak memory, MB | {a['peak_mb']:.0f} | {b['peak_mb']:.0f} | |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
