@@ -135,12 +135,16 @@ def test_a_broken_photograph_stops_the_run_with_its_name_or_is_left_out(finished
     assert (finished.folder / "results/mine/manifest.csv").read_bytes() == before
 
 
-def test_the_mvtec_layout_runs_without_masks_of_the_part(workflow):
-    make_mvtec_set(workflow.folder / "data/mvtec")
-    config = CONFIG | {"dataset": "mvtec", "datasets": {"mvtec": {"path": "data/mvtec"}}, "isolation": "auto"}
+def test_the_mvtec_layout_runs_without_masks_of_the_part_and_what_is_broken_is_left_out(workflow):
+    good = make_mvtec_set(workflow.folder / "data/mvtec") / "train/good"
+    shutil.copy(good / "000.png", good / "copy.png")
+    (good / "torn.png").write_bytes((good / "001.png").read_bytes()[:900])
+    config = CONFIG | {"dataset": "mvtec", "datasets": {"mvtec": {"path": "data/mvtec"}}, "on_problem": "leave_out"}
     result = workflow.snakemake("--cores", "2", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = read_predictions(workflow, "results/mvtec/none/none/patchcore")
     assert {row["split"] for row in rows} >= {"test"}
     metrics = json.loads((workflow.folder / "results/mvtec/none/none/patchcore/metrics.json").read_text())
     assert metrics["n_samples"] == 6 and metrics["pixel"] is not None
+    problems = json.loads((workflow.folder / "results/mvtec/ingest_report.json").read_text())["problems"]
+    assert sorted(problem["file"] for problem in problems) == ["train/good/copy.png", "train/good/torn.png"]

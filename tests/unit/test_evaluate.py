@@ -268,3 +268,12 @@ def test_gather_keeps_an_image_without_a_mask_row(tmp_path):
     scores = pd.concat([read_table(p, SCORES) for p in data.scores])
     masks = pd.DataFrame(columns=["image_id", "mask", "source", "present", "doubtful", "reason"])
     assert len(gather(*tables, scores, masks)) == 16
+
+
+def test_a_mask_of_an_image_that_ingest_left_out_does_no_harm():
+    manifest = pd.DataFrame([dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": "a.png", "label": 0}])
+    splits = pd.DataFrame([dict.fromkeys(SPLITS, "") | {"image_id": "a", "detection": "fold", "fold": "0"}])
+    scores = pd.DataFrame([dict.fromkeys(SCORES, "") | {"image_id": "a", "raw_score": 1.0}])
+    flags = {"present": 1, "doubtful": 0, "reason": ""}
+    masks = pd.DataFrame([{"image_id": name} | flags for name in ("a", "copy_of_a")])
+    assert gather(manifest, splits, scores, masks)["image_id"].tolist() == ["a"]
