@@ -11,7 +11,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m defectflow.verdict --leaderboard results/leaderboard.csv
 
 test: lint
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
 
 setup: $(STAMP)
 

@@ -1,6 +1,8 @@
 """The lock, the environments and the documents say the same."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -51,3 +53,9 @@ def test_every_stage_the_rules_call_exists_and_explains_itself():
     for name in called:
         text = (ROOT / f"workflow/defectflow/{name}.py").read_text()
         assert text.startswith('"""') and "def build_parser(" in text, name
+
+
+def test_the_package_asks_idle_threads_to_sleep_before_torch_is_loaded():
+    code = "import defectflow, os, sys; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["passive", "False"]

@@ -33,7 +33,7 @@ def main(args: argparse.Namespace) -> None:
         for name, picture in pictures.items()
         if not picture.problem
     ]
-    table = pd.DataFrame(rows, columns=MANIFEST).fillna("").sort_values("image_id")
+    table = pd.DataFrame(rows, columns=MANIFEST, dtype=object).fillna("").sort_values("image_id")
     write_json(args.report, {name: asdict(picture) for name, picture in pictures.items()})
     write_table(args.out, table, MANIFEST)
 
