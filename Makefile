@@ -11,7 +11,7 @@ demo: $(STAMP)
 	@$(BIN)/python -m defectflow.verdict --leaderboard results/leaderboard.csv
 
 test: lint
-	OMP_WAIT_POLICY=passive PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
 setup: $(STAMP)
 
@@ -28,7 +28,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint
 
 # The environment for --sdm conda follows from the same lock.
 lock:

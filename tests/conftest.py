@@ -1,7 +1,6 @@
 """Shared by all tests: Snakemake run on a copy of this checkout, and a small data set of one's own to run it on."""
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -29,8 +28,7 @@ class Workflow:
         command = [sys.executable, "-m", "snakemake", *args]
         if config:
             command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())]
-        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True, env=environment)
+        return subprocess.run(command, cwd=self.folder, capture_output=True, text=True)
 
     def jobs(self, *args: str, config: dict | None = None) -> dict[str, int]:
         """Rules that a dry run would execute, with the number of jobs of each; {} when there is nothing to do."""

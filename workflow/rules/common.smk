@@ -6,6 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
 
 from snakemake.common.configfile import load_configfile
+from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.code_hash import code_hash
@@ -13,12 +14,14 @@ from defectflow.configuration import check_schema, resolve_runs, typed
 from defectflow.files import UserError
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
-# Jobs run with the package of this checkout, installed or not (a conda environment has no editable install). Progress
-# bars are for terminals; in a log file a line every ten seconds is enough. Libraries that warn of each other's
-# deprecated names tell the user nothing.
+# Jobs run with the package of this checkout and the Python that runs Snakemake, also where .venv is not activated; a
+# conda environment brings its own. Progress bars are for terminals; in a log file a line every ten seconds is enough.
+# Libraries that warn of each other's deprecated names tell the user nothing.
+OWN_PYTHON = DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method
+PYTHON = f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; " if OWN_PYTHON else ""
 shell.prefix(
-    f"set -euo pipefail; export PYTHONPATH={str(Path(workflow.basedir) / 'workflow')!r}; "
-    "export PYTHONWARNINGS=ignore::FutureWarning; [ -t 2 ] || export TQDM_MININTERVAL=10; "
+    "set -euo pipefail; export PYTHONWARNINGS=ignore::FutureWarning; [ -t 2 ] || export TQDM_MININTERVAL=10; "
+    f"{PYTHON}export PYTHONPATH='{Path(workflow.basedir) / 'workflow'}'; "
 )
 
 
