@@ -15,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from defectflow import tables
+from defectflow.device import pick_device
 from defectflow.files import UserError, stage
 from defectflow.images import letterbox, read_mask, read_rgb
 from defectflow.patch_files import write_patches
@@ -139,7 +140,7 @@ def main(args: argparse.Namespace) -> None:
         args.weights,
         allow_download=args.allow_downloads,
         seed=args.seed,
-        device="cuda" if args.device == "auto" and torch.cuda.is_available() else args.device.replace("auto", "cpu"),
+        device=pick_device(args.device),
     )
     # One empty image tells the grid, the dimensions, and whether the network takes this size at all.
     *grid, dimensions = embedder(np.zeros((1, height, width, 3), dtype=np.uint8)).shape[1:]

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from defectflow import tables
 from defectflow.coreset import PROJECTIONS, coreset_size, k_center_greedy, project
+from defectflow.device import pick_device
 from defectflow.files import UserError, atomic, stage, write_json
 from defectflow.patch_files import PatchFile, open_patches
 from defectflow.patchcore import PIXELS
@@ -142,7 +143,7 @@ def main(args: argparse.Namespace) -> None:
     pixels = config["backbone"] == PIXELS
     good = load_good(files, splits, args.max_patches, args.seed)
     members = bank_members(good.images, splits)
-    device = "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    device = pick_device(args.device)
     projected = None if pixels else project(good.patches.to(device), args.projection, args.seed)
 
     banks: dict[str, torch.Tensor] = {}

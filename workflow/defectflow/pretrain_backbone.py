@@ -29,6 +29,7 @@ from tqdm import tqdm
 
 from defectflow.backbones import PATCH_NANO, PatchNano, create_backbone, fold_norms
 from defectflow.code_hash import code_hash
+from defectflow.device import pick_device
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.pretrain_figures import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretrain_images import centre_squares, load_pool, to_input, training_batch
@@ -231,7 +232,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device(args.device).type
     teacher = create_backbone(args.teacher_name, LAYERS, args.teacher_weights, allow_download=args.allow_download)
     if not teacher.trained:
         raise UserError("the teacher is untrained: give --teacher-weights or --allow-download")

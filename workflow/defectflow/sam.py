@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from defectflow.device import pick_device
 from defectflow.files import UserError
 from defectflow.part_prior import Prior
 from defectflow.registration import Match, iou
@@ -111,17 +112,6 @@ def verify(path: str | Path, name: str) -> None:
     # Hydra takes an absolute path only after two more slashes.
     config = "//" + str(config_path(name).resolve())
     build_sam2(config, str(path), device="cpu", apply_postprocessing=False)
-
-
-def pick_device(choice: str) -> torch.device:
-    """The torch device for "auto", "cpu" or "cuda".
-
-    Raises:
-        UserError: CUDA was asked for and there is none.
-    """
-    if choice == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: no CUDA device is available (use device=auto or cpu)")
-    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def autocast(device: torch.device) -> torch.autocast:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from defectflow import tables
 from defectflow.anomaly_maps import save_maps
+from defectflow.device import pick_device
 from defectflow.files import UserError, stage
 from defectflow.patch_files import PatchFile
 from defectflow.patchcore import SCORES, Bank, PositionBank, image_score
@@ -105,7 +106,7 @@ def main(args: argparse.Namespace) -> None:
     if not 0 < args.fraction < 1:
         raise UserError(f"--fraction {args.fraction}: must be between 0 and 1")
     torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu")
+    device = pick_device(args.device)
     file = PatchFile(args.features)
     tasks = plan(file, tables.read_table(args.splits, tables.SPLITS))
     banks = Banks(args.banks, file.config, device)

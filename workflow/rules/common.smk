@@ -80,6 +80,8 @@ def cache_file(name: str) -> str:
 
 SOURCE, RUNS = prepare()
 SHARDS = [str(k) for k in range(config["shards"])]
+# How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
+GPU = int(config["device"] != "cpu")
 
 
 wildcard_constraints:

@@ -11,7 +11,7 @@ rule features:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=3000,
     params:
         backbone=backbone_of,
@@ -49,7 +49,7 @@ rule fit:
         "../../envs/defectflow.yaml"
     threads: 8
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=4000,
     params:
         ratio=lambda w: detector_of(w)["coreset_ratio"],
@@ -80,7 +80,7 @@ rule score:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=3000,
     params:
         entry=lambda w: {key: detector_of(w)[key] for key in ("neighbours", "score", "top_share")},

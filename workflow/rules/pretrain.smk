@@ -18,7 +18,7 @@ rule pretrain_backbone:
         "../../envs/defectflow.yaml"
     threads: 8
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=6000,
         runtime=int(config["pretrain"]["minutes"] * 1.5) + 10,
     params:

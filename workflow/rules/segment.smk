@@ -68,7 +68,7 @@ rule segment:
         "../../envs/defectflow.yaml"
     threads: 8
     resources:
-        gpu=1,
+        gpu=GPU,
         mem_mb=8000,
     params:
         entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k not in ("method", "checkpoint", "bytes")},
@@ -102,7 +102,7 @@ rule masks:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        gpu=lambda w: int(segmenter_of(w)["method"] == "sam2.1"),
+        gpu=lambda w: GPU if segmenter_of(w)["method"] == "sam2.1" else 0,
     params:
         method=lambda w: segmenter_of(w)["method"],
         model=lambda w, input: " ".join(
