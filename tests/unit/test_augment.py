@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from defectflow.augment import build_parser, copy_seed, main
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.tables import ISOLATED, SPLITS, read_table, write_table
+from defectflow.tables import ISOLATED, MANIFEST, read_table, write_table
 
 
-def make_inputs(folder, names=("good", "bad", "unknown"), side="fold"):
+def make_inputs(folder, names=("good", "bad", "unknown"), side=""):
     labels = {"good": 0, "bad": 1, "unknown": ""}
     rng = np.random.default_rng(1)
     mask = np.zeros((64, 64), bool)
@@ -17,15 +17,15 @@ def make_inputs(folder, names=("good", "bad", "unknown"), side="fold"):
         image = np.where(mask[..., None], rng.integers(80, 160, (64, 64, 3)), 0).astype(np.uint8)
         write_png(folder / f"{name}.png", image)
         write_png(folder / f"{name}.mask.png", mask)
-        rows.append(dict.fromkeys(SPLITS, "") | {"image_id": name, "label": labels[name], "detection": side})
+        rows.append(dict.fromkeys(MANIFEST, "") | {"image_id": name, "label": labels[name], "split": side})
         values = [name, str(folder / f"{name}.png"), str(folder / f"{name}.mask.png"), 0, 0, 64, 64, 64, 64, "", ""]
         isolated.append(dict(zip(ISOLATED, values, strict=True)))
-    write_table(folder / "splits.csv", pd.DataFrame(rows), SPLITS)
+    write_table(folder / "manifest.csv", pd.DataFrame(rows), MANIFEST)
     write_table(folder / "isolated.csv", pd.DataFrame(isolated), ISOLATED)
 
 
 def run(folder, out, *flags) -> pd.DataFrame:
-    args = ["--isolated", folder / "isolated.csv", "--splits", folder / "splits.csv", "--out-dir", folder / out]
+    args = ["--isolated", folder / "isolated.csv", "--manifest", folder / "manifest.csv", "--out-dir", folder / out]
     args += ["--table", folder / f"{out}.csv", *flags]
     parsed: argparse.Namespace = build_parser().parse_args([str(arg) for arg in args])
     main(parsed)

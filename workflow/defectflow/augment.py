@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from defectflow.files import atomic_dir, stage
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.tables import ISOLATED, SPLITS, read_table, write_table
+from defectflow.tables import ISOLATED, MANIFEST, read_table, write_table
 
 
 def build_transform(rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int):
@@ -56,11 +56,11 @@ def copy_seed(seed: int, name: str) -> int:
 def main(args: argparse.Namespace) -> None:
     """Write the copies asked for of one shard's isolated pictures, and their table (tables.ISOLATED)."""
     isolated = read_table(args.isolated, ISOLATED)
-    splits = read_table(args.splits, SPLITS).set_index("image_id")
-    labels, sides = splits["label"], splits["detection"]
+    manifest = read_table(args.manifest, MANIFEST).set_index("image_id")
+    labels, sides = manifest["label"], manifest["split"]
     wanted = [
         (row, kind, f"{row.image_id}~{kind[:3]}{number}")
-        for row in isolated[isolated["image_id"].isin(splits.index)].itertuples()
+        for row in isolated[isolated["image_id"].isin(manifest.index)].itertuples()
         for kind, copies, may in (
             ("augmented", args.copies, labels[row.image_id] == 0 and sides[row.image_id] != "test"),
             ("perturbed", args.robustness, labels[row.image_id] in (0, 1) and sides[row.image_id] != "train"),
@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.augment", description=__doc__)
     parser.add_argument("--isolated", required=True, help="table of isolated pictures of one shard")
-    parser.add_argument("--splits", required=True, help="splits.csv: which images train and which are scored")
+    parser.add_argument("--manifest", required=True, help="manifest.csv: labels, and a fixed split if there is one")
     parser.add_argument("--copies", type=int, default=0, help="augmented copies of each good image")
     parser.add_argument("--robustness", type=int, default=0, help="perturbed copies of each labelled image")
     parser.add_argument("--rotate", type=float, default=5.0, help="degrees")

@@ -28,7 +28,8 @@ rule isolate:
 
 rule augment:
     input:
-        splits="results/{dataset}/splits.csv",
+        # Not the splits: other folds need no other copies, and would run the backbone again.
+        manifest="results/{dataset}/manifest.csv",
         isolated="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
     output:
         folder=directory("results/{dataset}/{segmenter}/{isolation}/copies/{shard}"),
@@ -47,7 +48,7 @@ rule augment:
     message:
         "Make weakly varied copies in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.augment --isolated {input.isolated} --splits {input.splits}"
+        "python -m defectflow.augment --isolated {input.isolated} --manifest {input.manifest}"
         " --copies {params.entry[copies]} --robustness {params.entry[robustness]} --rotate {params.entry[rotate]}"
         " --translate {params.entry[translate]} --brightness {params.entry[brightness]}"
         " --contrast {params.entry[contrast]} --blur {params.entry[blur]} {params.background} --seed {params.seed}"
