@@ -15,15 +15,13 @@ from torch import nn
 from torch.fx import Node
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.distances import Targets, product_dtype, sources
+from defectflow.neighbours import Neighbours
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 PIXELS = "pixels"  # backbone of the pixel difference
 PIXEL_CELL = 8  # its cell, in pixels
 SCORES = ("max", "top_k_mean", "percentile")
-
-_ROWS, _BANK_ROWS = 512, 1024  # a tile of distances is 2 MB
 
 
 class PatchEmbedder:
@@ -101,14 +99,11 @@ class Bank:
 
     def __init__(self, features: torch.Tensor) -> None:
         self.features = features.float()
-        self._origin = self.features.mean(dim=0)  # distances do not depend on it, their rounding does
-        self._dtype = product_dtype(features.device)
-        self._tiles = [Targets(tile, self._dtype) for tile in (self.features - self._origin).split(_BANK_ROWS)]
+        self._squares = self.features.square().sum(dim=1)
+        self._neighbours = Neighbours(self.features)
 
     def nearest(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Euclidean distance of each patch to its nearest neighbour in the bank, and that one's index.
-
-        Products find the candidates, with a bound on their error; the distances are those of the differences.
 
         Args:
             patches: float32 (p, d).
@@ -116,30 +111,7 @@ class Bank:
         Returns:
             float32 (p,) and int64 (p,).
         """
-        found = torch.cat([self._search(part) for part in patches.split(_ROWS)])
-        return torch.linalg.vector_norm(patches - self.features[found], dim=1), found
-
-    def _search(self, patches: torch.Tensor) -> torch.Tensor:
-        centered = patches - self._origin
-        norms = torch.linalg.vector_norm(centered, dim=1)
-        rough = sources(centered, self._dtype)
-        partials = [tile.partial(rough) for tile in self._tiles]
-        lowest = torch.stack([partial.amin(dim=1).float() for partial in partials])
-        errors = torch.stack([tile.error(norms) for tile in self._tiles])
-        # The squared distance of the nearest neighbour, less |patch|^2, is not above this.
-        below = (lowest + errors).amin(dim=0)
-        candidates = []
-        for number, partial in enumerate(partials):
-            error = errors[number]
-            rows = (lowest[number] - error <= below).nonzero()[:, 0]
-            hits = (partial[rows] <= (below + error)[rows, None]).nonzero()
-            candidates.append(torch.stack([rows[hits[:, 0]], hits[:, 1] + number * _BANK_ROWS]))
-        rows, columns = torch.cat(candidates, dim=1)
-        distances = torch.linalg.vector_norm(patches[rows] - self.features[columns], dim=1)
-        best = torch.full_like(norms, torch.inf).scatter_reduce_(0, rows, distances, "amin")
-        winners = distances == best[rows]
-        found = torch.full(norms.shape, len(self.features), device=norms.device)
-        return found.scatter_reduce_(0, rows[winners], columns[winners], "amin")
+        return self._neighbours.nearest(patches)
 
     def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
         """Score of an image's most distant patch, weighted as in the paper (section 3.3, equation 7) and anomalib.
@@ -149,10 +121,20 @@ class Bank:
         """
         if neighbours == 1:
             return float(distance)
-        from_nearest = torch.linalg.vector_norm(self.features - self.features[nearest], dim=1)
-        support = from_nearest.topk(min(neighbours, len(self.features)), largest=False).indices
+        support = self._closest(nearest, min(neighbours, len(self.features)))
         distances = torch.linalg.vector_norm(self.features[support] - patch, dim=1)
         return float((1 - torch.softmax(distances, dim=0)[0]) * distance)
+
+    def _closest(self, index: int, count: int) -> torch.Tensor:
+        """The ``count`` patches nearest to one of them, the nearest first: int64 (count,)."""
+        center = self.features[index]
+        # Squared distances, less |center|^2: they find the candidates, and are 5 times faster than differences.
+        rough = self._squares - 2 * (self.features @ center)
+        error = len(center) * 2**-23 * (self._squares[index].sqrt() + self._squares.max().sqrt()).square()
+        farthest = rough.topk(count, largest=False).values[-1]
+        candidates = (rough <= farthest + 2 * error).nonzero()[:, 0]
+        distances = torch.linalg.vector_norm(self.features[candidates] - center, dim=1)
+        return candidates[distances.topk(count, largest=False).indices]
 
 
 class PositionBank:

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from defectflow import neighbours
+from defectflow.neighbours import Neighbours
+
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def check(points, queries, dtype):
+    found = Neighbours(points, dtype)
+    distances, nearest = found.nearest(queries)
+    exact = torch.cdist(queries.double(), points.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    expected = exact.min(dim=1)
+    assert torch.equal(nearest, expected.indices)
+    torch.testing.assert_close(distances, expected.values.float(), rtol=1e-5, atol=1e-5)
+    return found
+
+
+@DTYPES
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+def test_nearest_across_blocks(dtype, scale, monkeypatch):
+    monkeypatch.setattr(neighbours, "_POINTS", 512)
+    check((noise(2500, 20) + 30) * scale, (noise(1300, 20, seed=1) + 30) * scale, dtype)
+
+
+@DTYPES
+@pytest.mark.parametrize("points", [1, 31, 33])
+def test_few_points(dtype, points):
+    check(noise(points, 5), noise(3, 5, seed=1), dtype)
+
+
+@DTYPES
+def test_what_rounding_cannot_tell_apart(dtype):
+    points = noise(300, 64).repeat(4, 1) + 1e-3 * noise(1200, 64, seed=1)  # 3 others within the error of bfloat16
+    queries = points[:300] + 0.3 * noise(300, 64, seed=2)
+    assert "_in_float32" not in vars(check(points, queries, dtype))
+
+
+@DTYPES
+def test_what_only_the_rounding_of_norms_and_results_hides(dtype):
+    whole = (60 * noise(500, 4)).clamp(-200, 200).round()  # exact in bfloat16, unlike their squares
+    check(torch.cat([whole, -whole]), (60 * noise(300, 4, seed=1)).clamp(-200, 200).round(), dtype)
+
+
+def test_crowds_are_settled_in_float32():
+    points = torch.cat([noise(100, 64), 1 + 1e-2 * noise(2000, 64, seed=1)])
+    assert "_in_float32" in vars(check(points, 1 + 1e-2 * noise(50, 64, seed=2), torch.bfloat16))
+
+
+@DTYPES
+def test_the_first_of_equal_points(dtype):
+    points = noise(200, 8).repeat(3, 1)[torch.randperm(600, generator=torch.Generator().manual_seed(1))]
+    found = check(points, points, dtype)
+    assert len(found._points) == 200
+    assert found.nearest(points)[0].max() == 0
+
+
+@DTYPES
+def test_error_bound_holds_and_is_not_idle(dtype):
+    points, queries = noise(300, 96), noise(400, 96, seed=1) * noise(400, 1, seed=2)
+    queries[:300] = points * 1.001
+    found = Neighbours(points, dtype)
+    centered = queries - found._origin
+    rough = centered.to(dtype)
+    targets = found._blocks[0][: len(points), :96].double()
+    error = (points.double() - found._origin.double()) @ centered.double().T - targets @ rough.double().T
+    bound = found._error(centered.norm(dim=1), (centered - rough.float()).norm(dim=1))
+    ratio = 2 * error.abs().amax(dim=0) / bound
+    assert ratio.max() <= 1
+    assert dtype == torch.float32 or ratio.max() > 0.1
