@@ -49,7 +49,7 @@ def test_banks_hold_the_good_images_of_the_other_folds_only(data):
         assert torch.equal(found[name], bank_of(*images)), name
     summary = read_json(report)
     assert summary["good_images"] == 4 and summary["augmented_copies"] == 1
-    assert summary["banks"]["fold/0"] == {"images": 3, "patches": 3 * CELLS, "size": 3 * CELLS}
+    assert summary["banks"]["fold/0"] == {"images": 3, "patches": 3 * CELLS, "size": 3 * CELLS, "dimensions": 6}
 
 
 def test_coreset_is_a_seeded_part_of_the_bank(data):
@@ -85,8 +85,25 @@ def test_too_many_patches_are_reduced_image_by_image(data):
 
 def test_banks_in_half_precision(data):
     folder, shards, splits = data
-    banks, _ = run_fit(folder, shards, splits, *WHOLE, "--precision", "float16")
+    banks, _ = run_fit(folder, shards, splits, *WHOLE, "--bank", "float16")
     torch.testing.assert_close(load_file(banks)["fold/1"], bank_of("good1", "good1~aug1", "good3", "kept").half())
+
+
+def test_banks_along_their_own_principal_axes(data):
+    folder, shards, splits = data
+    banks, report = run_fit(folder, shards, splits, "--coreset-ratio", "0.5", "--bank", "pca_float16")
+    found = load_file(banks)
+    whole = bank_of("good1", "good1~aug1", "good3", "kept")  # of the other images, and before the coreset
+    axes = found["fold/1/axes"]
+    assert found["fold/1"].dtype == torch.float16 and axes.dtype == torch.float32
+    torch.testing.assert_close(found["fold/1/mean"], whole.mean(dim=0))
+    torch.testing.assert_close(axes.T @ axes, torch.eye(axes.shape[1]), rtol=0, atol=1e-6)
+    shares = torch.linalg.svdvals(whole - whole.mean(dim=0)).square().cumsum(0)
+    assert axes.shape[1] == int((shares / shares[-1] < 0.99).sum()) + 1
+    assert read_json(report)["banks"]["fold/1"]["dimensions"] == axes.shape[1]
+    lengths = torch.linalg.vector_norm(found["fold/1"].float(), dim=1)
+    exact = torch.linalg.vector_norm((whole - whole.mean(dim=0)) @ axes, dim=1)
+    assert (lengths[:, None] - exact).abs().amin(dim=1).max() < 2e-3
 
 
 def test_images_without_the_part_are_not_learned(tmp_path):

@@ -94,6 +94,15 @@ def test_same_bytes_whatever_the_threads(data):
     assert [(data[0] / name).read_bytes() for name in ("scores.csv", "maps.safetensors")] == first
 
 
+def test_bank_along_principal_axes(data):
+    folder, shard, _, splits = data
+    exact = run(*data)[0].set_index("image_id")["raw_score"]
+    banks, _ = run_fit(folder, [shard], splits, "--bank", "pca_float16")  # 6 dimensions, all needed for 99 %
+    scores = run(folder, shard, banks, splits)[0].set_index("image_id")["raw_score"]
+    assert load_file(banks)["all/axes"].shape == (6, 6)
+    assert scores.to_numpy() == pytest.approx(exact.to_numpy(), rel=2e-3) and not scores.equals(exact)
+
+
 def test_pixel_difference(tmp_path):
     shard = write_shard(tmp_path / "0.safetensors", NAMES, pixels=True)
     splits = write_splits(tmp_path / "splits.csv", SPLITS)

@@ -20,8 +20,10 @@ from defectflow.coreset import PROJECTIONS, coreset_size, k_center_greedy, proje
 from defectflow.device import pick_device
 from defectflow.files import UserError, atomic, stage, write_json
 from defectflow.patch_files import PatchFile, open_patches
-from defectflow.patchcore import PIXELS
+from defectflow.patchcore import PIXELS, Subspace
 from defectflow.threads import in_threads
+
+BANKS = ("float32", "float16", "pca_float16")  # the last: coordinates along the axes with 99 % of the bank's variance
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def main(args: argparse.Namespace) -> None:
     banks: dict[str, torch.Tensor] = {}
     summary: dict[str, dict[str, int]] = {}
     for name, kept in tqdm(members.items(), desc="fit", unit="bank"):
-        rows = torch.tensor(kept)[good.owner].nonzero()[:, 0]
+        own = rows = torch.tensor(kept)[good.owner].nonzero()[:, 0]
         if pixels:
             cells = config["grid"][0] * config["grid"][1]
             banks[name] = mean_by_position(good.patches[rows], good.position[rows], cells)
@@ -159,10 +161,15 @@ def main(args: argparse.Namespace) -> None:
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(device)]
                 rows = rows[k_center_greedy(candidates, size, seed=bank_seed(args.seed, name))]
             banks[name] = good.patches[rows]
-        if args.precision == "float16" and not pixels:
-            banks[name] = banks[name].half()
+            if args.bank == "pca_float16":
+                subspace = Subspace.of(good.patches[own], seed=args.seed)
+                banks[name] = subspace.project(banks[name])
+                banks[f"{name}/mean"], banks[f"{name}/axes"] = subspace
+            if args.bank != "float32":
+                banks[name] = banks[name].half()
         patches = int(kept[good.owner.numpy()].sum())
         summary[name] = {"images": int(kept.sum()), "patches": patches, "size": len(banks[name])}
+        summary[name]["dimensions"] = banks[name].shape[1]
 
     metadata = {**config, "method": "pixel_difference" if pixels else "patchcore"}
     with atomic(args.out) as temporary:
@@ -180,6 +187,7 @@ def main(args: argparse.Namespace) -> None:
             "coreset_ratio": args.coreset_ratio,
             "coreset_max": args.coreset_max,
             "projection": args.projection,
+            "bank": args.bank,
             "seed": args.seed,
             "banks": summary,
         },
@@ -196,7 +204,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--max-patches", type=int, default=3_000_000, help="reduce each image first if there are more (%(default)s)"
     )
-    parser.add_argument("--precision", choices=["float32", "float16"], default="float32", help="of the stored banks")
+    parser.add_argument("--bank", choices=BANKS, default="float32", help="how banks are stored (default: %(default)s)")
     parser.add_argument("--projection", choices=PROJECTIONS, default="random", help="before selection (%(default)s)")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

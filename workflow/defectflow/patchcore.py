@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -90,15 +91,43 @@ def _fuse(network: nn.Module) -> None:
             network.set_submodule(node.target, nn.Identity())
 
 
+class Subspace(NamedTuple):
+    """The directions in which patches vary most.
+
+    Attributes:
+        mean: float32 (d,).
+        axes: float32 (d, k), orthonormal, the one of the largest variance first.
+    """
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+
+    @classmethod
+    def of(cls, patches: torch.Tensor, share: float = 0.99, seed: int = 0) -> Subspace:
+        """As few principal axes as hold ``share`` of the variance of ``patches`` (n, d), 50,000 of them at most."""
+        sample = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:50_000]].double()
+        mean = sample.mean(dim=0)
+        variances, vectors = torch.linalg.eigh((sample - mean).T @ (sample - mean))
+        held = variances.flip(0).clamp_min(0).cumsum(0)
+        count = min(int((held < share * held[-1]).sum()) + 1, len(mean))
+        return cls(mean.float(), vectors.flip(1)[:, :count].float().contiguous())
+
+    def project(self, patches: torch.Tensor) -> torch.Tensor:
+        """Coordinates (n, k) of patches (n, d) along the axes."""
+        return (patches - self.mean) @ self.axes
+
+
 class Bank:
     """Memory bank of good patches, searched exactly.
 
     Args:
-        features: float (n, d).
+        features: float (n, d), or (n, k) along the axes of ``subspace``.
+        subspace: where distances are measured; None: between the patches as they are.
     """
 
-    def __init__(self, features: torch.Tensor) -> None:
+    def __init__(self, features: torch.Tensor, subspace: Subspace | None = None) -> None:
         self.features = features.float()
+        self._project = subspace.project if subspace else lambda patches: patches
         self._squares = self.features.square().sum(dim=1)
         self._neighbours = Neighbours(self.features)
 
@@ -111,7 +140,7 @@ class Bank:
         Returns:
             float32 (p,) and int64 (p,).
         """
-        return self._neighbours.nearest(patches)
+        return self._neighbours.nearest(self._project(patches))
 
     def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
         """Score of an image's most distant patch, weighted as in the paper (section 3.3, equation 7) and anomalib.
@@ -122,7 +151,7 @@ class Bank:
         if neighbours == 1:
             return float(distance)
         support = self._closest(nearest, min(neighbours, len(self.features)))
-        distances = torch.linalg.vector_norm(self.features[support] - patch, dim=1)
+        distances = torch.linalg.vector_norm(self.features[support] - self._project(patch), dim=1)
         return float((1 - torch.softmax(distances, dim=0)[0]) * distance)
 
     def _closest(self, index: int, count: int) -> torch.Tensor:

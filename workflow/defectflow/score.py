@@ -21,7 +21,7 @@ from defectflow.anomaly_maps import save_maps
 from defectflow.device import pick_device
 from defectflow.files import UserError, stage
 from defectflow.patch_files import PatchFile
-from defectflow.patchcore import SCORES, Bank, PositionBank, image_score
+from defectflow.patchcore import SCORES, Bank, PositionBank, Subspace, image_score
 from defectflow.threads import in_threads
 
 
@@ -85,13 +85,21 @@ class Banks:
                     f"{path}: fitted with {key} {metadata.get(key)}, the features have {config[key]} (fit again)"
                 )
         self._path, self._device = path, device
-        self._class = PositionBank if metadata["method"] == "pixel_difference" else Bank
+        self._method = metadata["method"]
+        self._names = set(self._file.keys())
 
     def __getitem__(self, name: str) -> Bank | PositionBank:
-        try:
-            return self._class(self._file.get_tensor(name).to(self._device))
-        except SafetensorError:
-            raise UserError(f"{self._path}: no bank {name!r} (the splits have changed: fit again)") from None
+        if name not in self._names:
+            raise UserError(f"{self._path}: no bank {name!r} (the splits have changed: fit again)")
+        features = self._read(name)
+        if self._method == "pixel_difference":
+            return PositionBank(features)
+        if f"{name}/axes" not in self._names:
+            return Bank(features)
+        return Bank(features, Subspace(self._read(f"{name}/mean"), self._read(f"{name}/axes")))
+
+    def _read(self, name: str) -> torch.Tensor:
+        return self._file.get_tensor(name).to(self._device)
 
 
 def grid_map(distances: torch.Tensor, position: torch.Tensor, grid: tuple[int, int]) -> np.ndarray:
