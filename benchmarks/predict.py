@@ -25,6 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 from fit import anomalib_model, embedder_imports
 
 
+def processor_seconds() -> float:
+    """Processor time of this process and of those it waited for: anomalib's loader reads in processes of its own."""
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(u.ru_utime + u.ru_stime for u in usage)
+
+
 def defectflow_run(args: argparse.Namespace) -> dict:
     """The two stages, and the full-resolution maps."""
     import cv2
@@ -42,7 +48,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
         tables.write_table(folder / "s.csv", splits, tables.SPLITS)
         common = ["--threads", str(args.threads), "--device", args.device]
         weights = ["--weights", args.weights] if args.weights else []
-        begin, cpu = time.perf_counter(), time.process_time()
+        begin, cpu = time.perf_counter(), processor_seconds()
         features.main(
             features.build_parser().parse_args(
                 ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size",
@@ -58,7 +64,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
         maps = load_maps([folder / "m.safetensors"])
         for entry in maps.values():
             full_resolution(entry.grid_map, entry.affine, entry.input_size, (args.size, args.size))
-        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        seconds, cpu = time.perf_counter() - begin, processor_seconds() - cpu
         smooth = [smooth_map(e.grid_map, e.input_size, cv2.INTER_NEAREST, sigma=4) for e in maps.values()]
         scores = tables.read_table(folder / "scores.csv", tables.SCORES)["raw_score"]
     np.savez(args.result, scores=scores.to_numpy(), maps=np.stack(smooth))
@@ -76,7 +82,7 @@ def anomalib_run(args: argparse.Namespace) -> dict:
     torch.set_num_threads(args.threads)
     args.ratio = 0.1
     with tempfile.TemporaryDirectory() as name:
-        begin, cpu = time.perf_counter(), time.process_time()
+        begin, cpu = time.perf_counter(), processor_seconds()
         model = anomalib_model(args)
         model.post_processor = None  # raw scores
         model.model.memory_bank = load_file(args.bank)["all"]
@@ -84,7 +90,7 @@ def anomalib_run(args: argparse.Namespace) -> dict:
         data = PredictDataset(path=Path(args.images), image_size=(args.image_size, args.image_size))
         loader = DataLoader(data, batch_size=1, num_workers=args.threads, collate_fn=data.collate_fn)
         batches = engine.predict(model=model, dataloaders=loader)
-        seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
+        seconds, cpu = time.perf_counter() - begin, processor_seconds() - cpu
     scores = np.concatenate([batch.pred_score.numpy().reshape(-1) for batch in batches])
     np.savez(args.result, scores=scores, maps=np.stack([batch.anomaly_map.numpy().squeeze() for batch in batches]))
     return {"seconds": seconds / len(scores), "cpu": cpu / len(scores)}
@@ -134,7 +140,8 @@ def main() -> None:
         differ = [float(np.abs(ours[key] - peer[key]).max()) for key in ("scores", "maps")]
         times = f"{a['seconds'] * 1e3:.0f} | {b['seconds'] * 1e3:.0f} | {b['seconds'] / a['seconds']:.1f}"
         print(f"| {size} | ms per image | {times} | {differ[0]:.1e} | {differ[1]:.1e} |")
-        print(f"| | processor ms of the main process | {a['cpu'] * 1e3:.0f} | {b['cpu'] * 1e3:.0f} | | | |")
+        times = f"{a['cpu'] * 1e3:.0f} | {b['cpu'] * 1e3:.0f} | {b['cpu'] / a['cpu']:.1f}"
+        print(f"| | processor ms per image | {times} | | |")
         print(f"| | peak memory, MB | {a['peak_mb']:.0f} | {b['peak_mb']:.0f} | | | |", flush=True)
 
 
