@@ -3,7 +3,8 @@ rule features:
         tables=picture_tables,
         weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
     output:
-        "results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+        # Not deleted before the job: pictures that have not changed keep their patches.
+        update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.log",
     benchmark:
