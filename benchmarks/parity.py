@@ -1,9 +1,9 @@
 """Scores and image AUROC on a real set: defectflow's stages against stock anomalib's `Engine.fit` and `predict`.
 
 Every picture is brought to the size of the network's input once, as PNG; both read the same files, use the same
-weights and score images by the re-weighted maximum, over all patches. With the whole bank (ratio 1) the two must agree.
-A coreset depends on where it starts, so each is fitted with two seeds: what a seed moves is the measure for what may
-differ.
+weights and score images by the re-weighted maximum, over all patches. Where a coreset starts is drawn: each program
+fits with two seeds, which tells what a seed moves. Then defectflow scores with the bank of anomalib's first fit, which
+must give the same, and so must the whole bank (ratio 1).
 
     python benchmarks/parity.py --mvtec data/bottle --weights resnet18.safetensors
     python benchmarks/parity.py --run results/hawk/template/zero_out --weights resnet18.safetensors --splits 5
@@ -13,15 +13,17 @@ learned, and the other half is judged with the bad ones.
 """
 
 import argparse
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from statistics import mean
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
@@ -50,30 +52,46 @@ def drawn_split(run: Path, seed: int) -> tuple[list[str], Pictures]:
     return good[:learned], dict.fromkeys(good[learned:], 0) | dict.fromkeys(bad, 1)
 
 
-def defectflow_scores(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> np.ndarray:
-    """Raw scores of the pictures in ``folder``/test, in the order of their names."""
+def defectflow_fit(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> None:
+    """Features of all pictures and the bank of those in ``folder``/train."""
     paths = [path for part in ("train", "test") for path in sorted((folder / part).iterdir())]
     size = args.image_size
     rows = [[p.stem, str(p), "", 0, 0, size, size, size, size, "", ""] for p in paths]
     tables.write_table(folder / "t.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
     rows = [[p.stem, "", 0 if p.parent.name == "train" else "", "", p.parent.name, "", ""] for p in paths]
     tables.write_table(folder / "s.csv", pd.DataFrame(rows, columns=tables.SPLITS), tables.SPLITS)
-    common = ["--threads", args.threads, "--device", "cpu"]
-    patches, banks, splits = folder / "f.safetensors", folder / "b.safetensors", ["--splits", folder / "s.csv"]
-    for stage, options in (
-        (features, ["--tables", folder / "t.csv", "--backbone", args.backbone, "--weights", args.weights,
-                    "--image-size", size, "--out", patches]),
-        (fit, ["--features", patches, *splits, "--coreset-ratio", ratio, "--coreset-max", 10**9, "--seed", seed,
-               "--out", banks, "--report", folder / "fit.json"]),
-        (score, ["--features", patches, "--banks", banks, *splits, "--scores", folder / "scores.csv",
-                 "--maps", folder / "m.safetensors"]),
-    ):  # fmt: skip
-        stage.main(stage.build_parser().parse_args([*map(str, options), *map(str, common)]))
+    run_stage(
+        features, "--tables", folder / "t.csv", "--backbone", args.backbone, "--weights", args.weights,
+        "--image-size", size, "--out", folder / "f.safetensors", "--threads", args.threads, "--device", "cpu",
+    )  # fmt: skip
+    run_stage(
+        fit, "--features", folder / "f.safetensors", "--splits", folder / "s.csv", "--coreset-ratio", ratio,
+        "--coreset-max", 10**9, "--seed", seed, "--out", folder / "b.safetensors", "--report", folder / "fit.json",
+        "--threads", args.threads, "--device", "cpu",
+    )  # fmt: skip
+
+
+def defectflow_scores(folder: Path, args: argparse.Namespace, bank: torch.Tensor | None = None) -> np.ndarray:
+    """Raw scores of the pictures in ``folder``/test, in the order of their names; with ``bank`` in place of its own."""
+    banks = folder / "b.safetensors"
+    if bank is not None:
+        with safe_open(banks, "pt") as file:
+            metadata = file.metadata()
+        save_file({"all": bank.contiguous()}, banks, metadata)
+    run_stage(
+        score, "--features", folder / "f.safetensors", "--banks", banks, "--splits", folder / "s.csv",
+        "--scores", folder / "scores.csv", "--maps", folder / "m.safetensors", "--threads", args.threads,
+        "--device", "cpu",
+    )  # fmt: skip
     return tables.read_table(folder / "scores.csv", tables.SCORES).sort_values("image_id")["raw_score"].to_numpy()
 
 
-def anomalib_scores(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> np.ndarray:
-    """The same from anomalib."""
+def run_stage(stage: ModuleType, *options: object) -> None:
+    stage.main(stage.build_parser().parse_args([str(option) for option in options]))
+
+
+def anomalib_run(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> tuple[np.ndarray, torch.Tensor]:
+    """The same scores from anomalib, and its bank."""
     from anomalib.data import Folder, PredictDataset
     from anomalib.engine import Engine
     from lightning import seed_everything
@@ -97,7 +115,7 @@ def anomalib_scores(folder: Path, args: argparse.Namespace, ratio: float, seed: 
     loader = DataLoader(data, batch_size=1, collate_fn=data.collate_fn)
     batches = engine.predict(model=model, dataloaders=loader)
     found = {Path(batch.image_path[0]).name: float(batch.pred_score) for batch in batches}
-    return np.array([found[name] for name in sorted(found)])
+    return np.array([found[name] for name in sorted(found)]), model.model.memory_bank
 
 
 def main() -> None:
@@ -113,36 +131,37 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     splits = [mvtec_split(args.mvtec)] if args.mvtec else [drawn_split(args.run, seed) for seed in range(args.splits)]
-    print("AUROC of both, with seeds 0 and 1; last, the largest difference of a score, relative")
-    print(
-        "| ratio | split | learned | good, bad | anomalib | defectflow | scores differ |\n|---|---|---|---|---|---|---|"
-    )
+    print("AUROC with seeds 0 and 1; the last two columns: defectflow with anomalib's bank of seed 0")
+    print("| ratio | split | learned | good, bad | anomalib | defectflow | same bank | scores differ, relative |")
+    print("|---|---|---|---|---|---|---|---|")
     for ratio in args.ratios:
-        found: dict[str, list[float]] = {"anomalib": [], "defectflow": []}
+        means = []
         for number, (learned, judged) in enumerate(splits):
             labels = list(judged.values())
+            ours, peer = [], []
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 for part, paths in (("train", learned), ("test", list(judged))):
                     for i, path in enumerate(paths):
                         picture, _ = letterbox(read_rgb(path), (args.image_size, args.image_size))
                         write_png(folder / part / f"{part}{i:04}.png", picture)
-                seeds = (0, 1) if ratio < 1 else (0,)
-                ours = [defectflow_scores(folder, args, ratio, seed) for seed in seeds]
-                peer = [anomalib_scores(folder, args, ratio, seed) for seed in seeds]
-                shutil.rmtree(folder / "anomalib", ignore_errors=True)
-            aurocs = {
-                "anomalib": [roc_auc_score(labels, scores) for scores in peer],
-                "defectflow": [roc_auc_score(labels, scores) for scores in ours],
-            }
-            told = [", ".join(f"{value:.4f}" for value in values) for values in aurocs.values()]
-            differ = np.abs(ours[0] - peer[0]).max() / peer[0].mean()
+                for seed in (0, 1) if ratio < 1 else (0,):
+                    defectflow_fit(folder, args, ratio, seed)
+                    ours.append(defectflow_scores(folder, args))
+                    peer.append(anomalib_run(folder, args, ratio, seed))
+                scores, bank = peer[0]
+                same = defectflow_scores(folder, args, bank)
+            found = [
+                [roc_auc_score(labels, values) for values in runs]
+                for runs in ([scores for scores, _ in peer], ours, [same])
+            ]
+            told = " | ".join(", ".join(f"{value:.4f}" for value in values) for values in found)
+            differ = np.abs(same - scores).max() / scores.mean()
             sizes = f"{len(learned)} | {labels.count(0)}, {labels.count(1)}"
-            print(f"| {ratio} | {number} | {sizes} | {told[0]} | {told[1]} | {differ:.1e} |", flush=True)
-            for key, values in aurocs.items():
-                found[key] += values
-        a, b = (mean(found[key]) for key in ("anomalib", "defectflow"))
-        print(f"| {ratio} | mean | | | {a:.4f} | {b:.4f} | (AUROC: {b - a:+.4f}) |", flush=True)
+            print(f"| {ratio} | {number} | {sizes} | {told} | {differ:.1e} |", flush=True)
+            means.append([mean(values) for values in found])
+        told = " | ".join(f"{mean(values):.4f}" for values in zip(*means, strict=True))
+        print(f"| {ratio} | mean | | | {told} | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,7 @@ rule fit:
     params:
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
+        patches=lambda w: detector_of(w)["max_patches"],
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
@@ -62,8 +63,8 @@ rule fit:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
         "python -m defectflow.fit --features {input.features} --splits {input.splits}"
-        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --seed {params.seed} --device {params.device}"
-        " --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --max-patches {params.patches} --seed {params.seed}"
+        " --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
