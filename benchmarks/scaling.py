@@ -97,21 +97,23 @@ def plot(points: dict[str, list[tuple[float, dict]]], path: Path, base: str) -> 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, panels = plt.subplots(2, len(points), figsize=(11, 5), sharex="col", constrained_layout=True)
+    figure, panels = plt.subplots(2, len(points), figsize=(11, 5), sharex="col", layout="constrained")
     for column, (axis, measured) in enumerate(points.items()):
-        for row, (key, label) in enumerate((("seconds", "processor seconds"), ("mb", "memory, MB"))):
-            panel = panels[row, column]
-            for name, told in NAMES.items():
+        above, below = panels[:, column]
+        for name, told in NAMES.items():
+            for panel, key in ((above, "seconds"), (below, "mb")):
                 curve = [(x, found[name][key]) for x, found in measured if name in found]
                 if curve:
                     panel.plot(*zip(*curve, strict=True), "o-", label=told)
-            panel.set(xscale="log", yscale="log")
-            panel.set_ylabel(label if column == 0 else "")
-            panel.grid(alpha=0.3)
-        panels[1, column].set_xlabel(AXES[axis])
-        panels[0, column].set_title("whole fit" if axis == "image size" else "coreset", fontsize="medium")
-    panels[0, 0].legend(fontsize="small")
+                panel.grid(alpha=0.3)
+        above.set(xscale="log", yscale="log", title="whole fit" if axis == "image size" else "coreset")
+        values = [x for x, _ in measured]
+        below.set(xlabel=AXES[axis], ylim=(0, None), xticks=values, xticklabels=[f"{x:g}" for x in values])
+        below.minorticks_off()
+    panels[0, 0].set_ylabel("processor seconds")
+    panels[1, 0].set_ylabel("memory, MB")
     figure.suptitle(base, fontsize="medium")
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(NAMES))
     figure.savefig(path, dpi=80)
 
 

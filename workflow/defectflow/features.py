@@ -23,7 +23,7 @@ from tqdm import tqdm
 from defectflow import tables
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
-from defectflow.files import UserError, stage
+from defectflow.files import UserError, sha256_of, stage
 from defectflow.images import letterbox, read_mask, read_rgb
 from defectflow.patch_files import PatchFile, write_patches
 from defectflow.patchcore import PIXELS, PatchEmbedder
@@ -114,24 +114,26 @@ def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
 class Kept:
     """Patches of an earlier patch file, found by a hash of all that they were made from.
 
-    That is: the picture as the network sees it, the cells, this code, the precision, and what the network makes of a
-    picture of noise, which tells other weights, layers, libraries or processors. So what is found is, on a CPU to the
-    last bit, what would be computed. On a GPU, where rounding depends on what else is in the batch, it is equal
-    within that rounding.
+    That is: the picture as the network sees it, the cells, this code, the file of weights, the precision, and what the
+    network makes of a picture of noise, which tells other packaged weights, layers, libraries or processors. So what is
+    found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends on what else is in the
+    batch, it is equal within that rounding.
 
     Args:
         path: the earlier file; need not exist or be of any use.
+        weights: file of weights, None for packaged ones or none.
         noise: float32, patches of the picture of noise.
         dtype: of the stored patches.
     """
 
-    def __init__(self, path: str | Path, noise: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, path: str | Path, weights: str | None, noise: torch.Tensor, dtype: torch.dtype) -> None:
         try:
             self._file = PatchFile(path)
             self._items = {key: i for i, key in enumerate(self._file.keys)}
         except UserError:
             self._items = {}
-        self._maker = hashlib.sha256(f"{code_hash('features')} {dtype} {tuple(noise.shape)}".encode())
+        weights = sha256_of(weights) if weights else ""
+        self._maker = hashlib.sha256(f"{code_hash('features')} {weights} {dtype} {tuple(noise.shape)}".encode())
         self._maker.update(noise.cpu().contiguous().numpy().data)
 
     def key(self, item: Loaded) -> bytes:
@@ -223,7 +225,7 @@ def main(args: argparse.Namespace) -> None:
 
     # A colour has 3 numbers: halving them is not worth the rounding.
     dtype = torch.float16 if args.precision == "float16" and args.backbone != PIXELS else torch.float32
-    kept = Kept(args.out, noise, dtype)
+    kept = Kept(args.out, args.weights, noise, dtype)
     rows = list(table.itertuples())
     new = 0
     with write_patches(args.out, config, dimensions, dtype) as writer:
