@@ -53,17 +53,17 @@ rule fit:
         gpu=GPU,
         mem_mb=4000,
     params:
+        patches=lambda w: detector_of(w)["max_patches"],
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
-        patches=lambda w: detector_of(w)["max_patches"],
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.fit --features {input.features} --splits {input.splits}"
-        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --max-patches {params.patches} --seed {params.seed}"
+        "python -m defectflow.fit --features {input.features} --splits {input.splits} --max-patches {params.patches}"
+        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --seed {params.seed}"
         " --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
