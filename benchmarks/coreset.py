@@ -12,6 +12,7 @@ greedy selection is checked for every center in float64 (`deviation`).
 import argparse
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -33,18 +34,18 @@ def synthetic_features(rows: int, dimensions: int) -> torch.Tensor:
     return (codes @ axes + 0.5).relu_()
 
 
-def anomalib_sampler(features: torch.Tensor, centers: int) -> float:
+def anomalib_sampler(features: torch.Tensor, centers: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds that anomalib's KCenterGreedy takes for one center."""
     from anomalib.models.components import KCenterGreedy
 
     sampler = KCenterGreedy(features[:, :, None], sampling_ratio=1.0)  # with 3 axes it does not project
     sampler.coreset_size = centers + 1
-    begin = time.perf_counter()
+    begin = clock()
     sampler.select_coreset_idxs()
-    return (time.perf_counter() - begin) / centers
+    return (clock() - begin) / centers
 
 
-def approximate_sampler(features: torch.Tensor, centers: int) -> float:
+def approximate_sampler(features: torch.Tensor, centers: int, clock: Callable[[], float] = time.perf_counter) -> float:
     """Seconds for one center of the approximate greedy sampler that the PatchCore authors use.
 
     As their code describes it: a random linear map to 128 dimensions, the mean distance to 10 random points to begin
@@ -56,12 +57,12 @@ def approximate_sampler(features: torch.Tensor, centers: int) -> float:
         squared = reduced.square().sum(1)[:, None] - 2 * reduced @ points.T + points.square().sum(1)
         return squared.clamp_min_(0).sqrt_()
 
-    begin = time.perf_counter()
+    begin = clock()
     nearest = distances_to(reduced[torch.randperm(len(reduced))[:10]]).mean(dim=1, keepdim=True)
     for _ in range(centers):
         farthest = int(nearest.argmax())
         nearest = torch.cat([nearest, distances_to(reduced[farthest : farthest + 1])], dim=1).amin(1, keepdim=True)
-    return (time.perf_counter() - begin) / centers
+    return (clock() - begin) / centers
 
 
 def deviation(features: torch.Tensor, selected: torch.Tensor, rows: int = 20_000) -> float:

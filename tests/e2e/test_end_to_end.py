@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from copy import copy
 
 import cv2
 import numpy as np
@@ -110,6 +111,16 @@ def test_a_second_run_with_the_same_seed_is_byte_identical(finished, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     for name in ("metrics.json", "predictions.csv"):
         assert (finished.folder / RUN / name).read_bytes() == (tmp_path / RUN / name).read_bytes(), name
+
+
+def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
+    again = copy(finished)
+    again.folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    cv2.imwrite(str(again.folder / "data/mine/images/new.png"), draw_part(np.random.default_rng(99))[0])
+    result = again.snakemake("--cores", "2", "--until", "features", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    logs = again.folder.glob("results/logs/mine/template/zero_out/patchcore/features-*.log")
+    assert sum("features: 1 of " in log.read_text() for log in logs) == 1
 
 
 def test_the_report_can_be_sent_to_a_colleague(finished):

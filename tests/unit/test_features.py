@@ -90,6 +90,80 @@ def test_same_bytes_twice_and_half_precision(isolated):
     assert half.path.stat().st_size < 0.6 * first.path.stat().st_size
 
 
+@pytest.fixture
+def embedded(monkeypatch):
+    """Number of pictures that ran through the network in each call so far; the first of a run is the one of noise."""
+    calls = []
+    original = features.PatchEmbedder.__call__
+
+    def counted(self, images):
+        calls.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(features.PatchEmbedder, "__call__", counted)
+    return calls
+
+
+def test_a_photograph_added_or_removed_runs_no_other_through_the_network(isolated, embedded):
+    table = tables.read_table(isolated / "originals.csv", tables.ISOLATED)
+    tables.write_table(isolated / "originals.csv", table[table["image_id"] != "absent"], tables.ISOLATED)
+    run(isolated, *OBJECT)
+    fewer = (isolated / "out.safetensors").read_bytes()
+    tables.write_table(isolated / "originals.csv", table, tables.ISOLATED)
+    for written, expected in ((table, 1), (table, 0), (table[table["image_id"] != "absent"], 0)):
+        tables.write_table(isolated / "originals.csv", written, tables.ISOLATED)
+        embedded.clear()
+        updated = run(isolated, *OBJECT)
+        assert sum(embedded) == 1 + expected
+        fresh = run(isolated, *OBJECT, out=f"fresh{len(written)}-{expected}.safetensors")
+        assert updated.path.read_bytes() == fresh.path.read_bytes()
+    assert updated.path.read_bytes() == fewer
+
+
+def reseed(folder):
+    """Other content under the same name, in the same place."""
+    write_png(folder / "part.png", np.random.default_rng(9).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+
+
+def shift_mask(folder):
+    mask = np.zeros((80, 120), bool)
+    mask[30:70, 30:90] = True
+    write_png(folder / "part_mask.png", mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "expected"),
+    [
+        (reseed, (), 1),
+        (shift_mask, (), 1),
+        (None, ("--seed", "1"), 4),  # other weights
+        (None, ("--layers", "layer2"), 4),
+        (None, ("--image-size", "96", "64"), 4),
+        (None, ("--precision", "float16"), 4),
+        (None, ("--backbone", "patch-nano"), 4),
+        (lambda folder: (folder / "out.safetensors").write_bytes(b"torn"), (), 4),
+        (lambda folder: None, ("--dilation", "8"), 2),  # of the two with a mask
+    ],
+)
+def test_patches_made_from_anything_else_are_not_kept(isolated, embedded, change, options, expected):
+    run(isolated, *OBJECT)
+    if change:
+        change(isolated)
+    embedded.clear()
+    updated = run(isolated, *OBJECT, *options)
+    assert sum(embedded) == 1 + expected
+    fresh = run(isolated, *OBJECT, *options, out="fresh.safetensors")
+    assert updated.path.read_bytes() == fresh.path.read_bytes()
+
+
+def test_an_edit_of_the_code_keeps_nothing(isolated, embedded, monkeypatch):
+    run(isolated, *OBJECT)
+    monkeypatch.setattr(features, "code_hash", lambda module: f"another {module}")
+    embedded.clear()
+    run(isolated, *OBJECT)
+    assert sum(embedded) == 1 + 4
+
+
 def test_empty_shard(tmp_path):
     tables.write_table(tmp_path / "originals.csv", pd.DataFrame(columns=tables.ISOLATED), tables.ISOLATED)
     file = run(tmp_path, *PIXELS, copies=False)

@@ -1,11 +1,17 @@
-"""Patch features of the isolated images of one shard."""
+"""Patch features of the isolated images of one shard.
+
+An output that exists already is brought up to date: only pictures that are not in it run through the network.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
@@ -15,10 +21,11 @@ import torch
 from tqdm import tqdm
 
 from defectflow import tables
+from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
-from defectflow.files import UserError, stage
+from defectflow.files import UserError, sha256_of, stage
 from defectflow.images import letterbox, read_mask, read_rgb
-from defectflow.patch_files import write_patches
+from defectflow.patch_files import PatchFile, write_patches
 from defectflow.patchcore import PIXELS, PatchEmbedder
 from defectflow.threads import in_threads
 
@@ -104,18 +111,63 @@ def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
     return table.reset_index(drop=True)
 
 
+class Kept:
+    """Patches of an earlier patch file, found by a hash of all that they were made from.
+
+    That is: the picture as the network sees it, the cells, this code, the file of weights, the precision, and what the
+    network makes of a picture of noise, which tells other packaged weights, layers, libraries or processors. So what is
+    found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends on what else is in the
+    batch, it is equal within that rounding.
+
+    Args:
+        path: the earlier file; need not exist or be of any use.
+        weights: file of weights, None for packaged ones or none.
+        noise: float32, patches of the picture of noise.
+        dtype: of the stored patches.
+    """
+
+    def __init__(self, path: str | Path, weights: str | None, noise: torch.Tensor, dtype: torch.dtype) -> None:
+        try:
+            self._file = PatchFile(path)
+            self._items = {key: i for i, key in enumerate(self._file.keys)}
+        except UserError:
+            self._items = {}
+        weights = sha256_of(weights) if weights else ""
+        self._maker = hashlib.sha256(f"{code_hash('features')} {weights} {dtype} {tuple(noise.shape)}".encode())
+        self._maker.update(noise.cpu().contiguous().numpy().data)
+
+    def key(self, item: Loaded) -> bytes:
+        """Hash of all that the patches of a picture are made from, 32 bytes."""
+        digest = self._maker.copy()
+        digest.update(item.picture.tobytes())
+        digest.update(item.cells.tobytes())
+        return digest.digest()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._items
+
+    def patches(self, key: bytes) -> torch.Tensor:
+        """Patches with this key, float32 (n, d)."""
+        return self._file.patches(self._items[key])
+
+
 def embed_all(
-    rows: Sequence[Any], embedder: PatchEmbedder, load: Callable[[Any], Loaded], batch_size: int
-) -> Iterator[tuple[torch.Tensor, Loaded]]:
-    """Yield patches (n, d) and what was loaded for each row, in order.
+    rows: Sequence[Any], embedder: PatchEmbedder, load: Callable[[Any], Loaded], kept: Kept, batch_size: int
+) -> Iterator[tuple[torch.Tensor, Loaded, bytes]]:
+    """Yield the patches (n, d) of each row, kept ones or new, what was loaded for it, and their key, in order.
 
     On a CPU each thread takes an image from its file to its patches; on a GPU, threads decode while it computes.
     """
 
-    def embed(loaded: Sequence[Loaded]) -> list[tuple[torch.Tensor, Loaded]]:
-        embeddings = embedder(np.stack([item.picture for item in loaded])).flatten(1, 2)
-        cells = [torch.from_numpy(item.cells).to(embeddings.device) for item in loaded]
-        return [(e[c], item._replace(picture=None)) for e, c, item in zip(embeddings, cells, loaded, strict=True)]
+    def embed(loaded: Sequence[Loaded]) -> list[tuple[torch.Tensor, Loaded, bytes]]:
+        keys = [kept.key(item) for item in loaded]
+        patches = [kept.patches(key) if key in kept else None for key in keys]
+        new = [i for i, key in enumerate(keys) if key not in kept]
+        if new:
+            embeddings = embedder(np.stack([loaded[i].picture for i in new])).flatten(1, 2)
+            for i, embedding in zip(new, embeddings, strict=True):
+                patches[i] = embedding[torch.from_numpy(loaded[i].cells).to(embedding.device)]
+        return [(p, item._replace(picture=None), key) for p, item, key in zip(patches, loaded, keys, strict=True)]
 
     if embedder.device.type == "cpu":
         for (result,) in in_threads(lambda row: embed([load(row)]), rows):
@@ -142,8 +194,11 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=pick_device(args.device),
     )
-    # One empty image tells the grid, the dimensions, and whether the network takes this size at all.
-    *grid, dimensions = embedder(np.zeros((1, height, width, 3), dtype=np.uint8)).shape[1:]
+    # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
+    # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
+    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    (noise,) = in_threads(embedder, [noise])
+    *grid, dimensions = noise.shape[1:]
     object_only = args.object_only and args.backbone != PIXELS
     config = {
         "backbone": args.backbone,
@@ -170,11 +225,15 @@ def main(args: argparse.Namespace) -> None:
 
     # A colour has 3 numbers: halving them is not worth the rounding.
     dtype = torch.float16 if args.precision == "float16" and args.backbone != PIXELS else torch.float32
+    kept = Kept(args.out, args.weights, noise, dtype)
     rows = list(table.itertuples())
+    new = 0
     with write_patches(args.out, config, dimensions, dtype) as writer:
-        embedded = embed_all(rows, embedder, load, args.batch_size)
-        for patches, item in tqdm(embedded, total=len(rows), desc="features", unit="image"):
-            writer.add(patches, item.cells, item.affine, item.present)
+        embedded = embed_all(rows, embedder, load, kept, args.batch_size)
+        for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
+            writer.add(patches, item.cells, item.affine, item.present, key)
+            new += key not in kept
+    print(f"features: {new} of {len(rows)} pictures were new and ran through the network", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -193,7 +252,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--allow-downloads", action="store_true", help="let timm fetch the weights the tag stands for")
     parser.add_argument("--seed", type=int, default=0, help="of the weights of an untrained network")
-    parser.add_argument("--out", required=True, help="patch file (.safetensors)")
+    parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
     return parser
 
 

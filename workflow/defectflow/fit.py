@@ -202,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--coreset-ratio", type=float, default=1.0, help="share of the patches kept (%(default)s)")
     parser.add_argument("--coreset-max", type=int, default=10000, help="patches kept at most (%(default)s)")
     parser.add_argument(
-        "--max-patches", type=int, default=3_000_000, help="reduce each image first if there are more (%(default)s)"
+        "--max-patches", type=int, default=2_000_000, help="reduce each image first if there are more (%(default)s)"
     )
     parser.add_argument("--bank", choices=BANKS, default="float32", help="how banks are stored (default: %(default)s)")
     parser.add_argument("--projection", choices=PROJECTIONS, default="random", help="before selection (%(default)s)")

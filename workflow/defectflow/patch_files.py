@@ -30,11 +30,14 @@ class PatchWriter:
         self._affines: list[np.ndarray] = []
         self._positions: list[np.ndarray] = []
         self._present: list[bool] = []
+        self._keys: list[bytes] = []
         # How many patches there will be is known at the end: leave room for any number, and for what is known then.
         self._header = len(self._head(10**15)) // 8 * 8 + 8
         self._stream.seek(8 + self._header + (self._items + 1) * 8 + self._items * 48)
 
-    def add(self, patches: torch.Tensor, position: np.ndarray, affine: np.ndarray, present: bool) -> None:
+    def add(
+        self, patches: torch.Tensor, position: np.ndarray, affine: np.ndarray, present: bool, key: bytes = bytes(32)
+    ) -> None:
         """Append one image.
 
         Args:
@@ -42,12 +45,14 @@ class PatchWriter:
             position: int (n,), their flat indices in the grid.
             affine: float64 (2, 3), from pixel coordinates of the network's input to those of the original frame.
             present: whether the part is in the picture.
+            key: hash of all that the patches were made from, 32 bytes; zeros where nobody will ask for it.
         """
         self._stream.write(patches.to("cpu", self._dtype).contiguous().numpy().data)
         self._start.append(self._start[-1] + len(position))
         self._affines.append(affine)
         self._positions.append(position)
         self._present.append(present)
+        self._keys.append(key)
 
     def close(self) -> None:
         """Write the small tensors and the header."""
@@ -56,6 +61,7 @@ class PatchWriter:
         for position in self._positions:
             self._stream.write(position.astype("<i4").data)
         self._stream.write(np.array(self._present, dtype=np.uint8).data)
+        self._stream.write(b"".join(self._keys))
         self._stream.seek(0)
         self._stream.write(self._header.to_bytes(8, "little"))
         self._stream.write(self._head(self._start[-1]).ljust(self._header))
@@ -71,6 +77,7 @@ class PatchWriter:
             ("patches", _DTYPES[self._dtype], [patches, self._dimensions], self._dtype.itemsize),
             ("position", "I32", [patches], 4),
             ("present", "U8", [self._items], 1),
+            ("key", "U8", [self._items, 32], 1),
         ):
             size = int(np.prod(shape, dtype=object)) * itemsize
             header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
@@ -85,8 +92,8 @@ def write_patches(
     """Write a patch file (safetensors) atomically, one image at a time and in constant memory.
 
     The file holds ``patches`` [n, dimensions], ``position`` int32 [n] (flat index in the grid), ``start`` int64
-    [items + 1] (the rows of item i are start[i] to start[i + 1]), ``affine`` float64 [items, 2, 3] and ``present``
-    uint8 [items], as `PatchWriter.add` takes them; ``config`` is in its metadata as JSON.
+    [items + 1] (the rows of item i are start[i] to start[i + 1]), ``affine`` float64 [items, 2, 3], ``present`` uint8
+    [items] and ``key`` uint8 [items, 32], as `PatchWriter.add` takes them; ``config`` is in its metadata as JSON.
 
     Args:
         path: file to write.
@@ -109,6 +116,7 @@ class PatchFile:
         affine: float64 (items, 2, 3), from pixel coordinates of the network's input to those of the original frame.
         dimensions: length of a patch vector.
         present: bool (items,), whether the part is in the picture; where it is not, all patches are here.
+        keys: for each image, 32 bytes: hash of all that its patches were made from.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -120,13 +128,14 @@ class PatchFile:
         except SafetensorError as error:
             raise UserError(f"{path}: not a patch file ({error})") from None
         metadata = self._file.metadata() or {}
-        if "patches" not in self._file.keys() or "defectflow" not in metadata:  # noqa: SIM118  (not a dict)
+        if not {"patches", "key"} <= set(self._file.keys()) or "defectflow" not in metadata:
             raise UserError(f"{path}: not a patch file (run the features stage)")
         self.config: dict[str, Any] = json.loads(metadata["defectflow"])
         self.items: list[dict[str, Any]] = self.config["items"]
         self._start: list[int] = self._file.get_tensor("start").tolist()
         self.affine = self._file.get_tensor("affine").numpy()
         self.present = self._file.get_tensor("present").numpy().astype(bool)
+        self.keys = [row.tobytes() for row in self._file.get_tensor("key").numpy()]
         shape = self._file.get_slice("patches").get_shape()
         self.dimensions: int = shape[1]
         self._dtype = np.dtype("<f2" if self._file.get_slice("patches").get_dtype() == "F16" else "<f4")

@@ -3,7 +3,8 @@ rule features:
         tables=picture_tables,
         weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
     output:
-        "results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+        # Not deleted before the job: pictures that have not changed keep their patches.
+        update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.log",
     benchmark:
@@ -52,6 +53,7 @@ rule fit:
         gpu=GPU,
         mem_mb=4000,
     params:
+        patches=lambda w: detector_of(w)["max_patches"],
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
         bank=lambda w: detector_of(w)["bank"],
@@ -61,7 +63,7 @@ rule fit:
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.fit --features {input.features} --splits {input.splits}"
+        "python -m defectflow.fit --features {input.features} --splits {input.splits} --max-patches {params.patches}"
         " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank} --seed {params.seed}"
         " --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
