@@ -88,8 +88,9 @@ def check(
             f"{source}: {good} images are labelled good (put at least 2 with label 0 into labels.csv: "
             "the detector learns from them)"
         )
-    for label, (kind, least) in enumerate((calibration or {}).items()):
-        judged = sum(row["label"] == str(label) and row["split"] != "train" for row in rows.values())
+    for label, kind in (("0", "good"), ("1", "bad")):
+        least = (calibration or {}).get(kind, 0)
+        judged = sum(row["label"] == label and row["split"] != "train" for row in rows.values())
         if least and judged <= least:
             raise UserError(
                 f"{source}: {judged} images to be judged are labelled {kind}, and a threshold is chosen on at least "
