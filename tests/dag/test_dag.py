@@ -37,7 +37,8 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         (COCO | ALONE | {"isolation": "mean_fill", "segmenter": "constant"}, {"segment": 0, "masks": 2}),
         (COCO | ALONE | {"segmenter": "nano"}, {"segment": 1, "masks": 2}),
         (COCO | ALONE | {"segmenter": "none"}, {"prior": 0, "masks": 0, "isolate": 2}),
-        (COCO | ALONE | {"shards": 5, "threshold": "youden", "max_fpr": 0.1}, {"masks": 5, "score": 5, "fit": 1}),
+        (COCO | ALONE | {"shards": 5, "threshold": "youden", "threshold_options": {"max_fpr": 0.1}}, {"score": 5}),
+        (COCO | ALONE | {"shards": 5, "review": {"max_fpr": 0.1, "max_fnr": 0}}, {"masks": 5, "score": 5, "fit": 1}),
         (COCO | ALONE | {"augmentation": {"copies": 2}}, {"augment": 2}),
         (COCO | ALONE | {"detector": "pixel_difference"}, {"features": 2}),
         (COCO | {"folds": "group", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
@@ -119,7 +120,9 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
     [
         ({"segmentr": "none"}, "did you mean 'segmenter'?"),
         ({"segmenter": "templates"}, "did you mean 'template'?"),
-        ({"threshold": "best"}, "f1, youden"),
+        ({"threshold": "best"}, "f1_adaptive, youden"),
+        ({"threshold": "conformal"}, "threshold: conformal needs alpha"),
+        (COCO | {"threshold": "conformal", "threshold_options": {"alpha": 0.05}}, "8 images to be judged"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):

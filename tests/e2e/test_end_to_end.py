@@ -69,7 +69,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
 
 
 def test_another_threshold_re_runs_the_evaluation_only(finished):
-    jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "max_fpr": 0.1})
+    jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "threshold_options": {"max_fpr": 0.1}})
     assert jobs == {"evaluate": 1, "render": 1, "leaderboard": 1}
 
 

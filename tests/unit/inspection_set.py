@@ -31,7 +31,7 @@ class InspectionSet:
     def evaluate_args(self, out: Path, *more: str) -> list[str]:
         paths = {"manifest": [self.manifest], "splits": [self.splits], "scores": self.scores, "maps": self.maps}
         args = [word for name, values in paths.items() for word in (f"--{name}", *map(str, values))]
-        args += ["--masks", *map(str, self.masks), "--threshold", "f1", "--metrics", str(out / "metrics.json")]
+        args += ["--masks", *map(str, self.masks), "--threshold", "f1_adaptive", "--metrics", str(out / "metrics.json")]
         return [*args, "--predictions", str(out / "predictions.csv"), "--figures", str(out / "figures"), *more]
 
     def render_args(self, out: Path, *more: str) -> list[str]:

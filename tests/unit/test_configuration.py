@@ -1,10 +1,20 @@
 import copy
+import inspect
 from pathlib import Path
 
 import pytest
 import yaml
-from defectflow.configuration import Run, check_schema, resolve_runs, typed
+from defectflow.configuration import (
+    THRESHOLD_OPTIONS,
+    Run,
+    check_schema,
+    check_threshold,
+    labels_needed,
+    resolve_runs,
+    typed,
+)
 from defectflow.files import UserError
+from defectflow.thresholds import STRATEGIES, calibrate
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
@@ -44,8 +54,12 @@ def test_no_object_of_the_schema_lets_an_unknown_key_pass():
     ("change", "message"),
     [
         ({"detecter": "patchcore"}, "unknown key 'detecter' (did you mean 'detector'?)"),
-        ({"threshold": "f2"}, "'f2' is not one of f1, youden"),
-        ({"max_fpr": 3}, "max_fpr"),
+        ({"threshold": "f2"}, "'f2' is not one of f1_adaptive, youden"),
+        ({"threshold_options": {"max_fpr": 3}}, "threshold_options.max_fpr: 3 is greater"),
+        ({"threshold_options": {"alfa": 0.1}}, "threshold_options: unknown key 'alfa' (did you mean 'alpha'?)"),
+        ({"threshold_options": {"alpha": 0}}, "threshold_options.alpha"),
+        ({"review": {"max_fpr": 0.1}}, "review: 'max_fnr' is a required property"),
+        ({"review": 0.1}, "review: 0.1 is not of type"),
         ({"shards": 0}, "shards"),
         ({"dataset": "../x"}, "dataset"),
         ({"detectors": {"p": {"method": "patchcore", "coreset": 0.1}}}, "detectors.p: unknown key 'coreset'"),
@@ -56,6 +70,65 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
     with pytest.raises(UserError) as error:
         check_schema(changed(**change), SCHEMA)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_strategies_and_their_options_are_those_of_the_code():
+    strategies = {name: tuple(inspect.signature(rule).parameters)[1:] for name, rule in STRATEGIES.items()}
+    assert strategies == THRESHOLD_OPTIONS
+    assert set(SCHEMA["properties"]["threshold"]["enum"]) == set(STRATEGIES)
+    options = {name for names in THRESHOLD_OPTIONS.values() for name in names}
+    assert set(SCHEMA["properties"]["threshold_options"]["properties"]) == options
+    page = (ROOT / "docs/verdicts.md").read_text()
+    assert all(f"`{name}`" in page for name in STRATEGIES) and all(f"`{{{name}: " in page for name in options)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        ("f1_adaptive", {"max_fpr": 0.1}, "'max_fpr' is no option of f1_adaptive (it takes none)"),
+        ("youden", {"alpha": 0.1}, "'alpha' is no option of youden (it takes max_fpr and max_fnr)"),
+        ("conformal", {}, "conformal needs alpha (set threshold_options: {alpha: ...})"),
+        ("target_recall", {"max_fnr": 0.1}, "'max_fnr' is no option of target_recall (it takes recall)"),
+    ],
+)
+def test_a_wrong_or_missing_option_is_told_before_anything_runs(strategy, options, message):
+    with pytest.raises(UserError) as error:
+        check_threshold(changed(threshold=strategy, threshold_options=options))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_fpr": 0.1}, {"max_fnr": 0.1}, {"max_fpr": 0.1, "max_fnr": 0.1}])
+def test_the_options_of_youden_may_be_left_out(options):
+    check_threshold(changed(threshold="youden", threshold_options=options))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "review"),
+    [
+        ("f1_adaptive", {}, False), ("f1_adaptive", {}, True), ("youden", {}, False), ("youden", {"max_fnr": 0}, False),
+        ("youden", {"max_fpr": 0.5}, False), ("max_fpr", {"max_fpr": 0.1}, False), ("max_fnr", {"max_fnr": 0.1}, False),
+        ("target_recall", {"recall": 1}, False), ("normal_percentile", {"percentile": 99.5}, True),
+        ("normal_sigma", {"sigma": 3}, False), ("conformal", {"alpha": 0.3}, False),
+        ("conformal", {"alpha": 0.1}, True),
+    ],
+)  # fmt: skip
+def test_the_labels_needed_are_those_that_calibration_needs(strategy, options, review):
+    band = {"max_fpr": 0.1, "max_fnr": 0.1} if review else None
+    needed = labels_needed(changed(threshold=strategy, threshold_options=options, review=band))
+
+    def works(good: int, bad: int) -> bool:
+        labels = [0] * good + [1] * bad
+        try:
+            for name, given in ((strategy, options), *((key, {key: 0.1}) for key in band or ())):
+                calibrate(range(len(labels)), labels, name, **given)
+        except ValueError:
+            return False
+        return True
+
+    assert works(max(needed["good"], 1), max(needed["bad"], 1)) and works(max(needed["good"], 2), needed["bad"])
+    for side in needed:
+        if needed[side]:
+            assert not works(**({"good": 20, "bad": 5} | {side: needed[side] - 1}))
 
 
 def test_auto_follows_the_annotations():
@@ -92,14 +165,17 @@ def test_a_choice_that_cannot_work_is_told_before_anything_runs(change, annotate
 
 def test_what_the_command_line_gives_as_text_gets_its_type():
     given = {
-        "max_fpr": "0.1", "shards": "4", "allow_downloads": "true", "folds": "loo", "seed": 3,
+        "threshold_options": {"max_fpr": "0.1"}, "review": "null", "shards": "4",
+        "allow_downloads": "true", "folds": "loo", "seed": 3,
         "augmentation": {"copies": "2", "rotate": "2.5"},
         "detectors": {"p": {"method": "patchcore", "image_size": "256", "weights": "null"}},
         "compare": [{"segmenter": "1"}],
         "segmenters": {"s": {"method": "none", "checkpoint": "12"}},
     }  # fmt: skip
     result = typed(given, SCHEMA)
-    assert result["max_fpr"] == 0.1 and result["shards"] == 4 and result["allow_downloads"] is True
+    assert result["threshold_options"] == {"max_fpr": 0.1} and result["review"] is None
+    assert typed({"review": {"max_fpr": "0", "max_fnr": ".5"}}, SCHEMA)["review"] == {"max_fpr": 0, "max_fnr": 0.5}
+    assert result["shards"] == 4 and result["allow_downloads"] is True
     assert result["folds"] == "loo" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
     assert result["augmentation"] == {"copies": 2, "rotate": 2.5} and result["compare"] == [{"segmenter": "1"}]
     assert result["detectors"]["p"] == {

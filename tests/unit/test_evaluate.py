@@ -7,7 +7,7 @@ import pytest
 from defectflow import cautions, evaluate, thresholds
 from defectflow.files import UserError, write_json
 from defectflow.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, read_table, write_table
-from defectflow.verdicts import counted, file_name, gather, judge
+from defectflow.verdicts import counted, file_name, gather, judge, review_figures
 from sklearn.metrics import roc_auc_score
 
 FIGURES = ["confusion_matrix.png", "precision_recall.png", "roc.png", "score_histogram.png"]
@@ -50,7 +50,8 @@ def test_top_level_is_what_the_predictions_say(full):
     found = known[known["predicted_label"] == 1]
     assert metrics["precision"] == pytest.approx(found["label"].mean(), abs=1e-5)
     assert metrics["recall"] == pytest.approx(found["label"].sum() / known["label"].sum(), abs=1e-5)
-    assert metrics["threshold"]["strategy"] == "f1" and metrics["threshold"]["max_fpr"] is None
+    assert metrics["threshold"]["strategy"] == "f1_adaptive" and metrics["threshold"]["options"] == {}
+    assert metrics["review"] is None and predictions[["review", "review_low", "review_high"]].isna().all(axis=None)
 
 
 def test_every_image_is_listed_and_judged_by_its_own_threshold(full):
@@ -76,7 +77,7 @@ def test_thresholds_are_nested(full):
     fold = splits.loc[known.index, "fold"]
     for name in set(fold):
         others = known[fold != name]
-        expected = thresholds.f1_adaptive(others["raw_score"].to_numpy(), others["label"].to_numpy())
+        expected = thresholds.calibrate(others["raw_score"].to_numpy(), others["label"].to_numpy()).value
         assert known.loc[fold == name, "threshold"].to_numpy() == pytest.approx(expected, rel=1e-8)
 
 
@@ -183,11 +184,158 @@ def test_without_ground_truth_and_masks(tmp_path):
 
 def test_youden_with_a_cap(tmp_path):
     data = inspection_set.make(tmp_path / "set", good=20, bad=10)
-    metrics, predictions = run(data, tmp_path / "out", "--threshold", "youden", "--max-fpr", "0")
+    metrics, predictions = run(data, tmp_path / "out", "--threshold", "youden", "max_fpr=0")
     good = predictions[predictions["label"] == 0]
     assert (good["raw_score"] < metrics["threshold"]["value"]).all()
-    assert metrics["threshold"]["max_fpr"] == 0
+    assert metrics["threshold"]["options"] == {"max_fpr": 0}
     assert any("max_fpr" in text for text in metrics["warnings"]) == (metrics["image"]["false_positive_rate"] > 0)
+
+
+def scored(scores, labels, folds):
+    """A gathered table of labelled images, as far as judge reads it."""
+    columns = {"label": labels, "raw_score": np.asarray(scores, float), "fold": folds, "detection": "fold"}
+    return pd.DataFrame(columns).assign(image_id=[f"i{k}" for k in range(len(labels))])
+
+
+STRATEGIES = [
+    ("f1_adaptive", {}),
+    ("youden", {"max_fpr": 0.5}),
+    ("max_fpr", {"max_fpr": 0.1}),
+    ("max_fnr", {"max_fnr": 0.1}),
+    ("target_recall", {"recall": 0.9}),
+    ("normal_percentile", {"percentile": 99.5}),
+    ("normal_sigma", {"sigma": 3}),
+    ("conformal", {"alpha": 0.1}),
+]
+
+
+@pytest.mark.parametrize("strategy, options", STRATEGIES)
+def test_no_label_is_judged_with_its_own_help(strategy, options):
+    rng = np.random.default_rng(4)
+    labels = np.repeat([0, 1], [16, 8])
+    table = scored(rng.normal(labels, 1.0), labels, [str(k % 4) for k in range(24)])
+    review = {"max_fpr": 0.1, "max_fnr": 0.1}
+    before = judge(table, strategy, options, review).table
+    for k in (0, 5, 20):
+        flipped = table.assign(label=np.where(np.arange(24) == k, 1 - labels, labels))
+        after = judge(flipped, strategy, options, review).table
+        same_fold = table["fold"] == str(k % 4)
+        for column in ("threshold", "review_low", "review_high", "predicted_label", "review"):
+            assert (after.loc[same_fold, column] == before.loc[same_fold, column]).all()
+
+
+def test_the_review_band_of_a_known_case():
+    # Good 0..9, bad 5.5..14.5, in two interleaved folds of equal shape.
+    scores = np.concatenate([np.arange(10.0), np.arange(10.0) + 5.5])
+    table = scored(scores, np.repeat([0, 1], 10), [str(k // 2 % 2) for k in range(20)])
+    review = {"max_fpr": 0.0, "max_fnr": 0.0}
+    judged, chosen, band = judge(table, "f1_adaptive", {}, review)
+    # Certainly bad above every good image, certainly good below every bad one, half-way into the gaps.
+    assert band == (5.25, 9.25)
+    assert band[0] <= chosen.value <= band[1]
+    for fold in ("0", "1"):
+        mine, others = judged[judged["fold"] == fold], judged[judged["fold"] != fold]
+        good, bad = (others.loc[others["label"] == label, "raw_score"] for label in (0, 1))
+        assert (good.max() < mine["review_high"]).all() and (mine["review_low"] <= bad.min()).all()
+    inside = (judged["raw_score"] >= judged["review_low"]) & (judged["raw_score"] < judged["review_high"])
+    assert (judged["review"] == inside).all() and 0 < inside.sum() < 20
+    said = review_figures(judged, band, review)
+    left = judged[~inside & (judged["label"] != judged["predicted_label"])]
+    assert said["n_reviewed"] == inside.sum() == said["good_reviewed"] + said["bad_reviewed"]
+    assert said["share_reviewed"] == inside.mean() and said["errors_left"] == len(left)
+    assert said["false_alarms_left"] == (left["label"] == 0).sum()
+    assert said["false_positive_rate_left"] == (left["label"] == 0).sum() / 10
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_caps_hold_on_the_images_the_band_was_chosen_on(seed):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [40, 20])
+    scores = rng.normal(1.5 * labels, 1.0)
+    unlabelled = pd.DataFrame({"label": np.nan, "raw_score": scores, "fold": "", "detection": "unlabelled"})
+    table = pd.concat([scored(scores, labels, [str(k % 5) for k in range(60)]), unlabelled], ignore_index=True)
+    judged, _, (low, high) = judge(table, "youden", {}, {"max_fpr": 0.05, "max_fnr": 0.1})
+    new = judged[60:]  # the same scores, judged by the band chosen on all of them
+    assert set(new["review_low"]) == {low} and set(new["review_high"]) == {high} and low < high
+    decided = (new["review"] == 0).to_numpy()
+    called = (new["predicted_label"] == 1).to_numpy()
+    assert (decided & called & (labels == 0)).sum() <= 0.05 * 40
+    assert (decided & ~called & (labels == 1)).sum() <= 0.1 * 20
+    # To decide one defect more, or one good image more, would break a cap: the band is no wider than it has to be.
+    good, bad = scores[labels == 0], scores[labels == 1]
+    cut = new["threshold"].iloc[0]
+    assert high == cut or (good >= bad[bad < high].max()).sum() > 0.05 * 40
+    assert low == cut or (bad <= good[good >= low].min()).sum() > 0.1 * 20
+
+
+def test_nothing_goes_to_a_person_where_one_threshold_keeps_both_caps():
+    table = scored([1, 2, 3, 4, 11, 12, 13, 14], np.repeat([0, 1], 4), list("01010101"))
+    judged, chosen, band = judge(table, "f1_adaptive", {}, {"max_fpr": 0.0, "max_fnr": 0.0})
+    assert band == (chosen.value, chosen.value) and (judged["review"] == 0).all()
+
+
+def test_the_review_band_in_the_files(tmp_path):
+    data = inspection_set.make(tmp_path / "set")
+    metrics, predictions = run(data, tmp_path / "out", "--review", "max_fpr=0.1", "max_fnr=0.1")
+    review = metrics["review"]
+    known = predictions[predictions["label"].notna()]
+    assert review["n_reviewed"] == known["review"].sum() > 0 and review["n_images"] == 14
+    assert review["max_fpr"] == review["max_fnr"] == 0.1
+    new = predictions[predictions["label"].isna()]
+    assert (new["review_low"] == review["low"]).all() and (new["review_high"] == review["high"]).all()
+    plain, _ = run(data, tmp_path / "plain")
+    assert {k: v for k, v in metrics.items() if k not in ("review", "warnings")} == {
+        k: v for k, v in plain.items() if k not in ("review", "warnings")
+    }  # who looks at an image changes no figure of the verdicts
+    first, second = ((tmp_path / out / "figures/score_histogram.png").read_bytes() for out in ("out", "plain"))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--threshold", "conformal", "alpha=0.05"], r"threshold: conformal: needs at least 19 good images .* are 8"),
+        (["--threshold", "conformal", "alpha=0.12"], r"fold \d, whose threshold .* at least 8 good images .* are 6"),
+        (["--threshold", "conformal"], "missing a required argument: 'alpha'"),
+        (["--threshold", "best"], "unknown strategy 'best'"),
+        (["--threshold", "max_fpr", "max_fpr=2"], r"max_fpr is 2 and must be in \[0, 1\]"),
+        (["--threshold", "max_fpr", "max_fpr"], "--threshold: 'max_fpr' is not NAME=NUMBER"),
+        (["--review", "max_fpr=0.1", "max_fpr=0.2"], "--review: give max_fpr=SHARE and max_fnr=SHARE"),
+        (["--review", "max_fpr=0.1", "max_fnr=9"], "review: max_fnr: max_fnr is 9"),
+    ],
+)
+def test_a_threshold_that_cannot_be_had_is_one_line(tmp_path, words, message):
+    data = inspection_set.make(tmp_path / "set")
+    with pytest.raises(UserError, match=message) as caught:
+        run(data, tmp_path / "out", *words)
+    assert "\n" not in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_a_review_band_needs_bad_images(tmp_path):
+    data = inspection_set.make(tmp_path / "set", bad=0)
+    with pytest.raises(UserError, match="review: max_fnr: needs at least 1 bad images"):
+        run(data, tmp_path / "out", "--review", "max_fpr=0.1", "max_fnr=0.1")
+
+
+def test_what_a_threshold_did_not_keep_is_told():
+    image = {"n_good": 12, "false_positive_rate": 0.25, "false_negative_rate": 0.2, "recall": 0.8}
+    known = pd.DataFrame({"detection": ["fold"]})
+
+    def said(review=None, **options):
+        result = {"threshold": {"options": options}, "image": image, "review": review}
+        return " ".join(cautions._threshold_warnings(known, result))
+
+    assert said() == "" and said(max_fpr=0.25) == "" and said(recall=0.8) == "" and said(percentile=50) == ""
+    assert "false positive rate is 0.25, above max_fpr 0.1" in said(max_fpr=0.1)
+    assert "false negative rate is 0.20, above max_fnr 0.1" in said(max_fnr=0.1)
+    assert "false negative rate is 0.20, above 1 - recall 0.1" in said(recall=0.9)
+    assert "above alpha 0.2: it holds on average" in said(alpha=0.2) and "approximation" in said(alpha=0.5)
+    assert "On 12 good images the percentile 99.5 is their largest score" in said(percentile=99.5)
+    left = {"max_fpr": 0.1, "max_fnr": 0.1, "false_positive_rate_left": 0.0, "false_negative_rate_left": 0.2}
+    assert said(left) == (
+        "Outside the review band the false negative rate is 0.20, above max_fnr 0.1: it holds on the images that the "
+        "band was chosen on."
+    )
 
 
 def test_a_fixed_training_side_is_not_counted(tmp_path):
@@ -236,8 +384,8 @@ def test_a_single_fold_has_no_threshold_of_its_own():
             "raw_score": [1.0, 3, 9],
         }
     )
-    judged, overall = judge(table, "f1", None)
-    assert overall.threshold == 2.0
+    judged, overall, _ = judge(table, "f1_adaptive")
+    assert overall.value == 2.0
     assert judged["predicted_label"].isna().tolist() == [True, True, False]
     assert counted(judged).tolist() == [True, True, False]
 

@@ -150,6 +150,23 @@ def test_each_fault_is_one_clear_line(tmp_path, what, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("split, judged", [("", 3), ("test", 3), ("train", 0)])
+@pytest.mark.parametrize("label, kind", [(0, "good"), (1, "bad")])
+def test_too_few_labels_for_the_threshold_are_told(tmp_path, label, kind, split, judged):
+    # Three images of each label, and a good one more, for the detector to learn from where the split is fixed.
+    resolved = make(tmp_path)
+    for name in "tuvwxyz":
+        (tmp_path / f"images/{name}.jpg").write_bytes(name.encode())
+    rows = [f"{name}.jpg,{label},{split}" for name in "tuv"] + [f"{name}.jpg,{1 - label},{split}" for name in "wxy"]
+    labels = "\n".join(["filename,label,split", *rows, f"z.jpg,0,{'train' if split else ''}"]) + "\n"
+    (tmp_path / "labels.csv").write_text(labels)
+    judged += kind == "good" and not split
+    preflight.check(resolved, calibration={"good": 0, "bad": 0, kind: max(judged - 1, 0)})
+    least = max(judged, 1)  # one is judged, so all of them are one too few to choose its threshold on
+    with pytest.raises(UserError, match=rf"csv: {judged} images to be judged are labelled {kind}.* at least {least} "):
+        preflight.check(resolved, calibration={"good": 0, "bad": 0, kind: least})
+
+
 def test_leave_out_accepts_labels_of_absent_images(tmp_path):
     resolved = make(tmp_path)
     spoil(resolved, tmp_path, "absent image")

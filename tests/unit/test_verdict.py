@@ -1,7 +1,7 @@
 import inspection_set
 import pytest
 from defectflow import evaluate, leaderboard, verdict
-from defectflow.files import UserError
+from defectflow.files import UserError, read_json
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,24 @@ def test_counts_and_the_worst_images(results, capsys):
     assert all("BAD" in line for line in worst) and lines[start + 6] == ""
     heading = next(i for i, line in enumerate(lines) if line.startswith("Wrong verdicts"))
     assert sum("<- " in line for line in lines[heading:]) == min(3, good[1] + bad[0]) > 0
+
+
+def test_the_review_band_is_told(results, tmp_path, capsys):
+    _, runs = results
+    assert "To a person" not in printed(capsys, runs[0])
+    data = inspection_set.make(tmp_path / "set")
+    folder = tmp_path / "d/s/i/p"
+    args = ["--review", "max_fpr=0.1", "max_fnr=0.1", "--threshold", "max_fpr", "max_fpr=0.1"]
+    evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder, *args)))
+    review = read_json(folder / "metrics.json")["review"]
+    lines = printed(capsys, folder, "--worst", 16).splitlines()
+    (start,) = (i for i, line in enumerate(lines) if "To a person: " in line)
+    assert "(rule: max_fpr, max_fpr 0.1)" in lines[start - 1]
+    assert f"{review['n_reviewed']} of 14 labelled images" in lines[start] and max(map(len, lines[: start + 2])) <= 100
+    assert f"{review['false_alarms_left']} false alarms, {review['missed_left']} missed" in lines[start + 1]
+    marked = [line for line in lines if line.endswith((" <- to a person", ", in review"))]
+    wrong_and_reviewed = sum(line.endswith(", in review") for line in lines) // 2  # told in both lists
+    assert len(marked) - wrong_and_reviewed == review["n_reviewed"] + review["unlabelled_reviewed"] > 0
 
 
 def test_no_line_is_wider_than_the_terminal_but_paths(results, capsys):

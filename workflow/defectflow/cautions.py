@@ -57,12 +57,7 @@ def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -
             f"The good images come from {sessions} group(s): photographs of one group resemble each other, "
             f"and a new session may score differently{tail}."
         )
-    cap, fpr = result["threshold"]["max_fpr"], image["false_positive_rate"]
-    if cap is not None and fpr is not None and fpr > cap:
-        said.append(
-            f"The false positive rate is {fpr:.2f}, above max_fpr {cap:g}: the cap holds on the images that "
-            "the threshold was chosen on."
-        )
+    said += _threshold_warnings(known, result)
     said += _mask_warnings(result["segmentation"])
     unscored = table.loc[table["raw_score"].isna(), "filename"].tolist()
     if unscored:
@@ -77,6 +72,39 @@ def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -
             f"{pixel['components_off_the_part']} marked defect(s) lie wholly off the part's mask: they count "
             "in the full frame only."
         )
+    return said
+
+
+def _threshold_warnings(known: pd.DataFrame, result: dict[str, Any]) -> list[str]:
+    options, image, said = result["threshold"]["options"], result["image"], []
+    wanted = {"max_fpr": "false_positive_rate", "alpha": "false_positive_rate", "max_fnr": "false_negative_rate"}
+    caps = [(name, options[name], image[rate], rate) for name, rate in wanted.items() if name in options]
+    if "recall" in options and image["recall"] is not None:
+        caps.append(("1 - recall", 1 - options["recall"], 1 - image["recall"], "false_negative_rate"))
+    for name, cap, rate, called in caps:
+        if rate is not None and rate > cap + 1e-9:
+            why = (
+                "it holds on average" if name == "alpha" else "it holds on the images that the threshold was chosen on"
+            )
+            said.append(f"The {called.replace('_', ' ')} is {rate:.2f}, above {name} {cap:g}: {why}.")
+    if "alpha" in options and (known["detection"] == "fold").any():
+        said.append(
+            "conformal promises its rate for a fixed memory bank and independent images; here the images were scored "
+            "by cross-validation, each fold by its own bank, so the promise is an approximation."
+        )
+    if "percentile" in options and (n := image["n_good"]) * (1 - options["percentile"] / 100) < 1:
+        said.append(
+            f"On {n} good images the percentile {options['percentile']:g} is their largest score: "
+            "more good images are needed to tell it."
+        )
+    if result["review"]:
+        for cap, rate in (("max_fpr", "false_positive_rate_left"), ("max_fnr", "false_negative_rate_left")):
+            value, limit = result["review"][rate], result["review"][cap]
+            if value is not None and value > limit + 1e-9:
+                said.append(
+                    f"Outside the review band the {rate.removesuffix('_left').replace('_', ' ')} is {value:.2f}, above "
+                    f"{cap} {limit:g}: it holds on the images that the band was chosen on."
+                )
     return said
 
 

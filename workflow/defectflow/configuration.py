@@ -4,11 +4,24 @@ Standard library and jsonschema (a part of Snakemake) only: the Snakefile import
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from defectflow.files import UserError
+
+# What the strategies of thresholds.py have to be told (those of youden may be left out); a test keeps the two in step.
+THRESHOLD_OPTIONS = {
+    "f1_adaptive": (),
+    "youden": ("max_fpr", "max_fnr"),
+    "max_fpr": ("max_fpr",),
+    "max_fnr": ("max_fnr",),
+    "target_recall": ("recall",),
+    "normal_percentile": ("percentile",),
+    "normal_sigma": ("sigma",),
+    "conformal": ("alpha",),
+}
 
 
 class Run(NamedTuple):
@@ -86,6 +99,36 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
             f"config.yaml: {where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
         )
     raise UserError(f"config.yaml: {where}: {error.message}")
+
+
+def check_threshold(config: Mapping[str, Any]) -> None:
+    """Check that the strategy of ``threshold`` gets the options it needs, and no other.
+
+    Raises:
+        UserError: one line with the option and the remedy.
+    """
+    strategy, given = config["threshold"], config["threshold_options"]
+    known = THRESHOLD_OPTIONS[strategy]
+    for name in given:
+        if name not in known:
+            takes = f"takes {' and '.join(known)}" if known else "takes none"
+            raise UserError(f"config.yaml: threshold_options: {name!r} is no option of {strategy} (it {takes})")
+    missing = [name for name in known if name not in given and strategy != "youden"]
+    if missing:
+        raise UserError(
+            f"config.yaml: threshold: {strategy} needs {missing[0]} (set threshold_options: {{{missing[0]}: ...}})"
+        )
+
+
+def labels_needed(config: Mapping[str, Any]) -> dict[str, int]:
+    """How many {"good": ..., "bad": ...} images a threshold has to be chosen on, beside the one it judges."""
+    options, review = config["threshold_options"], config["review"] is not None
+    good = int("max_fpr" in options or "percentile" in options or review)
+    if "alpha" in options:
+        good = math.ceil(1 / options["alpha"] - 1e-9) - 1
+    elif "sigma" in options:
+        good = 2
+    return {"good": good, "bad": int("max_fnr" in options or "recall" in options or review)}
 
 
 def resolve_runs(config: Mapping[str, Any], has_annotations: bool) -> list[Run]:

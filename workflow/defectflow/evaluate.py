@@ -7,7 +7,7 @@ chosen on all of them.
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from defectflow.cautions import warnings
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.pixel_metrics import pixel_figures
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, SCORES, SPLITS, read_table, write_table
-from defectflow.verdicts import counted, gather, judge, predictions_of
+from defectflow.verdicts import counted, gather, judge, predictions_of, review_figures
 
 MEANING = {
     "image": "Every labelled image is scored by a memory bank built without it (see fold in splits.csv); AUROC and "
@@ -159,6 +159,7 @@ def draw(folder: Path, table: pd.DataFrame, result: dict[str, Any]) -> None:
         kinds,
         result["threshold"]["value"],
         (folds["min"], folds["max"]) if folds else None,
+        (result["review"]["low"], result["review"]["high"]) if result["review"] else None,
     )
     figures.confusion_matrix(folder / "confusion_matrix.png", image["confusion_matrix"])
 
@@ -171,12 +172,13 @@ def evaluate(
     *,
     segmentation: Sequence[Path] = (),
     fit: dict[str, Any] | None = None,
-    strategy: str = "f1",
-    max_fpr: float | None = None,
+    strategy: str = "f1_adaptive",
+    options: Mapping[str, float] | None = None,
+    review: Mapping[str, float] | None = None,
     seed: int = 0,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every row of a gathered table and measure; returns the judged table and the content of metrics.json."""
-    table, overall = judge(table, strategy, max_fpr)
+    table, overall, band = judge(table, strategy, options, review)
     part = image_figures(table, seed)
     cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
     folds = table.loc[cuts.index, "fold"].nunique()
@@ -186,14 +188,15 @@ def evaluate(
         "n_samples": part["n_samples"],
         "threshold": {
             "strategy": strategy,
-            "value": overall.threshold if overall else None,
-            "max_fpr": max_fpr,
+            "options": dict(options or {}),
+            "value": overall.value if overall else None,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
             "by the threshold chosen on the other folds (folds: smallest and largest). Bad: raw_score >= threshold.",
         },
+        "review": review_figures(table, band, review),
         "image": image,
-        "pixel": pixel_figures(table, maps, masks, strategy, max_fpr),
+        "pixel": pixel_figures(table, maps, masks, strategy, options or {}),
         "segmentation": segmentation_figures(segmentation, masks),
         "by_defect": defect_figures(table),
         "confidence_intervals": part["confidence_intervals"],
@@ -201,9 +204,11 @@ def evaluate(
         "robustness": robustness_figures(table, scores),
     }
     result["warnings"] = warnings(table, result, fit or {})
-    value = result["threshold"]["value"]
     result = rounded(result)
-    result["threshold"]["value"] = value
+    # What scores are compared with keeps all its digits.
+    result["threshold"]["value"] = overall.value if overall else None
+    if band:
+        result["review"] |= {"low": band[0], "high": band[1]}
     return table, result
 
 
@@ -218,6 +223,18 @@ def rounded(value: Any) -> Any:
     return value
 
 
+def numbers(flag: str, words: Sequence[str]) -> dict[str, float]:
+    """{"alpha": 0.05} of ["alpha=0.05"], the options behind ``flag``."""
+    result = {}
+    for word in words:
+        name, _, text = word.partition("=")
+        try:
+            result[name] = float(text)
+        except ValueError:
+            raise UserError(f"{flag}: {word!r} is not NAME=NUMBER") from None
+    return result
+
+
 def main(args: argparse.Namespace) -> None:
     """Read the tables, evaluate, write metrics.json, predictions.csv and the charts."""
     manifest = read_table(args.manifest, MANIFEST)
@@ -225,8 +242,10 @@ def main(args: argparse.Namespace) -> None:
     scores = pd.concat([read_table(path, SCORES) for path in args.scores], ignore_index=True)
     tables = [read_table(path, MASKS) for path in args.masks]
     masks = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MASKS)
-    if args.max_fpr is not None and not 0 <= args.max_fpr <= 1:
-        raise UserError(f"--max-fpr {args.max_fpr}: must lie between 0 and 1")
+    strategy, *options = args.threshold
+    review = numbers("--review", args.review) if args.review else None
+    if review is not None and sorted(review) != ["max_fnr", "max_fpr"]:
+        raise UserError("--review: give max_fpr=SHARE and max_fnr=SHARE")
     table, result = evaluate(
         gather(manifest, splits, scores, masks),
         scores,
@@ -234,8 +253,9 @@ def main(args: argparse.Namespace) -> None:
         load_maps(args.maps),
         segmentation=args.segmentation,
         fit=read_json(args.fit) if args.fit else {},
-        strategy=args.threshold,
-        max_fpr=args.max_fpr,
+        strategy=strategy,
+        options=numbers("--threshold", options),
+        review=review,
         seed=args.seed,
     )
     with atomic_dir(args.figures) as folder:
@@ -254,8 +274,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
-    parser.add_argument("--threshold", choices=sorted(thresholds.STRATEGIES), required=True)
-    parser.add_argument("--max-fpr", type=float, help="largest false positive rate on the calibration images")
+    what = f"one of {', '.join(thresholds.STRATEGIES)}, then its options, e.g. youden max_fpr=0.1"
+    parser.add_argument("--threshold", nargs="+", required=True, metavar=("STRATEGY", "OPTION=VALUE"), help=what)
+    what = "e.g. max_fpr=0.01 max_fnr=0.02: shares of good and bad images that may be decided wrongly without a person"
+    parser.add_argument("--review", nargs=2, metavar="CAP=SHARE", help=what)
     parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv to write")

@@ -79,7 +79,12 @@ def precision_recall(path: Path, labels: np.ndarray, scores: np.ndarray, point: 
 
 
 def score_histogram(
-    path: Path, scores: np.ndarray, kinds: list[str], threshold: float | None, band: tuple | None
+    path: Path,
+    scores: np.ndarray,
+    kinds: list[str],
+    threshold: float | None,
+    band: tuple | None,
+    review: tuple | None = None,
 ) -> None:
     """Stacked histogram of raw scores by kind ("good", "unlabelled" or a defect type) with the threshold.
 
@@ -88,6 +93,7 @@ def score_histogram(
         kinds: N names.
         threshold: the threshold for new images, or None.
         band: (smallest, largest) threshold of the folds, or None.
+        review: (low, high) of the scores that go to a person, or None.
     """
     with _figure(path) as (_, axes):
         axes.set(title="Anomaly scores", xlabel="Raw anomaly score", ylabel="Images")
@@ -111,6 +117,8 @@ def score_histogram(
             edgecolor="white",
             linewidth=0.6,
         )
+        if review is not None and review[1] > review[0]:
+            axes.axvspan(*review, facecolor="none", edgecolor=MUTED, hatch="///", lw=0, zorder=0, label="to a person")
         if band is not None and band[1] > band[0]:
             axes.axvspan(*band, color=LINE, alpha=0.10, lw=0, label="thresholds of the folds")
         if threshold is not None:

@@ -1,6 +1,6 @@
 """Pixel-level metrics of anomaly maps against ground-truth masks, one image in memory at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -24,12 +24,13 @@ MEANING = (
 
 
 def pixel_figures(
-    table: pd.DataFrame, maps: AnomalyMaps, masks: pd.DataFrame, strategy: str, max_fpr: float | None
+    table: pd.DataFrame, maps: AnomalyMaps, masks: pd.DataFrame, strategy: str, options: Mapping[str, float]
 ) -> dict[str, Any]:
     """Pixel metrics where ground-truth masks exist, in the full frame and inside the part, and the map's threshold.
 
     Raises:
-        UserError: a ground-truth or part mask differs in size from its photograph.
+        UserError: a ground-truth or part mask differs in size from its photograph; without ground-truth masks, the
+            strategy finds no threshold on the peaks of the maps.
     """
     known = table[counted(table) & table["image_id"].isin(list(maps))]
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
@@ -66,8 +67,11 @@ def pixel_figures(
             result["map_threshold"] = {"value": best["f1_max_threshold"], "rule": "largest pixel F1"}
     elif len(known):
         peaks = [float(_smooth(maps, i).max()) for i in tqdm(known["image_id"], desc="map peaks")]
-        value = thresholds.calibrate(np.array(peaks), known["label"].to_numpy(int), strategy, max_fpr).threshold
-        result["map_threshold"] = {"value": value, "rule": f"{strategy} on the peaks of the maps"}
+        try:
+            chosen = thresholds.calibrate(np.array(peaks), known["label"].to_numpy(int), strategy, **options)
+        except ValueError as error:
+            raise UserError(f"threshold: {strategy} on the peaks of the maps: {error} (choose another)") from None
+        result["map_threshold"] = {"value": chosen.value, "rule": f"{strategy} on the peaks of the maps"}
     result["meaning"] = MEANING
     return result
 

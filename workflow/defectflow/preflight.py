@@ -58,15 +58,17 @@ def resolve(entry: Mapping[str, Any]) -> dict[str, str | None]:
 def check(
     resolved: Mapping[str, str | None],
     on_problem: str = "stop",
-    need_labels: bool = True,
+    calibration: Mapping[str, int] | None = None,
     cache: str | Path | None = None,
 ) -> None:
     """Raise a UserError for what is wrong with a data set and can be seen without opening an image.
 
+    At least two images must be labelled good (one, where the data set fixes train and test).
+
     Args:
         resolved: what ``resolve`` returned.
         on_problem: with "leave_out", rows of labels.csv that fit no image are not an error.
-        need_labels: at least two images must be labelled good (one, where the data set fixes train and test).
+        calibration: {"good": n, "bad": n}, images that a threshold is chosen on beside the one it judges.
         cache: see ``file_digests``; a COCO file checked before is then not read again.
     """
     data = _listing(_key(resolved))
@@ -81,11 +83,19 @@ def check(
     if fixed and (loose := sorted(n for n, row in rows.items() if row["label"] and not row["split"])):
         raise UserError(f"{source}: {loose[0]} has a label and no split (fill column split for every labelled image)")
     good = sum(row["label"] == "0" and row["split"] != "test" for row in rows.values())
-    if need_labels and good < (1 if fixed else 2):
+    if good < (1 if fixed else 2):
         raise UserError(
             f"{source}: {good} images are labelled good (put at least 2 with label 0 into labels.csv: "
             "the detector learns from them)"
         )
+    for label, kind in (("0", "good"), ("1", "bad")):
+        least = (calibration or {}).get(kind, 0)
+        judged = sum(row["label"] == label and row["split"] != "train" for row in rows.values())
+        if least and judged <= least:
+            raise UserError(
+                f"{source}: {judged} images to be judged are labelled {kind}, and a threshold is chosen on at least "
+                f"{least} others (label more, or change threshold or review in config.yaml: docs/verdicts.md)"
+            )
 
 
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:

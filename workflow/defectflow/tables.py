@@ -19,7 +19,7 @@ ISOLATED = ["image_id", "image", "mask", "x0", "y0", "x1", "y1", "width", "heigh
 SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
 PREDICTIONS = [
     "filename", "pred_score", "predicted_label", "raw_score", "label", "defect_type", "split",
-    "mask_present", "mask_doubtful", "mask_reason", "threshold", "image_id",
+    "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
 ]  # fmt: skip
 
 TEXT = {

@@ -59,6 +59,19 @@ def figures_of(metrics: dict[str, Any]) -> list[str]:
     return [f"  {name:<15}{value:<24}{'  ' if len(value) < 24 else '   '}{note}".rstrip() for name, value, note in rows]
 
 
+def review_lines(review: dict[str, Any] | None) -> list[str]:
+    """How many images go to a person, and the errors left among the others; nothing without a review band."""
+    if review is None:
+        return []
+    share, new = review["share_reviewed"], review["unlabelled_reviewed"]
+    percent = "" if share is None else f" ({share:.0%})"
+    return [
+        f"  To a person: raw scores {review['low']:.4g} to {review['high']:.4g}, {review['n_reviewed']} of "
+        f"{review['n_images']} labelled images{percent}{f', {new} without a label' if new else ''}.",
+        f"  Errors left without them: {review['false_alarms_left']} false alarms, {review['missed_left']} missed.",
+    ]
+
+
 def images_table(rows: pd.DataFrame) -> list[str]:
     """File name, score, verdict and label of images, one a line."""
     lines = [f"  {'score':>6}  {'verdict':<8} {'label':<24} file"]
@@ -71,6 +84,9 @@ def images_table(rows: pd.DataFrame) -> list[str]:
         mark = ""
         if known and row.label != row.predicted_label:
             mark = "  <- false alarm" if row.predicted_label else "  <- missed"
+            mark += ", in review" if row.review == 1 else ""
+        elif row.review == 1:
+            mark = "  <- to a person"
         elif row.mask_present == 0 or row.mask_doubtful == 1:
             mark = "  <- doubtful mask" if row.mask_present else "  <- no part found"
         name = _fit(row.filename, WIDTH - 43 - len(mark))
@@ -111,10 +127,14 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     """The text that is printed for the run in ``folder``."""
     metrics, predictions = read_json(folder / "metrics.json"), read_table(folder / "predictions.csv", PREDICTIONS)
     threshold = metrics["threshold"]
-    rule = threshold["strategy"] + (f", max_fpr {threshold['max_fpr']:g}" if threshold["max_fpr"] is not None else "")
+    rule = ", ".join([threshold["strategy"], *(f"{name} {value:g}" for name, value in threshold["options"].items())])
     lines = ["", f"Verdicts: {' / '.join(folder.parts[-4:])}", "=" * WIDTH, *verdict_table(predictions), ""]
     if threshold["value"] is not None:
-        lines += [f"  Bad from raw score {threshold['value']:.6g} on (rule: {rule}), shown as 0.50.", ""]
+        lines += [
+            f"  Bad from raw score {threshold['value']:.6g} on (rule: {rule}), shown as 0.50.",
+            *review_lines(metrics["review"]),
+            "",
+        ]
     lines += [f"Figures, held out, {metrics['n_samples']} labelled images, [95 % interval]", "-" * WIDTH]
     lines += [*figures_of(metrics), ""]
     scored = predictions[predictions["raw_score"].notna()]

@@ -1,15 +1,37 @@
 """From scores to verdicts: the table of images to judge, and the threshold each of them is judged by."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import PurePosixPath
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from defectflow import thresholds
+from defectflow import metrics, thresholds
 from defectflow.files import UserError
 from defectflow.naming import image_ids
 from defectflow.tables import PREDICTIONS
+
+REVIEW = (
+    "Images with low <= raw_score < high go to a person (each labelled one by the limits of its fold, chosen on the "
+    "other folds). Errors left are those among the images that do not; rates are of all good and all bad images."
+)
+
+
+class Judgement(NamedTuple):
+    """What :func:`judge` returns.
+
+    Attributes:
+        table: the gathered table with the columns threshold, pred_score, predicted_label, review, review_low,
+            review_high (NaN where there is nothing to say).
+        threshold: chosen on all counted images, for images without a label and for new ones; None without any.
+        review: (low, high) of the review band, chosen likewise; None where no band was asked for.
+    """
+
+    table: pd.DataFrame
+    threshold: thresholds.Threshold | None
+    review: tuple[float, float] | None
 
 
 def file_name(path: str, image_id: str) -> str:
@@ -59,36 +81,109 @@ def counted(table: pd.DataFrame) -> pd.Series:
 
 
 def judge(
-    table: pd.DataFrame, strategy: str, max_fpr: float | None
-) -> tuple[pd.DataFrame, thresholds.Calibration | None]:
-    """Add threshold, pred_score and predicted_label to every row (NaN without labelled scores to calibrate on).
+    table: pd.DataFrame,
+    strategy: str,
+    options: Mapping[str, float] | None = None,
+    review: Mapping[str, float] | None = None,
+) -> Judgement:
+    """Judge every row of a gathered table by a threshold that was chosen without it, and say what a person should see.
 
-    Returns:
-        The table, and the calibration on all counted images (for images without a label, and for new ones).
+    An image is decided where its verdict keeps the caps of ``review``: called bad at or above the threshold of max_fpr,
+    or good below the threshold of max_fnr. Between the lower and the higher of these and the verdict's own threshold
+    lies the review band: ``review`` is 1 where ``review_low <= raw_score < review_high``.
+
+    Args:
+        table: what :func:`gather` returned.
+        strategy, options: as for :func:`thresholds.calibrate`.
+        review: {"max_fpr": share, "max_fnr": share} of the good and of the bad images that may be decided wrongly.
+
+    Raises:
+        UserError: the strategy or the band cannot do with the labelled images there are.
     """
-    table = table.copy()
-    known = table[counted(table)]
-    if known.empty:
-        return table.assign(threshold=np.nan, pred_score=np.nan, predicted_label=np.nan), None
-    raw, labels = known["raw_score"].to_numpy(float), known["label"].to_numpy(int)
-    overall = thresholds.calibrate(raw, labels, strategy, max_fpr)
-    nested = thresholds.nested_calibration(raw, labels, known["fold"].tolist(), strategy, max_fpr)
-    own = [
-        (nested.get(fold) if is_counted else overall)
-        for fold, is_counted in zip(table["fold"], counted(table), strict=True)
-    ]
-    cut = np.array([c.threshold if c else np.nan for c in own])
-    low, high = (np.array([getattr(c, side) if c else np.nan for c in own]) for side in ("low", "high"))
+    empty = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
+    table = table.assign(**dict.fromkeys(empty, np.nan))
+    if not counted(table).any():
+        return Judgement(table, None, None)
+    overall, own = _calibrated(table, "threshold", strategy, options or {})
+    cut, low, high = (_column(own, key) for key in ("value", "low", "high"))
     score = table["raw_score"].to_numpy(float)
+    judged = ~(np.isnan(score) | np.isnan(cut))
     table["threshold"] = cut
     table["pred_score"] = thresholds.normalise(score, cut, low, high)
-    table["predicted_label"] = np.where(np.isnan(score) | np.isnan(cut), np.nan, score >= cut)
-    return table, overall
+    table["predicted_label"] = np.where(judged, score >= cut, np.nan)
+    if review is None:
+        return Judgement(table, overall, None)
+    (lower, lowers), (upper, uppers) = (
+        _calibrated(table, "review", name, {name: review[name]}) for name in ("max_fnr", "max_fpr")
+    )
+    table["review_low"] = np.minimum(cut, _column(lowers, "value"))
+    table["review_high"] = np.maximum(cut, _column(uppers, "value"))
+    inside = (score >= table["review_low"]) & (score < table["review_high"])
+    table["review"] = np.where(judged, inside, np.nan)
+    return Judgement(table, overall, (min(overall.value, lower.value), max(overall.value, upper.value)))
+
+
+def _calibrated(
+    table: pd.DataFrame, key: str, strategy: str, options: Mapping[str, float]
+) -> tuple[thresholds.Threshold, list[thresholds.Threshold | None]]:
+    """The threshold chosen on all counted images, and the one that each row of ``table`` is judged by (or None).
+
+    A counted image is judged by the threshold of its fold, chosen on the other folds, all others by the former.
+    """
+    is_counted = counted(table)
+    known = table[is_counted]
+    raw, labels = known["raw_score"].to_numpy(float), known["label"].to_numpy(int)
+    try:
+        overall = thresholds.calibrate(raw, labels, strategy, **options)
+        nested = thresholds.nested_calibration(raw, labels, known["fold"].tolist(), strategy, **options)
+    except ValueError as error:
+        raise UserError(
+            f"{key}: {strategy}: {error} (label more images, or change {key} in config.yaml: docs/verdicts.md)"
+        ) from None
+    rows = zip(table["fold"], is_counted, strict=True)
+    return overall, [nested.get(fold) if counts else overall for fold, counts in rows]
+
+
+def _column(chosen: list[thresholds.Threshold | None], key: str) -> np.ndarray:
+    return np.array([getattr(threshold, key) if threshold else np.nan for threshold in chosen])
+
+
+def review_figures(
+    table: pd.DataFrame, band: tuple[float, float] | None, asked: Mapping[str, float] | None
+) -> dict[str, Any] | None:
+    """How many labelled images of a judged table go to a person and what errors are left; None without a band."""
+    if band is None:
+        return None
+    known = table[counted(table) & table["review"].notna()]
+    reviewed = known["review"] == 1
+    left = metrics.confusion(known["label"][~reviewed], known["predicted_label"][~reviewed])
+    n_good, n_bad = int((known["label"] == 0).sum()), int((known["label"] == 1).sum())
+    alarms, missed = left["false_positive"], left["false_negative"]
+    return {
+        **asked,
+        "low": band[0],
+        "high": band[1],
+        "n_images": len(known),
+        "n_reviewed": int(reviewed.sum()),
+        "share_reviewed": metrics.ratio(int(reviewed.sum()), len(known)),
+        "share_reviewed_interval": metrics.wilson(int(reviewed.sum()), len(known)),
+        "good_reviewed": int((reviewed & (known["label"] == 0)).sum()),
+        "bad_reviewed": int((reviewed & (known["label"] == 1)).sum()),
+        "unlabelled_reviewed": int((table["label"].isna() & (table["review"] == 1)).sum()),
+        "errors_left": alarms + missed,
+        "false_alarms_left": alarms,
+        "missed_left": missed,
+        "false_positive_rate_left": metrics.ratio(alarms, n_good),
+        "false_positive_rate_left_interval": metrics.wilson(alarms, n_good),
+        "false_negative_rate_left": metrics.ratio(missed, n_bad),
+        "false_negative_rate_left_interval": metrics.wilson(missed, n_bad),
+        "meaning": REVIEW,
+    }
 
 
 def predictions_of(table: pd.DataFrame) -> pd.DataFrame:
     """A judged table in the columns of predictions.csv."""
     table = table.assign(split=table["detection"])
-    for column in ("label", "predicted_label", "mask_present", "mask_doubtful"):
+    for column in ("label", "predicted_label", "mask_present", "mask_doubtful", "review"):
         table[column] = table[column].astype("Int64")
     return table[PREDICTIONS]

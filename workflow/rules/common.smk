@@ -10,7 +10,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.code_hash import code_hash
-from defectflow.configuration import check_schema, resolve_runs, typed
+from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, typed
 from defectflow.files import UserError
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
@@ -37,11 +37,12 @@ def prepare() -> tuple:
         config.update(typed(config, schema))
         check_schema(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
+        check_threshold(config)
         entry = config["datasets"].get(config["dataset"], {})
         source = None
         if entry and not entry.get("rendered"):
             source = preflight.resolve(entry)
-            preflight.check(source, config["on_problem"], cache=cache_file(config["dataset"]))
+            preflight.check(source, config["on_problem"], labels_needed(config), cache_file(config["dataset"]))
         runs = resolve_runs(config, has_annotations=bool(entry.get("rendered") or (source and source["annotations"])))
         for run in runs:
             check_files_of(run)
@@ -133,6 +134,11 @@ def option(flag: str, value) -> str:
     if value is None or value is False or value == []:
         return ""
     return flag if value is True else f"{flag} '{value}'"
+
+
+def words(options: dict) -> str:
+    """Options as words of a command line: `max_fnr=0.02 max_fpr=0.01`."""
+    return " ".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
 def weights_hash(detector: dict) -> str:

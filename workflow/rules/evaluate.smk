@@ -35,7 +35,8 @@ rule evaluate:
         "../../envs/defectflow.yaml"
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        options=" ".join((option("--threshold", config["threshold"]), option("--max-fpr", config["max_fpr"]))),
+        verdict=f"--threshold {config['threshold']} {words(config['threshold_options'])}",
+        review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
         seed=config["seed"],
@@ -45,7 +46,7 @@ rule evaluate:
     shell:
         "python -m defectflow.evaluate --scores {input.scores} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
-        " {params.options} --seed {params.seed} --metrics {output.metrics}"
+        " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --figures {output.figures} 2>&1 | tee {log}"
 
 
