@@ -37,6 +37,21 @@ def test_maps_have_the_teachers_channels_and_strides(nano, image):
     assert [m.shape for m in resnet(image)] == [second.shape, third.shape]
 
 
+def test_receptive_field_is_nearly_the_teachers():
+    """Pixels that the middle of a map depends on; the teacher's layer2 and layer3 see 99 and 211."""
+    model = PatchNano()
+    for parameter in model.parameters():  # all positive: no path is cut by a ReLU or cancelled by another
+        torch.nn.init.constant_(parameter, 0.1 if parameter.ndim == 1 else 0.01)
+    x = torch.ones(1, 3, 320, 320, requires_grad=True)
+    second = model.layer2(model.stem(x))
+    for output, expected in ((second, 95), (model.layer3(second), 207)):
+        (gradient,) = torch.autograd.grad(
+            output[0, 0, output.shape[2] // 2, output.shape[3] // 2], x, retain_graph=True
+        )
+        columns = gradient[0, 0].abs().sum(0).nonzero()
+        assert columns.max() - columns.min() + 1 == expected
+
+
 def test_extractor_is_frozen_trained_and_in_eval_mode(nano):
     assert nano.trained
     assert not nano.training

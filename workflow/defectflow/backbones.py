@@ -25,9 +25,9 @@ PATCH_NANO_WEIGHTS = Path(__file__).parent / "weights" / "patch-nano.safetensors
 class ConvNorm(nn.Module):
     """Convolution and batch norm; the norm exists only while training and is folded into the bias for use."""
 
-    def __init__(self, cin: int, cout: int, stride: int = 1, norm: bool = False) -> None:
+    def __init__(self, cin: int, cout: int, stride: int = 1, norm: bool = False, dilation: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(cin, cout, 3, stride, 1, bias=not norm)
+        self.conv = nn.Conv2d(cin, cout, 3, stride, dilation, dilation, bias=not norm)
         self.norm = nn.BatchNorm2d(cout, momentum=0.03) if norm else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -37,9 +37,9 @@ class ConvNorm(nn.Module):
 class Block(nn.Module):
     """Residual pair of dense 3x3 convolutions through `mid` channels, followed by a ReLU."""
 
-    def __init__(self, channels: int, mid: int, norm: bool = False) -> None:
+    def __init__(self, channels: int, mid: int, norm: bool = False, dilation: int = 1) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, mid, norm=norm)
+        self.conv1 = ConvNorm(channels, mid, norm=norm, dilation=dilation)
         self.conv2 = ConvNorm(mid, channels, norm=norm)
         self.act = nn.ReLU(inplace=True)
         if norm:
@@ -54,7 +54,8 @@ class PatchNano(nn.Module):
 
     `layer2` gives (B, 128, H/8, W/8) and `layer3` (B, 256, H/16, W/16), float, non-negative, in the teacher's own
     channels and scale, so a descriptor of the one can be compared with a descriptor of the other.
-    Dense convolutions throughout: on a CPU they reach several times the arithmetic rate of depthwise ones.
+    Dense convolutions throughout: on a CPU they reach several times the arithmetic rate of depthwise ones. One dilated
+    convolution in each stage widens the receptive field to 95 and 207 px (the teacher's: 99 and 211) at no cost.
 
     Args:
         stem: Channels at stride 2 and 4.
@@ -77,8 +78,12 @@ class PatchNano(nn.Module):
             return [ConvNorm(cin, cout, 2, norm), nn.ReLU(inplace=True)]
 
         self.stem = nn.Sequential(*down(3, stem[0]), *down(stem[0], stem[1]))
-        self.layer2 = nn.Sequential(*down(stem[1], 128), *(Block(128, m, norm) for m in mid2))
-        self.layer3 = nn.Sequential(*down(128, 256), *(Block(256, m, norm) for m in mid3))
+
+        def blocks(channels: int, mids: Sequence[int]) -> list[nn.Module]:
+            return [Block(channels, mid, norm, dilation=2 if i == 0 else 1) for i, mid in enumerate(mids)]
+
+        self.layer2 = nn.Sequential(*down(stem[1], 128), *blocks(128, mid2))
+        self.layer3 = nn.Sequential(*down(128, 256), *blocks(256, mid3))
         if norm:
             for layer in (self.layer2, self.layer3):
                 nn.init.constant_(layer[0].norm.weight, 0.2)  # about the spread of the teacher's maps

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
 
@@ -31,6 +29,7 @@ from defectflow.backbones import PATCH_NANO, PatchNano, create_backbone, fold_no
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
+from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
 from defectflow.pretrain_figures import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretrain_images import centre_squares, load_pool, to_input, training_batch
 
@@ -82,13 +81,6 @@ class Extractor(nn.Module):
         return student_maps(self.student, x)
 
 
-def learning_rate(progress: float, peak: float) -> float:
-    """Linear warm-up over a twentieth of the run, then half a cosine down to a hundredth of the peak."""
-    if progress < 0.05:
-        return peak * max(progress / 0.05, 0.01)
-    return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.05) / 0.95))))
-
-
 def train(
     teacher: nn.Module,
     photos: list[np.ndarray],
@@ -101,7 +93,7 @@ def train(
     seed: int = 0,
     batch: int = 8,
     size: int = 224,
-    lr: float = 3e-3,
+    lr: float = 0.03,
     every: int = 500,
     workers: int = 1,
     resume: bool = False,
@@ -124,11 +116,7 @@ def train(
     torch.manual_seed(seed)
     student = PatchNano(norm=True).to(device, memory_format=torch.channels_last)
     teacher = folded(teacher).to(device)
-    decay = [p for p in student.parameters() if p.ndim > 1]
-    rest = [p for p in student.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW(
-        [{"params": decay, "weight_decay": 0.02}, {"params": rest, "weight_decay": 0.0}], lr, fused=True
-    )
+    optimizer = MuonAdamW(student.parameters(), lr)
     record = {"steps": 0, "minutes": 0.0, "images": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "size": size, "steps": steps, "minutes": minutes, "lr": lr}
@@ -143,10 +131,8 @@ def train(
             kept = checkpoint.rename(out / "checkpoint-old.pt")
             print(f"{checkpoint} is of another recipe: starting anew, it is kept as {kept}")
 
-    # bf16 where the processor multiplies it in hardware: every CUDA device of today, and CPUs with AMX (5 times faster)
-    fast = device != "cpu" or torch.cpu._is_amx_tile_supported()
-    low_precision = torch.autocast("cuda" if device != "cpu" else "cpu", torch.bfloat16) if fast else nullcontext()
-    with low_precision:
+    where = torch.device(device)
+    with reduced_precision(where):
         weights = channel_weights(teacher, to_input(training_batch(seed, 2**31, photos, 64, size), device))
     squares = centre_squares(held[:20], VAL_SIZE)  # enough for a curve
     began, earlier = time.monotonic(), record["minutes"]
@@ -174,18 +160,15 @@ def train(
         while progress() < 1 and record["steps"] != stop_at:
             x = to_input(ahead.pop(0).result(), device)
             ahead.append(pool.submit(training_batch, seed, record["steps"] + workers + 1, photos, batch, size))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(progress(), lr)
             student.train()
-            with low_precision:
+            with reduced_precision(where):
                 with torch.no_grad():
                     theirs = [m.float() for m in teacher(x)]
                 ours = student_maps(student, x)
             loss = distillation_loss(ours, theirs, weights)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.zero_grad()
             loss.backward()
-            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            optimizer.step()
+            optimizer.step(learning_rate(progress()))
             running = loss.item() if running != running else 0.99 * running + 0.01 * loss.item()
             record["steps"] += 1
             record["images"] += batch
@@ -265,7 +248,7 @@ def build_parser() -> argparse.ArgumentParser:
     length.add_argument("--steps", type=int, help="train for this many steps; reproducible on one machine")
     cli.add_argument("--batch", type=int, default=8, help="images per step")
     cli.add_argument("--size", type=int, default=224, help="side of a training image in px")
-    cli.add_argument("--lr", type=float, default=3e-3, help="peak learning rate")
+    cli.add_argument("--lr", type=float, default=0.03, help="peak learning rate of Muon")
     cli.add_argument("--every", type=int, default=500, help="steps between checkpoints and measurements")
     cli.add_argument("--workers", type=int, default=1, help="threads that prepare images")
     cli.add_argument("--threads", type=int, default=2, help="threads that compute")
