@@ -35,7 +35,7 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         (COCO | ALONE, {"prior": 1, "masks": 2, "isolate": 2, "features": 2, "fit": 1, "score": 2}),
         (COCO | ALONE | {"isolation": "crop"}, {"isolate": 2}),
         (COCO | ALONE | {"isolation": "mean_fill", "segmenter": "constant"}, {"segment": 0, "masks": 2}),
-        (COCO | ALONE | {"segmenter": "nano"}, {"segment": 1, "masks": 2}),
+        (COCO | ALONE | {"segmenter": "sam2.1-nano"}, {"segment": 1, "masks": 2}),
         (COCO | ALONE | {"segmenter": "none"}, {"prior": 0, "masks": 0, "isolate": 2}),
         (COCO | ALONE | {"shards": 5, "threshold": "youden", "threshold_options": {"max_fpr": 0.1}}, {"score": 5}),
         (COCO | ALONE | {"shards": 5, "review": {"max_fpr": 0.1, "max_fnr": 0}}, {"masks": 5, "score": 5, "fit": 1}),
@@ -57,6 +57,14 @@ def test_a_checkpoint_by_url_is_fetched_only_where_downloads_are_allowed(site):
     refused = site.snakemake("-n", config=config)
     assert refused.returncode != 0 and "allow_downloads" in refused.stdout + refused.stderr
     assert site.jobs(config=config | {"allow_downloads": True})["fetch_checkpoint"] == 1
+
+
+def test_the_weights_in_the_box_have_a_target_of_their_own(site):
+    (site.folder / "teacher.safetensors").touch()
+    config = {"pretrain": {"pool": "coco/images", "teacher_weights": "teacher.safetensors"}}
+    assert site.jobs("--cores", "1", "pretrain", config=config) == {
+        "pretrain": 1, "pretrain_backbone": 1, "pretrain_sam": 1,
+    }  # fmt: skip
 
 
 def test_a_hundred_thousand_images_stay_under_a_thousand_jobs(site):

@@ -113,6 +113,16 @@ def test_a_failed_sam_is_told():
     (said,) = cautions._mask_warnings({"train": train})
     assert "0.900" in said and "'template' (0.970)" in said
     assert cautions._mask_warnings({"train": {**train, "use": "sam2.1"}}) == []
+
+
+def test_failing_registration_is_told_with_the_remedy():
+    prior = {"template": {"iou_mean": 0.58}, "registration": {"decides": False}}
+    (said,) = cautions._mask_warnings({"prior": prior})
+    assert "0.580" in said and "segmenter=sam2.1-nano" in said
+    assert cautions._mask_warnings({"prior": prior | {"registration": {"decides": True}}}) == []
+
+
+def test_pixels_need_no_training():
     assert cautions.untrained({"trained": False, "method": "patchcore"})
     assert not cautions.untrained({"trained": False, "method": "pixel_difference"})
 

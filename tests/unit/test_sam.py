@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 from defectflow import sam
-from defectflow.files import UserError
+from defectflow.files import UserError, read_json, sha256_of
+from defectflow.pretrain_images import texture
+from defectflow.pretrain_sam_figures import evaluate
 from micro_sam import write_checkpoint, write_micro
 from safetensors.torch import save_file
 from sam2.sam2_image_predictor import SAM2ImagePredictor
@@ -87,6 +89,19 @@ def test_nano_is_small():
     assert count < 8e6
     assert sum(p.numel() for p in model.parameters()) * 2 < 16e6  # bytes in float16
     assert model.image_size == 512
+
+
+def test_packaged_nano_is_small_loads_through_build_sam2_and_looks_at_the_picture():
+    path = sam.PACKAGED["nano"]
+    assert path.stat().st_size < 16e6
+    sam.verify(path, "nano")
+    card = read_json(path.with_suffix(".json"))
+    assert card["sha256"] == sha256_of(path)
+    surfaces = [texture(np.random.default_rng(k), 256) for k in range(8)]  # pretrain_scenes draws other ones itself
+    figures = evaluate(sam.build("nano", path), surfaces, seed=9, batches=3)
+    assert figures["iou_box"] > figures["iou_box_prompt"] + 0.05
+    assert figures["iou_wide"] > figures["iou_wide_prompt"] + 0.05
+    assert figures["presence_auroc"] > 0.6
 
 
 def test_official_configuration_builds_and_names_are_checked():

@@ -119,6 +119,12 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
             f"SAM 2.1 finds the part worse (held-out IoU {_iou(train, 'sam2.1')}) than the baseline {used!r} "
             f"({_iou(train, used)}): the masks come from the baseline."
         )
+    prior = segmentation.get("prior", {})
+    if not train and prior.get("registration", {}).get("decides") is False:
+        said.append(
+            f"Registration finds the part badly (held-out IoU {_iou(prior, 'template')}): where parts lie anywhere and "
+            "any way round, segmenter=sam2.1-nano, fine-tuned on your photographs, or an official SAM 2.1 does better."
+        )
     masks = segmentation.get("masks", {})
     if masks.get("absent"):
         said.append(f"No part was found in {len(masks['absent'])} image(s): {_names(masks['absent'])}.")

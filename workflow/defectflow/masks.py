@@ -58,7 +58,8 @@ def judge(
         if predicted_iou is not None and predicted_iou < PREDICTED_IOU:
             reasons.append(f"predicted IoU {predicted_iou:.2f} < {PREDICTED_IOU}")
         limit = AGREEMENT if source == "template" else PRIOR_IOU
-        if prior_iou < limit:
+        # Where registration fails, agreeing with it is no merit; the template's agreement with itself always tells.
+        if prior_iou < limit and (source == "template" or info["registers"]):
             reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit}")
         z = prior.area_z(float(mask.mean()))
         if abs(z) > AREA_Z:

@@ -29,6 +29,7 @@ CONFIGS = {
         for v in ("t", "s", "b+", "l")
     },
 }
+PACKAGED = {"nano": Path(__file__).parent / "weights" / "sam2.1-nano.pt"}  # our own, made by pretrain_sam
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # of SAM 2's training images
 LOGIT = 6.0  # of a certain pixel in the mask prompt
 BOX_MARGIN = 0.02

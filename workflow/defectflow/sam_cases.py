@@ -114,11 +114,11 @@ def negatives(
     return cases, names
 
 
-def augmented(case: Case, rng: np.random.Generator, spread: float = 1.0) -> Case:
-    """``case`` under another exposure and a little moved: gamma, gain, shift 5 %, rotation 5 degrees, scale 8 %."""
-    angle = np.radians(rng.uniform(-5, 5)) * spread
-    scale = np.exp(rng.uniform(-0.08, 0.08) * spread)
-    shift = rng.uniform(-0.05, 0.05, 2) * spread
+def augmented(case: Case, rng: np.random.Generator, turn: float = 5.0) -> Case:
+    """``case`` under another exposure and a little moved: gamma, gain, shift 5 %, scale 8 %, up to ``turn`` degrees."""
+    angle = np.radians(rng.uniform(-turn, turn))
+    scale = np.exp(rng.uniform(-0.08, 0.08))
+    shift = rng.uniform(-0.05, 0.05, 2)
     c, s = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[c, -s], [s, c]])
 

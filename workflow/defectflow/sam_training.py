@@ -39,7 +39,9 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1 - (2 * (p * target).sum(dim=(1, 2)) + 1) / (p.sum(dim=(1, 2)) + target.sum(dim=(1, 2)) + 1)
 
 
-def sam_loss(logits: Tensor, predicted: Tensor, score: Tensor, truth: Tensor, present: Tensor) -> Tensor:
+def sam_loss(
+    logits: Tensor, predicted: Tensor, score: Tensor, truth: Tensor, present: Tensor, from_scratch: bool = False
+) -> Tensor:
     """Loss of one batch.
 
     Args:
@@ -48,13 +50,21 @@ def sam_loss(logits: Tensor, predicted: Tensor, score: Tensor, truth: Tensor, pr
         score: (batch,) object score logits.
         truth: (batch, H, W) in {0, 1}; the logits are resized to it.
         present: (batch,) in {0, 1}; items without the part count in the presence term only.
+        from_scratch: Plain cross-entropy instead of focal loss, as in MaskFormer (Cheng et al. 2021): with random
+            weights focal loss ends in masks that are empty whatever the prompt (0.00 IoU after 230 steps; this 0.6
+            after 75).
     """
     if logits.shape[-1] != truth.shape[-1]:
         logits = F.interpolate(logits[:, None], truth.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
     with torch.no_grad():
         inside, true = logits > 0, truth > 0.5
         actual = (inside & true).sum(dim=(1, 2)) / (inside | true).sum(dim=(1, 2)).clamp(min=1)
-    masks = 20 * focal_loss(logits, truth) + dice_loss(logits, truth) + (predicted - actual).abs()
+    if from_scratch:
+        entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none").mean(dim=(1, 2))
+        masks = 5 * entropy + 5 * dice_loss(logits, truth)
+    else:
+        masks = 20 * focal_loss(logits, truth) + dice_loss(logits, truth)
+    masks = masks + (predicted - actual).abs()
     return (masks * present).sum() / present.sum().clamp(min=1) + F.binary_cross_entropy_with_logits(score, present)
 
 

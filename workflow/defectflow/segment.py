@@ -42,6 +42,13 @@ def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -
     return result
 
 
+def start_of(args: argparse.Namespace) -> str | Path | None:
+    """Weights to start from: the checkpoint that is given, the packaged ones of `nano`, or none."""
+    from defectflow import sam
+
+    return args.checkpoint or sam.PACKAGED.get(args.model_config)
+
+
 class Run:
     """One model on one data set: its cases, features and the batches and scores made of them."""
 
@@ -52,7 +59,7 @@ class Run:
         assert trainable in TRAINABLE
         self.args, self.parts, self.prior, self.trainable = args, parts, prior, trainable
         self.device = sam.pick_device(args.device)
-        self.model = sam.build(args.model_config, args.checkpoint, args.seed).to(self.device)
+        self.model = sam.build(args.model_config, start_of(args), args.seed).to(self.device)
         size = self.model.image_size
         self.cases = {
             part: [
@@ -63,12 +70,15 @@ class Run:
         self.negative, self.negative_images = sam_cases.negatives(
             parts["train"], self.cases["train"], prior, args.table, size, args.seed
         )
+        # Where registration does not find it, the part may lie any way round.
+        self.turn = 5.0 if prior.info["registers"] else 180.0
         # The training cases in the order of the cache: every case as it is, its augmented copies, the negatives.
         self.pool = list(self.cases["train"])
         if trainable != "all":
             for copy in range(args.augmentations):
                 for index, case in enumerate(self.cases["train"]):
-                    self.pool.append(sam_cases.augmented(case, np.random.default_rng([args.seed, 3, copy, index])))
+                    rng = np.random.default_rng([args.seed, 3, copy, index])
+                    self.pool.append(sam_cases.augmented(case, rng, self.turn))
         self.positives = len(self.pool)
         self.pool += self.negative
         self.caches: dict = {}
@@ -116,7 +126,7 @@ class Run:
         ]
         cases = [self.pool[i] for i in indices]
         if self.trainable == "all":
-            cases = [augmented(case, rng) for case in cases]
+            cases = [augmented(case, rng, self.turn) for case in cases]
         size = self.model.image_size
         prompts = [
             sam.make_prompt(case.soft, size, rng)
@@ -173,14 +183,15 @@ def main(args: argparse.Namespace) -> None:
     if official:
         sam_official.check_extras()
     trainable = args.trainable
-    if not args.checkpoint:
+    start = start_of(args)
+    if not start:
         # A random encoder is a poor one, but it is cached once: on a CPU a step takes a twentieth of one with "all".
         kept = "" if trainable == "all" else f", and what --trainable {trainable} leaves out stays random"
         print(f"segment: no checkpoint is given: the model is trained from scratch{kept}", file=sys.stderr)
     import torch
 
     torch.set_num_threads(max(1, min(args.threads, torch.get_num_threads())))
-    base = sha256_of(args.checkpoint) if args.checkpoint and Path(args.checkpoint).is_file() else None
+    base = sha256_of(start) if start and Path(start).is_file() else None
     settings = {
         "engine": args.engine,
         "config": args.model_config,
@@ -250,7 +261,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prior", required=True, help="prior.safetensors")
     parser.add_argument("--engine", default="lean", choices=("lean", "official"))
     parser.add_argument("--model-config", required=True, help="nano, sam2.1_hiera_t, _s, _b+ or _l")
-    parser.add_argument("--checkpoint", help="local file to start from; from scratch without")
+    parser.add_argument(
+        "--checkpoint", help="local file to start from; else what the package has for nano, or from scratch"
+    )
     parser.add_argument("--trainable", default="decoder", choices=("decoder", "decoder_and_neck", "all"))
     parser.add_argument("--steps", type=int, default=400, help="optimiser steps; 0 judges the checkpoint as it is")
     parser.add_argument("--batch-size", type=int, default=4)

@@ -141,10 +141,9 @@ def words(options: dict) -> str:
     return " ".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
-def weights_hash(detector: dict) -> str:
-    """Content hash of a detector's weight file, or of the packaged ones: Snakemake compares times of large files."""
-    packaged = Path(workflow.basedir) / "workflow/defectflow/weights/patch-nano.safetensors"
-    path = detector["weights"] or str(packaged)
+def weights_hash(path: str | None, packaged: str) -> str:
+    """Content hash of a weight file, or of the packaged one if there is none: Snakemake compares times of large files."""
+    path = path or str(Path(workflow.basedir) / "workflow/defectflow/weights" / packaged)
     return preflight.file_digests([path], cache_file("weights"))[path]
 
 
@@ -195,6 +194,14 @@ def checkpoint_file(wildcards) -> list | str:
     if not start:
         return []
     return f"results/checkpoints/{wildcards.segmenter}.pt" if is_url(start) else ancient(start)
+
+
+def start_hash(wildcards) -> str | None:
+    """Content hash of the weights that a fine-tuning starts from; those to be fetched are named by their sha256."""
+    start = segmenter_of(wildcards).get("checkpoint")
+    if not start and segmenter_of(wildcards)["model"] != "nano" or start and is_url(start):
+        return None
+    return weights_hash(start, "sam2.1-nano.pt")
 
 
 def segmenter_files(wildcards) -> dict:

@@ -19,7 +19,7 @@ rule features:
         layers=lambda w: detector_of(w)["layers"],
         image_size=lambda w: detector_of(w)["image_size"],
         weights=lambda w, input: option("--weights", input.get("weights")),
-        weights_hash=lambda w: weights_hash(detector_of(w)),
+        weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         object_only=lambda w: option("--object-only", detector_of(w)["object_only"]),
         downloads=option("--allow-downloads", config["allow_downloads"]),
         seed=config["seed"],

@@ -1,6 +1,15 @@
-# Our own weights, made again: snakemake --cores all pretrain_backbone. No part of `all`: the package ships the result.
+# Our own weights, made again: snakemake --cores all pretrain. No part of `all`: the package ships the results.
 
 
+rule pretrain:
+    input:
+        "results/pretrain/patch-nano/patch-nano.md",
+        "results/pretrain/sam2.1-nano/sam2.1-nano.md",
+
+
+# Both trainings make their images as they go, from seed and step, so that none is seen twice; both hold a tenth of the
+# pool out, measure the exported file on that and write its card. Both keep a checkpoint beside the outputs, which
+# Snakemake removes when a job fails; the checkpoint stays, so --resume works.
 rule pretrain_backbone:
     input:
         pool=ancient(config["pretrain"]["pool"]),
@@ -30,8 +39,40 @@ rule pretrain_backbone:
         code=code_hash("pretrain_backbone"),
     message:
         "Distil patch-nano from {params.teacher} for {params.minutes} minutes"
-    # The checkpoint lies beside the outputs, which Snakemake removes when a job fails; it does not, so --resume works.
     shell:
         "python -m defectflow.pretrain_backbone --pool {input.pool:q} --teacher-name {params.teacher:q}"
         " --teacher-weights {input.teacher:q} --out {params.folder:q} --minutes {params.minutes} --seed {params.seed}"
         " --device {params.device} --threads {threads} --resume 2>&1 | tee {log}"
+
+
+rule pretrain_sam:
+    input:
+        pool=ancient(config["pretrain"]["pool"]),
+    output:
+        weights="results/pretrain/sam2.1-nano/sam2.1-nano.pt",
+        figures="results/pretrain/sam2.1-nano/sam2.1-nano.json",
+        card="results/pretrain/sam2.1-nano/sam2.1-nano.md",
+        curve="results/pretrain/sam2.1-nano/curve.csv",
+        scenes="results/pretrain/sam2.1-nano/scenes.png",
+    log:
+        "<logs>/pretrain/sam2.1-nano.log",
+    benchmark:
+        "<benchmarks>/pretrain/sam2.1-nano.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=int(config["pretrain"]["minutes"] * 1.5) + 10,
+    params:
+        folder=subpath(output.weights, parent=True),
+        minutes=config["pretrain"]["minutes"],
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("pretrain_sam"),
+    message:
+        "Pre-train sam2.1-nano on rendered scenes for {params.minutes} minutes"
+    shell:
+        "python -m defectflow.pretrain_sam --pool {input.pool:q} --out {params.folder:q} --minutes {params.minutes}"
+        " --seed {params.seed} --device {params.device} --threads {threads} --resume 2>&1 | tee {log}"

@@ -73,6 +73,7 @@ rule segment:
     params:
         entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k not in ("method", "checkpoint", "bytes")},
         start=lambda w, input: option("--checkpoint", input.get("start")),
+        start_hash=start_hash,
         rate=lambda w: option("--learning-rate", segmenter_of(w)["learning_rate"]),
         seed=config["seed"],
         device=config["device"],
@@ -83,7 +84,7 @@ rule segment:
         "python -m defectflow.segment --pairs {input.pairs} --table {input.table} --splits {input.splits}"
         " --prior {input.prior} --model-config {params.entry[model]:q} {params.start}"
         " --engine {params.entry[engine]} --trainable {params.entry[trainable]} --steps {params.entry[steps]}"
-        " --batch-size {params.entry[batch_size]} {params.rate}"
+        " --batch-size {params.entry[batch_size]} --augmentations {params.entry[augmentations]} {params.rate}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.model} --report {output.report} 2>&1 | tee {log}"
 
