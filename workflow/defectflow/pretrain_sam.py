@@ -113,8 +113,7 @@ def train(
 
     def save() -> None:
         set_size(model, full)
-        figures = evaluate(model.eval(), held, seed, VALIDATION)
-        model.train()
+        figures = evaluate(model, held, seed, VALIDATION)
         row = {key: record[key] for key in ("steps", "minutes", "scenes")} | {"loss": running} | figures
         record["curve"].append({key: round(float(value), 5) for key, value in row.items()})
         with atomic(checkpoint) as temporary:
