@@ -9,7 +9,6 @@ recall in industrial anomaly detection (PatchCore), 2022.
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +31,7 @@ from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
 from defectflow.pretrain_figures import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretrain_images import centre_squares, load_pool, to_input, training_batch
+from defectflow.pretrain_run import add_options, load_checkpoint, save_checkpoint
 
 LAYERS = ("layer2", "layer3")
 
@@ -121,15 +121,10 @@ def train(
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "size": size, "steps": steps, "minutes": minutes, "lr": lr}
     setting["code"] = code_hash("pretrain_backbone")
-    if resume and checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        if saved["setting"] == setting:
-            student.load_state_dict(saved["student"])
-            optimizer.load_state_dict(saved["optimizer"])
-            record = saved["record"]
-        else:
-            kept = checkpoint.rename(out / "checkpoint-old.pt")
-            print(f"{checkpoint} is of another recipe: starting anew, it is kept as {kept}")
+    if resume and (saved := load_checkpoint(checkpoint, setting, device)):
+        student.load_state_dict(saved["student"])
+        optimizer.load_state_dict(saved["optimizer"])
+        record = saved["record"]
 
     where = torch.device(device)
     with reduced_precision(where):
@@ -144,13 +139,8 @@ def train(
         figures = evaluate(Extractor(deepcopy(student).eval()), teacher, squares)
         row = {key: record[key] for key in ("steps", "minutes", "images")} | {"loss": running} | figures
         record["curve"].append({key: round(float(value), 5) for key, value in row.items()})
-        with atomic(checkpoint) as temporary:
-            state = {"setting": setting, "record": record}
-            torch.save(state | {"student": student.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
-        with atomic(out / "curve.csv") as temporary, open(temporary, "w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(record["curve"][0]))
-            writer.writeheader()
-            writer.writerows(record["curve"])
+        state = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
     running = float("nan")
     with ThreadPoolExecutor(workers) as pool, tqdm(total=steps, initial=record["steps"], desc="distil") as bar:
@@ -238,23 +228,13 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this stage."""
     cli = argparse.ArgumentParser(prog="python -m defectflow.pretrain_backbone", description=__doc__.split("\n")[0])
-    cli.add_argument("--pool", required=True, help="folder of varied photographs, searched through")
+    add_options(cli, every=500)
     cli.add_argument("--teacher-name", default="resnet18.tv_in1k", help="timm name with tag")
     cli.add_argument("--teacher-weights", help="local state dict of the teacher")
     cli.add_argument("--allow-download", action="store_true", help="let timm fetch the teacher's weights")
-    cli.add_argument("--out", required=True, help="folder for weights, figures, card, curve and checkpoint")
-    length = cli.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="train for this long; the result depends on the machine's speed")
-    length.add_argument("--steps", type=int, help="train for this many steps; reproducible on one machine")
     cli.add_argument("--batch", type=int, default=8, help="images per step")
     cli.add_argument("--size", type=int, default=224, help="side of a training image in px")
     cli.add_argument("--lr", type=float, default=0.03, help="peak learning rate of Muon")
-    cli.add_argument("--every", type=int, default=500, help="steps between checkpoints and measurements")
-    cli.add_argument("--workers", type=int, default=1, help="threads that prepare images")
-    cli.add_argument("--threads", type=int, default=2, help="threads that compute")
-    cli.add_argument("--seed", type=int, default=0)
-    cli.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    cli.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if there is one")
     return cli
 
 

@@ -8,7 +8,6 @@ A tenth of the photographs is held out: the scenes that the figures come from ar
 from __future__ import annotations
 
 import argparse
-import csv
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
@@ -28,6 +27,7 @@ from defectflow.files import atomic, sha256_of, stage, write_json
 from defectflow.images import write_png
 from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
 from defectflow.pretrain_images import load_pool
+from defectflow.pretrain_run import add_options, load_checkpoint, save_checkpoint
 from defectflow.pretrain_sam_figures import answers, evaluate, write_card
 from defectflow.pretrain_scenes import KINDS, SceneBatch, contact_sheet, scene_batch
 from defectflow.sam_training import sam_loss, trained_parameters
@@ -94,15 +94,10 @@ def train(
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
     setting["code"] = code_hash("pretrain_sam")
-    if resume and checkpoint.is_file():
-        saved = torch.load(checkpoint, map_location=device, weights_only=True)
-        if saved["setting"] == setting:
-            model.load_state_dict(saved["model"])
-            optimizer.load_state_dict(saved["optimizer"])
-            record = saved["record"]
-        else:
-            kept = checkpoint.rename(out / "checkpoint-old.pt")
-            print(f"{checkpoint} is of another recipe: starting anew, it is kept as {kept}")
+    if resume and (saved := load_checkpoint(checkpoint, setting, device)):
+        model.load_state_dict(saved["model"])
+        optimizer.load_state_dict(saved["optimizer"])
+        record = saved["record"]
     began, earlier = time.monotonic(), record["minutes"]
 
     def progress() -> float:
@@ -116,13 +111,8 @@ def train(
         figures = evaluate(model, held, seed, VALIDATION)
         row = {key: record[key] for key in ("steps", "minutes", "scenes")} | {"loss": running} | figures
         record["curve"].append({key: round(float(value), 5) for key, value in row.items()})
-        with atomic(checkpoint) as temporary:
-            state = {"setting": setting, "record": record}
-            torch.save(state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
-        with atomic(out / "curve.csv") as temporary, open(temporary, "w", newline="") as stream:
-            writer = csv.DictWriter(stream, list(record["curve"][0]))
-            writer.writeheader()
-            writer.writerows(record["curve"])
+        state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
     running = float("nan")
     with ThreadPoolExecutor(workers) as pool, tqdm(total=steps, initial=record["steps"], desc="pre-train") as bar:
@@ -211,20 +201,10 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this stage."""
     cli = argparse.ArgumentParser(prog="python -m defectflow.pretrain_sam", description=__doc__.split("\n")[0])
-    cli.add_argument("--pool", required=True, help="folder of varied photographs, searched through")
-    cli.add_argument("--out", required=True, help="folder for weights, figures, card, curve and checkpoint")
-    length = cli.add_mutually_exclusive_group(required=True)
-    length.add_argument("--minutes", type=float, help="train for this long; the result depends on the machine's speed")
-    length.add_argument("--steps", type=int, help="train for this many steps; reproducible on one machine")
+    add_options(cli, every=200)
     cli.add_argument("--batch", type=int, default=8, help="scenes per step, a quarter of them at the full image size")
     cli.add_argument("--rate", type=float, default=0.015, help="peak learning rate of Muon")
-    cli.add_argument("--every", type=int, default=200, help="steps between checkpoints and measurements")
     cli.add_argument("--scenes", type=int, default=100, help="held-out scenes behind each figure of the card")
-    cli.add_argument("--workers", type=int, default=1, help="threads that render scenes")
-    cli.add_argument("--threads", type=int, default=2, help="threads that compute")
-    cli.add_argument("--seed", type=int, default=0)
-    cli.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    cli.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if there is one")
     return cli
 
 
