@@ -20,6 +20,7 @@ rule evaluate:
             category="3 Verdicts",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "predictions"},
         ),
+        robustness="results/{dataset}/{segmenter}/{isolation}/{detector}/robustness.csv",
         figures=report(
             directory("results/{dataset}/{segmenter}/{isolation}/{detector}/figures"),
             patterns=["{figure}.png"],
@@ -47,7 +48,7 @@ rule evaluate:
         "python -m defectflow.evaluate --scores {input.scores} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
-        " --predictions {output.predictions} --figures {output.figures} 2>&1 | tee {log}"
+        " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 
 
 rule boxes:
