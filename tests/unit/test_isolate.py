@@ -41,6 +41,18 @@ def test_gray_world_removes_a_colour_cast(picture):
     assert means.max() - means.min() < 1.5 < np.ptp(cast[mask].mean(axis=0))
 
 
+def test_contrast_makes_flat_and_strong_views_of_a_part_alike(picture):
+    image, mask = picture
+    flat, strong = (np.round(image * 0.5 + 90).astype(np.uint8), np.round((image - 60.0) * 4 + 20).astype(np.uint8))
+    lit = flat.copy()
+    lit[~mask] = 255  # the background has no say
+    a, b = (normalise_light(view, mask, "contrast")[mask].astype(float) for view in (lit, strong))
+    assert np.abs(a - b).max() < 24  # of 255: flat has but 15 levels
+    assert np.percentile(b, 2) < 30 and np.percentile(b, 98) > 225
+    even = np.full_like(image, 100)
+    assert (normalise_light(even, mask, "contrast") == 0).all()  # nothing to stretch, and no division by nothing
+
+
 def test_clahe_raises_local_contrast(picture):
     image, mask = picture
     assert normalise_light(image, mask, "clahe").std() > image.std()

@@ -70,18 +70,29 @@ class Loaded(NamedTuple):
     affine: np.ndarray
 
 
-def load_item(row: Any, size: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int) -> Loaded:
+def fit_into(image: np.ndarray, size: tuple[int, int], crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Fit an image or mask into ``size`` (height, width) as `letterbox` does, and cut ``crop`` out of its middle."""
+    picture, affine = letterbox(image, size)
+    top, left = ((whole - part) // 2 for whole, part in zip(size, crop, strict=True))
+    affine[:, 2] += affine[:, :2] @ (left, top)
+    return picture[top : top + crop[0], left : left + crop[1]], affine
+
+
+def load_item(
+    row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int
+) -> Loaded:
     """Read an isolated image.
 
     Args:
         row: row of an ISOLATED table.
-        size: (height, width) of the network's input.
+        size: (height, width) that the picture is fitted into.
+        crop: (height, width) of the network's input, cut out of the middle of that.
         grid: (height, width) of the grid of patches.
         object_only: keep the cells of the part only.
         dilation: radius in pixels by which the part is enlarged for that.
     """
     image = _read(row.image)
-    picture, affine = letterbox(image, size)
+    picture, affine = fit_into(image, size, crop)
     scale = np.array([(row.x1 - row.x0) / image.shape[1], (row.y1 - row.y0) / image.shape[0]])
     affine = affine * scale[:, None]
     affine[:, 2] += (scale - 1) / 2 + (row.x0, row.y0)
@@ -91,7 +102,7 @@ def load_item(row: Any, size: tuple[int, int], grid: tuple[int, int], object_onl
         mask = read_mask(row.mask)
         if mask.shape != image.shape[:2]:
             raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-        mask, _ = letterbox(mask, size)
+        mask, _ = fit_into(mask, size, crop)
         present = bool(mask.any())
         if present:
             cells = object_cells(mask > 0, grid, dilation)
@@ -186,6 +197,9 @@ def main(args: argparse.Namespace) -> None:
     height, width = args.image_size if len(args.image_size) == 2 else args.image_size[:1] * 2
     if len(args.image_size) > 2 or min(height, width) < 32:
         raise UserError(f"--image-size {args.image_size}: give one number or height and width, of 32 pixels at least")
+    size, crop = (height, width), (args.center_crop or height, args.center_crop or width)
+    if min(crop) < 32 or crop[0] > height or crop[1] > width:
+        raise UserError(f"--center-crop {args.center_crop}: must be from 32 pixels up to the size of the image")
     embedder = PatchEmbedder(
         args.backbone,
         args.layers,
@@ -196,7 +210,7 @@ def main(args: argparse.Namespace) -> None:
     )
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
     # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
-    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)
     (noise,) = in_threads(embedder, [noise])
     *grid, dimensions = noise.shape[1:]
     object_only = args.object_only and args.backbone != PIXELS
@@ -204,7 +218,8 @@ def main(args: argparse.Namespace) -> None:
         "backbone": args.backbone,
         "trained": embedder.trained,
         "layers": args.layers,
-        "input_size": [height, width],
+        "fitted_size": list(size),
+        "input_size": list(crop),
         "grid": list(grid),
         "object_only": object_only,
         "dilation": args.dilation,
@@ -221,7 +236,7 @@ def main(args: argparse.Namespace) -> None:
     }
 
     def load(row: Any) -> Loaded:
-        return load_item(row, (height, width), tuple(grid), object_only, args.dilation)
+        return load_item(row, size, crop, tuple(grid), object_only, args.dilation)
 
     # A colour has 3 numbers: halving them is not worth the rounding.
     dtype = torch.float16 if args.precision == "float16" and args.backbone != PIXELS else torch.float32
@@ -244,6 +259,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="local .safetensors or .pth file; without it the packaged ones or none")
     parser.add_argument("--layers", nargs="+", default=["layer2", "layer3"], help="lowest first (default: %(default)s)")
     parser.add_argument("--image-size", nargs="+", type=int, default=[512], metavar="PIXELS", help="one side or H W")
+    parser.add_argument("--center-crop", type=int, metavar="PIXELS", help="side of the square cut out of its middle")
     parser.add_argument("--object-only", action="store_true", help="keep the patches of the part only")
     parser.add_argument("--dilation", type=int, default=4, help="pixels by which the part is enlarged for that")
     parser.add_argument("--precision", choices=["float32", "float16"], default="float32", help="of the stored patches")

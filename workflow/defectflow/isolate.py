@@ -14,9 +14,10 @@ from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 
 BACKGROUNDS = ("keep", "zero", "mean")
-NORMALISATIONS = ("none", "brightness", "gray_world", "clahe")
+NORMALISATIONS = ("none", "brightness", "gray_world", "contrast", "clahe")
 # Mean grey level of the part after `brightness`: mid-grey leaves head-room for highlights on both kinds of backbone.
 BRIGHTNESS_TARGET = 110.0
+GREY = np.array([0.299, 0.587, 0.114], np.float32)  # luma of R, G and B (ITU-R BT.601)
 
 
 def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
@@ -26,8 +27,9 @@ def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
         image: uint8 (height, width, 3), RGB.
         inside: bool (height, width), the part; statistics come from here, or from everywhere if it is empty.
         how: "none"; "brightness" scales to a fixed mean of the part (gain within 1/8 to 8); "gray_world" scales each
-            channel so that the part is grey on average, its mean kept; "clahe" equalises L of CIE Lab locally
-            (clip limit 2, 8x8 tiles).
+            channel so that the part is grey on average, its mean kept; "contrast" stretches all channels alike so that
+            the grey levels of the part, but for 1 % at each end, fill the range from 0 to 255; "clahe" equalises L of
+            CIE Lab locally (clip limit 2, 8x8 tiles).
 
     Returns:
         uint8 (height, width, 3).
@@ -39,6 +41,9 @@ def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
         lab[..., 0] = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lab[..., 0])
         return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
     pixels = image[inside] if inside.any() else image.reshape(-1, 3)
+    if how == "contrast":
+        dark, bright = np.percentile(pixels @ GREY, (1, 99))
+        return np.clip((image - dark) * (255 / max(bright - dark, 8.0)) + 0.5, 0, 255).astype(np.uint8)
     means = np.maximum(pixels.mean(axis=0, dtype=np.float64), 1.0)
     target = BRIGHTNESS_TARGET if how == "brightness" else means.mean()
     gain = np.clip(target / (means.mean() if how == "brightness" else means), 1 / 8, 8)
