@@ -34,9 +34,15 @@ class InspectionSet:
         args += ["--masks", *map(str, self.masks), "--threshold", "f1_adaptive", "--metrics", str(out / "metrics.json")]
         return [*args, "--predictions", str(out / "predictions.csv"), "--figures", str(out / "figures"), *more]
 
+    def boxes_args(self, out: Path, *more: str) -> list[str]:
+        args = ["--predictions", str(out / "predictions.csv"), "--manifest", str(self.manifest)]
+        args += ["--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
+        return [*args, "--table", str(out / "regions.csv"), "--coco", str(out / "regions.json"), *more]
+
     def render_args(self, out: Path, *more: str) -> list[str]:
         args = ["--predictions", str(out / "predictions.csv"), "--metrics", str(out / "metrics.json")]
-        args += ["--manifest", str(self.manifest), "--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
+        args += ["--regions", str(out / "regions.csv"), "--manifest", str(self.manifest)]
+        args += ["--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
         for name in ("heatmaps", "overlays", "sheets"):
             args += [f"--{name}", str(out / name)]
         return [*args, *more]

@@ -22,6 +22,7 @@ from defectflow.thresholds import STRATEGIES, calibrate
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+SECTIONS = ("augmentation", "regions")
 
 
 def changed(**keys) -> dict:
@@ -31,10 +32,11 @@ def changed(**keys) -> dict:
 def test_the_default_config_is_valid_and_every_schema_default_equals_it():
     check_schema(CONFIG, SCHEMA)
     for key, schema in SCHEMA["properties"].items():
-        if "default" in schema and key not in ("compare", "augmentation", "pretrain"):
+        if "default" in schema and key not in ("compare", *SECTIONS, "pretrain"):
             assert CONFIG[key] == schema["default"], key
-    for key, schema in SCHEMA["properties"]["augmentation"]["properties"].items():
-        assert CONFIG["augmentation"][key] == schema["default"], key
+    for section in SECTIONS:
+        for key, schema in SCHEMA["properties"][section]["properties"].items():
+            assert CONFIG[section][key] == schema["default"], key
     patchcore = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
     for key, value in CONFIG["detectors"]["patchcore"].items():
         assert patchcore[key].get("default", value) == value, key

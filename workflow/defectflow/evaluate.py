@@ -179,6 +179,8 @@ def evaluate(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every row of a gathered table and measure; returns the judged table and the content of metrics.json."""
     table, overall, band = judge(table, strategy, options, review)
+    pixel = pixel_figures(table, maps, masks, strategy, options or {})
+    table = table.assign(map_threshold=pixel.thresholds)
     part = image_figures(table, seed)
     cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
     folds = table.loc[cuts.index, "fold"].nunique()
@@ -196,7 +198,7 @@ def evaluate(
         },
         "review": review_figures(table, band, review),
         "image": image,
-        "pixel": pixel_figures(table, maps, masks, strategy, options or {}),
+        "pixel": pixel.figures,
         "segmentation": segmentation_figures(segmentation, masks),
         "by_defect": defect_figures(table),
         "confidence_intervals": part["confidence_intervals"],
@@ -207,6 +209,7 @@ def evaluate(
     result = rounded(result)
     # What scores are compared with keeps all its digits.
     result["threshold"]["value"] = overall.value if overall else None
+    result["pixel"]["map_threshold"] = pixel.figures["map_threshold"]
     if band:
         result["review"] |= {"low": band[0], "high": band[1]}
     return table, result

@@ -50,8 +50,40 @@ rule evaluate:
         " --predictions {output.predictions} --figures {output.figures} 2>&1 | tee {log}"
 
 
+rule boxes:
+    input:
+        unpack(source_files),
+        folder=source_folder,
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+        maps=per_shard("maps/{shard}.safetensors"),
+        masks=mask_tables,
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        table="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        coco="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    params:
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
+        options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
+        code=code_hash("boxes"),
+    message:
+        "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+    shell:
+        "python -m defectflow.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
+        " --manifest {input.manifest} {params.annotations} {params.options} --threads {threads}"
+        " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"
+
+
 rule render:
     input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         maps=per_shard("maps/{shard}.safetensors"),
@@ -81,7 +113,7 @@ rule render:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
         " --overlays {output.overlays} --sheets {output.sheets} 2>&1 | tee {log}"
 
 
