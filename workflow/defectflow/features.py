@@ -23,11 +23,11 @@ from tqdm import tqdm
 from defectflow import tables
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
+from defectflow.embedding import PIXELS, PatchEmbedder
 from defectflow.files import UserError, sha256_of, stage
 from defectflow.images import read_mask, read_rgb
 from defectflow.network_input import Loaded, fit_picture
 from defectflow.patch_files import PatchFile, write_patches
-from defectflow.patchcore import PIXELS, PatchEmbedder
 from defectflow.threads import in_threads
 
 

@@ -53,6 +53,8 @@ rule fit:
         gpu=GPU,
         mem_mb=4000,
     params:
+        method=lambda w: detector_of(w)["method"],
+        distance=lambda w: detector_of(w)["distance"],
         patches=lambda w: detector_of(w)["max_patches"],
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
@@ -63,7 +65,8 @@ rule fit:
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.fit --features {input.features} --splits {input.splits} --max-patches {params.patches}"
+        "python -m defectflow.fit --features {input.features} --splits {input.splits} --method {params.method}"
+        " --distance {params.distance} --max-patches {params.patches}"
         " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank} --seed {params.seed}"
         " --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
