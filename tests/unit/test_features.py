@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 import torch
 from defectflow import features, tables
-from defectflow.features import object_cells
 from defectflow.files import UserError
 from defectflow.images import write_png
+from defectflow.network_input import object_cells
 from defectflow.patch_files import PatchFile
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.isolate import crop_size, crop_window, cut, fill_background, grow, isolate, normalise_light
+from defectflow.isolation import crop_size, crop_window, cut, fill_background, grow, isolate, normalise_light
 from defectflow.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 
 

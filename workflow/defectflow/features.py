@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,26 +25,10 @@ from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
 from defectflow.embedding import PIXELS, PatchEmbedder
 from defectflow.files import UserError, sha256_of, stage
-from defectflow.images import letterbox, read_mask, read_rgb
+from defectflow.images import read_mask, read_rgb
+from defectflow.network_input import Loaded, fit_picture
 from defectflow.patch_files import PatchFile, write_patches
 from defectflow.threads import in_threads
-
-
-def object_cells(mask: np.ndarray, grid: tuple[int, int], dilation: int) -> np.ndarray:
-    """Cells of the grid that the mask, dilated by ``dilation`` pixels, touches.
-
-    Args:
-        mask: bool (height, width), of the size of the network's input.
-        grid: (height, width) of the grid.
-        dilation: radius in pixels.
-
-    Returns:
-        bool of shape ``grid``.
-    """
-    mask = mask.astype(np.float32)
-    if dilation:
-        mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation + 1, 2 * dilation + 1)))
-    return cv2.resize(mask, (grid[1], grid[0]), interpolation=cv2.INTER_AREA) > 0
 
 
 def _read(path: str) -> np.ndarray:
@@ -54,59 +38,19 @@ def _read(path: str) -> np.ndarray:
     return read_rgb(path) if image is None else image
 
 
-class Loaded(NamedTuple):
-    """An isolated image as the network sees it.
-
-    Attributes:
-        picture: uint8 RGB (height, width, 3) of the network's input; None once it is embedded.
-        cells: int64 (n,), flat indices of the grid's cells to keep; all of them if the part is absent.
-        present: whether the part is in the picture.
-        affine: float64 (2, 3), from pixel coordinates of the input to those of the original frame.
-    """
-
-    picture: np.ndarray | None
-    cells: np.ndarray
-    present: bool
-    affine: np.ndarray
-
-
-def fit_into(image: np.ndarray, size: tuple[int, int], crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Fit an image or mask into ``size`` (height, width) as `letterbox` does, and cut ``crop`` out of its middle."""
-    picture, affine = letterbox(image, size)
-    top, left = ((whole - part) // 2 for whole, part in zip(size, crop, strict=True))
-    affine[:, 2] += affine[:, :2] @ (left, top)
-    return picture[top : top + crop[0], left : left + crop[1]], affine
-
-
 def load_item(
     row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int
 ) -> Loaded:
-    """Read an isolated image.
+    """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
-    Args:
-        row: row of an ISOLATED table.
-        size: (height, width) that the picture is fitted into.
-        crop: (height, width) of the network's input, cut out of the middle of that.
-        grid: (height, width) of the grid of patches.
-        object_only: keep the cells of the part only.
-        dilation: radius in pixels by which the part is enlarged for that.
+    Raises:
+        UserError: a file is not readable, or the mask has another size than its image.
     """
     image = _read(row.image)
-    picture, affine = fit_into(image, size, crop)
-    scale = np.array([(row.x1 - row.x0) / image.shape[1], (row.y1 - row.y0) / image.shape[0]])
-    affine = affine * scale[:, None]
-    affine[:, 2] += (scale - 1) / 2 + (row.x0, row.y0)
-    cells = np.ones(grid, dtype=bool)
-    present = True
-    if object_only and row.mask:
-        mask = read_mask(row.mask)
-        if mask.shape != image.shape[:2]:
-            raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-        mask, _ = fit_into(mask, size, crop)
-        present = bool(mask.any())
-        if present:
-            cells = object_cells(mask > 0, grid, dilation)
-    return Loaded(picture, np.flatnonzero(cells), present, affine)
+    mask = read_mask(row.mask) if object_only and row.mask else None
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
+    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
