@@ -24,5 +24,6 @@ rule all:
     default_target: True
     input:
         collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
         f"{RUNS[0].folder}/overlays",
         "results/leaderboard.csv",

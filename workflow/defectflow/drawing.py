@@ -4,7 +4,7 @@ Colours mean the same everywhere: orange = what the detector finds anomalous, gr
 All functions are pure; pictures are uint8 RGB of shape (height, width, 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,11 +13,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from defectflow.anomaly_maps import AnomalyMap
+
 Colour = tuple[int, int, int]
 
 FOUND, TRUTH, PART = (255, 122, 26), (46, 232, 120), (120, 190, 255)
 GOOD, BAD, UNKNOWN, WRONG = (64, 190, 120), (240, 84, 64), (150, 156, 166), (255, 214, 64)
 INK, PAPER, DIM = (236, 239, 244), (24, 27, 33), (160, 167, 178)
+SAMPLE = 400  # images whose maps set the colour scale
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,34 @@ def colour_scale(good: np.ndarray, everything: np.ndarray, level: float | None =
     warm = min(warm, level)
     high = max(float(np.percentile(everything, 99.9)), level + 0.35 * (level - low), low + 1e-6)
     return Scale(low, warm, level, high)
+
+
+def scale_of(
+    maps: Mapping[str, AnomalyMap], good: Sequence[str], everything: Sequence[str], level: float | None
+) -> Scale:
+    """Colour scale of a run, from up to SAMPLE images spread evenly over the good ones and as many over all.
+
+    Args:
+        maps: by image_id.
+        good, everything: image_ids; without good ones, all of them stand for what good images reach.
+        level: lower bound of what is outlined as anomalous, or None.
+    """
+
+    def values(ids: Sequence[str]) -> np.ndarray:
+        chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, SAMPLE).astype(int))]
+        grids = [np.asarray(maps[i].grid_map) for i in chosen]
+        return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
+
+    good, everything = list(good), list(everything)
+    return colour_scale(values(good or everything), values(everything), level)
+
+
+def outline_level(heat: np.ndarray, scale: Scale, bad: bool) -> float:
+    """Map value from which an image is outlined as anomalous.
+
+    An image called bad always shows where it is worst, also if its peak stays under the level of the outlines.
+    """
+    return min(scale.level, 0.9 * float(heat.max()) + 0.1 * scale.low) if bad else scale.level
 
 
 def heat_index(heat: np.ndarray, scale: Scale) -> np.ndarray:

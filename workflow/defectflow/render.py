@@ -3,6 +3,7 @@
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +20,6 @@ from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
 
 PER_SECTION = 12
-SAMPLE = 400  # images whose maps set the colour scale
 MASKS_SHOWN = 24
 BOX = ["x", "y", "width", "height"]
 
@@ -71,19 +71,6 @@ def notice_of(row: Any) -> str:
     return f"doubtful mask: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
 
 
-def scale_of(maps: AnomalyMaps, predictions: pd.DataFrame, level: float | None) -> Scale:
-    """Colour scale from up to SAMPLE images, spread evenly over the good ones and over all."""
-    good = predictions.loc[predictions["label"] == 0, "image_id"].tolist()
-    everything = predictions["image_id"].tolist()
-
-    def values(ids: list[str]) -> np.ndarray:
-        chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, SAMPLE).astype(int))]
-        grids = [np.asarray(maps[i].grid_map) for i in chosen]
-        return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
-
-    return drawing.colour_scale(values(good or everything), values(everything), level)
-
-
 def draw(job: Job, maps: AnomalyMaps, scale: Scale, heatmaps: Path, overlays: Path) -> None:
     """Write heatmap and overlay of one image."""
     photo = read_rgb(job.path)
@@ -91,10 +78,8 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, heatmaps: Path, overlays: Pa
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
     drawing.write_heatmap(heatmaps / f"{job.image_id}.png", heat, scale)
-    # A bad image always shows where it is worst, also if its peak stays under the level of the outlines.
-    level = min(job.level, 0.9 * float(heat.max()) + 0.1 * scale.low) if job.bad else job.level
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
-    found = heat >= level
+    found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
     picture = drawing.overlay(photo, heat, scale, found, truth, part)
     drawing.boxes(picture, job.boxes)
     legend = [("part", drawing.PART)] if part is not None and part.any() else []
@@ -162,7 +147,8 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
     regions = read_table(args.regions, REGIONS)
     threshold = (read_json(args.metrics).get("pixel") or {}).get("map_threshold")
-    scale = scale_of(maps, scored, threshold["value"] if threshold else None)
+    good = scored.loc[scored["label"] == 0, "image_id"]
+    scale = drawing.scale_of(maps, good, scored["image_id"], threshold["value"] if threshold else None)
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
     boxes = {i: tuple(rows[BOX].itertuples(index=False, name=None)) for i, rows in regions.groupby("image_id")}
     jobs = [

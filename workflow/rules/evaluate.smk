@@ -36,7 +36,7 @@ rule evaluate:
         "../../envs/defectflow.yaml"
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        verdict=f"--threshold {config['threshold']} {words(config['threshold_options'])}",
+        verdict=threshold_flags,
         review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
