@@ -23,8 +23,8 @@ COLUMNS = [
     "main", *RECIPE, "held_out_iou", "auroc", "auroc_low", "auroc_high", "auroc_difference", "auroc_difference_low",
     "auroc_difference_high", "auroc_difference_p", "group_out_auroc", "average_precision", "f1", "f1_difference",
     "f1_difference_low", "f1_difference_high", "f1_difference_p", "accuracy", "precision", "recall", "recall_low",
-    "recall_high", "false_positive_rate", "false_positive_rate_low", "false_positive_rate_high", "pixel_auroc", "au_pro",
-    "strategy", "threshold", "share_reviewed", "missed_left", "false_alarms_left", "n_samples",
+    "recall_high", "false_positive_rate", "false_positive_rate_low", "false_positive_rate_high", "pixel_auroc",
+    "au_pro", "strategy", "threshold", "share_reviewed", "missed_left", "false_alarms_left", "n_samples",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def row_of(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def judged(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """Predictions with fold and group, in the columns of :func:`verdicts.judge`; the group of a lone image is itself."""
+    """Predictions with fold and group as :func:`verdicts.judge` wants them; an image without a group is its own."""
     table = predictions.merge(splits[["image_id", "group", "fold"]], on="image_id", how="left")
     table[["group", "fold"]] = table[["group", "fold"]].fillna("")
     table["group"] = table["group"].where(table["group"] != "", table["image_id"])
