@@ -37,7 +37,8 @@ def joined(predictions: pd.DataFrame, manifest: pd.DataFrame, masks: pd.DataFram
     if strange:
         raise UserError(f"predictions.csv: image {strange[0]} is not in manifest.csv (run evaluate again)")
     table = predictions.merge(manifest[["image_id", "path", "mask"]], on="image_id", how="left")
-    table["part"] = table["image_id"].map(dict(zip(masks["image_id"], masks["mask"], strict=True))).fillna("")
+    parts = dict(zip(masks["image_id"], masks["mask"], strict=True))
+    table["part"] = [parts.get(image_id, "") for image_id in table["image_id"]]
     table["margin"] = table["raw_score"] - table["threshold"].fillna(0)
     label, verdict = table["label"], table["predicted_label"]
     table["outcome"] = np.select(
