@@ -1,5 +1,6 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -244,6 +245,15 @@ def segmentation_report(wildcards) -> str | list:
         return []
     trained = segmenter_of(wildcards)["method"] == "sam2.1"
     return "results/{dataset}/{segmenter}/train.json" if trained else "results/{dataset}/prior.json"
+
+
+def told_settings(wildcards) -> str:
+    """The settings behind a run that its report tells, as JSON."""
+    threshold = " ".join([config["threshold"], words(config["threshold_options"])]).strip()
+    kinds = {"segmenter": segmenter_of, "isolation": isolation_of, "detector": detector_of}
+    entries = {kind: {"entry": wildcards[kind], **entry_of(wildcards)} for kind, entry_of in kinds.items()}
+    common = {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
+    return json.dumps({**entries, "threshold": threshold, **common})
 
 
 def per_shard(pattern: str) -> list[str]:
