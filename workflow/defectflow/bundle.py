@@ -22,6 +22,7 @@ from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.inspector import check_known
 from defectflow.inspector_runtime import NETWORK
 from defectflow.isolation import crop_geometry
+from defectflow.part_prior import Prior
 from defectflow.tables import PAIRS, PREDICTIONS, read_table
 
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
@@ -117,6 +118,8 @@ def main(args: argparse.Namespace) -> None:
     with atomic_dir(args.out) as folder:
         if segmenter["source"] != "none":
             copy_prior(args.prior, folder / "prior.safetensors")
+            if segmenter["source"] == "template" and Prior.load(args.prior).heads:
+                segmenter["source"] = "appearance"
         if segmenter["source"] == "sam2.1":
             write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
         metadata = write_bank(args.banks, folder / "bank.safetensors")

@@ -287,17 +287,19 @@ def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     if source == "none":
         return None
     prior = Prior.load(bundle.path("prior.safetensors"))
+    try:
+        _ = prior.appearance  # imports torch where the bundle has such heads
+        if source == "sam2.1":
+            from defectflow.sam import Predictor
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
     if source != "sam2.1":
         return lambda image: Located(*baseline_mask(prior, source, image, []))
-    try:
-        from defectflow.sam import Predictor
-    except ModuleNotFoundError as error:
-        raise UserError(f"{bundle.folder}: its segmenter is SAM 2.1, and {error.name} is not installed") from None
     predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu")
 
     def locate(image: np.ndarray) -> Located:
         found = predictor.predict(image, [])
-        record = judge(prior, source, found.match, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
+        record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
         return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
 
     return locate
