@@ -13,7 +13,7 @@ from PIL import Image
 
 def table(rows):
     frame = pd.DataFrame(rows, columns=["filename", "label", "predicted_label", "margin", "outcome"])
-    return frame.assign(raw_score=frame["margin"] + 5)
+    return frame.assign(raw_score=frame["margin"] + 5, review=0.0)
 
 
 ROWS = [

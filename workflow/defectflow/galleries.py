@@ -54,7 +54,7 @@ def choose(table: pd.DataFrame) -> list[Gallery]:
     """The galleries of a run; no photograph is in two.
 
     Args:
-        table: predictions with the columns margin (raw score minus threshold) and outcome ("missed", "false alarm",
+        table: predictions (columns PREDICTIONS) with the columns margin (raw score minus threshold) and outcome ("missed", "false alarm",
             "right" or "", where label or verdict is unknown).
     """
     table = table[table["raw_score"].notna()].sort_values(["margin", "filename"], kind="stable")
@@ -75,7 +75,8 @@ def choose(table: pd.DataFrame) -> list[Gallery]:
         ("Typical bad", "Called bad, rightly, with a middling score for their kind.", 1),
         ("Typical good", "Called good, rightly, with a middling score for their kind.", 0),
     ):
-        rows = rest[(rest["outcome"] == "right") & (verdict.loc[rest.index] == wanted)]
+        decided = (rest["outcome"] == "right") & (rest["review"] != 1)
+        rows = rest[decided & (verdict.loc[rest.index] == wanted)]
         shown.append(Gallery(title, lead, len(rows), _middle(rows, TYPICAL_SHOWN)))
     new = rest[rest["label"].isna()][::-1]
     if len(new):

@@ -77,6 +77,9 @@ def charts_of(table: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]
         drawn["roc"] = charts.roc([(f"AUROC {image['auroc']:.3f}", y, s)], roc)
         name = f"average precision {image['average_precision']:.3f}"
         drawn["precision_recall"] = charts.precision_recall(y, s, precision, name)
+    filled = [entry for entry in metrics.get("calibration_curve", {}).get("bins", []) if entry["n"]]
+    if filled:
+        drawn["calibration"] = charts.calibration(filled)
     return drawn
 
 
