@@ -46,7 +46,9 @@ def test_an_auroc_that_may_be_chance_is_not_called_better_than_guessing():
     sure, unsure = figures(), figures()
     unsure["confidence_intervals"]["auroc"] = [0.48, 0.9]
     assert "better than guessing" in claims.proven(sure)[0]
-    assert "better than guessing" not in told(claims.proven(unsure)) and "guessing (50 %)" in told(claims.proven(unsure))
+    assert "better than guessing" not in told(claims.proven(unsure)) and "guessing (50 %)" in told(
+        claims.proven(unsure)
+    )
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.001])
