@@ -24,5 +24,6 @@ rule all:
     default_target: True
     input:
         collect("{run}/{file}", run=[run.folder for run in RUNS], file=["metrics.json", "report.html"]),
+        [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
         f"{RUNS[0].folder}/overlays",
         "results/leaderboard.csv",

@@ -25,7 +25,7 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
     assert site.jobs() == {
         "render_demo": 1, "survey": 2, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
         "masks": 2, "isolate": 4,
-        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "render": 1, "leaderboard": 1,
+        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "boxes": 1, "render": 1, "leaderboard": 1,
     }  # fmt: skip
 
 
@@ -40,8 +40,9 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         (COCO | ALONE | {"shards": 5, "threshold": "youden", "threshold_options": {"max_fpr": 0.1}}, {"score": 5}),
         (COCO | ALONE | {"shards": 5, "review": {"max_fpr": 0.1, "max_fnr": 0}}, {"masks": 5, "score": 5, "fit": 1}),
         (COCO | ALONE | {"augmentation": {"copies": 2}}, {"augment": 2}),
+        (COCO | ALONE | {"augmentation": {"robustness": [0.5, 2]}, "folds": "holdout"}, {"augment": 2, "boxes": 1}),
         (COCO | ALONE | {"detector": "pixel_difference"}, {"features": 2}),
-        (COCO | {"folds": "group", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
+        (COCO | {"folds": "leave_group_out", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
         (MVTEC | ALONE, {"sam_pairs": 0, "prior": 0, "masks": 0, "isolate": 2, "evaluate": 1}),
         (MVTEC, {"evaluate": 2, "fit": 2}),
     ],

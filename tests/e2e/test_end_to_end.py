@@ -65,12 +65,19 @@ def test_touching_every_photograph_re_runs_nothing(finished):
 
 def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
     config = CONFIG | {"detectors": {"patchcore": {"image_size": 96, "coreset_ratio": 0.5}}}
-    assert finished.jobs(config=config) == {"fit": 1, "score": 2, "evaluate": 1, "render": 1, "leaderboard": 1}
+    assert finished.jobs(config=config) == {
+        "fit": 1,
+        "score": 2,
+        "evaluate": 1,
+        "boxes": 1,
+        "render": 1,
+        "leaderboard": 1,
+    }
 
 
 def test_another_threshold_re_runs_the_evaluation_only(finished):
     jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "threshold_options": {"max_fpr": 0.1}})
-    assert jobs == {"evaluate": 1, "render": 1, "leaderboard": 1}
+    assert jobs == {"evaluate": 1, "boxes": 1, "render": 1, "leaderboard": 1}
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,18 @@ from types import SimpleNamespace
 import inspection_set
 import numpy as np
 import pytest
-from defectflow import drawing, evaluate, render
+from defectflow import boxes, drawing, evaluate, render
 from defectflow.drawing import Scale
 from defectflow.files import UserError
 from defectflow.images import read_mask, read_rgb
-from defectflow.tables import PREDICTIONS, read_table, write_table
+from defectflow.tables import PREDICTIONS, REGIONS, read_table, write_table
 from PIL import Image
 
 SHEETS = ["best.png", "borderline.png", "masks.png", "worst.png"]
 
 
 def run(data, out, *more):
+    boxes.main(boxes.build_parser().parse_args(data.boxes_args(out)))
     render.main(render.build_parser().parse_args(data.render_args(out, *more)))
 
 
@@ -90,10 +91,23 @@ def test_without_labels_or_masks(tmp_path):
     data = inspection_set.make(tmp_path / "set", good=0, bad=0, unlabelled=3)
     evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(tmp_path / "out")))
     data.masks.clear()
+    boxes.main(boxes.build_parser().parse_args(data.boxes_args(tmp_path / "out")))
     args = [word for word in data.render_args(tmp_path / "out") if word != "--masks"]
     render.main(render.build_parser().parse_args(args))
     assert len(list((tmp_path / "out/overlays").iterdir())) == 3
     assert sorted(p.name for p in (tmp_path / "out/sheets").iterdir()) == SHEETS
+
+
+def test_regions_have_a_box_around_them(rendered):
+    _, root = rendered
+    table = read_table(root / "out/regions.csv", REGIONS)
+    found = table[table["image_id"] == "odd__001"].iloc[0]
+    picture = read_rgb(root / "out/overlays/odd__001.png")[:240].astype(int)
+    side = picture[found["y"] : found["y"] + found["height"], found["x"] - 3 : found["x"]]
+    assert (np.abs(side - drawing.FOUND).max(axis=2) <= 2).any(axis=1).all()
+    plain = np.zeros((50, 60, 3), np.uint8)
+    drawing.boxes(plain, [(0, 0, 60, 50)])  # stays in the picture
+    assert plain[0, 30].tolist() == plain[-1, 30].tolist() == list(drawing.FOUND)
 
 
 def test_a_scale_leaves_room_above_the_level():

@@ -9,8 +9,9 @@ import pytest
 import torch
 from defectflow import masks, sam, sam_cases, segment
 from defectflow import prior as prior_stage
+from defectflow.annotated import read_annotated
 from defectflow.files import UserError
-from defectflow.part_prior import Prior, read_annotated
+from defectflow.part_prior import Prior
 from defectflow.sam_training import Plan, rate_factor, sam_loss, train, trained_parameters
 from defectflow.tables import MASKS, read_table
 from micro_sam import write_checkpoint, write_micro

@@ -8,8 +8,9 @@ import numpy as np
 from tqdm import tqdm
 
 from defectflow import registration
+from defectflow.annotated import Annotated, read_annotated
 from defectflow.files import stage, write_json
-from defectflow.part_prior import Annotated, Prior, iou_summary, label_shape, read_annotated
+from defectflow.part_prior import Prior, iou_summary, label_shape
 from defectflow.registration import Templates, iou
 
 TEMPLATES = 64

@@ -3,6 +3,7 @@
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,14 +17,15 @@ from defectflow.anomaly_maps import AnomalyMaps, full_resolution, load_maps
 from defectflow.drawing import Cell, Scale
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, read_table
+from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
 
 PER_SECTION = 12
 MASKS_SHOWN = 24
+BOX = ["x", "y", "width", "height"]
 
 
 class Job(NamedTuple):
-    """What it takes to draw one image."""
+    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` are those of its regions."""
 
     image_id: str
     path: str
@@ -35,6 +37,8 @@ class Job(NamedTuple):
     notice: str
     detail: str
     bad: bool
+    level: float
+    boxes: tuple[tuple[int, int, int, int], ...]
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
@@ -75,8 +79,9 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, heatmaps: Path, overlays: Pa
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
     drawing.write_heatmap(heatmaps / f"{job.image_id}.png", heat, scale)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
-    found = heat >= drawing.outline_level(heat, scale, job.bad)
+    found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
     picture = drawing.overlay(photo, heat, scale, found, truth, part)
+    drawing.boxes(picture, job.boxes)
     legend = [("part", drawing.PART)] if part is not None and part.any() else []
     legend += [("ground truth", drawing.TRUTH)] if truth is not None else []
     legend += [("anomalous", drawing.FOUND)] if found.any() else []
@@ -140,11 +145,16 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.predictions}: image {strange[0]} is not in {args.manifest} (run evaluate again)")
     if scored.empty:
         raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
+    regions = read_table(args.regions, REGIONS)
     threshold = (read_json(args.metrics).get("pixel") or {}).get("map_threshold")
     good = scored.loc[scored["label"] == 0, "image_id"]
     scale = drawing.scale_of(maps, good, scored["image_id"], threshold["value"] if threshold else None)
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
-    jobs = [_job(row, manifest.loc[row.image_id], part.get(row.image_id, "")) for row in scored.itertuples()]
+    boxes = {i: tuple(rows[BOX].itertuples(index=False, name=None)) for i, rows in regions.groupby("image_id")}
+    jobs = [
+        _job(row, manifest.loc[row.image_id], part.get(row.image_id, ""), scale.level, boxes.get(row.image_id, ()))
+        for row in scored.itertuples()
+    ]
     with ExitStack() as stack:
         heatmaps, overlays, folder = (
             stack.enter_context(atomic_dir(path)) for path in (args.heatmaps, args.overlays, args.sheets)
@@ -163,6 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.render", description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json: the map's threshold")
+    parser.add_argument("--regions", type=Path, required=True, help="regions.csv")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
@@ -173,11 +184,15 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, image: pd.Series, part: str) -> Job:
+def _job(row: Any, image: pd.Series, part: str, level: float, boxes: tuple) -> Job:
     verdict, colour, detail = verdict_of(row)
     truth = image["mask"] if row.label == 1 else ""
     bad = row.predicted_label == 1
-    return Job(row.image_id, image["path"], truth, part, row.filename, verdict, colour, notice_of(row), detail, bad)
+    level = level if np.isnan(row.map_threshold) else row.map_threshold
+    notice = notice_of(row)
+    return Job(
+        row.image_id, image["path"], truth, part, row.filename, verdict, colour, notice, detail, bad, level, boxes
+    )
 
 
 def _mask(path: str, size: tuple[int, int]) -> np.ndarray | None:

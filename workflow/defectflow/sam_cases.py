@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from defectflow.annotated import Annotated
 from defectflow.images import read_rgb
-from defectflow.part_prior import Annotated, Prior
+from defectflow.part_prior import Prior
 from defectflow.sam import to_input
 from defectflow.tables import PAIRS, read_table
 

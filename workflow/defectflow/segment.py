@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from defectflow.annotated import Annotated, read_annotated
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
-from defectflow.part_prior import Annotated, Prior, iou_summary, read_annotated
+from defectflow.part_prior import Prior, iou_summary
 from defectflow.registration import iou
 
 TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and still be used

@@ -11,7 +11,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.code_hash import code_hash
-from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, typed
+from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, threshold_of, typed
 from defectflow.files import UserError
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
@@ -212,6 +212,18 @@ def segmenter_files(wildcards) -> dict:
         folder = "results/{dataset}/{segmenter}".format(**wildcards)
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
     return files
+
+
+def threshold_flags(wildcards) -> str:
+    """`--threshold STRATEGY OPTION=VALUE ...` of a run: of its detector, or of the whole config."""
+    strategy, options = threshold_of(config, wildcards.detector)
+    return f"--threshold {strategy} {words(options)}"
+
+
+def takes_part_only(wildcards) -> bool:
+    """Whether patches off the part are left out; a detector that models each place of the grid needs them all."""
+    detector = detector_of(wildcards)
+    return detector["object_only"] and detector["method"] not in ("padim", "pixel_difference")
 
 
 def backbone_of(wildcards) -> str:

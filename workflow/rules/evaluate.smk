@@ -20,6 +20,7 @@ rule evaluate:
             category="3 Verdicts",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "predictions"},
         ),
+        robustness="results/{dataset}/{segmenter}/{isolation}/{detector}/robustness.csv",
         figures=report(
             directory("results/{dataset}/{segmenter}/{isolation}/{detector}/figures"),
             patterns=["{figure}.png"],
@@ -35,7 +36,7 @@ rule evaluate:
         "../../envs/defectflow.yaml"
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        verdict=f"--threshold {config['threshold']} {words(config['threshold_options'])}",
+        verdict=threshold_flags,
         review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
@@ -47,11 +48,43 @@ rule evaluate:
         "python -m defectflow.evaluate --scores {input.scores} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
-        " --predictions {output.predictions} --figures {output.figures} 2>&1 | tee {log}"
+        " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
+
+
+rule boxes:
+    input:
+        unpack(source_files),
+        folder=source_folder,
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+        maps=per_shard("maps/{shard}.safetensors"),
+        masks=mask_tables,
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        table="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        coco="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    params:
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
+        options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
+        code=code_hash("boxes"),
+    message:
+        "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+    shell:
+        "python -m defectflow.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
+        " --manifest {input.manifest} {params.annotations} {params.options} --threads {threads}"
+        " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"
 
 
 rule render:
     input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         maps=per_shard("maps/{shard}.safetensors"),
@@ -81,7 +114,7 @@ rule render:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
         " --overlays {output.overlays} --sheets {output.sheets} 2>&1 | tee {log}"
 
 

@@ -20,7 +20,8 @@ rule features:
         image_size=lambda w: detector_of(w)["image_size"],
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
-        object_only=lambda w: option("--object-only", detector_of(w)["object_only"]),
+        center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
+        object_only=lambda w: option("--object-only", takes_part_only(w)),
         downloads=option("--allow-downloads", config["allow_downloads"]),
         seed=config["seed"],
         device=config["device"],
@@ -29,7 +30,7 @@ rule features:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
-        " --image-size {params.image_size} {params.object_only} {params.downloads} --seed {params.seed}"
+        " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.downloads} --seed {params.seed}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
@@ -53,19 +54,23 @@ rule fit:
         gpu=GPU,
         mem_mb=4000,
     params:
+        method=lambda w: detector_of(w)["method"],
+        distance=lambda w: detector_of(w)["distance"],
         patches=lambda w: detector_of(w)["max_patches"],
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
         bank=lambda w: detector_of(w)["bank"],
+        dimensions=lambda w: detector_of(w)["dimensions"],
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.fit --features {input.features} --splits {input.splits} --max-patches {params.patches}"
-        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank} --seed {params.seed}"
-        " --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        "python -m defectflow.fit --features {input.features} --splits {input.splits} --method {params.method}"
+        " --distance {params.distance} --max-patches {params.patches}"
+        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank}"
+        " --dimensions {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
@@ -96,3 +101,23 @@ rule score:
         " --neighbours {params.entry[neighbours]} --score {params.entry[score]}"
         " --fraction {params.entry[top_share]} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule normal_embed:
+    input:
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/normal_embed.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/normal_embed.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        code=code_hash("normal_embed"),
+    message:
+        "Put the centroid of {wildcards.dataset} and its threshold into one file"
+    shell:
+        "python -m defectflow.normal_embed --banks {input.banks} --metrics {input.metrics} --out {output}"
+        " 2>&1 | tee {log}"
