@@ -25,7 +25,8 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
     assert site.jobs() == {
         "render_demo": 1, "survey": 2, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
         "masks": 2, "isolate": 4,
-        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "boxes": 1, "render": 1, "leaderboard": 1,
+        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "boxes": 3, "report": 3,
+        "render": 1, "leaderboard": 1,
     }  # fmt: skip
 
 

@@ -8,7 +8,9 @@ from defectflow import charts
 RNG = np.random.default_rng(0)
 GOOD, BAD = RNG.normal(0, 1, 30), RNG.normal(2, 1, 20)
 LABELS, SCORES = np.repeat([0, 1], [30, 20]), np.concatenate([GOOD, BAD])
-BINS = [{"score": x, "bad_share": x, "interval": [0.0, 1.0], "n": 5} for x in (0.2, 0.8)]
+BINS = [
+    {"low": low, "high": low + 0.1, "share_bad": low, "interval": [0.0, 1.0], "n": 5, "n_bad": 1} for low in (0.2, 0.8)
+]
 
 
 def drawn():

@@ -13,7 +13,7 @@ from PIL import Image
 
 def table(rows):
     frame = pd.DataFrame(rows, columns=["filename", "label", "predicted_label", "margin", "outcome"])
-    return frame.assign(raw_score=frame["margin"] + 5)
+    return frame.assign(raw_score=frame["margin"] + 5, review=0.0)
 
 
 ROWS = [
@@ -66,6 +66,7 @@ def case(tmp_path):
     back = np.array([[3.0, 0, 1], [0, 3.0, 1]])
     row = {"image_id": "x", "path": str(tmp_path / "photo.png"), "mask": str(tmp_path / "truth.png"), "label": 1.0}
     row |= {"part": str(tmp_path / "part.png"), "predicted_label": 1.0, "mask_present": 1, "mask_doubtful": 0}
+    row["map_threshold"] = np.nan
     return row, {"x": AnomalyMap(grid, back, (200, 300))}
 
 
@@ -88,6 +89,17 @@ def test_pictures_are_small_and_show_photograph_part_heat_and_overlay(case):
     assert peak[1] / heat.shape[1] == pytest.approx(0.81, abs=0.05)
     changed = np.abs(overlay.astype(int) - photo).max(axis=2) > 40
     assert changed[200:320, 380:520].mean() > 0.05 > changed[60:150, 60:300].mean()
+
+
+def test_boxes_are_drawn_where_they_are_in_the_photograph(case):
+    row, maps = case
+    at = next(pd.DataFrame([row | {"predicted_label": 0.0, "map_threshold": 99.0}]).itertuples())
+    plain = decoded(galleries.case_of(at, maps, drawing.Scale(0, 98, 99, 100)).pictures[-1]).astype(int)
+    boxed = galleries.case_of(at, maps, drawing.Scale(0, 98, 99, 100), np.array([[90, 90, 180, 90]])).pictures[-1]
+    rows, columns = np.nonzero(np.abs(decoded(boxed) - plain).max(axis=2) > 60)
+    factor = galleries.SIDE / 900
+    assert [columns.min(), rows.min()] == pytest.approx([90 * factor, 90 * factor], abs=6)
+    assert [columns.max(), rows.max()] == pytest.approx([270 * factor, 180 * factor], abs=6)
 
 
 def test_without_masks_or_map_there_are_fewer_pictures(case):

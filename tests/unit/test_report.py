@@ -6,7 +6,7 @@ import inspection_set
 import numpy as np
 import pandas as pd
 import pytest
-from defectflow import evaluate, report
+from defectflow import boxes, evaluate, report
 from defectflow.files import UserError, read_json, write_json
 from defectflow.tables import PREDICTIONS, read_table, write_table
 
@@ -58,12 +58,15 @@ def make(root, *more, out=None, settings="{}", **options):
     data = inspection_set.make(root / "set", **options)
     folder = root / RECIPE
     evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder, *more)))
+    boxes.main(boxes.build_parser().parse_args(data.boxes_args(folder)))
+    (folder / "regions.csv").rename(data.root / "regions.csv")
     return run(data, folder, settings, out or folder / "report.html")
 
 
 def run(data, folder, settings, out):
     args = ["--metrics", folder / "metrics.json", "--predictions", folder / "predictions.csv"]
-    args += ["--manifest", data.manifest, "--maps", *data.maps, "--settings", settings, "--out", out]
+    args += ["--manifest", data.manifest, "--maps", *data.maps, "--regions", data.root / "regions.csv"]
+    args += ["--settings", settings, "--out", out]
     args += ["--masks", *data.masks] if data.masks else []
     report.main(report.build_parser().parse_args([str(arg) for arg in args]))
     return data, folder, out
@@ -118,7 +121,7 @@ def test_the_headline_and_the_matrix_agree_with_the_metrics(written):
 
 def test_charts_galleries_masks_and_versions_are_there(written):
     *_, page = written
-    assert len(page.named("svg")) == 4
+    assert len(page.named("svg")) == 5  # histogram, strips, ROC, precision and recall, calibration
     for text in ("Missed defects", "False alarms", "Close calls", "Typical good", "Masks of the part", "numpy "):
         assert text in page.text
     assert len(page.named("img")) > 20
@@ -173,7 +176,7 @@ def test_without_labels_masks_or_ground_truth(tmp_path):
 def test_good_images_only(tmp_path):
     page = Page(make(tmp_path, bad=0, unlabelled=0)[2].read_text())
     assert "How many defects are missed: no photograph of a bad part was labelled." in page.text
-    assert len(page.named("svg")) == 1
+    assert len(page.named("svg")) == 2  # histogram, calibration
 
 
 def test_a_long_table_keeps_what_has_to_be_looked_at():

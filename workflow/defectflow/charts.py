@@ -17,10 +17,10 @@ THEME = {INK: "ink", DIM: "dim", GRID: "line", PAPER: "paper", GOOD: "good", BAD
 STYLE = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # names of defect types are shown as they are
-    "font.size": 8.5,
+    "font.size": 9,
     "text.color": INK,
     "axes.labelcolor": DIM,
-    "axes.labelsize": 8.5,
+    "axes.labelsize": 9,
     "axes.edgecolor": GRID,
     "axes.facecolor": "none",
     "axes.spines.top": False,
@@ -33,12 +33,12 @@ STYLE = {
     "ytick.color": GRID,
     "xtick.labelcolor": DIM,
     "ytick.labelcolor": DIM,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
     "xtick.major.size": 3,
     "ytick.major.size": 0,
     "legend.frameon": False,
-    "legend.fontsize": 8,
+    "legend.fontsize": 8.5,
     "legend.handlelength": 1.4,
     "hatch.linewidth": 0.5,
     "hatch.color": DIM,
@@ -130,16 +130,15 @@ def precision_recall(labels: np.ndarray, scores: np.ndarray, point: tuple | None
 
 
 def calibration(bins: Sequence[dict[str, Any]]) -> str:
-    """Share of bad images over pred_score: bins with score, bad_share, interval ([low, high]) and n."""
-    x, y = ([entry[key] for entry in bins] for key in ("score", "bad_share"))
+    """Share of bad images over pred_score: bins with low, high, share_bad, interval ([low, high]) and n > 0."""
+    x, y = ([(entry["low"] + entry["high"]) / 2 for entry in bins], [entry["share_bad"] for entry in bins])
     low, high = np.array([entry["interval"] for entry in bins]).T
     with _chart(height=3.6, label="Calibration curve") as (drawn, axes):
         axes.set(xlabel="Score shown (0.5 = threshold)", ylabel="Bad among these photographs")
         axes.axvline(0.5, color=DIM, lw=0.8, ls=":")
         axes.vlines(x, low, high, color=DIM, lw=1)
         axes.plot(x, y, "o-", color=INK, lw=1.4, ms=5)
-        for entry in bins:
-            at = (entry["score"], entry["bad_share"])
+        for *at, entry in zip(x, y, bins, strict=True):
             axes.annotate(str(entry["n"]), at, (5, 4), textcoords="offset points", color=DIM, fontsize=7.5)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return drawn[0]

@@ -19,7 +19,8 @@ def proven(metrics: Mapping[str, Any]) -> list[str]:
             f"{percent(image['auroc'])} of the pairs (AUROC). Other photographs of the same kind would have given "
             f"{percent(low)} to {percent(high)}"
         )
-        said.append(text + (": better than guessing." if low > 0.5 else ", which does not exclude guessing (50 %)."))
+        guessing = f", which does not exclude guessing ({percent(0.5)})."
+        said.append(text + (": better than guessing." if low > 0.5 else guessing))
     if image["n_bad"]:
         low, high = spans["recall"]
         said.append(_rate(matrix["false_negative"], image["n_bad"], "bad", "missed", "miss rate", [1 - high, 1 - low]))
@@ -99,7 +100,7 @@ def percent(share: float) -> str:
     """A share as a percentage, one decimal where that is below 10 or above 90 and not whole."""
     value = 100 * share
     digits = 1 if 0 < value < 10 or 90 < value < 100 else 0
-    return f"{value:.{digits}f}".removesuffix(".0") + " %"
+    return f"{value:.{digits}f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"
 
 
 def _rate(errors: int, n: int, kind: str, what: str, rate: str, span: list[float]) -> str:

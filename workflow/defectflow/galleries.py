@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -75,7 +75,8 @@ def choose(table: pd.DataFrame) -> list[Gallery]:
         ("Typical bad", "Called bad, rightly, with a middling score for their kind.", 1),
         ("Typical good", "Called good, rightly, with a middling score for their kind.", 0),
     ):
-        rows = rest[(rest["outcome"] == "right") & (verdict.loc[rest.index] == wanted)]
+        decided = (rest["outcome"] == "right") & (rest["review"] != 1)
+        rows = rest[decided & (verdict.loc[rest.index] == wanted)]
         shown.append(Gallery(title, lead, len(rows), _middle(rows, TYPICAL_SHOWN)))
     new = rest[rest["label"].isna()][::-1]
     if len(new):
@@ -90,12 +91,15 @@ def _middle(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return rows.iloc[start : start + count]
 
 
-def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale) -> Case:
+def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale, boxes: np.ndarray | None = None) -> Case:
     """Photograph, part, heat and overlay of one image, each at most SIDE pixels long.
 
     Args:
         row: of the joined table: image_id, path, mask (ground truth or ""), part (mask of the part or ""), label,
-            predicted_label.
+            predicted_label, map_threshold (the map's own, or NaN: the level of the scale).
+        maps: by image_id.
+        scale: colours of the run.
+        boxes: [N, 4], damaged regions as x, y, width, height in pixels of the photograph, or None.
     """
     photo = read_rgb(row.path)
     size = photo.shape[:2]
@@ -109,10 +113,14 @@ def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale) -> Case:
         heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
         heat = cv2.resize(heat, small.shape[1::-1], interpolation=cv2.INTER_AREA)
         truth = _mask(row.mask, small) if row.label == 1 else None
-        found = heat >= drawing.outline_level(heat, scale, row.predicted_label == 1)
+        level = scale.level if np.isnan(row.map_threshold) else row.map_threshold
+        found = heat >= drawing.outline_level(heat, replace(scale, level=level), row.predicted_label == 1)
+        overlay = drawing.overlay(small, heat, scale, found, truth, part)
+        if boxes is not None:
+            drawing.boxes(overlay, np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist())
         # Heat is smooth: at half the size it looks the same.
         pictures.append(_picture("heat", drawing.palette()[drawing.heat_index(heat, scale)[::2, ::2]]))
-        pictures.append(_picture("overlay", drawing.overlay(small, heat, scale, found, truth, part)))
+        pictures.append(_picture("overlay", overlay))
     return Case(row, tuple(pictures))
 
 

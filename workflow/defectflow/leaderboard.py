@@ -74,14 +74,12 @@ def compared(best: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Di
     """AUROC and F1 of ``other`` minus those of ``best`` on the images that count in both (see :func:`judged`)."""
     columns = ["image_id", "raw_score", "predicted_label"]
     shared = best[counted(best)].merge(other.loc[counted(other), columns], on="image_id", suffixes=("", "_other"))
-    labels, groups = shared["label"].to_numpy(int), shared["group"]
-    return {
-        name: paired_bootstrap(figure, labels, shared[column], shared[f"{column}_other"], groups, seed)
-        for name, figure, column in (
-            ("auroc", weighted_auroc, "raw_score"),
-            ("f1", weighted_f1, "predicted_label"),
-        )
-    }
+    found = {}
+    for name, figure, column in (("auroc", weighted_auroc, "raw_score"), ("f1", weighted_f1, "predicted_label")):
+        both = shared.dropna(subset=[column, f"{column}_other"])
+        labels = both["label"].to_numpy(int)
+        found[name] = paired_bootstrap(figure, labels, both[column], both[f"{column}_other"], both["group"], seed)
+    return found
 
 
 def columns_of(differences: dict[str, Difference | None]) -> dict[str, float]:

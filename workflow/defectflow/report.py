@@ -21,7 +21,7 @@ from defectflow.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.drawing import scale_of
 from defectflow.files import UserError, read_json, stage
 from defectflow.pages import write_page
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, read_table
+from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
 
 ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
 PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
@@ -77,6 +77,9 @@ def charts_of(table: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]
         drawn["roc"] = charts.roc([(f"AUROC {image['auroc']:.3f}", y, s)], roc)
         name = f"average precision {image['average_precision']:.3f}"
         drawn["precision_recall"] = charts.precision_recall(y, s, precision, name)
+    filled = [entry for entry in metrics.get("calibration_curve", {}).get("bins", []) if entry["n"]]
+    if filled:
+        drawn["calibration"] = charts.calibration(filled)
     return drawn
 
 
@@ -106,13 +109,15 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
     """What the run was asked for and what its model is, in lines of (name, value)."""
     lines = [(name, _told(value)) for name, value in settings.items()]
     if fit:
-        bank = fit["banks"].get("all") or next(iter(fit["banks"].values()), None)
         trained = "" if fit.get("trained", True) else ", random weights"
         size = " x ".join(map(str, fit["input_size"][::-1]))
         lines.append(("network's input", f"{size} pixels, {fit['backbone']}{trained}"))
-        if bank and fit.get("method") != "pixel_difference":
-            good = f"{fit['good_images']} good photographs"
-            lines.append(("memory bank", f"{bank['size']} of {bank['patches']} patches of {good}"))
+        good = f"{fit['good_images']} good photographs"
+        bank = fit["banks"].get("all", {})
+        kept = (
+            f"{bank['size']} of {bank['patches']} patches of {good}" if fit["method"] == "patchcore" and bank else good
+        )
+        lines.append(("learned from", kept))
     return lines
 
 
@@ -136,16 +141,23 @@ def example_of(table: pd.DataFrame) -> Any | None:
 
 
 def content(
-    table: pd.DataFrame, metrics: Mapping[str, Any], maps: AnomalyMaps, settings: Mapping[str, Any], fit: Mapping
+    table: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    maps: AnomalyMaps,
+    regions: pd.DataFrame,
+    settings: Mapping[str, Any],
+    fit: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
+    boxes = {image_id: rows[["x", "y", "width", "height"]].to_numpy() for image_id, rows in regions.groupby("image_id")}
     mapped = table[table["image_id"].isin(list(maps))]
     threshold = metrics["pixel"]["map_threshold"]
     good = mapped.loc[mapped["label"] == 0, "image_id"]
     scale = scale_of(maps, good, mapped["image_id"], threshold["value"] if threshold else None)
     shown, cases = galleries.choose(table), []
     for gallery in tqdm(shown, desc="galleries"):
-        cases.append((gallery, [galleries.case_of(row, maps, scale) for row in gallery.rows.itertuples()]))
+        rows = gallery.rows.itertuples()
+        cases.append((gallery, [galleries.case_of(row, maps, scale, boxes.get(row.image_id)) for row in rows]))
     flagged = table[(table["mask_present"] == 0) | (table["mask_doubtful"] == 1)]
     plain = table[(table["part"] != "") & ~table.index.isin(flagged.index)]
     spread = np.unique(np.linspace(0, len(plain) - 1, min(len(plain), galleries.MASKS_SHOWN)).astype(int))
@@ -185,7 +197,9 @@ def main(args: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise UserError(f"--settings: not valid JSON ({error})") from None
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
-    write_page(args.out, "run.html", recipe=recipe, **content(table, metrics, load_maps(args.maps), settings, fit))
+    regions = read_table(args.regions, REGIONS)
+    told = content(table, metrics, load_maps(args.maps), regions, settings, fit)
+    write_page(args.out, "run.html", recipe=recipe, **told)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -196,6 +210,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
+    parser.add_argument("--regions", type=Path, required=True, help="regions.csv: boxes of damage")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")

@@ -120,6 +120,7 @@ rule render:
 
 rule report:
     input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
@@ -147,7 +148,7 @@ rule report:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
-        " --maps {input.maps} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 
