@@ -25,5 +25,5 @@ rule all:
     input:
         collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
         [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
-        f"{RUNS[0].folder}/overlays",
-        "results/leaderboard.csv",
+        [f"{run.folder}/overlays" for run in MAIN_RUNS],
+        "results/leaderboard.csv" if len(MAIN_RUNS) == 1 else f"results/{config['dataset']}.csv",

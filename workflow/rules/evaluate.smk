@@ -134,3 +134,28 @@ rule leaderboard:
         "Set the runs beside each other"
     shell:
         "python -m defectflow.leaderboard --metrics {input} --main {params.main} --out {output}" " 2>&1 | tee {log}"
+
+
+# One line for each category of a benchmark, where the data set has several.
+rule categories:
+    input:
+        [f"{run.folder}/metrics.json" for run in MAIN_RUNS],
+    output:
+        report(
+            f"results/{config['dataset']}.csv",
+            caption="../report/categories.rst",
+            category="3 Verdicts",
+            labels={"run": "all categories", "what": "beside published figures"},
+        ),
+    log:
+        f"<logs>/{config['dataset']}.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        names=[run.dataset.removeprefix(f"{config['dataset']}-") for run in MAIN_RUNS],
+        code=code_hash("categories"),
+    message:
+        "Set the categories of {config[dataset]} beside each other"
+    shell:
+        "python -m defectflow.categories --names {params.names} --metrics {input} --out {output} 2>&1 | tee {log}"
