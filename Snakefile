@@ -26,4 +26,5 @@ rule all:
         collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
         [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
         [f"{run.folder}/overlays" for run in MAIN_RUNS],
+        [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["pictures"]["triptychs"]],
         "results/leaderboard.csv" if len(MAIN_RUNS) == 1 else f"results/{config['dataset']}.csv",

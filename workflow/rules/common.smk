@@ -230,6 +230,12 @@ def threshold_flags(wildcards) -> str:
     return f"--threshold {strategy} {words(options)}"
 
 
+def look_flags() -> str:
+    """How heat is drawn, as options of the render stage."""
+    look = {key: value for key, value in config["pictures"].items() if key != "triptychs"}
+    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look.items())
+
+
 def takes_part_only(wildcards) -> bool:
     """Whether patches off the part are left out; a detector that models each place of the grid needs them all."""
     detector = detector_of(wildcards)

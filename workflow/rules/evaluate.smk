@@ -108,13 +108,26 @@ rule render:
     threads: 8
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        look=look_flags(),
+        folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
-        " --overlays {output.overlays} --sheets {output.sheets} 2>&1 | tee {log}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --threads {threads}"
+        " {params.folders} 2>&1 | tee {log}"
+
+
+use rule render as triptychs with:
+    output:
+        triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.tsv"
+    message:
+        "Draw triptychs of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
 
 
 rule leaderboard:
