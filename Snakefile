@@ -25,5 +25,6 @@ rule all:
     input:
         collect("{run}/{file}", run=[run.folder for run in RUNS], file=["metrics.json", "report.html"]),
         [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
-        f"{RUNS[0].folder}/overlays",
-        "results/leaderboard.csv",
+        [f"{run.folder}/overlays" for run in MAIN_RUNS],
+        [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["pictures"]["triptychs"]],
+        "results/leaderboard.csv" if len(MAIN_RUNS) == 1 else f"results/{config['dataset']}.csv",

@@ -22,7 +22,7 @@ from defectflow.thresholds import STRATEGIES, calibrate
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SECTIONS = ("augmentation", "regions")
+SECTIONS = ("augmentation", "regions", "pictures")
 
 
 def changed(**keys) -> dict:

@@ -12,6 +12,7 @@ from snakemake.settings.types import DeploymentMethod
 from defectflow import preflight
 from defectflow.code_hash import code_hash
 from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, threshold_of, typed
+from defectflow.dataset import categories
 from defectflow.files import UserError
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
@@ -39,15 +40,19 @@ def prepare() -> tuple:
         check_schema(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
         check_threshold(config)
-        entry = config["datasets"].get(config["dataset"], {})
-        source = None
-        if entry and not entry.get("rendered"):
-            source = preflight.resolve(entry)
-            preflight.check(source, config["on_problem"], labels_needed(config), cache_file(config["dataset"]))
-        runs = resolve_runs(config, has_annotations=bool(entry.get("rendered") or (source and source["annotations"])))
-        for run in runs:
+        datasets = categories(config["dataset"], config["datasets"].get(config["dataset"], {}))
+        config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
+        sources, runs = {}, []
+        for name, entry in datasets.items():
+            annotated = bool(entry.get("rendered"))
+            if entry and not entry.get("rendered"):
+                sources[name] = preflight.resolve(entry)
+                preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
+                annotated = bool(sources[name]["annotations"])
+            runs.append(resolve_runs(config | {"dataset": name}, annotated))
+        for run in [run for of_one in runs for run in of_one]:
             check_files_of(run)
-        return source, runs
+        return sources, runs
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -80,7 +85,10 @@ def cache_file(name: str) -> str:
     return f".snakemake/defectflow/{name}.json"
 
 
-SOURCE, RUNS = prepare()
+# Of each data set: where it lies, and its runs, the one that the config asks for first.
+SOURCES, RUNS_BY_DATASET = prepare()
+RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
+MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -125,7 +133,9 @@ def content(**selection):
         if is_rendered(wildcards):
             return None
         shard = (int(wildcards.shard), config["shards"]) if "shard" in wildcards.keys() else None
-        return preflight.images_digest(SOURCE, cache_file(wildcards.dataset), shard=shard, **selection)
+        return preflight.images_digest(
+            SOURCES[wildcards.dataset], cache_file(wildcards.dataset), shard=shard, **selection
+        )
 
     return digest
 
@@ -151,7 +161,7 @@ def weights_hash(path: str | None, packaged: str) -> str:
 def source_of(wildcards) -> dict:
     """Layout and paths of a data set, as preflight.resolve gives them."""
     if not is_rendered(wildcards):
-        return SOURCE
+        return SOURCES[wildcards.dataset]
     root = f"results/{wildcards.dataset}/source"
     files = {"annotations": f"{root}/annotations.json", "labels": f"{root}/labels.csv"}
     return {"layout": "coco", "images": f"{root}/images", "category": None} | files
@@ -170,7 +180,8 @@ def source_files(wildcards) -> dict:
     """A user's annotations and labels; whether they changed is told by their content, see content()."""
     if is_rendered(wildcards):
         return {}
-    return {key: ancient(SOURCE[key]) for key in ("annotations", "labels") if SOURCE[key]}
+    source = source_of(wildcards)
+    return {key: ancient(source[key]) for key in ("annotations", "labels") if source[key]}
 
 
 def images_flag(wildcards) -> str:
@@ -218,6 +229,12 @@ def threshold_flags(wildcards) -> str:
     """`--threshold STRATEGY OPTION=VALUE ...` of a run: of its detector, or of the whole config."""
     strategy, options = threshold_of(config, wildcards.detector)
     return f"--threshold {strategy} {words(options)}"
+
+
+def look_flags() -> str:
+    """How heat is drawn, as options of the render stage."""
+    look = {key: value for key, value in config["pictures"].items() if key != "triptychs"}
+    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look.items())
 
 
 def takes_part_only(wildcards) -> bool:

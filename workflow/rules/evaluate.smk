@@ -109,13 +109,26 @@ rule render:
     threads: 8
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        look=look_flags(),
+        folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
-        " --overlays {output.overlays} --sheets {output.sheets} 2>&1 | tee {log}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --threads {threads}"
+        " {params.folders} 2>&1 | tee {log}"
+
+
+use rule render as triptychs with:
+    output:
+        triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.tsv"
+    message:
+        "Draw triptychs of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
 
 
 rule report:
@@ -183,3 +196,28 @@ rule leaderboard:
     shell:
         "python -m defectflow.leaderboard --metrics {input.metrics} --predictions {input.predictions}"
         " --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
+
+
+# One line for each category of a benchmark, where the data set has several.
+rule categories:
+    input:
+        [f"{run.folder}/metrics.json" for run in MAIN_RUNS],
+    output:
+        report(
+            f"results/{config['dataset']}.csv",
+            caption="../report/categories.rst",
+            category="3 Verdicts",
+            labels={"run": "all categories", "what": "beside published figures"},
+        ),
+    log:
+        f"<logs>/{config['dataset']}.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        names=[run.dataset.removeprefix(f"{config['dataset']}-") for run in MAIN_RUNS],
+        code=code_hash("categories"),
+    message:
+        "Set the categories of {config[dataset]} beside each other"
+    shell:
+        "python -m defectflow.categories --names {params.names} --metrics {input} --out {output} 2>&1 | tee {log}"
