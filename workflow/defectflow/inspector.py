@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -63,7 +64,7 @@ class Verdict:
         review: whether the score lies in the review band, where a person decides; None without a band.
         present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
         reason: why it is doubtful or was not found, or "".
-        regions: damaged regions, the most anomalous first, in pixels of the upright photograph; [] if good.
+        regions: damaged regions, the most anomalous first, in pixels of `heat`.
         map: distances on the grid, see `AnomalyMap`.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
@@ -156,7 +157,7 @@ class Inspector:
         raw = float(f"{raw:.9g}")  # as tables keep it
         bad = raw >= threshold["value"]
         with _timed(seconds, "regions"):
-            regions = self._regions(anomaly, image.shape[:2]) if bad else []
+            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
         band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
@@ -204,12 +205,14 @@ class Inspector:
             image, mask, window, tuple(network["input_size"]), tuple(network["grid"]), network["dilation"]
         )
 
-    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int]) -> list[Region]:
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
+        level = self.settings["pixel_threshold"]
+        if level is None or anomaly.grid_map.max() < level:  # smoothing lowers peaks
+            return []
         heat = heat_of(anomaly, size)
-        scale = self.settings["scale"]
-        # A bad image always shows where it is worst, also if its peak stays under the level of the outlines.
-        level = min(scale["level"], 0.9 * float(heat.max()) + 0.1 * scale["low"])
-        return find_regions(heat, level, **self.settings["regions"])
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return find_regions(heat, level, part, **self.settings["regions"])
 
 
 def check_known(bundle: Bundle) -> None:
@@ -303,7 +306,7 @@ def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     return locate
 
 
-def _read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors of the detector and its settings, as its fit left them."""
     path = bundle.path("bank.safetensors")
     try:
@@ -316,7 +319,7 @@ def _read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _numpy_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
-    tensors, settings = _read_bank(bundle)
+    tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
 
@@ -327,7 +330,7 @@ def _torch_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[flo
     from defectflow.detector import ScoreOptions
     from defectflow.detectors import METHODS
 
-    tensors, settings = _read_bank(bundle)
+    tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
     detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)

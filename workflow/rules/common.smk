@@ -1,5 +1,6 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -242,3 +243,11 @@ def per_shard(pattern: str) -> list[str]:
 
 def mask_tables(wildcards) -> list[str]:
     return [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS] if uses_masks(wildcards) else []
+
+
+def bundle_files(wildcards) -> dict:
+    """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
+    files = segmenter_files(wildcards) if uses_masks(wildcards) else {}
+    if isolation_of(wildcards)["crop"]:
+        files["pairs"] = "results/{dataset}/pairs.csv".format(**wildcards)
+    return files
