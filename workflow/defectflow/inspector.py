@@ -68,7 +68,7 @@ class Verdict:
         map: distances on the grid, see `AnomalyMap`.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
-        seconds: wall time of each step.
+        seconds: time of each step, by `Inspector.clock`.
     """
 
     bad: bool
@@ -106,10 +106,11 @@ class Inspector:
     Attributes:
         settings: content of bundle.json.
         runtime: what the network runs on.
+        clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
     """
 
     def __init__(self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int) -> None:
-        self.settings, self.runtime = bundle.settings, runtime
+        self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
         self._network = load_network(bundle, runtime, precision, threads, streams)
         self._judge = _torch_judge(bundle) if runtime == "torch" else _numpy_judge(bundle)
@@ -141,13 +142,13 @@ class Inspector:
         """
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
-            with _timed(seconds, "read"):
+            with self._timed(seconds, "read"):
                 image = read_photograph(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
-        with _timed(seconds, "segment"):
+        with self._timed(seconds, "segment"):
             part = self._locate(image) if self._locate else None
-        with _timed(seconds, "isolate"):
+        with self._timed(seconds, "isolate"):
             item = self._fitted(image, part.mask if part else None)
         raw, distances = self.score(item, seconds)
         network = self.settings["network"]
@@ -156,7 +157,7 @@ class Inspector:
         threshold = self.settings["threshold"]
         raw = float(f"{raw:.9g}")  # as tables keep it
         bad = raw >= threshold["value"]
-        with _timed(seconds, "regions"):
+        with self._timed(seconds, "regions"):
             regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
         band = self.settings["review"]
         record = part.record if part else {}
@@ -184,10 +185,16 @@ class Inspector:
     def score(self, item: Loaded, seconds: dict[str, float] | None = None) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,); times go to ``seconds``."""
         seconds = {} if seconds is None else seconds
-        with _timed(seconds, "network"):
+        with self._timed(seconds, "network"):
             patches = self._network(item.picture)[item.cells]
-        with _timed(seconds, "search"):
+        with self._timed(seconds, "search"):
             return self._judge(patches, item.cells)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        seconds[step] = self.clock() - start
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
         entry, network = self.settings["isolation"], self.settings["network"]
@@ -274,13 +281,6 @@ def map_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the map of a photograph of ``size``."""
     scale = min(1, MAP_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[step] = time.perf_counter() - start
 
 
 def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
