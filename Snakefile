@@ -21,6 +21,7 @@ include: "workflow/rules/pretrain.smk"
 
 
 rule all:
+    """Everything config.yaml asks for: metrics and pictures of the run, and the leaderboard."""
     default_target: True
     input:
         collect("{run}/metrics.json", run=[run.folder for run in RUNS]),

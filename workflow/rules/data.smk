@@ -1,4 +1,5 @@
 rule render_demo:
+    """Photographs of a made-up part, rendered, with outlines and labels: the demo's data set."""
     output:
         directory("results/{dataset}/source"),
     log:
@@ -19,6 +20,7 @@ rule render_demo:
 
 
 rule survey:
+    """Decode, measure and hash the photographs of one shard."""
     input:
         source_folder,
     output:
@@ -45,6 +47,7 @@ rule survey:
 
 
 rule ingest:
+    """Check every photograph, annotation and label; write the table of images (manifest.csv)."""
     input:
         unpack(source_files),
         folder=source_folder,
@@ -77,6 +80,7 @@ rule ingest:
 
 
 rule sam_pairs:
+    """COCO annotations to pairs of photograph and outline, as SA-1B has them."""
     input:
         unpack(source_files),
         folder=source_folder,
@@ -102,6 +106,7 @@ rule sam_pairs:
 
 
 rule split_annotated:
+    """Split the annotated photographs by group, for the segmenters."""
     input:
         "results/{dataset}/pairs.csv",
     output:
@@ -120,6 +125,7 @@ rule split_annotated:
 
 
 rule split:
+    """Split the labelled photographs by group, for the detectors."""
     input:
         manifest="results/{dataset}/manifest.csv",
         annotated=lambda w: "results/{dataset}/annotated.csv" if is_annotated(w) else [],

@@ -1,4 +1,5 @@
 rule evaluate:
+    """Thresholds, verdicts, metrics with their uncertainty and charts of one run."""
     input:
         scores=per_shard("scores/{shard}.csv"),
         maps=per_shard("maps/{shard}.safetensors"),
@@ -51,6 +52,7 @@ rule evaluate:
 
 
 rule render:
+    """Heatmaps, overlays and contact sheets of one run."""
     input:
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
@@ -86,6 +88,7 @@ rule render:
 
 
 rule leaderboard:
+    """The main figures of all runs side by side."""
     input:
         collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
     output:

@@ -1,4 +1,5 @@
 rule isolate:
+    """Cut the part out of the photographs of one shard, in constant geometry and light."""
     input:
         images="results/{dataset}/shards/{shard}.csv",
         masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if uses_masks(w) else [],
@@ -27,6 +28,7 @@ rule isolate:
 
 
 rule augment:
+    """Weakly varied copies of the isolated pictures of one shard."""
     input:
         # Not the splits: other folds need no other copies, and would run the backbone again.
         manifest="results/{dataset}/manifest.csv",

@@ -1,4 +1,5 @@
 rule features:
+    """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
         weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
@@ -34,6 +35,7 @@ rule features:
 
 
 rule fit:
+    """Memory banks of good patches, one per fold and one for everything else."""
     input:
         features=collect(
             "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
@@ -69,6 +71,7 @@ rule fit:
 
 
 rule score:
+    """Anomaly score and map of the pictures of one shard, by banks without them."""
     input:
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",

@@ -1,4 +1,5 @@
 rule prior:
+    """Register the annotated parts on each other: the baselines that every mask has to beat."""
     input:
         splits="results/{dataset}/annotated.csv",
         pairs="results/{dataset}/sam_pairs",
@@ -30,6 +31,7 @@ rule prior:
 
 
 rule fetch_checkpoint:
+    """Download the checkpoint that a segmenter starts from."""
     output:
         "results/checkpoints/{segmenter}.pt",
     log:
@@ -46,6 +48,7 @@ rule fetch_checkpoint:
 
 
 rule segment:
+    """Fine-tune SAM 2.1 on the annotated photographs."""
     input:
         splits="results/{dataset}/annotated.csv",
         pairs="results/{dataset}/sam_pairs",
@@ -90,6 +93,7 @@ rule segment:
 
 
 rule masks:
+    """Find the part in the photographs of one shard."""
     input:
         unpack(segmenter_files),
         images="results/{dataset}/shards/{shard}.csv",
