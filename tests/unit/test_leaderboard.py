@@ -26,7 +26,13 @@ def save(root, recipe, **changes):
 
 def run(*paths, main=None):
     out = paths[0].parents[4] / "leaderboard.csv"
-    args = ["--metrics", *map(str, paths), "--out", str(out), *(["--main", str(main)] if main else [])]
+    args = [
+        "--metrics",
+        *map(str, paths),
+        "--out",
+        str(out),
+        *(["--main", "/".join(main.parent.parts[-4:])] if main else []),
+    ]
     leaderboard.main(leaderboard.build_parser().parse_args(args))
     return pd.read_csv(out)
 

@@ -58,7 +58,7 @@ def main(args: argparse.Namespace) -> None:
             figures = row_of(read_json(path))
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a metrics file of the evaluate stage ({error})") from None
-        rows.append({**dict(zip(RECIPE, recipe, strict=True)), "main": int(path == args.main), **figures})
+        rows.append({**dict(zip(RECIPE, recipe, strict=True)), "main": int("/".join(recipe) == args.main), **figures})
     table = pd.DataFrame(rows, columns=COLUMNS)
     table = table.astype({"auroc": float}).sort_values(
         ["dataset", "auroc", *RECIPE[1:]], ascending=[True, False, True, True, True], kind="stable"
@@ -70,7 +70,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.leaderboard", description=__doc__)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of each run")
-    parser.add_argument("--main", type=Path, help="the one among them that the config asks for, marked in column main")
+    parser.add_argument("--main", help="dataset/segmenter/isolation/detector of the run to mark in column main")
     parser.add_argument("--out", type=Path, required=True, help="leaderboard.csv to write")
     return parser
 

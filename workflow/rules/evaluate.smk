@@ -34,6 +34,9 @@ rule evaluate:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/evaluate.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
         verdict=f"--threshold {config['threshold']} {words(config['threshold_options'])}",
@@ -76,6 +79,9 @@ rule render:
     conda:
         "../../envs/defectflow.yaml"
     threads: 8
+    resources:
+        mem_mb=memory(4000),
+        runtime=120,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         code=code_hash("render"),
@@ -98,10 +104,13 @@ rule leaderboard:
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
     params:
-        main=lambda w, input: input[0],
+        main="/".join(RUNS[0]),
         code=code_hash("leaderboard"),
     message:
         "Set the runs beside each other"
     shell:
-        "python -m defectflow.leaderboard --metrics {input} --main {params.main} --out {output}" " 2>&1 | tee {log}"
+        "python -m defectflow.leaderboard --metrics {input} --main {params.main} --out {output} 2>&1 | tee {log}"

@@ -14,7 +14,8 @@ rule features:
         "../../envs/defectflow.yaml"
     resources:
         gpu=GPU,
-        mem_mb=3000,
+        mem_mb=memory(3000),
+        runtime=120,
     params:
         backbone=backbone_of,
         layers=lambda w: detector_of(w)["layers"],
@@ -22,15 +23,14 @@ rule features:
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         object_only=lambda w: option("--object-only", detector_of(w)["object_only"]),
-        downloads=option("--allow-downloads", config["allow_downloads"]),
-        seed=config["seed"],
+        start=network_start,
         device=config["device"],
         code=code_hash("features"),
     message:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
-        " --image-size {params.image_size} {params.object_only} {params.downloads} --seed {params.seed}"
+        " --image-size {params.image_size} {params.object_only} {params.start}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
@@ -53,7 +53,8 @@ rule fit:
     threads: 8
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=memory(4000),
+        runtime=240,
     params:
         patches=lambda w: detector_of(w)["max_patches"],
         ratio=lambda w: detector_of(w)["coreset_ratio"],
@@ -87,15 +88,15 @@ rule score:
         "../../envs/defectflow.yaml"
     resources:
         gpu=GPU,
-        mem_mb=3000,
+        mem_mb=memory(3000),
+        runtime=60,
     params:
-        entry=lambda w: {key: detector_of(w)[key] for key in ("neighbours", "score", "top_share")},
+        entry=score_flags,
         device=config["device"],
         code=code_hash("score"),
     message:
         "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.score --features {input.features} --banks {input.banks} --splits {input.splits}"
-        " --neighbours {params.entry[neighbours]} --score {params.entry[score]}"
-        " --fraction {params.entry[top_share]} --device {params.device}"
+        " {params.entry} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"

@@ -35,7 +35,7 @@ rule pretrain_backbone:
         minutes=config["pretrain"]["minutes"],
         seed=config["seed"],
         device=config["device"],
-        code=code_hash("pretrain_backbone"),
+        code=lambda w: code_hash("pretrain_backbone"),
     message:
         "Distil patch-nano from {params.teacher} for {params.minutes} minutes"
     shell:
@@ -70,7 +70,7 @@ rule pretrain_sam:
         minutes=config["pretrain"]["minutes"],
         seed=config["seed"],
         device=config["device"],
-        code=code_hash("pretrain_sam"),
+        code=lambda w: code_hash("pretrain_sam"),
     message:
         "Pre-train sam2.1-nano on rendered scenes for {params.minutes} minutes"
     shell:
