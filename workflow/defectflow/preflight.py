@@ -98,6 +98,11 @@ def check(
             )
 
 
+def count(resolved: Mapping[str, str | None]) -> int:
+    """Number of images of a data set."""
+    return len(_listing(_key(resolved)).paths)
+
+
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
     """Content hashes of all files of a folder, or of the listed files.
 
