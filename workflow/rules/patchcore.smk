@@ -63,7 +63,9 @@ rule fit:
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
         bank=lambda w: detector_of(w)["bank"],
-        dimensions=lambda w: detector_of(w)["dimensions"],
+        dimensions=lambda w: option(
+            "--dimensions", detector_of(w)["dimensions"] if detector_of(w)["method"] == "padim" else None
+        ),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
@@ -73,7 +75,7 @@ rule fit:
         "python -m defectflow.fit --features {input.features} --splits {input.splits} --method {params.method}"
         " --distance {params.distance} --max-patches {params.patches}"
         " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank}"
-        " --dimensions {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        " {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
