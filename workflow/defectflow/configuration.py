@@ -131,6 +131,11 @@ def labels_needed(config: Mapping[str, Any]) -> dict[str, int]:
     return {"good": good, "bad": int("max_fnr" in options or "recall" in options or review)}
 
 
+def rendered_labels(entry: Mapping[str, Any]) -> dict[str, int]:
+    """How many {"good": ..., "bad": ...} images of a rendered data set have a label (a test asks the renderer)."""
+    return {"good": round(0.7 * entry["rendered"]["views"]), "bad": entry["rendered"]["defects"]}
+
+
 def resolve_runs(config: Mapping[str, Any], has_annotations: bool) -> list[Run]:
     """The run that the config asks for, then those of ``compare``, each once.
 

@@ -10,7 +10,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.code_hash import code_hash
-from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, typed
+from defectflow.configuration import check_schema, check_threshold, labels_needed, rendered_labels, resolve_runs, typed
 from defectflow.files import UserError
 
 SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
@@ -40,7 +40,9 @@ def prepare() -> tuple:
         check_threshold(config)
         entry = config["datasets"].get(config["dataset"], {})
         source = None
-        if entry and not entry.get("rendered"):
+        if entry.get("rendered"):
+            preflight.check_labels(f"data set {config['dataset']}", rendered_labels(entry), labels_needed(config))
+        elif entry:
             source = preflight.resolve(entry)
             preflight.check(source, config["on_problem"], labels_needed(config), cache_file(config["dataset"]))
         runs = resolve_runs(config, has_annotations=bool(entry.get("rendered") or (source and source["annotations"])))
