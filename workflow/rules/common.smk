@@ -17,6 +17,7 @@ from defectflow.configuration import (
     check_schema,
     check_threshold,
     labels_needed,
+    rendered_labels,
     resolve_runs,
     shard_count,
     threshold_of,
@@ -57,6 +58,7 @@ def prepare() -> tuple:
             rendered = entry.get("rendered")
             annotated = bool(rendered)
             if rendered:
+                preflight.check_labels(f"data set {name}", rendered_labels(entry), labels_needed(config))
                 images = max(images, rendered["views"] + rendered["defects"])
             elif entry:
                 sources[name] = preflight.resolve(entry)
