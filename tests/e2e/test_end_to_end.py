@@ -65,12 +65,20 @@ def test_touching_every_photograph_re_runs_nothing(finished):
 
 def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
     config = CONFIG | {"detectors": {"patchcore": {"image_size": 96, "coreset_ratio": 0.5}}}
-    assert finished.jobs(config=config) == {"fit": 1, "score": 2, "evaluate": 1, "render": 1, "leaderboard": 1}
+    assert finished.jobs(config=config) == {
+        "fit": 1,
+        "score": 2,
+        "evaluate": 1,
+        "boxes": 1,
+        "render": 1,
+        "report": 1,
+        "leaderboard": 1,
+    }
 
 
 def test_another_threshold_re_runs_the_evaluation_only(finished):
     jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "threshold_options": {"max_fpr": 0.1}})
-    assert jobs == {"evaluate": 1, "render": 1, "leaderboard": 1}
+    assert jobs == {"evaluate": 1, "boxes": 1, "render": 1, "report": 1, "leaderboard": 1}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +101,17 @@ def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, sp
     assert finished.jobs(config=CONFIG) == {}
 
 
+def test_an_edited_template_re_runs_the_pages_alone(finished):
+    path = finished.folder / "workflow/defectflow/templates/style.css"
+    text = path.read_text()
+    try:
+        path.write_text(text + "\n/* a change */\n")
+        jobs = finished.jobs(config=CONFIG)
+    finally:
+        path.write_text(text)
+    assert jobs == {"report": 1, "leaderboard": 1}
+
+
 def test_one_new_photograph_re_runs_one_shard_of_each_stage_and_the_fit(finished):
     path = finished.folder / "data/mine/images/new.png"
     try:
@@ -109,7 +128,7 @@ def test_a_second_run_with_the_same_seed_is_byte_identical(finished, tmp_path):
     shutil.copytree(finished.folder / "data", tmp_path / "data")
     result = again.snakemake("--cores", "2", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
-    for name in ("metrics.json", "predictions.csv"):
+    for name in ("metrics.json", "predictions.csv", "report.html"):
         assert (finished.folder / RUN / name).read_bytes() == (tmp_path / RUN / name).read_bytes(), name
 
 
@@ -127,7 +146,7 @@ def test_the_report_can_be_sent_to_a_colleague(finished):
     result = finished.snakemake("--report", "report.html", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
     report = (finished.folder / "report.html").read_text()
-    assert "metrics.json" in report and "leaderboard.csv" in report
+    assert all(name in report for name in ("metrics.json", "leaderboard.csv", "leaderboard.html", "report.html"))
 
 
 def test_a_broken_photograph_stops_the_run_with_its_name_or_is_left_out(finished):

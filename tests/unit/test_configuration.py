@@ -202,7 +202,7 @@ def test_a_choice_that_cannot_work_is_told_before_anything_runs(change, annotate
 def test_what_the_command_line_gives_as_text_gets_its_type():
     given = {
         "threshold_options": {"max_fpr": "0.1"}, "review": "null", "shards": "4",
-        "allow_downloads": "true", "folds": "loo", "seed": 3,
+        "allow_downloads": "true", "folds": "leave_one_out", "seed": 3,
         "augmentation": {"copies": "2", "rotate": "2.5"},
         "detectors": {"p": {"method": "patchcore", "image_size": "256", "weights": "null"}},
         "compare": [{"segmenter": "1"}],
@@ -212,7 +212,7 @@ def test_what_the_command_line_gives_as_text_gets_its_type():
     assert result["threshold_options"] == {"max_fpr": 0.1} and result["review"] is None
     assert typed({"review": {"max_fpr": "0", "max_fnr": ".5"}}, SCHEMA)["review"] == {"max_fpr": 0, "max_fnr": 0.5}
     assert result["shards"] == 4 and result["allow_downloads"] is True
-    assert result["folds"] == "loo" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
+    assert result["folds"] == "leave_one_out" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
     assert result["augmentation"] == {"copies": 2, "rotate": 2.5} and result["compare"] == [{"segmenter": "1"}]
     assert result["detectors"]["p"] == {
         "method": "patchcore", "image_size": 256, "weights": None,

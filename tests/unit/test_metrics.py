@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 from defectflow import metrics
-from defectflow.metrics import bootstrap_auroc, confusion, rates, wilson
-from sklearn.metrics import roc_auc_score
+from defectflow.metrics import bootstrap, confusion, rates, wilson
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
 
 def test_confusion_and_rates():
@@ -38,32 +46,77 @@ def test_wilson_of_nothing():
 def test_auroc_needs_both_classes():
     assert metrics.auroc(np.zeros(3), np.arange(3)) is None
     assert metrics.average_precision(np.ones(3), np.arange(3)) is None
-    assert bootstrap_auroc(np.ones(3), np.arange(3)) is None
     assert metrics.auroc(np.array([0, 1, 0, 1]), np.array([1.0, 1.0, 0.0, 2.0])) == 0.875
 
 
-def test_bootstrap_is_the_plain_bootstrap():
-    rng = np.random.default_rng(0)
-    labels = np.repeat([0, 1], [12, 9])
+def cases(seed=0, good=12, bad=9):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [good, bad])
     scores = np.round(rng.normal(labels, 1.0), 1)
-    draws = np.random.default_rng(4)
-    areas = []
-    for _ in range(300):
-        good = scores[:12][draws.integers(12, size=12)]
-        bad = scores[12:][draws.integers(9, size=9)]
-        areas.append(roc_auc_score(labels, np.concatenate([good, bad])))
-    assert bootstrap_auroc(labels, scores, seed=4, resamples=300) == pytest.approx(np.quantile(areas, [0.025, 0.975]))
+    return labels, scores, (scores >= 0.7).astype(int), [f"i{k}" for k in range(good + bad)]
 
 
-def test_bootstrap_is_seeded_and_narrows_with_more_images():
-    rng = np.random.default_rng(0)
+def sklearn_figures(labels, scores, predicted):
+    tn, fp, fn, tp = confusion_matrix(labels, predicted, labels=[0, 1]).ravel()
+    return {
+        "auroc": roc_auc_score(labels, scores),
+        "average_precision": average_precision_score(labels, scores),
+        "accuracy": accuracy_score(labels, predicted),
+        "precision": precision_score(labels, predicted),
+        "recall": recall_score(labels, predicted),
+        "f1": f1_score(labels, predicted),
+        "false_positive_rate": fp / (fp + tn),
+        "false_negative_rate": fn / (fn + tp),
+        "true_negative": tn,
+        "false_positive": fp,
+        "false_negative": fn,
+        "true_positive": tp,
+    }
 
-    def interval(n, seed=0):
-        labels = np.repeat([0, 1], n)
-        return bootstrap_auroc(labels, rng.normal(labels, 1.0), seed, 400)
 
-    labels, scores = np.repeat([0, 1], 20), np.random.default_rng(2).normal(np.repeat([0, 1], 20), 1.0)
-    assert bootstrap_auroc(labels, scores, 1) == bootstrap_auroc(labels, scores, 1)
-    assert bootstrap_auroc(labels, scores, 1) != bootstrap_auroc(labels, scores, 2)
-    few, many = interval(10), interval(400)
+def test_the_bootstrap_is_sklearn_on_resampled_images():
+    labels, scores, predicted, units = cases()
+    draws, values = np.random.default_rng(4), []
+    for _ in range(200):
+        # np.unique sorts the names: i0, i1, i10, ...; good and bad images are resampled apart.
+        order = np.argsort(units)
+        good, bad = (order[labels[order] == label] for label in (0, 1))
+        rows = np.concatenate([side[draws.integers(len(side), size=len(side))] for side in (good, bad)])
+        values.append(sklearn_figures(labels[rows], scores[rows], predicted[rows]))
+    found = bootstrap(labels, scores, predicted, units, seed=4, resamples=200)
+    assert found.keys() == values[0].keys()
+    for key, interval in found.items():
+        assert interval == pytest.approx(np.quantile([v[key] for v in values], [0.025, 0.975])), key
+        assert interval[0] <= sklearn_figures(labels, scores, predicted)[key] <= interval[1]
+
+
+def test_whole_groups_are_resampled():
+    # Ten copies of each image say no more than one: the interval by group is that of the ten times smaller set.
+    labels, scores, predicted, units = cases()
+    many = [np.repeat(v, 10) for v in (labels, scores, predicted)]
+    small = bootstrap(labels, scores, predicted, units, seed=1, resamples=500)
+    grouped = bootstrap(*many, np.repeat(units, 10), seed=1, resamples=500)
+    apart = bootstrap(*many, [str(k) for k in range(len(many[0]))], seed=1, resamples=500)
+    for key in ("auroc", "average_precision", "f1", "recall"):
+        assert grouped[key] == pytest.approx(small[key])
+        assert apart[key][1] - apart[key][0] < 0.6 * (grouped[key][1] - grouped[key][0])
+
+
+def test_groups_of_both_classes_stay_together():
+    labels = np.tile([0, 1], 6)
+    found = bootstrap(labels, np.arange(12.0), labels, np.repeat(list("abcdef"), 2), resamples=200)
+    # A good and a bad image in every group: no resample has other counts.
+    assert found["true_negative"] == found["true_positive"] == [6, 6]
+    assert found["auroc"][0] < found["auroc"][1]
+
+
+def test_the_bootstrap_is_seeded_and_narrows_with_more_images():
+    assert bootstrap(*cases(), seed=1) == bootstrap(*cases(), seed=1) != bootstrap(*cases(), seed=2)
+    few, many = (bootstrap(*cases(3, n, n), resamples=400)["auroc"] for n in (10, 400))
     assert many[1] - many[0] < (few[1] - few[0]) / 2
+
+
+def test_what_a_resample_cannot_tell_is_left_out():
+    good = bootstrap([0, 0, 0], [1.0, 2, 3], [0, 0, 1], list("abc"), resamples=50)
+    assert good["auroc"] is good["recall"] is good["f1"] is None and good["accuracy"] is not None
+    assert set(bootstrap([], [], [], []).values()) == {None}

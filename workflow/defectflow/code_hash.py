@@ -27,8 +27,10 @@ def imported_modules(module: str) -> frozenset[str]:
 
 
 @cache
-def code_hash(module: str) -> str:
-    """Hash over the text of ``module`` and of all modules of this package it imports, however far down."""
+def code_hash(module: str, *folders: str) -> str:
+    """Hash over the text of ``module``, of all modules of this package it imports, however far down, and of the files
+    in ``folders`` of the package (templates).
+    """
     todo, seen = [module], set()
     while todo:
         name = todo.pop()
@@ -38,4 +40,6 @@ def code_hash(module: str) -> str:
     digest = hashlib.sha256()
     for name in sorted(seen):
         digest.update(f"{name}\n".encode() + (PACKAGE / f"{name}.py").read_bytes())
+    for path in sorted(path for folder in folders for path in (PACKAGE / folder).iterdir()):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
     return digest.hexdigest()[:16]

@@ -91,7 +91,7 @@ def bank_members(images: pd.DataFrame, splits: pd.DataFrame) -> dict[str, np.nda
             if not kept.any():
                 raise UserError(
                     f"fit: without {protocol} {fold!r} no good image is left to learn from (label more good images, "
-                    "or choose folds=loo)"
+                    "or choose folds=leave_one_out)"
                 )
             members[f"{protocol}/{fold}"] = kept
     return members

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from defectflow.files import UserError, atomic_dir, stage
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, crop_size, crop_window, cut, grow, isolate
+from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, crop_geometry, isolate_part
 from defectflow.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 
 
@@ -23,13 +23,10 @@ def main(args: argparse.Namespace) -> None:
     if args.crop:
         if not args.masks or not args.pairs:
             raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
-        pairs = read_table(args.pairs, PAIRS)
-        boxes = pairs.loc[pairs["pair"] != "", ["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].to_numpy(float)
-        size = crop_size(boxes, args.margin)
-        centre = tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0))
+        size, centre = crop_geometry(read_table(args.pairs, PAIRS), args.margin)
 
     out_dir = Path(args.out_dir)
-    unchanged = args.background == "keep" and args.normalise == ["none"] and not args.crop
+    unchanged = changes_nothing(args.background, args.normalise, args.crop)
     cv2.setNumThreads(1)
 
     with atomic_dir(out_dir) as temporary:
@@ -46,12 +43,10 @@ def main(args: argparse.Namespace) -> None:
                 image = read_rgb(row.path)
                 whole = np.zeros(image.shape[:2], bool)
                 mask = read_mask(masks[image_id]) if args.masks else whole
-                image = isolate(image, mask, args.background, args.normalise, args.dilate)
-                mask = grow(mask, args.dilate)
-                window = (0, 0, image.shape[1], image.shape[0])
-                if args.crop:
-                    window = crop_window(mask, size, centre)
-                    image, mask = cut(image, window), cut(mask, window)
+                image, mask, window = isolate_part(
+                    image, mask, background=args.background, normalise=args.normalise, dilate=args.dilate,
+                    size=size, centre=centre,
+                )  # fmt: skip
                 image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
                 write_png(temporary / f"{image_id}.png", image)
                 if args.masks:

@@ -1,7 +1,14 @@
 """The part alone: light made even, background taken away, a window of constant size. Pure functions of arrays."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
+
+if TYPE_CHECKING:  # inspection of new photographs does without
+    import pandas as pd
 
 BACKGROUNDS = ("keep", "zero", "mean")
 NORMALISATIONS = ("none", "brightness", "gray_world", "contrast", "clahe")
@@ -73,6 +80,12 @@ def crop_size(boxes: np.ndarray, margin: float) -> tuple[int, int]:
     return int(np.ceil(width)), int(np.ceil(height))
 
 
+def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Size (width, height) of the window for all parts of a PAIRS table, and (x, y) of their mean centre."""
+    boxes = pairs.loc[pairs["pair"] != "", ["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].to_numpy(float)
+    return crop_size(boxes, margin), tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0).tolist())
+
+
 def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float, float]) -> tuple[int, int, int, int]:
     """Window of constant ``size`` (width, height) around the part: x0, y0, x1, y1 in pixels, may exceed the frame.
 
@@ -108,3 +121,35 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
     return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
+
+
+def changes_nothing(background: str, normalise: list[str], crop: bool) -> bool:
+    """Whether the isolated picture is the photograph itself."""
+    return background == "keep" and normalise == ["none"] and not crop
+
+
+def isolate_part(
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    background: str,
+    normalise: list[str],
+    dilate: int,
+    size: tuple[int, int] | None = None,
+    centre: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
+    """Isolate the part and cut its window out.
+
+    Args:
+        image, mask, background, normalise, dilate: as for :func:`isolate`.
+        size: (width, height) of the window; None: the whole frame.
+        centre: (x, y) of the window where the part is absent.
+
+    Returns:
+        The picture, the mask grown by ``dilate``, both of the window, and the window x0, y0, x1, y1 in the photograph.
+    """
+    image, mask = isolate(image, mask, background, normalise, dilate), grow(mask, dilate)
+    if size is None:
+        return image, mask, (0, 0, image.shape[1], image.shape[0])
+    window = crop_window(mask, size, centre)
+    return cut(image, window), cut(mask, window), window

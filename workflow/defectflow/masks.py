@@ -18,18 +18,25 @@ from defectflow.part_prior import Prior
 from defectflow.tables import MANIFEST, MASKS, read_table, write_table
 
 SEGMENTERS = ("constant", "template", "sam2.1")
+SOURCES = (*SEGMENTERS, "appearance")
 
 
-def chosen_source(segmenter: str, train_json: str | None) -> str:
-    """``segmenter``, or the baseline that train.json says is better (DESIGN 2.8), with a warning on stderr."""
+def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
+    """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
+
+    That is the baseline which train.json says is better than SAM (DESIGN 2.8), and appearance where registration fails.
+    """
+    if segmenter == "template" and prior.heads:
+        print("The part lies anywhere: masks are made by 'appearance' instead of registration", file=sys.stderr)
+        return "appearance"
     if segmenter != "sam2.1":
         return segmenter
     train = read_json(train_json)
     use = train.get("use")
-    if use not in SEGMENTERS:
+    if use not in SOURCES:
         raise UserError(f"{train_json}: no valid 'use' (run segment again)")
     if use != "sam2.1":
-        means = {k: train[k]["iou_mean"] for k in SEGMENTERS if k in train}
+        means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
         told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
         print(
             f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
@@ -51,7 +58,7 @@ def run(rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=
             else:
                 found = predictor.predict(image, out)
                 record = judge(
-                    prior, source, found.match, found.mask, found.prior_iou, found.predicted_iou, found.object_score
+                    prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score
                 )
                 mask = found.mask if record["present"] else np.zeros_like(found.mask)
             write_png(folder / f"{row.image_id}.png", mask)
@@ -65,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
     if args.segmenter == "sam2.1" and not (args.model and args.train_json):
         raise UserError("--model, --train-json: required with --segmenter sam2.1 (run segment first)")
     prior = Prior.load(args.prior)
-    source = chosen_source(args.segmenter, args.train_json)
+    source = chosen_source(args.segmenter, args.train_json, prior)
     predictor = None
     if source == "sam2.1" and len(rows):
         from defectflow.sam import Predictor  # torch only where it is needed

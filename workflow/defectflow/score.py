@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from defectflow import tables
-from defectflow.anomaly_maps import save_maps
+from defectflow.anomaly_maps import grid_map, save_maps
 from defectflow.detector import SCORES, Detector, ScoreOptions
 from defectflow.detectors import METHODS
 from defectflow.device import pick_device
@@ -97,13 +97,6 @@ class Banks:
         return METHODS[self._settings["method"]](tensors, self._settings, self._options)
 
 
-def grid_map(distances: torch.Tensor, position: torch.Tensor, grid: tuple[int, int]) -> np.ndarray:
-    """Distances in their place on the grid, float32 of shape ``grid``; the background gets the lowest of them."""
-    result = torch.full((grid[0] * grid[1],), float(distances.min()))
-    result[position] = distances.cpu()
-    return result.reshape(grid).numpy()
-
-
 def main(args: argparse.Namespace) -> None:
     """Write the score table and the map file of a shard."""
     if not 0 < args.fraction < 1:
@@ -130,7 +123,10 @@ def main(args: argparse.Namespace) -> None:
                 scores[item, name] = value
                 if not name.startswith("group/") and not file.items[item]["copy_of"]:
                     image_id = file.items[item]["image_id"]
-                    maps[image_id] = grid_map(distances, file.position(item), grid), file.affine[item]
+                    maps[image_id] = (
+                        grid_map(distances.cpu().numpy(), file.position(item).numpy(), grid),
+                        file.affine[item],
+                    )
                 bar.update()
 
     rows = []

@@ -1,5 +1,6 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -88,6 +89,7 @@ def cache_file(name: str) -> str:
 SOURCES, RUNS_BY_DATASET = prepare()
 RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
+HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -261,6 +263,16 @@ def segmentation_report(wildcards) -> str | list:
         return []
     trained = segmenter_of(wildcards)["method"] == "sam2.1"
     return "results/{dataset}/{segmenter}/train.json" if trained else "results/{dataset}/prior.json"
+
+
+def told_settings(wildcards) -> str:
+    """The settings behind a run that its report tells, as JSON."""
+    strategy, options = threshold_of(config, wildcards.detector)
+    threshold = f"{strategy} {words(options)}".strip()
+    kinds = {"segmenter": segmenter_of, "isolation": isolation_of, "detector": detector_of}
+    entries = {kind: {"entry": wildcards[kind], **entry_of(wildcards)} for kind, entry_of in kinds.items()}
+    common = {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
+    return json.dumps({**entries, "threshold": threshold, **common})
 
 
 def per_shard(pattern: str) -> list[str]:

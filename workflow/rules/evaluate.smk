@@ -20,6 +20,7 @@ rule evaluate:
             category="3 Verdicts",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "predictions"},
         ),
+        robustness="results/{dataset}/{segmenter}/{isolation}/{detector}/robustness.csv",
         figures=report(
             directory("results/{dataset}/{segmenter}/{isolation}/{detector}/figures"),
             patterns=["{figure}.png"],
@@ -47,7 +48,7 @@ rule evaluate:
         "python -m defectflow.evaluate --scores {input.scores} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
-        " --predictions {output.predictions} --figures {output.figures} 2>&1 | tee {log}"
+        " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 
 
 rule boxes:
@@ -130,23 +131,71 @@ use rule render as triptychs with:
         "Draw triptychs of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
 
 
+rule report:
+    input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+        metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
+        fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+        maps=per_shard("maps/{shard}.safetensors"),
+        masks=mask_tables,
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        report(
+            "results/{dataset}/{segmenter}/{isolation}/{detector}/report.html",
+            caption="../report/report.rst",
+            category="3 Verdicts",
+            labels={"run": "{segmenter}/{isolation}/{detector}", "what": "report"},
+        ),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/report.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/report.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        settings=told_settings,
+        code=code_hash("report", "templates"),
+    message:
+        "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+    shell:
+        "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
+        " --out {output} 2>&1 | tee {log}"
+
+
 rule leaderboard:
     input:
-        collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        metrics=collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        predictions=collect("{run}/predictions.csv", run=[run.folder for run in RUNS]),
+        splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
-        report("results/leaderboard.csv", caption="../report/leaderboard.rst", category="3 Verdicts"),
+        table=report(
+            "results/leaderboard.csv",
+            caption="../report/leaderboard.rst",
+            category="3 Verdicts",
+            labels={"run": "all", "what": "leaderboard, table"},
+        ),
+        page=report(
+            "results/leaderboard.html",
+            caption="../report/leaderboard.rst",
+            category="3 Verdicts",
+            labels={"run": "all", "what": "leaderboard"},
+        ),
     log:
         "<logs>/leaderboard.log",
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
     params:
-        main=lambda w, input: input[0],
-        code=code_hash("leaderboard"),
+        seed=config["seed"],
+        code=code_hash("leaderboard", "templates"),
     message:
         "Set the runs beside each other"
     shell:
-        "python -m defectflow.leaderboard --metrics {input} --main {params.main} --out {output}" " 2>&1 | tee {log}"
+        "python -m defectflow.leaderboard --metrics {input.metrics} --predictions {input.predictions}"
+        " --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
 
 
 # One line for each category of a benchmark, where the data set has several.

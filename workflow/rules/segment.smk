@@ -19,6 +19,7 @@ rule prior:
         "../../envs/defectflow.yaml"
     threads: 2
     params:
+        weights_hash=lambda w: weights_hash(None, "patch-nano.safetensors"),
         seed=config["seed"],
         code=code_hash("prior"),
     message:
