@@ -17,6 +17,7 @@ include: "workflow/rules/segment.smk"
 include: "workflow/rules/isolate.smk"
 include: "workflow/rules/patchcore.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/bundle.smk"
 include: "workflow/rules/pretrain.smk"
 
 

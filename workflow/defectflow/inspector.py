@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -63,11 +64,11 @@ class Verdict:
         review: whether the score lies in the review band, where a person decides; None without a band.
         present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
         reason: why it is doubtful or was not found, or "".
-        regions: damaged regions, the most anomalous first, in pixels of the upright photograph; [] if good.
+        regions: damaged regions, the most anomalous first, in pixels of `heat`.
         map: distances on the grid, see `AnomalyMap`.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
-        seconds: wall time of each step.
+        seconds: time of each step, by `Inspector.clock`.
     """
 
     bad: bool
@@ -105,10 +106,11 @@ class Inspector:
     Attributes:
         settings: content of bundle.json.
         runtime: what the network runs on.
+        clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
     """
 
     def __init__(self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int) -> None:
-        self.settings, self.runtime = bundle.settings, runtime
+        self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
         self._network = load_network(bundle, runtime, precision, threads, streams)
         self._judge = _torch_judge(bundle) if runtime == "torch" else _numpy_judge(bundle)
@@ -140,13 +142,13 @@ class Inspector:
         """
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
-            with _timed(seconds, "read"):
+            with self._timed(seconds, "read"):
                 image = read_photograph(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
-        with _timed(seconds, "segment"):
+        with self._timed(seconds, "segment"):
             part = self._locate(image) if self._locate else None
-        with _timed(seconds, "isolate"):
+        with self._timed(seconds, "isolate"):
             item = self._fitted(image, part.mask if part else None)
         raw, distances = self.score(item, seconds)
         network = self.settings["network"]
@@ -155,8 +157,8 @@ class Inspector:
         threshold = self.settings["threshold"]
         raw = float(f"{raw:.9g}")  # as tables keep it
         bad = raw >= threshold["value"]
-        with _timed(seconds, "regions"):
-            regions = self._regions(anomaly, image.shape[:2]) if bad else []
+        with self._timed(seconds, "regions"):
+            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
         band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
@@ -183,10 +185,16 @@ class Inspector:
     def score(self, item: Loaded, seconds: dict[str, float] | None = None) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,); times go to ``seconds``."""
         seconds = {} if seconds is None else seconds
-        with _timed(seconds, "network"):
+        with self._timed(seconds, "network"):
             patches = self._network(item.picture)[item.cells]
-        with _timed(seconds, "search"):
+        with self._timed(seconds, "search"):
             return self._judge(patches, item.cells)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        seconds[step] = self.clock() - start
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
         entry, network = self.settings["isolation"], self.settings["network"]
@@ -204,12 +212,14 @@ class Inspector:
             image, mask, window, tuple(network["input_size"]), tuple(network["grid"]), network["dilation"]
         )
 
-    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int]) -> list[Region]:
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
+        level = self.settings["pixel_threshold"]
+        if level is None or anomaly.grid_map.max() < level:  # smoothing lowers peaks
+            return []
         heat = heat_of(anomaly, size)
-        scale = self.settings["scale"]
-        # A bad image always shows where it is worst, also if its peak stays under the level of the outlines.
-        level = min(scale["level"], 0.9 * float(heat.max()) + 0.1 * scale["low"])
-        return find_regions(heat, level, **self.settings["regions"])
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return find_regions(heat, level, part, **self.settings["regions"])
 
 
 def check_known(bundle: Bundle) -> None:
@@ -273,13 +283,6 @@ def map_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[step] = time.perf_counter() - start
-
-
 def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     """Function that finds the part in a photograph; None where the bundle has no segmenter."""
     entry = bundle.settings["segmenter"]
@@ -305,7 +308,7 @@ def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     return locate
 
 
-def _read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors of the detector and its settings, as its fit left them."""
     path = bundle.path("bank.safetensors")
     try:
@@ -318,7 +321,7 @@ def _read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _numpy_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
-    tensors, settings = _read_bank(bundle)
+    tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
 
@@ -329,7 +332,7 @@ def _torch_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[flo
     from defectflow.detector import ScoreOptions
     from defectflow.detectors import METHODS
 
-    tensors, settings = _read_bank(bundle)
+    tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
     detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)

@@ -283,3 +283,11 @@ def per_shard(pattern: str) -> list[str]:
 
 def mask_tables(wildcards) -> list[str]:
     return [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS] if uses_masks(wildcards) else []
+
+
+def bundle_files(wildcards) -> dict:
+    """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
+    files = segmenter_files(wildcards) if uses_masks(wildcards) else {}
+    if isolation_of(wildcards)["crop"]:
+        files["pairs"] = "results/{dataset}/pairs.csv".format(**wildcards)
+    return files
