@@ -106,6 +106,7 @@ def cache_file(name: str) -> str:
 SOURCES, RUNS_BY_DATASET = prepare()
 RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
+HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -318,7 +319,8 @@ def segmentation_report(wildcards) -> str | list:
 
 def told_settings(wildcards) -> str:
     """The settings behind a run that its report tells, as JSON."""
-    threshold = " ".join([config["threshold"], words(config["threshold_options"])]).strip()
+    strategy, options = threshold_of(config, wildcards.detector)
+    threshold = f"{strategy} {words(options)}".strip()
     kinds = {"segmenter": segmenter_of, "isolation": isolation_of, "detector": detector_of}
     entries = {kind: {"entry": wildcards[kind], **entry_of(wildcards)} for kind, entry_of in kinds.items()}
     common = {key: config[key] for key in ("review", "folds", "augmentation", "seed")}

@@ -178,7 +178,7 @@ rule leaderboard:
     input:
         metrics=collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
         predictions=collect("{run}/predictions.csv", run=[run.folder for run in RUNS]),
-        splits=f"results/{config['dataset']}/splits.csv",
+        splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
         table=report(
             "results/leaderboard.csv",
