@@ -269,10 +269,14 @@ def threshold_flags(wildcards) -> str:
     return f"--threshold {strategy} {words(options)}"
 
 
+def look_of_config() -> dict:
+    """How heat is drawn."""
+    return {key: value for key, value in config["pictures"].items() if key != "triptychs"}
+
+
 def look_flags() -> str:
-    """How heat is drawn, as options of the render stage."""
-    look = {key: value for key, value in config["pictures"].items() if key != "triptychs"}
-    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look.items())
+    """The same, as options of the render stage."""
+    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look_of_config().items())
 
 
 def takes_part_only(wildcards) -> bool:
