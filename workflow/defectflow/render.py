@@ -16,6 +16,7 @@ from defectflow.anomaly_maps import AnomalyMaps, full_resolution, load_maps
 from defectflow.drawing import Cell, Scale
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
+from defectflow.naming import place_of
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, read_table
 
 PER_SECTION = 12
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     notice: str
     detail: str
     bad: bool
+    place: str
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
@@ -87,7 +89,7 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, heatmaps: Path, overlays: Pa
     size = photo.shape[:2]
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
-    drawing.write_heatmap(heatmaps / f"{job.image_id}.png", heat, scale)
+    drawing.write_heatmap(heatmaps / job.place, heat, scale)
     # A bad image always shows where it is worst, also if its peak stays under the level of the outlines.
     level = min(scale.level, 0.9 * float(heat.max()) + 0.1 * scale.low) if job.bad else scale.level
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
@@ -97,15 +99,16 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, heatmaps: Path, overlays: Pa
     legend += [("ground truth", drawing.TRUTH)] if truth is not None else []
     legend += [("anomalous", drawing.FOUND)] if found.any() else []
     strip = drawing.caption_strip(size[1], job.name, job.verdict, job.colour, job.notice, job.detail, legend)
-    write_png(overlays / f"{job.image_id}.png", np.vstack([picture, strip]))
+    write_png(overlays / job.place, np.vstack([picture, strip]))
 
 
 def sheets(predictions: pd.DataFrame, overlays: Path, folder: Path) -> None:
-    """Write best.png, worst.png and borderline.png, from overlays that exist.
+    """Write best.png, worst.png and borderline.png, from the overlays of all rows of ``predictions``.
 
     Order is by distance of the raw score from the image's threshold, or by raw score where there is no threshold.
     """
     table = predictions.assign(margin=predictions["raw_score"] - predictions["threshold"].fillna(0))
+    table["place"] = [place_of(image_id, len(table)) for image_id in table["image_id"]]
     table = table.sort_values(["margin", "filename"], kind="stable")
     errors = pd.Series([error_of(row) for row in table.itertuples()], index=table.index, dtype=object)
     with_verdict = table[table["predicted_label"].notna()]
@@ -159,11 +162,16 @@ def main(args: argparse.Namespace) -> None:
     threshold = (read_json(args.metrics).get("pixel") or {}).get("map_threshold")
     scale = scale_of(maps, scored, threshold["value"] if threshold else None)
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
-    jobs = [_job(row, manifest.loc[row.image_id], part.get(row.image_id, "")) for row in scored.itertuples()]
+    jobs = [
+        _job(row, manifest.loc[row.image_id], part.get(row.image_id, ""), place_of(row.image_id, len(scored)))
+        for row in scored.itertuples()
+    ]
     with ExitStack() as stack:
         heatmaps, overlays, folder = (
             stack.enter_context(atomic_dir(path)) for path in (args.heatmaps, args.overlays, args.sheets)
         )
+        for folder_of_pictures in {root / Path(job.place).parent for job in jobs for root in (heatmaps, overlays)}:
+            folder_of_pictures.mkdir(exist_ok=True)
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
         with ThreadPoolExecutor(max(args.threads, 1)) as pool:
             done = pool.map(lambda job: draw(job, maps, scale, heatmaps, overlays), jobs)
@@ -188,11 +196,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, image: pd.Series, part: str) -> Job:
+def _job(row: Any, image: pd.Series, part: str, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
     truth = image["mask"] if row.label == 1 else ""
     bad = row.predicted_label == 1
-    return Job(row.image_id, image["path"], truth, part, row.filename, verdict, colour, notice_of(row), detail, bad)
+    return Job(
+        row.image_id, image["path"], truth, part, row.filename, verdict, colour, notice_of(row), detail, bad, place
+    )
 
 
 def _mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
@@ -207,7 +217,7 @@ def _mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def _cell(row: Any, overlays: Path) -> Cell:
-    picture = read_rgb(overlays / f"{row.image_id}.png")
+    picture = read_rgb(overlays / row.place)
     picture = picture[: picture.shape[0] - drawing.strip_height(picture.shape[1])]
     verdict, colour, detail = verdict_of(row)
     notice = notice_of(row)
