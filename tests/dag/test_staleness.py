@@ -320,7 +320,8 @@ def test_masks_without_a_network_do_not_depend_on_its_code(site):
 def test_comments_docstrings_and_layout_re_run_nothing(site, module):
     def comment(text: str) -> str:
         _, _, rest = text.partition('"""\n')
-        return f'"""Other words.\n"""\n# A comment.\n\n{rest}'.replace("    return ", "    # Another.\n    return  ")
+        rest = re.sub(r"^( *)return (.*[^(\[{,])$", r"\1# Another.\n\1return  \2", rest, flags=re.M)
+        return f'"""Other words.\n"""\n# A comment.\n\n{rest}'
 
     assert edited(site, f"workflow/defectflow/{module}.py", comment) == {}
 
