@@ -47,7 +47,7 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
     parsed = [json.loads(line) for line in (out / "t.jsonl").read_text().splitlines()]
     assert [entry["path"] for entry in parsed] == [row["path"] for row in rows]
     assert next(entry for entry in parsed if entry["verdict"] == "bad")["regions"][0]["box"]
-    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (96, 128)), ("triptychs", (96, 384))):
+    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (96, 128)), ("triptychs", (96, 3 * 128 + 2 * 4))):
         pictures = list((out / kind).iterdir())
         assert len(pictures) == 5
         assert {cv2.imread(str(path)).shape[:2] for path in pictures} == {shape}
