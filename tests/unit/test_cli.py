@@ -157,9 +157,9 @@ def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_
 
 
 def test_an_interrupt_ends_the_watch_with_one_line(bundle_folder, tmp_path):
-    (tmp_path / "incoming").mkdir()
+    write_png(tmp_path / "incoming/first.png", bundle_set.photograph(94))
     words = [sys.executable, "-m", "defectflow.cli", "inspect", bundle_folder, "--watch", tmp_path / "incoming"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "first.png" in process.stdout.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 2 and process.stderr.read() == "stopped\n"
