@@ -36,7 +36,7 @@ def test_the_conda_environment_installs_the_same_lock():
     assert pip == ["--require-hashes", "-r ../requirements.lock"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md", "docs/verdicts.md"])
 def test_links_between_the_pages_lead_somewhere(page):
     path = ROOT / page
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
