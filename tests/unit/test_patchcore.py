@@ -79,7 +79,8 @@ def test_cosine_distances(neighbours, bank):
     options = FitOptions(distance="cosine", bank=bank)
     position = torch.arange(len(good))
     kept, _ = PatchCore.condense(good, position, len(good), options)
-    tensors = PatchCore.fit(GoodPatches(kept, position, None, None, 0, 60, (6, 10)), options)(position, 0)
+    good_patches = GoodPatches(kept, position, torch.zeros(60, dtype=torch.int64), None, 0, 60, None, (6, 10))
+    tensors = PatchCore.fit(good_patches, options)(torch.tensor([True]), 0)
     detector = PatchCore(tensors, PatchCore.settings(options), ScoreOptions(neighbours=neighbours))
     score, distances = detector.judge(patches * torch.rand(20, 1, generator=generator) * 9, torch.arange(20))
 

@@ -15,35 +15,44 @@ class Centroid(Detector):
     """1 - cos between an image's embedding and the centroid of the good ones.
 
     The embedding e of an image is the mean of its patches, scaled to unit length; the centroid c is the mean of the
-    good images' embeddings, scaled likewise: float32 (1, d). The image score is 1 - e.c, from 0 to 2; a patch x of the
-    map has the distance 1 - x.c / |x|.
+    good images' embeddings, scaled likewise. The image score is 1 - e.c, from 0 to 2. It says nothing of where; a
+    patch x of the map has the distance 1 - x.c' / |x| from the centroid c' of the good patches in its place, each of
+    unit length: compared with c, an edge is far from normal wherever it is, and the map tells no defect from it.
+
+    Tensors: "" is c, float32 (1, d); ``places`` are the c', float32 (cells, d), and c where no good patch lies.
     """
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions) -> None:
-        self._centroid = tensors[""][0]
+        self._centroid, self._places = tensors[""][0], tensors["places"]
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
         """See `Detector.judge`; the score is that of the image as a whole and no summary of the patches'."""
-        return float(1 - embedding(patches) @ self._centroid), 1 - normalize(patches, dim=1) @ self._centroid
+        score = 1 - normalize(patches.mean(dim=0), dim=0) @ self._centroid
+        return float(score), 1 - (normalize(patches, dim=1) * self._places[position]).sum(dim=1)
 
     @classmethod
     def counts(cls, available: Sequence[int], options: FitOptions) -> list[int]:
-        """One vector for each image."""
-        return [1] * len(available)
+        """All patches of every n-th image, which places are learned from; centroids come from all images."""
+        step = -(-sum(available) // options.max_patches)
+        return [0 if i % step else count for i, count in enumerate(available)]
 
     @classmethod
     def condense(
         cls, patches: torch.Tensor, position: torch.Tensor, count: int, options: FitOptions
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embedding of one image."""
-        return embedding(patches)[None], position[:1]
+        """All patches or none, of unit length."""
+        return normalize(patches[:count], dim=1), position[:count]
 
     @classmethod
     def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
-        """The centroid of any part of the good images."""
-        return lambda rows, seed: {"": embedding(good.patches[rows])[None]}
+        """The centroids of any part of the good images."""
+        embeddings, cells = normalize(good.means, dim=1), good.grid[0] * good.grid[1]
 
+        def centroids(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+            rows = good.rows(kept)
+            centroid = normalize(embeddings[kept].mean(dim=0, keepdim=True), dim=1)
+            places = torch.zeros(cells, embeddings.shape[1]).index_add_(0, good.position[rows], good.patches[rows])
+            unseen = torch.bincount(good.position[rows], minlength=cells) == 0
+            return {"": centroid, "places": torch.where(unseen[:, None], centroid, normalize(places, dim=1))}
 
-def embedding(vectors: torch.Tensor) -> torch.Tensor:
-    """Mean of vectors float32 (n, d), scaled to unit length: float32 (d,)."""
-    return normalize(vectors.mean(dim=0), dim=0)
+        return centroids

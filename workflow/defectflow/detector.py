@@ -14,7 +14,8 @@ SCORES = ("max", "top_k_mean", "percentile")
 DISTANCES = ("euclidean", "cosine")
 BANKS = ("float32", "float16", "pca_float16")  # the last: coordinates along the axes with 99 % of the bank's variance
 
-# Tensors of one bank by name, the main one "": what is learned from the patches with these rows, with this seed.
+# Tensors of one bank by name, the main one "" of shape (size, dimensions): what is learned from those images, bool
+# (images,), with this seed.
 Fit = Callable[[torch.Tensor, int], dict[str, torch.Tensor]]
 
 
@@ -29,6 +30,7 @@ class GoodPatches:
         images: image_id (of the source, for a copy), fold, group_fold, is_copy.
         absent: number of good pictures left out because the part is not in them.
         available: number of patches before the images were reduced.
+        means: float32 (images, d), mean patch of each image before that.
         grid: (height, width) of the grid.
     """
 
@@ -38,7 +40,12 @@ class GoodPatches:
     images: pd.DataFrame
     absent: int
     available: int
+    means: torch.Tensor
     grid: tuple[int, int]
+
+    def rows(self, kept: torch.Tensor) -> torch.Tensor:
+        """Rows of ``patches`` of the images ``kept``, bool (images,): int64 (patches of these,)."""
+        return kept[self.owner].nonzero()[:, 0]
 
 
 @dataclass(frozen=True)

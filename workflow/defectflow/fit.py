@@ -57,20 +57,24 @@ def load_good(
     available = [file.count(i) for _, file, i, *_ in chosen]
     counts = method.counts(available, options)
 
-    def read(entry: tuple) -> tuple[torch.Tensor, torch.Tensor]:
+    def read(entry: tuple) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         (_, file, i, *_), count = entry
-        return method.condense(file.patches(i), file.position(i), count, options)
+        whole = file.patches(i)
+        return whole.mean(dim=0), *method.condense(whole, file.position(i), count, options)
 
+    means = []
     patches = torch.empty(sum(counts), files[0].dimensions)
     position = torch.empty(len(patches), dtype=torch.int64)
     begin = 0
-    for part, places in tqdm(in_threads(read, zip(chosen, counts, strict=True)), total=len(chosen), desc="read"):
+    for mean, part, places in tqdm(in_threads(read, zip(chosen, counts, strict=True)), total=len(chosen), desc="read"):
         patches[begin : begin + len(part)] = part
         position[begin : begin + len(part)] = places
         begin += len(part)
+        means.append(mean)
     owner = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor(counts))
     images = pd.DataFrame([entry[3:] for entry in chosen], columns=["image_id", "fold", "group_fold", "is_copy"])
-    return GoodPatches(patches, position, owner, images, absent, sum(available), tuple(files[0].config["grid"]))
+    grid = tuple(files[0].config["grid"])
+    return GoodPatches(patches, position, owner, images, absent, sum(available), torch.stack(means), grid)
 
 
 def bank_members(images: pd.DataFrame, splits: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -117,11 +121,16 @@ def main(args: argparse.Namespace) -> None:
     banks: dict[str, torch.Tensor] = {}
     summary: dict[str, dict[str, int]] = {}
     for name, kept in tqdm(members.items(), desc="fit", unit="bank"):
-        rows = torch.tensor(kept)[good.owner].nonzero()[:, 0]
-        tensors = fit(rows, bank_seed(args.seed, name))
+        kept = torch.tensor(kept)
+        tensors = fit(kept, bank_seed(args.seed, name))
         banks |= {f"{name}/{key}" if key else name: tensor for key, tensor in tensors.items()}
         size, dimensions = tensors[""].shape
-        summary[name] = {"images": int(kept.sum()), "patches": len(rows), "size": size, "dimensions": dimensions}
+        summary[name] = {
+            "images": int(kept.sum()),
+            "patches": len(good.rows(kept)),
+            "size": size,
+            "dimensions": dimensions,
+        }
 
     metadata = {key: value for key, value in files[0].config.items() if key != "items"}
     metadata |= {"method": args.method, **method.settings(options)}

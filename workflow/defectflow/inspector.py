@@ -5,6 +5,7 @@ numpy and OpenCV, and a runtime for the network; torch is loaded where the runti
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 import warnings
@@ -15,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -27,7 +29,7 @@ from defectflow.images import read_rgb
 from defectflow.inspector_runtime import load_network, pick
 from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, isolate_part
 from defectflow.network_input import Loaded, fit_picture
-from defectflow.part_masks import baseline_mask, judge
+from defectflow.part_masks import SOURCES, baseline_mask, judge
 from defectflow.part_prior import Prior
 from defectflow.pred_score import normalise
 from defectflow.regions import Region, find_regions
@@ -39,8 +41,8 @@ KNOWN = {
     "segmenter": "method model source | checkpoint sha256 bytes engine trainable steps batch_size augmentations "
     "learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
-    "detector": "method backbone layers image_size object_only distance neighbours score top_share bank | weights "
-    "max_patches coreset_ratio coreset_max",
+    "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
+    "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
 }
 
 
@@ -63,11 +65,11 @@ class Verdict:
         review: whether the score lies in the review band, where a person decides; None without a band.
         present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
         reason: why it is doubtful or was not found, or "".
-        regions: damaged regions, the most anomalous first, in pixels of the upright photograph; [] if good.
+        regions: damaged regions, the most anomalous first, in pixels of `heat`.
         map: distances on the grid, see `AnomalyMap`.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
-        seconds: wall time of each step.
+        seconds: time of each step, by `Inspector.clock`.
     """
 
     bad: bool
@@ -105,10 +107,11 @@ class Inspector:
     Attributes:
         settings: content of bundle.json.
         runtime: what the network runs on.
+        clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
     """
 
     def __init__(self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int) -> None:
-        self.settings, self.runtime = bundle.settings, runtime
+        self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
         self._network = load_network(bundle, runtime, precision, threads, streams)
         self._judge = _torch_judge(bundle) if runtime == "torch" else _numpy_judge(bundle)
@@ -140,13 +143,13 @@ class Inspector:
         """
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
-            with _timed(seconds, "read"):
+            with self._timed(seconds, "read"):
                 image = read_photograph(image)
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
-        with _timed(seconds, "segment"):
+        with self._timed(seconds, "segment"):
             part = self._locate(image) if self._locate else None
-        with _timed(seconds, "isolate"):
+        with self._timed(seconds, "isolate"):
             item = self._fitted(image, part.mask if part else None)
         raw, distances = self.score(item, seconds)
         network = self.settings["network"]
@@ -155,8 +158,8 @@ class Inspector:
         threshold = self.settings["threshold"]
         raw = float(f"{raw:.9g}")  # as tables keep it
         bad = raw >= threshold["value"]
-        with _timed(seconds, "regions"):
-            regions = self._regions(anomaly, image.shape[:2]) if bad else []
+        with self._timed(seconds, "regions"):
+            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
         band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
@@ -183,10 +186,16 @@ class Inspector:
     def score(self, item: Loaded, seconds: dict[str, float] | None = None) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,); times go to ``seconds``."""
         seconds = {} if seconds is None else seconds
-        with _timed(seconds, "network"):
+        with self._timed(seconds, "network"):
             patches = self._network(item.picture)[item.cells]
-        with _timed(seconds, "search"):
+        with self._timed(seconds, "search"):
             return self._judge(patches, item.cells)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        seconds[step] = self.clock() - start
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
         entry, network = self.settings["isolation"], self.settings["network"]
@@ -200,16 +209,18 @@ class Inspector:
             mask = None if mask is None else grown
         if not network["object_only"]:
             mask = None
-        return fit_picture(
-            image, mask, window, tuple(network["input_size"]), tuple(network["grid"]), network["dilation"]
-        )
+        fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
+        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
+        return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
 
-    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int]) -> list[Region]:
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
+        level = self.settings["pixel_threshold"]
+        if level is None or anomaly.grid_map.max() < level:  # smoothing lowers peaks
+            return []
         heat = heat_of(anomaly, size)
-        scale = self.settings["scale"]
-        # A bad image always shows where it is worst, also if its peak stays under the level of the outlines.
-        level = min(scale["level"], 0.9 * float(heat.max()) + 0.1 * scale["low"])
-        return find_regions(heat, level, **self.settings["regions"])
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return find_regions(heat, level, part, **self.settings["regions"])
 
 
 def check_known(bundle: Bundle) -> None:
@@ -225,7 +236,7 @@ def check_known(bundle: Bundle) -> None:
         if strange:
             raise UserError(f"{where}: {section} option {strange[0]!r} is unknown to this version (update defectflow)")
     values = {
-        ("segmenter", "source"): ("none", "constant", "template", "sam2.1"),
+        ("segmenter", "source"): ("none", *SOURCES),
         ("isolation", "background"): BACKGROUNDS,
         ("detector", "method"): tuple(inspector_search.METHODS),
         ("detector", "score"): ("max", "top_k_mean", "percentile"),
@@ -273,13 +284,6 @@ def map_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[step] = time.perf_counter() - start
-
-
 def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     """Function that finds the part in a photograph; None where the bundle has no segmenter."""
     entry = bundle.settings["segmenter"]
@@ -287,23 +291,30 @@ def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     if source == "none":
         return None
     prior = Prior.load(bundle.path("prior.safetensors"))
+    try:
+        _ = prior.appearance  # imports torch where the bundle has such heads
+        if source == "sam2.1":
+            from defectflow.sam import Predictor
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
+    needed = {"sam2.1": ("torch", "sam2"), "appearance": ("torch", "timm")}.get(source, ())
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UserError(f"{bundle.folder}: its masks are made by {source}, and {missing[0]} is not installed")
     if source != "sam2.1":
         return lambda image: Located(*baseline_mask(prior, source, image, []))
-    try:
-        from defectflow.sam import Predictor
-    except ModuleNotFoundError as error:
-        raise UserError(f"{bundle.folder}: its segmenter is SAM 2.1, and {error.name} is not installed") from None
+    from defectflow.sam import Predictor
+
     predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu")
 
     def locate(image: np.ndarray) -> Located:
         found = predictor.predict(image, [])
-        record = judge(prior, source, found.match, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
+        record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
         return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
 
     return locate
 
 
-def _read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors of the detector and its settings, as its fit left them."""
     path = bundle.path("bank.safetensors")
     try:
@@ -316,7 +327,7 @@ def _read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def _numpy_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
-    tensors, settings = _read_bank(bundle)
+    tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
 
@@ -327,7 +338,7 @@ def _torch_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[flo
     from defectflow.detector import ScoreOptions
     from defectflow.detectors import METHODS
 
-    tensors, settings = _read_bank(bundle)
+    tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
     detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)

@@ -11,32 +11,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow.files import UserError, atomic_dir, read_json, stage
+from defectflow.files import UserError, atomic_dir, stage
 from defectflow.images import read_rgb, write_png
-from defectflow.part_masks import baseline_mask, judge
+from defectflow.part_masks import SEGMENTERS, baseline_mask, chosen_source, judge
 from defectflow.part_prior import Prior
 from defectflow.tables import MANIFEST, MASKS, read_table, write_table
-
-SEGMENTERS = ("constant", "template", "sam2.1")
-
-
-def chosen_source(segmenter: str, train_json: str | None) -> str:
-    """``segmenter``, or the baseline that train.json says is better (DESIGN 2.8), with a warning on stderr."""
-    if segmenter != "sam2.1":
-        return segmenter
-    train = read_json(train_json)
-    use = train.get("use")
-    if use not in SEGMENTERS:
-        raise UserError(f"{train_json}: no valid 'use' (run segment again)")
-    if use != "sam2.1":
-        means = {k: train[k]["iou_mean"] for k in SEGMENTERS if k in train}
-        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
-        print(
-            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
-            f"masks are made by '{use}' instead",
-            file=sys.stderr,
-        )
-    return use
 
 
 def run(rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=None) -> pd.DataFrame:
@@ -51,7 +30,7 @@ def run(rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=
             else:
                 found = predictor.predict(image, out)
                 record = judge(
-                    prior, source, found.match, found.mask, found.prior_iou, found.predicted_iou, found.object_score
+                    prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score
                 )
                 mask = found.mask if record["present"] else np.zeros_like(found.mask)
             write_png(folder / f"{row.image_id}.png", mask)
@@ -65,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
     if args.segmenter == "sam2.1" and not (args.model and args.train_json):
         raise UserError("--model, --train-json: required with --segmenter sam2.1 (run segment first)")
     prior = Prior.load(args.prior)
-    source = chosen_source(args.segmenter, args.train_json)
+    source = chosen_source(args.segmenter, args.train_json, prior)
     predictor = None
     if source == "sam2.1" and len(rows):
         from defectflow.sam import Predictor  # torch only where it is needed

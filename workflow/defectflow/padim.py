@@ -41,8 +41,8 @@ class Padim(Detector):
         if not torch.equal(good.position, everywhere):
             raise UserError("fit: padim needs the patches of all places (make the features without --object-only)")
 
-        def gaussians(rows: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-            patches = good.patches[rows][:, axes].view(-1, height, width, len(axes))
+        def gaussians(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+            patches = good.patches[good.rows(kept)][:, axes].view(-1, height, width, len(axes))
             if len(patches) < 2:
                 raise UserError("fit: padim needs two good images in each bank (label more, or choose other folds)")
             means, precision = MultiVariateGaussian().fit(patches.permute(0, 3, 1, 2).contiguous())

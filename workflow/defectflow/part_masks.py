@@ -1,18 +1,23 @@
-"""Masks by registration, and doubt about any mask: what the masks stage and the inspector share. No torch."""
+"""Masks of the baselines, and doubt about any mask: what the masks stage and the inspector share."""
+
+import sys
 
 import numpy as np
 
-from defectflow.part_prior import AGREEMENT, AREA_Z, Prior
-from defectflow.registration import Match, iou
+from defectflow.files import UserError, read_json
+from defectflow.part_prior import AGREEMENT, AREA_Z, Guess, Prior
+from defectflow.registration import iou
 
+SEGMENTERS = ("constant", "template", "sam2.1")
+SOURCES = (*SEGMENTERS, "appearance")
 PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
-PRIOR_IOU = 0.8  # IoU with the registered template mask below which constant and SAM masks are doubtful
+PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
 
 def judge(
     prior: Prior,
     source: str,
-    match: Match,
+    guess: Guess,
     mask: np.ndarray,
     prior_iou: float,
     predicted_iou: float | None = None,
@@ -20,33 +25,35 @@ def judge(
 ) -> dict:
     """Presence and doubt about one mask: the columns of the MASKS table except image_id and mask.
 
-    Absence is decided by the registration score when registration is reliable on this data set (held out), otherwise
-    by SAM's object score (a logit; below 0 is absent) if there is one, otherwise nobody decides and the mask is
-    doubtful. Every doubt is named in ``reason``.
+    Absence is decided by the registration score when registration is reliable on this data set (held out), else by the
+    appearance heads, else by SAM's object score (a logit; below 0 is absent) if there is one, else nobody decides and
+    the mask is doubtful. Every doubt is named in ``reason``.
     """
-    info, reasons = prior.info, []
-    unregistered = match.score < info["score_threshold"]
-    score = f"registration score {match.score:.2f}"
-    absent = unregistered
-    if unregistered and not info["registers"]:
+    info, reasons, seen = prior.info, [], bool(prior.heads)
+    score = f"registration score {guess.match.score:.2f}"
+    lost = guess.match.score < info["score_threshold"] if not seen else not guess.found
+    told = f"{score} < {info['score_threshold']:.2f}" if not seen else "nothing looks like it"
+    absent = lost
+    if lost and not info["registers"] and not seen:
         absent = object_score is not None and object_score < 0
         if not absent:
-            reasons.append(f"the part's place is uncertain ({score} < {info['score_threshold']:.2f})")
+            reasons.append(f"the part's place is uncertain ({told})")
     if absent:
-        reason = f"no part found ({score} < {info['score_threshold']:.2f})"
+        reason = f"no part found ({told})"
         mask = np.zeros_like(mask)
     elif not mask.any():
         absent, reason = True, "empty mask"
     else:
         if object_score is not None and object_score < 0:
             reasons.append("SAM sees no part")
-        if not unregistered and match.score < info["score_doubtful"]:
+        if not lost and not seen and guess.match.score < info["score_doubtful"]:
             reasons.append(f"weak {score} < {info['score_doubtful']:.2f}")
         if predicted_iou is not None and predicted_iou < PREDICTED_IOU:
             reasons.append(f"predicted IoU {predicted_iou:.2f} < {PREDICTED_IOU}")
-        limit = AGREEMENT if source == "template" else PRIOR_IOU
-        # Where registration fails, agreeing with it is no merit; the template's agreement with itself always tells.
-        if prior_iou < limit and (source == "template" or info["registers"]):
+        # Where registration fails, agreeing with it is no merit; agreement within the source always tells.
+        itself = source in ("template", "appearance")
+        limit = AGREEMENT if itself else PRIOR_IOU
+        if prior_iou < limit and (itself or info["registers"] or seen):
             reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit}")
         z = prior.area_z(float(mask.mean()))
         if abs(z) > AREA_Z:
@@ -62,20 +69,41 @@ def judge(
         "prior_iou": prior_iou,
         "area": area,
         "area_z": prior.area_z(area),
-        "registration_score": match.score,
+        "registration_score": guess.match.score,
     }
 
 
 def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[int]) -> tuple[np.ndarray, dict]:
-    """Mask (bool, size of ``image``) of the constant or template segmenter and its row."""
-    size = image.shape[:2]
-    match = prior.register(image, leave_out)
-    soft, agreement = prior.template(match, size)
-    registered = prior.clean(soft >= 0.5)
-    if source == "template":
-        mask, prior_iou = registered, agreement
-    else:
-        mask = prior.clean(prior.constant(size, leave_out) >= 0.5)
-        prior_iou = iou(mask, registered)
-    row = judge(prior, source, match, mask, prior_iou)
+    """Mask (bool, size of ``image``) of the constant, template or appearance segmenter and its row."""
+    guess = prior.guess(image, leave_out)
+    mask, agreement = prior.clean(guess.soft >= 0.5), guess.agreement
+    if source == "constant":
+        guessed, mask = mask, prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
+        agreement = iou(mask, guessed)
+    row = judge(prior, source, guess, mask, agreement)
     return mask if row["present"] else np.zeros_like(mask), row
+
+
+def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
+    """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
+
+    That is the baseline which train.json says is better than SAM (DESIGN 2.8), and appearance where registration fails.
+    """
+    if segmenter == "template" and prior.heads:
+        print("The part lies anywhere: masks are made by 'appearance' instead of registration", file=sys.stderr)
+        return "appearance"
+    if segmenter != "sam2.1":
+        return segmenter
+    train = read_json(train_json)
+    use = train.get("use")
+    if use not in SOURCES:
+        raise UserError(f"{train_json}: no valid 'use' (run segment again)")
+    if use != "sam2.1":
+        means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
+        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
+        print(
+            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
+            f"masks are made by '{use}' instead",
+            file=sys.stderr,
+        )
+    return use

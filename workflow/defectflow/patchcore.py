@@ -150,11 +150,12 @@ class PatchCore(Detector):
 
     @classmethod
     def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
-        """A memory bank of any part of the good patches: a coreset, selected in a projection that all banks share."""
+        """A memory bank of any part of the good images: a coreset, selected in a projection that all banks share."""
         projected = project(good.patches.to(options.device), options.projection, options.seed)
 
-        def bank(rows: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
-            size, own = coreset_size(len(rows), options.coreset_ratio, options.coreset_max), rows
+        def bank(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+            own = rows = good.rows(kept)
+            size = coreset_size(len(rows), options.coreset_ratio, options.coreset_max)
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(options.device)]
                 rows = rows[k_center_greedy(candidates, size, seed=seed)]

@@ -27,9 +27,14 @@ class PixelDifference(Detector):
 
     @classmethod
     def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
-        """The mean by position of any part of the good patches."""
+        """The mean by position of any part of the good images."""
         cells = good.grid[0] * good.grid[1]
-        return lambda rows, seed: {"": mean_by_position(good.patches[rows], good.position[rows], cells)}
+
+        def means(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+            rows = good.rows(kept)
+            return {"": mean_by_position(good.patches[rows], good.position[rows], cells)}
+
+        return means
 
 
 def mean_by_position(patches: torch.Tensor, position: torch.Tensor, cells: int) -> torch.Tensor:
