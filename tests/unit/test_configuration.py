@@ -12,15 +12,18 @@ from defectflow.configuration import (
     labels_needed,
     rendered_labels,
     resolve_runs,
+    threshold_of,
     typed,
 )
+from defectflow.detector import BANKS, DISTANCES, SCORES
+from defectflow.detectors import METHODS
 from defectflow.files import UserError
 from defectflow.thresholds import STRATEGIES, calibrate
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SECTIONS = ("augmentation", "regions")
+SECTIONS = ("augmentation", "regions", "pictures")
 
 
 def changed(**keys) -> dict:
@@ -78,9 +81,9 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
 def test_the_strategies_and_their_options_are_those_of_the_code():
     strategies = {name: tuple(inspect.signature(rule).parameters)[1:] for name, rule in STRATEGIES.items()}
     assert strategies == THRESHOLD_OPTIONS
-    assert set(SCHEMA["properties"]["threshold"]["enum"]) == set(STRATEGIES)
+    assert set(SCHEMA["$defs"]["threshold"]["enum"]) == set(STRATEGIES)
     options = {name for names in THRESHOLD_OPTIONS.values() for name in names}
-    assert set(SCHEMA["properties"]["threshold_options"]["properties"]) == options
+    assert set(SCHEMA["$defs"]["threshold_options"]["properties"]) == options
     page = (ROOT / "docs/verdicts.md").read_text()
     assert all(f"`{name}`" in page for name in STRATEGIES) and all(f"`{{{name}: " in page for name in options)
 
@@ -98,6 +101,37 @@ def test_a_wrong_or_missing_option_is_told_before_anything_runs(strategy, option
     with pytest.raises(UserError) as error:
         check_threshold(changed(threshold=strategy, threshold_options=options))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"threshold": "conformal"}, "detectors.d.threshold: conformal needs alpha"),
+        ({"threshold": "youden", "threshold_options": {"sigma": 3}}, "detectors.d.threshold_options: 'sigma' is no"),
+        ({"threshold_options": {"sigma": 3}}, "detectors.d: threshold_options without threshold"),
+    ],
+)
+def test_a_wrong_threshold_of_a_detector_is_told(entry, message):
+    with pytest.raises(UserError) as error:
+        check_threshold(changed(detectors={"d": {"method": "centroid"} | entry}))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_detector_may_have_a_threshold_of_its_own():
+    config = changed(threshold="conformal", threshold_options={"alpha": 0.1})
+    assert threshold_of(config, "centroid") == ("normal_percentile", {"percentile": 99.5})
+    assert threshold_of(config, "patchcore") == ("conformal", {"alpha": 0.1})
+    assert labels_needed(config)["good"] == 9
+    alone = config | {"detector": "centroid", "compare": []}
+    assert labels_needed(alone)["good"] == 1
+    assert labels_needed(alone | {"compare": [{"detector": "patchcore"}]})["good"] == 9
+
+
+def test_every_method_of_the_code_is_in_the_schema():
+    entry = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
+    assert entry["method"]["enum"] == list(METHODS)
+    assert entry["distance"]["enum"] == list(DISTANCES) and entry["bank"]["enum"] == list(BANKS)
+    assert entry["score"]["enum"] == list(SCORES)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_fpr": 0.1}, {"max_fnr": 0.1}, {"max_fpr": 0.1, "max_fnr": 0.1}])

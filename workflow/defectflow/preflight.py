@@ -108,6 +108,11 @@ def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[st
             )
 
 
+def count(resolved: Mapping[str, str | None]) -> int:
+    """Number of images of a data set."""
+    return len(_listing(_key(resolved)).paths)
+
+
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
     """Content hashes of all files of a folder, or of the listed files.
 

@@ -11,6 +11,7 @@ import pandas as pd
 from defectflow import metrics, thresholds
 from defectflow.files import UserError
 from defectflow.naming import image_ids
+from defectflow.pred_score import normalise
 from defectflow.tables import PREDICTIONS
 
 REVIEW = (
@@ -115,7 +116,7 @@ def judge(
     score = table["raw_score"].to_numpy(float)
     judged = ~(np.isnan(score) | np.isnan(cut))
     table["threshold"] = cut
-    table["pred_score"] = thresholds.normalise(score, cut, low, high)
+    table["pred_score"] = normalise(score, cut, low, high)
     table["predicted_label"] = np.where(judged, score >= cut, np.nan)
     if review is None:
         return Judgement(table, overall, None)

@@ -1,4 +1,5 @@
 rule evaluate:
+    """Thresholds, verdicts, metrics with their uncertainty and charts of one run."""
     input:
         scores=per_shard("scores/{shard}.csv"),
         maps=per_shard("maps/{shard}.safetensors"),
@@ -34,9 +35,12 @@ rule evaluate:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/evaluate.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        verdict=f"--threshold {config['threshold']} {words(config['threshold_options'])}",
+        verdict=threshold_flags,
         review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
@@ -83,6 +87,7 @@ rule boxes:
 
 
 rule render:
+    """Heatmaps, overlays and contact sheets of one run."""
     input:
         regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
@@ -107,31 +112,124 @@ rule render:
     conda:
         "../../envs/defectflow.yaml"
     threads: 8
+    resources:
+        mem_mb=memory(4000),
+        runtime=120,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        look=look_flags(),
+        folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
-        " --overlays {output.overlays} --sheets {output.sheets} 2>&1 | tee {log}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --threads {threads}"
+        " {params.folders} 2>&1 | tee {log}"
+
+
+use rule render as triptychs with:
+    output:
+        triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.tsv"
+    message:
+        "Draw triptychs of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+
+
+rule report:
+    input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+        metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
+        fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+        maps=per_shard("maps/{shard}.safetensors"),
+        masks=mask_tables,
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        report(
+            "results/{dataset}/{segmenter}/{isolation}/{detector}/report.html",
+            caption="../report/report.rst",
+            category="3 Verdicts",
+            labels={"run": "{segmenter}/{isolation}/{detector}", "what": "report"},
+        ),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/report.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/report.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        settings=told_settings,
+        code=code_hash("report", "templates"),
+    message:
+        "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+    shell:
+        "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
+        " --out {output} 2>&1 | tee {log}"
 
 
 rule leaderboard:
+    """The main figures of all runs side by side."""
     input:
-        collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        metrics=collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        predictions=collect("{run}/predictions.csv", run=[run.folder for run in RUNS]),
+        splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
-        report("results/leaderboard.csv", caption="../report/leaderboard.rst", category="3 Verdicts"),
+        table=report(
+            "results/leaderboard.csv",
+            caption="../report/leaderboard.rst",
+            category="3 Verdicts",
+            labels={"run": "all", "what": "leaderboard, table"},
+        ),
+        page=report(
+            "results/leaderboard.html",
+            caption="../report/leaderboard.rst",
+            category="3 Verdicts",
+            labels={"run": "all", "what": "leaderboard"},
+        ),
     log:
         "<logs>/leaderboard.log",
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
     params:
-        main=lambda w, input: input[0],
-        code=code_hash("leaderboard"),
+        seed=config["seed"],
+        code=code_hash("leaderboard", "templates"),
     message:
         "Set the runs beside each other"
     shell:
-        "python -m defectflow.leaderboard --metrics {input} --main {params.main} --out {output}" " 2>&1 | tee {log}"
+        "python -m defectflow.leaderboard --metrics {input.metrics} --predictions {input.predictions}"
+        " --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
+
+
+# One line for each category of a benchmark, where the data set has several.
+rule categories:
+    input:
+        [f"{run.folder}/metrics.json" for run in MAIN_RUNS],
+    output:
+        report(
+            f"results/{config['dataset']}.csv",
+            caption="../report/categories.rst",
+            category="3 Verdicts",
+            labels={"run": "all categories", "what": "beside published figures"},
+        ),
+    log:
+        f"<logs>/{config['dataset']}.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    params:
+        names=[run.dataset.removeprefix(f"{config['dataset']}-") for run in MAIN_RUNS],
+        code=code_hash("categories"),
+    message:
+        "Set the categories of {config[dataset]} beside each other"
+    shell:
+        "python -m defectflow.categories --names {params.names} --metrics {input} --out {output} 2>&1 | tee {log}"
