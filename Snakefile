@@ -22,6 +22,7 @@ include: "workflow/rules/pretrain.smk"
 
 
 rule all:
+    """Everything config.yaml asks for: metrics and pictures of the run, and the leaderboard."""
     default_target: True
     input:
         collect("{run}/{file}", run=[run.folder for run in RUNS], file=["metrics.json", "report.html"]),

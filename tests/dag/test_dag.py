@@ -152,6 +152,7 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
         ({"threshold": "best"}, "f1_adaptive, youden"),
         ({"threshold": "conformal"}, "threshold: conformal needs alpha"),
         (COCO | {"threshold": "conformal", "threshold_options": {"alpha": 0.05}}, "8 images to be judged"),
+        ({"threshold": "conformal", "threshold_options": {"alpha": 0.02}}, "data set demo: 40 images to be judged"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):

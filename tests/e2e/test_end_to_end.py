@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import Workflow, draw_part, make_coco_set, make_mvtec_set
+from defectflow.inspector import Inspector
 
 pytestmark = pytest.mark.slow
 CONFIG = {
@@ -140,6 +141,24 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     logs = again.folder.glob("results/logs/mine/template/zero_out/patchcore/features-*.log")
     assert sum("features: 1 of " in log.read_text() for log in logs) == 1
+
+
+def test_a_bundle_judges_new_photographs_as_the_workflow_does(finished, tmp_path):
+    result = finished.snakemake("--cores", "2", "bundle", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert finished.jobs("bundle", config=CONFIG) == {}
+    folder = shutil.copytree(finished.folder / RUN / "bundle", tmp_path / "another place")
+    new = [row for row in read_predictions(finished) if not row["label"]]
+    assert len(new) == 2
+    for runtime, tolerance in (("torch", 1e-6), ("openvino", 1e-4)):
+        inspector = Inspector.load(folder, runtime)
+        for row in new:
+            verdict = inspector(finished.folder / "data/mine/images" / row["filename"])
+            assert verdict.raw_score == pytest.approx(float(row["raw_score"]), rel=tolerance)
+            assert verdict.score == pytest.approx(float(row["pred_score"]), abs=10 * tolerance)
+            assert int(verdict.bad) == int(row["predicted_label"]) and verdict.threshold == float(row["threshold"])
+            assert int(verdict.present) == int(row["mask_present"]) and verdict.reason == row["mask_reason"]
+    shutil.rmtree(finished.folder / RUN / "bundle")
 
 
 def test_the_report_can_be_sent_to_a_colleague(finished):

@@ -29,6 +29,7 @@ ENTRIES = {
         "distance": "euclidean", "neighbours": 9, "score": "max", "top_share": 0.01,
     },
     "regions": {},
+    "look": {"colours": "inferno", "clip_q": 0.999},
 }  # fmt: skip
 
 
@@ -49,7 +50,8 @@ def arguments(folder: Path, **entries) -> list[str]:
     items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), GRID, 4) for i in range(6)]
     patches = torch.cat([embedder(item.picture[None]).flatten(0, 2) for item in items])
     metadata = {
-        "backbone": "patch-nano", "trained": True, "layers": LAYERS, "input_size": [SIDE, SIDE], "grid": list(GRID),
+        "backbone": "patch-nano", "trained": True, "layers": LAYERS, "fitted_size": [SIDE, SIDE],
+        "input_size": [SIDE, SIDE], "grid": list(GRID),
         "object_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ from defectflow.configuration import (
     check_schema,
     check_threshold,
     labels_needed,
+    rendered_labels,
     resolve_runs,
     threshold_of,
     typed,
@@ -165,6 +166,15 @@ def test_the_labels_needed_are_those_that_calibration_needs(strategy, options, r
     for side in needed:
         if needed[side]:
             assert not works(**({"good": 20, "bad": 5} | {side: needed[side] - 1}))
+
+
+@pytest.mark.parametrize(("views", "defects"), [(57, 24), (6, 0), (33, 5)])
+def test_the_labels_of_the_rendered_set_are_those_that_the_renderer_gives(views, defects):
+    from defectflow.demo import plan
+
+    labels = [view.label for view in plan(views, defects, seed=3)]
+    expected = {"good": labels.count("0"), "bad": labels.count("1")}
+    assert rendered_labels({"rendered": {"views": views, "defects": defects}}) == expected
 
 
 def test_auto_follows_the_annotations():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.markers import Marker
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
@@ -33,10 +34,24 @@ def test_the_lock_has_hashes_and_names_no_index():
     assert "://" not in LOCK
 
 
-def test_the_conda_environment_installs_the_same_lock():
+def test_the_conda_environment_installs_the_versions_of_the_lock():
     environment = yaml.safe_load((ROOT / "envs/defectflow.yaml").read_text())
     (pip,) = (item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
-    assert pip == ["--require-hashes", "-r ../requirements.lock"]
+    pinned = [Requirement(text) for text in pip]
+    assert {r.name: str(r.specifier).removeprefix("==") for r in pinned} == LOCKED, "run `make lock`"
+    conditions = dict(re.findall(r"^([a-z0-9._-]+)==[^ ;]+ ; ([^\\\n]+?) *\\?$", LOCK, flags=re.MULTILINE))
+    assert {r.name: str(r.marker) for r in pinned if r.marker} == {
+        name: str(Marker(text)) for name, text in conditions.items()
+    }
+
+
+def test_the_container_has_the_python_of_the_conda_environment_and_copies_what_is_there():
+    text = (ROOT / "envs/Dockerfile").read_text()
+    python = re.search(r"^FROM python:(\d+\.\d+)", text, flags=re.MULTILINE)[1]
+    assert f"python ={python}" in yaml.safe_load((ROOT / "envs/defectflow.yaml").read_text())["dependencies"]
+    copied = " ".join(re.findall(r"^COPY (.*) \S+$", text, flags=re.MULTILINE)).split()
+    assert {"requirements.lock", "Snakefile", "workflow"} <= set(copied)
+    assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md"])

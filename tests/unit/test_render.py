@@ -1,10 +1,11 @@
 import json
+import shutil
 from types import SimpleNamespace
 
 import inspection_set
 import numpy as np
 import pytest
-from defectflow import boxes, drawing, evaluate, render
+from defectflow import boxes, drawing, evaluate, naming, render
 from defectflow.drawing import Scale
 from defectflow.files import UserError
 from defectflow.images import read_mask, read_rgb
@@ -45,6 +46,19 @@ def test_every_scored_image_has_a_heatmap_and_an_overlay_of_its_size(rendered):
     assert heat.size == (320, 240) and heat.mode == "P"
     assert read_rgb(root / "out/overlays/odd__001.png").shape == (240 + drawing.strip_height(320), 320, 3)
     assert sorted(p.name for p in (root / "out/sheets").iterdir()) == SHEETS
+
+
+def test_pictures_of_a_large_set_are_spread_over_subfolders(rendered, tmp_path, monkeypatch):
+    data, root = rendered
+    monkeypatch.setattr(naming, "FLAT", 8)
+    shutil.copytree(root / "out", tmp_path / "out", ignore=shutil.ignore_patterns("heatmaps", "overlays", "sheets"))
+    run(data, tmp_path / "out")
+    for folder in ("heatmaps", "overlays"):
+        pictures = sorted((tmp_path / "out" / folder).glob("*/*.png"))
+        assert len(pictures) == 16 and not list((tmp_path / "out" / folder).glob("*.png"))
+        assert all(p.read_bytes() == (root / "out" / folder / p.name).read_bytes() for p in pictures)
+        assert max(len(list(p.iterdir())) for p in (tmp_path / "out" / folder).iterdir()) <= 8
+    assert sorted(p.name for p in (tmp_path / "out/sheets").iterdir()) == SHEETS
 
 
 def test_the_heat_is_where_the_defect_is(rendered):

@@ -26,6 +26,7 @@ from defectflow.files import UserError, atomic, atomic_dir, read_json, stage, wr
 from defectflow.inspector import Inspector
 from defectflow.inspector_runtime import NETWORK, installed
 from defectflow.isolation import crop_geometry
+from defectflow.part_masks import chosen_source
 from defectflow.part_prior import Prior
 from defectflow.tables import MANIFEST, PAIRS, PREDICTIONS, read_table
 
@@ -93,12 +94,15 @@ def verdict_settings(metrics: dict[str, Any], predictions: pd.DataFrame) -> dict
     return {"threshold": threshold, "review": [review["low"], review["high"]] if review else None}
 
 
-def map_settings(maps: AnomalyMaps, metrics: dict[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
+def map_settings(
+    maps: AnomalyMaps, metrics: dict[str, Any], predictions: pd.DataFrame, clip_q: float
+) -> dict[str, Any]:
     """Map value from which a place counts as damaged, None without one, and the colour scale of the run's heatmaps."""
     scored = predictions[predictions["image_id"].isin(list(maps)) & predictions["raw_score"].notna()]
     chosen = (metrics.get("pixel") or {}).get("map_threshold")
     level = chosen["value"] if chosen else None
-    scale = drawing.scale_of(maps, scored.loc[scored["label"] == 0, "image_id"], scored["image_id"], level)
+    good = scored.loc[scored["label"] == 0, "image_id"]
+    scale = drawing.scale_of(maps, good, scored["image_id"], level, clip_q)
     return {"pixel_threshold": level, "scale": {name: float(value) for name, value in vars(scale).items()}}
 
 
@@ -134,7 +138,9 @@ def main(args: argparse.Namespace) -> None:
             entry[key] = Path(entry[key]).name
     if detector["method"] == "pixel_difference":
         raise UserError("bundle: pixel_difference is a baseline to beat, not an inspector (bundle another detector)")
-    segmenter["source"] = read_json(args.train_json)["use"] if args.train_json else segmenter["method"]
+    segmenter["source"] = "none"
+    if segmenter["method"] != "none":
+        segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
     isolation |= {"size": None, "centre": None}
     if isolation["crop"]:
         size, centre = crop_geometry(read_table(args.pairs, PAIRS), isolation["margin"])
@@ -155,11 +161,13 @@ def main(args: argparse.Namespace) -> None:
             "isolation": isolation,
             "detector": detector,
             "network": {
-                key: metadata[key] for key in ("backbone", "layers", "input_size", "grid", "object_only", "dilation")
+                key: metadata[key]
+                for key in ("backbone", "layers", "fitted_size", "input_size", "grid", "object_only", "dilation")
             },
             **verdict_settings(metrics, predictions),
             "regions": entries["regions"],
-            **map_settings(load_maps(args.maps), metrics, predictions),
+            "look": entries["look"],
+            **map_settings(load_maps(args.maps), metrics, predictions, entries["look"]["clip_q"]),
             "versions": versions(),
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
@@ -171,7 +179,7 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.bundle", description=__doc__)
-    what = "JSON: segmenter, isolation and detector, the entries of the config, and regions, their options"
+    what = "JSON: segmenter, isolation, detector (entries of the config), regions and look (its sections)"
     parser.add_argument("--entries", required=True, help=what)
     parser.add_argument("--name", required=True, help="of the run, e.g. demo/template/zero_out/patchcore")
     parser.add_argument("--prior", type=Path, help="prior.safetensors, where there are masks")

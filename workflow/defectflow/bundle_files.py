@@ -13,7 +13,7 @@ FORMAT = "defectflow-bundle-1"  # a reader knows one; whatever changes what a ve
 MANIFEST = "bundle.json"
 SECTIONS = {
     "segmenter": dict, "isolation": dict, "detector": dict, "network": dict, "threshold": dict, "regions": dict,
-    "scale": dict, "versions": dict, "files": dict,
+    "look": dict, "scale": dict, "versions": dict, "files": dict,
 }  # fmt: skip
 
 

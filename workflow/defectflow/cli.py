@@ -24,7 +24,8 @@ def inspect(args: argparse.Namespace) -> int:
     if args.triptychs and not args.out:
         raise UserError("--triptychs: needs --out FOLDER")
     inspector = load(Inspector, args)
-    pictures = Pictures(args.out, inspector.settings["scale"], args.triptychs) if args.out else None
+    settings = inspector.settings
+    pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
     paths = watch(args.watch, idle=args.idle) if args.watch else photographs(args.paths)
     quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
     total = None if quiet else count(args.paths)

@@ -23,6 +23,9 @@ THRESHOLD_OPTIONS = {
     "conformal": ("alpha",),
 }
 
+# Two files an image, so that no folder gets 10,000: file systems and people become slow there.
+SHARD, LARGEST_SHARD = 2000, 4000  # images
+
 
 class Run(NamedTuple):
     """One recipe: results/{dataset}/{segmenter}/{isolation}/{detector}/."""
@@ -151,6 +154,34 @@ def _labels_for(options: Mapping[str, float], review: bool) -> dict[str, int]:
     elif "sigma" in options:
         good = 2
     return {"good": good, "bad": int("max_fnr" in options or "recall" in options or review)}
+
+
+def shard_count(asked: int | str, images: int) -> int:
+    """How many shards a data set is worked on in.
+
+    "auto" doubles until a shard holds SHARD images on average. Few doublings, since each re-runs all: another number
+    puts the images into other shards.
+
+    Raises:
+        UserError: a shard, and with it a folder, would hold more than LARGEST_SHARD images.
+    """
+    if asked == "auto":
+        count = 2
+        while images > SHARD * count:
+            count *= 2
+        return count
+    if images > LARGEST_SHARD * asked:
+        least = math.ceil(images / SHARD)
+        raise UserError(
+            f"config.yaml: shards: {asked} puts {math.ceil(images / asked):,} images into a folder (set shards: auto, "
+            f"or {least} or more)"
+        )
+    return asked
+
+
+def rendered_labels(entry: Mapping[str, Any]) -> dict[str, int]:
+    """How many {"good": ..., "bad": ...} images of a rendered data set have a label (a test asks the renderer)."""
+    return {"good": round(0.7 * entry["rendered"]["views"]), "bad": entry["rendered"]["defects"]}
 
 
 def resolve_runs(config: Mapping[str, Any], has_annotations: bool) -> list[Run]:

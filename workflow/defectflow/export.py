@@ -104,7 +104,8 @@ def _graphs(bundle: Bundle, kind: str, precision: str, target: Path, pictures: l
 
     convert = {"onnx": to_onnx, "openvino": to_openvino}[kind]
     convert(bundle.path(NETWORK), target / f"network.{SUFFIX[kind]}", precision, pictures)
-    if precision == "int8":  # distances between quantised patches are what int8 gets wrong: the search stays outside
+    # Other methods are a few lines outside of a graph; distances of quantised patches are what int8 gets wrong.
+    if precision == "int8" or bundle.settings["detector"]["method"] != "patchcore":
         return
     whole = target / "detector.onnx"
     _export_detector(bundle, whole)

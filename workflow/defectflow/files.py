@@ -4,16 +4,19 @@ Standard library only: the Snakefile imports this module.
 """
 
 import argparse
+import errno
 import hashlib
 import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+# The disk is full, a quota is used up, the file system is read-only, the folder belongs to someone else.
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class UserError(Exception):
@@ -21,12 +24,19 @@ class UserError(Exception):
 
 
 def stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
-    """Parse ``sys.argv`` with ``parser``, run ``main``; a UserError becomes one line on stderr and exit status 1."""
+    """Parse ``sys.argv`` with ``parser``, run ``main``.
+
+    A UserError, or a disk that takes no more, becomes one line on stderr and exit status 1.
+    """
     args = parser.parse_args()
     try:
         main(args)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit(f"error: {error.filename or 'results'}: {error.strerror} (make room, or the folder writable)")
 
 
 def sha256_of(path: str | Path) -> str:
@@ -37,15 +47,16 @@ def sha256_of(path: str | Path) -> str:
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` (same suffix); move it over ``path`` only if the block succeeds."""
+    """Yield a temporary path beside ``path`` (same suffix); move it over ``path`` only if the block succeeds.
+
+    The name is always the same, so that what a killed process left behind is replaced and not added to.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
+        temporary.write_bytes(b"")
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -53,13 +64,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_dir(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder; put it in the place of ``path`` only if the block succeeds."""
+    """Yield an empty temporary folder; put it in the place of ``path`` only if the block succeeds. See ``atomic``."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}-"))
+    temporary = path.with_name(f".{path.name}.part")
     try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
@@ -85,9 +96,3 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

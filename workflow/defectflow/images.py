@@ -51,7 +51,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     with atomic(path) as temporary:
         # Level 1 is 4 times faster than the default for photographs and a tenth larger.
-        cv2.imwrite(str(temporary), image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+        # Encoded first: on a full disk imwrite says nothing.
+        temporary.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].data)
 
 
 def letterbox(

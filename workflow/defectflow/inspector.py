@@ -5,6 +5,7 @@ numpy and OpenCV, and a runtime for the network; torch is loaded where the runti
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import time
 import warnings
@@ -28,7 +29,7 @@ from defectflow.images import read_rgb
 from defectflow.inspector_runtime import load_network, pick
 from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, isolate_part
 from defectflow.network_input import Loaded, fit_picture
-from defectflow.part_masks import baseline_mask, judge
+from defectflow.part_masks import SOURCES, baseline_mask, judge
 from defectflow.part_prior import Prior
 from defectflow.pred_score import normalise
 from defectflow.regions import Region, find_regions
@@ -40,8 +41,8 @@ KNOWN = {
     "segmenter": "method model source | checkpoint sha256 bytes engine trainable steps batch_size augmentations "
     "learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
-    "detector": "method backbone layers image_size object_only distance neighbours score top_share bank | weights "
-    "max_patches coreset_ratio coreset_max",
+    "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
+    "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
 }
 
 
@@ -208,9 +209,9 @@ class Inspector:
             mask = None if mask is None else grown
         if not network["object_only"]:
             mask = None
-        return fit_picture(
-            image, mask, window, tuple(network["input_size"]), tuple(network["grid"]), network["dilation"]
-        )
+        fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
+        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
+        return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
 
     def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
         level = self.settings["pixel_threshold"]
@@ -235,7 +236,7 @@ def check_known(bundle: Bundle) -> None:
         if strange:
             raise UserError(f"{where}: {section} option {strange[0]!r} is unknown to this version (update defectflow)")
     values = {
-        ("segmenter", "source"): ("none", "constant", "template", "sam2.1"),
+        ("segmenter", "source"): ("none", *SOURCES),
         ("isolation", "background"): BACKGROUNDS,
         ("detector", "method"): tuple(inspector_search.METHODS),
         ("detector", "score"): ("max", "top_k_mean", "percentile"),
@@ -296,8 +297,13 @@ def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
             from defectflow.sam import Predictor
     except ModuleNotFoundError as error:
         raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
+    needed = {"sam2.1": ("torch", "sam2"), "appearance": ("torch", "timm")}.get(source, ())
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UserError(f"{bundle.folder}: its masks are made by {source}, and {missing[0]} is not installed")
     if source != "sam2.1":
         return lambda image: Located(*baseline_mask(prior, source, image, []))
+    from defectflow.sam import Predictor
+
     predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu")
 
     def locate(image: np.ndarray) -> Located:

@@ -18,6 +18,7 @@ from defectflow import drawing
 from defectflow.files import atomic
 from defectflow.images import write_png
 from defectflow.inspector import Verdict, map_size
+from defectflow.looks import Look
 
 COLUMNS = [
     "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
@@ -114,12 +115,13 @@ class Pictures:
 
     Args:
         folder: to write below.
-        scale: of the bundle.
+        scale, look: of the bundle.
         triptychs: whether to write these too: photograph, mask, heatmap.
     """
 
-    def __init__(self, folder: Path, scale: dict[str, float], triptychs: bool) -> None:
-        self._folder, self._scale, self._triptychs = folder, drawing.Scale(**scale), triptychs
+    def __init__(self, folder: Path, scale: dict[str, float], look: dict[str, Any], triptychs: bool) -> None:
+        self._folder, self._scale, self._look = folder, drawing.Scale(**scale), Look(**look)
+        self._triptychs = triptychs
 
     def write(self, path: Path, photo: np.ndarray, verdict: Verdict) -> None:
         """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
@@ -132,20 +134,14 @@ class Pictures:
         found = np.zeros(heat.shape, bool)
         for region in verdict.regions:
             found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
-        picture = drawing.overlay(photo, heat, self._scale, found, None, part)
-        width = max(2, round(max(size) / 350))
-        for region in verdict.regions:
-            corner = (region.x + region.width - 1, region.y + region.height - 1)
-            cv2.rectangle(picture, (region.x, region.y), corner, drawing.BAD, width)
+        picture = drawing.overlay(photo, heat, self._scale, found, None, part, self._look)
+        drawing.boxes(picture, [region.box for region in verdict.regions])
         with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
-            drawing.write_heatmap(temporary, heat, self._scale)
+            drawing.write_heatmap(temporary, heat, self._scale, self._look)
         write_png(self._folder / "overlays" / f"{name}.png", picture)
         if self._triptychs:
-            mask = (
-                np.zeros_like(photo) if part is None else np.repeat(part[..., None], 3, axis=2).astype(np.uint8) * 255
-            )
-            colours = drawing.palette()[drawing.heat_index(heat, self._scale)]
-            write_png(self._folder / "triptychs" / f"{name}.png", np.hstack([photo, mask, colours]))
+            three = drawing.triptych(photo, heat, self._scale, found, None, part, self._look)
+            write_png(self._folder / "triptychs" / f"{name}.png", three)
 
 
 def picture_name(path: Path) -> str:

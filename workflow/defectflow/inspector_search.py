@@ -111,7 +111,7 @@ class PatchCore:
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         """See `Judge.judge`."""
         if self._cosine:
-            patches = patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)
+            patches = unit(patches)
         if self._subspace:
             mean, axes = self._subspace
             patches = (patches - mean) @ axes
@@ -147,4 +147,36 @@ def pool(distances: np.ndarray, options: Mapping[str, Any]) -> float:
     return float(distances.max())
 
 
-METHODS = {"patchcore": PatchCore}
+class Padim:
+    """`padim.Padim` in numpy; arguments as for :class:`PatchCore`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._means, self._precision, self._axes = tensors[""], tensors["precision"], tensors["axes"]
+        self._options = options
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        delta = (patches[:, self._axes] - self._means[position])[:, None]
+        squares = delta @ self._precision[position] @ delta.swapaxes(1, 2)
+        distances = np.sqrt(np.maximum(squares.ravel(), 0))
+        return pool(distances, self._options), distances
+
+
+class Centroid:
+    """`centroid.Centroid` in numpy; arguments as for :class:`PatchCore`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._centroid, self._places = tensors[""][0], tensors["places"]
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        score = 1 - float(unit(patches.mean(axis=0, keepdims=True))[0] @ self._centroid)
+        return score, 1 - np.einsum("ij,ij->i", unit(patches), self._places[position])
+
+
+def unit(patches: np.ndarray) -> np.ndarray:
+    """Patches (n, d) scaled to unit length."""
+    return patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)
+
+
+METHODS = {"patchcore": PatchCore, "padim": Padim, "centroid": Centroid}

@@ -11,39 +11,11 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow.files import UserError, atomic_dir, read_json, stage
+from defectflow.files import UserError, atomic_dir, stage
 from defectflow.images import read_rgb, write_png
-from defectflow.part_masks import baseline_mask, judge
+from defectflow.part_masks import SEGMENTERS, baseline_mask, chosen_source, judge
 from defectflow.part_prior import Prior
 from defectflow.tables import MANIFEST, MASKS, read_table, write_table
-
-SEGMENTERS = ("constant", "template", "sam2.1")
-SOURCES = (*SEGMENTERS, "appearance")
-
-
-def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
-    """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
-
-    That is the baseline which train.json says is better than SAM (DESIGN 2.8), and appearance where registration fails.
-    """
-    if segmenter == "template" and prior.heads:
-        print("The part lies anywhere: masks are made by 'appearance' instead of registration", file=sys.stderr)
-        return "appearance"
-    if segmenter != "sam2.1":
-        return segmenter
-    train = read_json(train_json)
-    use = train.get("use")
-    if use not in SOURCES:
-        raise UserError(f"{train_json}: no valid 'use' (run segment again)")
-    if use != "sam2.1":
-        means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
-        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
-        print(
-            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
-            f"masks are made by '{use}' instead",
-            file=sys.stderr,
-        )
-    return use
 
 
 def run(rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=None) -> pd.DataFrame:

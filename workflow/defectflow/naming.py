@@ -12,12 +12,19 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+FLAT = 5000  # images up to which their pictures share one folder
 LONGEST_ID = 160  # file systems allow 255 bytes; stages append to the id
 
 
 def shard_of(image_id: str, shards: int) -> int:
     """Shard an image belongs to, in [0, shards): stable under adding and removing other images."""
     return int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) % shards
+
+
+def place_of(image_id: str, images: int) -> str:
+    """Path of the picture of an image below a folder for all: of large sets in a subfolder, of about FLAT / 2 each."""
+    folder = f"{shard_of(image_id, 2 * images // FLAT)}/" if images > FLAT else ""
+    return f"{folder}{image_id}.png"
 
 
 def image_ids(names: Iterable[str]) -> dict[str, str]:

@@ -1,10 +1,15 @@
 """Masks of the baselines, and doubt about any mask: what the masks stage and the inspector share."""
 
+import sys
+
 import numpy as np
 
+from defectflow.files import UserError, read_json
 from defectflow.part_prior import AGREEMENT, AREA_Z, Guess, Prior
 from defectflow.registration import iou
 
+SEGMENTERS = ("constant", "template", "sam2.1")
+SOURCES = (*SEGMENTERS, "appearance")
 PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
 PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
@@ -77,3 +82,28 @@ def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[
         agreement = iou(mask, guessed)
     row = judge(prior, source, guess, mask, agreement)
     return mask if row["present"] else np.zeros_like(mask), row
+
+
+def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
+    """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
+
+    That is the baseline which train.json says is better than SAM (DESIGN 2.8), and appearance where registration fails.
+    """
+    if segmenter == "template" and prior.heads:
+        print("The part lies anywhere: masks are made by 'appearance' instead of registration", file=sys.stderr)
+        return "appearance"
+    if segmenter != "sam2.1":
+        return segmenter
+    train = read_json(train_json)
+    use = train.get("use")
+    if use not in SOURCES:
+        raise UserError(f"{train_json}: no valid 'use' (run segment again)")
+    if use != "sam2.1":
+        means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
+        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
+        print(
+            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
+            f"masks are made by '{use}' instead",
+            file=sys.stderr,
+        )
+    return use

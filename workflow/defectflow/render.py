@@ -22,6 +22,7 @@ from defectflow.drawing import Cell, Scale
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
+from defectflow.naming import place_of
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
 
 PER_SECTION = 12
@@ -45,6 +46,7 @@ class Job(NamedTuple):
     bad: bool
     level: float
     boxes: tuple[tuple[int, int, int, int], ...]
+    place: str
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
@@ -83,9 +85,8 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
     size = photo.shape[:2]
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
-    name = f"{job.image_id}.png"
     if "heatmaps" in folders:
-        drawing.write_heatmap(folders["heatmaps"] / name, heat, scale, look)
+        drawing.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
     found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
     legend = [("part", drawing.PART)] if part is not None and part.any() else []
@@ -96,7 +97,7 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
         strip = drawing.caption_strip(
             picture.shape[1], job.name, job.verdict, job.colour, job.notice, job.detail, legend, photo.shape[1]
         )
-        write_png(folders[kind] / name, np.vstack([picture, strip]))
+        write_png(folders[kind] / job.place, np.vstack([picture, strip]))
 
     if "overlays" in folders:
         picture = drawing.overlay(photo, heat, scale, found, truth, part, look)
@@ -107,11 +108,12 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
 
 
 def sheets(predictions: pd.DataFrame, overlays: Path, folder: Path) -> None:
-    """Write best.png, worst.png and borderline.png, from overlays that exist.
+    """Write best.png, worst.png and borderline.png, from the overlays of all rows of ``predictions``.
 
     Order is by distance of the raw score from the image's threshold, or by raw score where there is no threshold.
     """
     table = predictions.assign(margin=predictions["raw_score"] - predictions["threshold"].fillna(0))
+    table["place"] = [place_of(image_id, len(table)) for image_id in table["image_id"]]
     table = table.sort_values(["margin", "filename"], kind="stable")
     errors = pd.Series([error_of(row) for row in table.itertuples()], index=table.index, dtype=object)
     with_verdict = table[table["predicted_label"].notna()]
@@ -175,12 +177,23 @@ def main(args: argparse.Namespace) -> None:
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
     boxes = {i: tuple(rows[BOX].itertuples(index=False, name=None)) for i, rows in regions.groupby("image_id")}
     jobs = [
-        _job(row, manifest.loc[row.image_id], part.get(row.image_id, ""), scale.level, boxes.get(row.image_id, ()))
+        _job(
+            row,
+            manifest.loc[row.image_id],
+            part.get(row.image_id, ""),
+            scale.level,
+            boxes.get(row.image_id, ()),
+            place_of(row.image_id, len(scored)),
+        )
         for row in scored.itertuples()
     ]
     with ExitStack() as stack:
         paths = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
         folders = {kind: stack.enter_context(atomic_dir(path)) for kind, path in paths.items()}
+        for place in {
+            root / Path(job.place).parent for job in jobs for kind, root in folders.items() if kind != "sheets"
+        }:
+            place.mkdir(exist_ok=True)
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
         with ThreadPoolExecutor(max(args.threads, 1)) as pool:
             done = pool.map(lambda job: draw(job, maps, scale, look, folders), jobs)
@@ -208,14 +221,26 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, image: pd.Series, part: str, level: float, boxes: tuple) -> Job:
+def _job(row: Any, image: pd.Series, part: str, level: float, boxes: tuple, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
     truth = image["mask"] if row.label == 1 else ""
     bad = row.predicted_label == 1
     level = level if np.isnan(row.map_threshold) else row.map_threshold
     notice = notice_of(row)
     return Job(
-        row.image_id, image["path"], truth, part, row.filename, verdict, colour, notice, detail, bad, level, boxes
+        row.image_id,
+        image["path"],
+        truth,
+        part,
+        row.filename,
+        verdict,
+        colour,
+        notice,
+        detail,
+        bad,
+        level,
+        boxes,
+        place,
     )
 
 
@@ -231,7 +256,7 @@ def _mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
 
 
 def _cell(row: Any, overlays: Path) -> Cell:
-    picture = read_rgb(overlays / f"{row.image_id}.png")
+    picture = read_rgb(overlays / row.place)
     picture = picture[: picture.shape[0] - drawing.strip_height(picture.shape[1])]
     verdict, colour, detail = verdict_of(row)
     notice = notice_of(row)

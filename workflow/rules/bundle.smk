@@ -28,7 +28,7 @@ rule write_bundle:
     params:
         entries=lambda w: json.dumps(
             {"segmenter": segmenter_of(w), "isolation": isolation_of(w), "detector": detector_of(w)}
-            | {"regions": config.get("regions", {})}
+            | {"regions": config["regions"], "look": look_of_config()}
         ),
         name="{dataset}/{segmenter}/{isolation}/{detector}",
         files=lambda w, input: " ".join(

@@ -4,18 +4,29 @@ import json
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(workflow.basedir) / "workflow"))
+# Of this checkout, also where another workflow imports this one as a module.
+WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+sys.path.insert(0, str(WORKFLOW))
 
 from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.code_hash import code_hash
-from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, threshold_of, typed
+from defectflow.configuration import (
+    check_schema,
+    check_threshold,
+    labels_needed,
+    rendered_labels,
+    resolve_runs,
+    shard_count,
+    threshold_of,
+    typed,
+)
 from defectflow.dataset import categories
 from defectflow.files import UserError
 
-SCHEMA = Path(workflow.basedir) / "workflow/schemas/config.schema.yaml"
+SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
 # Jobs run with the package of this checkout and the Python that runs Snakemake, also where .venv is not activated; a
 # conda environment brings its own. Progress bars are for terminals; in a log file a line every ten seconds is enough.
 # Libraries that warn of each other's deprecated names tell the user nothing.
@@ -23,7 +34,7 @@ OWN_PYTHON = DeploymentMethod.CONDA not in workflow.deployment_settings.deployme
 PYTHON = f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; " if OWN_PYTHON else ""
 shell.prefix(
     "set -euo pipefail; export PYTHONWARNINGS=ignore::FutureWarning; [ -t 2 ] || export TQDM_MININTERVAL=10; "
-    f"{PYTHON}export PYTHONPATH='{Path(workflow.basedir) / 'workflow'}'; "
+    f"{PYTHON}export PYTHONPATH='{WORKFLOW}'; "
 )
 
 
@@ -42,14 +53,20 @@ def prepare() -> tuple:
         check_threshold(config)
         datasets = categories(config["dataset"], config["datasets"].get(config["dataset"], {}))
         config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
-        sources, runs = {}, []
+        sources, runs, images = {}, [], 0
         for name, entry in datasets.items():
-            annotated = bool(entry.get("rendered"))
-            if entry and not entry.get("rendered"):
+            rendered = entry.get("rendered")
+            annotated = bool(rendered)
+            if rendered:
+                preflight.check_labels(f"data set {name}", rendered_labels(entry), labels_needed(config))
+                images = max(images, rendered["views"] + rendered["defects"])
+            elif entry:
                 sources[name] = preflight.resolve(entry)
                 preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
                 annotated = bool(sources[name]["annotations"])
+                images = max(images, preflight.count(sources[name]))
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
+        config["shards"] = shard_count(config["shards"], images)
         for run in [run for of_one in runs for run in of_one]:
             check_files_of(run)
         return sources, runs
@@ -103,6 +120,10 @@ wildcard_constraints:
     shard=r"\d+",
 
 
+# What the fine-tuning itself is told; the rest of the entry says where to start from, see start_hash().
+SEGMENT_OPTIONS = ("model", "engine", "trainable", "steps", "batch_size", "augmentations")
+
+
 def segmenter_of(wildcards) -> dict:
     return config["segmenters"][wildcards.segmenter]
 
@@ -113,6 +134,11 @@ def isolation_of(wildcards) -> dict:
 
 def detector_of(wildcards) -> dict:
     return config["detectors"][wildcards.detector]
+
+
+def trains(wildcards) -> bool:
+    """Whether the masks come from a network that is fine-tuned first."""
+    return segmenter_of(wildcards)["method"] == "sam2.1"
 
 
 def uses_masks(wildcards) -> bool:
@@ -127,7 +153,7 @@ def content(**selection):
     """A params function: hash of the photographs (and labels, annotations) that a job depends on.
 
     Photographs are no inputs of rules: a DAG of 100,000 files is slow, and `touch` would re-run everything. A rendered
-    data set has no photographs before its first run, and is an input of what reads it.
+    data set has no photographs before its first run; the list of its files is an input of what reads it.
     """
 
     def digest(wildcards):
@@ -139,6 +165,11 @@ def content(**selection):
         )
 
     return digest
+
+
+def memory(megabytes: int):
+    """Memory of a job: about twice the peak that was measured (docs/scale.md), and as much again for every retry."""
+    return lambda wildcards, attempt: megabytes * attempt
 
 
 def option(flag: str, value) -> str:
@@ -155,7 +186,7 @@ def words(options: dict) -> str:
 
 def weights_hash(path: str | None, packaged: str) -> str:
     """Content hash of a weight file, or of the packaged one if there is none: Snakemake compares times of large files."""
-    path = path or str(Path(workflow.basedir) / "workflow/defectflow/weights" / packaged)
+    path = path or str(WORKFLOW / "defectflow/weights" / packaged)
     return preflight.file_digests([path], cache_file("weights"))[path]
 
 
@@ -173,8 +204,13 @@ def is_annotated(wildcards) -> bool:
 
 
 def source_folder(wildcards) -> list | str:
-    """The rendered photographs; a user's own are no inputs, see content()."""
-    return f"results/{wildcards.dataset}/source" if is_rendered(wildcards) else []
+    """The rendered photographs and the list of them with checksums; a user's own are no inputs, see content().
+
+    The folder itself is `ancient`: Snakemake compares folders by time alone, which a copy of the results changes.
+    """
+    if not is_rendered(wildcards):
+        return []
+    return [f"results/{wildcards.dataset}/source.sha256", ancient(f"results/{wildcards.dataset}/source")]
 
 
 def source_files(wildcards) -> dict:
@@ -211,16 +247,17 @@ def checkpoint_file(wildcards) -> list | str:
 
 def start_hash(wildcards) -> str | None:
     """Content hash of the weights that a fine-tuning starts from; those to be fetched are named by their sha256."""
-    start = segmenter_of(wildcards).get("checkpoint")
-    if not start and segmenter_of(wildcards)["model"] != "nano" or start and is_url(start):
-        return None
-    return weights_hash(start, "sam2.1-nano.pt")
+    entry = segmenter_of(wildcards)
+    start = entry.get("checkpoint")
+    if start and is_url(start):
+        return entry["sha256"]
+    return weights_hash(start, "sam2.1-nano.pt") if start or entry["model"] == "nano" else None
 
 
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
     files = {"prior": "results/{dataset}/prior.safetensors".format(**wildcards)}
-    if segmenter_of(wildcards)["method"] == "sam2.1":
+    if trains(wildcards):
         folder = "results/{dataset}/{segmenter}".format(**wildcards)
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
     return files
@@ -232,10 +269,14 @@ def threshold_flags(wildcards) -> str:
     return f"--threshold {strategy} {words(options)}"
 
 
+def look_of_config() -> dict:
+    """How heat is drawn."""
+    return {key: value for key, value in config["pictures"].items() if key != "triptychs"}
+
+
 def look_flags() -> str:
-    """How heat is drawn, as options of the render stage."""
-    look = {key: value for key, value in config["pictures"].items() if key != "triptychs"}
-    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look.items())
+    """The same, as options of the render stage."""
+    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look_of_config().items())
 
 
 def takes_part_only(wildcards) -> bool:
@@ -250,6 +291,22 @@ def backbone_of(wildcards) -> str:
     return "pixels" if detector["method"] == "pixel_difference" else detector["backbone"]
 
 
+def network_start(wildcards) -> str:
+    """What an untrained network starts from; patch-nano and weights from a file depend neither on seed nor on the net."""
+    detector = detector_of(wildcards)
+    if backbone_of(wildcards) in ("pixels", "patch-nano") or detector["weights"]:
+        return ""
+    return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
+
+
+def score_flags(wildcards) -> str:
+    """How the score of an image follows from its patches, and the option that this way has."""
+    detector = detector_of(wildcards)
+    if detector["score"] == "max":
+        return f"--score max --neighbours {detector['neighbours']}"
+    return f"--score {detector['score']} --fraction {detector['top_share']}"
+
+
 def picture_tables(wildcards) -> list[str]:
     """Tables of the pictures of one shard: the isolated ones, and the copies where the config asks for any."""
     wants_copies = config["augmentation"]["copies"] or config["augmentation"]["robustness"]
@@ -261,8 +318,7 @@ def segmentation_report(wildcards) -> str | list:
     """Where the held-out IoU of this run's masks is told."""
     if not uses_masks(wildcards):
         return []
-    trained = segmenter_of(wildcards)["method"] == "sam2.1"
-    return "results/{dataset}/{segmenter}/train.json" if trained else "results/{dataset}/prior.json"
+    return "results/{dataset}/{segmenter}/train.json" if trains(wildcards) else "results/{dataset}/prior.json"
 
 
 def told_settings(wildcards) -> str:

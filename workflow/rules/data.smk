@@ -1,12 +1,17 @@
 rule render_demo:
+    """Photographs of a made-up part, rendered, with outlines and labels: the demo's data set."""
     output:
-        directory("results/{dataset}/source"),
+        folder=directory("results/{dataset}/source"),
+        list="results/{dataset}/source.sha256",
     log:
         "<logs>/{dataset}/render_demo.log",
     benchmark:
         "<benchmarks>/{dataset}/render_demo.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=30,
     params:
         recipe=lambda w: config["datasets"][w.dataset]["rendered"],
         seed=config["seed"],
@@ -14,13 +19,15 @@ rule render_demo:
     message:
         "Render the photographs of data set {wildcards.dataset}"
     shell:
-        "python -m defectflow.demo --out {output} --views {params.recipe[views]} --defects {params.recipe[defects]}"
-        " --size {params.recipe[size]} --seed {params.seed} 2>&1 | tee {log}"
+        "python -m defectflow.demo --out {output.folder} --views {params.recipe[views]} --defects {params.recipe[defects]}"
+        " --size {params.recipe[size]} --seed {params.seed} 2>&1 | tee {log}\n"
+        "(cd {output.folder} && find . -type f | LC_ALL=C sort | xargs sha256sum) > {output.list}"
 
 
 rule survey:
+    """Decode, measure and hash the photographs of one shard."""
     input:
-        source_folder,
+        source=source_folder,
     output:
         table="results/{dataset}/shards/{shard}.csv",
         report="results/{dataset}/shards/{shard}.json",
@@ -32,6 +39,9 @@ rule survey:
     priority: 100
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=60,
     params:
         content=content(),
         images=images_flag,
@@ -45,9 +55,10 @@ rule survey:
 
 
 rule ingest:
+    """Check every photograph, annotation and label; write the table of images (manifest.csv)."""
     input:
         unpack(source_files),
-        folder=source_folder,
+        source=source_folder,
         surveys=collect("results/{{dataset}}/shards/{shard}.json", shard=SHARDS),
     output:
         manifest="results/{dataset}/manifest.csv",
@@ -64,6 +75,9 @@ rule ingest:
     priority: 100
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=60,
     params:
         content=content(labels=True, annotations=True),
         source=source_flags,
@@ -77,9 +91,10 @@ rule ingest:
 
 
 rule sam_pairs:
+    """COCO annotations to pairs of photograph and outline, as SA-1B has them."""
     input:
         unpack(source_files),
-        folder=source_folder,
+        source=source_folder,
     output:
         folder=directory("results/{dataset}/sam_pairs"),
         table="results/{dataset}/pairs.csv",
@@ -90,6 +105,9 @@ rule sam_pairs:
     priority: 50
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=60,
     params:
         content=content(annotated_only=True),
         source=annotation_flags,
@@ -102,6 +120,7 @@ rule sam_pairs:
 
 
 rule split_annotated:
+    """Split the annotated photographs by group, for the segmenters."""
     input:
         "results/{dataset}/pairs.csv",
     output:
@@ -110,6 +129,9 @@ rule split_annotated:
         "<logs>/{dataset}/split_annotated.log",
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
     params:
         seed=config["seed"],
         code=code_hash("split"),
@@ -120,6 +142,7 @@ rule split_annotated:
 
 
 rule split:
+    """Split the labelled photographs by group, for the detectors."""
     input:
         manifest="results/{dataset}/manifest.csv",
         annotated=lambda w: "results/{dataset}/annotated.csv" if is_annotated(w) else [],
@@ -129,6 +152,9 @@ rule split:
         "<logs>/{dataset}/split.log",
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
     params:
         annotated=lambda w, input: option("--annotated", input.get("annotated")),
         folds=config["folds"],

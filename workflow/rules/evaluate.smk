@@ -1,4 +1,5 @@
 rule evaluate:
+    """Thresholds, verdicts, metrics with their uncertainty and charts of one run."""
     input:
         scores=per_shard("scores/{shard}.csv"),
         maps=per_shard("maps/{shard}.safetensors"),
@@ -34,6 +35,9 @@ rule evaluate:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/evaluate.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
         verdict=threshold_flags,
@@ -83,6 +87,7 @@ rule boxes:
 
 
 rule render:
+    """Heatmaps, overlays and contact sheets of one run."""
     input:
         regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
@@ -107,6 +112,9 @@ rule render:
     conda:
         "../../envs/defectflow.yaml"
     threads: 8
+    resources:
+        mem_mb=memory(4000),
+        runtime=120,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
@@ -166,6 +174,7 @@ rule report:
 
 
 rule leaderboard:
+    """The main figures of all runs side by side."""
     input:
         metrics=collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
         predictions=collect("{run}/predictions.csv", run=[run.folder for run in RUNS]),
@@ -188,6 +197,9 @@ rule leaderboard:
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=10,
     params:
         seed=config["seed"],
         code=code_hash("leaderboard", "templates"),

@@ -1,4 +1,5 @@
 rule isolate:
+    """Cut the part out of the photographs of one shard, in constant geometry and light."""
     input:
         images="results/{dataset}/shards/{shard}.csv",
         masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if uses_masks(w) else [],
@@ -12,21 +13,25 @@ rule isolate:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/isolate-{shard}.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=60,
     params:
-        entry=isolation_of,
+        entry=lambda w: {key: isolation_of(w)[key] for key in ("background", "normalise", "dilate")},
         masks=lambda w, input: " ".join((option("--masks", input.get("masks")), option("--pairs", input.get("pairs")))),
-        crop=lambda w: option("--crop", isolation_of(w)["crop"]),
+        crop=lambda w: f"--crop --margin {isolation_of(w)['margin']}" if isolation_of(w)["crop"] else "",
         code=code_hash("isolate"),
     message:
         "Isolate the part in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
     shell:
         "python -m defectflow.isolate --manifest {input.images}"
         " {params.masks} --background {params.entry[background]} --normalise {params.entry[normalise]} {params.crop}"
-        " --margin {params.entry[margin]} --dilate {params.entry[dilate]} --threads {threads}"
+        " --dilate {params.entry[dilate]} --threads {threads}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
 
 
 rule augment:
+    """Weakly varied copies of the isolated pictures of one shard."""
     input:
         # Not the splits: other folds need no other copies, and would run the backbone again.
         manifest="results/{dataset}/manifest.csv",
@@ -40,6 +45,9 @@ rule augment:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/augment-{shard}.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
     params:
         entry=config["augmentation"],
         robustness=" ".join(f"{strength:g}" for strength in config["augmentation"]["robustness"]),

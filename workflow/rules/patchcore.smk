@@ -1,4 +1,5 @@
 rule features:
+    """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
         weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
@@ -13,7 +14,8 @@ rule features:
         "../../envs/defectflow.yaml"
     resources:
         gpu=GPU,
-        mem_mb=3000,
+        mem_mb=memory(3000),
+        runtime=120,
     params:
         backbone=backbone_of,
         layers=lambda w: detector_of(w)["layers"],
@@ -22,19 +24,19 @@ rule features:
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
         object_only=lambda w: option("--object-only", takes_part_only(w)),
-        downloads=option("--allow-downloads", config["allow_downloads"]),
-        seed=config["seed"],
+        start=network_start,
         device=config["device"],
         code=code_hash("features"),
     message:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
-        " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.downloads} --seed {params.seed}"
+        " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
 rule fit:
+    """Memory banks of good patches, one per fold and one for everything else."""
     input:
         features=collect(
             "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
@@ -52,7 +54,8 @@ rule fit:
     threads: 8
     resources:
         gpu=GPU,
-        mem_mb=4000,
+        mem_mb=memory(4000),
+        runtime=240,
     params:
         method=lambda w: detector_of(w)["method"],
         distance=lambda w: detector_of(w)["distance"],
@@ -60,7 +63,9 @@ rule fit:
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
         bank=lambda w: detector_of(w)["bank"],
-        dimensions=lambda w: detector_of(w)["dimensions"],
+        dimensions=lambda w: option(
+            "--dimensions", detector_of(w)["dimensions"] if detector_of(w)["method"] == "padim" else None
+        ),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
@@ -70,10 +75,11 @@ rule fit:
         "python -m defectflow.fit --features {input.features} --splits {input.splits} --method {params.method}"
         " --distance {params.distance} --max-patches {params.patches}"
         " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank}"
-        " --dimensions {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        " {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
+    """Anomaly score and map of the pictures of one shard, by banks without them."""
     input:
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
@@ -89,17 +95,17 @@ rule score:
         "../../envs/defectflow.yaml"
     resources:
         gpu=GPU,
-        mem_mb=3000,
+        mem_mb=memory(3000),
+        runtime=60,
     params:
-        entry=lambda w: {key: detector_of(w)[key] for key in ("neighbours", "score", "top_share")},
+        entry=score_flags,
         device=config["device"],
         code=code_hash("score"),
     message:
         "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.score --features {input.features} --banks {input.banks} --splits {input.splits}"
-        " --neighbours {params.entry[neighbours]} --score {params.entry[score]}"
-        " --fraction {params.entry[top_share]} --device {params.device}"
+        " {params.entry} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
 
 

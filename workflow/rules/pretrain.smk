@@ -1,7 +1,5 @@
-# Our own weights, made again: snakemake --cores all pretrain. No part of `all`: the package ships the results.
-
-
 rule pretrain:
+    """Our own weights, made again; no part of `all`: the package ships the results."""
     input:
         "results/pretrain/patch-nano/patch-nano.md",
         "results/pretrain/sam2.1-nano/sam2.1-nano.md",
@@ -11,6 +9,7 @@ rule pretrain:
 # pool out, measure the exported file on that and write its card. Both keep a checkpoint beside the outputs, which
 # Snakemake removes when a job fails; the checkpoint stays, so --resume works.
 rule pretrain_backbone:
+    """Distil the backbone patch-nano from a teacher."""
     input:
         pool=ancient(config["pretrain"]["pool"]),
         teacher=ancient(config["pretrain"]["teacher_weights"]),
@@ -36,7 +35,7 @@ rule pretrain_backbone:
         minutes=config["pretrain"]["minutes"],
         seed=config["seed"],
         device=config["device"],
-        code=code_hash("pretrain_backbone"),
+        code=lambda w: code_hash("pretrain_backbone"),
     message:
         "Distil patch-nano from {params.teacher} for {params.minutes} minutes"
     shell:
@@ -46,6 +45,7 @@ rule pretrain_backbone:
 
 
 rule pretrain_sam:
+    """Pre-train sam2.1-nano on rendered scenes."""
     input:
         pool=ancient(config["pretrain"]["pool"]),
     output:
@@ -70,7 +70,7 @@ rule pretrain_sam:
         minutes=config["pretrain"]["minutes"],
         seed=config["seed"],
         device=config["device"],
-        code=code_hash("pretrain_sam"),
+        code=lambda w: code_hash("pretrain_sam"),
     message:
         "Pre-train sam2.1-nano on rendered scenes for {params.minutes} minutes"
     shell:

@@ -1,7 +1,9 @@
 rule prior:
+    """Register the annotated parts on each other: the baselines that every mask has to beat."""
     input:
         splits="results/{dataset}/annotated.csv",
-        pairs="results/{dataset}/sam_pairs",
+        # A folder has no checksum; its table has one, and changes with it.
+        pairs=ancient("results/{dataset}/sam_pairs"),
         table="results/{dataset}/pairs.csv",
     output:
         prior="results/{dataset}/prior.safetensors",
@@ -18,6 +20,9 @@ rule prior:
     conda:
         "../../envs/defectflow.yaml"
     threads: 2
+    resources:
+        mem_mb=memory(1000),
+        runtime=60,
     params:
         weights_hash=lambda w: weights_hash(None, "patch-nano.safetensors"),
         seed=config["seed"],
@@ -31,14 +36,19 @@ rule prior:
 
 
 rule fetch_checkpoint:
+    """Download the checkpoint that a segmenter starts from."""
     output:
         "results/checkpoints/{segmenter}.pt",
     log:
         "<logs>/checkpoints/{segmenter}.log",
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(500),
+        runtime=60,
     params:
         entry=lambda w: {key: segmenter_of(w)[key] for key in ("checkpoint", "sha256")},
+        code=code_hash("fetch"),
     message:
         "Download the checkpoint of {wildcards.segmenter}"
     shell:
@@ -47,9 +57,11 @@ rule fetch_checkpoint:
 
 
 rule segment:
+    """Fine-tune SAM 2.1 on the annotated photographs."""
     input:
         splits="results/{dataset}/annotated.csv",
-        pairs="results/{dataset}/sam_pairs",
+        # A folder has no checksum; its table has one, and changes with it.
+        pairs=ancient("results/{dataset}/sam_pairs"),
         table="results/{dataset}/pairs.csv",
         prior="results/{dataset}/prior.safetensors",
         start=checkpoint_file,
@@ -70,9 +82,10 @@ rule segment:
     threads: 8
     resources:
         gpu=GPU,
-        mem_mb=8000,
+        mem_mb=memory(6000),
+        runtime=480,
     params:
-        entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k not in ("method", "checkpoint", "bytes")},
+        entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k in SEGMENT_OPTIONS},
         start=lambda w, input: option("--checkpoint", input.get("start")),
         start_hash=start_hash,
         rate=lambda w: option("--learning-rate", segmenter_of(w)["learning_rate"]),
@@ -91,6 +104,7 @@ rule segment:
 
 
 rule masks:
+    """Find the part in the photographs of one shard."""
     input:
         unpack(segmenter_files),
         images="results/{dataset}/shards/{shard}.csv",
@@ -104,7 +118,9 @@ rule masks:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        gpu=lambda w: GPU if segmenter_of(w)["method"] == "sam2.1" else 0,
+        gpu=lambda w: GPU if trains(w) else 0,
+        mem_mb=lambda w, attempt: (4000 if trains(w) else 1000) * attempt,
+        runtime=120,
     params:
         method=lambda w: segmenter_of(w)["method"],
         model=lambda w, input: " ".join(
@@ -115,11 +131,11 @@ rule masks:
                 ("--model-config", segmenter_of(w).get("model")),
             )
         ),
-        device=config["device"],
-        code=code_hash("masks"),
+        device=lambda w: option("--device", config["device"] if trains(w) else None),
+        code=lambda w: code_hash("masks") if trains(w) else code_hash("masks", without="sam"),
     message:
         "Find the part in shard {wildcards.shard} of {wildcards.dataset} with {wildcards.segmenter}"
     shell:
         "python -m defectflow.masks --manifest {input.images}"
-        " --segmenter {params.method} --prior {input.prior} {params.model} --device {params.device}"
+        " --segmenter {params.method} --prior {input.prior} {params.model} {params.device}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"

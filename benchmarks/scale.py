@@ -1,0 +1,143 @@
+"""How the workflow carries 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
+
+    python benchmarks/scale.py --folder /tmp/scale --counts 1000 10000 100000 --plot docs/scale.png
+
+Makes small distinct pictures, plans the run cold (every file is hashed) and again, runs it up to --until, adds one
+picture and runs again. Times are processor seconds, so that other work on the machine does not count.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+SIZE = 48  # pixels a side
+FIT = ("fit", "score", "evaluate", "leaderboard", "all")  # what one more picture changes for all others
+
+
+def picture(number: int) -> np.ndarray:
+    """A grey plate with its number in noise, uint8 (SIZE, SIZE, 3); every tenth has a blot."""
+    generator = np.random.default_rng(number)
+    image = generator.integers(90, 130, (SIZE, SIZE, 3)).astype(np.uint8)
+    if number % 10 == 9:
+        cv2.circle(image, tuple(generator.integers(12, SIZE - 12, 2).tolist()), 5, (20, 20, 20), -1)
+    return image
+
+
+def photographs(folder: Path, count: int) -> None:
+    """Write ``count`` pictures, 1,000 to a folder, and labels.csv: one in a hundred is labelled, as in life."""
+    rows = ["filename,label"]
+    for number in range(count):
+        path = folder / "images" / f"{number // 1000:03d}" / f"{number:06d}.png"
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(path), picture(number))
+        if number % 100 in (0, 1, 9):
+            rows.append(f"{path.relative_to(folder / 'images')},{int(number % 10 == 9)}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+
+
+def measured(command: list[str], folder: Path) -> tuple[str, float, float]:
+    """Output, processor seconds and peak memory in MB of a command with all its children."""
+    script = (
+        "import json, resource, subprocess, sys; r = subprocess.run(sys.argv[1:], capture_output=True, text=True);"
+        "u = resource.getrusage(resource.RUSAGE_CHILDREN);"
+        "print(json.dumps([r.returncode, r.stdout + r.stderr, u.ru_utime + u.ru_stime, u.ru_maxrss / 1024]))"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *command], cwd=folder, capture_output=True, check=True)
+    status, output, seconds, memory = json.loads(done.stdout)
+    if status:
+        sys.exit(output)
+    return output, seconds, memory
+
+
+def snakemake(folder: Path, count: int, *arguments: str) -> tuple[str, float, float]:
+    """Run Snakemake on the set of ``count`` pictures in a folder of its own."""
+    config = {
+        "dataset": "many",
+        "datasets": {"many": {"path": f"{folder}/{count}/data"}},
+        "compare": [],
+        "device": "cpu",
+        "detectors": {"patchcore": {"image_size": 64, "coreset_max": 1000}},
+    }
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml"), *arguments]
+    command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())]
+    return measured(command, folder)
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Number of jobs of each rule in Snakemake's list of them."""
+    lines = output.partition("Job stats:")[2].partition("total")[0].splitlines()[3:]
+    return {rule: int(number) for rule, number in (line.split() for line in lines if line.strip())}
+
+
+def peaks(folder: Path) -> dict[str, tuple[float, float]]:
+    """Largest memory in MB and sum of processor seconds of each rule, from its benchmark files."""
+    found: dict[str, tuple[float, float]] = {}
+    for path in folder.rglob("*.tsv"):
+        rule = path.stem.partition("-")[0]
+        with open(path, newline="") as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                if row["max_rss"] not in ("NA", "-", ""):  # too short to be measured
+                    memory, seconds = found.get(rule, (0.0, 0.0))
+                    found[rule] = (max(memory, float(row["max_rss"])), seconds + float(row["cpu_time"]))
+    return found
+
+
+def largest_folder(folder: Path) -> int:
+    """Files in the folder that holds most of them."""
+    return max(len(files) for _, _, files in os.walk(folder))
+
+
+def measure(folder: Path, count: int, until: str) -> dict:
+    """All figures of one size."""
+    work = folder / str(count)
+    photographs(work / "data", count)
+    output, cold, cold_memory = snakemake(folder, count, "-n", "--quiet", "rules")
+    _, warm, warm_memory = snakemake(folder, count, "-n", "--quiet", "rules")
+    figures = {"images": count, "jobs": sum(jobs(output).values()), "dry_run_cold": cold, "dry_run": warm}
+    figures["dry_run_memory"] = max(cold_memory, warm_memory)
+    if until == "none":
+        return figures
+    last = ["--until", *until.split(",")] if until else []
+    snakemake(folder, count, "--quiet", "all", *last)
+    figures["stages"] = {rule: [round(m), round(s, 1)] for rule, (m, s) in sorted(peaks(work / "results").items())}
+    figures["largest_folder"] = largest_folder(work / "results")
+    new = work / "data/images/new.png"
+    cv2.imwrite(str(new), picture(count))
+    try:
+        output, _, _ = snakemake(folder, count, "-n", "--quiet", "rules", *last)
+        figures["jobs_for_one_more"] = jobs(output)
+        target = [rule for rule in figures["jobs_for_one_more"] if rule not in (*FIT, "render")]
+        _, figures["one_more"], _ = snakemake(folder, count, "--quiet", "all", "--until", *target)
+    finally:
+        new.unlink()
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10000, 100000])
+    parser.add_argument("--until", default="", help="rules, with commas, to run for real up to; none: only plan")
+    parser.add_argument("--out", type=Path, help="JSON file to add the figures to")
+    args = parser.parse_args()
+    found = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
+    for count in args.counts:
+        args.folder.mkdir(parents=True, exist_ok=True)
+        found[str(count)] = found.get(str(count), {}) | measure(args.folder.resolve(), count, args.until)
+        print(json.dumps(found[str(count)], indent=1), flush=True)
+        if args.out:
+            args.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,481 @@
+"""What every kind of change makes stale: exactly these rules re-run, no more and no less.
+
+The workflow has "run" once with stages that only make the files they are asked for, so that Snakemake has its records.
+A new rule needs a line in AFTER; a new config key one in KEYS; a new stage none, since what an edit of a module re-runs
+is worked out from the text of the modules.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, draw_part
+from made import Made
+
+# Which rules read what a rule writes.
+AFTER = {
+    "render_demo": "survey ingest sam_pairs",
+    "survey": "ingest masks isolate",
+    "ingest": "split augment evaluate boxes render report",
+    "sam_pairs": "split_annotated prior segment isolate",
+    "split_annotated": "split prior segment",
+    "split": "fit score evaluate leaderboard",
+    "prior": "segment masks evaluate",
+    "fetch_checkpoint": "segment",
+    "segment": "masks evaluate",
+    "masks": "isolate evaluate boxes render report",
+    "isolate": "augment features",
+    "augment": "features",
+    "features": "fit score",
+    "fit": "score evaluate report",
+    "score": "evaluate boxes render report",
+    "evaluate": "boxes render report leaderboard",
+    "boxes": "render report",
+    "render": "",
+    "report": "",
+    "leaderboard": "",
+    "pretrain": "",
+    "pretrain_backbone": "pretrain",
+    "pretrain_sam": "pretrain",
+    "all": "",
+}
+# Made for other configurations or asked for by name.
+ELSEWHERE = {"triptychs", "normal_embed", "categories", "bundle", "write_bundle"}
+# Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
+CONFIG = {
+    "dataset": "mine",
+    "datasets": {"mine": {"path": "data/mine"}},
+    "segmenter": "own",
+    "isolation": "crop",
+    "compare": [
+        {"segmenter": "template", "isolation": "zero_out", "detector": "pixel_difference"},
+        {"segmenter": "none", "isolation": "none", "detector": "untrained"},
+    ],
+    "segmenters": {"own": {"method": "sam2.1", "model": "nano", "checkpoint": "data/start.pt"}},
+    "isolations": {"crop": {"margin": 0.02}},
+    "augmentation": {"copies": 1},
+    "detectors": {
+        "patchcore": {"weights": "data/net.safetensors"},
+        "untrained": {"method": "patchcore", "backbone": "resnet18.tv_in1k", "score": "top_k_mean"},
+    },
+}
+# The demo, and the making of our own weights.
+DEMO = {"compare": [], "pretrain": {"pool": "data/pool", "teacher_weights": "data/net.safetensors"}}
+
+# For every key of the schema (* is any name): another value, and the rules it changes first. A tuple is a whole set:
+# where a key names other files, what follows is not the same set.
+JUDGED = "fit score evaluate boxes report leaderboard"
+NEW_RUN = (f"isolate augment features {JUDGED} render",)
+KEYS = {
+    "dataset": ("twin", ("survey ingest sam_pairs split_annotated split prior segment masks", *NEW_RUN)),
+    "segmenter": ("constant", ("masks", *NEW_RUN)),
+    "isolation": ("zero_out", NEW_RUN),
+    "detector": ("other", (f"features {JUDGED} render",)),
+    "compare[].segmenter": ("constant", (f"masks isolate augment features {JUDGED}",)),
+    "compare[].isolation": ("mean_fill", (f"isolate augment features {JUDGED}",)),
+    "compare[].detector": ("other", (f"features {JUDGED}",)),
+    "threshold": ("youden", "evaluate"),
+    "threshold_options.max_fpr": (0.2, "evaluate"),
+    "threshold_options.max_fnr": (0.2, "evaluate"),
+    "threshold_options.recall": (0.7, "evaluate"),
+    "threshold_options.percentile": (90, "evaluate"),
+    "threshold_options.sigma": (2, "evaluate"),
+    "threshold_options.alpha": (0.3, "evaluate"),
+    "review.max_fpr": (0.2, "evaluate"),
+    "review.max_fnr": (0.2, "evaluate"),
+    "folds": ("loo", "split"),
+    "seed": (1, "split_annotated split prior segment augment features fit evaluate"),
+    "shards": (3, "survey"),
+    "device": ("cpu", "segment masks features fit score"),
+    "on_problem": ("leave_out", "ingest"),
+    "allow_downloads": (True, (f"features {JUDGED}",)),
+    "datasets.*.path": ("data/moved", "survey sam_pairs"),
+    "datasets.*.images": ("data/moved/images", "survey sam_pairs"),
+    "datasets.*.annotations": ("data/moved/annotations.json", "ingest sam_pairs"),
+    "datasets.*.labels": ("data/moved/labels.csv", "ingest sam_pairs"),
+    "datasets.*.category": ("part", "ingest sam_pairs"),
+    "datasets.*.rendered.views": (20, "render_demo"),
+    "datasets.*.rendered.defects": (9, "render_demo"),
+    "datasets.*.rendered.size": (256, "render_demo"),
+    "segmenters.*.method": ("template", (f"masks isolate augment features {JUDGED} render",)),
+    "segmenters.*.model": ("sam2.1_hiera_t", "segment"),
+    "segmenters.*.checkpoint": ("data/other.pt", "segment"),
+    "segmenters.*.sha256": ("2584c2e546d3836061ed1acb794ebc33d7ed57714d847276ad84dacb6254896e", "report"),
+    "segmenters.*.bytes": (13, "report"),
+    "segmenters.*.engine": ("official", "segment"),
+    "segmenters.*.trainable": ("all", "segment"),
+    "segmenters.*.steps": (10, "segment"),
+    "segmenters.*.batch_size": (2, "segment"),
+    "segmenters.*.augmentations": (1, "segment"),
+    "segmenters.*.learning_rate": (0.01, "segment"),
+    "isolations.*.background": ("mean", "isolate"),
+    "isolations.*.normalise": (["clahe"], "isolate"),
+    "isolations.*.crop": (False, "isolate"),
+    "isolations.*.margin": (0.1, "isolate"),
+    "isolations.*.dilate": (3, "isolate"),
+    "augmentation.copies": (2, "augment"),
+    "augmentation.robustness": (1, "augment"),
+    "augmentation.rotate": (7, "augment"),
+    "augmentation.translate": (0.1, "augment"),
+    "augmentation.brightness": (0.2, "augment"),
+    "augmentation.contrast": (0.2, "augment"),
+    "augmentation.blur": (5, "augment"),
+    "detectors.*.method": ("pixel_difference", "features"),
+    "detectors.*.backbone": ("resnet18.tv_in1k", "features"),
+    "detectors.*.weights": ("data/other.safetensors", "features"),
+    "detectors.*.layers": (["layer2"], "features"),
+    "detectors.*.image_size": (256, "features"),
+    "detectors.*.object_only": (False, "features"),
+    "detectors.*.max_patches": (1000, "fit"),
+    "detectors.*.coreset_ratio": (0.5, "fit"),
+    "detectors.*.coreset_max": (100, "fit"),
+    "detectors.*.bank": ("float16", "fit"),
+    "detectors.*.neighbours": (3, "score"),
+    "detectors.*.score": ("percentile", "score"),
+    "detectors.*.top_share": (0.05, "report"),  # of use to other scores than max
+    "detectors.*.center_crop": (True, "features"),
+    "detectors.*.distance": ("cosine", "fit"),
+    "detectors.*.dimensions": (50, "report"),  # of use to padim
+    "detectors.*.threshold": ("youden", "evaluate"),
+    "regions.min_area": (0.01, "boxes"),
+    "regions.max_area": (0.2, "boxes"),
+    "regions.merge": (0.1, "boxes"),
+    "regions.max_aspect": (3, "boxes"),
+    "pictures.colours": ("magma", "render"),
+    "pictures.clip_q": (0.9, "render"),
+    "pictures.gamma": (2, "render"),
+    "pictures.blur": (3, "render"),
+    "pictures.alpha_mode": ("linear", "render"),
+    "pictures.alpha_min": (0.1, "render"),
+    "pictures.alpha_max": (0.9, "render"),
+    "pictures.opacity": (0.7, "render"),
+    "pictures.triptychs": (True, ("triptychs",)),
+    "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam"),
+    "pretrain.teacher_name": ("resnet34.tv_in1k", "pretrain_backbone"),
+    "pretrain.teacher_weights": ("data/other.safetensors", "pretrain_backbone"),
+    "pretrain.minutes": (1, "pretrain_backbone pretrain_sam"),
+}
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+# What else has to be set for a key to be allowed or to matter.
+WITH = {
+    "compare[].segmenter": {"isolation": "zero_out", "detector": "pixel_difference"},
+    "compare[].isolation": {"segmenter": "template", "detector": "pixel_difference"},
+    "compare[].detector": {"segmenter": "none", "isolation": "none"},
+}
+STRATEGY = {
+    "threshold_options.max_fpr": "max_fpr",
+    "threshold_options.max_fnr": "max_fnr",
+    "threshold_options.recall": "target_recall",
+    "threshold_options.percentile": "normal_percentile",
+    "threshold_options.sigma": "normal_sigma",
+    "threshold_options.alpha": "conformal",
+}
+KEYS |= {f"detectors.*.{key}": KEYS[key] for key in STRATEGY}
+STRATEGY |= {f"detectors.*.{key}": strategy for key, strategy in STRATEGY.items()}
+OTHERWISE = {"datasets.*.categories"}  # several data sets at once: tests/dag/test_dag.py
+OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("stale"), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("demo"), DEMO, "all", "pretrain")
+
+
+def closure(first: str | tuple, present: set[str]) -> set[str]:
+    """Rules of ``present`` that follow from those named; a tuple is a whole set already."""
+    if isinstance(first, tuple):
+        return set(" ".join(first).split())
+    todo, found = first.split(), set()
+    while todo:
+        rule = todo.pop()
+        if rule in present and rule not in found:
+            found.add(rule)
+            todo += AFTER[rule].split()
+    return found
+
+
+ALL = set(AFTER) - {"all", "render_demo", "fetch_checkpoint", "pretrain", "pretrain_backbone", "pretrain_sam"}
+ALL_OF_DEMO = (set(AFTER) - {"all", "segment", "fetch_checkpoint", "augment"})  # fmt: skip
+
+
+def leaves(schema: dict, name: str = "") -> list[str]:
+    """Dotted names of all keys of a schema."""
+    if "$ref" in schema:
+        schema = schema | SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
+    keys = [(f"{name}.{key}" if name else key, value) for key, value in schema.get("properties", {}).items()]
+    other = schema.get("additionalProperties")
+    if isinstance(other, dict):
+        keys.append((f"{name}.*", other))
+    if isinstance(schema.get("items"), dict) and "properties" in schema["items"]:
+        keys.append((f"{name}[]", schema["items"]))
+    found = [leaf for key, value in keys for leaf in leaves(value, key)]
+    return found or [name]
+
+
+def test_every_config_key_and_every_rule_has_a_row(site):
+    assert set(KEYS) | OTHERWISE == set(leaves(SCHEMA)), "give a new key a row in KEYS"
+    listed = {line.split()[0] for line in site.snakemake("--list").stdout.splitlines()}
+    assert set(AFTER) | ELSEWHERE == listed, "give a new rule a row in AFTER"
+
+
+def test_when_nothing_has_changed_nothing_is_stale(site, demo):
+    assert site.stale() == demo.stale() == {}
+
+
+def changed(key: str, value: object) -> dict:
+    """CONFIG with another value of ``key``; a ``*`` is the entry in use."""
+    config = json.loads(json.dumps(DEMO if key.startswith(OF_THE_DEMO) else CONFIG))
+    config["detectors"] = {"other": {"method": "pixel_difference"}} | config.get("detectors", {})
+    if key.startswith("compare[]."):
+        config["compare"].append(WITH[key] | {key.partition(".")[2]: value})
+        return config
+    if key == "dataset":
+        config["datasets"]["twin"] = {"path": "data/twin"}
+    if key in STRATEGY:
+        place = config["detectors"]["patchcore"] if key.startswith("detectors") else config
+        place["threshold"] = STRATEGY[key]
+    if key.startswith("review"):
+        config["review"] = {"max_fpr": 0.1, "max_fnr": 0.1}
+    entry = {"datasets": "demo" if "rendered" in key else "mine", "segmenters": "own", "isolations": "crop",
+             "detectors": "patchcore"}  # fmt: skip
+    *folders, last = key.replace("*", entry.get(key.partition(".")[0], "*")).split(".")
+    node = config
+    for folder in folders:
+        node = node.setdefault(folder, {})
+    node[last] = value
+    return config
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_a_config_key_re_runs_what_it_changes(site, demo, key):
+    value, first = KEYS[key]
+    place, present = (demo, ALL_OF_DEMO) if key.startswith(OF_THE_DEMO) else (site, ALL)
+    assert set(place.stale(changed(key, value))) == closure(first, present)
+
+
+# --- Code -----------------------------------------------------------------------------------------------------------
+PACKAGE = ROOT / "workflow/defectflow"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+RULES = dict(
+    re.findall(
+        r'^rule (\w+):(?:(?!^rule ).)*?code_hash\("(\w+)"',
+        "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))),
+        flags=re.MULTILINE | re.DOTALL,
+    )
+)
+
+
+def users(module: str) -> set[str]:
+    """Modules that import ``module``, however far up, found with a regular expression in their text."""
+    text = {name: (PACKAGE / f"{name}.py").read_text() for name in MODULES}
+    pattern = r"^ *(?:from defectflow\.{0} import|from defectflow import [\w, ]*\b{0}\b|import defectflow\.{0}\b)"
+    found, todo = set(), [module]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += [other for other in MODULES if re.search(pattern.format(name), text[other], re.MULTILINE)]
+    return found
+
+
+def edited(site: Made, path: str, edit: Callable[[str], str]) -> dict[str, int]:
+    """What is stale while a file reads otherwise."""
+    file = site.folder / path
+    text = file.read_text()
+    try:
+        file.write_text(edit(text))
+        return site.stale()
+    finally:
+        file.write_text(text)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_an_edit_of_a_module_re_runs_the_stages_that_import_it(site, demo, module):
+    stages = users(module)
+    first = " ".join(rule for rule, stage in RULES.items() if stage in stages)
+    place, present = (site, ALL) if closure(first, ALL) else (demo, ALL_OF_DEMO)
+    assert set(edited(place, f"workflow/defectflow/{module}.py", lambda text: text + "\nCHANGED = 1\n")) == closure(
+        first, present
+    )
+
+
+def test_masks_without_a_network_do_not_depend_on_its_code(site):
+    stale = edited(site, "workflow/defectflow/sam.py", lambda text: text + "\nCHANGED = 1\n")
+    assert stale["masks"] == 2 and site.jobs("--forcerun", "masks", config=CONFIG)["masks"] == 4
+
+
+@pytest.mark.parametrize("module", ["files", "survey", "sam"])
+def test_comments_docstrings_and_layout_re_run_nothing(site, module):
+    def comment(text: str) -> str:
+        _, _, rest = text.partition('"""\n')
+        rest = re.sub(r"^( *)return (.*[^(\[{,])$", r"\1# Another.\n\1return  \2", rest, flags=re.M)
+        return f'"""Other words.\n"""\n# A comment.\n\n{rest}'
+
+    assert edited(site, f"workflow/defectflow/{module}.py", comment) == {}
+
+
+def test_a_network_s_settings_count_as_code(site):
+    stale = edited(site, "workflow/defectflow/configs/sam2.1_nano.yaml", lambda text: text + "# changed\n")
+    assert set(stale) == closure("segment", ALL)
+
+
+@pytest.mark.parametrize(
+    ("library", "first"),
+    [
+        ("numpy", "survey ingest sam_pairs"),
+        ("torch", "segment features"),
+        ("timm", "features"),
+        ("albumentations", "augment"),
+        ("sam2", "segment"),
+        ("scikit-learn", "fit"),
+        ("matplotlib", "evaluate"),
+        ("tqdm", ""),
+        ("pytest", ""),
+        ("snakemake", ""),
+    ],
+)
+def test_another_version_of_a_library_re_runs_the_stages_that_import_it(site, library, first):
+    stale = edited(
+        site, "requirements.lock", lambda text: re.sub(rf"^{library}==\S+", f"{library}==99", text, flags=re.M)
+    )
+    assert set(stale) == closure(first, ALL)
+
+
+# --- Data -----------------------------------------------------------------------------------------------------------
+def images(site: Made) -> Path:
+    return site.folder / "data/mine/images"
+
+
+def picture(seed: int) -> np.ndarray:
+    return draw_part(np.random.default_rng(seed))[0]
+
+
+def repaint(name: str) -> Callable[[Path], object]:
+    return lambda data: cv2.imwrite(str(data / "images" / name), picture(99))
+
+
+def rename(data: Path) -> None:
+    (data / "images/part_013.png").rename(data / "images/other.png")
+    for name in ("labels.csv", "annotations.json"):
+        (data / name).write_text((data / name).read_text().replace("part_013.png", "other.png"))
+
+
+def remove(data: Path) -> None:
+    (data / "images/part_013.png").unlink()
+    labels = data / "labels.csv"
+    labels.write_text(re.sub("^part_013.*\n", "", labels.read_text(), flags=re.M))
+
+
+def relabel(data: Path) -> None:
+    labels = data / "labels.csv"
+    labels.write_text(labels.read_text().replace("part_000.png,0", "part_000.png,1"))
+
+
+def move_outline(data: Path) -> None:
+    coco = json.loads((data / "annotations.json").read_text())
+    coco["annotations"][0]["segmentation"][0][0] += 1
+    (data / "annotations.json").write_text(json.dumps(coco))
+
+
+def reorder(data: Path) -> None:
+    """The same annotations in another order, labels with other line ends: only what reads the file itself looks."""
+    coco = json.loads((data / "annotations.json").read_text())
+    coco["annotations"].reverse()
+    (data / "annotations.json").write_text(json.dumps(coco, indent=1))
+
+
+# Without copies, which are made of the manifest: here one photograph is to stay one photograph.
+PLAIN = {**CONFIG, "augmentation": {}, "compare": CONFIG["compare"][:1]}
+AFTER_INGEST = {"ingest": 1, "split": 1, "fit": 2, "score": 4, "evaluate": 2, "render": 1, "leaderboard": 1}
+ONE_SHARD = {"survey": 1, "masks": 2, "isolate": 2, "features": 2}
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("plain"), PLAIN)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (repaint("part_013.png"), ONE_SHARD | AFTER_INGEST),
+        (repaint("new.png"), ONE_SHARD | AFTER_INGEST),
+        (remove, ONE_SHARD | AFTER_INGEST),
+        (rename, {rule: 2 * jobs for rule, jobs in ONE_SHARD.items()} | AFTER_INGEST),
+        (relabel, AFTER_INGEST),
+        (reorder, AFTER_INGEST),
+        (repaint("part_000.png"), {"survey": 1, "sam_pairs": 1}),
+        (move_outline, {"sam_pairs": 1}),
+    ],
+    ids=["changed", "added", "removed", "renamed", "label", "annotations reordered", "annotated image", "outline"],
+)
+def test_a_change_of_the_data_re_runs_its_shard_and_what_sees_the_whole(plain, change, expected):
+    data, kept = plain.folder / "data/mine", plain.folder / "data/kept"
+    shutil.copytree(data, kept)
+    try:
+        change(data)
+        stale = plain.stale()
+    finally:
+        shutil.rmtree(data)
+        kept.rename(data)
+    if "sam_pairs" in expected:  # every mask depends on every outline
+        assert set(stale) == closure(" ".join((*expected, "ingest")), ALL - {"augment"})
+        assert {rule: stale.get(rule, 0) for rule in ("survey", "sam_pairs")} == {"survey": 0} | expected
+    else:
+        assert stale == expected
+    assert plain.stale() == {}
+
+
+@pytest.mark.parametrize(("name", "first"), [("start.pt", "segment"), ("net.safetensors", "features")])
+def test_other_weights_in_a_file_re_run_what_loads_them(site, name, first):
+    stale = edited(site, f"data/{name}", lambda text: "other weights")
+    assert set(stale) == closure(first, ALL)
+    assert stale.get("segment", stale["features"]) == (1 if name == "start.pt" else 2)
+
+
+# --- What is no change ----------------------------------------------------------------------------------------------
+def test_touching_every_file_re_runs_nothing(site):
+    for path in sorted(site.folder.rglob("*"), reverse=True):  # inputs last: results/ comes after data/ and workflow/
+        if ".snakemake" not in path.parts:
+            path.touch()
+    assert site.stale() == {}
+
+
+def test_leaving_a_branch_and_coming_back_re_runs_nothing(site):
+    def git(*args: str) -> None:
+        command = ["git", "-c", "user.name=test", "-c", "user.email=test", *args]
+        subprocess.run(command, cwd=site.folder, check=True, capture_output=True)
+
+    git("init", "-b", "main")
+    git("add", "Snakefile", "config.yaml", "workflow", "envs", "requirements.lock", "data")
+    git("commit", "-m", "here")
+    git("checkout", "-b", "elsewhere")
+    for name in ("files", "survey", "fit"):
+        path = site.folder / f"workflow/defectflow/{name}.py"
+        path.write_text(path.read_text() + "\nCHANGED = 1\n")
+    (site.folder / "data/mine/labels.csv").write_text("filename,label\n")
+    git("commit", "-am", "there")
+    git("checkout", "main")
+    try:
+        assert site.stale() == {}
+    finally:
+        shutil.rmtree(site.folder / ".git")
+
+
+def test_a_copy_of_the_whole_tree_has_nothing_to_do(site, tmp_path):
+    copy = object.__new__(Made)
+    copy.config, copy.targets = site.config, site.targets
+    copy.folder = shutil.copytree(site.folder, tmp_path / "copy", copy_function=shutil.copyfile)  # times are new
+    assert copy.stale() == {}

@@ -1,0 +1,124 @@
+"""Kill stages at random moments, run again, and compare every result with those of a run that nobody disturbed.
+
+    python tests/e2e/kill.py --draws 50
+
+The whole process group dies by SIGKILL, Snakemake and the stage alike, as when a machine loses power; or the stage
+alone, as when the system runs out of memory.
+"""
+
+import argparse
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import psutil
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from conftest import Workflow, make_coco_set
+
+CONFIG = {
+    "dataset": "mine",
+    "datasets": {"mine": {"path": "data/mine"}},
+    "segmenter": "tiny",
+    "segmenters": {"tiny": {"method": "sam2.1", "model": "nano", "steps": 2, "batch_size": 1, "augmentations": 1}},
+    "augmentation": {"copies": 1},
+    "compare": [],
+    "shards": 1,
+    "device": "cpu",
+    "detectors": {"patchcore": {"image_size": 96, "coreset_max": 500}},
+}
+RULES = (
+    "survey", "ingest", "sam_pairs", "split_annotated", "split", "prior", "segment", "masks", "isolate", "augment",
+    "features", "fit", "score", "evaluate", "render", "leaderboard",
+)  # fmt: skip
+MODULES = {"split_annotated": "split"}  # where a rule and its stage are not called the same
+
+
+def digests(workflow: Workflow) -> dict[str, str]:
+    """Checksum of every result; logs and benchmarks tell times."""
+    files = (path for path in sorted((workflow.folder / "results").rglob("*")) if path.is_file())
+    return {
+        str(path.relative_to(workflow.folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+        if not {"logs", "benchmarks"} & set(path.parts) and path.name != ".snakemake_timestamp"
+    }
+
+
+def finished(folder: Path) -> Workflow:
+    """A workflow that has run once, undisturbed."""
+    workflow = Workflow(folder)
+    make_coco_set(folder / "data/mine")
+    result = workflow.snakemake("--cores", "2", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return workflow
+
+
+def stage_of(process: subprocess.Popen, module: str) -> psutil.Process | None:
+    """The stage among the descendants of Snakemake."""
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if f"defectflow.{module}" in child.cmdline()[1:3]:
+                return child
+        except psutil.Error:
+            continue
+    return None
+
+
+def kill(workflow: Workflow, rule: str, seconds: float, alone: bool) -> bool:
+    """Run a rule again and kill it after so many processor seconds of its stage; whether it was still running."""
+    command = workflow.command("--cores", "2", "--forcerun", rule, "--until", rule, "--nolock", config=CONFIG)
+    run = subprocess.Popen(
+        command, cwd=workflow.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while run.poll() is None:
+            stage = stage_of(run, MODULES.get(rule, rule))
+            try:
+                if stage and sum(stage.cpu_times()[:2]) >= seconds:
+                    stage.kill() if alone else os.killpg(run.pid, signal.SIGKILL)
+                    run.wait(120)
+                    return True
+            except psutil.Error:
+                pass
+            time.sleep(0.01)
+        return False
+    finally:
+        if run.poll() is None:
+            os.killpg(run.pid, signal.SIGKILL)
+
+
+def draw(workflow: Workflow, expected: dict[str, str], rule: str, seconds: float, alone: bool) -> str:
+    """One kill and one run after it; "killed" or "too late", or an AssertionError if a result differs."""
+    killed = kill(workflow, rule, seconds, alone)
+    again = workflow.snakemake("--cores", "2", "--rerun-incomplete", "--nolock", config=CONFIG)
+    assert again.returncode == 0, again.stdout + again.stderr
+    found = digests(workflow)
+    differ = {name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)}
+    assert not differ, (rule, seconds, alone, sorted(differ))
+    return "killed" if killed else "too late"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    generator = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        workflow = finished(Path(folder))
+        expected = digests(workflow)
+        for number in range(args.draws):
+            # Processor seconds: a stage takes 0.3 (tables) to 4 of them here, most of it in imports.
+            rule, seconds, alone = RULES[number % len(RULES)], generator.uniform(0, 3), generator.random() < 0.3
+            outcome = draw(workflow, expected, rule, seconds, alone)
+            print(f"{number + 1:3} {rule:16} {seconds:4.2f} s {'stage' if alone else 'all':6} {outcome}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""A run that is killed, finds no room, may not write, or is not alone: the next one ends with the same bytes.
+
+A short sample; python tests/e2e/kill.py --draws 50 is the long one.
+"""
+
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from conftest import Workflow, make_coco_set
+from kill import CONFIG, digests, draw, finished
+
+pytestmark = pytest.mark.slow
+# What needs no network: enough to fill a disk and to wait for each other.
+LIGHT = CONFIG | {"segmenter": "template", "isolation": "crop"}
+TARGET = "results/mine/template/crop/images/0.csv"
+
+
+def test_whatever_moment_a_stage_is_killed_at_the_next_run_ends_with_the_same_bytes(tmp_path):
+    workflow = finished(tmp_path)
+    expected, generator = digests(workflow), random.Random(0)
+    outcomes = [
+        draw(workflow, expected, rule, generator.uniform(0, 2), alone)
+        for rule, alone in (("features", False), ("masks", False), ("fit", True))
+    ]
+    assert "killed" in outcomes
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory) -> dict[str, str]:
+    """Results of an undisturbed run."""
+    workflow = light(tmp_path_factory.mktemp("reference"))
+    assert workflow.snakemake("--cores", "2", TARGET, config=LIGHT).returncode == 0
+    return digests(workflow)
+
+
+def light(folder: Path) -> Workflow:
+    workflow = Workflow(folder)
+    make_coco_set(folder / "data/mine")
+    return workflow
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[None]:
+    """A file system of this size in a folder."""
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("a file system of one's own needs root")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def remount(folder: Path, option: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{option}", folder], check=True)
+
+
+def test_a_full_disk_is_told_in_one_line_and_with_more_room_the_run_ends_the_same(tmp_path, reference):
+    workflow = light(tmp_path)
+    results = tmp_path / "results"
+    with small_disk(results, "160k"):
+        stopped = workflow.snakemake("--cores", "2", TARGET, config=LIGHT)
+        output = stopped.stdout + stopped.stderr
+        assert stopped.returncode != 0 and "No space left on device" in output
+        remount(results, "size=100m")
+        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", TARGET, config=LIGHT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert digests(workflow) == reference
+
+
+def test_results_that_may_not_be_written_are_left_as_they_are(tmp_path, reference):
+    workflow = light(tmp_path)
+    results = tmp_path / "results"
+    with small_disk(results, "100m"):
+        assert workflow.snakemake("--cores", "2", TARGET, config=LIGHT).returncode == 0
+        remount(results, "ro")
+        stopped = workflow.snakemake("--cores", "2", "--forcerun", "isolate", config=LIGHT)
+        assert stopped.returncode != 0 and "Read-only file system" in stopped.stdout + stopped.stderr
+        assert digests(workflow) == reference
+        remount(results, "rw")
+        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", TARGET, config=LIGHT)
+        assert done.returncode == 0 and digests(workflow) == reference
+
+
+def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
+    workflow = light(tmp_path)
+    command = workflow.command("--cores", "1", TARGET, config=LIGHT)
+    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        locks = tmp_path / ".snakemake/locks"
+        while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
+            time.sleep(0.05)
+        second = workflow.snakemake("--cores", "1", TARGET, config=LIGHT)
+        assert first.poll() is None, "the first run was over too soon"
+        assert second.returncode != 0 and "locked" in (second.stdout + second.stderr).lower()
+        assert first.wait(600) == 0
+    finally:
+        first.kill()
+    assert digests(workflow) == reference
