@@ -105,7 +105,7 @@ rule leaderboard:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=10,
     params:
         main="/".join(RUNS[0]),
