@@ -156,7 +156,12 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
         for text in metrics["warnings"]:
             lines += textwrap.wrap(text, WIDTH - 2, initial_indent="  ! ", subsequent_indent="    ")
         lines.append("")
-    places = [("worst, best, borderline", "sheets"), ("overlays", "overlays"), ("heatmaps", "heatmaps")]
+    places = [
+        ("all of it on one page", "report.html"),
+        ("worst, best, borderline", "sheets"),
+        ("overlays", "overlays"),
+        ("heatmaps", "heatmaps"),
+    ]
     places += [("charts", "figures"), ("every verdict", "predictions.csv"), ("every damage box", "regions.csv")]
     places += [("every figure", "metrics.json")]
     lines += ["Where to look", "-" * WIDTH]

@@ -1,5 +1,5 @@
 rule bundle:
-    """The inspector of the run that the config asks for, as one folder: snakemake --cores all bundle"""
+    """The inspector of the run that the config asks for, as one folder; on request."""
     input:
         f"{RUNS[0].folder}/bundle",
 

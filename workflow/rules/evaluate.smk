@@ -56,6 +56,7 @@ rule evaluate:
 
 
 rule boxes:
+    """Damaged regions of one run as boxes: a table, and COCO results."""
     input:
         unpack(source_files),
         folder=source_folder,
@@ -140,6 +141,7 @@ use rule render as triptychs with:
 
 
 rule report:
+    """One page about one run, to open from disk or to send to a colleague."""
     input:
         regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
@@ -212,6 +214,7 @@ rule leaderboard:
 
 # One line for each category of a benchmark, where the data set has several.
 rule categories:
+    """A benchmark of several categories in one table, beside published figures."""
     input:
         [f"{run.folder}/metrics.json" for run in MAIN_RUNS],
     output:

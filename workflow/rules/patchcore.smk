@@ -110,6 +110,7 @@ rule score:
 
 
 rule normal_embed:
+    """The centroid of good photographs and its threshold in one file, for use elsewhere."""
     input:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
