@@ -32,8 +32,8 @@ lint: $(STAMP)
 
 # The environment for --sdm conda follows from the lock.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --quiet --output-file requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra inspect --extra onnx --extra dev --universal \
+		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet --output-file requirements.lock
 	$(BIN)/python envs/from_lock.py
 
 clean:

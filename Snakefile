@@ -17,6 +17,7 @@ include: "workflow/rules/segment.smk"
 include: "workflow/rules/isolate.smk"
 include: "workflow/rules/patchcore.smk"
 include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/bundle.smk"
 include: "workflow/rules/pretrain.smk"
 
 
@@ -24,6 +25,8 @@ rule all:
     """Everything config.yaml asks for: metrics and pictures of the run, and the leaderboard."""
     default_target: True
     input:
-        collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
-        f"{RUNS[0].folder}/overlays",
-        "results/leaderboard.csv",
+        collect("{run}/{file}", run=[run.folder for run in RUNS], file=["metrics.json", "report.html"]),
+        [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
+        [f"{run.folder}/overlays" for run in MAIN_RUNS],
+        [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["pictures"]["triptychs"]],
+        f"results/{config['dataset']}.csv" if HAS_CATEGORIES else "results/leaderboard.csv",

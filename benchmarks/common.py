@@ -44,8 +44,8 @@ def medians(runs: list[dict]) -> dict:
 def make_bank(path: Path, size: int, args: Any) -> Path:
     """Write a bank of ``size`` patches of other made-up photographs, jittered: a bank need not be a coreset here."""
     import torch
+    from defectflow.embedding import PatchEmbedder
     from defectflow.images import letterbox, read_rgb
-    from defectflow.patchcore import PatchEmbedder
     from safetensors.torch import save_file
 
     embedder = PatchEmbedder(args.backbone, ["layer2", "layer3"], args.weights)
@@ -59,7 +59,8 @@ def make_bank(path: Path, size: int, args: Any) -> Path:
     bank = bank + bank.std() * 0.1 * torch.randn(bank.shape, generator=generator)
     config = {
         "backbone": args.backbone, "trained": embedder.trained, "layers": ["layer2", "layer3"], "grid": grid,
-        "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4, "method": "patchcore",
+        "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4,
+        "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
     save_file({"all": bank}, path, metadata={"defectflow": json.dumps(config)})
     return path

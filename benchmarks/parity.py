@@ -1,23 +1,24 @@
-"""Scores and image AUROC on a real set: defectflow's stages against stock anomalib's `Engine.fit` and `predict`.
+"""Scores, image AUROC, pixel AUROC and AU-PRO of defectflow's stages against stock anomalib's `fit` and `predict`.
 
 Every picture is brought to the size of the network's input once, as PNG; both read the same files, use the same
 weights and score images by the re-weighted maximum, over all patches. Where a coreset starts is drawn: each program
 fits with two seeds, which tells what a seed moves. Then defectflow scores with the bank of anomalib's first fit, which
 must give the same, and so must the whole bank (ratio 1).
 
-    python benchmarks/parity.py --mvtec data/bottle --weights resnet18.safetensors
+    python benchmarks/parity.py --mvtec data/mvtec/* --weights resnet18.safetensors --ratios 0.1
     python benchmarks/parity.py --run results/hawk/template/zero_out --weights resnet18.safetensors --splits 5
 
-An MVTec folder has its split; of a run's isolated pictures, one half of the good ones, drawn anew for each split, is
-learned, and the other half is judged with the bad ones.
+Pixel figures, where an MVTec folder has ground truth, are on maps of the size of the network's input, as each program
+makes them of its patch scores. An MVTec folder has its split; of a run's isolated pictures, one half of the good ones,
+drawn anew for each split, is learned, and the other half is judged with the bad ones.
 """
 
 import argparse
 import sys
 import tempfile
 from pathlib import Path
-from statistics import mean
 from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,19 +30,46 @@ from sklearn.metrics import roc_auc_score
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow import features, fit, score, tables
-from defectflow.images import letterbox, read_rgb, write_png
+from defectflow.anomaly_maps import load_maps, smooth_map
+from defectflow.images import letterbox, read_mask, read_rgb, write_png
+from defectflow.pixel_curves import PixelCurves
 from fit import anomalib_model
 
-Pictures = dict[str, int]  # path of a picture: label
+
+class Split(NamedTuple):
+    """What is compared on: paths of pictures.
+
+    Attributes:
+        name: to print.
+        learned: good pictures.
+        judged: pictures and their labels.
+        truths: ground-truth mask of each bad picture; empty where there are none.
+    """
+
+    name: str
+    learned: list[str]
+    judged: dict[str, int]
+    truths: dict[str, Path]
 
 
-def mvtec_split(folder: Path) -> tuple[list[str], Pictures]:
-    """Pictures to learn, and those to judge with their labels."""
-    test = {str(path): int(path.parent.name != "good") for path in sorted(folder.glob("test/*/*"))}
-    return sorted(map(str, folder.glob("train/good/*"))), test
+class Result(NamedTuple):
+    """Raw scores of the judged pictures, float (n,), and their maps, float (n, size, size)."""
+
+    scores: np.ndarray
+    maps: np.ndarray
 
 
-def drawn_split(run: Path, seed: int) -> tuple[list[str], Pictures]:
+def mvtec_split(folder: Path) -> Split:
+    """The split of a folder in the MVTec layout."""
+    judged = {str(path): int(path.parent.name != "good") for path in sorted(folder.glob("test/*/*"))}
+    truths = {}
+    for path in map(Path, judged):
+        found = sorted((folder / "ground_truth" / path.parent.name).glob(f"{path.stem}*.png"))
+        truths |= {str(path): found[0]} if found else {}
+    return Split(folder.name, sorted(map(str, folder.glob("train/good/*"))), judged, truths)
+
+
+def drawn_split(run: Path, seed: int) -> Split:
     """One half of a run's good pictures to learn; the other half and the bad ones to judge."""
     table = pd.concat([tables.read_table(path, tables.ISOLATED) for path in sorted(run.glob("images/*.csv"))])
     labels = tables.read_table(run.parents[1] / "splits.csv", tables.SPLITS).set_index("image_id")["label"]
@@ -49,7 +77,23 @@ def drawn_split(run: Path, seed: int) -> tuple[list[str], Pictures]:
     good, bad = sorted(table.loc[label == 0, "image"]), sorted(table.loc[label == 1, "image"])
     good = [good[i] for i in np.random.default_rng(seed).permutation(len(good))]
     learned = len(good) // 2
-    return good[:learned], dict.fromkeys(good[learned:], 0) | dict.fromkeys(bad, 1)
+    return Split(str(seed), good[:learned], dict.fromkeys(good[learned:], 0) | dict.fromkeys(bad, 1), {})
+
+
+def areas(split: Split, result: Result) -> list[float]:
+    """Image AUROC, and with ground truth pixel AUROC and AU-PRO."""
+    found = [roc_auc_score(list(split.judged.values()), result.scores)]
+    if split.truths:
+        size = result.maps.shape[1:]
+        curves = PixelCurves(result.maps.min(), result.maps.max())
+        for path, heat in zip(split.judged, result.maps, strict=True):
+            truth = split.truths.get(path)
+            if split.judged[path] and truth is None:
+                continue  # a bad picture without a mask counts in no pixel figure
+            curves.add(heat, letterbox(read_mask(truth), size)[0] > 0 if truth else None)
+        figures = curves.figures()
+        found += [figures["auroc"], figures["au_pro"]]
+    return found
 
 
 def defectflow_fit(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> None:
@@ -71,8 +115,8 @@ def defectflow_fit(folder: Path, args: argparse.Namespace, ratio: float, seed: i
     )  # fmt: skip
 
 
-def defectflow_scores(folder: Path, args: argparse.Namespace, bank: torch.Tensor | None = None) -> np.ndarray:
-    """Raw scores of the pictures in ``folder``/test, in the order of their names; with ``bank`` in place of its own."""
+def defectflow_result(folder: Path, args: argparse.Namespace, bank: torch.Tensor | None = None) -> Result:
+    """Scores of the pictures in ``folder``/test, in the order of their names; with ``bank`` in place of its own."""
     banks = folder / "b.safetensors"
     if bank is not None:
         with safe_open(banks, "pt") as file:
@@ -83,15 +127,18 @@ def defectflow_scores(folder: Path, args: argparse.Namespace, bank: torch.Tensor
         "--scores", folder / "scores.csv", "--maps", folder / "m.safetensors", "--threads", args.threads,
         "--device", "cpu",
     )  # fmt: skip
-    return tables.read_table(folder / "scores.csv", tables.SCORES).sort_values("image_id")["raw_score"].to_numpy()
+    table = tables.read_table(folder / "scores.csv", tables.SCORES).sort_values("image_id")
+    maps = load_maps([folder / "m.safetensors"])
+    smooth = [smooth_map(maps[i].grid_map, maps[i].input_size) for i in table["image_id"]]
+    return Result(table["raw_score"].to_numpy(), np.stack(smooth))
 
 
 def run_stage(stage: ModuleType, *options: object) -> None:
     stage.main(stage.build_parser().parse_args([str(option) for option in options]))
 
 
-def anomalib_run(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> tuple[np.ndarray, torch.Tensor]:
-    """The same scores from anomalib, and its bank."""
+def anomalib_run(folder: Path, args: argparse.Namespace, ratio: float, seed: int) -> tuple[Result, torch.Tensor]:
+    """The same from anomalib, and its bank."""
     from anomalib.data import Folder, PredictDataset
     from anomalib.engine import Engine
     from lightning import seed_everything
@@ -114,14 +161,35 @@ def anomalib_run(folder: Path, args: argparse.Namespace, ratio: float, seed: int
     data = PredictDataset(path=folder / "test", image_size=(args.image_size, args.image_size))
     loader = DataLoader(data, batch_size=1, collate_fn=data.collate_fn)
     batches = engine.predict(model=model, dataloaders=loader)
-    found = {Path(batch.image_path[0]).name: float(batch.pred_score) for batch in batches}
-    return np.array([found[name] for name in sorted(found)]), model.model.memory_bank
+    batches = sorted(batches, key=lambda batch: Path(batch.image_path[0]).name)
+    maps = np.stack([batch.anomaly_map.squeeze().float().numpy() for batch in batches])
+    return Result(np.array([float(batch.pred_score) for batch in batches]), maps), model.model.memory_bank
+
+
+def compare(split: Split, ratio: float, args: argparse.Namespace) -> tuple[list[list[float]], list[list[float]], str]:
+    """`areas` of anomalib's fits and of ours, and what is told of ours with anomalib's first bank."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for part, paths in (("train", split.learned), ("test", list(split.judged))):
+            for i, path in enumerate(paths):
+                picture, _ = letterbox(read_rgb(path), (args.image_size, args.image_size))
+                write_png(folder / part / f"{part}{i:04}.png", picture)
+        ours, peers = [], []
+        for seed in (0, 1) if ratio < 1 else (0,):
+            defectflow_fit(folder, args, ratio, seed)
+            ours.append(defectflow_result(folder, args))
+            peers.append(anomalib_run(folder, args, ratio, seed))
+        peer, bank = peers[0]
+        same = defectflow_result(folder, args, bank)
+    differ = np.abs(same.scores - peer.scores).max() / peer.scores.mean()
+    told = " / ".join(f"{value:.4f}" for value in areas(split, same)) + f" | {differ:.1e}"
+    return [areas(split, result) for result, _ in peers], [areas(split, result) for result in ours], told
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--mvtec", type=Path, help="folder with train/good and test/<defect>")
+    source.add_argument("--mvtec", type=Path, nargs="+", help="folders with train/good and test/<defect>")
     source.add_argument("--run", type=Path, help="results/<dataset>/<segmenter>/<isolation>")
     parser.add_argument("--backbone", default="resnet18.tv_in1k")
     parser.add_argument("--weights", required=True)
@@ -130,38 +198,29 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=5, help="of a run's pictures")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    splits = [mvtec_split(args.mvtec)] if args.mvtec else [drawn_split(args.run, seed) for seed in range(args.splits)]
-    print("AUROC with seeds 0 and 1; the last two columns: defectflow with anomalib's bank of seed 0")
+    if args.mvtec:
+        splits = [mvtec_split(folder) for folder in args.mvtec]
+    else:
+        splits = [drawn_split(args.run, seed) for seed in range(args.splits)]
+    print("image AUROC / pixel AUROC / AU-PRO with seeds 0 and 1; same bank: defectflow with anomalib's of seed 0")
     print("| ratio | split | learned | good, bad | anomalib | defectflow | same bank | scores differ, relative |")
     print("|---|---|---|---|---|---|---|---|")
+
+    def text(values: list[float]) -> str:
+        return " / ".join(f"{value:.4f}" for value in values)
+
     for ratio in args.ratios:
         means = []
-        for number, (learned, judged) in enumerate(splits):
-            labels = list(judged.values())
-            ours, peer = [], []
-            with tempfile.TemporaryDirectory() as name:
-                folder = Path(name)
-                for part, paths in (("train", learned), ("test", list(judged))):
-                    for i, path in enumerate(paths):
-                        picture, _ = letterbox(read_rgb(path), (args.image_size, args.image_size))
-                        write_png(folder / part / f"{part}{i:04}.png", picture)
-                for seed in (0, 1) if ratio < 1 else (0,):
-                    defectflow_fit(folder, args, ratio, seed)
-                    ours.append(defectflow_scores(folder, args))
-                    peer.append(anomalib_run(folder, args, ratio, seed))
-                scores, bank = peer[0]
-                same = defectflow_scores(folder, args, bank)
-            found = [
-                [roc_auc_score(labels, values) for values in runs]
-                for runs in ([scores for scores, _ in peer], ours, [same])
-            ]
-            told = " | ".join(", ".join(f"{value:.4f}" for value in values) for values in found)
-            differ = np.abs(same - scores).max() / scores.mean()
-            sizes = f"{len(learned)} | {labels.count(0)}, {labels.count(1)}"
-            print(f"| {ratio} | {number} | {sizes} | {told} | {differ:.1e} |", flush=True)
-            means.append([mean(values) for values in found[:2]])
-        told = " | ".join(f"{mean(values):.4f}" for values in zip(*means, strict=True))
-        print(f"| {ratio} | mean | | | {told} | | |", flush=True)
+        for split in splits:
+            peers, ours, told = compare(split, ratio, args)
+            labels = list(split.judged.values())
+            sizes = f"{len(split.learned)} | {labels.count(0)}, {labels.count(1)}"
+            runs = " | ".join(", ".join(map(text, found)) for found in (peers, ours))
+            print(f"| {ratio} | {split.name} | {sizes} | {runs} | {told} |", flush=True)
+            means.append([np.mean(peers, axis=0), np.mean(ours, axis=0)])
+        if len({len(peer) for peer, _ in means}) == 1:
+            told = " | ".join(text(values) for values in np.mean(means, axis=0))
+            print(f"| {ratio} | mean | | | {told} | | |", flush=True)
 
 
 if __name__ == "__main__":

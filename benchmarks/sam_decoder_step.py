@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from defectflow import sam
-from defectflow.sam_cases import GRID, FeatureCache
+from defectflow.part_cases import GRID
+from defectflow.sam_cases import FeatureCache
 from defectflow.sam_training import Batch, Plan, train
 
 

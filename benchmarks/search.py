@@ -24,9 +24,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.coreset import k_center_greedy, project
+from defectflow.embedding import PatchEmbedder
 from defectflow.images import letterbox, read_rgb
 from defectflow.neighbours import Neighbours
-from defectflow.patchcore import PatchEmbedder
 
 Search = Callable[[torch.Tensor], torch.Tensor]  # patches (p, d) -> indices of what is nearest (p,)
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow import sam
 from defectflow.images import read_rgb
+from defectflow.part_cases import to_square
 from defectflow.pretrain_scenes import filled_box
 from defectflow.registration import iou
 
@@ -41,7 +42,7 @@ def main() -> None:
         prompt.labels[2:] = sam.NOT_A_POINT
         box = filled_box(prompt, size)
         with torch.inference_mode():
-            features = sam.encode(model, sam.to_tensor(sam.to_input(image, size)[None], torch.device("cpu")))
+            features = sam.encode(model, sam.to_tensor(to_square(image, size)[None], torch.device("cpu")))
             for name, mask in zip(list(values)[:2], (None, box), strict=True):
                 prompt.mask = mask
                 logits, _, _ = sam.decode(model, features, [prompt])

@@ -134,3 +134,11 @@ def make_mvtec_set(folder: Path, good: int = 6, seed: int = 0) -> Path:
                 dark = mask & (image.max(axis=2) < 45)
                 cv2.imwrite(str(truth / f"{number:03d}_mask.png"), dark.astype(np.uint8) * 255)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(tmp_path_factory):
+    """A small bundle, made once; tests that alter it copy it first."""
+    import bundle_set  # tests/unit
+
+    return bundle_set.make(tmp_path_factory.mktemp("bundle"))

@@ -25,7 +25,8 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
     assert site.jobs() == {
         "render_demo": 1, "survey": 2, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
         "masks": 2, "isolate": 4,
-        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "render": 1, "leaderboard": 1,
+        "features": 6, "fit": 3, "score": 6, "evaluate": 3, "boxes": 3, "report": 3,
+        "render": 1, "leaderboard": 1,
     }  # fmt: skip
 
 
@@ -40,8 +41,11 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         (COCO | ALONE | {"shards": 5, "threshold": "youden", "threshold_options": {"max_fpr": 0.1}}, {"score": 5}),
         (COCO | ALONE | {"shards": 5, "review": {"max_fpr": 0.1, "max_fnr": 0}}, {"masks": 5, "score": 5, "fit": 1}),
         (COCO | ALONE | {"augmentation": {"copies": 2}}, {"augment": 2}),
-        (COCO | ALONE | {"detector": "pixel_difference"}, {"features": 2}),
-        (COCO | {"folds": "group", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
+        (COCO | ALONE | {"augmentation": {"robustness": [0.5, 2]}, "folds": "holdout"}, {"augment": 2, "boxes": 1}),
+        (COCO | ALONE | {"detector": "pixel_difference"}, {"features": 2, "normal_embed": 0}),
+        (COCO | ALONE | {"detector": "centroid"}, {"fit": 1, "normal_embed": 1}),
+        (MVTEC | ALONE | {"detector": "padim"}, {"fit": 1, "evaluate": 1}),
+        (COCO | {"folds": "leave_group_out", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
         (MVTEC | ALONE, {"sam_pairs": 0, "prior": 0, "masks": 0, "isolate": 2, "evaluate": 1}),
         (MVTEC, {"evaluate": 2, "fit": 2}),
     ],
@@ -50,6 +54,23 @@ def test_every_choice_gives_a_plan_with_just_the_jobs_it_needs(site, config, exp
     jobs = site.jobs(config=config)
     assert {rule: jobs.get(rule, 0) for rule in expected} == expected
     assert "render_demo" not in jobs and jobs["render"] == 1
+
+
+def test_every_category_of_a_folder_is_a_data_set_and_one_table_has_them_all(site):
+    for name in ("bottle", "cable", "grid"):
+        if not (site.folder / "bench" / name).exists():
+            make_mvtec_set(site.folder / "bench" / name)
+    (site.folder / "bench/license").mkdir(exist_ok=True)
+    config = {"dataset": "b", "datasets": {"b": {"path": "bench", "categories": "all"}}} | ALONE
+    jobs = site.jobs(config=config)
+    expected = {"ingest": 3, "fit": 3, "evaluate": 3, "render": 3, "categories": 1, "leaderboard": 0}
+    assert {rule: jobs.get(rule, 0) for rule in expected} == expected
+    config["datasets"]["b"]["categories"] = ["grid"]
+    jobs = site.jobs(config=config)
+    assert jobs["evaluate"] == jobs["categories"] == 1 and "leaderboard" not in jobs
+    config["datasets"]["b"]["categories"] = ["gird"]
+    refused = site.snakemake("-n", config=config)
+    assert refused.returncode != 0 and "bench/gird: not in the MVTec layout" in refused.stderr
 
 
 def test_a_checkpoint_by_url_is_fetched_only_where_downloads_are_allowed(site):
@@ -132,6 +153,7 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
         ({"threshold": "best"}, "f1_adaptive, youden"),
         ({"threshold": "conformal"}, "threshold: conformal needs alpha"),
         (COCO | {"threshold": "conformal", "threshold_options": {"alpha": 0.05}}, "8 images to be judged"),
+        ({"threshold": "conformal", "threshold_options": {"alpha": 0.02}}, "data set demo: 40 images to be judged"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import Workflow, draw_part, make_coco_set, make_mvtec_set
+from defectflow.inspector import Inspector
 
 pytestmark = pytest.mark.slow
 CONFIG = {
@@ -65,12 +66,20 @@ def test_touching_every_photograph_re_runs_nothing(finished):
 
 def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
     config = CONFIG | {"detectors": {"patchcore": {"image_size": 96, "coreset_ratio": 0.5}}}
-    assert finished.jobs(config=config) == {"fit": 1, "score": 2, "evaluate": 1, "render": 1, "leaderboard": 1}
+    assert finished.jobs(config=config) == {
+        "fit": 1,
+        "score": 2,
+        "evaluate": 1,
+        "boxes": 1,
+        "render": 1,
+        "report": 1,
+        "leaderboard": 1,
+    }
 
 
 def test_another_threshold_re_runs_the_evaluation_only(finished):
     jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "threshold_options": {"max_fpr": 0.1}})
-    assert jobs == {"evaluate": 1, "render": 1, "leaderboard": 1}
+    assert jobs == {"evaluate": 1, "boxes": 1, "render": 1, "report": 1, "leaderboard": 1}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +102,17 @@ def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, sp
     assert finished.jobs(config=CONFIG) == {}
 
 
+def test_an_edited_template_re_runs_the_pages_alone(finished):
+    path = finished.folder / "workflow/defectflow/templates/style.css"
+    text = path.read_text()
+    try:
+        path.write_text(text + "\n/* a change */\n")
+        jobs = finished.jobs(config=CONFIG)
+    finally:
+        path.write_text(text)
+    assert jobs == {"report": 1, "leaderboard": 1}
+
+
 def test_one_new_photograph_re_runs_one_shard_of_each_stage_and_the_fit(finished):
     path = finished.folder / "data/mine/images/new.png"
     try:
@@ -109,7 +129,7 @@ def test_a_second_run_with_the_same_seed_is_byte_identical(finished, tmp_path):
     shutil.copytree(finished.folder / "data", tmp_path / "data")
     result = again.snakemake("--cores", "2", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
-    for name in ("metrics.json", "predictions.csv"):
+    for name in ("metrics.json", "predictions.csv", "report.html"):
         assert (finished.folder / RUN / name).read_bytes() == (tmp_path / RUN / name).read_bytes(), name
 
 
@@ -123,11 +143,29 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
     assert sum("features: 1 of " in log.read_text() for log in logs) == 1
 
 
+def test_a_bundle_judges_new_photographs_as_the_workflow_does(finished, tmp_path):
+    result = finished.snakemake("--cores", "2", "bundle", config=CONFIG)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert finished.jobs("bundle", config=CONFIG) == {}
+    folder = shutil.copytree(finished.folder / RUN / "bundle", tmp_path / "another place")
+    new = [row for row in read_predictions(finished) if not row["label"]]
+    assert len(new) == 2
+    for runtime, tolerance in (("torch", 1e-6), ("openvino", 1e-4)):
+        inspector = Inspector.load(folder, runtime)
+        for row in new:
+            verdict = inspector(finished.folder / "data/mine/images" / row["filename"])
+            assert verdict.raw_score == pytest.approx(float(row["raw_score"]), rel=tolerance)
+            assert verdict.score == pytest.approx(float(row["pred_score"]), abs=10 * tolerance)
+            assert int(verdict.bad) == int(row["predicted_label"]) and verdict.threshold == float(row["threshold"])
+            assert int(verdict.present) == int(row["mask_present"]) and verdict.reason == row["mask_reason"]
+    shutil.rmtree(finished.folder / RUN / "bundle")
+
+
 def test_the_report_can_be_sent_to_a_colleague(finished):
     result = finished.snakemake("--report", "report.html", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
     report = (finished.folder / "report.html").read_text()
-    assert "metrics.json" in report and "leaderboard.csv" in report
+    assert all(name in report for name in ("metrics.json", "leaderboard.csv", "leaderboard.html", "report.html"))
 
 
 def test_a_broken_photograph_stops_the_run_with_its_name_or_is_left_out(finished):

@@ -32,11 +32,18 @@ class InspectionSet:
         paths = {"manifest": [self.manifest], "splits": [self.splits], "scores": self.scores, "maps": self.maps}
         args = [word for name, values in paths.items() for word in (f"--{name}", *map(str, values))]
         args += ["--masks", *map(str, self.masks), "--threshold", "f1_adaptive", "--metrics", str(out / "metrics.json")]
-        return [*args, "--predictions", str(out / "predictions.csv"), "--figures", str(out / "figures"), *more]
+        args += ["--predictions", str(out / "predictions.csv"), "--robustness", str(out / "robustness.csv")]
+        return [*args, "--figures", str(out / "figures"), *more]
+
+    def boxes_args(self, out: Path, *more: str) -> list[str]:
+        args = ["--predictions", str(out / "predictions.csv"), "--manifest", str(self.manifest)]
+        args += ["--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
+        return [*args, "--table", str(out / "regions.csv"), "--coco", str(out / "regions.json"), *more]
 
     def render_args(self, out: Path, *more: str) -> list[str]:
         args = ["--predictions", str(out / "predictions.csv"), "--metrics", str(out / "metrics.json")]
-        args += ["--manifest", str(self.manifest), "--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
+        args += ["--regions", str(out / "regions.csv"), "--manifest", str(self.manifest)]
+        args += ["--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
         for name in ("heatmaps", "overlays", "sheets"):
             args += [f"--{name}", str(out / name)]
         return [*args, *more]
@@ -83,7 +90,17 @@ def make(
         scores.append([image_id, "", "", f"fold/{fold}" if fold else "all", raw, "", raw * 0.9 if group_out else None])
         if perturbed and label is not None:
             shifted = np.float32(raw + rng.normal(0, 0.5))
-            scores.append([f"{image_id}~per1", image_id, "perturbed", f"fold/{fold}", shifted, "", None])
+            scores.append(
+                [
+                    f"{image_id}~{('blur', 'rotate')[number % 2]}~0.5",
+                    image_id,
+                    "perturbed",
+                    f"fold/{fold}",
+                    shifted,
+                    "",
+                    None,
+                ]
+            )
         doubtful = int(number == 1)
         masks.append([image_id, part_path, "template", 1, doubtful, "area off" if doubtful else ""] + [None] * 5)
     tables = {"manifest": (rows, MANIFEST), "splits": (splits, SPLITS)}

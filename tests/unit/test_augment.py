@@ -2,7 +2,8 @@ import argparse
 
 import numpy as np
 import pandas as pd
-from defectflow.augment import build_parser, copy_seed, main
+import pytest
+from defectflow.augment import PERTURBATIONS, build_parser, build_perturbation, copy_seed, main
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.tables import ISOLATED, MANIFEST, read_table, write_table
 
@@ -41,11 +42,12 @@ def test_only_good_images_enlarge_the_training_side(tmp_path):
 def test_perturbed_copies_are_of_labelled_images_and_told_apart(tmp_path):
     make_inputs(tmp_path)
     table = run(tmp_path, "copies", "--robustness", 1, "--copies", 1)
-    assert sorted(zip(table["copy_of"], table["kind"], strict=True)) == [
+    assert sorted(set(zip(table["copy_of"], table["kind"], strict=True))) == [
         ("bad", "perturbed"),
         ("good", "augmented"),
         ("good", "perturbed"),
     ]
+    assert (table["kind"] == "perturbed").sum() == 2 * len(PERTURBATIONS)
 
 
 def test_copies_differ_from_source_and_each_other_and_background_stays_zero(tmp_path):
@@ -77,6 +79,36 @@ def test_no_copies_gives_an_empty_table(tmp_path):
 
 def test_a_fixed_test_image_is_never_copied_for_training_nor_a_training_image_for_the_score(tmp_path):
     make_inputs(tmp_path, names=("good",), side="test")
-    assert run(tmp_path, "copies", "--copies", 1, "--robustness", 1)["kind"].tolist() == ["perturbed"]
+    assert run(tmp_path, "copies", "--copies", 1, "--robustness", 1)["kind"].tolist() == ["perturbed"] * 5
     make_inputs(tmp_path, names=("good",), side="train")
     assert run(tmp_path, "copies", "--copies", 1, "--robustness", 1)["kind"].tolist() == ["augmented"]
+
+
+@pytest.mark.parametrize("kind", PERTURBATIONS)
+def test_a_perturbation_changes_one_thing_and_grows_with_its_strength(kind):
+    rng = np.random.default_rng(0)
+    image = np.full((64, 64, 3), 100, np.uint8)
+    image[20:44, 20:44] = rng.integers(90, 160, (24, 24, 3))
+    amount = {"blur": 3, "rotate": 8}.get(kind, 0.1)
+
+    def change(strength, seed=3):
+        mask = np.ones((64, 64), np.uint8)
+        varied = build_perturbation(kind, amount, strength, seed)(image=image, mask=mask)["image"]
+        return varied.astype(int)
+
+    weak, strong = (np.abs(change(s) - image).mean() for s in (0.5, 2.0))
+    assert 0 < weak < strong
+    assert (change(1.0) == change(1.0)).all()
+    if kind == "brightness":
+        assert np.unique(change(1.0) - image).size == 1
+    elif kind in ("rotate", "translate", "contrast"):
+        assert any((change(1.0, 3) != change(1.0, seed)).any() for seed in range(4, 9))  # either way
+
+
+def test_the_copies_of_the_robustness_table_are_named_after_kind_and_strength(tmp_path):
+    make_inputs(tmp_path, names=("good",))
+    table = run(tmp_path, "copies", "--robustness", 0.5, 2, "--blur", 0, "--translate", 0.1)
+    kinds = ("brightness", "contrast", "rotate", "translate")  # blur is switched off
+    assert table["image_id"].tolist() == [f"good~{kind}~{strength}" for kind in kinds for strength in ("0.5", "2")]
+    source = read_rgb(tmp_path / "good.png")
+    assert all((read_rgb(path) != source).any() for path in table["image"])

@@ -49,6 +49,17 @@ def test_touch_and_copy_change_nothing(package):
     assert hashes() == before
 
 
+def test_an_edit_of_a_template_changes_the_stages_that_name_its_folder(package):
+    folder, hashes = package
+    (folder / "templates").mkdir()
+    (folder / "templates/page.html").write_text("one")
+    hashes()
+    before = module.code_hash("e", "templates"), module.code_hash("e")
+    (folder / "templates/page.html").write_text("two")
+    hashes()
+    assert module.code_hash("e", "templates") != before[0] and module.code_hash("e") == before[1]
+
+
 def test_comments_docstrings_and_layout_change_nothing(package):
     folder, hashes = package
     before = hashes()

@@ -10,16 +10,21 @@ from defectflow.configuration import (
     check_schema,
     check_threshold,
     labels_needed,
+    rendered_labels,
     resolve_runs,
     shard_count,
+    threshold_of,
     typed,
 )
+from defectflow.detector import BANKS, DISTANCES, SCORES
+from defectflow.detectors import METHODS
 from defectflow.files import UserError
 from defectflow.thresholds import STRATEGIES, calibrate
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+SECTIONS = ("augmentation", "regions", "pictures")
 
 
 def changed(**keys) -> dict:
@@ -29,10 +34,11 @@ def changed(**keys) -> dict:
 def test_the_default_config_is_valid_and_every_schema_default_equals_it():
     check_schema(CONFIG, SCHEMA)
     for key, schema in SCHEMA["properties"].items():
-        if "default" in schema and key not in ("compare", "augmentation", "pretrain"):
+        if "default" in schema and key not in ("compare", *SECTIONS, "pretrain"):
             assert CONFIG[key] == schema["default"], key
-    for key, schema in SCHEMA["properties"]["augmentation"]["properties"].items():
-        assert CONFIG["augmentation"][key] == schema["default"], key
+    for section in SECTIONS:
+        for key, schema in SCHEMA["properties"][section]["properties"].items():
+            assert CONFIG[section][key] == schema["default"], key
     patchcore = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
     for key, value in CONFIG["detectors"]["patchcore"].items():
         assert patchcore[key].get("default", value) == value, key
@@ -76,9 +82,9 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
 def test_the_strategies_and_their_options_are_those_of_the_code():
     strategies = {name: tuple(inspect.signature(rule).parameters)[1:] for name, rule in STRATEGIES.items()}
     assert strategies == THRESHOLD_OPTIONS
-    assert set(SCHEMA["properties"]["threshold"]["enum"]) == set(STRATEGIES)
+    assert set(SCHEMA["$defs"]["threshold"]["enum"]) == set(STRATEGIES)
     options = {name for names in THRESHOLD_OPTIONS.values() for name in names}
-    assert set(SCHEMA["properties"]["threshold_options"]["properties"]) == options
+    assert set(SCHEMA["$defs"]["threshold_options"]["properties"]) == options
     page = (ROOT / "docs/verdicts.md").read_text()
     assert all(f"`{name}`" in page for name in STRATEGIES) and all(f"`{{{name}: " in page for name in options)
 
@@ -96,6 +102,37 @@ def test_a_wrong_or_missing_option_is_told_before_anything_runs(strategy, option
     with pytest.raises(UserError) as error:
         check_threshold(changed(threshold=strategy, threshold_options=options))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"threshold": "conformal"}, "detectors.d.threshold: conformal needs alpha"),
+        ({"threshold": "youden", "threshold_options": {"sigma": 3}}, "detectors.d.threshold_options: 'sigma' is no"),
+        ({"threshold_options": {"sigma": 3}}, "detectors.d: threshold_options without threshold"),
+    ],
+)
+def test_a_wrong_threshold_of_a_detector_is_told(entry, message):
+    with pytest.raises(UserError) as error:
+        check_threshold(changed(detectors={"d": {"method": "centroid"} | entry}))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_detector_may_have_a_threshold_of_its_own():
+    config = changed(threshold="conformal", threshold_options={"alpha": 0.1})
+    assert threshold_of(config, "centroid") == ("normal_percentile", {"percentile": 99.5})
+    assert threshold_of(config, "patchcore") == ("conformal", {"alpha": 0.1})
+    assert labels_needed(config)["good"] == 9
+    alone = config | {"detector": "centroid", "compare": []}
+    assert labels_needed(alone)["good"] == 1
+    assert labels_needed(alone | {"compare": [{"detector": "patchcore"}]})["good"] == 9
+
+
+def test_every_method_of_the_code_is_in_the_schema():
+    entry = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
+    assert entry["method"]["enum"] == list(METHODS)
+    assert entry["distance"]["enum"] == list(DISTANCES) and entry["bank"]["enum"] == list(BANKS)
+    assert entry["score"]["enum"] == list(SCORES)
 
 
 @pytest.mark.parametrize("options", [{}, {"max_fpr": 0.1}, {"max_fnr": 0.1}, {"max_fpr": 0.1, "max_fnr": 0.1}])
@@ -130,6 +167,15 @@ def test_the_labels_needed_are_those_that_calibration_needs(strategy, options, r
     for side in needed:
         if needed[side]:
             assert not works(**({"good": 20, "bad": 5} | {side: needed[side] - 1}))
+
+
+@pytest.mark.parametrize(("views", "defects"), [(57, 24), (6, 0), (33, 5)])
+def test_the_labels_of_the_rendered_set_are_those_that_the_renderer_gives(views, defects):
+    from defectflow.demo import plan
+
+    labels = [view.label for view in plan(views, defects, seed=3)]
+    expected = {"good": labels.count("0"), "bad": labels.count("1")}
+    assert rendered_labels({"rendered": {"views": views, "defects": defects}}) == expected
 
 
 def test_auto_follows_the_annotations():
@@ -167,7 +213,7 @@ def test_a_choice_that_cannot_work_is_told_before_anything_runs(change, annotate
 def test_what_the_command_line_gives_as_text_gets_its_type():
     given = {
         "threshold_options": {"max_fpr": "0.1"}, "review": "null", "shards": "4",
-        "allow_downloads": "true", "folds": "loo", "seed": 3,
+        "allow_downloads": "true", "folds": "leave_one_out", "seed": 3,
         "augmentation": {"copies": "2", "rotate": "2.5"},
         "detectors": {"p": {"method": "patchcore", "image_size": "256", "weights": "null"}},
         "compare": [{"segmenter": "1"}],
@@ -177,7 +223,7 @@ def test_what_the_command_line_gives_as_text_gets_its_type():
     assert result["threshold_options"] == {"max_fpr": 0.1} and result["review"] is None
     assert typed({"review": {"max_fpr": "0", "max_fnr": ".5"}}, SCHEMA)["review"] == {"max_fpr": 0, "max_fnr": 0.5}
     assert result["shards"] == 4 and result["allow_downloads"] is True
-    assert result["folds"] == "loo" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
+    assert result["folds"] == "leave_one_out" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
     assert result["augmentation"] == {"copies": 2, "rotate": 2.5} and result["compare"] == [{"segmenter": "1"}]
     assert result["detectors"]["p"] == {
         "method": "patchcore", "image_size": 256, "weights": None,

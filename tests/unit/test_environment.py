@@ -13,12 +13,15 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
+LOCKED_EXTRAS = ("workflow", "inspect", "onnx", "dev")  # as in the Makefile
 LOCKED = dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", LOCK, flags=re.MULTILINE))
 
 
 def requirements() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    return [Requirement(text) for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]]
+    extras = project["optional-dependencies"]
+    texts = [*project["dependencies"], *(text for name in LOCKED_EXTRAS for text in extras[name])]
+    return [Requirement(text) for text in texts]
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=str)

@@ -43,6 +43,7 @@ def full(tmp_path_factory):
 def test_top_level_is_what_the_predictions_say(full):
     *_, metrics, predictions = full
     known = predictions[predictions["label"].notna()]
+    assert metrics["protocol"]["name"] == "kfold" and metrics["protocol"]["n_folds"] == 4
     assert metrics["n_samples"] == len(known) == 14
     assert metrics["accuracy"] == pytest.approx((known["label"] == known["predicted_label"]).mean(), abs=1e-5)
     assert metrics["auroc"] == pytest.approx(roc_auc_score(known["label"], known["raw_score"]), abs=1e-5)
@@ -89,6 +90,9 @@ def test_the_other_sections(full):
     assert metrics["pixel"]["in_part"]["auroc"] > 0.9
     assert metrics["pixel"]["in_part"]["good_pixels"] < metrics["pixel"]["full_frame"]["good_pixels"]
     assert metrics["pixel"]["map_threshold"]["rule"] == "largest pixel F1"
+    for part in ("full_frame", "in_part"):
+        found = metrics["pixel"][part]
+        assert 0 < found["f1"] <= found["f1_max"] + 1e-6 and found["au_pro_0_05"] < found["au_pro"]
     # group_out_score is 0.9 x raw_score in this set: the same order.
     assert metrics["image"]["leave_group_out"]["auroc"] == metrics["auroc"]
     low, high = metrics["confidence_intervals"]["auroc"]
@@ -130,7 +134,7 @@ def test_pixels_need_no_training():
 def test_two_runs_are_byte_identical(full):
     data, root, flags, *_ = full
     run(data, root / "again", *flags)
-    for name in ["metrics.json", "predictions.csv", *(f"figures/{figure}" for figure in FIGURES)]:
+    for name in ["metrics.json", "predictions.csv", "robustness.csv", *(f"figures/{figure}" for figure in FIGURES)]:
         assert (root / "again" / name).read_bytes() == (root / "out" / name).read_bytes(), name
 
 

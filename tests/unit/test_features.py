@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 import torch
 from defectflow import features, tables
-from defectflow.features import object_cells
 from defectflow.files import UserError
 from defectflow.images import write_png
+from defectflow.network_input import object_cells
 from defectflow.patch_files import PatchFile
 
 
@@ -64,6 +64,19 @@ def test_affine_leads_back_to_the_frame(isolated):
     bottom_right = file.affine[1] @ (95.5, 63.5, 1)
     np.testing.assert_allclose(top_left, (-20.5, 9.5), atol=1e-9)
     np.testing.assert_allclose(bottom_right, (99.5, 89.5), atol=1e-9)
+
+
+def test_center_crop_keeps_the_middle_and_its_place_in_the_frame(isolated):
+    whole, cropped = run(isolated, *PIXELS), run(isolated, *PIXELS, "--center-crop", "48", out="cropped.safetensors")
+    assert cropped.config["fitted_size"] == [64, 96] and cropped.config["input_size"] == [48, 48]
+    assert cropped.config["grid"] == [6, 6]
+    # Rows 8 to 56 and columns 24 to 72 of 64 x 96: cells 1 to 6 and 3 to 8 of the whole grid.
+    expected = whole.patches(1).view(8, 12, 3)[1:7, 3:9].reshape(-1, 3)
+    assert torch.equal(cropped.patches(1), expected)
+    np.testing.assert_allclose(cropped.affine[1] @ (-0.5, -0.5, 1), whole.affine[1] @ (23.5, 7.5, 1), atol=1e-9)
+    for side in ("16", "80"):
+        with pytest.raises(UserError, match=f"--center-crop {side}"):
+            run(isolated, *PIXELS, "--center-crop", side)
 
 
 def test_object_only_keeps_the_part_and_absent_parts_keep_everything(isolated):

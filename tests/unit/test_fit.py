@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 from defectflow.files import UserError, read_json
-from defectflow.fit import mean_by_position
 from detector_set import CELLS, patches_of, run_fit, write_shard, write_splits
 from safetensors.torch import load_file
 
@@ -20,6 +19,7 @@ SHARDS = [
     [("good2", "", ""), ("good3", "", ""), ("good3~per1", "good3", "perturbed"), ("held", "", ""), ("kept", "", "")],
 ]
 WHOLE = ("--coreset-ratio", "1")
+PIXELS = ("--method", "pixel_difference")
 
 
 @pytest.fixture
@@ -115,16 +115,10 @@ def test_images_without_the_part_are_not_learned(tmp_path):
 
 def test_pixel_difference_keeps_the_mean_of_each_place(tmp_path):
     shard = write_shard(tmp_path / "0.safetensors", SHARDS[0] + SHARDS[1], pixels=True)
-    banks, report = run_fit(tmp_path, [shard], write_splits(tmp_path / "s.csv", SPLITS))
+    banks, report = run_fit(tmp_path, [shard], write_splits(tmp_path / "s.csv", SPLITS), *PIXELS)
     expected = (patches_of("good3", False, True) + patches_of("kept", False, True)) / 2
     torch.testing.assert_close(load_file(banks)["group/A"], expected)
     assert read_json(report)["method"] == "pixel_difference"
-
-
-def test_mean_by_position():
-    position = torch.tensor([0, 1, 0, 1])
-    patches = torch.tensor([[1.0], [2], [3], [6]])
-    assert mean_by_position(patches, position, 2).tolist() == [[2], [4]]
 
 
 @pytest.mark.parametrize(

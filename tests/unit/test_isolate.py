@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.isolate import crop_size, crop_window, cut, fill_background, grow, isolate, normalise_light
+from defectflow.isolation import crop_size, crop_window, cut, fill_background, grow, isolate, normalise_light
 from defectflow.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 
 
@@ -39,6 +39,18 @@ def test_gray_world_removes_a_colour_cast(picture):
     cast = np.clip(image * np.array([1.5, 1.0, 0.6]), 0, 255).astype(np.uint8)
     means = normalise_light(cast, mask, "gray_world")[mask].mean(axis=0)
     assert means.max() - means.min() < 1.5 < np.ptp(cast[mask].mean(axis=0))
+
+
+def test_contrast_makes_flat_and_strong_views_of_a_part_alike(picture):
+    image, mask = picture
+    flat, strong = (np.round(image * 0.5 + 90).astype(np.uint8), np.round((image - 60.0) * 4 + 20).astype(np.uint8))
+    lit = flat.copy()
+    lit[~mask] = 255  # the background has no say
+    a, b = (normalise_light(view, mask, "contrast")[mask].astype(float) for view in (lit, strong))
+    assert np.abs(a - b).max() < 24  # of 255: flat has but 15 levels
+    assert np.percentile(b, 2) < 30 and np.percentile(b, 98) > 225
+    even = np.full_like(image, 100)
+    assert (normalise_light(even, mask, "contrast") == 0).all()  # nothing to stretch, and no division by nothing
 
 
 def test_clahe_raises_local_contrast(picture):

@@ -12,7 +12,7 @@ from defectflow import masks as stage
 from defectflow import prior as prior_stage
 from defectflow.files import UserError
 from defectflow.images import read_mask
-from defectflow.part_prior import Prior
+from defectflow.part_prior import Guess, Prior
 from defectflow.registration import Match, iou
 from defectflow.tables import MANIFEST, MASKS, read_table, write_table
 from part_set import arguments, scene, write_set
@@ -110,16 +110,18 @@ def test_no_torch_for_the_baselines(small_set, tmp_path):
     subprocess.run([sys.executable, "-c", code, *flags], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
-def prior_with(registers: bool) -> Prior:
+def prior_with(registers: bool, heads: bool) -> Prior:
     info = {"score_threshold": 0.3, "score_doubtful": 0.5, "registers": registers, "area_mean": 0.25, "area_sd": 0.01}
-    return Prior([], [], np.zeros((0, 8, 8), bool), np.zeros(0, int), None, info)
+    weights = {"0.mean": np.zeros(1)} if heads else {}
+    return Prior([], [], np.zeros((0, 8, 8), bool), np.zeros(0, int), None, info, weights)
 
 
-def verdict(score=0.9, registers=True, area=0.25, **more) -> dict:
+def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **more) -> dict:
     mask = np.zeros((20, 20), bool)
     mask.ravel()[: int(400 * area)] = True
     more = {"source": "sam2.1", "prior_iou": 0.95} | more
-    return stage.judge(prior_with(registers), match=Match(score, [0], []), mask=mask, **more)
+    guess = Guess("appearance" if found else "constant", mask.astype(np.float32), 0.95, Match(score, [0], []))
+    return stage.judge(prior_with(registers, heads), guess=guess, mask=mask, **more)
 
 
 @pytest.mark.parametrize(
@@ -135,6 +137,9 @@ def verdict(score=0.9, registers=True, area=0.25, **more) -> dict:
         ({"prior_iou": 0.5}, 1, 1, "IoU with the prior 0.50"),
         ({"area": 0.35}, 1, 1, "area off by +10.0"),
         ({"area": 0.0}, 0, 0, "empty mask"),
+        ({"score": 0.2, "registers": False, "heads": True}, 1, 0, ""),
+        ({"score": 0.2, "registers": False, "heads": True, "prior_iou": 0.5}, 1, 1, "IoU with the prior 0.50"),
+        ({"score": 0.9, "registers": False, "heads": True, "found": False}, 0, 0, "nothing looks like it"),
     ],
 )
 def test_judge(case, present, doubtful, reason):

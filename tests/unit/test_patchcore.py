@@ -4,7 +4,9 @@ import pytest
 import torch
 from defectflow.anomaly_maps import smooth_map
 from defectflow.backbones import create_backbone
-from defectflow.patchcore import IMAGENET_MEAN, IMAGENET_STD, Bank, PatchEmbedder, PositionBank, image_score
+from defectflow.detector import FitOptions, GoodPatches, ScoreOptions
+from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder
+from defectflow.patchcore import Bank, PatchCore
 
 LAYERS = ["layer2", "layer3"]
 
@@ -33,34 +35,16 @@ def normalise(images):
     return (pixels - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1)
 
 
-def test_embedding_is_anomalibs(embedder, anomalib_model, images):
-    embedding = embedder(images)
-    assert embedding.shape == (6, 12, 16, 384)
-    anomalib_model.train()
-    expected = anomalib_model(normalise(images))
-    anomalib_model.eval()
-    torch.testing.assert_close(embedding.reshape(-1, 384), expected, rtol=1e-4, atol=1e-4)
-    assert embedder.trained is False
-
-
-def test_batch_norms_are_folded(embedder):
-    assert not any(
-        isinstance(module, torch.nn.BatchNorm2d)
-        for module in embedder._model.feature_extractor.feature_extractor.modules()
-    )
-
-
 @pytest.mark.parametrize("neighbours", [9, 1])
 def test_scores_and_maps_are_anomalibs(embedder, anomalib_model, images, neighbours):
     embeddings = embedder(images)
-    bank = Bank(embeddings[:4].reshape(-1, 384)[::3])
-    anomalib_model.memory_bank = bank.features.clone()
+    bank = embeddings[:4].reshape(-1, 384)[::3]
+    detector = PatchCore({"": bank}, {"distance": "euclidean"}, ScoreOptions(neighbours=neighbours))
+    anomalib_model.memory_bank = bank.clone()
     anomalib_model.num_neighbors = neighbours
     expected = anomalib_model(normalise(images))
     for i in range(len(images)):
-        patches = embeddings[i].flatten(0, 1)
-        distances, nearest = bank.nearest(patches)
-        score = image_score(bank, patches, distances, nearest, neighbours=neighbours)
+        score, distances = detector.judge(embeddings[i].flatten(0, 1), torch.arange(12 * 16))
         # Patches of the bank itself have distance 0, which anomalib's formula knows to about 1e-3 only.
         assert score == pytest.approx(float(expected.pred_score[i]), rel=1e-4, abs=1e-4)
         if i >= 4:
@@ -81,23 +65,31 @@ def test_nearest_of_the_bank_itself_is_zero():
     assert Bank(features).nearest(features)[0].max() == 0
 
 
-def test_image_scores():
-    bank = Bank(torch.zeros(1, 2))
+def test_a_bank_of_one_patch_has_the_weight_0():
     patches = torch.stack([torch.arange(1.0, 101), torch.zeros(100)], dim=1)
-    distances, nearest = bank.nearest(patches)
-    assert image_score(bank, patches, distances, nearest, neighbours=1) == 100
-    assert image_score(bank, patches, distances, nearest, method="top_k_mean", fraction=0.04) == 98.5
-    assert image_score(bank, patches, distances, nearest, method="top_k_mean", fraction=0.001) == 100
-    assert image_score(bank, patches, distances, nearest, method="percentile", fraction=0.5) == 50.5
-    assert image_score(bank, patches, distances, nearest) == 0  # a bank of one patch: its weight is 1 - 1
+    detector = PatchCore({"": torch.zeros(1, 2)}, {"distance": "euclidean"}, ScoreOptions())
+    assert detector.judge(patches, torch.arange(100))[0] == 0
 
 
-def test_pixels_are_mean_colours():
-    image = np.zeros((1, 36, 32, 3), np.uint8)
-    image[0, :8, 8:16] = (255, 0, 51)
-    grid = PatchEmbedder("pixels", [])(image)
-    assert grid.shape == (1, 5, 4, 3)
-    torch.testing.assert_close(grid[0, 0, 1], torch.tensor([1, 0, 0.2]))
-    assert grid[0, 1:].max() == 0
-    distances, _ = PositionBank(torch.zeros(20, 3)).nearest(grid.reshape(20, 3))
-    assert distances.argmax() == 1 and distances[1] == pytest.approx(1.04**0.5)
+@pytest.mark.parametrize("neighbours", [9, 1])
+@pytest.mark.parametrize("bank", ["float32", "pca_float16"])
+def test_cosine_distances(neighbours, bank):
+    generator = torch.Generator().manual_seed(0)
+    good, patches = torch.rand(60, 8, generator=generator), torch.rand(20, 8, generator=generator)
+    options = FitOptions(distance="cosine", bank=bank)
+    position = torch.arange(len(good))
+    kept, _ = PatchCore.condense(good, position, len(good), options)
+    good_patches = GoodPatches(kept, position, torch.zeros(60, dtype=torch.int64), None, 0, 60, None, (6, 10))
+    tensors = PatchCore.fit(good_patches, options)(torch.tensor([True]), 0)
+    detector = PatchCore(tensors, PatchCore.settings(options), ScoreOptions(neighbours=neighbours))
+    score, distances = detector.judge(patches * torch.rand(20, 1, generator=generator) * 9, torch.arange(20))
+
+    units, references = (x.double().numpy() / np.linalg.norm(x, axis=1, keepdims=True) for x in (patches, good))
+    table = 1 - units @ references.T
+    np.testing.assert_allclose(distances, table.min(axis=1), atol=1e-5 if bank == "float32" else 2e-3)
+    winner = table.min(axis=1).argmax()
+    nearest = table[winner].argmin()
+    support = np.argsort(-(references @ references[nearest]), kind="stable")[:neighbours]
+    weights = np.exp(table[winner, support])
+    expected = table[winner, nearest] * (1 - weights[0] / weights.sum() if neighbours > 1 else 1)
+    assert score == pytest.approx(expected, abs=1e-5 if bank == "float32" else 2e-3)

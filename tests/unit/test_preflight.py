@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from defectflow import preflight
-from defectflow.dataset import image_paths, read_labels
+from defectflow.dataset import categories, image_paths, read_labels
 from defectflow.files import UserError, sha256_of
 from defectflow.naming import Matcher, image_ids, leaves, shard_of
 
@@ -301,3 +301,24 @@ def test_checksums_of_weights(tmp_path):
         preflight.check_sha256(path, sha256_of(path), None, 8)
     with pytest.raises(UserError, match="no such file"):
         preflight.check_sha256(tmp_path / "absent.pt", "0" * 64, None)
+
+
+def test_categories_of_a_folder_are_data_sets(tmp_path):
+    for name in ("metal_nut", "bottle"):
+        (tmp_path / name / "train/good").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    entry = {"path": str(tmp_path), "categories": "all"}
+    assert categories("mvtec", entry) == {
+        "mvtec-bottle": {"path": f"{tmp_path}/bottle"}, "mvtec-metal_nut": {"path": f"{tmp_path}/metal_nut"},
+    }  # fmt: skip
+    assert list(categories("m", entry | {"categories": ["metal_nut"]})) == ["m-metal_nut"]
+    assert categories("one", {"path": "x"}) == {"one": {"path": "x"}}
+    (tmp_path / "a b/train/good").mkdir(parents=True)
+    for change, message in (
+        ({"categories": ["notes"]}, r"notes: not in the MVTec layout \(known: a b, bottle, metal_nut\)"),
+        ({}, "a b: the name becomes a folder"),
+        ({"path": str(tmp_path / "notes")}, "no folder in it has train/good"),
+        ({"path": str(tmp_path / "absent")}, "absent: no such folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            categories("m", entry | change)

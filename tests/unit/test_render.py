@@ -5,18 +5,26 @@ from types import SimpleNamespace
 import inspection_set
 import numpy as np
 import pytest
-from defectflow import drawing, evaluate, naming, render
+from defectflow import boxes, drawing, evaluate, naming, render
 from defectflow.drawing import Scale
 from defectflow.files import UserError
 from defectflow.images import read_mask, read_rgb
-from defectflow.tables import PREDICTIONS, read_table, write_table
+from defectflow.looks import Look
+from defectflow.tables import PREDICTIONS, REGIONS, read_table, write_table
 from PIL import Image
 
 SHEETS = ["best.png", "borderline.png", "masks.png", "worst.png"]
 
 
 def run(data, out, *more):
+    boxes.main(boxes.build_parser().parse_args(data.boxes_args(out)))
     render.main(render.build_parser().parse_args(data.render_args(out, *more)))
+
+
+def without(args, *flags):
+    """Words of a command line without these options, each of one value."""
+    places = [args.index(flag) for flag in flags]
+    return [word for i, word in enumerate(args) if i not in places and i - 1 not in places]
 
 
 @pytest.fixture(scope="module")
@@ -104,10 +112,23 @@ def test_without_labels_or_masks(tmp_path):
     data = inspection_set.make(tmp_path / "set", good=0, bad=0, unlabelled=3)
     evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(tmp_path / "out")))
     data.masks.clear()
+    boxes.main(boxes.build_parser().parse_args(data.boxes_args(tmp_path / "out")))
     args = [word for word in data.render_args(tmp_path / "out") if word != "--masks"]
     render.main(render.build_parser().parse_args(args))
     assert len(list((tmp_path / "out/overlays").iterdir())) == 3
     assert sorted(p.name for p in (tmp_path / "out/sheets").iterdir()) == SHEETS
+
+
+def test_regions_have_a_box_around_them(rendered):
+    _, root = rendered
+    table = read_table(root / "out/regions.csv", REGIONS)
+    found = table[table["image_id"] == "odd__001"].iloc[0]
+    picture = read_rgb(root / "out/overlays/odd__001.png")[:240].astype(int)
+    side = picture[found["y"] : found["y"] + found["height"], found["x"] - 3 : found["x"]]
+    assert (np.abs(side - drawing.FOUND).max(axis=2) <= 2).any(axis=1).all()
+    plain = np.zeros((50, 60, 3), np.uint8)
+    drawing.boxes(plain, [(0, 0, 60, 50)])  # stays in the picture
+    assert plain[0, 30].tolist() == plain[-1, 30].tolist() == list(drawing.FOUND)
 
 
 def test_a_scale_leaves_room_above_the_level():
@@ -132,6 +153,86 @@ def test_overlay_outlines_in_the_colours_of_the_legend():
         assert np.abs(picture[at].astype(int) - colour).max() < 40  # thin lines are anti-aliased
     assert picture[70, 61].tolist() == [90, 90, 90]  # the defect itself stays visible
     assert picture[50, 50].tolist() == [90, 90, 90]
+
+
+HEAT = np.tile(np.linspace(0, 4, 100, dtype=np.float32), (60, 1))  # warm from column 25 on, full from 50, end at 75
+SCALE = Scale(low=0, warm=1, level=2, high=3)
+
+
+def covered(look):
+    """Opacity that the heat has in each column of an overlay over black."""
+    nothing = np.zeros(HEAT.shape, bool)
+    picture = drawing.overlay(np.zeros((*HEAT.shape, 3), np.uint8), HEAT, SCALE, nothing, None, None, look)
+    full = drawing.palette(look.colours)[drawing.heat_index(HEAT, SCALE, look.gamma)]
+    return picture[30].sum(axis=1) / np.maximum(full[30].sum(axis=1, dtype=int), 1)
+
+
+def test_heat_begins_where_good_images_end_and_is_full_at_the_level():
+    alpha = covered(Look(colours="gray", alpha_min=0.2, alpha_max=0.8))
+    assert (alpha[:24] == 0).all() and alpha[26] == pytest.approx(0.22, abs=0.03)
+    assert alpha[38] == pytest.approx(0.52, abs=0.03) and alpha[52:] == pytest.approx(0.8, abs=0.01)
+
+
+def test_constant_heat_covers_all_that_exceeds_good_images_alike():
+    alpha = covered(Look(colours="gray", alpha_mode="constant", alpha_max=0.5))
+    assert (alpha[:24] == 0).all() and alpha[26:] == pytest.approx(0.5, abs=0.01)
+
+
+def test_heat_over_the_whole_frame_follows_the_colour():
+    alpha = covered(Look(colours="gray", alpha_mode="heat", alpha_min=0.1, alpha_max=0.7))
+    assert alpha[15] == pytest.approx(0.1 + 0.6 * 15 / 74.25, abs=0.03) and alpha[80:] == pytest.approx(0.7, abs=0.01)
+
+
+def test_opacity_weakens_all_heat_and_none_leaves_the_outlines():
+    assert covered(Look(colours="gray", opacity=0.5))[60:] == pytest.approx(0.3, abs=0.01)
+    photo = np.full((*HEAT.shape, 3), 90, np.uint8)
+    picture = drawing.overlay(photo, HEAT, SCALE, HEAT > 2, None, None, Look(opacity=0))
+    assert (picture[30, 60:90] == 90).all() and (picture != photo).any()
+
+
+def test_gamma_lifts_what_is_faint_and_keeps_the_ends():
+    plain, lifted = drawing.heat_index(HEAT, SCALE), drawing.heat_index(HEAT, SCALE, 0.5)
+    assert lifted[0, 0] == 0 and lifted[0, 80] == 255 and lifted[0, 19] == pytest.approx(255 * 0.256**0.5, abs=2)
+    assert (lifted >= plain).all()
+
+
+def test_blur_spreads_heat_and_keeps_its_sum():
+    spot = np.zeros((64, 64), np.float32)
+    spot[32, 32] = 100
+    soft = drawing.blurred(spot, Look(blur=8))  # 2 pixels of 64
+    assert soft.sum() == pytest.approx(100, rel=1e-3) and soft.max() == pytest.approx(100 / (2 * np.pi * 4), rel=0.02)
+    assert drawing.blurred(spot, Look()) is spot
+
+
+def test_colours_end_at_the_quantile():
+    values = np.arange(1001.0)
+    assert drawing.colour_scale(values[:100], values, clip_q=0.9).high == pytest.approx(900)
+
+
+def test_triptychs_are_drawn_on_request_and_nothing_else(rendered, tmp_path):
+    data, root = rendered
+    args = data.render_args(root / "out")
+    out = tmp_path / "triptychs"
+    words = without(args, "--heatmaps", "--overlays", "--sheets")
+    render.main(render.build_parser().parse_args([*words, "--triptychs", str(out)]))
+    picture = read_rgb(out / "odd__001.png")
+    photo = read_rgb(data.root / "images/odd/001.png")
+    assert picture.shape == (240 + drawing.strip_height(320), 3 * 320 + 2 * 4, 3)
+    assert (picture[:240, :320] == photo).all()
+    masks, heat = picture[:240, 324:644], picture[:240, 648:]
+    part, truth = read_mask(root / "set/masks/odd__001.png"), read_mask(root / "set/truth/odd__001.png")
+    assert (masks[~part].reshape(-1, 3) == drawing.PAPER).all(axis=1).mean() > 0.95
+    assert (masks[truth] == drawing.FOUND).all(axis=1).any()
+    assert heat[truth].mean() > 2 * heat[part & ~truth].mean()
+    assert not (tmp_path / "overlays").exists()
+
+
+def test_what_cannot_be_drawn_is_told(rendered):
+    data, root = rendered
+    args = without(data.render_args(root / "out"), "--heatmaps", "--overlays", "--sheets")
+    for more, message in (([], "nothing to draw"), (["--sheets", str(root / "s")], "give --overlays too")):
+        with pytest.raises(UserError, match=message):
+            render.main(render.build_parser().parse_args([*args, *more]))
 
 
 @pytest.mark.parametrize("width", [64, 320, 1024, 4000])

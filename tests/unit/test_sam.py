@@ -5,6 +5,7 @@ import pytest
 import torch
 from defectflow import sam
 from defectflow.files import UserError, read_json, sha256_of
+from defectflow.part_cases import to_square
 from defectflow.pretrain_images import texture
 from defectflow.pretrain_sam_figures import evaluate
 from micro_sam import write_checkpoint, write_micro
@@ -43,7 +44,7 @@ def disc(side: int = 64) -> np.ndarray:
 def test_features_equal_those_of_the_predictor(model, predictor):
     predictor.set_image(picture())
     with torch.no_grad():
-        ours = sam.encode(model, sam.to_tensor(sam.to_input(picture(), 128)[None], torch.device("cpu")))
+        ours = sam.encode(model, sam.to_tensor(to_square(picture(), 128)[None], torch.device("cpu")))
     theirs = [*predictor._features["high_res_feats"], predictor._features["image_embed"]]
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

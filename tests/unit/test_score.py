@@ -106,7 +106,7 @@ def test_bank_along_principal_axes(data):
 def test_pixel_difference(tmp_path):
     shard = write_shard(tmp_path / "0.safetensors", NAMES, pixels=True)
     splits = write_splits(tmp_path / "splits.csv", SPLITS)
-    banks, _ = run_fit(tmp_path, [shard], splits)
+    banks, _ = run_fit(tmp_path, [shard], splits, "--method", "pixel_difference")
     table, maps = run(tmp_path, shard, banks, splits)
     mean = torch.stack([patches_of(name, False, True) for name in ("good1", "good1~aug1", "good2", "kept")]).mean(0)
     expected = (patches_of("bad1", True, True) - mean).norm(dim=1)

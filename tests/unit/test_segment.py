@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from defectflow import masks, sam, sam_cases, segment
+from defectflow import masks, part_cases, sam, sam_cases, segment
 from defectflow import prior as prior_stage
+from defectflow.annotated import read_annotated
 from defectflow.files import UserError
-from defectflow.part_prior import Prior, read_annotated
+from defectflow.part_prior import Prior
 from defectflow.sam_training import Plan, rate_factor, sam_loss, train, trained_parameters
 from defectflow.tables import MASKS, read_table
 from micro_sam import write_checkpoint, write_micro
@@ -194,16 +195,16 @@ def test_background_crops_avoid_the_part():
     mask = np.zeros((100, 120), bool)
     mask[30:70, 40:80] = True
     image = np.dstack([mask * 255] * 3).astype(np.uint8)
-    crops = [sam_cases.background_crop(image, mask, np.random.default_rng(s)) for s in range(20)]
-    assert all(c is not None and (c > 0).mean() <= sam_cases.CROP_SHARE for c in crops)
-    assert sam_cases.background_crop(image, np.ones_like(mask), np.random.default_rng(0)) is None
+    crops = [part_cases.background_crop(image, mask, np.random.default_rng(s)) for s in range(20)]
+    assert all(c is not None and (c > 0).mean() <= part_cases.CROP_SHARE for c in crops)
+    assert part_cases.background_crop(image, np.ones_like(mask), np.random.default_rng(0)) is None
 
 
 def test_augmentation_moves_image_truth_and_guess_alike():
     truth = np.zeros((256, 256), np.float32)
     truth[60:180, 90:200] = 1
-    case = sam_cases.Case(np.dstack([truth * 200] * 3).astype(np.uint8), truth, truth, True, True)
-    moved = sam_cases.augmented(case, np.random.default_rng(2))
+    case = part_cases.Case(np.dstack([truth * 200] * 3).astype(np.uint8), truth, truth, True, True)
+    moved = part_cases.augmented(case, np.random.default_rng(2))
     assert not np.array_equal(moved.truth, truth)
     np.testing.assert_array_equal(moved.truth, moved.soft)
     bright = moved.image[..., 0] > moved.image.max() / 2

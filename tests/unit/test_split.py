@@ -105,24 +105,24 @@ def test_auto_leaves_one_image_out_where_sessions_are_few():
 
 def test_explicit_policies():
     good, bad = series(A=5, B=5, C=2), series(D=4)
-    first, second = folds(good, bad, "loo", 0)
+    first, second = folds(good, bad, "leave_one_out", 0)
     assert len(set(first.values())) == 12 and len(set(second.values())) == 3
-    assert folds(own("x", 4), own("y", 2), "loo", 0)[1] == {}  # no group is cut: nothing to add
-    assert folds(series(A=4), series(A=2), "loo", 0)[1] == {}  # one group cannot be left out
-    first, second = folds(good, bad, "group", 0)
+    assert folds(own("x", 4), own("y", 2), "leave_one_out", 0)[1] == {}  # no group is cut: nothing to add
+    assert folds(series(A=4), series(A=2), "leave_one_out", 0)[1] == {}  # one group cannot be left out
+    first, second = folds(good, bad, "leave_group_out", 0)
     assert len(set(first.values())) == 3 and second == {}
     assert len(set(folds(good, bad, "3", 0)[0].values())) == 3
     first, second = folds(good, bad, "4", 0)
     assert len(set(first.values())) == 4 and len(set(second.values())) == 3
 
 
-@pytest.mark.parametrize("policy", ["auto", "loo", "group", "3"])
+@pytest.mark.parametrize("policy", ["auto", "kfold", "leave_one_out", "leave_group_out", "3"])
 @pytest.mark.parametrize("good", [series(A=3), series(A=2, B=1, C=5), own("x", 30), series(A=1, B=1)])
 def test_every_bank_holds_a_good_image(policy, good):
     try:
         protocols = folds(good, series(A=2, Z=3).rename(lambda i: f"bad_{i}"), policy, 0)
     except UserError as error:
-        assert policy in ("group", "3"), error
+        assert policy in ("leave_group_out", "3"), error
         return
     for found in protocols:
         for fold in set(found.values()):
@@ -132,8 +132,7 @@ def test_every_bank_holds_a_good_image(policy, good):
 @pytest.mark.parametrize(
     ("good", "policy", "message"),
     [
-        (series(A=1), "auto", "1 images are labelled good"),
-        (series(A=5), "group", "from 2 groups at least"),
+        (series(A=5), "leave_group_out", "from 2 groups at least"),
         (series(A=5), "6", "6 is more than the 5 images"),
     ],
 )
@@ -165,13 +164,20 @@ def test_command_line_writes_the_table(tmp_path, capsys):
     first = ["--pairs", f"{tmp_path}/pairs.csv", "--out", f"{tmp_path}/annotated.csv"]
     main(build_parser().parse_args(first))
     assert "segmentation: train 3, val 1, test 1" in capsys.readouterr().out
-    given = ["--manifest", f"{tmp_path}/manifest.csv", "--annotated", f"{tmp_path}/annotated.csv", "--folds", "loo"]
+    given = [
+        "--manifest",
+        f"{tmp_path}/manifest.csv",
+        "--annotated",
+        f"{tmp_path}/annotated.csv",
+        "--folds",
+        "leave_one_out",
+    ]
     main(build_parser().parse_args([*given, "--out", f"{tmp_path}/splits.csv"]))
     table = read_table(tmp_path / "splits.csv", SPLITS)
     sides = read_table(tmp_path / "annotated.csv", SPLITS).set_index("image_id")["segmentation"]
     assert (table.set_index("image_id")["segmentation"].loc[sides.index] == sides).all()
     assert table["detection"].tolist() == ["fold", "fold", "unlabelled"] * 3
     assert table["fold"].dtype.kind != "f" and set(table["fold"]) == {"", "0", "1", "2"}
-    assert "detection: fold 6, unlabelled 3; 3 folds" in capsys.readouterr().out
+    assert "detection: fold 6, unlabelled 3; leave_one_out, 6 images in 3 folds" in capsys.readouterr().out
     with pytest.raises(UserError, match="three positive shares"):
         main(build_parser().parse_args([*first, "--fractions", "1", "1", "1"]))

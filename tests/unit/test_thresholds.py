@@ -3,7 +3,8 @@ import math
 import numpy as np
 import pytest
 from defectflow import thresholds
-from defectflow.thresholds import calibrate, just_above, midpoint, nested_calibration, normalise
+from defectflow.pred_score import normalise
+from defectflow.thresholds import calibrate, just_above, midpoint, nested_calibration
 
 # Every strategy with an option it can be given, and whether it sees both classes and only the order of scores.
 TWO_CLASSES = [

@@ -12,8 +12,9 @@ def results(tmp_path_factory):
     for folder in runs:
         evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
     board = root / "results/leaderboard.csv"
-    paths = [str(folder / "metrics.json") for folder in runs]
-    args = ["--metrics", *paths, "--main", paths[0], "--out", str(board)]
+    args = ["--metrics", *(str(folder / "metrics.json") for folder in runs), "--splits", str(data.splits)]
+    args += ["--predictions", *(str(folder / "predictions.csv") for folder in runs)]
+    args += ["--table", str(board), "--page", str(board.with_suffix(".html"))]
     leaderboard.main(leaderboard.build_parser().parse_args(args))
     return board, runs
 

@@ -84,6 +84,13 @@ def save_maps(path: str | Path, maps: Mapping[str, tuple[np.ndarray, np.ndarray]
         save_file(tensors, temporary, metadata={"defectflow": json.dumps({"input_size": list(input_size)})})
 
 
+def grid_map(distances: np.ndarray, position: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """Distances (p,) in their place (flat indices) on the grid, float32 of shape ``grid``; elsewhere the lowest."""
+    result = np.full(grid[0] * grid[1], distances.min(), np.float32)
+    result[position] = distances
+    return result.reshape(grid)
+
+
 def smooth_map(
     grid_map: np.ndarray, input_size: tuple[int, int], interpolation: int = cv2.INTER_LINEAR, sigma: float | None = None
 ) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Stage augment: weakly varied copies of isolated pictures.
 
 Good images get ``augmented`` copies, which only ever enlarge a training side: a copy carries ``copy_of`` and follows
-its source through every split. Labelled images get ``perturbed`` copies, only ever scored, as a robustness test.
+its source through every split. Labelled images get ``perturbed`` copies, only ever scored, as a robustness test: one
+for each kind of perturbation and each strength, named ``{image_id}~{kind}~{strength}``.
 """
 
 import argparse
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -16,6 +18,8 @@ from tqdm import tqdm
 from defectflow.files import atomic_dir, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.tables import ISOLATED, MANIFEST, read_table, write_table
+
+PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
 
 
 def build_transform(rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int):
@@ -48,6 +52,34 @@ def build_transform(rotate: float, translate: float, brightness: float, contrast
     return A.Compose(steps, seed=seed)
 
 
+def build_perturbation(kind: str, amount: float, strength: float, seed: int):
+    """An albumentations pipeline that changes one thing by ``strength`` times ``amount``, either way.
+
+    Args:
+        kind: name in PERTURBATIONS.
+        amount: as of :func:`build_transform`; for blur the side of the kernel whose standard deviation is meant.
+        strength: above 0.
+        seed: decides the direction.
+
+    Returns:
+        As :func:`build_transform`.
+    """
+    import albumentations as A
+
+    rng = np.random.default_rng(seed)
+    way, angle = rng.choice([-1.0, 1.0]), rng.uniform(0, 2 * np.pi)
+    size = strength * amount
+    if kind == "blur":
+        sigma = strength * (0.3 * ((amount - 1) / 2 - 1) + 0.8)  # of a kernel of that side in OpenCV
+        return A.Compose([A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1.0)], seed=seed)
+    if kind in ("brightness", "contrast"):
+        limits = {f"{name}_limit": (way * size * (name == kind),) * 2 for name in ("brightness", "contrast")}
+        return A.Compose([A.RandomBrightnessContrast(**limits, p=1.0)], seed=seed)
+    x, y = size * np.cos(angle), size * np.sin(angle)
+    moved = {"rotate": (way * size,) * 2} if kind == "rotate" else {"translate_percent": {"x": (x, x), "y": (y, y)}}
+    return A.Compose([A.Affine(**moved, border_mode=cv2.BORDER_REPLICATE, p=1.0)], seed=seed)
+
+
 def copy_seed(seed: int, name: str) -> int:
     """Seed of one copy: depends on its own name only, so that a new image leaves every other copy as it was."""
     return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16)
@@ -58,24 +90,25 @@ def main(args: argparse.Namespace) -> None:
     isolated = read_table(args.isolated, ISOLATED)
     manifest = read_table(args.manifest, MANIFEST).set_index("image_id")
     labels, sides = manifest["label"], manifest["split"]
-    wanted = [
-        (row, kind, f"{row.image_id}~{kind[:3]}{number}")
-        for row in isolated[isolated["image_id"].isin(manifest.index)].itertuples()
-        for kind, copies, may in (
-            ("augmented", args.copies, labels[row.image_id] == 0 and sides[row.image_id] != "test"),
-            ("perturbed", args.robustness, labels[row.image_id] in (0, 1) and sides[row.image_id] != "train"),
-        )
-        if may
-        for number in range(1, copies + 1)
-    ]
+    amounts = {kind: getattr(args, kind) for kind in PERTURBATIONS}
+    wanted = []
+    for row in isolated[isolated["image_id"].isin(manifest.index)].itertuples():
+        label, side = labels[row.image_id], sides[row.image_id]
+        if label == 0 and side != "test":
+            for number in range(1, args.copies + 1):
+                name = f"{row.image_id}~aug{number}"
+                wanted.append((row, "augmented", name, partial(build_transform, **amounts)))
+        if label in (0, 1) and side != "train":
+            for kind, amount in amounts.items():
+                for strength in args.robustness if amount else ():
+                    name = f"{row.image_id}~{kind}~{strength:g}"
+                    wanted.append((row, "perturbed", name, partial(build_perturbation, kind, amount, strength)))
     out_dir, records = Path(args.out_dir), []
     with atomic_dir(out_dir) as temporary:
-        for row, kind, name in tqdm(wanted, desc="augment", unit="copy"):
+        for row, kind, name, build in tqdm(wanted, desc="augment", unit="copy"):
             image = read_rgb(row.image)
             mask = read_mask(row.mask) if row.mask else np.ones(image.shape[:2], bool)
-            transform = build_transform(
-                args.rotate, args.translate, args.brightness, args.contrast, args.blur, copy_seed(args.seed, name)
-            )
+            transform = build(seed=copy_seed(args.seed, name))
             varied = transform(image=image, mask=mask.astype(np.uint8))
             if row.mask and not args.keep_background:
                 # Brightness lifts a zeroed background too; what lies outside the part must stay as isolation left it.
@@ -96,7 +129,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--isolated", required=True, help="table of isolated pictures of one shard")
     parser.add_argument("--manifest", required=True, help="manifest.csv: labels, and a fixed split if there is one")
     parser.add_argument("--copies", type=int, default=0, help="augmented copies of each good image")
-    parser.add_argument("--robustness", type=int, default=0, help="perturbed copies of each labelled image")
+    what = "perturb each labelled image so strongly, in units of what follows, in each way by itself"
+    parser.add_argument("--robustness", type=float, nargs="*", default=[], metavar="STRENGTH", help=what)
     parser.add_argument("--rotate", type=float, default=5.0, help="degrees")
     parser.add_argument("--translate", type=float, default=0.03, help="share of the side")
     parser.add_argument("--brightness", type=float, default=0.1, help="share of full scale")

@@ -57,6 +57,12 @@ def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -
             f"The good images come from {sessions} group(s): photographs of one group resemble each other, "
             f"and a new session may score differently{tail}."
         )
+    protocol = result["protocol"]
+    if protocol["n_with_group_mates"]:
+        said.append(
+            f"{protocol['n_with_group_mates']} of {protocol['n_images']} labelled images were scored and judged with "
+            f"the help of others of their group ({protocol['name']}): the figures are those of groups already known."
+        )
     said += _threshold_warnings(known, result)
     said += _mask_warnings(result["segmentation"])
     unscored = table.loc[table["raw_score"].isna(), "filename"].tolist()

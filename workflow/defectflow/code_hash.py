@@ -79,11 +79,12 @@ def settings(module: str) -> list[Path]:
 
 
 @cache
-def code_hash(module: str, without: str = "") -> str:
+def code_hash(module: str, *folders: str, without: str = "") -> str:
     """Hash over ``module`` and all modules of this package it imports, however far down, their settings and libraries.
 
     Args:
         module: name of a module of this package.
+        folders: folders of the package whose files it reads (templates).
         without: a module that is not followed: one that is imported only for a job of another kind.
 
     Returns:
@@ -101,5 +102,7 @@ def code_hash(module: str, without: str = "") -> str:
         digest.update(f"{name}\n{source(name).code}\n".encode())
         for path in settings(name):
             digest.update(path.read_bytes())
+    for path in sorted(path for folder in folders for path in (PACKAGE / folder).iterdir()):
+        digest.update(f"{path.name}\n".encode() + path.read_bytes())
     digest.update(" ".join(sorted(used)).encode())
     return digest.hexdigest()[:16]

@@ -104,28 +104,50 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     raise UserError(f"config.yaml: {where}: {error.message}")
 
 
+def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[str, float]]:
+    """Strategy of the threshold and its options: those of the detector's entry, or those of the whole config."""
+    entry = config["detectors"].get(detector, {})
+    chosen = entry if "threshold" in entry else config
+    return chosen["threshold"], chosen.get("threshold_options", {})
+
+
 def check_threshold(config: Mapping[str, Any]) -> None:
-    """Check that the strategy of ``threshold`` gets the options it needs, and no other.
+    """Check that the strategy of every ``threshold`` gets the options it needs, and no other.
 
     Raises:
         UserError: one line with the option and the remedy.
     """
-    strategy, given = config["threshold"], config["threshold_options"]
+    _check_options("", config)
+    for name, entry in config["detectors"].items():
+        if "threshold" in entry:
+            _check_options(f"detectors.{name}.", entry)
+        elif "threshold_options" in entry:
+            raise UserError(f"config.yaml: detectors.{name}: threshold_options without threshold (set both or none)")
+
+
+def _check_options(where: str, chosen: Mapping[str, Any]) -> None:
+    strategy, given = chosen["threshold"], chosen.get("threshold_options", {})
     known = THRESHOLD_OPTIONS[strategy]
     for name in given:
         if name not in known:
             takes = f"takes {' and '.join(known)}" if known else "takes none"
-            raise UserError(f"config.yaml: threshold_options: {name!r} is no option of {strategy} (it {takes})")
+            raise UserError(f"config.yaml: {where}threshold_options: {name!r} is no option of {strategy} (it {takes})")
     missing = [name for name in known if name not in given and strategy != "youden"]
     if missing:
         raise UserError(
-            f"config.yaml: threshold: {strategy} needs {missing[0]} (set threshold_options: {{{missing[0]}: ...}})"
+            f"config.yaml: {where}threshold: {strategy} needs {missing[0]} "
+            f"(set threshold_options: {{{missing[0]}: ...}})"
         )
 
 
 def labels_needed(config: Mapping[str, Any]) -> dict[str, int]:
-    """How many {"good": ..., "bad": ...} images a threshold has to be chosen on, beside the one it judges."""
-    options, review = config["threshold_options"], config["review"] is not None
+    """How many {"good": ..., "bad": ...} images thresholds have to be chosen on, beside the one they judge."""
+    detectors = {config["detector"], *(run.get("detector", config["detector"]) for run in config.get("compare", []))}
+    needed = [_labels_for(threshold_of(config, name)[1], config["review"] is not None) for name in detectors]
+    return {label: max(counts[label] for counts in needed) for label in ("good", "bad")}
+
+
+def _labels_for(options: Mapping[str, float], review: bool) -> dict[str, int]:
     good = int("max_fpr" in options or "percentile" in options or review)
     if "alpha" in options:
         good = math.ceil(1 / options["alpha"] - 1e-9) - 1
@@ -155,6 +177,11 @@ def shard_count(asked: int | str, images: int) -> int:
             f"or {least} or more)"
         )
     return asked
+
+
+def rendered_labels(entry: Mapping[str, Any]) -> dict[str, int]:
+    """How many {"good": ..., "bad": ...} images of a rendered data set have a label (a test asks the renderer)."""
+    return {"good": round(0.7 * entry["rendered"]["views"]), "bad": entry["rendered"]["defects"]}
 
 
 def resolve_runs(config: Mapping[str, Any], has_annotations: bool) -> list[Run]:

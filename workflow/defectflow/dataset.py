@@ -8,6 +8,7 @@ import csv
 import difflib
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -173,6 +174,34 @@ def category_ids(coco: Mapping[str, list], category: str | None, source: object 
 def is_mvtec(root: str | Path | None) -> bool:
     """Whether a folder is in the MVTec layout."""
     return os.path.isdir(os.path.join(str(root), "train", "good"))
+
+
+def categories(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The data sets that one entry of ``datasets:`` stands for, by name.
+
+    With ``categories: all`` or a list of folders, each folder of ``path`` that is in the MVTec layout becomes the data
+    set `<name>-<folder>`; without, the entry stands for itself.
+
+    Raises:
+        UserError: a category that is asked for, or any at all, is not in the MVTec layout; an odd folder name.
+    """
+    wanted, root = entry.get("categories"), entry.get("path")
+    if wanted is None:
+        return {name: dict(entry)}
+    if not root or not os.path.isdir(root):
+        raise UserError(f"{root}: no such folder (categories of data set {name!r} are looked for there)")
+    found = [folder for folder in sorted(os.listdir(root)) if is_mvtec(os.path.join(root, folder))]
+    if wanted == "all":
+        wanted = found
+    for folder in wanted:
+        if folder not in found:
+            raise UserError(f"{root}/{folder}: not in the MVTec layout (known: {', '.join(found) or 'none'})")
+        if not re.fullmatch(r"[\w.+-]+", folder, re.ASCII):
+            raise UserError(f"{root}/{folder}: the name becomes a folder of results (use letters, digits, - and _)")
+    if not wanted:
+        raise UserError(f"{root}: no folder in it has train/good (give the folder that holds the categories)")
+    rest = {key: value for key, value in entry.items() if key != "categories"}
+    return {f"{name}-{folder}": rest | {"path": os.path.join(root, folder)} for folder in wanted}
 
 
 def _belongs(resolved: Mapping[str, str | None], name: str) -> bool:

@@ -4,7 +4,7 @@ Colours mean the same everywhere: orange = what the detector finds anomalous, gr
 All functions are pure; pictures are uint8 RGB of shape (height, width, 3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,11 +13,17 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from defectflow.anomaly_maps import AnomalyMap
+from defectflow.looks import Look
+
 Colour = tuple[int, int, int]
+DEFAULT = Look()
 
 FOUND, TRUTH, PART = (255, 122, 26), (46, 232, 120), (120, 190, 255)
 GOOD, BAD, UNKNOWN, WRONG = (64, 190, 120), (240, 84, 64), (150, 156, 166), (255, 214, 64)
+GROUND = (96, 104, 118)
 INK, PAPER, DIM = (236, 239, 244), (24, 27, 33), (160, 167, 178)
+SAMPLE = 400  # images whose maps set the colour scale
 
 
 @dataclass(frozen=True)
@@ -43,7 +49,9 @@ class Cell:
     colour: Colour = UNKNOWN
 
 
-def colour_scale(good: np.ndarray, everything: np.ndarray, level: float | None = None) -> Scale:
+def colour_scale(
+    good: np.ndarray, everything: np.ndarray, level: float | None = None, clip_q: float = Look.clip_q
+) -> Scale:
     """Colour scale from map values of good images and of all images (both float [N], background left out).
 
     The upper end leaves room above ``level``, so that the outlined area is never in the top colour only.
@@ -51,28 +59,80 @@ def colour_scale(good: np.ndarray, everything: np.ndarray, level: float | None =
     low, warm, top = (float(v) for v in np.percentile(good, [5, 99, 99.9]))
     level = top if level is None else level
     warm = min(warm, level)
-    high = max(float(np.percentile(everything, 99.9)), level + 0.35 * (level - low), low + 1e-6)
+    high = max(float(np.quantile(everything, clip_q)), level + 0.35 * (level - low), low + 1e-6)
     return Scale(low, warm, level, high)
 
 
-def heat_index(heat: np.ndarray, scale: Scale) -> np.ndarray:
+def scale_of(
+    maps: Mapping[str, AnomalyMap],
+    good: Sequence[str],
+    everything: Sequence[str],
+    level: float | None,
+    clip_q: float = Look.clip_q,
+) -> Scale:
+    """Colour scale of a run, from up to SAMPLE images spread evenly over the good ones and as many over all.
+
+    Args:
+        maps: by image_id.
+        good, everything: image_ids; without good ones, all of them stand for what good images reach.
+        level: lower bound of what is outlined as anomalous, or None.
+        clip_q: quantile of the values of all where the colours end.
+    """
+
+    def values(ids: Sequence[str]) -> np.ndarray:
+        chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, SAMPLE).astype(int))]
+        grids = [np.asarray(maps[i].grid_map) for i in chosen]
+        return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
+
+    good, everything = list(good), list(everything)
+    return colour_scale(values(good or everything), values(everything), level, clip_q)
+
+
+def outline_level(heat: np.ndarray, scale: Scale, bad: bool) -> float:
+    """Map value from which an image is outlined as anomalous.
+
+    An image called bad always shows where it is worst, also if its peak stays under the level of the outlines.
+    """
+    return min(scale.level, 0.9 * float(heat.max()) + 0.1 * scale.low) if bad else scale.level
+
+
+def heat_index(heat: np.ndarray, scale: Scale, gamma: float = Look.gamma) -> np.ndarray:
     """Map values as colour numbers: uint8 of the same shape, 0 up to ``scale.low``, 255 from ``scale.high`` on."""
-    return (np.clip((heat - scale.low) / (scale.high - scale.low), 0, 1) * 255 + 0.5).astype(np.uint8)
+    share = np.clip((heat - scale.low) / (scale.high - scale.low), 0, 1)
+    return (share**gamma * 255 + 0.5).astype(np.uint8)
 
 
 @cache
-def palette() -> np.ndarray:
+def palette(colours: str = Look.colours) -> np.ndarray:
     """The 256 colours of the heat (matplotlib's inferno: lightness rises evenly): uint8 [256, 3]."""
     import matplotlib
 
-    return (matplotlib.colormaps["inferno"](np.arange(256))[:, :3] * 255 + 0.5).astype(np.uint8)
+    return (matplotlib.colormaps[colours](np.arange(256))[:, :3] * 255 + 0.5).astype(np.uint8)
 
 
-def write_heatmap(path: Path, heat: np.ndarray, scale: Scale) -> None:
+def blurred(heat: np.ndarray, look: Look) -> np.ndarray:
+    """A map of the whole frame as it is coloured: smoothed once more if the look wants that."""
+    if not look.blur:
+        return heat
+    return cv2.GaussianBlur(heat, (0, 0), look.blur * max(heat.shape) / 256, borderType=cv2.BORDER_REFLECT_101)
+
+
+def write_heatmap(path: Path, heat: np.ndarray, scale: Scale, look: Look = DEFAULT) -> None:
     """Write a map at full resolution as PNG with a palette: a third of the size of RGB, and the index is the value."""
-    image = Image.fromarray(heat_index(heat, scale), "L")
-    image.putpalette(palette().tobytes())
+    image = Image.fromarray(heat_index(blurred(heat, look), scale, look.gamma), "L")
+    image.putpalette(palette(look.colours).tobytes())
     image.save(path, compress_level=6)
+
+
+def opacities(heat: np.ndarray, scale: Scale, look: Look) -> np.ndarray:
+    """Opacity of the heat on an overlay, float of the same shape, 0 to 1; see `Look`."""
+    if look.alpha_mode == "heat":
+        ramp, shown = heat_index(heat, scale, look.gamma) / 255, True
+    else:
+        shown = heat > scale.warm
+        ramp = np.clip((heat - scale.warm) / max(scale.level - scale.warm, 1e-6), 0, 1)
+        ramp = ramp if look.alpha_mode == "excess" else 1.0
+    return look.opacity * shown * (look.alpha_min + (look.alpha_max - look.alpha_min) * ramp)
 
 
 def overlay(
@@ -82,19 +142,29 @@ def overlay(
     found: np.ndarray,
     truth: np.ndarray | None,
     part: np.ndarray | None,
+    look: Look = DEFAULT,
 ) -> np.ndarray:
-    """Photograph with heat where the map exceeds what good images reach, and outlines.
+    """Photograph with heat, by default where the map exceeds what good images reach, and outlines.
 
     Args:
         photo: uint8 (H, W, 3).
         heat: float (H, W), map of the whole frame.
         scale: colour scale.
         found, truth, part: bool (H, W): anomalous area, ground truth or None, mask of the part or None.
+        look: of the heat.
     """
-    picture, hot = photo.copy(), heat > scale.warm
-    alpha = 0.55 * np.clip((heat[hot] - scale.warm) / max(scale.level - scale.warm, 1e-6), 0, 1)[:, None]
-    picture[hot] = (photo[hot] * (1 - alpha) + palette()[heat_index(heat[hot], scale)] * alpha + 0.5).astype(np.uint8)
-    width = max(2, round(max(photo.shape[:2]) / 350))
+    heat = blurred(heat, look)
+    alpha = opacities(heat, scale, look)
+    picture, hot = photo.copy(), alpha > 0
+    colours, alpha = palette(look.colours)[heat_index(heat[hot], scale, look.gamma)], alpha[hot][:, None]
+    picture[hot] = (photo[hot] * (1 - alpha) + colours * alpha + 0.5).astype(np.uint8)
+    draw_outlines(picture, found, truth, part)
+    return picture
+
+
+def draw_outlines(picture: np.ndarray, found: np.ndarray, truth: np.ndarray | None, part: np.ndarray | None) -> None:
+    """Draw the outlines of an overlay into ``picture`` (H, W, 3) in place."""
+    width = max(2, round(max(picture.shape[:2]) / 350))
     if part is not None:
         outline(picture, part, PART, width // 2)
     if truth is not None:
@@ -102,7 +172,31 @@ def overlay(
         grown = cv2.dilate(truth.astype(np.uint8), np.ones((2 * width + 1, 2 * width + 1), np.uint8))
         outline(picture, grown, TRUTH, width // 2)
     outline(picture, found, FOUND, width)
-    return picture
+
+
+def triptych(
+    photo: np.ndarray,
+    heat: np.ndarray,
+    scale: Scale,
+    found: np.ndarray,
+    truth: np.ndarray | None,
+    part: np.ndarray | None,
+    look: Look = DEFAULT,
+) -> np.ndarray:
+    """Photograph, masks and heatmap side by side: uint8 (H, 3 W + 2 gaps, 3); the arguments are those of `overlay`.
+
+    The masks: the part (light where it is; the whole frame without one), in it the anomalous area in its colour and the
+    outline of the ground truth.
+    """
+    masks = np.empty_like(photo)
+    masks[:] = PAPER if part is None else np.where(part[..., None], GROUND, np.array(PAPER))
+    masks[found] = FOUND
+    nothing = np.zeros_like(found)
+    draw_outlines(masks, nothing, truth, None)
+    colours = palette(look.colours)[heat_index(blurred(heat, look), scale, look.gamma)]
+    draw_outlines(colours, nothing, truth, part)
+    gap = np.full((photo.shape[0], max(4, photo.shape[1] // 100), 3), PAPER, np.uint8)
+    return np.hstack([photo, gap, masks, gap, colours])
 
 
 def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour, thickness: int) -> None:
@@ -111,6 +205,17 @@ def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour, thickness: in
     if thickness > 1:
         cv2.drawContours(picture, contours, -1, (20, 20, 20), thickness + 2, cv2.LINE_AA)
     cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
+
+
+def boxes(picture: np.ndarray, regions: Sequence[tuple[int, int, int, int]]) -> None:
+    """Draw boxes (x, y, width, height) around regions into ``picture`` in place, a little off what they enclose."""
+    height, width = picture.shape[:2]
+    line = max(1, round(max(height, width) / 700))
+    for x, y, w, h in regions:
+        first = (max(x - 3 * line, 0), max(y - 3 * line, 0))
+        last = (min(x + w + 3 * line, width) - 1, min(y + h + 3 * line, height) - 1)
+        cv2.rectangle(picture, first, last, (20, 20, 20), line + 2)
+        cv2.rectangle(picture, first, last, FOUND, line)
 
 
 def strip_height(width: int) -> int:
@@ -126,6 +231,7 @@ def caption_strip(
     notice: str,
     detail: str,
     legend: Sequence[tuple[str, Colour]],
+    base: int | None = None,
 ) -> np.ndarray:
     """Strip of two lines: file name and verdict; details and what the outlines mean.
 
@@ -135,8 +241,9 @@ def caption_strip(
         colour: of the verdict.
         notice: "" or what is wrong, in yellow before the details.
         legend: (text, colour) of each outline; left out where there is no room.
+        base: width in pixels that the letters are sized for, if it is not that of the picture.
     """
-    size, height = _text_size(width), strip_height(width)
+    size, height = _text_size(base or width), strip_height(base or width)
     image = Image.new("RGB", (width, height), PAPER)
     pen, font, small = ImageDraw.Draw(image), _font(size, bold=True), _font(max(9, round(size * 0.82)))
     pad, first, second = size // 2, round(size * 0.95), round(size * 2.5)

@@ -3,6 +3,22 @@
 Metrics come from raw scores of labelled images that were scored by a bank without them. The threshold an image is
 judged by was chosen on the labelled images of the other folds; images without a label are judged by the threshold
 chosen on all of them.
+
+metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the file itself):
+    accuracy, precision, recall, f1, auroc, n_samples: the main figures, as in ``image``.
+    threshold: strategy, options, value (for new images), folds (n, min, max).
+    review: the review band and the errors it leaves, see ``verdicts.review_figures``; null without one.
+    protocol: how images were held out, see ``protocols.protocol_of``.
+    image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with whole groups apart.
+    calibration_curve: bins of pred_score (low, high, n, n_bad, share_bad, interval).
+    pixel: full_frame and in_part (auroc, au_pro, au_pro_0_05, aupimo, precision, recall, f1, f1_max, ...), n_images,
+        map_threshold (value, rule, folds): the pixel threshold, see ``pixel_metrics.pixel_figures``.
+    segmentation: prior.json or train.json, and which masks are absent or doubtful.
+    by_defect: n, recall, auroc and mean scores of each defect type.
+    confidence_intervals: Wilson intervals, and under ``bootstrap`` those of every figure, grouped where groups allow.
+    baseline: what always giving the same answer reaches.
+    robustness: perturbed copies together, and ``table`` by perturbation and strength; null without copies.
+    warnings: what a reader has to know, most important first.
 """
 
 import argparse
@@ -14,108 +30,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defectflow import figures, metrics, thresholds
+from defectflow import figures, thresholds
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.cautions import warnings
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
+from defectflow.image_metrics import calibration_curve, defect_figures, image_figures
 from defectflow.pixel_metrics import pixel_figures
+from defectflow.protocols import protocol_of
+from defectflow.robustness import COLUMNS, robustness_figures, robustness_table
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, SCORES, SPLITS, read_table, write_table
 from defectflow.verdicts import counted, gather, judge, predictions_of, review_figures
-
-MEANING = {
-    "image": "Every labelled image is scored by a memory bank built without it (see fold in splits.csv); AUROC and "
-    "average precision are computed on raw scores, the other figures on verdicts with the fold's own threshold.",
-    "leave_group_out": "The bank holds no image of the same group (session, burst): what to expect of a new session.",
-    "robustness": "Perturbed copies of the labelled images, scored by the bank of their source and judged by its "
-    "threshold; they count in no other figure.",
-}
-
-
-def image_figures(table: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """Image-level metrics and confidence intervals of the counted rows of a judged table."""
-    known = table[counted(table) & table["predicted_label"].notna()]
-    labels, raw = known["label"].to_numpy(int), known["raw_score"].to_numpy(float)
-    matrix = metrics.confusion(labels, known["predicted_label"])
-    rates = metrics.rates(matrix)
-    tn, fp, fn, tp = matrix.values()
-    intervals = {
-        "level": 0.95,
-        "auroc": metrics.bootstrap_auroc(labels, raw, seed),
-        "accuracy": metrics.wilson(tn + tp, tn + fp + fn + tp),
-        "recall": metrics.wilson(tp, tp + fn),
-        "precision": metrics.wilson(tp, tp + fp),
-        "false_positive_rate": metrics.wilson(fp, tn + fp),
-        "method": "auroc: stratified bootstrap over images, 2000 resamples; the others: Wilson. Images of one group "
-        "are treated as independent, so the intervals are too narrow where groups are few.",
-    }
-    image = {
-        "auroc": metrics.auroc(labels, raw),
-        "average_precision": metrics.average_precision(labels, raw),
-        "n_good": int((labels == 0).sum()),
-        "n_bad": int((labels == 1).sum()),
-        "n_groups": int(known["group"].where(known["group"] != "", known["image_id"]).nunique()),
-        "confusion_matrix": matrix,
-        **rates,
-        "meaning": MEANING["image"],
-    }
-    grouped = known[known["group_out_score"].notna()]
-    if len(grouped):
-        y, s = grouped["label"].to_numpy(int), grouped["group_out_score"].to_numpy(float)
-        image["leave_group_out"] = {
-            "auroc": metrics.auroc(y, s),
-            "auroc_interval": metrics.bootstrap_auroc(y, s, seed),
-            "n_samples": len(grouped),
-            "meaning": MEANING["leave_group_out"],
-        }
-    majority = max(tn + fp, fn + tp)
-    baseline = {
-        "majority_class": None if not len(known) else "good" if tn + fp >= fn + tp else "bad",
-        "accuracy": metrics.ratio(majority, len(known)),
-        "f1_all_called_bad": metrics.ratio(2 * (fn + tp), len(known) + fn + tp) if fn + tp else None,
-    }
-    return {"image": image, "confidence_intervals": intervals, "baseline": baseline, "n_samples": len(known)}
-
-
-def defect_figures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    """Per defect type: n, recall, AUROC against all good images, mean scores."""
-    known = table[counted(table) & table["predicted_label"].notna()]
-    good = known.loc[known["label"] == 0, "raw_score"].to_numpy(float)
-    result = {}
-    bad = known[known["label"] == 1]
-    for name, rows in sorted(bad.groupby(bad["defect_type"].replace("", "unspecified"))):
-        raw = rows["raw_score"].to_numpy(float)
-        labels = np.repeat([0, 1], [len(good), len(raw)])
-        result[name] = {
-            "n": len(rows),
-            "recall": float(rows["predicted_label"].mean()),
-            "auroc": metrics.auroc(labels, np.concatenate([good, raw])),
-            "mean_raw_score": float(raw.mean()),
-            "mean_pred_score": float(rows["pred_score"].mean()),
-        }
-    return result
-
-
-def robustness_figures(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, Any] | None:
-    """AUROC of perturbed copies and the share whose verdict differs from that of the source; None without copies."""
-    copies = scores[scores["kind"] == "perturbed"].drop(columns="image_id")
-    known = table[counted(table) & table["threshold"].notna()]
-    sources = known[["image_id", "label", "threshold", "predicted_label", "raw_score"]]
-    copies = copies.merge(sources, left_on="copy_of", right_on="image_id", suffixes=("", "_source"))
-    if copies.empty:
-        return None
-    verdicts = copies["raw_score"] >= copies["threshold"]
-    labels = copies["label"].to_numpy(int)
-    originals = copies.drop_duplicates("copy_of")
-    return {
-        "n_copies": len(copies),
-        "auroc": metrics.auroc(labels, copies["raw_score"].to_numpy(float)),
-        "auroc_of_the_sources": metrics.auroc(
-            originals["label"].to_numpy(int), originals["raw_score_source"].to_numpy(float)
-        ),
-        "accuracy": float((verdicts == copies["label"]).mean()),
-        "changed_verdicts": float((verdicts != copies["predicted_label"]).mean()),
-        "meaning": MEANING["robustness"],
-    }
 
 
 def segmentation_figures(paths: Sequence[Path], masks: pd.DataFrame) -> dict[str, Any]:
@@ -167,6 +91,7 @@ def draw(folder: Path, table: pd.DataFrame, result: dict[str, Any]) -> None:
 def evaluate(
     table: pd.DataFrame,
     scores: pd.DataFrame,
+    splits: pd.DataFrame,
     masks: pd.DataFrame,
     maps: AnomalyMaps,
     *,
@@ -179,7 +104,9 @@ def evaluate(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every row of a gathered table and measure; returns the judged table and the content of metrics.json."""
     table, overall, band = judge(table, strategy, options, review)
-    part = image_figures(table, seed)
+    pixel = pixel_figures(table, maps, masks, strategy, options or {})
+    table = table.assign(map_threshold=pixel.thresholds)
+    part = image_figures(table, strategy, options, seed)
     cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
     folds = table.loc[cuts.index, "fold"].nunique()
     image = part["image"]
@@ -195,8 +122,10 @@ def evaluate(
             "by the threshold chosen on the other folds (folds: smallest and largest). Bad: raw_score >= threshold.",
         },
         "review": review_figures(table, band, review),
+        "protocol": protocol_of(splits),
         "image": image,
-        "pixel": pixel_figures(table, maps, masks, strategy, options or {}),
+        "calibration_curve": calibration_curve(table),
+        "pixel": pixel.figures,
         "segmentation": segmentation_figures(segmentation, masks),
         "by_defect": defect_figures(table),
         "confidence_intervals": part["confidence_intervals"],
@@ -207,6 +136,7 @@ def evaluate(
     result = rounded(result)
     # What scores are compared with keeps all its digits.
     result["threshold"]["value"] = overall.value if overall else None
+    result["pixel"]["map_threshold"] = pixel.figures["map_threshold"]
     if band:
         result["review"] |= {"low": band[0], "high": band[1]}
     return table, result
@@ -249,6 +179,7 @@ def main(args: argparse.Namespace) -> None:
     table, result = evaluate(
         gather(manifest, splits, scores, masks),
         scores,
+        splits,
         masks,
         load_maps(args.maps),
         segmentation=args.segmentation,
@@ -261,6 +192,7 @@ def main(args: argparse.Namespace) -> None:
     with atomic_dir(args.figures) as folder:
         draw(folder, table, result)
     write_table(args.predictions, predictions_of(table), PREDICTIONS)
+    write_table(args.robustness, robustness_table(table, scores), COLUMNS)
     write_json(args.metrics, result)
 
 
@@ -281,6 +213,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv to write")
+    parser.add_argument("--robustness", type=Path, required=True, help="robustness.csv to write")
     parser.add_argument("--figures", type=Path, required=True, help="folder of charts to write")
     return parser
 

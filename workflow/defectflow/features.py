@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,28 +23,12 @@ from tqdm import tqdm
 from defectflow import tables
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
+from defectflow.embedding import PIXELS, PatchEmbedder
 from defectflow.files import UserError, sha256_of, stage
-from defectflow.images import letterbox, read_mask, read_rgb
+from defectflow.images import read_mask, read_rgb
+from defectflow.network_input import Loaded, fit_picture
 from defectflow.patch_files import PatchFile, write_patches
-from defectflow.patchcore import PIXELS, PatchEmbedder
 from defectflow.threads import in_threads
-
-
-def object_cells(mask: np.ndarray, grid: tuple[int, int], dilation: int) -> np.ndarray:
-    """Cells of the grid that the mask, dilated by ``dilation`` pixels, touches.
-
-    Args:
-        mask: bool (height, width), of the size of the network's input.
-        grid: (height, width) of the grid.
-        dilation: radius in pixels.
-
-    Returns:
-        bool of shape ``grid``.
-    """
-    mask = mask.astype(np.float32)
-    if dilation:
-        mask = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilation + 1, 2 * dilation + 1)))
-    return cv2.resize(mask, (grid[1], grid[0]), interpolation=cv2.INTER_AREA) > 0
 
 
 def _read(path: str) -> np.ndarray:
@@ -54,48 +38,19 @@ def _read(path: str) -> np.ndarray:
     return read_rgb(path) if image is None else image
 
 
-class Loaded(NamedTuple):
-    """An isolated image as the network sees it.
+def load_item(
+    row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int
+) -> Loaded:
+    """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
-    Attributes:
-        picture: uint8 RGB (height, width, 3) of the network's input; None once it is embedded.
-        cells: int64 (n,), flat indices of the grid's cells to keep; all of them if the part is absent.
-        present: whether the part is in the picture.
-        affine: float64 (2, 3), from pixel coordinates of the input to those of the original frame.
-    """
-
-    picture: np.ndarray | None
-    cells: np.ndarray
-    present: bool
-    affine: np.ndarray
-
-
-def load_item(row: Any, size: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int) -> Loaded:
-    """Read an isolated image.
-
-    Args:
-        row: row of an ISOLATED table.
-        size: (height, width) of the network's input.
-        grid: (height, width) of the grid of patches.
-        object_only: keep the cells of the part only.
-        dilation: radius in pixels by which the part is enlarged for that.
+    Raises:
+        UserError: a file is not readable, or the mask has another size than its image.
     """
     image = _read(row.image)
-    picture, affine = letterbox(image, size)
-    scale = np.array([(row.x1 - row.x0) / image.shape[1], (row.y1 - row.y0) / image.shape[0]])
-    affine = affine * scale[:, None]
-    affine[:, 2] += (scale - 1) / 2 + (row.x0, row.y0)
-    cells = np.ones(grid, dtype=bool)
-    present = True
-    if object_only and row.mask:
-        mask = read_mask(row.mask)
-        if mask.shape != image.shape[:2]:
-            raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-        mask, _ = letterbox(mask, size)
-        present = bool(mask.any())
-        if present:
-            cells = object_cells(mask > 0, grid, dilation)
-    return Loaded(picture, np.flatnonzero(cells), present, affine)
+    mask = read_mask(row.mask) if object_only and row.mask else None
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
+    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
@@ -186,6 +141,9 @@ def main(args: argparse.Namespace) -> None:
     height, width = args.image_size if len(args.image_size) == 2 else args.image_size[:1] * 2
     if len(args.image_size) > 2 or min(height, width) < 32:
         raise UserError(f"--image-size {args.image_size}: give one number or height and width, of 32 pixels at least")
+    size, crop = (height, width), (args.center_crop or height, args.center_crop or width)
+    if min(crop) < 32 or crop[0] > height or crop[1] > width:
+        raise UserError(f"--center-crop {args.center_crop}: must be from 32 pixels up to the size of the image")
     embedder = PatchEmbedder(
         args.backbone,
         args.layers,
@@ -196,7 +154,7 @@ def main(args: argparse.Namespace) -> None:
     )
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
     # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
-    noise = np.random.default_rng(0).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)
     (noise,) = in_threads(embedder, [noise])
     *grid, dimensions = noise.shape[1:]
     object_only = args.object_only and args.backbone != PIXELS
@@ -204,7 +162,8 @@ def main(args: argparse.Namespace) -> None:
         "backbone": args.backbone,
         "trained": embedder.trained,
         "layers": args.layers,
-        "input_size": [height, width],
+        "fitted_size": list(size),
+        "input_size": list(crop),
         "grid": list(grid),
         "object_only": object_only,
         "dilation": args.dilation,
@@ -221,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
     }
 
     def load(row: Any) -> Loaded:
-        return load_item(row, (height, width), tuple(grid), object_only, args.dilation)
+        return load_item(row, size, crop, tuple(grid), object_only, args.dilation)
 
     # A colour has 3 numbers: halving them is not worth the rounding.
     dtype = torch.float16 if args.precision == "float16" and args.backbone != PIXELS else torch.float32
@@ -244,6 +203,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", help="local .safetensors or .pth file; without it the packaged ones or none")
     parser.add_argument("--layers", nargs="+", default=["layer2", "layer3"], help="lowest first (default: %(default)s)")
     parser.add_argument("--image-size", nargs="+", type=int, default=[512], metavar="PIXELS", help="one side or H W")
+    parser.add_argument("--center-crop", type=int, metavar="PIXELS", help="side of the square cut out of its middle")
     parser.add_argument("--object-only", action="store_true", help="keep the patches of the part only")
     parser.add_argument("--dilation", type=int, default=4, help="pixels by which the part is enlarged for that")
     parser.add_argument("--precision", choices=["float32", "float16"], default="float32", help="of the stored patches")

@@ -11,103 +11,8 @@ from tqdm import tqdm
 
 from defectflow.files import UserError, atomic_dir, stage
 from defectflow.images import read_mask, read_rgb, write_png
+from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, crop_geometry, isolate_part
 from defectflow.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
-
-BACKGROUNDS = ("keep", "zero", "mean")
-NORMALISATIONS = ("none", "brightness", "gray_world", "clahe")
-# Mean grey level of the part after `brightness`: mid-grey leaves head-room for highlights on both kinds of backbone.
-BRIGHTNESS_TARGET = 110.0
-
-
-def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
-    """Take the exposure out of a photograph.
-
-    Args:
-        image: uint8 (height, width, 3), RGB.
-        inside: bool (height, width), the part; statistics come from here, or from everywhere if it is empty.
-        how: "none"; "brightness" scales to a fixed mean of the part (gain within 1/8 to 8); "gray_world" scales each
-            channel so that the part is grey on average, its mean kept; "clahe" equalises L of CIE Lab locally
-            (clip limit 2, 8x8 tiles).
-
-    Returns:
-        uint8 (height, width, 3).
-    """
-    if how == "none":
-        return image
-    if how == "clahe":
-        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
-        lab[..., 0] = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lab[..., 0])
-        return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
-    pixels = image[inside] if inside.any() else image.reshape(-1, 3)
-    means = np.maximum(pixels.mean(axis=0, dtype=np.float64), 1.0)
-    target = BRIGHTNESS_TARGET if how == "brightness" else means.mean()
-    gain = np.clip(target / (means.mean() if how == "brightness" else means), 1 / 8, 8)
-    return np.clip(image * gain + 0.5, 0, 255).astype(np.uint8)
-
-
-def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
-    """Replace what lies outside the part: "keep" it, "zero" it, or take the part's "mean" colour.
-
-    Args:
-        image: uint8 (height, width, 3).
-        inside: bool (height, width); where it is empty the image comes back unchanged (an absent part is never zeroed).
-        how: one of BACKGROUNDS.
-
-    Returns:
-        uint8 (height, width, 3).
-    """
-    if how == "keep" or not inside.any():
-        return image
-    fill = np.zeros(3) if how == "zero" else image[inside].mean(axis=0)
-    return np.where(inside[..., None], image, np.round(fill).astype(np.uint8))
-
-
-def crop_size(boxes: np.ndarray, margin: float) -> tuple[int, int]:
-    """Width and height in pixels of one window that holds every part.
-
-    Args:
-        boxes: float (n, 4), x, y, width, height of the annotated parts.
-        margin: share of the size added on each side, >= 0.
-    """
-    width, height = boxes[:, 2:].max(axis=0) * (1 + 2 * margin)
-    return int(np.ceil(width)), int(np.ceil(height))
-
-
-def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float, float]) -> tuple[int, int, int, int]:
-    """Window of constant ``size`` (width, height) around the part: x0, y0, x1, y1 in pixels, may exceed the frame.
-
-    The centre is that of the part's bounding box, or ``fallback`` (x, y) where the part is absent.
-    """
-    if inside.any():
-        x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
-        fallback = (x + width / 2, y + height / 2)
-    x0, y0 = (int(np.floor(c - side / 2 + 0.5)) for c, side in zip(fallback, size, strict=True))
-    return x0, y0, x0 + size[0], y0 + size[1]
-
-
-def cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    """Cut ``window`` (x0, y0, x1, y1) out of an image or mask; beyond the frame it is filled with zeros."""
-    x0, y0, x1, y1 = window
-    result = np.zeros((y1 - y0, x1 - x0, *image.shape[2:]), image.dtype)
-    top, left, bottom, right = max(0, y0), max(0, x0), min(y1, image.shape[0]), min(x1, image.shape[1])
-    if top < bottom and left < right:
-        result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
-    return result
-
-
-def isolate(image: np.ndarray, mask: np.ndarray, background: str, normalise: list[str], dilate: int) -> np.ndarray:
-    """One photograph (uint8 RGB) and its part mask (bool, same size) to the isolated part; ``dilate`` in pixels."""
-    for how in normalise:
-        image = normalise_light(image, mask, how)
-    return fill_background(image, grow(mask, dilate), background)
-
-
-def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
-    """Dilate a bool mask by a disc of ``pixels`` radius."""
-    if pixels == 0:
-        return mask
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -118,13 +23,10 @@ def main(args: argparse.Namespace) -> None:
     if args.crop:
         if not args.masks or not args.pairs:
             raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
-        pairs = read_table(args.pairs, PAIRS)
-        boxes = pairs.loc[pairs["pair"] != "", ["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].to_numpy(float)
-        size = crop_size(boxes, args.margin)
-        centre = tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0))
+        size, centre = crop_geometry(read_table(args.pairs, PAIRS), args.margin)
 
     out_dir = Path(args.out_dir)
-    unchanged = args.background == "keep" and args.normalise == ["none"] and not args.crop
+    unchanged = changes_nothing(args.background, args.normalise, args.crop)
     cv2.setNumThreads(1)
 
     with atomic_dir(out_dir) as temporary:
@@ -141,12 +43,10 @@ def main(args: argparse.Namespace) -> None:
                 image = read_rgb(row.path)
                 whole = np.zeros(image.shape[:2], bool)
                 mask = read_mask(masks[image_id]) if args.masks else whole
-                image = isolate(image, mask, args.background, args.normalise, args.dilate)
-                mask = grow(mask, args.dilate)
-                window = (0, 0, image.shape[1], image.shape[0])
-                if args.crop:
-                    window = crop_window(mask, size, centre)
-                    image, mask = cut(image, window), cut(mask, window)
+                image, mask, window = isolate_part(
+                    image, mask, background=args.background, normalise=args.normalise, dilate=args.dilate,
+                    size=size, centre=centre,
+                )  # fmt: skip
                 image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
                 write_png(temporary / f"{image_id}.png", image)
                 if args.masks:

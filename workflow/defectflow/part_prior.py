@@ -1,75 +1,32 @@
 """What the annotated photographs say about a part, in one file: where it is, what it looks like, how sure that is.
 
-Read by the constant and template segmenters, by the SAM prompter and by the part-absent gate. No torch.
+Read by the baseline segmenters, by the SAM prompter and by the part-absent gate.
+torch is imported for appearance alone.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from defectflow import registration
-from defectflow.files import UserError, atomic, read_json
-from defectflow.images import read_rgb
+from defectflow.files import UserError, atomic
 from defectflow.registration import Match, Templates
-from defectflow.tables import PAIRS, SPLITS, read_table
 
-FORMAT = "defectflow-prior-1"
+if TYPE_CHECKING:
+    from defectflow.appearance import Appearance
+
+FORMAT = "defectflow-prior-2"
 AGREEMENT = 0.85  # mean IoU of the transferred labels with their vote, below which a template mask is doubtful
 AREA_Z = 5.0
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """One annotated photograph: its ``pair`` (jpg + json), group key and part of the segmentation split."""
-
-    image_id: str
-    group: str
-    split: str
-    pair: Path
-
-    def image(self) -> np.ndarray:
-        """The photograph, uint8 RGB (height, width, 3)."""
-        return read_rgb(self.pair.with_suffix(".jpg"))
-
-    def mask(self) -> np.ndarray:
-        """The union of its annotations, bool (height, width)."""
-        path = self.pair.with_suffix(".json")
-        try:
-            rles = [a["segmentation"] for a in read_json(path)["annotations"]]
-            encoded = [{"size": r["size"], "counts": r["counts"].encode()} for r in rles]
-            return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise UserError(f"{path}: not an annotation of SA-1B form ({error!r}; run sam_pairs again)") from None
-
-
-def read_annotated(pairs: str | Path, table: str | Path, splits: str | Path) -> list[Annotated]:
-    """The annotated photographs of a data set, sorted by image_id; one without a group is a group of its own.
-
-    Raises:
-        UserError: a file is absent or there is no annotated photograph.
-    """
-    by_id = read_table(splits, SPLITS).set_index("image_id")
-    found = []
-    for row in read_table(table, PAIRS).sort_values("image_id").itertuples():
-        if not row.pair:
-            continue
-        if row.image_id not in by_id.index:
-            raise UserError(f"{splits}: image {row.image_id!r} is missing (run split again)")
-        split = by_id.loc[row.image_id]
-        group = f"group {split.group}" if split.group else f"image {row.image_id}"
-        found.append(Annotated(row.image_id, group, split.segmentation, Path(pairs) / row.pair))
-    if not found:
-        raise UserError(f"{table}: no annotated image (annotate some, or choose segmenter=none)")
-    return found
 
 
 def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -> np.ndarray:
@@ -108,6 +65,28 @@ def iou_summary(values: dict[str, float], groups: dict[str, str]) -> dict:
     }
 
 
+@dataclass(frozen=True)
+class Guess:
+    """Where the prior takes the part to be in one photograph.
+
+    Attributes:
+        source: "template", "appearance", or "constant" where the part was not found.
+        soft: float32 (height, width) in [0, 1].
+        agreement: mean IoU of the labels or networks that vote with the mask of their mean, in [0, 1].
+        match: of the registration, tried in any case.
+    """
+
+    source: str
+    soft: np.ndarray
+    agreement: float
+    match: Match
+
+    @property
+    def found(self) -> bool:
+        """Whether the part was found at all."""
+        return self.source != "constant"
+
+
 @dataclass
 class Prior:
     """Annotated masks, templates and their statistics.
@@ -120,7 +99,9 @@ class Prior:
         info: statistics: size (typical height, width), held_out ("group" or "image"), group_of (group of every
             annotated photograph, also those beyond the limit of the prior), area_mean, area_sd (shares of the
             picture), score_threshold (below: absent), score_doubtful, components, fill_holes,
-            registers (held-out template IoU is good enough to trust the gate).
+            registers (held-out template IoU is good enough to trust the gate), trained_on and backbone
+            (of the appearance heads, see :class:`appearance.Appearance`).
+        heads: weights of the appearance heads by name; empty where registration does as well.
     """
 
     image_ids: list[str]
@@ -129,6 +110,7 @@ class Prior:
     chosen: np.ndarray
     templates: Templates
     info: dict
+    heads: dict[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, atomically."""
@@ -136,6 +118,7 @@ class Prior:
             "fields": self.templates.fields.astype(np.float16),
             "labels": np.packbits(self.labels.reshape(len(self.labels), -1), axis=1),
             "chosen": self.chosen.astype(np.int32),
+            **{f"heads.{name}": value for name, value in self.heads.items()},
         }
         # One metadata key: safetensors writes several in random order.
         meta = {
@@ -160,7 +143,7 @@ class Prior:
                 info = json.loads((stream.metadata() or {}).get("prior", "{}"))
                 if info.pop("format", None) != FORMAT:
                     raise UserError(f"{path}: not a prior of this version (run prior again)")
-                tensors = {key: stream.get_tensor(key) for key in ("fields", "labels", "chosen")}
+                tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a dict
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except (SafetensorError, OSError) as error:
@@ -169,7 +152,8 @@ class Prior:
         labels = np.unpackbits(tensors["labels"], axis=1, count=height * width).reshape(-1, height, width).astype(bool)
         chosen = tensors["chosen"].astype(int)
         templates = Templates(tensors["fields"].astype(np.float32), labels[chosen])
-        return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info)
+        heads = {key.removeprefix("heads."): value for key, value in tensors.items() if key.startswith("heads.")}
+        return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info, heads)
 
     def leave_out(self, image_id: str) -> list[int]:
         """Annotated photographs that may not tell anything about ``image_id``.
@@ -210,6 +194,28 @@ class Prior:
     def template(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
         """Soft mask (float32, ``size``) that the matched labels vote for, and their agreement (mean IoU with it)."""
         return self.templates.transfer(match, size)
+
+    @cached_property
+    def appearance(self) -> "Appearance | None":
+        """The appearance heads, where there are any."""
+        if not self.heads:
+            return None
+        from defectflow.appearance import Appearance
+
+        return Appearance(self.heads, self.info["trained_on"], self.info["backbone"])
+
+    def guess(self, image: np.ndarray, leave_out: Sequence[int] = ()) -> Guess:
+        """Where the part is in an RGB uint8 photograph (height, width, 3), by the way that suits this data set.
+
+        By appearance where there are heads for it, else by registration; the mean mask where that finds no part.
+        """
+        size, match = image.shape[:2], self.register(image, leave_out)
+        if self.appearance and (found := self.appearance.locate(image, leave_out)):
+            if (found[0] >= 0.5).any():
+                return Guess("appearance", *found, match)
+        elif match.score >= self.info["score_threshold"]:
+            return Guess("template", *self.template(match, size), match)
+        return Guess("constant", self.constant(size, leave_out), 0.0, match)
 
     def clean(self, mask: np.ndarray) -> np.ndarray:
         """As many components as the annotated masks have, holes filled unless those have holes."""

@@ -1,94 +1,16 @@
-"""PatchCore (Roth et al. 2022) as anomalib computes it: patch embedding, nearest neighbours, image score.
-
-And the pixel difference, the baseline that a detector has to beat: the colour of each cell of the grid instead of
-features, and its distance to the mean colour that the good images have in the same place.
-"""
+"""PatchCore (Roth et al. 2022) as anomalib computes it: memory bank, nearest neighbours, image score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
-from torch.fx import Node
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from defectflow.coreset import coreset_size, k_center_greedy, project
+from defectflow.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions, pool
 from defectflow.neighbours import Neighbours
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-PIXELS = "pixels"  # backbone of the pixel difference
-PIXEL_CELL = 8  # its cell, in pixels
-SCORES = ("max", "top_k_mean", "percentile")
-
-
-class PatchEmbedder:
-    """Turns images into patch vectors with anomalib's `PatchcoreModel`.
-
-    Args:
-        backbone: name for `backbones.create_backbone`, or "pixels".
-        layers: layers whose features are concatenated, lowest first; the grid is that of the first.
-        weights: local file of weights or None.
-        allow_download: let timm download the weights that the name's tag stands for.
-        seed: seed of the untrained network when there are no weights.
-        device: where to compute.
-
-    Attributes:
-        trained: whether the backbone has trained weights.
-    """
-
-    def __init__(
-        self,
-        backbone: str,
-        layers: Sequence[str],
-        weights: str | Path | None = None,
-        *,
-        allow_download: bool = False,
-        seed: int = 0,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.device = torch.device(device)
-        self.trained = False
-        self._model = None
-        if backbone == PIXELS:
-            return
-        from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-
-        from defectflow.backbones import create_backbone
-
-        network = create_backbone(backbone, layers, weights, allow_download=allow_download, seed=seed)
-        self.trained = bool(network.trained)
-        self._model = PatchcoreModel(layers=list(layers), backbone=network).eval().requires_grad_(False)
-        _fuse(self._model.feature_extractor.feature_extractor)
-        self._model.to(self.device, memory_format=torch.channels_last)
-        mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
-        self._mean, self._std = mean.view(3, 1, 1), torch.tensor(IMAGENET_STD, device=self.device).view(3, 1, 1) * 255
-
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> torch.Tensor:
-        """Embed uint8 RGB images (batch, height, width, 3) of one size as float32 (batch, grid h, grid w, d)."""
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
-        if self._model is None:
-            return nn.functional.avg_pool2d(pixels.float() / 255, PIXEL_CELL, ceil_mode=True).permute(0, 2, 3, 1)
-        features = self._model.feature_extractor((pixels.float() - self._mean) / self._std)
-        features = {layer: self._model.feature_pooler(feature) for layer, feature in features.items()}
-        return self._model.generate_embedding(features).permute(0, 2, 3, 1)
-
-
-def _fuse(network: nn.Module) -> None:
-    """Fold each batch norm of a traced network in eval mode into the convolution before it, in place."""
-    modules = dict(network.named_modules())
-    for node in network.graph.nodes:
-        source = node.args[0] if node.args else None
-        if not (isinstance(source, Node) and node.op == source.op == "call_module"):
-            continue
-        convolution, norm = modules[source.target], modules[node.target]
-        if type(norm) is nn.BatchNorm2d and isinstance(convolution, nn.Conv2d) and len(source.users) == 1:
-            network.set_submodule(source.target, fuse_conv_bn_eval(convolution, norm))
-            network.set_submodule(node.target, nn.Identity())
 
 
 class Subspace(NamedTuple):
@@ -121,18 +43,19 @@ class Bank:
     """Memory bank of good patches, searched exactly.
 
     Args:
-        features: float (n, d), or (n, k) along the axes of ``subspace``.
+        features: float (n, d), or (n, k) along the axes of ``subspace``; of unit length (before) for cosine distances.
         subspace: where distances are measured; None: between the patches as they are.
+        distance: "euclidean", or "cosine": half the square of that between patches of unit length.
     """
 
-    def __init__(self, features: torch.Tensor, subspace: Subspace | None = None) -> None:
+    def __init__(self, features: torch.Tensor, subspace: Subspace | None = None, distance: str = "euclidean") -> None:
         self.features = features.float()
-        self._project = subspace.project if subspace else lambda patches: patches
+        self._subspace, self._distance = subspace, distance
         self._squares = self.features.square().sum(dim=1)
         self._neighbours = Neighbours(self.features)
 
     def nearest(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Euclidean distance of each patch to its nearest neighbour in the bank, and that one's index.
+        """Distance of each patch to its nearest neighbour in the bank, and that one's index.
 
         Args:
             patches: float32 (p, d).
@@ -140,7 +63,8 @@ class Bank:
         Returns:
             float32 (p,) and int64 (p,).
         """
-        return self._neighbours.nearest(self._project(patches))
+        distances, indices = self._neighbours.nearest(self._project(patches))
+        return self._measure(distances), indices
 
     def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
         """Score of an image's most distant patch, weighted as in the paper (section 3.3, equation 7) and anomalib.
@@ -151,8 +75,15 @@ class Bank:
         if neighbours == 1:
             return float(distance)
         support = self._closest(nearest, min(neighbours, len(self.features)))
-        distances = torch.linalg.vector_norm(self.features[support] - self._project(patch), dim=1)
-        return float((1 - torch.softmax(distances, dim=0)[0]) * distance)
+        distances = torch.linalg.vector_norm(self.features[support] - self._project(patch[None]), dim=1)
+        return float((1 - torch.softmax(self._measure(distances), dim=0)[0]) * distance)
+
+    def _project(self, patches: torch.Tensor) -> torch.Tensor:
+        patches = comparable(patches, self._distance)
+        return self._subspace.project(patches) if self._subspace else patches
+
+    def _measure(self, euclidean: torch.Tensor) -> torch.Tensor:
+        return euclidean.square() / 2 if self._distance == "cosine" else euclidean
 
     def _closest(self, index: int, count: int) -> torch.Tensor:
         """The ``count`` patches nearest to one of them, the nearest first: int64 (count,)."""
@@ -166,50 +97,79 @@ class Bank:
         return candidates[distances.topk(count, largest=False).indices]
 
 
-class PositionBank:
-    """Mean colour for each cell of the grid: the bank of the pixel difference.
+class PatchCore(Detector):
+    """Distance of each patch to its nearest neighbour in a memory bank of good patches.
 
-    Args:
-        features: float (grid height * grid width, 3).
+    The distance is Euclidean, or, as "cosine", 1 - cos: half the square of the Euclidean distance between patches of
+    unit length. The image score is the largest distance, re-weighted as in the paper, or another summary of them.
     """
 
-    def __init__(self, features: torch.Tensor) -> None:
-        self.features = features
+    def __init__(self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions) -> None:
+        subspace = Subspace(tensors["mean"], tensors["axes"]) if "axes" in tensors else None
+        self._bank = Bank(tensors[""], subspace, settings["distance"])
+        self._options = options
 
-    def nearest(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Distance of each cell's colour to the mean in its place; ``patches`` holds all cells in order."""
-        return torch.linalg.vector_norm(patches - self.features, dim=1), torch.arange(len(patches))
+    def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """See `Detector.judge`; where a patch lies does not count."""
+        distances, nearest = self._bank.nearest(patches)
+        if self._options.score != "max":
+            return pool(distances, self._options), distances
+        winner = int(distances.argmax())
+        score = self._bank.reweighted(
+            patches[winner], distances[winner], int(nearest[winner]), self._options.neighbours
+        )
+        return score, distances
 
-    def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
-        """The distance as it is: a place has no neighbours in the bank."""
-        return float(distance)
+    @classmethod
+    def settings(cls, options: FitOptions) -> dict[str, Any]:
+        """The distance: banks of unit vectors look like others."""
+        return {"distance": options.distance}
+
+    @classmethod
+    def counts(cls, available: Sequence[int], options: FitOptions) -> list[int]:
+        """As many of each image, in proportion, as make ``max_patches`` together."""
+        total = sum(available)
+        if total <= options.max_patches:
+            return list(available)
+        return [max(1, count * options.max_patches // total) for count in available]
+
+    @classmethod
+    def condense(
+        cls, patches: torch.Tensor, position: torch.Tensor, count: int, options: FitOptions
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A coreset of one image.
+
+        The coreset of these coresets then covers all patches within the sum of the two radii (triangle inequality).
+        Images are reduced one by one so that none has a say in what is kept of another: folds stay apart.
+        """
+        patches = comparable(patches, options.distance)
+        if count == len(patches):
+            return patches, position
+        kept = k_center_greedy(patches, count, seed=options.seed, progress=False)
+        return patches[kept], position[kept]
+
+    @classmethod
+    def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
+        """A memory bank of any part of the good images: a coreset, selected in a projection that all banks share."""
+        projected = project(good.patches.to(options.device), options.projection, options.seed)
+
+        def bank(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+            own = rows = good.rows(kept)
+            size = coreset_size(len(rows), options.coreset_ratio, options.coreset_max)
+            if size < len(rows):
+                candidates = projected if len(rows) == len(projected) else projected[rows.to(options.device)]
+                rows = rows[k_center_greedy(candidates, size, seed=seed)]
+            tensors = {"": good.patches[rows]}
+            if options.bank == "pca_float16":
+                subspace = Subspace.of(good.patches[own], seed=options.seed)
+                tensors = {"": subspace.project(tensors[""]), **subspace._asdict()}
+            if options.bank != "float32":
+                tensors[""] = tensors[""].half()
+            return tensors
+
+        return bank
 
 
-def image_score(
-    bank: Bank | PositionBank,
-    patches: torch.Tensor,
-    distances: torch.Tensor,
-    nearest: torch.Tensor,
-    *,
-    method: str = "max",
-    neighbours: int = 9,
-    fraction: float = 0.01,
-) -> float:
-    """Anomaly score of an image from its patches' distances to the bank.
-
-    Args:
-        bank: the bank.
-        patches: float32 (p, d), p >= 1.
-        distances: float32 (p,), from ``bank.nearest``.
-        nearest: int64 (p,), from ``bank.nearest``.
-        method: "max" (the largest, re-weighted as in the paper; anomalib's score), "top_k_mean" (mean of the largest
-            ``fraction``, one at least) or "percentile" (the distance that ``fraction`` of the patches exceed).
-        neighbours: number of neighbours for the re-weighting; 1 switches it off.
-        fraction: share of the patches, in (0, 1).
-    """
-    if method == "top_k_mean":
-        return float(distances.topk(max(1, round(fraction * len(distances)))).values.mean())
-    if method == "percentile":
-        return float(torch.quantile(distances, 1 - fraction))
-    winner = int(distances.argmax())
-    return bank.reweighted(patches[winner], distances[winner], int(nearest[winner]), neighbours)
+def comparable(patches: torch.Tensor, distance: str) -> torch.Tensor:
+    """Patches (n, d) whose Euclidean distances stand for ``distance``: as they are, or for "cosine" of unit length."""
+    return nn.functional.normalize(patches, dim=1) if distance == "cosine" else patches

@@ -1,7 +1,7 @@
 """Pixel-level metrics of anomaly maps against ground-truth masks, one image in memory at a time."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -12,68 +12,154 @@ from defectflow import metrics, thresholds
 from defectflow.anomaly_maps import AnomalyMaps, full_resolution, smooth_map
 from defectflow.files import UserError
 from defectflow.images import read_mask
-from defectflow.verdicts import counted
+from defectflow.pixel_curves import ImageOverlap, PixelCurves
+from defectflow.verdicts import calibrating, counted
 
 PIXEL_SIDE = 1024  # frames are scaled down so that the longer side is at most this
-AU_PRO_LIMIT = 0.3
 MEANING = (
     "Defective against defect-free pixels of the labelled images, on frames of at most 1024 pixels, in 65,536 score "
-    "bins (areas exact to about 1e-4); f1_max takes its threshold from the same pixels. in_part: only pixels of the "
-    "part's mask count, which leaves out the easy background."
+    "bins (areas exact to about 1e-4). au_pro: to a false positive rate of 0.3, au_pro_0_05: to 0.05; aupimo: mean "
+    "overlap per defective image at false positive rates on good images from 1e-5 to 1e-4. f1_max takes its threshold "
+    "from the same pixels; precision, recall and f1 are those of the thresholds chosen on the other folds. in_part: "
+    "only pixels of the part's mask count, which leaves out the easy background."
 )
+
+
+class MapThresholds(NamedTuple):
+    """Pixel thresholds: chosen on all labelled images, and for each fold on the others; and the rule they came from."""
+
+    value: float
+    folds: dict[str, float]
+    rule: str
+
+
+class PixelResult(NamedTuple):
+    """What :func:`pixel_figures` returns.
+
+    Attributes:
+        figures: section ``pixel`` of metrics.json.
+        thresholds: float, index of the table: the pixel threshold of each image, chosen on other folds where the image
+            has one, else on all labelled images; NaN where there is none.
+    """
+
+    figures: dict[str, Any]
+    thresholds: pd.Series
+
+
+class Curves:
+    """Pixel curves by fold, of the full frame or of the part, and the AUPIMO of every defective image."""
+
+    def __init__(self, low: float, high: float, reported: Collection[str]) -> None:
+        """``reported``: the folds whose images count in the figures; the others serve to choose thresholds."""
+        self._new = lambda: PixelCurves(low, high)
+        self._reported = reported
+        self.folds: dict[str, PixelCurves] = {}
+        self._overlap, self._aupimo = ImageOverlap(low, high), []
+
+    def add(self, fold: str, heat: np.ndarray, truth: np.ndarray | None, region: np.ndarray | None = None) -> None:
+        """Add an image (see :meth:`PixelCurves.add`); the good ones come first."""
+        self.folds.setdefault(fold, self._new()).add(heat, truth, region)
+        if fold not in self._reported:
+            return
+        if truth is None:
+            self._overlap.add_good(heat, region)
+        else:
+            self._aupimo.append(self._overlap.score(heat, truth, region))
+
+    def total(self, folds: Iterable[str]) -> PixelCurves:
+        """Curves of the images of these folds."""
+        return sum((self.folds[fold] for fold in folds if fold in self.folds), self._new())
+
+    def figures(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
+        """Figures of the reported folds; ``thresholds`` are those that the pixels of each fold are held against."""
+        told = [score for score in self._aupimo if score is not None]
+        counts = [self.total([fold]).counts_at(cut) for fold, cut in thresholds.items() if fold in self._reported]
+        total = metrics.rates({key: sum(part[key] for part in counts) for key in metrics.confusion([], [])})
+        return {
+            **self.total(self._reported).figures(),
+            "aupimo": float(np.mean(told)) if told else None,
+            "aupimo_n_images": len(told),
+            **{key: total[key] for key in ("precision", "recall", "f1")},
+        }
 
 
 def pixel_figures(
     table: pd.DataFrame, maps: AnomalyMaps, masks: pd.DataFrame, strategy: str, options: Mapping[str, float]
-) -> dict[str, Any]:
-    """Pixel metrics where ground-truth masks exist, in the full frame and inside the part, and the map's threshold.
+) -> PixelResult:
+    """Pixel metrics where ground-truth masks exist, in the full frame and inside the part, and the pixel thresholds.
+
+    The pixel threshold is the one with the largest F1 on the defective and defect-free pixels it is chosen on, inside
+    the part where masks of it exist. Where no defect is marked there, it is the one that ``strategy`` chooses on the
+    peaks of the maps of labelled images: a region then shows where an image would be called bad for its peak.
 
     Raises:
         UserError: a ground-truth or part mask differs in size from its photograph; without ground-truth masks, the
             strategy finds no threshold on the peaks of the maps.
     """
-    known = table[counted(table) & table["image_id"].isin(list(maps))]
+    known = table[calibrating(table) & table["image_id"].isin(list(maps))]
+    reported = known[counted(known)]
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
     part = {i: path for i, path in part.items() if path}
     marked = (known["label"] == 1) & (known["mask"] != "")
+    n_bad, n_marked = int((reported["label"] == 1).sum()), int(marked[reported.index].sum())
     result: dict[str, Any] = {
         "full_frame": None,
         "in_part": None,
         "n_images": 0,
-        "n_bad_with_mask": int(marked.sum()),
-        "n_bad_without_mask": int(((known["label"] == 1) & ~marked).sum()),
+        "n_bad_with_mask": n_marked,
+        "n_bad_without_mask": n_bad - n_marked,
         "components_off_the_part": None,
         "map_threshold": None,
     }
-    low, high = map_range(maps, known["image_id"])
+    if known.empty:
+        return PixelResult(result | {"meaning": MEANING}, pd.Series(np.nan, table.index))
+    bounds, folds = map_range(maps, known["image_id"]), sorted(set(reported["fold"]))
+    frame, inside = Curves(*bounds, folds), Curves(*bounds, folds)
     if marked.any():
         off_part = 0
-        frame, inside = metrics.PixelCurves(low, high), metrics.PixelCurves(low, high)
-        rows = known[(known["label"] == 0) | marked]
+        rows = known[(known["label"] == 0) | marked].sort_values("label", kind="stable")
         for row in tqdm(rows.itertuples(), total=len(rows), desc="pixel metrics"):
             heat, truth, region = _pixels(row, maps, part.get(row.image_id))
-            frame.add(heat, truth)
+            frame.add(row.fold, heat, truth)
             if region is not None:
-                inside.add(heat, truth, region)
-                if truth is not None:
+                inside.add(row.fold, heat, truth, region)
+                if truth is not None and row.fold in folds:
                     off_part += _components_outside(truth, region)
-        result["n_images"] = len(rows)
-        result["full_frame"] = frame.figures(AU_PRO_LIMIT)
+    cuts = map_thresholds(known, maps, inside if part else frame, strategy, options)
+    if marked.any():
+        result["n_images"] = int(counted(rows).sum())
+        result["full_frame"] = frame.figures(cuts.folds)
         if part:
-            result["in_part"] = inside.figures(AU_PRO_LIMIT)
+            result["in_part"] = inside.figures(cuts.folds)
             result["components_off_the_part"] = off_part
-        best = result["in_part"] if part and result["in_part"]["f1_max"] is not None else result["full_frame"]
-        if best["f1_max"] is not None:
-            result["map_threshold"] = {"value": best["f1_max_threshold"], "rule": "largest pixel F1"}
-    elif len(known):
-        peaks = [float(_smooth(maps, i).max()) for i in tqdm(known["image_id"], desc="map peaks")]
+    values = list(cuts.folds.values())
+    spread = {"n": len(values), "min": min(values), "max": max(values)} if values else None
+    result["map_threshold"] = {"value": cuts.value, "rule": cuts.rule, "folds": spread}
+    rows = zip(table["fold"], calibrating(table), strict=True)
+    own = [cuts.folds.get(fold, np.nan) if nested else cuts.value for fold, nested in rows]
+    return PixelResult(result | {"meaning": MEANING}, pd.Series(own, table.index))
+
+
+def map_thresholds(
+    known: pd.DataFrame, maps: AnomalyMaps, curves: Curves, strategy: str, options: Mapping[str, float]
+) -> MapThresholds:
+    """Pixel thresholds by the rule told in :func:`pixel_figures`; ``known``: the rows that thresholds are chosen on."""
+    folds = sorted(set(known["fold"]))
+    everything = curves.total(folds)
+    value = everything.best_threshold()
+    best = {fold: (everything - curves.total([fold])).best_threshold() for fold in folds}
+    chosen = {fold: cut for fold, cut in best.items() if cut is not None}
+    rule = "largest pixel F1" if value is not None else f"{strategy} on the peaks of the maps"
+    if value is None or len(chosen) < len(folds):
+        peaks = np.array([_smooth(maps, i).max() for i in tqdm(known["image_id"], desc="map peaks")], float)
+        labels = known["label"].to_numpy(int)
         try:
-            chosen = thresholds.calibrate(np.array(peaks), known["label"].to_numpy(int), strategy, **options)
+            value = thresholds.calibrate(peaks, labels, strategy, **options).value if value is None else value
+            nested = thresholds.nested_calibration(peaks, labels, known["fold"].tolist(), strategy, **options)
         except ValueError as error:
             raise UserError(f"threshold: {strategy} on the peaks of the maps: {error} (choose another)") from None
-        result["map_threshold"] = {"value": chosen.value, "rule": f"{strategy} on the peaks of the maps"}
-    result["meaning"] = MEANING
-    return result
+        chosen = {fold: threshold.value for fold, threshold in nested.items()} | chosen
+    return MapThresholds(_nine_digits(value), {fold: _nine_digits(cut) for fold, cut in sorted(chosen.items())}, rule)
 
 
 def map_range(maps: AnomalyMaps, image_ids: Sequence[str]) -> tuple[float, float]:
@@ -119,3 +205,7 @@ def _frame(maps: AnomalyMaps, image_id: str, frame: tuple[int, int], size: tuple
     affine = entry.affine * ratio[:, None]
     affine[:, 2] += (ratio - 1) / 2  # pixel centres, not corners, keep their place under scaling
     return full_resolution(entry.grid_map, affine, entry.input_size, size)
+
+
+def _nine_digits(value: float) -> float:
+    return float(f"{value:.{thresholds.DIGITS}g}")

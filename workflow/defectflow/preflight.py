@@ -88,13 +88,23 @@ def check(
             f"{source}: {good} images are labelled good (put at least 2 with label 0 into labels.csv: "
             "the detector learns from them)"
         )
-    for label, kind in (("0", "good"), ("1", "bad")):
-        least = (calibration or {}).get(kind, 0)
-        judged = sum(row["label"] == label and row["split"] != "train" for row in rows.values())
-        if least and judged <= least:
+    judged = [row["label"] for row in rows.values() if row["split"] != "train"]
+    check_labels(str(source), {"good": judged.count("0"), "bad": judged.count("1")}, calibration or {})
+
+
+def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[str, int]) -> None:
+    """Raise a UserError if fewer images are labelled than it takes to choose a threshold for each of them.
+
+    Args:
+        source: what the message names.
+        judged, calibration: {"good": n, "bad": n}, labelled images to be judged, and those that a threshold is chosen
+            on beside the one it judges.
+    """
+    for kind, least in calibration.items():
+        if least and judged[kind] <= least:
             raise UserError(
-                f"{source}: {judged} images to be judged are labelled {kind}, and a threshold is chosen on at least "
-                f"{least} others (label more, or change threshold or review in config.yaml: docs/verdicts.md)"
+                f"{source}: {judged[kind]} images to be judged are labelled {kind}, and a threshold is chosen on at "
+                f"least {least} others (label more, or change threshold or review in config.yaml: docs/verdicts.md)"
             )
 
 

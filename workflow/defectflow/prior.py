@@ -8,8 +8,10 @@ import numpy as np
 from tqdm import tqdm
 
 from defectflow import registration
+from defectflow.annotated import Annotated, read_annotated
 from defectflow.files import stage, write_json
-from defectflow.part_prior import Annotated, Prior, iou_summary, label_shape, read_annotated
+from defectflow.part_cases import to_square
+from defectflow.part_prior import Prior, iou_summary, label_shape
 from defectflow.registration import Templates, iou
 
 TEMPLATES = 64
@@ -110,6 +112,8 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
         "score_doubtful": DOUBTFUL_SHARE * low,
         "registers": bool(scores) and report["template"]["iou_mean"] >= REGISTERS,
     }
+    if scores and not prior.info["registers"]:
+        report |= add_appearance(prior, annotated, seed, max(report[name]["iou_mean"] for name in ious))
     report |= {
         "held_out": held_out if scores else "none",
         "annotated": len(annotated),
@@ -125,6 +129,35 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
         },
     }
     return prior, report
+
+
+def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict:
+    """Give ``prior`` appearance heads if they find the part better than ``least`` (held-out IoU).
+
+    They are trained on the training side of the segmentation split alone, so that what is fine-tuned on their guesses
+    can be judged on the rest. Returns the entry of the report; nothing where there are too few photographs.
+    """
+    from defectflow import appearance
+
+    side = [i for i, a in enumerate(annotated) if a.split == "train"]
+    groups = [annotated[i].group for i in side]
+    if len(set(groups)) < appearance.FOLDS:
+        groups = [f"image {annotated[i].image_id}" for i in side]
+    if len(side) < appearance.FEWEST:
+        return {}
+    pictures = [to_square(annotated[i].image(), appearance.SIDE) for i in side]
+    masks = [to_square(annotated[i].mask().astype(np.float32), appearance.SIDE) for i in side]
+    prior.heads, seen = appearance.train_heads(pictures, masks, groups, seed)
+    prior.info["trained_on"] = [[side[i] for i in indices] for indices in seen]
+    prior.info["backbone"] = appearance.backbone_hash()
+    ious = {}
+    for item in tqdm(annotated, desc="prior: hold out", unit="image"):
+        guess, truth = prior.guess(item.image(), prior.leave_out(item.image_id)), item.mask()
+        ious[item.image_id] = iou(prior.clean(guess.soft >= 0.5), truth)
+    summary = iou_summary(ious, {a.image_id: a.group for a in annotated})
+    if summary["iou_mean"] <= least:
+        prior.heads = {}
+    return {"appearance": summary | {"used": bool(prior.heads)}}
 
 
 def main(args: argparse.Namespace) -> None:

@@ -1,8 +1,13 @@
-"""Stage render: for every scored image a heatmap and an overlay at full resolution, and contact sheets of the set."""
+"""Stage render: for every scored image a heatmap and an overlay at full resolution, and contact sheets of the set.
+
+All of it, or what is asked for, comes from the anomaly maps that the score stage has stored: no network runs again.
+Triptychs (photograph, masks, heatmap) are drawn on request.
+"""
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,16 +21,18 @@ from defectflow.anomaly_maps import AnomalyMaps, full_resolution, load_maps
 from defectflow.drawing import Cell, Scale
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
+from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, read_table
+from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
 
 PER_SECTION = 12
-SAMPLE = 400  # images whose maps set the colour scale
 MASKS_SHOWN = 24
+KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
+BOX = ["x", "y", "width", "height"]
 
 
 class Job(NamedTuple):
-    """What it takes to draw one image."""
+    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` are those of its regions."""
 
     image_id: str
     path: str
@@ -37,6 +44,8 @@ class Job(NamedTuple):
     notice: str
     detail: str
     bad: bool
+    level: float
+    boxes: tuple[tuple[int, int, int, int], ...]
     place: str
 
 
@@ -70,36 +79,32 @@ def notice_of(row: Any) -> str:
     return f"doubtful mask: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
 
 
-def scale_of(maps: AnomalyMaps, predictions: pd.DataFrame, level: float | None) -> Scale:
-    """Colour scale from up to SAMPLE images, spread evenly over the good ones and over all."""
-    good = predictions.loc[predictions["label"] == 0, "image_id"].tolist()
-    everything = predictions["image_id"].tolist()
-
-    def values(ids: list[str]) -> np.ndarray:
-        chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, SAMPLE).astype(int))]
-        grids = [np.asarray(maps[i].grid_map) for i in chosen]
-        return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
-
-    return drawing.colour_scale(values(good or everything), values(everything), level)
-
-
-def draw(job: Job, maps: AnomalyMaps, scale: Scale, heatmaps: Path, overlays: Path) -> None:
-    """Write heatmap and overlay of one image."""
+def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path]) -> None:
+    """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them."""
     photo = read_rgb(job.path)
     size = photo.shape[:2]
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
-    drawing.write_heatmap(heatmaps / job.place, heat, scale)
-    # A bad image always shows where it is worst, also if its peak stays under the level of the outlines.
-    level = min(scale.level, 0.9 * float(heat.max()) + 0.1 * scale.low) if job.bad else scale.level
+    if "heatmaps" in folders:
+        drawing.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
-    found = heat >= level
-    picture = drawing.overlay(photo, heat, scale, found, truth, part)
+    found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
     legend = [("part", drawing.PART)] if part is not None and part.any() else []
     legend += [("ground truth", drawing.TRUTH)] if truth is not None else []
     legend += [("anomalous", drawing.FOUND)] if found.any() else []
-    strip = drawing.caption_strip(size[1], job.name, job.verdict, job.colour, job.notice, job.detail, legend)
-    write_png(overlays / job.place, np.vstack([picture, strip]))
+
+    def write(kind: str, picture: np.ndarray) -> None:
+        strip = drawing.caption_strip(
+            picture.shape[1], job.name, job.verdict, job.colour, job.notice, job.detail, legend, photo.shape[1]
+        )
+        write_png(folders[kind] / job.place, np.vstack([picture, strip]))
+
+    if "overlays" in folders:
+        picture = drawing.overlay(photo, heat, scale, found, truth, part, look)
+        drawing.boxes(picture, job.boxes)
+        write("overlays", picture)
+    if "triptychs" in folders:
+        write("triptychs", drawing.triptych(photo, heat, scale, found, truth, part, look))
 
 
 def sheets(predictions: pd.DataFrame, overlays: Path, folder: Path) -> None:
@@ -147,6 +152,11 @@ def mask_sheet(manifest: pd.DataFrame, masks: pd.DataFrame, names: dict[str, str
 
 def main(args: argparse.Namespace) -> None:
     """Draw every image, several at a time, then the sheets."""
+    look = look_of(args)
+    if args.sheets and not args.overlays:
+        raise UserError("--sheets are made of overlays (give --overlays too)")
+    if not any(getattr(args, kind) for kind in KINDS):
+        raise UserError(f"nothing to draw (give a folder with {', '.join(f'--{kind}' for kind in KINDS)})")
     cv2.setNumThreads(1)
     manifest = read_table(args.manifest, MANIFEST).set_index("image_id", drop=False)
     predictions = read_table(args.predictions, PREDICTIONS)
@@ -159,26 +169,40 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.predictions}: image {strange[0]} is not in {args.manifest} (run evaluate again)")
     if scored.empty:
         raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
+    regions = read_table(args.regions, REGIONS)
     threshold = (read_json(args.metrics).get("pixel") or {}).get("map_threshold")
-    scale = scale_of(maps, scored, threshold["value"] if threshold else None)
+    good = scored.loc[scored["label"] == 0, "image_id"]
+    level = threshold["value"] if threshold else None
+    scale = drawing.scale_of(maps, good, scored["image_id"], level, look.clip_q)
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
+    boxes = {i: tuple(rows[BOX].itertuples(index=False, name=None)) for i, rows in regions.groupby("image_id")}
     jobs = [
-        _job(row, manifest.loc[row.image_id], part.get(row.image_id, ""), place_of(row.image_id, len(scored)))
+        _job(
+            row,
+            manifest.loc[row.image_id],
+            part.get(row.image_id, ""),
+            scale.level,
+            boxes.get(row.image_id, ()),
+            place_of(row.image_id, len(scored)),
+        )
         for row in scored.itertuples()
     ]
     with ExitStack() as stack:
-        heatmaps, overlays, folder = (
-            stack.enter_context(atomic_dir(path)) for path in (args.heatmaps, args.overlays, args.sheets)
-        )
-        for folder_of_pictures in {root / Path(job.place).parent for job in jobs for root in (heatmaps, overlays)}:
-            folder_of_pictures.mkdir(exist_ok=True)
+        paths = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
+        folders = {kind: stack.enter_context(atomic_dir(path)) for kind, path in paths.items()}
+        for place in {
+            root / Path(job.place).parent for job in jobs for kind, root in folders.items() if kind != "sheets"
+        }:
+            place.mkdir(exist_ok=True)
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
         with ThreadPoolExecutor(max(args.threads, 1)) as pool:
-            done = pool.map(lambda job: draw(job, maps, scale, heatmaps, overlays), jobs)
+            done = pool.map(lambda job: draw(job, maps, scale, look, folders), jobs)
             list(tqdm(done, total=len(jobs), desc="render", unit="image"))
-        sheets(scored, overlays, folder)
-        names = dict(zip(predictions["image_id"], predictions["filename"], strict=True))
-        write_png(folder / "masks.png", mask_sheet(manifest.reset_index(drop=True), masks, names))
+        if "sheets" in folders:
+            sheets(scored, folders["overlays"], folders["sheets"])
+            names = dict(zip(predictions["image_id"], predictions["filename"], strict=True))
+            picture = mask_sheet(manifest.reset_index(drop=True), masks, names)
+            write_png(folders["sheets"] / "masks.png", picture)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -186,22 +210,37 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.render", description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json: the map's threshold")
+    parser.add_argument("--regions", type=Path, required=True, help="regions.csv")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
-    parser.add_argument("--heatmaps", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overlays", type=Path, required=True, help="folder to write")
-    parser.add_argument("--sheets", type=Path, required=True, help="folder to write")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
     parser.add_argument("--threads", type=int, default=1, help="images drawn at a time")
+    add_options(parser)
     return parser
 
 
-def _job(row: Any, image: pd.Series, part: str, place: str) -> Job:
+def _job(row: Any, image: pd.Series, part: str, level: float, boxes: tuple, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
     truth = image["mask"] if row.label == 1 else ""
     bad = row.predicted_label == 1
+    level = level if np.isnan(row.map_threshold) else row.map_threshold
+    notice = notice_of(row)
     return Job(
-        row.image_id, image["path"], truth, part, row.filename, verdict, colour, notice_of(row), detail, bad, place
+        row.image_id,
+        image["path"],
+        truth,
+        part,
+        row.filename,
+        verdict,
+        colour,
+        notice,
+        detail,
+        bad,
+        level,
+        boxes,
+        place,
     )
 
 

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from defectflow.device import pick_device
 from defectflow.files import UserError
-from defectflow.part_prior import Prior
-from defectflow.registration import Match, iou
+from defectflow.part_cases import MEAN, STD, to_square
+from defectflow.part_prior import Guess, Prior
+from defectflow.registration import iou
 
 CONFIGS = {
     "nano": Path(__file__).parent / "configs" / "sam2.1_nano.yaml",
@@ -30,7 +31,6 @@ CONFIGS = {
     },
 }
 PACKAGED = {"nano": Path(__file__).parent / "weights" / "sam2.1-nano.pt"}  # our own, made by pretrain_sam
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # of SAM 2's training images
 LOGIT = 6.0  # of a certain pixel in the mask prompt
 BOX_MARGIN = 0.02
 NOT_A_POINT, NEGATIVE, POSITIVE, BOX_CORNERS = -1, 0, 1, (2, 3)  # labels of SAM's prompt encoder
@@ -119,12 +119,6 @@ def autocast(device: torch.device) -> torch.autocast:
     """bfloat16 on CUDA devices that have it; a context that does nothing elsewhere (on CPUs bfloat16 is slower)."""
     fits = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.autocast(device.type, torch.bfloat16, enabled=fits)
-
-
-def to_input(image: np.ndarray, size: int) -> np.ndarray:
-    """RGB uint8 (height, width, 3) resized to the model's square as uint8 (size, size, 3), as SAM 2 was trained."""
-    shrink = max(image.shape[:2]) > size
-    return cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
 
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
@@ -248,23 +242,12 @@ def full_size(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     return (F.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0).cpu().numpy()
 
 
-def inference_prompt(
-    prior: Prior, image: np.ndarray, leave_out: list[int], size: int
-) -> tuple[Prompt, Match, np.ndarray]:
-    """The prompt of a photograph without jitter, where the part was found, and its soft template mask."""
-    match = prior.register(image, leave_out)
-    soft, _ = prior.template(match, image.shape[:2])
-    registered = match.score >= prior.info["score_threshold"]
-    source = soft if registered else prior.constant(image.shape[:2], leave_out)
-    return make_prompt(source, size, registered=registered), match, soft
-
-
 @dataclass
 class Found:
     """SAM's answer for one photograph; see the MASKS table."""
 
     mask: np.ndarray
-    match: Match
+    guess: Guess
     prior_iou: float
     predicted_iou: float
     object_score: float
@@ -282,10 +265,11 @@ class Predictor:
     def predict(self, image: np.ndarray, leave_out: list[int]) -> Found:
         """Mask of the part in an RGB uint8 photograph; ``leave_out`` as in :meth:`Prior.register`."""
         size = self.model.image_size
-        prompt, match, soft = inference_prompt(self.prior, image, leave_out, size)
+        guess = self.prior.guess(image, leave_out)
+        prompt = make_prompt(guess.soft, size, registered=guess.found)
         with autocast(self.device):
-            features = encode(self.model, to_tensor(to_input(image, size)[None], self.device))
+            features = encode(self.model, to_tensor(to_square(image, size)[None], self.device))
             logits, predicted, score = decode(self.model, features, [prompt])
         mask = self.prior.clean(full_size(logits[0], image.shape[:2]))
-        registered = self.prior.clean(soft >= 0.5)
-        return Found(mask, match, iou(mask, registered), float(predicted[0]), float(score[0]))
+        guessed = self.prior.clean(guess.soft >= 0.5)
+        return Found(mask, guess, iou(mask, guessed), float(predicted[0]), float(score[0]))

@@ -1,4 +1,4 @@
-"""Training and test cases for SAM: photographs with true masks and the prior's guess, augmentation, cached features.
+"""Training and test cases for SAM: photographs with true masks and the prior's guess, cached features.
 
 Imports torch; import this module inside the function that needs it.
 """
@@ -6,55 +6,25 @@ Imports torch; import this module inside the function that needs it.
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from defectflow.annotated import Annotated
 from defectflow.images import read_rgb
-from defectflow.part_prior import Annotated, Prior
-from defectflow.sam import to_input
+from defectflow.part_cases import GRID, Case, background_crop, grid, to_square
+from defectflow.part_prior import Prior
 from defectflow.tables import PAIRS, read_table
-
-GRID = 256  # side of true masks and prior masks in training, the mask decoder's own at 1024 px
-CROP_SHARE = 0.01  # of a background crop that may show the part
-
-
-@dataclass(frozen=True)
-class Case:
-    """One photograph as the network sees it.
-
-    Attributes:
-        image: uint8 (size, size, 3).
-        truth: float32 (GRID, GRID) true mask, zeros for a negative.
-        soft: float32 (GRID, GRID) the prior's guess, from other photographs.
-        registered: whether the prior found the part.
-        present: False for a photograph without the part.
-    """
-
-    image: np.ndarray
-    truth: np.ndarray
-    soft: np.ndarray
-    registered: bool
-    present: bool
-
-
-def grid(mask: np.ndarray) -> np.ndarray:
-    """A mask over the whole picture, squashed to float32 (GRID, GRID)."""
-    return cv2.resize(mask.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
 
 
 def make_case(item: Annotated, prior: Prior, leave_out: list[int], size: int) -> Case:
     """The case of an annotated photograph, with the guess of the prior without ``leave_out``."""
     image = item.image()
-    match = prior.register(image, leave_out)
-    registered = match.score >= prior.info["score_threshold"]
-    soft = prior.template(match, image.shape[:2])[0] if registered else prior.constant(image.shape[:2], leave_out)
-    return Case(to_input(image, size), grid(item.mask()), grid(soft), registered, True)
+    guess = prior.guess(image, leave_out)
+    return Case(to_square(image, size), grid(item.mask()), grid(guess.soft), guess.found, True)
 
 
 def sources(prior: Prior, train: list[Annotated], image_id: str) -> list[int]:
@@ -73,19 +43,6 @@ def sources(prior: Prior, train: list[Annotated], image_id: str) -> list[int]:
 
 def _has_template(prior: Prior, leave_out: set[int]) -> bool:
     return any(int(i) not in leave_out for i in prior.chosen)
-
-
-def background_crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """A random window of ``image`` that does not show the part, or None where there is no room for one."""
-    height, width = mask.shape
-    integral = cv2.integral(mask.astype(np.uint8))
-    for _ in range(60):
-        side = int(rng.uniform(0.2, 0.7) * min(height, width))
-        y, x = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        inside = integral[y + side, x + side] - integral[y, x + side] - integral[y + side, x] + integral[y, x]
-        if inside <= CROP_SHARE * side * side:
-            return image[y : y + side, x : x + side]
-    return None
 
 
 def negatives(
@@ -110,33 +67,8 @@ def negatives(
         if crop is not None:
             found.append(crop)
     empty = np.zeros((GRID, GRID), np.float32)
-    cases = [Case(to_input(f, size), empty, guesses[rng.integers(len(guesses))], True, False) for f in found]
+    cases = [Case(to_square(f, size), empty, guesses[rng.integers(len(guesses))], True, False) for f in found]
     return cases, names
-
-
-def augmented(case: Case, rng: np.random.Generator, turn: float = 5.0) -> Case:
-    """``case`` under another exposure and a little moved: gamma, gain, shift 5 %, scale 8 %, up to ``turn`` degrees."""
-    angle = np.radians(rng.uniform(-turn, turn))
-    scale = np.exp(rng.uniform(-0.08, 0.08))
-    shift = rng.uniform(-0.05, 0.05, 2)
-    c, s = scale * np.cos(angle), scale * np.sin(angle)
-    linear = np.array([[c, -s], [s, c]])
-
-    def move(picture: np.ndarray, border: int) -> np.ndarray:
-        side = picture.shape[0]
-        centre = np.array([(side - 1) / 2] * 2)
-        affine = np.hstack([linear, (centre - linear @ centre + shift * side)[:, None]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(picture, affine, (side, side), flags=flags, borderMode=border)
-
-    gamma, gain = np.exp(rng.uniform(-0.5, 0.5)), np.exp(rng.uniform(-0.9, 0.5))
-    curve = (np.clip(gain * (np.arange(256) / 255) ** gamma, 0, 1) * 255).round().astype(np.uint8)
-    return replace(
-        case,
-        image=move(curve[case.image], cv2.BORDER_REFLECT_101),
-        truth=move(case.truth, cv2.BORDER_CONSTANT),
-        soft=move(case.soft, cv2.BORDER_CONSTANT),
-    )
 
 
 class FeatureCache:

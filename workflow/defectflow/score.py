@@ -17,11 +17,12 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from defectflow import tables
-from defectflow.anomaly_maps import save_maps
+from defectflow.anomaly_maps import grid_map, save_maps
+from defectflow.detector import SCORES, Detector, ScoreOptions
+from defectflow.detectors import METHODS
 from defectflow.device import pick_device
 from defectflow.files import UserError, stage
 from defectflow.patch_files import PatchFile
-from defectflow.patchcore import SCORES, Bank, PositionBank, Subspace, image_score
 from defectflow.threads import in_threads
 
 
@@ -63,13 +64,13 @@ def plan(file: PatchFile, splits: pd.DataFrame) -> list[Task]:
 
 
 class Banks:
-    """The banks of a fit, each read when it is asked for.
+    """The banks of a fit as detectors, each read when it is asked for.
 
     Raises:
         UserError: the file is absent or is not a bank file, or was fitted on features made with other settings.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any], device: torch.device) -> None:
+    def __init__(self, path: str | Path, config: dict[str, Any], options: ScoreOptions, device: torch.device) -> None:
         try:
             self._file = safe_open(path, framework="pt")
         except FileNotFoundError:
@@ -84,29 +85,16 @@ class Banks:
                 raise UserError(
                     f"{path}: fitted with {key} {metadata.get(key)}, the features have {config[key]} (fit again)"
                 )
-        self._path, self._device = path, device
-        self._method = metadata["method"]
+        self._path, self._device, self._options = path, device, options
+        self._settings = metadata
         self._names = set(self._file.keys())
 
-    def __getitem__(self, name: str) -> Bank | PositionBank:
+    def __getitem__(self, name: str) -> Detector:
         if name not in self._names:
             raise UserError(f"{self._path}: no bank {name!r} (the splits have changed: fit again)")
-        features = self._read(name)
-        if self._method == "pixel_difference":
-            return PositionBank(features)
-        if f"{name}/axes" not in self._names:
-            return Bank(features)
-        return Bank(features, Subspace(self._read(f"{name}/mean"), self._read(f"{name}/axes")))
-
-    def _read(self, name: str) -> torch.Tensor:
-        return self._file.get_tensor(name).to(self._device)
-
-
-def grid_map(distances: torch.Tensor, position: torch.Tensor, grid: tuple[int, int]) -> np.ndarray:
-    """Distances in their place on the grid, float32 of shape ``grid``; the background gets the lowest of them."""
-    result = torch.full((grid[0] * grid[1],), float(distances.min()))
-    result[position] = distances.cpu()
-    return result.reshape(grid).numpy()
+        parts = [name, *sorted(key for key in self._names if key.startswith(f"{name}/"))]
+        tensors = {part[len(name) + 1 :]: self._file.get_tensor(part).to(self._device) for part in parts}
+        return METHODS[self._settings["method"]](tensors, self._settings, self._options)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -117,7 +105,7 @@ def main(args: argparse.Namespace) -> None:
     device = pick_device(args.device)
     file = PatchFile(args.features)
     tasks = plan(file, tables.read_table(args.splits, tables.SPLITS))
-    banks = Banks(args.banks, file.config, device)
+    banks = Banks(args.banks, file.config, ScoreOptions(args.score, args.neighbours, args.fraction), device)
     grid = tuple(file.config["grid"])
 
     scores: dict[tuple[int, str], float] = {}
@@ -125,23 +113,20 @@ def main(args: argparse.Namespace) -> None:
     wanted = [(task.bank, task.item) for task in tasks] + [(t.group_bank, t.item) for t in tasks if t.group_bank]
     with tqdm(total=len(wanted), desc="score", unit="image") as bar:
         for name in sorted({name for name, _ in wanted}):
-            bank = banks[name]
+            detector = banks[name]
 
-            def score(item: int, bank: Bank | PositionBank = bank) -> tuple[int, float, torch.Tensor]:
-                patches = file.patches(item).to(device)
-                distances, nearest = bank.nearest(patches)
-                value = image_score(
-                    bank, patches, distances, nearest,
-                    method=args.score, neighbours=args.neighbours, fraction=args.fraction,
-                )  # fmt: skip
-                return item, value, distances
+            def score(item: int, detector: Detector = detector) -> tuple[int, float, torch.Tensor]:
+                return item, *detector.judge(file.patches(item).to(device), file.position(item).to(device))
 
             items = [item for other, item in wanted if other == name]
             for item, value, distances in in_threads(score, items) if device.type == "cpu" else map(score, items):
                 scores[item, name] = value
                 if not name.startswith("group/") and not file.items[item]["copy_of"]:
                     image_id = file.items[item]["image_id"]
-                    maps[image_id] = grid_map(distances, file.position(item), grid), file.affine[item]
+                    maps[image_id] = (
+                        grid_map(distances.cpu().numpy(), file.position(item).numpy(), grid),
+                        file.affine[item],
+                    )
                 bar.update()
 
     rows = []

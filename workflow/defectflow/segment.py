@@ -1,6 +1,6 @@
 """Stage segment: fine-tune SAM 2.1 on the annotated photographs and judge it, held out, beside both baselines.
 
-The result is used for masks only if it is not worse than the better baseline by more than 0.005 IoU.
+The result is used for masks only if it is not worse than the best baseline by more than 0.005 IoU.
 """
 
 import argparse
@@ -10,33 +10,38 @@ from pathlib import Path
 
 import numpy as np
 
+from defectflow.annotated import Annotated, read_annotated
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
-from defectflow.part_prior import Annotated, Prior, iou_summary, read_annotated
+from defectflow.part_prior import Prior, iou_summary
 from defectflow.registration import iou
 
+BASELINES = ("template", "constant", "appearance")
 TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and still be used
 NEGATIVE_SHARE = 0.15  # of the training items that do not show the part
 WEAK_SHARE = 0.1  # of the training prompts made as if registration had failed
 
 
 def choose(report: dict) -> str:
-    """The segmenter to use: "sam2.1", or the better baseline if SAM is worse by more than TOLERANCE or unjudged."""
-    means = {name: report[name]["iou_mean"] for name in ("sam2.1", "constant", "template")}
-    if means["template"] is None or means["sam2.1"] is None:
+    """The segmenter to use: "sam2.1", or the best baseline if SAM is worse by more than TOLERANCE or unjudged."""
+    means = {name: report[name]["iou_mean"] for name in ("sam2.1", *BASELINES) if name in report}
+    if None in means.values():
         return "template"
-    baseline = max(("template", "constant"), key=lambda name: means[name])
+    baseline = max((name for name in BASELINES if name in means), key=lambda name: means[name])
     return "sam2.1" if means["sam2.1"] >= means[baseline] - TOLERANCE else baseline
 
 
 def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -> dict[str, dict[str, float]]:
-    """IoU by image_id of the constant and the template masks made from the training photographs alone."""
+    """IoU by image_id of the baselines' masks made from the training photographs alone."""
     from defectflow.sam_cases import sources
 
-    result: dict[str, dict[str, float]] = {"constant": {}, "template": {}}
+    names = [name for name in BASELINES if name != "appearance" or prior.heads]
+    result: dict[str, dict[str, float]] = {name: {} for name in names}
     for item in held_out:
         image, truth, out = item.image(), item.mask(), sources(prior, train, item.image_id)
         soft = {"constant": prior.constant(truth.shape, out)}
         soft["template"] = prior.template(prior.register(image, out), truth.shape)[0]
+        if prior.heads:
+            soft["appearance"] = prior.guess(image, out).soft
         for name, guess in soft.items():
             result[name][item.image_id] = iou(prior.clean(guess >= 0.5), truth)
     return result
@@ -53,7 +58,7 @@ class Run:
     """One model on one data set: its cases, features and the batches and scores made of them."""
 
     def __init__(self, args: argparse.Namespace, parts: dict[str, list[Annotated]], prior: Prior, trainable: str):
-        from defectflow import sam, sam_cases
+        from defectflow import part_cases, sam, sam_cases
         from defectflow.sam_training import TRAINABLE
 
         assert trainable in TRAINABLE
@@ -78,7 +83,7 @@ class Run:
             for copy in range(args.augmentations):
                 for index, case in enumerate(self.cases["train"]):
                     rng = np.random.default_rng([args.seed, 3, copy, index])
-                    self.pool.append(sam_cases.augmented(case, rng, self.turn))
+                    self.pool.append(part_cases.augmented(case, rng, self.turn))
         self.positives = len(self.pool)
         self.pool += self.negative
         self.caches: dict = {}
@@ -115,7 +120,7 @@ class Run:
     def batch_at(self, step: int, rng: np.random.Generator):
         """A random training batch; see :func:`sam_training.train`."""
         from defectflow import sam
-        from defectflow.sam_cases import augmented
+        from defectflow.part_cases import augmented
         from defectflow.sam_training import Batch
 
         indices = [
@@ -162,7 +167,7 @@ class Run:
 
 def grid_constant(prior: Prior) -> np.ndarray:
     """Mean annotated mask squashed to the training grid; the weak prompt's box comes from it."""
-    from defectflow.sam_cases import grid
+    from defectflow.part_cases import grid
 
     return grid(prior.mean_label())
 
@@ -228,7 +233,7 @@ def main(args: argparse.Namespace) -> None:
             torch.save({"model": state}, stream)
         sam.verify(temporary, args.model_config)
     write_json(args.report, report)
-    told = ", ".join(f"{name} {report[name]['iou_mean']}" for name in ("sam2.1", "template", "constant"))
+    told = ", ".join(f"{name} {report[name]['iou_mean']}" for name in ("sam2.1", *BASELINES) if name in report)
     print(f"segment: IoU on {held_out} photographs: {told}; masks will come from {report['use']}", file=sys.stderr)
 
 

@@ -1,9 +1,10 @@
 """Stage split: who trains, validates and tests; made once, before anything is augmented, with groups kept whole.
 
 Segmentation (annotated images): train, val, test by whole groups; an image without a group is a group of its own.
-Detection: as the data set fixes it (column split), else cross-validation folds over the labelled images. The first is
+Detection: as the data set fixes it (column split), else held out or in folds by the protocol asked for. The first is
 made from pairs.csv alone, so that a photograph without annotation re-runs no segmentation; the second takes it over.
-Orders come from hashes of seed and name, so an added image moves few others. See ``segmentation_split``, ``folds``.
+Orders come from hashes of seed and name, so an added image moves few others. See ``segmentation_split``, ``folds`` and
+``holdout``.
 """
 
 import argparse
@@ -13,9 +14,11 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from defectflow.files import UserError, stage
+from defectflow.protocols import protocol_of
 from defectflow.tables import MANIFEST, PAIRS, SPLITS, read_table, write_table
 
 SIDES = ("train", "val", "test")
+POLICIES = ("auto", "holdout", "kfold", "leave_one_out", "leave_group_out")
 MOST_FOLDS = 5  # used where one fold per group or image would be too many: each fold is a memory bank of its own
 MOST_GROUPS_LEFT_OUT_ONE_BY_ONE = 10
 MOST_IMAGES_LEFT_OUT_ONE_BY_ONE = 20
@@ -93,45 +96,93 @@ def image_folds(good: Iterable[str], bad: Iterable[str], count: int, seed: int) 
     return {image_id: i % count for images in (good, bad) for i, image_id in enumerate(order(images, seed))}
 
 
-def folds(good: pd.Series, bad: pd.Series, policy: str, seed: int) -> tuple[dict[str, int], dict[str, int]]:
-    """Cross-validation folds by policy.
+def holdout(good: pd.Series, bad: pd.Series, seed: int) -> dict[str, str]:
+    """Deal images to three sides by whole groups: half of the good ones train, the rest calibrate and test.
 
-    auto: with good images from 5 groups or more, over groups (each group a fold up to 10 groups, else 5 folds);
-    otherwise over images (each good image a fold up to 20, else 5 folds). loo: each good image a fold. group: over
-    groups. A number: as many folds, over groups if there are enough of them, else over images. Whenever folds over
-    images cut through groups, leave-group-out folds are made as a second protocol.
+    Bad images calibrate and test, half of them each; those of a group that trains stay on its side and are not used.
 
     Args:
         good, bad: index image_id, value the group.
-        policy: auto, loo, group or a number of folds.
+
+    Returns:
+        {image_id: "train", "calibration" or "test"}; every side holds a good image.
+
+    Raises:
+        UserError: good images come from fewer than 4 groups.
+    """
+    if good.nunique() < 4:
+        raise UserError(
+            f"folds: holdout needs good images from 4 groups, and there are {good.nunique()} (set folds: auto)"
+        )
+    mixed = bad[bad.isin(good)]
+    names = ("train", "train", "calibration", "test")
+    sides = {image_id: names[fold] for image_id, fold in group_folds(good, mixed, 4, seed).items()}
+    count = {side: sum(sides[i] == side for i in mixed.index) for side in ("calibration", "test")}
+    members = bad.drop(mixed.index).groupby(bad).groups
+    for group in sorted(order(members, seed), key=lambda group: -len(members[group])):
+        side = min(count, key=lambda side: (count[side], side))
+        count[side] += len(members[group])
+        sides |= dict.fromkeys(members[group], side)
+    return sides
+
+
+def choose(policy: str, groups: int, images: int) -> tuple[str, int]:
+    """What a protocol leaves out, and in how many folds.
+
+    Args:
+        policy: as of :func:`folds`.
+        groups, images: how many groups hold good images, and how many of these there are.
+
+    Returns:
+        ("groups" or "images", number of folds).
+
+    Raises:
+        UserError: there are not enough of them.
+    """
+    if policy == "auto" and groups >= ENOUGH_GROUPS:
+        return "groups", groups if groups <= MOST_GROUPS_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
+    if policy == "auto":
+        return "images", images if images <= MOST_IMAGES_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
+    if policy == "kfold":
+        return ("groups", min(MOST_FOLDS, groups)) if groups > 1 else ("images", min(MOST_FOLDS, images))
+    if policy == "leave_group_out":
+        if groups < 2:
+            raise UserError("folds: leave_group_out needs good images from 2 groups at least (set folds: auto)")
+        return "groups", groups
+    if policy == "leave_one_out":
+        return "images", images
+    if int(policy) > images:
+        raise UserError(f"folds: {policy} is more than the {images} images labelled good (set folds: auto)")
+    return "groups" if groups >= int(policy) else "images", int(policy)
+
+
+def folds(good: pd.Series, bad: pd.Series, policy: str, seed: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Cross-validation folds by policy.
+
+    leave_group_out: each group with good images a fold. leave_one_out: each good image a fold; its group mates stay in
+    its bank and among the images its threshold is chosen on (without them it would be leave_group_out). kfold: 5 folds
+    over groups, or fewer where there are fewer groups; over images where all are of one group. A number: as many folds,
+    over groups if there are enough of them, else over images. auto: with good images from 5 groups or more, over groups
+    (each group a fold up to 10 groups, else 5 folds); otherwise over images (each good image a fold up to 20, else 5
+    folds). Whenever folds over images cut through groups, leave-group-out folds are made as a second protocol.
+
+    Args:
+        good, bad: index image_id, value the group.
+        policy: auto, kfold, leave_one_out, leave_group_out or a number of folds.
 
     Returns:
         {image_id: fold} and the same for the second protocol ({} when not in use).
 
     Raises:
-        UserError: fewer than 2 good images, or not enough groups or images for the policy.
+        UserError: not enough groups or images for the policy.
     """
-    groups, images = good.nunique(), len(good)
-    if images < 2:
-        raise UserError(f"{images} images are labelled good (label at least 2: each is scored against the others)")
-    over_groups = groups if groups <= MOST_GROUPS_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
-    over_images = images
-    if policy == "auto":
-        if groups >= ENOUGH_GROUPS:
-            return group_folds(good, bad, over_groups, seed), {}
-        over_images = images if images <= MOST_IMAGES_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
-    elif policy == "group":
-        if groups < 2:
-            raise UserError("folds: group needs good images from 2 groups at least (set folds: loo)")
-        return group_folds(good, bad, over_groups, seed), {}
-    elif policy != "loo":
-        over_images = int(policy)
-        if over_images > images:
-            raise UserError(f"folds: {over_images} is more than the {images} images labelled good (set folds: loo)")
-        if groups >= over_images:
-            return group_folds(good, bad, over_images, seed), {}
-    by_image = image_folds(good.index, bad.index, over_images, seed)
+    groups = good.nunique()
+    unit, count = choose(policy, groups, len(good))
+    if unit == "groups":
+        return group_folds(good, bad, count, seed), {}
+    by_image = image_folds(good.index, bad.index, count, seed)
     cut = groups >= 2 and pd.concat([good, bad]).duplicated().any()
+    over_groups = groups if groups <= MOST_GROUPS_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
     return by_image, group_folds(good, bad, over_groups, seed) if cut else {}
 
 
@@ -161,15 +212,17 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
     Args:
         manifest: columns MANIFEST.
         annotated: what ``split_annotated`` returned; None without annotations.
-        policy: see ``folds``.
+        policy: holdout, or see ``folds``; of no account where the data set fixes who trains and who is tested.
         seed: any int.
 
     Returns:
-        DataFrame with the columns SPLITS. detection is fold, train, test or unlabelled; the fold of a test image only
-        serves to calibrate the threshold apart from the image that is scored.
+        DataFrame with the columns SPLITS. detection is fold, train, calibration, test or unlabelled. A bank holds no
+        image of the fold that it scores, and no threshold was chosen on the fold that it judges; calibration and test
+        images are scored by the bank of the train side.
 
     Raises:
-        UserError: see ``folds``; labelled images without a split in a data set that fixes one; no good one to train.
+        UserError: see ``folds``; fewer than 2 good images; labelled images without a split in a data set that fixes
+            one; no good one to train.
     """
     table = manifest[["image_id", "group", "label"]].copy()
     own = groups_of(table)
@@ -192,8 +245,18 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
         count = max(1, min(CALIBRATION_FOLDS, good.nunique() if len(good) else bad.nunique()))
         first, second = group_folds(good, bad, count, seed), {}
     else:
-        table.loc[labelled, "detection"] = "fold"
-        first, second = folds(own[label == 0], own[label == 1], policy, seed)
+        good, bad = own[label == 0], own[label == 1]
+        if len(good) < 2:
+            raise UserError(
+                f"{len(good)} images are labelled good (label at least 2: each is scored against the others)"
+            )
+        if policy == "holdout":
+            sides = holdout(good, bad, seed)
+            table.loc[labelled, "detection"] = table["image_id"].map(sides)
+            first, second = {i: side for i, side in sides.items() if side != "train"}, {}
+        else:
+            table.loc[labelled, "detection"] = "fold"
+            first, second = folds(good, bad, policy, seed)
     for column, found in (("fold", first), ("group_fold", second)):
         table[column] = [str(found[i]) if i in found else "" for i in table["image_id"]]
     return table
@@ -221,15 +284,13 @@ def main(args: argparse.Namespace) -> None:
     write_table(args.out, table, SPLITS)
     sides = ", ".join(f"{side} {(table['segmentation'] == side).sum()}" for side in SIDES)
     kinds = ", ".join(f"{kind} {count}" for kind, count in table["detection"].value_counts().sort_index().items())
-    number = {column: len(set(table[column]) - {""}) for column in ("fold", "group_fold")}
-    second = f", {number['group_fold']} leave-group-out folds" if number["group_fold"] else ""
-    print(f"segmentation: {sides}; detection: {kinds}; {number['fold']} folds{second}")
+    print(f"segmentation: {sides}; detection: {kinds}; {protocol_of(table)['text']}")
 
 
 def _policy(text: str) -> str:
-    if text in ("auto", "loo", "group") or (text.isdecimal() and int(text) >= 2):
+    if text in POLICIES or (text.isdecimal() and int(text) >= 2):
         return text
-    raise argparse.ArgumentTypeError(f"{text!r} is not auto, loo, group or a number from 2")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number from 2 or one of {', '.join(POLICIES)}")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -238,7 +299,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--pairs", metavar="pairs.csv", help="split the annotated images for segmentation")
     what.add_argument("--manifest", metavar="manifest.csv", help="split all images for detection")
     parser.add_argument("--annotated", metavar="splits.csv", help="with --manifest: the split of the annotated images")
-    parser.add_argument("--folds", type=_policy, default="auto", help="auto, loo, group or a number")
+    parser.add_argument("--folds", type=_policy, default="auto", help=f"a number or one of {', '.join(POLICIES)}")
     parser.add_argument("--fractions", type=float, nargs=3, default=[0.6, 0.2, 0.2], metavar=("TRAIN", "VAL", "TEST"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True, metavar="splits.csv")

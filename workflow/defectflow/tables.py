@@ -20,7 +20,9 @@ SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "gro
 PREDICTIONS = [
     "filename", "pred_score", "predicted_label", "raw_score", "label", "defect_type", "split",
     "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
+    "map_threshold",
 ]  # fmt: skip
+REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score"]
 
 TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",

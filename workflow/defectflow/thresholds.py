@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 DIGITS = 9  # significant digits that tables keep: thresholds hold no more, so the CSV tells the same verdicts
-BELOW_HALF = 0.499999999  # the largest score in [0, 1] that is below 0.5 with DIGITS digits
 SLACK = 1e-9  # of a count of images: 0.1 x 30 is 3, also where binary fractions make it 3.0000000000000004
 
 
@@ -232,20 +231,6 @@ def nested_calibration(
             except ValueError as error:
                 raise ValueError(f"fold {fold}, whose threshold comes from the other folds: {error}") from None
     return result
-
-
-def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Scores for people: ``clip((raw - threshold) / (high - low) + 0.5, 0, 1)`` as anomalib's post-processor.
-
-    ``result >= 0.5`` holds exactly when ``raw >= threshold``, also after rounding to nine digits. NaN stays NaN.
-
-    Args:
-        raw, threshold: float [N].
-        low, high: float [N] or scalar, range of the calibration scores; a range of zero counts as one.
-    """
-    span = np.asarray(high, np.float64) - low
-    score = np.clip((raw - threshold) / np.where(span > 0, span, 1.0) + 0.5, 0.0, 1.0)
-    return np.where(raw < threshold, np.minimum(score, BELOW_HALF), score)
 
 
 def midpoint(low: float, high: float) -> float:

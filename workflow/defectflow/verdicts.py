@@ -11,6 +11,7 @@ import pandas as pd
 from defectflow import metrics, thresholds
 from defectflow.files import UserError
 from defectflow.naming import image_ids
+from defectflow.pred_score import normalise
 from defectflow.tables import PREDICTIONS
 
 REVIEW = (
@@ -77,7 +78,13 @@ def gather(manifest: pd.DataFrame, splits: pd.DataFrame, scores: pd.DataFrame, m
 
 def counted(table: pd.DataFrame) -> pd.Series:
     """bool: labelled and scored by a bank without the image, so that it counts in the metrics."""
-    return table["label"].notna() & table["detection"].isin(["fold", "test"]) & table["raw_score"].notna()
+    return calibrating(table) & (table["detection"] != "calibration")
+
+
+def calibrating(table: pd.DataFrame) -> pd.Series:
+    """bool: what thresholds are chosen on: the images that count, and those held out for nothing else."""
+    held_out = table["detection"].isin(["fold", "test", "calibration"])
+    return table["label"].notna() & held_out & table["raw_score"].notna()
 
 
 def judge(
@@ -102,14 +109,14 @@ def judge(
     """
     empty = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
     table = table.assign(**dict.fromkeys(empty, np.nan))
-    if not counted(table).any():
+    if not calibrating(table).any():
         return Judgement(table, None, None)
     overall, own = _calibrated(table, "threshold", strategy, options or {})
     cut, low, high = (_column(own, key) for key in ("value", "low", "high"))
     score = table["raw_score"].to_numpy(float)
     judged = ~(np.isnan(score) | np.isnan(cut))
     table["threshold"] = cut
-    table["pred_score"] = thresholds.normalise(score, cut, low, high)
+    table["pred_score"] = normalise(score, cut, low, high)
     table["predicted_label"] = np.where(judged, score >= cut, np.nan)
     if review is None:
         return Judgement(table, overall, None)
@@ -126,12 +133,13 @@ def judge(
 def _calibrated(
     table: pd.DataFrame, key: str, strategy: str, options: Mapping[str, float]
 ) -> tuple[thresholds.Threshold, list[thresholds.Threshold | None]]:
-    """The threshold chosen on all counted images, and the one that each row of ``table`` is judged by (or None).
+    """The threshold chosen on all labelled images, and the one that each row of ``table`` is judged by (or None).
 
-    A counted image is judged by the threshold of its fold, chosen on the other folds, all others by the former.
+    An image that thresholds are chosen on is judged by that of its fold, chosen on the other folds, the rest by the
+    former.
     """
-    is_counted = counted(table)
-    known = table[is_counted]
+    held_out = calibrating(table)
+    known = table[held_out]
     raw, labels = known["raw_score"].to_numpy(float), known["label"].to_numpy(int)
     try:
         overall = thresholds.calibrate(raw, labels, strategy, **options)
@@ -140,8 +148,8 @@ def _calibrated(
         raise UserError(
             f"{key}: {strategy}: {error} (label more images, or change {key} in config.yaml: docs/verdicts.md)"
         ) from None
-    rows = zip(table["fold"], is_counted, strict=True)
-    return overall, [nested.get(fold) if counts else overall for fold, counts in rows]
+    rows = zip(table["fold"], held_out, strict=True)
+    return overall, [nested.get(fold) if own else overall for fold, own in rows]
 
 
 def _column(chosen: list[thresholds.Threshold | None], key: str) -> np.ndarray:

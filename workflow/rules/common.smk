@@ -1,5 +1,6 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -12,7 +13,17 @@ from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.code_hash import code_hash
-from defectflow.configuration import check_schema, check_threshold, labels_needed, resolve_runs, shard_count, typed
+from defectflow.configuration import (
+    check_schema,
+    check_threshold,
+    labels_needed,
+    rendered_labels,
+    resolve_runs,
+    shard_count,
+    threshold_of,
+    typed,
+)
+from defectflow.dataset import categories
 from defectflow.files import UserError
 
 SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
@@ -40,18 +51,25 @@ def prepare() -> tuple:
         check_schema(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
         check_threshold(config)
-        entry = config["datasets"].get(config["dataset"], {})
-        source = None
-        if entry and not entry.get("rendered"):
-            source = preflight.resolve(entry)
-            preflight.check(source, config["on_problem"], labels_needed(config), cache_file(config["dataset"]))
-        rendered = entry.get("rendered")
-        images = rendered["views"] + rendered["defects"] if rendered else preflight.count(source) if source else 0
+        datasets = categories(config["dataset"], config["datasets"].get(config["dataset"], {}))
+        config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
+        sources, runs, images = {}, [], 0
+        for name, entry in datasets.items():
+            rendered = entry.get("rendered")
+            annotated = bool(rendered)
+            if rendered:
+                preflight.check_labels(f"data set {name}", rendered_labels(entry), labels_needed(config))
+                images = max(images, rendered["views"] + rendered["defects"])
+            elif entry:
+                sources[name] = preflight.resolve(entry)
+                preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
+                annotated = bool(sources[name]["annotations"])
+                images = max(images, preflight.count(sources[name]))
+            runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
-        runs = resolve_runs(config, has_annotations=bool(rendered or (source and source["annotations"])))
-        for run in runs:
+        for run in [run for of_one in runs for run in of_one]:
             check_files_of(run)
-        return source, runs
+        return sources, runs
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -84,7 +102,11 @@ def cache_file(name: str) -> str:
     return f".snakemake/defectflow/{name}.json"
 
 
-SOURCE, RUNS = prepare()
+# Of each data set: where it lies, and its runs, the one that the config asks for first.
+SOURCES, RUNS_BY_DATASET = prepare()
+RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
+MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
+HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -138,7 +160,9 @@ def content(**selection):
         if is_rendered(wildcards):
             return None
         shard = (int(wildcards.shard), config["shards"]) if "shard" in wildcards.keys() else None
-        return preflight.images_digest(SOURCE, cache_file(wildcards.dataset), shard=shard, **selection)
+        return preflight.images_digest(
+            SOURCES[wildcards.dataset], cache_file(wildcards.dataset), shard=shard, **selection
+        )
 
     return digest
 
@@ -169,7 +193,7 @@ def weights_hash(path: str | None, packaged: str) -> str:
 def source_of(wildcards) -> dict:
     """Layout and paths of a data set, as preflight.resolve gives them."""
     if not is_rendered(wildcards):
-        return SOURCE
+        return SOURCES[wildcards.dataset]
     root = f"results/{wildcards.dataset}/source"
     files = {"annotations": f"{root}/annotations.json", "labels": f"{root}/labels.csv"}
     return {"layout": "coco", "images": f"{root}/images", "category": None} | files
@@ -193,7 +217,8 @@ def source_files(wildcards) -> dict:
     """A user's annotations and labels; whether they changed is told by their content, see content()."""
     if is_rendered(wildcards):
         return {}
-    return {key: ancient(SOURCE[key]) for key in ("annotations", "labels") if SOURCE[key]}
+    source = source_of(wildcards)
+    return {key: ancient(source[key]) for key in ("annotations", "labels") if source[key]}
 
 
 def images_flag(wildcards) -> str:
@@ -238,6 +263,28 @@ def segmenter_files(wildcards) -> dict:
     return files
 
 
+def threshold_flags(wildcards) -> str:
+    """`--threshold STRATEGY OPTION=VALUE ...` of a run: of its detector, or of the whole config."""
+    strategy, options = threshold_of(config, wildcards.detector)
+    return f"--threshold {strategy} {words(options)}"
+
+
+def look_of_config() -> dict:
+    """How heat is drawn."""
+    return {key: value for key, value in config["pictures"].items() if key != "triptychs"}
+
+
+def look_flags() -> str:
+    """The same, as options of the render stage."""
+    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look_of_config().items())
+
+
+def takes_part_only(wildcards) -> bool:
+    """Whether patches off the part are left out; a detector that models each place of the grid needs them all."""
+    detector = detector_of(wildcards)
+    return detector["object_only"] and detector["method"] not in ("padim", "pixel_difference")
+
+
 def backbone_of(wildcards) -> str:
     """Name of the network; `pixels` stands for none, the picture itself in the grid of the patches."""
     detector = detector_of(wildcards)
@@ -274,6 +321,16 @@ def segmentation_report(wildcards) -> str | list:
     return "results/{dataset}/{segmenter}/train.json" if trains(wildcards) else "results/{dataset}/prior.json"
 
 
+def told_settings(wildcards) -> str:
+    """The settings behind a run that its report tells, as JSON."""
+    strategy, options = threshold_of(config, wildcards.detector)
+    threshold = f"{strategy} {words(options)}".strip()
+    kinds = {"segmenter": segmenter_of, "isolation": isolation_of, "detector": detector_of}
+    entries = {kind: {"entry": wildcards[kind], **entry_of(wildcards)} for kind, entry_of in kinds.items()}
+    common = {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
+    return json.dumps({**entries, "threshold": threshold, **common})
+
+
 def per_shard(pattern: str) -> list[str]:
     """One file per shard of a run; ``pattern`` is relative to the run's folder and names {shard}."""
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
@@ -282,3 +339,11 @@ def per_shard(pattern: str) -> list[str]:
 
 def mask_tables(wildcards) -> list[str]:
     return [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS] if uses_masks(wildcards) else []
+
+
+def bundle_files(wildcards) -> dict:
+    """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
+    files = segmenter_files(wildcards) if uses_masks(wildcards) else {}
+    if isolation_of(wildcards)["crop"]:
+        files["pairs"] = "results/{dataset}/pairs.csv".format(**wildcards)
+    return files

@@ -21,6 +21,7 @@ rule evaluate:
             category="3 Verdicts",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "predictions"},
         ),
+        robustness="results/{dataset}/{segmenter}/{isolation}/{detector}/robustness.csv",
         figures=report(
             directory("results/{dataset}/{segmenter}/{isolation}/{detector}/figures"),
             patterns=["{figure}.png"],
@@ -39,7 +40,7 @@ rule evaluate:
         runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        verdict=f"--threshold {config['threshold']} {words(config['threshold_options'])}",
+        verdict=threshold_flags,
         review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
@@ -51,12 +52,48 @@ rule evaluate:
         "python -m defectflow.evaluate --scores {input.scores} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
-        " --predictions {output.predictions} --figures {output.figures} 2>&1 | tee {log}"
+        " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
+
+
+rule boxes:
+    """Damaged regions: what lies above the pixel threshold, as a table and in COCO's form."""
+    input:
+        unpack(source_files),
+        folder=source_folder,
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+        maps=per_shard("maps/{shard}.safetensors"),
+        masks=mask_tables,
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        table="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        coco="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
+        options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
+        code=code_hash("boxes"),
+    message:
+        "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+    shell:
+        "python -m defectflow.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
+        " --manifest {input.manifest} {params.annotations} {params.options} --threads {threads}"
+        " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"
 
 
 rule render:
     """Heatmaps, overlays and contact sheets of one run."""
     input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         maps=per_shard("maps/{shard}.safetensors"),
@@ -84,21 +121,85 @@ rule render:
         runtime=120,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        look=look_flags(),
+        folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " {params.masks} --manifest {input.manifest} --threads {threads} --heatmaps {output.heatmaps}"
-        " --overlays {output.overlays} --sheets {output.sheets} 2>&1 | tee {log}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --threads {threads}"
+        " {params.folders} 2>&1 | tee {log}"
+
+
+use rule render as triptychs with:
+    output:
+        triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.tsv"
+    message:
+        "Draw triptychs of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+
+
+rule report:
+    """One page to send: figures, pictures and settings of one run."""
+    input:
+        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+        metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
+        fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+        maps=per_shard("maps/{shard}.safetensors"),
+        masks=mask_tables,
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        report(
+            "results/{dataset}/{segmenter}/{isolation}/{detector}/report.html",
+            caption="../report/report.rst",
+            category="3 Verdicts",
+            labels={"run": "{segmenter}/{isolation}/{detector}", "what": "report"},
+        ),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/report.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/report.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
+    params:
+        masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        settings=told_settings,
+        code=code_hash("report", "templates"),
+    message:
+        "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
+    shell:
+        "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
+        " --out {output} 2>&1 | tee {log}"
 
 
 rule leaderboard:
     """The main figures of all runs side by side."""
     input:
-        collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        metrics=collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
+        predictions=collect("{run}/predictions.csv", run=[run.folder for run in RUNS]),
+        splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
-        report("results/leaderboard.csv", caption="../report/leaderboard.rst", category="3 Verdicts"),
+        table=report(
+            "results/leaderboard.csv",
+            caption="../report/leaderboard.rst",
+            category="3 Verdicts",
+            labels={"run": "all", "what": "leaderboard, table"},
+        ),
+        page=report(
+            "results/leaderboard.html",
+            caption="../report/leaderboard.rst",
+            category="3 Verdicts",
+            labels={"run": "all", "what": "leaderboard"},
+        ),
     log:
         "<logs>/leaderboard.log",
     localrule: True
@@ -108,9 +209,38 @@ rule leaderboard:
         mem_mb=memory(1000),
         runtime=10,
     params:
-        main="/".join(RUNS[0]),
-        code=code_hash("leaderboard"),
+        seed=config["seed"],
+        code=code_hash("leaderboard", "templates"),
     message:
         "Set the runs beside each other"
     shell:
-        "python -m defectflow.leaderboard --metrics {input} --main {params.main} --out {output} 2>&1 | tee {log}"
+        "python -m defectflow.leaderboard --metrics {input.metrics} --predictions {input.predictions}"
+        " --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
+
+
+rule categories:
+    """One line for each category of a benchmark, where the data set has several."""
+    input:
+        [f"{run.folder}/metrics.json" for run in MAIN_RUNS],
+    output:
+        report(
+            f"results/{config['dataset']}.csv",
+            caption="../report/categories.rst",
+            category="3 Verdicts",
+            labels={"run": "all categories", "what": "beside published figures"},
+        ),
+    log:
+        f"<logs>/{config['dataset']}.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        names=[run.dataset.removeprefix(f"{config['dataset']}-") for run in MAIN_RUNS],
+        code=code_hash("categories"),
+    message:
+        "Set the categories of {config[dataset]} beside each other"
+    shell:
+        "python -m defectflow.categories --names {params.names} --metrics {input} --out {output} 2>&1 | tee {log}"

@@ -50,6 +50,7 @@ rule augment:
         runtime=60,
     params:
         entry=config["augmentation"],
+        robustness=" ".join(f"{strength:g}" for strength in config["augmentation"]["robustness"]),
         background=lambda w: option("--keep-background", isolation_of(w)["background"] == "keep"),
         seed=config["seed"],
         code=code_hash("augment"),
@@ -57,7 +58,7 @@ rule augment:
         "Make weakly varied copies in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
     shell:
         "python -m defectflow.augment --isolated {input.isolated} --manifest {input.manifest}"
-        " --copies {params.entry[copies]} --robustness {params.entry[robustness]} --rotate {params.entry[rotate]}"
+        " --copies {params.entry[copies]} --robustness {params.robustness} --rotate {params.entry[rotate]}"
         " --translate {params.entry[translate]} --brightness {params.entry[brightness]}"
         " --contrast {params.entry[contrast]} --blur {params.entry[blur]} {params.background} --seed {params.seed}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"

@@ -22,7 +22,8 @@ rule features:
         image_size=lambda w: detector_of(w)["image_size"],
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
-        object_only=lambda w: option("--object-only", detector_of(w)["object_only"]),
+        center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
+        object_only=lambda w: option("--object-only", takes_part_only(w)),
         start=network_start,
         device=config["device"],
         code=code_hash("features"),
@@ -30,7 +31,7 @@ rule features:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
-        " --image-size {params.image_size} {params.object_only} {params.start}"
+        " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
@@ -56,19 +57,25 @@ rule fit:
         mem_mb=memory(4000),
         runtime=240,
     params:
+        method=lambda w: detector_of(w)["method"],
+        distance=lambda w: detector_of(w)["distance"],
         patches=lambda w: detector_of(w)["max_patches"],
         ratio=lambda w: detector_of(w)["coreset_ratio"],
         cap=lambda w: detector_of(w)["coreset_max"],
         bank=lambda w: detector_of(w)["bank"],
+        dimensions=lambda w: option(
+            "--dimensions", detector_of(w)["dimensions"] if detector_of(w)["method"] == "padim" else None
+        ),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.fit --features {input.features} --splits {input.splits} --max-patches {params.patches}"
-        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank} --seed {params.seed}"
-        " --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        "python -m defectflow.fit --features {input.features} --splits {input.splits} --method {params.method}"
+        " --distance {params.distance} --max-patches {params.patches}"
+        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank}"
+        " {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
@@ -100,3 +107,27 @@ rule score:
         "python -m defectflow.score --features {input.features} --banks {input.banks} --splits {input.splits}"
         " {params.entry} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule normal_embed:
+    """The mean good embedding and its threshold in one small file."""
+    input:
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/normal_embed.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/normal_embed.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        code=code_hash("normal_embed"),
+    message:
+        "Put the centroid of {wildcards.dataset} and its threshold into one file"
+    shell:
+        "python -m defectflow.normal_embed --banks {input.banks} --metrics {input.metrics} --out {output}"
+        " 2>&1 | tee {log}"

@@ -24,6 +24,7 @@ rule prior:
         mem_mb=memory(1000),
         runtime=60,
     params:
+        weights_hash=lambda w: weights_hash(None, "patch-nano.safetensors"),
         seed=config["seed"],
         code=code_hash("prior"),
     message:

@@ -1,0 +1,94 @@
+"""A small bundle for the tests of inspection: made by the bundle stage from a real bank and made-up figures.
+
+The part is a striped plate; there are no masks, so that verdicts come from the whole photograph.
+"""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from defectflow import bundle
+from defectflow.anomaly_maps import save_maps
+from defectflow.embedding import PatchEmbedder
+from defectflow.files import write_json
+from defectflow.images import write_png
+from defectflow.network_input import fit_picture
+from defectflow.tables import MANIFEST, PREDICTIONS, write_table
+from safetensors.torch import save_file
+
+SIDE, GRID, LAYERS = 96, (12, 12), ["layer2", "layer3"]
+ENTRIES = {
+    "segmenter": {"method": "none"},
+    "isolation": {"background": "keep", "normalise": ["none"], "crop": False, "margin": 0.03, "dilate": 0},
+    "detector": {
+        "method": "patchcore", "backbone": "patch-nano", "weights": None, "layers": LAYERS, "image_size": SIDE,
+        "object_only": True, "max_patches": 2000000, "coreset_ratio": 1, "coreset_max": 10000, "bank": "float32",
+        "distance": "euclidean", "neighbours": 9, "score": "max", "top_share": 0.01,
+    },
+    "regions": {},
+    "look": {"colours": "inferno", "clip_q": 0.999},
+}  # fmt: skip
+
+
+def photograph(seed: int, bad: bool = False, size: tuple[int, int] = (96, 128)) -> np.ndarray:
+    """A striped plate, uint8 RGB of ``size`` (height, width); a bad one has a dark blot."""
+    rng = np.random.default_rng(seed)
+    rows = np.arange(size[0])[:, None, None] * np.ones((1, size[1], 3))
+    image = 140 + 30 * np.sin(rows / size[0] * 50) + rng.normal(0, 3, (*size, 3))
+    if bad:
+        centre = (int(size[1] * rng.uniform(0.3, 0.7)), int(size[0] * rng.uniform(0.3, 0.7)))
+        cv2.circle(image, centre, size[0] // 9, (20, 20, 20), -1)
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def arguments(folder: Path, **entries) -> list[str]:
+    """Write what the bundle stage reads below ``folder``; returns its command line. ``entries`` replace those above."""
+    embedder = PatchEmbedder("patch-nano", LAYERS)
+    items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), GRID, 4) for i in range(6)]
+    patches = torch.cat([embedder(item.picture[None]).flatten(0, 2) for item in items])
+    metadata = {
+        "backbone": "patch-nano", "trained": True, "layers": LAYERS, "fitted_size": [SIDE, SIDE],
+        "input_size": [SIDE, SIDE], "grid": list(GRID),
+        "object_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    banks = {"all": patches, "fold/0": patches[:100].clone()}
+    save_file(banks, folder / "banks.safetensors", metadata={"defectflow": json.dumps(metadata)})
+    image = {"auroc": 0.9, "accuracy": 0.8, "recall": 0.7, "precision": 0.6, "false_positive_rate": 0.1}
+    spans = {key: [0.5, 1.0] for key in image}
+    image |= {"n_good": 2, "n_bad": 1}
+    write_json(
+        folder / "metrics.json",
+        {
+            "image": image,
+            "confidence_intervals": spans,
+            "threshold": {"strategy": "f1_adaptive", "options": {}, "value": 1.2},
+            "review": {"low": 1.1, "high": 1.3},
+            "pixel": {"map_threshold": {"value": 0.8}},
+            "warnings": ["few images"],
+        },
+    )
+    write_json(folder / "fit.json", {"good_images": 6, "banks": {"all": {"size": len(patches)}}})
+    rows, manifest, maps = [], [], {}
+    for number, (label, score) in enumerate([(0, 0.7), (0, 0.9), (1, 3.0)]):
+        name = f"known_{number}"
+        write_png(folder / f"{name}.png", photograph(50 + number, bool(label)))
+        rows.append({"filename": f"{name}.png", "image_id": name, "label": label, "raw_score": score, "split": "fold"})
+        manifest.append({"image_id": name, "path": str(folder / f"{name}.png"), "label": label})
+        maps[name] = (np.linspace(0.3, score, GRID[0] * GRID[1], dtype=np.float32).reshape(GRID), items[0].affine)
+    write_table(folder / "predictions.csv", pd.DataFrame(rows, columns=PREDICTIONS), PREDICTIONS)
+    write_table(folder / "manifest.csv", pd.DataFrame(manifest, columns=MANIFEST), MANIFEST)
+    save_maps(folder / "maps.safetensors", maps, (SIDE, SIDE))
+    files = {"banks": "banks.safetensors", "fit": "fit.json", "metrics": "metrics.json", "maps": "maps.safetensors"}
+    files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "out": "bundle"}
+    words = [word for flag, name in files.items() for word in (f"--{flag}", str(folder / name))]
+    return ["--entries", json.dumps(ENTRIES | entries), "--name", "a/run", *words]
+
+
+def make(folder: Path, **entries) -> Path:
+    """Run the bundle stage below ``folder``; returns the bundle."""
+    bundle.main(bundle.build_parser().parse_args(arguments(folder, **entries)))
+    return folder / "bundle"

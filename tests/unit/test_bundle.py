@@ -1,0 +1,134 @@
+import json
+import shutil
+
+import bundle_set
+import numpy as np
+import pytest
+from defectflow import bundle
+from defectflow.bundle_files import read_bundle
+from defectflow.files import UserError, read_json
+from defectflow.inspector import Inspector
+from safetensors.torch import load_file
+
+
+def test_a_bundle_holds_what_it_takes_and_its_checksums(bundle_folder):
+    names = {path.name for path in bundle_folder.iterdir()}
+    assert names == {
+        "README.md", "backbone.safetensors", "bank.safetensors", "bundle.json", "network.onnx", "parity.json"
+    }  # fmt: skip
+    settings = read_bundle(bundle_folder).settings
+    assert settings["files"].keys() == names - {"bundle.json"}
+    assert settings["threshold"]["value"] == 1.2
+    assert (settings["threshold"]["low"], settings["threshold"]["high"]) == (0.7, 3.0)
+    assert settings["review"] == [1.1, 1.3] and settings["pixel_threshold"] == 0.8
+    assert settings["detector"]["neighbours"] == 9 and "torch" in settings["versions"]
+    assert load_file(bundle_folder / "bank.safetensors").keys() == {"all"}  # no bank of a fold
+    card = (bundle_folder / "README.md").read_text()
+    assert "0.900 [0.50, 1.00]" in card and "few images" in card
+
+
+def test_the_network_agrees_with_pytorch(bundle_folder):
+    report = read_json(bundle_folder / "parity.json")
+    assert report["n_images"] == 3 and report["reference"] == "torch"
+    assert report["raw_score"]["largest"] < 1e-4 and report["map"]["largest"] < 1e-4
+
+
+def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setitem(bundle.TOLERANCE, "fp32", -1.0)
+    with pytest.raises(UserError, match=r"not written, .* differ: raw_score"):
+        bundle_set.make(tmp_path)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_where_weights_lay_is_not_told(tmp_path):
+    entry = bundle_set.ENTRIES["detector"] | {"weights": "/home/me/secret/w.safetensors"}
+    args = bundle_set.arguments(tmp_path, detector=entry)
+    bundle.main(bundle.build_parser().parse_args(args))
+    assert "secret" not in (tmp_path / "bundle/bundle.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"detector": bundle_set.ENTRIES["detector"] | {"method": "pixel_difference"}},
+            "pixel_difference is a baseline",
+        ),
+        ({"isolation": bundle_set.ENTRIES["isolation"] | {"warp": 3}}, "isolation option 'warp' is unknown"),
+    ],
+)
+def test_what_cannot_be_bundled_is_one_line(tmp_path, change, message):
+    with pytest.raises(UserError, match=message):
+        bundle_set.make(tmp_path, **change)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_without_a_threshold_there_is_no_inspector(tmp_path):
+    args = bundle_set.arguments(tmp_path)
+    metrics = read_json(tmp_path / "metrics.json")
+    metrics["threshold"]["value"] = None
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(UserError, match="no threshold"):
+        bundle.main(bundle.build_parser().parse_args(args))
+
+
+def altered(bundle_folder, tmp_path, change):
+    folder = tmp_path / "copy"
+    shutil.copytree(bundle_folder, folder)
+    settings = read_json(folder / "bundle.json")
+    change(folder, settings)
+    (folder / "bundle.json").write_text(json.dumps(settings))
+    return folder
+
+
+def flip(folder, settings):
+    path = folder / "bank.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def climb(folder, settings):
+    (folder.parent / "secret").write_text("x")
+    settings["files"]["../secret"] = {"bytes": 1, "sha256": ""}
+
+
+def link(folder, settings):
+    path = folder / "bank.safetensors"
+    outside = folder.parent / "elsewhere.safetensors"
+    shutil.move(path, outside)
+    path.symlink_to(outside)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (flip, "bank.safetensors of the bundle is damaged"),
+        (lambda f, s: (f / "network.onnx").write_bytes(b""), "network.onnx of the bundle is damaged"),
+        (lambda f, s: (f / "backbone.safetensors").unlink(), "backbone.safetensors of the bundle is missing"),
+        (lambda f, s: s.update(format="defectflow-bundle-9"), "bundle of format 'defectflow-bundle-9'"),
+        (lambda f, s: s.pop("detector"), "damaged: no 'detector'"),
+        (lambda f, s: s["detector"].update(method="telepathy"), "method 'telepathy' is unknown"),
+        (lambda f, s: s["isolation"].update(normalise=["magic"]), "normalise 'magic' is unknown"),
+        (climb, "outside of its folder: '../secret'"),
+        (lambda f, s: s["files"].update({"/etc/passwd": {}}), "outside of its folder"),
+        (link, "a link out of its folder"),
+    ],
+)
+def test_a_bundle_that_is_not_whole_is_refused_in_one_line(bundle_folder, tmp_path, change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Inspector.load(altered(bundle_folder, tmp_path, change))
+    assert "\n" not in str(caught.value)
+
+
+def test_another_folder_is_no_bundle(tmp_path):
+    with pytest.raises(UserError, match="not a bundle"):
+        Inspector.load(tmp_path)
+
+
+def test_a_copy_says_the_same(bundle_folder, tmp_path):
+    copy = shutil.copytree(bundle_folder, tmp_path / "somewhere else")
+    photo = bundle_set.photograph(7, bad=True)
+    one, other = (Inspector.load(folder)(photo) for folder in (bundle_folder, copy))
+    assert one.raw_score == other.raw_score
+    np.testing.assert_array_equal(one.heat, other.heat)

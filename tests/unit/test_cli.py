@@ -1,0 +1,165 @@
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import bundle_set
+import cv2
+import pytest
+from defectflow import cli
+from defectflow.images import write_png
+
+NAMES = ["plain.png", "a space.png", 'it\'s "quoted".png', "line\nbreak.png", "Prüfstück_検査.png"]
+
+
+def run(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return caught.value.code, out, err
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    for number, name in enumerate(NAMES):
+        write_png(folder / "day 1" / name, bundle_set.photograph(80 + number, bad=number == 1))
+    return folder
+
+
+def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos, tmp_path, capsys):
+    out = tmp_path / "out"
+    code, lines, err = run(
+        capsys, "inspect", bundle_folder, photos, "--csv", out / "t.csv", "--jsonl", out / "t.jsonl", "--out", out,
+        "--triptychs",
+    )  # fmt: skip
+    assert code == 3 and "5 inspected, 1 flagged" in err
+    assert lines.count("\n") == 5 and lines.count("BAD") == 1 and "line\\nbreak.png" in lines
+    rows = list(csv.DictReader((out / "t.csv").open(encoding="utf-8", newline="")))
+    assert {Path(row["path"]).name for row in rows} == set(NAMES)
+    bad = [row for row in rows if row["verdict"] == "bad"]
+    assert [Path(row["path"]).name for row in bad] == ["a space.png"] and bad[0]["regions"]
+    parsed = [json.loads(line) for line in (out / "t.jsonl").read_text().splitlines()]
+    assert [entry["path"] for entry in parsed] == [row["path"] for row in rows]
+    assert next(entry for entry in parsed if entry["verdict"] == "bad")["regions"][0]["box"]
+    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (96, 128)), ("triptychs", (96, 384))):
+        pictures = list((out / kind).iterdir())
+        assert len(pictures) == 5
+        assert {cv2.imread(str(path)).shape[:2] for path in pictures} == {shape}
+
+
+def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, capsys):
+    good = photos / "day 1/plain.png"
+    assert run(capsys, "inspect", bundle_folder, good)[0] == 0
+    (photos / "torn.png").write_bytes(good.read_bytes()[:500])
+    table = tmp_path / "t.csv"
+    code, lines, err = run(capsys, "inspect", bundle_folder, photos, tmp_path / "absent.png", "--csv", table)
+    assert code == 2 and "5 inspected, 1 flagged, 2 not judged" in err and "Traceback" not in err
+    errors = [line for line in lines.splitlines() if line.startswith("ERROR")]
+    assert len(errors) == 2 and "torn.png" in errors[0] and "absent.png: no such file" in errors[1]
+    assert sum(row["verdict"] == "error" for row in csv.DictReader(table.open(newline=""))) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["BUNDLE"], "name photographs, folders or globs"),
+        (["BUNDLE", "FOLDER/*.bmp"], "no image there"),
+        (["BUNDLE", "FOLDER", "--triptychs"], "--triptychs: needs --out"),
+        (["BUNDLE", "FOLDER", "--threads", "0"], "must be 1 or more"),
+        (["FOLDER", "FOLDER"], "not a bundle"),
+        (["BUNDLE", "--watch", "absent"], "no such folder to watch"),
+    ],
+)
+def test_a_wrong_command_is_one_line(bundle_folder, photos, capsys, words, message):
+    words = [w.replace("BUNDLE", str(bundle_folder)).replace("FOLDER", str(photos)) for w in words]
+    code, _, err = run(capsys, "inspect", *words)
+    assert code == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_globs_reach_below_and_a_name_with_brackets_is_no_pattern(bundle_folder, photos, capsys):
+    write_png(photos / "part[1].png", bundle_set.photograph(90))
+    assert run(capsys, "inspect", bundle_folder, photos / "**/*a*.png")[1].count("\n") == 4  # not "it's ..."
+    assert run(capsys, "inspect", bundle_folder, photos / "part[1].png")[1].count("\n") == 1
+
+
+def test_streams_and_threads_change_nothing(bundle_folder, photos, tmp_path, capsys):
+    for streams in (1, 3):
+        run(capsys, "inspect", bundle_folder, photos, "--streams", streams, "--csv", tmp_path / f"{streams}.csv")
+    assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
+
+
+def test_a_watched_folder_is_inspected_as_photographs_arrive(bundle_folder, tmp_path, capsys):
+    folder = tmp_path / "incoming"
+    write_png(folder / "first.png", bundle_set.photograph(91))
+
+    def arrive():
+        time.sleep(1)
+        write_png(folder / "second.png", bundle_set.photograph(92, bad=True))
+
+    thread = threading.Thread(target=arrive)
+    thread.start()
+    code, lines, _ = run(capsys, "inspect", bundle_folder, "--watch", folder, "--idle", "8")
+    thread.join()
+    first, second = lines.splitlines()
+    assert code == 3 and "first.png" in first and "second.png" in second and second.startswith("BAD")
+
+
+BLOCK = """
+import importlib.abc, sys
+class Blocked(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Blocked())
+from defectflow import cli
+try:
+    cli.main(sys.argv[1:])
+finally:
+    heavy = {{"torch", "anomalib", "pandas", "snakemake", "sam2"}} & sys.modules.keys()
+    print("heavy:", sorted(heavy), file=sys.stderr)
+"""
+
+
+def test_with_openvino_nothing_of_the_workflow_is_needed_nor_imported(bundle_folder, photos, tmp_path, capsys):
+    run(capsys, "inspect", bundle_folder, photos, "--csv", tmp_path / "here.csv", "--runtime", "openvino")
+    code = BLOCK.format(blocked={"torch", "anomalib", "snakemake", "sam2", "pandas", "pycocotools", "timm", "sklearn"})
+    words = ["inspect", bundle_folder, photos, "--csv", tmp_path / "there.csv", "--out", tmp_path / "out"]
+    result = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+    assert result.returncode == 3, result.stderr
+    assert "heavy: []" in result.stderr
+    assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
+
+
+def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_path):
+    folder = tmp_path / "many"
+    write_png(folder / "0.png", bundle_set.photograph(93, size=(400, 600)))
+    for number in range(1, 400):
+        os.link(folder / "0.png", folder / f"{number}.png")
+    code = (
+        "import resource, sys; from defectflow.cli import build_parser, judge_all;"
+        "from defectflow.inspector import Inspector; from defectflow.inspector_files import photographs;"
+        "args = build_parser().parse_args(['inspect', sys.argv[1], sys.argv[2], '--streams', '2']);"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "results = judge_all(Inspector.load(sys.argv[1]), photographs(args.paths), None, args);"
+        "early = [(next(results), peak())[1] for _ in range(100)][-1];"
+        "count = sum(1 for _ in results);"
+        "print(count, early, peak())"
+    )
+    result = subprocess.run([sys.executable, "-c", code, bundle_folder, folder], capture_output=True, text=True)
+    count, early, late = map(int, result.stdout.split())
+    assert count == 300 and late - early < 30_000, result  # kilobytes; one photograph as floats has 3 MB
+
+
+def test_an_interrupt_ends_the_watch_with_one_line(bundle_folder, tmp_path):
+    (tmp_path / "incoming").mkdir()
+    words = [sys.executable, "-m", "defectflow.cli", "inspect", bundle_folder, "--watch", tmp_path / "incoming"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    time.sleep(6)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 2 and process.stderr.read() == "stopped\n"

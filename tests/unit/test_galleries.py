@@ -1,0 +1,116 @@
+import base64
+import io
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from defectflow import drawing, galleries
+from defectflow.anomaly_maps import AnomalyMap
+from defectflow.images import write_png
+from PIL import Image
+
+
+def table(rows):
+    frame = pd.DataFrame(rows, columns=["filename", "label", "predicted_label", "margin", "outcome"])
+    return frame.assign(raw_score=frame["margin"] + 5, review=0.0)
+
+
+ROWS = [
+    *((f"good{k}", 0.0, 0.0, -3 + 0.1 * k, "right") for k in range(20)),
+    *((f"bad{k}", 1.0, 1.0, 0.5 + 0.1 * k, "right") for k in range(20)),
+    *((f"missed{k}", 1.0, 0.0, -2 + 0.1 * k, "missed") for k in range(12)),
+    ("alarm0", 0.0, 1.0, 0.2, "false alarm"),
+    ("alarm1", 0.0, 1.0, 0.9, "false alarm"),
+    *((f"new{k}", np.nan, float(k > 6), -1 + 0.2 * k, "") for k in range(8)),
+]
+
+
+def names(gallery):
+    return gallery.rows["filename"].tolist()
+
+
+def test_each_gallery_shows_what_its_title_says():
+    chosen = {g.title: g for g in galleries.choose(table(ROWS))}
+    assert names(chosen["Missed defects"])[:2] == ["missed0", "missed1"]
+    assert (chosen["Missed defects"].total, len(chosen["Missed defects"].rows)) == (12, galleries.ERRORS_SHOWN)
+    assert names(chosen["False alarms"]) == ["alarm1", "alarm0"]
+    assert set(names(chosen["Close calls"])) == {f"bad{k}" for k in range(galleries.CLOSE_SHOWN)}
+    assert names(chosen["Typical good"]) == ["good8", "good9", "good10"]
+    assert names(chosen["Typical bad"]) == ["bad11", "bad12", "bad13"]  # of those that are no close calls
+    assert names(chosen["Without a label"])[0] == "new7"
+
+
+def test_no_photograph_is_shown_twice():
+    shown = [name for gallery in galleries.choose(table(ROWS)) for name in names(gallery)]
+    assert len(shown) == len(set(shown))
+
+
+def test_without_errors_their_galleries_say_none_and_others_are_left_out():
+    chosen = galleries.choose(table(ROWS[:20]))
+    assert [(g.title, g.total) for g in chosen[:2]] == [("Missed defects", 0), ("False alarms", 0)]
+    assert "Typical bad" not in [g.title for g in chosen]
+    assert [g.title for g in galleries.choose(table(ROWS[-8:]))][-1] == "Without a label"
+
+
+@pytest.fixture
+def case(tmp_path):
+    """A photograph of 900 x 600 with its part, its defect in the lower right, and a map that is hot there."""
+    photo = np.full((600, 900, 3), 120, np.uint8)
+    part, truth = np.zeros((600, 900), bool), np.zeros((600, 900), bool)
+    part[50:550, 50:850], truth[400:460, 700:780] = True, True
+    for name, picture in (("photo", photo), ("part", part), ("truth", truth)):
+        write_png(tmp_path / f"{name}.png", picture)
+    grid = np.zeros((20, 30), np.float32)
+    grid[14, 24] = 9
+    back = np.array([[3.0, 0, 1], [0, 3.0, 1]])
+    row = {"image_id": "x", "path": str(tmp_path / "photo.png"), "mask": str(tmp_path / "truth.png"), "label": 1.0}
+    row |= {"part": str(tmp_path / "part.png"), "predicted_label": 1.0, "mask_present": 1, "mask_doubtful": 0}
+    row["map_threshold"] = np.nan
+    return row, {"x": AnomalyMap(grid, back, (200, 300))}
+
+
+def decoded(picture):
+    head, _, data = picture.uri.partition(",")
+    assert head == "data:image/jpeg;base64"
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+
+
+def test_pictures_are_small_and_show_photograph_part_heat_and_overlay(case):
+    row, maps = case
+    made = galleries.case_of(next(pd.DataFrame([row]).itertuples()), maps, drawing.Scale(0, 1, 2, 6))
+    assert [p.kind for p in made.pictures] == ["photograph", "part", "heat", "overlay"]
+    photo, part, heat, overlay = (decoded(p) for p in made.pictures)
+    assert [(p.height, p.width) for p in made.pictures] == [a.shape[:2] for a in (photo, part, heat, overlay)]
+    assert max(photo.shape) == galleries.SIDE and photo.shape == overlay.shape
+    assert part[5, 5].max() < 60 < part[150, 200].min()  # dark off the part
+    peak = np.unravel_index(cv2.GaussianBlur(heat, (9, 9), 0).sum(axis=2).argmax(), heat.shape[:2])
+    assert peak[0] / heat.shape[0] == pytest.approx(0.72, abs=0.05)
+    assert peak[1] / heat.shape[1] == pytest.approx(0.81, abs=0.05)
+    changed = np.abs(overlay.astype(int) - photo).max(axis=2) > 40
+    assert changed[200:320, 380:520].mean() > 0.05 > changed[60:150, 60:300].mean()
+
+
+def test_boxes_are_drawn_where_they_are_in_the_photograph(case):
+    row, maps = case
+    at = next(pd.DataFrame([row | {"predicted_label": 0.0, "map_threshold": 99.0}]).itertuples())
+    plain = decoded(galleries.case_of(at, maps, drawing.Scale(0, 98, 99, 100)).pictures[-1]).astype(int)
+    boxed = galleries.case_of(at, maps, drawing.Scale(0, 98, 99, 100), np.array([[90, 90, 180, 90]])).pictures[-1]
+    rows, columns = np.nonzero(np.abs(decoded(boxed) - plain).max(axis=2) > 60)
+    factor = galleries.SIDE / 900
+    assert [columns.min(), rows.min()] == pytest.approx([90 * factor, 90 * factor], abs=6)
+    assert [columns.max(), rows.max()] == pytest.approx([270 * factor, 180 * factor], abs=6)
+
+
+def test_without_masks_or_map_there_are_fewer_pictures(case):
+    row, _ = case
+    made = galleries.case_of(next(pd.DataFrame([row | {"part": ""}]).itertuples()), {}, drawing.Scale(0, 1, 2, 6))
+    assert [p.kind for p in made.pictures] == ["photograph"]
+
+
+def test_a_flagged_mask_is_outlined_in_yellow(case):
+    row, _ = case
+    for flag, colour in ((0, drawing.PART), (1, drawing.WRONG)):
+        (picture,) = galleries.mask_case(next(pd.DataFrame([row | {"mask_doubtful": flag}]).itertuples())).pictures
+        edge = decoded(picture)[150:200, 26:36].astype(int)
+        assert (np.abs(edge - colour).sum(axis=2) < 90).any()

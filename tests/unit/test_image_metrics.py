@@ -1,0 +1,82 @@
+import numpy as np
+import pandas as pd
+import pytest
+from defectflow import thresholds
+from defectflow.image_metrics import calibration_curve, image_figures, units_of
+from defectflow.metrics import confusion, wilson
+from defectflow.verdicts import judge
+from sklearn.calibration import calibration_curve as sklearns_curve
+
+
+def scored(scores, labels, folds, groups=None, group_out=None, group_folds=None):
+    """A gathered table of labelled images."""
+    columns = {"label": labels, "raw_score": np.asarray(scores, float), "fold": folds, "detection": "fold"}
+    columns |= {"group_fold": group_folds or "", "group_out_score": np.nan if group_out is None else group_out}
+    return pd.DataFrame(columns).assign(image_id=[f"i{k}" for k in range(len(labels))], group=groups or "")
+
+
+def random_table(seed=0, n=60, k=5):
+    rng = np.random.default_rng(seed)
+    labels = np.repeat([0, 1], [2 * n // 3, n // 3])
+    return scored(rng.normal(1.5 * labels, 1.0), labels, [str(i % k) for i in range(n)])
+
+
+def test_the_calibration_curve_is_sklearns():
+    table = judge(random_table(), "f1_adaptive").table
+    bins = calibration_curve(table)["bins"]
+    filled = [b for b in bins if b["n"]]
+    share, _ = sklearns_curve(table["label"], table["pred_score"], n_bins=10)
+    assert [b["share_bad"] for b in filled] == pytest.approx(share)
+    assert sum(b["n"] for b in bins) == 60 and sum(b["n_bad"] for b in bins) == 20
+    assert all(b["interval"] == wilson(b["n_bad"], b["n"]) for b in bins)
+    assert [b["low"] for b in bins] == pytest.approx(np.arange(10) / 10)
+    few = calibration_curve(judge(random_table(n=6, k=2), "f1_adaptive").table)["bins"]
+    assert next(b for b in few if not b["n"])["share_bad"] is None
+
+
+def test_every_figure_has_an_interval_around_it():
+    part = image_figures(judge(random_table(), "f1_adaptive").table, "f1_adaptive", {}, seed=0)
+    spread = part["confidence_intervals"]["bootstrap"]
+    assert (spread["unit"], spread["n_units"]) == ("images", 60)
+    names = "auroc average_precision accuracy precision recall f1 false_positive_rate false_negative_rate"
+    for name in names.split():
+        assert spread[name][0] < part["image"][name] < spread[name][1], name
+    for name, count in part["image"]["confusion_matrix"].items():
+        assert spread["confusion_matrix"][name][0] <= count <= spread["confusion_matrix"][name][1]
+    tn, fp, fn, tp = part["image"]["confusion_matrix"].values()
+    assert part["confidence_intervals"]["recall"] == wilson(tp, tp + fn)
+    assert part["confidence_intervals"]["false_negative_rate"] == wilson(fn, tp + fn)
+    assert part["confidence_intervals"]["auroc"] == spread["auroc"] and tn + fp == 40
+
+
+@pytest.mark.parametrize(
+    "groups, expected",
+    [
+        (["a", "a", "b", "c", "d", "e"], ("groups", 5)),
+        (["a", "a", "b", "c", "d", ""], ("groups", 5)),  # an image without a group is one of its own
+        (["a", "a", "a", "b", "b", "b"], ("images", 6)),  # two groups cannot be resampled
+        (["", "", "", "", "", ""], ("images", 6)),
+    ],
+)
+def test_groups_are_resampled_where_there_are_enough(groups, expected):
+    unit, units = units_of(scored(range(6), [0, 0, 0, 1, 1, 1], list("010101"), groups))
+    assert (unit, units.nunique()) == expected
+
+
+def test_the_second_protocol_has_verdicts_by_thresholds_without_the_group():
+    rng = np.random.default_rng(3)
+    labels = np.tile([0, 0, 1], 8)
+    groups = [f"g{i // 6}" for i in range(24)]
+    apart = rng.normal(1.5 * labels, 1.0)
+    table = scored(apart + 0.1, labels, [str(i % 4) for i in range(24)], groups, apart, [g[1:] for g in groups])
+    found = image_figures(judge(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
+    called = np.empty(24)
+    for group in set(groups):
+        mine = np.array(groups) == group
+        called[mine] = apart[mine] >= thresholds.calibrate(apart[~mine], labels[~mine], "f1_adaptive").value
+    assert found["confusion_matrix"] == confusion(labels, called) and found["n_samples"] == 24
+    assert found["recall"] == called[labels == 1].mean()
+    # Too few images outside a group for the strategy: the ranking is still told.
+    table = judge(table, "f1_adaptive").table
+    found = image_figures(table, "conformal", {"alpha": 1 / 14}, 0)["image"]["leave_group_out"]
+    assert found["recall"] is None and found["auroc"] > 0.5

@@ -1,0 +1,170 @@
+import struct
+import subprocess
+import sys
+import zlib
+
+import bundle_set
+import numpy as np
+import pytest
+from defectflow.files import UserError
+from defectflow.images import write_png
+from defectflow.inspector import Inspector, read_photograph
+from defectflow.inspector_output import boxes_of
+from PIL import Image
+
+RUNTIMES = ["openvino", "onnx", "torch"]
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def inspector(request, bundle_folder):
+    return Inspector.load(bundle_folder, request.param)
+
+
+@pytest.fixture(scope="module")
+def one(bundle_folder):
+    return Inspector.load(bundle_folder, "openvino")
+
+
+def test_every_runtime_tells_bad_from_good_and_shows_where(inspector):
+    good, bad = (inspector(bundle_set.photograph(30, bad)) for bad in (False, True))
+    assert not good.bad and good.score < 0.5 and good.regions == []
+    assert bad.bad and bad.score >= 0.5 and bad.flagged
+    dark = bundle_set.photograph(30, True).max(axis=2) < 60
+    rows, columns = np.nonzero(dark)
+    x, y, width, height = boxes_of(bad)[0]
+    assert x <= columns.mean() < x + width and y <= rows.mean() < y + height
+    assert bad.heat.shape == (96, 128)
+    assert bad.heat[dark].mean() > 2 * bad.heat[~dark].mean()
+
+
+def test_runtimes_agree(bundle_folder):
+    photos = [bundle_set.photograph(seed, seed % 2 == 1) for seed in range(60, 66)]
+    table = [[Inspector.load(bundle_folder, runtime)(photo) for photo in photos] for runtime in RUNTIMES]
+    for other in table[:2]:
+        for found, expected in zip(other, table[2], strict=True):
+            assert found.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
+            np.testing.assert_allclose(found.map.grid_map, expected.map.grid_map, atol=1e-3 * expected.heat.max())
+            assert found.bad == expected.bad
+
+
+def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):
+    one.settings["review"], before = [0.0, 100.0], one.settings["review"]
+    verdict = one(bundle_set.photograph(31))
+    one.settings["review"] = before
+    assert verdict.review and verdict.flagged and not verdict.bad and verdict.threshold == 1.2
+    assert 0.5 + (verdict.raw_score - 1.2) / (3.0 - 0.7) == pytest.approx(verdict.score)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)])
+def test_what_is_no_rgb_image_is_refused(one, wrong):
+    with pytest.raises(UserError, match="uint8 RGB"):
+        one(wrong)
+
+
+def test_a_picture_of_one_pixel_is_judged(one):
+    assert np.isfinite(one(np.full((1, 1, 3), 9, np.uint8)).raw_score)
+
+
+def test_a_runtime_that_does_not_exist_or_lacks_a_precision_is_one_line(bundle_folder):
+    with pytest.raises(UserError, match="runtime 'abacus' is unknown"):
+        Inspector.load(bundle_folder, "abacus")
+    with pytest.raises(UserError, match="no int8 for openvino in this bundle"):
+        Inspector.load(bundle_folder, "openvino", precision="int8")
+
+
+# Every kind of file shows the same photograph: what is read must be it.
+def as_16_bit(path, photo):
+    grey = photo.mean(axis=2).astype(np.uint16) * 257
+    Image.fromarray(grey).save(path)
+
+
+def turned(path, photo):
+    exif = Image.Exif()
+    exif[274] = 6  # shown turned by 90 degrees clockwise
+    Image.fromarray(np.rot90(photo).copy()).save(path, exif=exif, quality=95)
+
+
+def animated(path, photo):
+    pages = [Image.fromarray(picture) for picture in (photo, 255 - photo)]
+    pages[0].save(path, save_all=True, append_images=pages[1:], duration=100)
+
+
+KINDS = {
+    "sixteen.png": as_16_bit,
+    "grey.png": lambda path, photo: Image.fromarray(photo).convert("L").save(path),
+    "one_bit.png": lambda path, photo: Image.fromarray(photo).convert("1").save(path),
+    "palette.png": lambda path, photo: Image.fromarray(photo).convert("P").save(path),
+    "rgba.png": lambda path, photo: Image.fromarray(photo).convert("RGBA").save(path),
+    "cmyk.jpg": lambda path, photo: Image.fromarray(photo).convert("CMYK").save(path, quality=95),
+    "turned.jpg": turned,
+    "animated.png": animated,
+    "animated.webp": animated,
+    "pages.tif": animated,
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_any_kind_of_image_is_read_as_what_it_shows(tmp_path, one, name):
+    photo = bundle_set.photograph(33, bad=True)
+    KINDS[name](tmp_path / name, photo)
+    read = read_photograph(tmp_path / name)
+    assert read.shape == photo.shape and read.dtype == np.uint8
+    limit = {"one_bit.png": 130, "palette.png": 60}.get(name, 25)
+    assert np.abs(read.astype(int).mean(axis=2) - photo.mean(axis=2)).mean() < limit
+    assert one(tmp_path / name).bad
+
+
+def bomb(path, width=60000, height=60000):
+    """A PNG of a few kilobytes that says it has 3.6 thousand million pixels."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = zlib.compress(bytes(100000), 9)
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def torn(path):
+    write_png(path.with_name("whole.png"), bundle_set.photograph(1))
+    path.write_bytes(path.with_name("whole.png").read_bytes()[:2000])
+
+
+def torn_jpeg(path):
+    Image.fromarray(bundle_set.photograph(1)).save(path)
+    path.write_bytes(path.read_bytes()[:1500])
+
+
+BROKEN = {
+    "bomb.png": bomb,
+    "torn.png": torn,
+    "torn.jpg": torn_jpeg,
+    "empty.png": lambda path: path.write_bytes(b""),
+    "text.jpg": lambda path: path.write_text("not an image"),
+    "folder.png": lambda path: path.mkdir(),
+    "absent.png": lambda path: None,
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_cannot_be_read_is_one_line_with_its_name(tmp_path, one, name):
+    BROKEN[name](tmp_path / name)
+    with pytest.raises(UserError, match=name) as caught:
+        one(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_hundred_megapixels_are_judged_within_bounded_memory(tmp_path, bundle_folder):
+    path = tmp_path / "large.png"
+    Image.fromarray(bundle_set.photograph(34, True)).resize((12000, 8400)).save(path, compress_level=1)
+    code = (
+        "import resource, sys; from defectflow.inspector import Inspector;"
+        "verdict = Inspector.load(sys.argv[1], 'openvino')(sys.argv[2]);"
+        "assert verdict.bad and verdict.size == (8400, 12000) and max(verdict.heat.shape) == 4096;"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, bundle_folder, path], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < 2_000_000  # kilobytes; the picture itself has 300 MB

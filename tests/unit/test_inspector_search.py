@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+import torch
+from defectflow import detectors, inspector_search
+from defectflow.detector import FitOptions, GoodPatches, ScoreOptions
+from defectflow.inspector_search import Points
+
+
+def cloud(count, seed=0, dimensions=70):
+    """Points near a subspace, as patches are, far from the origin."""
+    rng = np.random.default_rng(seed)
+    basis = np.random.default_rng(9).normal(size=(20, dimensions))
+    return (rng.normal(size=(count, 20)) @ basis + rng.normal(0, 0.3, (count, dimensions)) + 7).astype(np.float32)
+
+
+@pytest.mark.parametrize("count", [1, 5, 32, 1000])
+def test_the_nearest_is_that_of_all_distances(count):
+    points, queries = cloud(count), cloud(300, seed=1)
+    distances, indices = Points(points).nearest(queries)
+    table = np.linalg.norm(queries[:, None].astype(float) - points[None].astype(float), axis=2)
+    np.testing.assert_allclose(distances, table.min(axis=1), rtol=1e-5)
+    np.testing.assert_array_equal(indices, table.argmin(axis=1))
+
+
+def test_points_among_the_queries_have_distance_0_and_the_lowest_index_of_equals():
+    points = np.concatenate([cloud(50), cloud(50)])
+    distances, indices = Points(points).nearest(points)
+    assert distances.max() == 0
+    assert indices.tolist() == [*range(50), *range(50)]
+
+
+def twins(method, scoring, **how):
+    """The torch detector and its numpy twin, fitted on four good images of a grid of 5 x 8."""
+    options, kind = FitOptions(dimensions=7, **how), detectors.METHODS[method]
+    good, cells = torch.from_numpy(cloud(160)), 40
+    owner, position = torch.arange(4).repeat_interleave(cells), torch.arange(cells).repeat(4)
+    kept = [kind.condense(good[owner == i], position[owner == i], cells, options)[0] for i in range(4)]
+    means = good.view(4, cells, -1).mean(dim=1)
+    images = GoodPatches(torch.cat(kept), position, owner, range(4), 0, len(good), means, (5, 8))
+    tensors = kind.fit(images, options)(torch.ones(4, dtype=torch.bool), 0)
+    settings = kind.settings(options)
+    score, neighbours = scoring
+    floats = {
+        name: tensor if name == "axes" and method == "padim" else tensor.float() for name, tensor in tensors.items()
+    }
+    return (
+        kind(floats, settings, ScoreOptions(score, neighbours, 0.05)),
+        inspector_search.METHODS[method](
+            {name: tensor.numpy() for name, tensor in tensors.items()},
+            settings,
+            {"score": score, "neighbours": neighbours, "top_share": 0.05},
+        ),
+    )
+
+
+def check(expected, twin):
+    patches, position = cloud(30, seed=1), np.arange(5, 35)
+    score, distances = expected.judge(torch.from_numpy(patches), torch.from_numpy(position))
+    value, others = twin.judge(patches, position)
+    np.testing.assert_allclose(others, distances, rtol=1e-4, atol=1e-6)
+    assert value == pytest.approx(score, rel=1e-4)
+
+
+@pytest.mark.parametrize("scoring", [("max", 9), ("max", 1), ("top_k_mean", 9), ("percentile", 9)])
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+@pytest.mark.parametrize("bank", ["float32", "float16", "pca_float16"])
+def test_patchcore_judges_as_with_torch(scoring, distance, bank):
+    check(*twins("patchcore", scoring, distance=distance, bank=bank, coreset_ratio=0.5))
+
+
+@pytest.mark.parametrize("scoring", [("max", 9), ("top_k_mean", 9)])
+@pytest.mark.parametrize("method", ["padim", "centroid"])
+def test_other_methods_judge_as_with_torch(method, scoring):
+    check(*twins(method, scoring))

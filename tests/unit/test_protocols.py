@@ -1,0 +1,190 @@
+"""No image, copy or group mate has a say in its own bank or threshold: the real stages, run on many random sets."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from defectflow.files import UserError
+from defectflow.fit import bank_members, load_good
+from defectflow.protocols import protocol_of
+from defectflow.score import plan
+from defectflow.split import split
+from defectflow.tables import MANIFEST
+from defectflow.verdicts import calibrating, judge
+
+STRICT = ("holdout", "kfold", "leave_group_out")
+POLICIES = (*STRICT, "leave_one_out", "auto", "3")
+SEEDS = range(8)
+
+
+class Features:
+    """A patch file in memory: every image, with an augmented copy of good ones and a perturbed one of all."""
+
+    def __init__(self, images: pd.DataFrame):
+        self.items, values = [], []
+        for row in images.itertuples():
+            copies = [("", ""), ("~blur~1", "perturbed"), *([("~aug1", "augmented")] if row.label == 0 else [])]
+            for number, (suffix, kind) in enumerate(copies):
+                source = row.image_id if suffix else ""
+                self.items.append({"image_id": row.image_id + suffix, "copy_of": source, "kind": kind})
+                values.append(row.value + 0.01 * number)
+        self.values = torch.tensor(values, dtype=torch.float32)
+        self.present = [True] * len(values)
+        self.config, self.dimensions = {"backbone": "toy"}, 1
+
+    def count(self, i: int) -> int:
+        return 1
+
+    def patches(self, i: int) -> torch.Tensor:
+        return self.values[i].reshape(1, 1)
+
+    def position(self, i: int) -> torch.Tensor:
+        return torch.zeros(1, dtype=torch.int64)
+
+
+def random_images(seed: int) -> pd.DataFrame:
+    """10 to 40 images, of few or many groups, some without a group, some without a label; one value is its feature."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(10, 41))
+    group = [f"g{k}" if k else "" for k in rng.integers(0, rng.integers(2, n), n)]
+    label = rng.choice([0.0, 1.0, np.nan], n, p=[0.6, 0.3, 0.1])
+    label[:6], label[6:8] = 0.0, 1.0
+    value = rng.normal(np.where(label == 1, 2.0, 0.0), 1.0)
+    return pd.DataFrame({"image_id": [f"i{k:02d}" for k in range(n)], "group": group, "label": label, "value": value})
+
+
+def splits_of(images: pd.DataFrame, policy: str) -> pd.DataFrame:
+    return split(images[["image_id", "group", "label"]].reindex(columns=MANIFEST, fill_value=""), None, policy, 0)
+
+
+def run(images: pd.DataFrame, splits: pd.DataFrame) -> tuple[dict[str, set], pd.DataFrame]:
+    """From splits to scores: {bank: images it holds}, and the gathered table with the bank of each image."""
+    splits = splits.assign(label=images["label"])
+    file = Features(images)
+    good = load_good([file], splits)
+    members = bank_members(good.images, splits)
+    banks = {name: set(good.images["image_id"][kept]) for name, kept in members.items()}
+    value = {name: good.patches[torch.tensor(kept)[good.owner], 0] for name, kept in members.items()}
+    rows = []
+    for task in plan(file, splits):
+        item = file.items[task.item]
+        own = [
+            float((value[name] - file.values[task.item]).abs().min()) for name in (task.bank, task.group_bank) if name
+        ]
+        rows.append({**item, "bank": task.bank, "group_bank": task.group_bank, "raw_score": own[0]})
+        rows[-1]["group_out_score"] = own[1] if len(own) > 1 else np.nan
+    scores = pd.DataFrame(rows)
+    table = scores[scores["kind"] == ""].merge(
+        splits[["image_id", "group", "label", "detection", "fold", "group_fold"]]
+    )
+    perturbed = scores[scores["kind"] == "perturbed"].set_index("copy_of")["bank"]
+    assert (perturbed[table["image_id"]] == table["bank"].to_numpy()).all()  # copies are scored as their source
+    return banks, table
+
+
+def cases(policies=POLICIES):
+    """(policy, images, splits) of every random set that the policy can do with."""
+    for seed in SEEDS:
+        images = random_images(seed)
+        for policy in policies:
+            try:
+                yield policy, images, splits_of(images, policy)
+            except UserError as error:
+                assert "groups" in str(error)
+
+
+def test_the_sets_are_of_every_kind():
+    names = [protocol_of(splits)["name"] for *_, splits in cases()]
+    assert {name: names.count(name) >= 3 for name in set(names)} == dict.fromkeys((*STRICT, "leave_one_out"), True)
+
+
+def test_no_image_copy_or_group_mate_is_in_the_bank_or_the_calibration():
+    for policy, images, splits in cases():
+        group = images.set_index("image_id")["group"]
+        banks, table = run(images, splits)
+        leaks = set()
+        for row in table[calibrating(table)].itertuples():
+            mates = set(group.index[(group == row.group) & (group != "")]) - {row.image_id}
+            bank = banks[row.bank]
+            judges = set(table["image_id"][calibrating(table) & (table["fold"] != row.fold)])
+            assert row.image_id not in bank | judges
+            if (bank | judges) & mates:
+                leaks.add(row.image_id)
+            if row.group_bank:  # the second protocol
+                others = set(table["image_id"][calibrating(table) & (table["group_fold"] != row.group_fold)])
+                assert not (banks[row.group_bank] | others) & (mates | {row.image_id})
+        told = protocol_of(splits)
+        if policy in STRICT:
+            assert not leaks, policy
+        judged = set(table["image_id"][table["detection"].isin(["fold", "test"])])
+        assert told["n_with_group_mates"] == len(leaks & judged) and told["n_images"] == len(judged)
+        assert ("of their own group" in told["text"]) == bool(leaks & judged)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_flipped_label_changes_neither_the_images_own_bank_nor_its_threshold(policy):
+    count = 0
+    for _, images, splits in cases([policy]):
+        banks, table = run(images, splits)
+        before = judge(table, "f1_adaptive").table.set_index("image_id")
+        for index in (0, 3, 6, 7):  # good and bad ones
+            name = images["image_id"][index]
+            if name not in before.index:
+                continue  # it trains
+            flipped = images.assign(label=np.where(images.index == index, 1 - images["label"], images["label"]))
+            banks_after, scored = run(flipped, splits)
+            bank = before.loc[name, "bank"]
+            assert banks_after[bank] == banks[bank]
+            assert scored.set_index("image_id").loc[name, "raw_score"] == before.loc[name, "raw_score"]
+            relabelled = table.assign(label=np.where(table["image_id"] == name, 1 - table["label"], table["label"]))
+            after = judge(relabelled, "f1_adaptive").table.set_index("image_id")
+            assert after.loc[name, ["threshold", "predicted_label"]].equals(
+                before.loc[name, ["threshold", "predicted_label"]]
+            )
+            if policy == "holdout":  # a fixed bank: nothing changes for it, however others are scored
+                again = judge(scored, "f1_adaptive").table.set_index("image_id")
+                assert again.loc[name, "threshold"] == before.loc[name, "threshold"]
+            count += 1
+    assert count >= 8
+
+
+def test_holdout_keeps_its_three_sides_apart():
+    for _, _, splits in cases(["holdout"]):
+        good, bad = (splits[splits["label"] == label].groupby("detection").size() for label in (0, 1))
+        assert set(good.index) == {"train", "calibration", "test"} and (
+            bad.sum() < 2 or "test" in bad or "train" in bad
+        )
+        assert set(splits["fold"]) == {"", "calibration", "test"}
+    images = pd.DataFrame({"image_id": [f"i{k:03d}" for k in range(120)], "group": "", "label": 0.0})
+    images.loc[80:, "label"] = 1.0
+    sides = splits_of(images, "holdout").groupby(["label", "detection"]).size()
+    assert sides.to_dict() == {
+        (0.0, "train"): 40, (0.0, "calibration"): 20, (0.0, "test"): 20, (1.0, "calibration"): 20, (1.0, "test"): 20,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rows, name",
+    [
+        ([("train", "", 0), ("test", "0", 0), ("test", "1", 1)], "fixed"),
+        ([("train", "", 0), ("calibration", "calibration", 0), ("test", "test", 1)], "holdout"),
+        ([("fold", "0", 0), ("fold", "1", 0), ("fold", "1", 1)], "leave_one_out"),
+        ([("fold", "0", 0), ("fold", "0", 0), ("fold", "1", 0), ("fold", "1", 0)], "kfold"),
+        ([("unlabelled", "", np.nan)], "none"),
+    ],
+)
+def test_the_name_is_told_from_the_table(rows, name):
+    splits = pd.DataFrame(rows, columns=["detection", "fold", "label"]).assign(group="")
+    splits["image_id"] = [f"i{k}" for k in range(len(rows))]
+    assert protocol_of(splits)["name"] == name
+
+
+def test_a_group_on_both_sides_of_a_split_that_the_data_set_fixes_is_told():
+    rows = [("train", "", 0, "a"), ("test", "0", 0, "a"), ("test", "1", 0, "b"), ("test", "1", 1, "b")]
+    splits = pd.DataFrame(rows, columns=["detection", "fold", "label", "group"]).assign(image_id=list("wxyz"))
+    assert protocol_of(splits)["n_with_group_mates"] == 1
+    assert SimpleNamespace(**protocol_of(splits)).text.endswith(
+        "1 of them with images of their own group on the other side"
+    )

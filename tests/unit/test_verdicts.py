@@ -1,0 +1,73 @@
+"""What the issue asks of verdicts, held against the functions that evaluate calls: separable sets, other scales."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from defectflow.image_metrics import image_figures
+from defectflow.verdicts import calibrating, counted, judge
+
+TWO_CLASSES = [
+    ("f1_adaptive", {}),
+    ("youden", {}),
+    ("youden", {"max_fpr": 0.5, "max_fnr": 0.5}),
+    ("max_fpr", {"max_fpr": 0.1}),
+    ("max_fnr", {"max_fnr": 0.1}),
+    ("target_recall", {"recall": 0.95}),
+]
+GOOD_ONLY = [("normal_percentile", {"percentile": 90}), ("conformal", {"alpha": 0.2})]
+MAPS = {"exp": np.exp, "cube": lambda x: x**3, "log": np.log, "linear": lambda x: 1e4 * x - 3e4}
+
+
+def table_of(scores, labels, folds=4):
+    columns = {"label": labels, "raw_score": np.asarray(scores, float), "detection": "fold", "group_out_score": np.nan}
+    names = [f"i{k}" for k in range(len(labels))]
+    fold = [str(k % folds) for k in range(len(labels))]
+    return pd.DataFrame(columns).assign(image_id=names, fold=fold, group="", group_fold="")
+
+
+@pytest.mark.parametrize("strategy, options", TWO_CLASSES)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_separable_set_has_no_error(strategy, options, seed):
+    labels = np.repeat([0, 1], [14, 9])
+    scores = np.random.default_rng(seed).uniform(1, 2, 23) + 3 * labels
+    table = judge(table_of(scores, labels), strategy, options, {"max_fpr": 0.0, "max_fnr": 0.0}).table
+    image = image_figures(table, strategy, options, 0)["image"]
+    assert image["f1"] == image["auroc"] == image["accuracy"] == 1.0
+    assert (table["review"] == 0).all()  # and nobody has to look
+
+
+@pytest.mark.parametrize("rescale", MAPS.values(), ids=MAPS)
+@pytest.mark.parametrize("strategy, options", [*TWO_CLASSES, *GOOD_ONLY])
+@pytest.mark.parametrize("seed", range(3))
+def test_another_scale_of_scores_changes_no_auroc_and_no_verdict(strategy, options, rescale, seed):
+    labels = np.repeat([0, 1], [24, 12])
+    table = table_of(np.random.default_rng(seed).gamma(4, 0.5, 36) + 1.6 * labels, labels)
+    before = judge(table, strategy, options).table
+    after = judge(table.assign(raw_score=rescale(table["raw_score"])), strategy, options).table
+    areas = [image_figures(t, strategy, options, 0)["image"]["auroc"] for t in (before, after)]
+    assert areas[0] == areas[1] < 1
+    same = before["predicted_label"] == after["predicted_label"]
+    if (strategy, options) in GOOD_ONLY:
+        assert same.all()
+        return
+    # The middle of a gap is no matter of order: an image between the two scores beside it may change sides.
+    for row in before[~same].itertuples():
+        others = table.loc[table["fold"] != row.fold, "raw_score"]
+        assert others[others < row.threshold].max() < row.raw_score < others[others >= row.threshold].min()
+    assert same.mean() > 0.9
+
+
+def test_images_held_out_for_the_calibration_alone_are_judged_but_do_not_count():
+    labels = np.tile([0, 0, 1], 8)
+    table = table_of(np.random.default_rng(0).normal(2 * labels, 1), labels)
+    side = np.where(np.arange(24) % 2, "calibration", "test")
+    table = table.assign(detection=side, fold=side)
+    judged = judge(table, "f1_adaptive").table
+    assert counted(judged).sum() == 12 and calibrating(judged).all()
+    from defectflow.thresholds import calibrate
+
+    for own, other in (("test", "calibration"), ("calibration", "test")):
+        rest = table[table["fold"] == other]
+        expected = calibrate(rest["raw_score"].to_numpy(), rest["label"].to_numpy()).value
+        assert (judged.loc[judged["fold"] == own, "threshold"] == expected).all()
+    assert image_figures(judged, "f1_adaptive", {}, 0)["n_samples"] == 12

@@ -1,0 +1,204 @@
+"""Stage bundle: a finished run as one folder that judges new photographs, without the workflow and in any place."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from defectflow import drawing
+from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.bundle_card import card
+from defectflow.bundle_files import write_manifest
+from defectflow.export_graph import export_onnx
+from defectflow.export_parity import TOLERANCE, compare, require
+from defectflow.files import UserError, atomic, atomic_dir, read_json, stage, write_json
+from defectflow.inspector import Inspector
+from defectflow.inspector_runtime import NETWORK, installed
+from defectflow.isolation import crop_geometry
+from defectflow.part_masks import chosen_source
+from defectflow.part_prior import Prior
+from defectflow.tables import MANIFEST, PAIRS, PREDICTIONS, read_table
+
+PARITY_SAMPLE = 16  # photographs that the graph is compared on
+LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that had a part in the bundle."""
+    found = {"python": platform.python_version()}
+    for name in ("defectflow", *LIBRARIES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_bank(banks: Path, target: Path) -> dict[str, Any]:
+    """Write the bank of all good images; returns its metadata: method, backbone, layers, grid, input_size ..."""
+    with safe_open(banks, framework="pt") as stream:
+        metadata = json.loads(stream.metadata()["defectflow"])
+        names = [name for name in stream.keys() if name == "all" or name.startswith("all/")]  # noqa: SIM118
+        tensors = {name: stream.get_tensor(name) for name in names}
+    save(tensors, target, {"defectflow": json.dumps(metadata)})
+    return metadata
+
+
+def write_backbone(metadata: dict[str, Any], args: argparse.Namespace, target: Path) -> None:
+    """Write the weights the features were made with, whatever file or download they came from."""
+    from defectflow.backbones import create_backbone
+
+    network = create_backbone(
+        metadata["backbone"], metadata["layers"], args.weights, allow_download=args.allow_downloads, seed=args.seed
+    )
+    state = {k: v.contiguous() for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    save(state, target)
+
+
+def write_segmenter(entry: dict[str, Any], model: Path, target: Path) -> None:
+    """Write the fine-tuned SAM 2.1, a torch file, as safetensors."""
+    from defectflow.sam import CONFIGS, read_checkpoint
+
+    if entry["model"] not in CONFIGS:
+        raise UserError(
+            f"segmenter model {entry['model']!r}: a bundle takes {', '.join(CONFIGS)} only (YAML could name code)"
+        )
+    save({name: tensor.contiguous() for name, tensor in read_checkpoint(model).items()}, target)
+
+
+def verdict_settings(metrics: dict[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
+    """Threshold, with the range of the scores it was chosen on, and review band.
+
+    Raises:
+        UserError: the run has no threshold.
+    """
+    value = metrics["threshold"]["value"]
+    if value is None:
+        raise UserError("bundle: the run has no threshold, because no image is labelled (label some good images 0)")
+    held_out = predictions["label"].notna() & predictions["split"].isin(["fold", "test"])
+    scores = predictions.loc[held_out, "raw_score"].dropna()
+    threshold = {key: metrics["threshold"][key] for key in ("strategy", "options", "value")}
+    threshold |= {"low": float(scores.min()), "high": float(scores.max())}
+    review = metrics["review"]
+    return {"threshold": threshold, "review": [review["low"], review["high"]] if review else None}
+
+
+def map_settings(
+    maps: AnomalyMaps, metrics: dict[str, Any], predictions: pd.DataFrame, clip_q: float
+) -> dict[str, Any]:
+    """Map value from which a place counts as damaged, None without one, and the colour scale of the run's heatmaps."""
+    scored = predictions[predictions["image_id"].isin(list(maps)) & predictions["raw_score"].notna()]
+    chosen = (metrics.get("pixel") or {}).get("map_threshold")
+    level = chosen["value"] if chosen else None
+    good = scored.loc[scored["label"] == 0, "image_id"]
+    scale = drawing.scale_of(maps, good, scored["image_id"], level, clip_q)
+    return {"pixel_threshold": level, "scale": {name: float(value) for name, value in vars(scale).items()}}
+
+
+def check_parity(folder: Path, manifest: pd.DataFrame) -> None:
+    """Write parity.json: the ONNX network against PyTorch's on a sample of the photographs.
+
+    Raises:
+        UserError: they do not agree.
+    """
+    paths = manifest["path"].tolist()
+    sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PARITY_SAMPLE).astype(int))]
+    reference = Inspector.load(folder, "torch")
+    other = Inspector.load(folder, "openvino" if installed("openvino") else "onnx")
+    result = compare(reference, other, sample)
+    require(result, TOLERANCE["fp32"], folder / NETWORK)
+    write_json(folder / "parity.json", result)
+
+
+def save(tensors: dict[str, Any], target: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write torch tensors as safetensors, atomically and with the permissions of any other file."""
+    with atomic(target) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the bundle, then open it as an inspector would."""
+    torch.set_num_threads(args.threads)
+    entries, metrics = json.loads(args.entries), read_json(args.metrics)
+    predictions = read_table(args.predictions, PREDICTIONS)
+    segmenter, isolation, detector = (dict(entries[key]) for key in ("segmenter", "isolation", "detector"))
+    for entry, key in ((detector, "weights"), (segmenter, "checkpoint")):
+        if entry.get(key):  # where they lay here is nobody's business elsewhere
+            entry[key] = Path(entry[key]).name
+    if detector["method"] == "pixel_difference":
+        raise UserError("bundle: pixel_difference is a baseline to beat, not an inspector (bundle another detector)")
+    segmenter["source"] = "none"
+    if segmenter["method"] != "none":
+        segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
+    isolation |= {"size": None, "centre": None}
+    if isolation["crop"]:
+        size, centre = crop_geometry(read_table(args.pairs, PAIRS), isolation["margin"])
+        isolation |= {"size": list(size), "centre": list(centre)}
+    with atomic_dir(args.out) as folder:
+        if segmenter["source"] != "none":
+            shutil.copyfile(args.prior, folder / "prior.safetensors")
+            if segmenter["source"] == "template" and Prior.load(args.prior).heads:
+                segmenter["source"] = "appearance"
+        if segmenter["source"] == "sam2.1":
+            write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
+        metadata = write_bank(args.banks, folder / "bank.safetensors")
+        write_backbone(metadata, args, folder / "backbone.safetensors")
+        export_onnx(metadata, folder / "backbone.safetensors", folder / NETWORK)
+        settings = {
+            "name": args.name,
+            "segmenter": segmenter,
+            "isolation": isolation,
+            "detector": detector,
+            "network": {
+                key: metadata[key]
+                for key in ("backbone", "layers", "fitted_size", "input_size", "grid", "object_only", "dilation")
+            },
+            **verdict_settings(metrics, predictions),
+            "regions": entries["regions"],
+            "look": entries["look"],
+            **map_settings(load_maps(args.maps), metrics, predictions, entries["look"]["clip_q"]),
+            "versions": versions(),
+        }
+        (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
+        write_manifest(folder, settings)
+        check_parity(folder, read_table(args.manifest, MANIFEST))
+        write_manifest(folder, settings)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.bundle", description=__doc__)
+    what = "JSON: segmenter, isolation, detector (entries of the config), regions and look (its sections)"
+    parser.add_argument("--entries", required=True, help=what)
+    parser.add_argument("--name", required=True, help="of the run, e.g. demo/template/zero_out/patchcore")
+    parser.add_argument("--prior", type=Path, help="prior.safetensors, where there are masks")
+    parser.add_argument("--model", type=Path, help="model.pt of segment (sam2.1)")
+    parser.add_argument("--train-json", type=Path, help="train.json of segment (sam2.1)")
+    parser.add_argument("--pairs", type=Path, help="pairs.csv, for the window of an isolation with crop")
+    parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors")
+    parser.add_argument("--fit", type=Path, required=True, help="fit.json")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone, unless they are packaged")
+    parser.add_argument("--allow-downloads", action="store_true", help="let timm fetch the weights the tag stands for")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights of an untrained network")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv, for photographs to compare on")
+    parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

@@ -1,0 +1,102 @@
+"""A bundle: one folder with all that a fitted inspector needs, as safetensors, ONNX and JSON, each with its sha256.
+
+Standard library only. Nothing in a bundle is executed, and no file outside its folder is read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from defectflow.files import UserError, read_json, sha256_of, write_json
+
+FORMAT = "defectflow-bundle-1"  # a reader knows one; whatever changes what a verdict is made of gets the next number
+MANIFEST = "bundle.json"
+SECTIONS = {
+    "segmenter": dict, "isolation": dict, "detector": dict, "network": dict, "threshold": dict, "regions": dict,
+    "look": dict, "scale": dict, "versions": dict, "files": dict,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files were checked.
+
+    Attributes:
+        folder: where it is.
+        settings: content of bundle.json.
+    """
+
+    folder: Path
+    settings: dict[str, Any]
+
+    def path(self, name: str) -> Path:
+        """A file of the bundle.
+
+        Raises:
+            UserError: the bundle has no such file.
+        """
+        if name not in self.settings["files"]:
+            raise UserError(f"{self.folder}: the bundle has no {name} (make it again)")
+        return inside(self.folder, name)
+
+
+def inside(folder: Path, name: str) -> Path:
+    """Path of file ``name`` in ``folder``.
+
+    Raises:
+        UserError: the name leads out of the folder, by itself or through a link.
+    """
+    parts = PurePosixPath(name).parts
+    whole = folder.resolve()
+    path = whole.joinpath(*parts)
+    if not parts or "\\" in name or ":" in name or PurePosixPath(name).is_absolute() or ".." in parts:
+        raise UserError(f"{folder}: the bundle names a file outside of its folder: {name!r} (do not use it)")
+    if not path.resolve().is_relative_to(whole):
+        raise UserError(f"{folder}: {name!r} of the bundle is a link out of its folder (do not use it)")
+    return path
+
+
+def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
+    """Write bundle.json with size and sha256 of every file below ``folder``; the last step of making a bundle."""
+    files = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    write_json(folder / MANIFEST, {"format": FORMAT, **settings, "files": files})
+
+
+def read_bundle(folder: str | Path) -> Bundle:
+    """Open a bundle and check that it is whole.
+
+    Raises:
+        UserError: it is no bundle, of another version, damaged, or names files outside of its folder.
+    """
+    folder = Path(folder)
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder}: not a bundle (no {MANIFEST} in it; rule bundle makes one)")
+    settings = read_json(folder / MANIFEST)
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:
+        raise UserError(
+            f"{folder}: a bundle of format {found!r}, this version reads {FORMAT!r} (make the bundle again)"
+        )
+    for key, kind in SECTIONS.items():
+        if not isinstance(settings.get(key), kind):
+            raise UserError(f"{folder}: {MANIFEST} is damaged: no {key!r} (copy or make the bundle again)")
+    for name, entry in settings["files"].items():
+        check_file(folder, name, entry)
+    return Bundle(folder, settings)
+
+
+def check_file(folder: Path, name: str, entry: Any) -> None:
+    """Check one file against its entry {"bytes": size, "sha256": hash}.
+
+    Raises:
+        UserError: it is absent, altered, or outside of ``folder``.
+    """
+    path = inside(folder, name)
+    if not isinstance(entry, dict) or not path.is_file():
+        raise UserError(f"{folder}: {name} of the bundle is missing (copy or make the bundle again)")
+    if path.stat().st_size != entry.get("bytes") or sha256_of(path) != entry.get("sha256"):
+        raise UserError(f"{folder}: {name} of the bundle is damaged (copy or make the bundle again)")

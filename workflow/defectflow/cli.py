@@ -1,0 +1,175 @@
+"""Command line of a fitted inspector: judge new photographs, export it for other runtimes, measure its latency."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from defectflow.files import UserError
+
+GOOD, ERROR, FLAGGED = 0, 2, 3
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Judge every photograph; returns the exit status: 0 all good, 3 something flagged, 2 something unreadable."""
+    from defectflow.inspector import Inspector
+    from defectflow.inspector_files import count, photographs, watch
+    from defectflow.inspector_output import Pictures, line_of, open_report
+
+    if bool(args.paths) == bool(args.watch):
+        raise UserError("name photographs, folders or globs, or --watch FOLDER")
+    if args.triptychs and not args.out:
+        raise UserError("--triptychs: needs --out FOLDER")
+    inspector = load(Inspector, args)
+    settings = inspector.settings
+    pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
+    paths = watch(args.watch, idle=args.idle) if args.watch else photographs(args.paths)
+    quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
+    total = None if quiet else count(args.paths)
+    flagged = errors = judged = 0
+    with open_report(args.csv, args.jsonl) as report:
+        for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
+            report.add(path, verdict, problem)
+            print(line_of(path, verdict, problem), flush=True)
+            judged += verdict is not None
+            errors += verdict is None
+            flagged += verdict is not None and verdict.flagged
+    unreadable = f", {errors} not judged" if errors else ""
+    print(f"{judged} inspected, {flagged} flagged{unreadable} ({inspector.runtime})", file=sys.stderr)
+    return ERROR if errors else FLAGGED if flagged else GOOD
+
+
+def load(kind: Any, args: argparse.Namespace) -> Any:
+    """The inspector, with as many threads as asked for."""
+    return kind.load(args.bundle, args.runtime, precision=args.precision, threads=args.threads, streams=args.streams)
+
+
+def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[tuple]:
+    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time."""
+    from defectflow.threads import in_order
+
+    function = partial(judge_one, inspector, pictures)
+    if args.watch or args.streams == 1:  # what arrives is told at once, not when the next has come
+        yield from map(function, paths)
+    else:
+        yield from in_order(function, paths, args.streams)
+
+
+def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
+    """Judge one photograph and draw it; (path, None, problem) if that fails, whatever the reason: the rest goes on."""
+    from defectflow.inspector import read_photograph
+
+    try:
+        if not pictures:
+            return path, inspector(path).told(), ""
+        photo = read_photograph(path)
+        verdict = inspector(photo)
+        pictures.write(path, photo, verdict)
+        return path, verdict.told(), ""
+    except UserError as error:
+        return path, None, str(error)
+    except Exception as error:
+        return path, None, f"{path}: {type(error).__name__}: {error}"
+
+
+def progress(results: Iterable[tuple], total: int | None, quiet: bool) -> Iterable[tuple]:
+    """A bar on stderr where somebody looks at it and the lines go elsewhere."""
+    if quiet:
+        return results
+    from tqdm import tqdm
+
+    return tqdm(results, total=total, unit="image", desc="inspect")
+
+
+def export(args: argparse.Namespace) -> int:
+    """Export network and search, if they agree with PyTorch; prints the parity report."""
+    from defectflow.export import export_bundle
+    from defectflow.inspector_files import photographs
+
+    print(export_bundle(args.bundle, args.format, args.precision, photographs(args.images), args.labels))
+    return GOOD
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Print how long every runtime takes, by step."""
+    from defectflow.inspector_bench import measure
+    from defectflow.inspector_files import photographs
+
+    print(measure(args.bundle, photographs(args.paths), args.runtimes, args.precision, args.threads, args.repeat))
+    return GOOD
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="defectflow", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def common(command: argparse.ArgumentParser) -> None:
+        command.add_argument("bundle", type=Path, help="folder that rule bundle made")
+        command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
+        command.add_argument("--threads", type=int, default=cores, help="that compute (%(default)s)")
+
+    one = commands.add_parser("inspect", help="judge photographs", description=inspect.__doc__)
+    common(one)
+    one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with all below) and globs")
+    one.add_argument("--runtime", choices=("auto", "openvino", "onnx", "torch"), default="auto", help="(%(default)s)")
+    one.add_argument("--streams", type=int, help="photographs in work at a time (as many as threads)")
+    one.add_argument("--csv", type=Path, metavar="FILE", help="table to write")
+    one.add_argument(
+        "--jsonl", type=Path, metavar="FILE", help="the same as JSON lines, with damaged regions and times"
+    )
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="heatmaps/ and overlays/ with damage boxes go here")
+    one.add_argument("--triptychs", action="store_true", help="and triptychs/: photograph, mask, heatmap")
+    one.add_argument("--watch", type=Path, metavar="FOLDER", help="inspect photographs as they arrive there")
+    one.add_argument("--idle", type=float, metavar="SECONDS", help="stop watching after so long without a new one")
+    one.set_defaults(run=inspect)
+
+    two = commands.add_parser("export", help="make graphs for other runtimes", description=export.__doc__)
+    two.add_argument("bundle", type=Path, help="folder that rule bundle made; exports/ in it is written")
+    two.add_argument("--format", choices=("onnx", "openvino"), required=True)
+    two.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
+    two.add_argument("--images", nargs="+", required=True, metavar="PATH", help="photographs to compare on")
+    two.add_argument("--labels", type=Path, help="labels.csv of them: what the precision costs in AUROC is reported")
+    two.set_defaults(run=export)
+
+    three = commands.add_parser("bench", help="measure latency", description=bench.__doc__)
+    common(three)
+    three.add_argument("paths", nargs="+", metavar="PATH", help="photographs")
+    three.add_argument("--runtimes", nargs="+", default=["openvino", "onnx", "torch"], help="(all that are installed)")
+    three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
+    three.set_defaults(run=bench)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a UserError becomes one line on stderr. Exits with 0, 2 (error) or 3 (something flagged)."""
+    args = build_parser().parse_args(arguments)
+    if getattr(args, "streams", 1) is None:
+        args.streams = args.threads
+    # One photograph for each core, computed by one thread: libraries that would share it out get in each other's way.
+    own = str(max(1, getattr(args, "threads", 1) // max(1, getattr(args, "streams", 1))))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", own)
+    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr.reconfigure(errors="backslashreplace")
+    try:
+        if min(getattr(args, "threads", 1), getattr(args, "streams", 1)) < 1:
+            raise UserError("--threads, --streams: must be 1 or more")
+        import cv2
+
+        cv2.setNumThreads(int(own))
+        sys.exit(args.run(args))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(ERROR)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Export of a bundle's network and search, checked against PyTorch before it is written."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from defectflow.bundle_files import Bundle, read_bundle, write_manifest
+from defectflow.export_parity import TOLERANCE, compare, require
+from defectflow.files import UserError, write_json
+from defectflow.inspector import Inspector, read_photograph
+from defectflow.inspector_runtime import NETWORK, pick
+
+CALIBRATION = 32  # photographs that int8 is calibrated on
+SUFFIX = {"onnx": "onnx", "openvino": "xml"}
+
+
+def export_bundle(
+    folder: str | Path, kind: str, precision: str, photographs: Iterable[Path], labels: str | Path | None = None
+) -> str:
+    """Write ``exports/{kind}-{precision}/`` into a bundle: network, detector (network and search), parity.json.
+
+    Args:
+        folder: the bundle.
+        kind: "onnx" or "openvino".
+        precision: "fp32", "fp16" or "int8".
+        photographs: to compare on, and to calibrate int8 on.
+        labels: labels.csv of them (filename, label): the AUROC of both is added to the report.
+
+    Returns:
+        What was found, in a few lines.
+
+    Raises:
+        UserError: the export differs from PyTorch by more than `export_parity.TOLERANCE`; then nothing is written.
+    """
+    bundle, paths = read_bundle(folder), list(photographs)
+    pick(kind)
+    reference = Inspector.load(folder, "torch")
+    pictures = []
+    if precision == "int8":
+        pictures = [reference.prepare(read_photograph(path)).picture for path in paths[:CALIBRATION]]
+    name = f"exports/{kind}-{precision}"
+    with tempfile.TemporaryDirectory(dir=bundle.folder.parent, prefix=f".{bundle.folder.name}-") as temporary:
+        # A copy of the bundle, of links, to open the export as the inspector would.
+        trial = Path(temporary) / "bundle"
+        shutil.copytree(bundle.folder, trial, ignore=shutil.ignore_patterns("exports"))
+        target = trial / name
+        target.mkdir(parents=True)
+        _graphs(bundle, kind, precision, target, pictures)
+        write_manifest(trial, without_files(bundle))
+        report = compare(reference, Inspector.load(trial, kind, precision=precision), paths)
+        report = {"format": kind, "precision": precision, "tolerance": TOLERANCE[precision], **report}
+        if labels:
+            report["auroc"] = aurocs(report["images"], labels)
+        require(report, TOLERANCE[precision], bundle.folder / name)
+        write_json(target / "parity.json", report)
+        final = bundle.folder / name
+        shutil.rmtree(final, ignore_errors=True)
+        final.parent.mkdir(exist_ok=True)
+        shutil.copytree(target, final)
+    write_manifest(bundle.folder, without_files(bundle))
+    return told(final, report)
+
+
+def without_files(bundle: Bundle) -> dict[str, Any]:
+    """The settings of a bundle less what `write_manifest` adds."""
+    return {key: value for key, value in bundle.settings.items() if key not in ("format", "files")}
+
+
+def aurocs(rows: list[dict[str, Any]], labels: str | Path) -> dict[str, float | None]:
+    """AUROC of the reference's and of the other's raw scores on the photographs that have a label."""
+    import pandas as pd
+
+    from defectflow.metrics import auroc
+
+    table = pd.read_csv(labels, dtype={"filename": str})
+    if not {"filename", "label"} <= set(table.columns):
+        raise UserError(f"{labels}: needs the columns filename and label")
+    known = dict(zip(table["filename"].map(lambda name: Path(name).name), table["label"], strict=True))
+    rows = [row for row in rows if known.get(row["image"]) in (0, 1)]
+    truth = [int(known[row["image"]]) for row in rows]
+    return {key: auroc(truth, [row[key] for row in rows]) for key in ("reference", "other")}
+
+
+def told(folder: Path, report: dict[str, Any]) -> str:
+    """A parity report in a few lines."""
+    lines = [
+        f"{folder}: {report['n_images']} photographs, {report['verdicts_changed']} verdicts changed",
+        f"  raw scores differ from PyTorch's by {report['raw_score']['largest']:.2g} of their value at most",
+        f"  maps by {report['map']['largest']:.2g} of their largest value at most",
+    ]
+    if "auroc" in report:
+        before, after = (report["auroc"][key] for key in ("reference", "other"))
+        lines.append(f"  AUROC {before:.4f} in PyTorch, {after:.4f} here" if before else "  AUROC: one class only")
+    return "\n".join(lines)
+
+
+def _graphs(bundle: Bundle, kind: str, precision: str, target: Path, pictures: list[Any]) -> None:
+    """Write network.* and, where the score is PatchCore's own, detector.*."""
+    from defectflow.export_graph import to_onnx, to_openvino
+
+    convert = {"onnx": to_onnx, "openvino": to_openvino}[kind]
+    convert(bundle.path(NETWORK), target / f"network.{SUFFIX[kind]}", precision, pictures)
+    # Other methods are a few lines outside of a graph; distances of quantised patches are what int8 gets wrong.
+    if precision == "int8" or bundle.settings["detector"]["method"] != "patchcore":
+        return
+    whole = target / "detector.onnx"
+    _export_detector(bundle, whole)
+    convert(whole, target / f"detector.{SUFFIX[kind]}", precision, ())
+    if kind != "onnx":
+        whole.unlink()
+
+
+def _export_detector(bundle: Bundle, target: Path) -> None:
+    import torch
+
+    from defectflow.export_graph import Search, export_search, make_network
+    from defectflow.inspector import read_bank
+
+    network, detector = bundle.settings["network"], bundle.settings["detector"]
+    tensors, settings = read_bank(bundle)
+    search = Search(
+        make_network(network, bundle.path("backbone.safetensors")),
+        {key: torch.from_numpy(value).float() for key, value in tensors.items()},
+        settings,
+        detector["neighbours"] if detector["score"] == "max" else 1,
+    )
+    export_search(search, network["input_size"], target)

@@ -1,0 +1,72 @@
+"""Whether two inspectors of one bundle say the same: raw scores and maps, photograph by photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from defectflow.files import UserError
+from defectflow.inspector import Inspector, read_photograph
+
+# Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
+# is told in verdicts and AUROC.
+TOLERANCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": None}
+MEANING = (
+    "raw_score: |other - reference| / |reference|. map: largest |other - reference| of a patch, divided by the largest "
+    "distance of a patch in the photograph's reference map. The reference is PyTorch in float32."
+)
+
+
+def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | Path]) -> dict[str, Any]:
+    """Both inspectors on the same photographs, segmented and isolated once.
+
+    Returns:
+        The parity report: n_images, reference, runtime, raw_score and map (largest and mean deviation), the number of
+        changed verdicts, and each photograph's name, both raw scores and both deviations.
+
+    Raises:
+        UserError: a photograph cannot be read, or there is none.
+    """
+    rows, threshold = [], reference.settings["threshold"]["value"]
+    for path in photographs:
+        item = reference.prepare(read_photograph(path))
+        (expected, distances), (found, others) = reference.score(item), other.score(item)
+        rows.append(
+            {
+                "image": Path(path).name,
+                "reference": expected,
+                "other": found,
+                "raw_score": abs(found - expected) / max(abs(expected), 1e-12),
+                "map": float(np.abs(others - distances).max() / max(float(distances.max()), 1e-12)),
+                "verdict_changed": bool((expected >= threshold) != (found >= threshold)),
+            }
+        )
+    if not rows:
+        raise UserError("parity: no photograph to compare on")
+    columns = {key: np.array([row[key] for row in rows]) for key in ("raw_score", "map")}
+    return {
+        "reference": reference.runtime,
+        "runtime": other.runtime,
+        "n_images": len(rows),
+        **{key: {"largest": float(v.max()), "mean": float(v.mean())} for key, v in columns.items()},
+        "verdicts_changed": sum(row["verdict_changed"] for row in rows),
+        "meaning": MEANING,
+        "images": rows,
+    }
+
+
+def require(report: dict[str, Any], tolerance: float | None, what: str | Path) -> None:
+    """Raise a UserError if a deviation of the report is above ``tolerance``, or is no number."""
+    if tolerance is None:
+        return
+    for key in ("raw_score", "map"):
+        largest = report[key]["largest"]
+        if not largest <= tolerance:
+            worst = max(report["images"], key=lambda row: row[key])["image"]
+            raise UserError(
+                f"{what}: not written, {report['runtime']} and {report['reference']} differ: {key} by {largest:.2g} of "
+                f"its value on {worst}, allowed are {tolerance:g}"
+            )

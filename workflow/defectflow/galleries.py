@@ -1,0 +1,164 @@
+"""Which photographs a report shows, and their pictures, small enough to travel inside one HTML file."""
+
+import base64
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from defectflow import drawing
+from defectflow.anomaly_maps import AnomalyMap, full_resolution
+from defectflow.drawing import Scale
+from defectflow.images import read_mask, read_rgb
+
+SIDE = 560  # pixels, longer side of a picture; twice what a page shows, for sharp screens
+QUALITY = 80
+ERRORS_SHOWN, CLOSE_SHOWN, TYPICAL_SHOWN, NEW_SHOWN = 10, 5, 3, 5
+FLAGGED_SHOWN, MASKS_SHOWN = 12, 6
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture ready for an <img>: what it shows, a data URI, its size in pixels."""
+
+    kind: str
+    uri: str
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One photograph of a gallery: its row of the joined table and its pictures."""
+
+    row: Any
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Photographs of one kind: the rows shown, and how many there are."""
+
+    title: str
+    lead: str
+    total: int
+    rows: pd.DataFrame
+
+
+def choose(table: pd.DataFrame) -> list[Gallery]:
+    """The galleries of a run; no photograph is in two.
+
+    Args:
+        table: predictions with the columns margin (raw score minus threshold) and outcome ("missed", "false alarm",
+            "right" or "", where label or verdict is unknown).
+    """
+    table = table[table["raw_score"].notna()].sort_values(["margin", "filename"], kind="stable")
+    outcome, verdict = table["outcome"], table["predicted_label"]
+    missed, alarms = table[outcome == "missed"], table[outcome == "false alarm"][::-1]
+    shown = [
+        Gallery("Missed defects", "Bad, and called good; the least suspicious first.", len(missed), missed),
+        Gallery("False alarms", "Good, and called bad; the most suspicious first.", len(alarms), alarms),
+    ]
+    shown = [Gallery(g.title, g.lead, g.total, g.rows.head(ERRORS_SHOWN)) for g in shown]
+    rest = table.drop(index=pd.concat([missed, alarms]).index)
+    close = rest[rest["outcome"] == "right"]
+    close = close.loc[close["margin"].abs().sort_values(kind="stable").index[:CLOSE_SHOWN]].sort_values("margin")
+    lead = "Judged rightly, nearest to their threshold: a little more or less light and the verdict might be another."
+    shown.append(Gallery("Close calls", lead, len(close), close))
+    rest = rest.drop(index=close.index)
+    for title, lead, wanted in (
+        ("Typical bad", "Called bad, rightly, with a middling score for their kind.", 1),
+        ("Typical good", "Called good, rightly, with a middling score for their kind.", 0),
+    ):
+        decided = (rest["outcome"] == "right") & (rest["review"] != 1)
+        rows = rest[decided & (verdict.loc[rest.index] == wanted)]
+        shown.append(Gallery(title, lead, len(rows), _middle(rows, TYPICAL_SHOWN)))
+    new = rest[rest["label"].isna()][::-1]
+    if len(new):
+        lead = "Nobody has labelled these; the most suspicious first."
+        shown.append(Gallery("Without a label", lead, len(new), new.head(NEW_SHOWN)))
+    return [gallery for gallery in shown if gallery.total or gallery.title in ("Missed defects", "False alarms")]
+
+
+def _middle(rows: pd.DataFrame, count: int) -> pd.DataFrame:
+    """``count`` rows around the middle of ordered rows."""
+    start = max(0, (len(rows) - count) // 2)
+    return rows.iloc[start : start + count]
+
+
+def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale, boxes: np.ndarray | None = None) -> Case:
+    """Photograph, part, heat and overlay of one image, each at most SIDE pixels long.
+
+    Args:
+        row: of the joined table: image_id, path, mask (ground truth or ""), part (mask of the part or ""), label,
+            predicted_label, map_threshold (the map's own, or NaN: the level of the scale).
+        maps: by image_id.
+        scale: colours of the run.
+        boxes: [N, 4], damaged regions as x, y, width, height in pixels of the photograph, or None.
+    """
+    photo = read_rgb(row.path)
+    size = photo.shape[:2]
+    small = shrink(photo)
+    part = _mask(row.part, small)
+    pictures = [_picture("photograph", small)]
+    if part is not None:
+        pictures.append(_picture("part", dimmed(small, part, drawing.PART)))
+    if row.image_id in maps:
+        entry = maps[row.image_id]
+        heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
+        heat = cv2.resize(heat, small.shape[1::-1], interpolation=cv2.INTER_AREA)
+        truth = _mask(row.mask, small) if row.label == 1 else None
+        level = scale.level if np.isnan(row.map_threshold) else row.map_threshold
+        found = heat >= drawing.outline_level(heat, replace(scale, level=level), row.predicted_label == 1)
+        overlay = drawing.overlay(small, heat, scale, found, truth, part)
+        if boxes is not None:
+            drawing.boxes(overlay, np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist())
+        # Heat is smooth: at half the size it looks the same.
+        pictures.append(_picture("heat", drawing.palette()[drawing.heat_index(heat, scale)[::2, ::2]]))
+        pictures.append(_picture("overlay", overlay))
+    return Case(row, tuple(pictures))
+
+
+def mask_case(row: Any) -> Case:
+    """The outline of the part on one photograph, yellow where the mask is flagged."""
+    small = shrink(read_rgb(row.path))
+    part = _mask(row.part, small)
+    colour = drawing.WRONG if row.mask_present == 0 or row.mask_doubtful == 1 else drawing.PART
+    return Case(row, (_picture("part", small if part is None else dimmed(small, part, colour)),))
+
+
+def shrink(picture: np.ndarray) -> np.ndarray:
+    """The picture (uint8 [H, W, 3]), scaled down to at most SIDE pixels."""
+    factor = min(1.0, SIDE / max(picture.shape[:2]))
+    size = (max(1, round(picture.shape[1] * factor)), max(1, round(picture.shape[0] * factor)))
+    return cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+
+
+def dimmed(photo: np.ndarray, mask: np.ndarray, colour: drawing.Colour) -> np.ndarray:
+    """A copy of the photograph, dark outside of the mask, with its outline."""
+    picture = np.where(mask[..., None], photo, (photo * 0.35).astype(np.uint8))
+    drawing.outline(picture, mask, colour, 2)
+    return picture
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """A picture (uint8 RGB) as JPEG in a data URI; colours at full resolution, so that outlines stay crisp."""
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _picture(kind: str, picture: np.ndarray) -> Picture:
+    return Picture(kind, data_uri(picture), picture.shape[1], picture.shape[0])
+
+
+def _mask(path: str, like: np.ndarray) -> np.ndarray | None:
+    if not path:
+        return None
+    mask = cv2.resize(read_mask(path).astype(np.float32), like.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return mask >= 0.25  # area averaging keeps a defect that is thinner than a pixel of the small picture

@@ -1,0 +1,142 @@
+"""Image-level metrics of judged tables: figures, their intervals, by defect type, and what a pred_score is worth."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from defectflow import metrics
+from defectflow.files import UserError
+from defectflow.verdicts import counted, judge
+
+ENOUGH_GROUPS = 5  # from which resampling whole groups says more than that there are few
+SCORE_BINS = 10
+MEANING = {
+    "image": "Every labelled image is scored by a memory bank built without it (see fold in splits.csv); AUROC and "
+    "average precision are computed on raw scores, the other figures on verdicts with the fold's own threshold.",
+    "intervals": "auroc and bootstrap: percentile bootstrap, 2000 resamples of whole units (images, or groups where "
+    "there are 5 or more and some hold several images), those with good, bad and both kinds of images apart; the "
+    "others: Wilson, images treated as independent. Where groups are few all of them are too narrow. A bootstrap of a "
+    "figure that is 0 or 1 has no width: look at Wilson's.",
+    "leave_group_out": "Neither the bank nor the threshold has seen an image of the same group (session, burst): what "
+    "to expect of a new session.",
+    "calibration_curve": "Share of bad images among the labelled ones, by pred_score. pred_score is no probability: it "
+    "says how far from the threshold (0.5) a raw score lies, in units of the range of the calibration scores. A share "
+    "holds for the mix of good and bad images that was labelled; a line with fewer defects has fewer in every bin.",
+}
+
+
+def units_of(known: pd.DataFrame) -> tuple[str, pd.Series]:
+    """What may be treated as independent, "groups" or "images", and the unit of each row."""
+    groups = known["group"].where(known["group"] != "", known["image_id"])
+    if ENOUGH_GROUPS <= groups.nunique() < len(groups):
+        return "groups", groups
+    return "images", known["image_id"]
+
+
+def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, float] | None, seed: int) -> dict[str, Any]:
+    """Image-level metrics, confidence intervals and the baseline, of the counted rows of a judged table."""
+    known = table[counted(table) & table["predicted_label"].notna()]
+    labels, raw = known["label"].to_numpy(int), known["raw_score"].to_numpy(float)
+    matrix = metrics.confusion(labels, known["predicted_label"])
+    tn, fp, fn, tp = matrix.values()
+    unit, units = units_of(known)
+    spread = metrics.bootstrap(labels, raw, known["predicted_label"], units, seed)
+    intervals = {
+        "level": 0.95,
+        "auroc": spread["auroc"],
+        "accuracy": metrics.wilson(tn + tp, tn + fp + fn + tp),
+        "recall": metrics.wilson(tp, tp + fn),
+        "precision": metrics.wilson(tp, tp + fp),
+        "false_positive_rate": metrics.wilson(fp, tn + fp),
+        "false_negative_rate": metrics.wilson(fn, tp + fn),
+        "bootstrap": {
+            "unit": unit,
+            "n_units": int(units.nunique()),
+            **{key: spread[key] for key in (*metrics.CURVES, *metrics.RATES)},
+            "confusion_matrix": {key: spread[key] for key in matrix},
+        },
+        "method": MEANING["intervals"],
+    }
+    image = {
+        "auroc": metrics.auroc(labels, raw),
+        "average_precision": metrics.average_precision(labels, raw),
+        "n_good": int((labels == 0).sum()),
+        "n_bad": int((labels == 1).sum()),
+        "n_groups": int(known["group"].where(known["group"] != "", known["image_id"]).nunique()),
+        "confusion_matrix": matrix,
+        **metrics.rates(matrix),
+        "meaning": MEANING["image"],
+    }
+    if known["group_out_score"].notna().any():
+        image["leave_group_out"] = group_out_figures(known, strategy, options, seed)
+    majority = max(tn + fp, fn + tp)
+    baseline = {
+        "majority_class": None if not len(known) else "good" if tn + fp >= fn + tp else "bad",
+        "accuracy": metrics.ratio(majority, len(known)),
+        "f1_all_called_bad": metrics.ratio(2 * (fn + tp), len(known) + fn + tp) if fn + tp else None,
+    }
+    return {"image": image, "confidence_intervals": intervals, "baseline": baseline, "n_samples": len(known)}
+
+
+def group_out_figures(
+    known: pd.DataFrame, strategy: str, options: Mapping[str, float] | None, seed: int
+) -> dict[str, Any]:
+    """The second protocol: whole groups left out of the bank and of what the threshold is chosen on.
+
+    Rates are None where the strategy cannot do with the images that are left.
+    """
+    apart = known[known["group_out_score"].notna()]
+    apart = apart.assign(raw_score=apart["group_out_score"], fold=apart["group_fold"])
+    try:
+        apart = judge(apart, strategy, options).table
+    except UserError:
+        apart = apart.assign(predicted_label=np.nan)
+    labels, raw = apart["label"].to_numpy(int), apart["raw_score"].to_numpy(float)
+    judged = apart[apart["predicted_label"].notna()]
+    matrix = metrics.confusion(judged["label"], judged["predicted_label"])
+    return {
+        "auroc": metrics.auroc(labels, raw),
+        "auroc_interval": metrics.bootstrap(labels, raw, np.zeros(len(raw)), units_of(apart)[1], seed)["auroc"],
+        "confusion_matrix": matrix,
+        **metrics.rates(matrix),
+        "n_samples": len(apart),
+        "meaning": MEANING["leave_group_out"],
+    }
+
+
+def calibration_curve(table: pd.DataFrame) -> dict[str, Any]:
+    """Share of bad images by pred_score, in SCORE_BINS equal bins, each with its Wilson interval."""
+    known = table[counted(table) & table["predicted_label"].notna()]
+    score = known["pred_score"].to_numpy(float)
+    place = np.minimum((score * SCORE_BINS).astype(int), SCORE_BINS - 1)
+    bins = []
+    for number in range(SCORE_BINS):
+        labels = known["label"].to_numpy(int)[place == number]
+        bad = int(labels.sum())
+        low, high = number / SCORE_BINS, (number + 1) / SCORE_BINS
+        share, interval = metrics.ratio(bad, len(labels)), metrics.wilson(bad, len(labels))
+        bins.append(
+            {"low": low, "high": high, "n": len(labels), "n_bad": bad, "share_bad": share, "interval": interval}
+        )
+    return {"bins": bins, "meaning": MEANING["calibration_curve"]}
+
+
+def defect_figures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+    """Per defect type: n, recall, AUROC against all good images, mean scores."""
+    known = table[counted(table) & table["predicted_label"].notna()]
+    good = known.loc[known["label"] == 0, "raw_score"].to_numpy(float)
+    result = {}
+    bad = known[known["label"] == 1]
+    for name, rows in sorted(bad.groupby(bad["defect_type"].replace("", "unspecified"))):
+        raw = rows["raw_score"].to_numpy(float)
+        labels = np.repeat([0, 1], [len(good), len(raw)])
+        result[name] = {
+            "n": len(rows),
+            "recall": float(rows["predicted_label"].mean()),
+            "auroc": metrics.auroc(labels, np.concatenate([good, raw])),
+            "mean_raw_score": float(raw.mean()),
+            "mean_pred_score": float(rows["pred_score"].mean()),
+        }
+    return result

@@ -1,0 +1,350 @@
+"""A fitted inspector, from its bundle: a photograph in, a verdict out, as the workflow would give it.
+
+numpy and OpenCV, and a runtime for the network; torch is loaded where the runtime or the segmenter is torch's.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+from safetensors import SafetensorError, safe_open
+
+from defectflow import inspector_search
+from defectflow.anomaly_maps import AnomalyMap, full_resolution, grid_map
+from defectflow.bundle_files import Bundle, read_bundle
+from defectflow.files import UserError
+from defectflow.images import read_rgb
+from defectflow.inspector_runtime import load_network, pick
+from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, isolate_part
+from defectflow.network_input import Loaded, fit_picture
+from defectflow.part_masks import SOURCES, baseline_mask, judge
+from defectflow.part_prior import Prior
+from defectflow.pred_score import normalise
+from defectflow.regions import Region, find_regions
+
+MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
+
+# What this version understands of an entry of the config; training alone takes the keys after the bar.
+KNOWN = {
+    "segmenter": "method model source | checkpoint sha256 bytes engine trainable steps batch_size augmentations "
+    "learning_rate",
+    "isolation": "background normalise crop margin dilate size centre",
+    "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
+    "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
+}
+
+
+class Located(NamedTuple):
+    """The part in a photograph: its mask, bool (height, width), and what is to be said about it (MASKS table)."""
+
+    mask: np.ndarray
+    record: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an inspector says about one photograph.
+
+    Attributes:
+        bad: ``raw_score >= threshold``.
+        score: for people, in [0, 1], the threshold at 0.5.
+        raw_score: anomaly score, the higher the more anomalous.
+        threshold: that of the bundle.
+        review: whether the score lies in the review band, where a person decides; None without a band.
+        present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
+        reason: why it is doubtful or was not found, or "".
+        regions: damaged regions, the most anomalous first, in pixels of `heat`.
+        map: distances on the grid, see `AnomalyMap`.
+        size: (height, width) of the upright photograph.
+        part: bool (height, width), mask of the part, or None.
+        seconds: time of each step, by `Inspector.clock`.
+    """
+
+    bad: bool
+    score: float
+    raw_score: float
+    threshold: float
+    review: bool | None
+    present: bool | None
+    doubtful: bool | None
+    reason: str
+    regions: list[Region]
+    map: AnomalyMap = field(repr=False)
+    size: tuple[int, int]
+    part: np.ndarray | None = field(repr=False)
+    seconds: dict[str, float] = field(repr=False, compare=False)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether somebody should look: bad, in the review band, or no part to be seen."""
+        return self.bad or bool(self.review) or self.present is False
+
+    def told(self) -> Verdict:
+        """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
+        return replace(self, part=None)
+
+    @cached_property
+    def heat(self) -> np.ndarray:
+        """Anomaly map of the photograph, float32, of its size or reduced to MAP_SIDE pixels; computed when asked."""
+        return heat_of(self.map, self.size)
+
+
+class Inspector:
+    """A bundle ready to judge; `Inspector.load` makes it. It may be called from several threads at a time.
+
+    Attributes:
+        settings: content of bundle.json.
+        runtime: what the network runs on.
+        clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int) -> None:
+        self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
+        check_known(bundle)
+        self._network = load_network(bundle, runtime, precision, threads, streams)
+        self._judge = _torch_judge(bundle) if runtime == "torch" else _numpy_judge(bundle)
+        self._locate = _locator(bundle)
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, runtime: str = "auto", *, precision: str = "fp32", threads: int = 1, streams: int = 1
+    ) -> Inspector:
+        """Open a bundle.
+
+        Args:
+            folder: the bundle.
+            runtime: "openvino", "onnx", "torch", or "auto": the first of these that is installed.
+            precision: "fp32", or "fp16" or "int8" if it was exported.
+            threads: how many compute the network.
+            streams: how many photographs will be judged at a time, from as many threads of the caller.
+
+        Raises:
+            UserError: the bundle is damaged or of another version, or the runtime is not installed.
+        """
+        return cls(read_bundle(folder), pick(runtime), precision, threads, streams)
+
+    def __call__(self, image: np.ndarray | str | Path) -> Verdict:
+        """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).
+
+        Raises:
+            UserError: the file is not a readable image, or the array is none.
+        """
+        seconds: dict[str, float] = {}
+        if not isinstance(image, np.ndarray):
+            with self._timed(seconds, "read"):
+                image = read_photograph(image)
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
+        with self._timed(seconds, "segment"):
+            part = self._locate(image) if self._locate else None
+        with self._timed(seconds, "isolate"):
+            item = self._fitted(image, part.mask if part else None)
+        raw, distances = self.score(item, seconds)
+        network = self.settings["network"]
+        grid = grid_map(distances, item.cells, tuple(network["grid"]))
+        anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
+        threshold = self.settings["threshold"]
+        raw = float(f"{raw:.9g}")  # as tables keep it
+        bad = raw >= threshold["value"]
+        with self._timed(seconds, "regions"):
+            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
+        band = self.settings["review"]
+        record = part.record if part else {}
+        return Verdict(
+            bad=bad,
+            score=float(normalise(raw, threshold["value"], threshold["low"], threshold["high"])),
+            raw_score=raw,
+            threshold=threshold["value"],
+            review=band[0] <= raw < band[1] if band else None,
+            present=bool(record["present"]) if part else None,
+            doubtful=bool(record["doubtful"]) if part else None,
+            reason=record.get("reason", ""),
+            regions=regions,
+            map=anomaly,
+            size=image.shape[:2],
+            part=part.mask if part else None,
+            seconds=seconds,
+        )
+
+    def prepare(self, image: np.ndarray) -> Loaded:
+        """What the network sees of a photograph, uint8 RGB (height, width, 3)."""
+        part = self._locate(image) if self._locate else None
+        return self._fitted(image, part.mask if part else None)
+
+    def score(self, item: Loaded, seconds: dict[str, float] | None = None) -> tuple[float, np.ndarray]:
+        """Raw score of a prepared photograph and the distances of its cells, float32 (p,); times go to ``seconds``."""
+        seconds = {} if seconds is None else seconds
+        with self._timed(seconds, "network"):
+            patches = self._network(item.picture)[item.cells]
+        with self._timed(seconds, "search"):
+            return self._judge(patches, item.cells)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        seconds[step] = self.clock() - start
+
+    def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
+        entry, network = self.settings["isolation"], self.settings["network"]
+        window = (0, 0, image.shape[1], image.shape[0])
+        if not changes_nothing(entry["background"], entry["normalise"], entry["crop"]):
+            whole = np.zeros(image.shape[:2], bool)
+            image, grown, window = isolate_part(
+                image, whole if mask is None else mask, background=entry["background"], normalise=entry["normalise"],
+                dilate=entry["dilate"], size=entry["size"], centre=entry["centre"],
+            )  # fmt: skip
+            mask = None if mask is None else grown
+        if not network["object_only"]:
+            mask = None
+        fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
+        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
+        return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
+
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
+        level = self.settings["pixel_threshold"]
+        if level is None or anomaly.grid_map.max() < level:  # smoothing lowers peaks
+            return []
+        heat = heat_of(anomaly, size)
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return find_regions(heat, level, part, **self.settings["regions"])
+
+
+def check_known(bundle: Bundle) -> None:
+    """Refuse what this version does not know how to do, rather than give another verdict than the workflow.
+
+    Raises:
+        UserError: an entry has an unknown key or value.
+    """
+    where = bundle.folder
+    for section, words in KNOWN.items():
+        entry = bundle.settings[section]
+        strange = sorted(entry.keys() - set(words.split()))
+        if strange:
+            raise UserError(f"{where}: {section} option {strange[0]!r} is unknown to this version (update defectflow)")
+    values = {
+        ("segmenter", "source"): ("none", *SOURCES),
+        ("isolation", "background"): BACKGROUNDS,
+        ("detector", "method"): tuple(inspector_search.METHODS),
+        ("detector", "score"): ("max", "top_k_mean", "percentile"),
+        ("detector", "distance"): ("euclidean", "cosine"),
+    }
+    for (section, key), known in values.items():
+        value = bundle.settings[section].get(key)
+        if value not in known:
+            raise UserError(
+                f"{where}: {section} {key} {value!r} is unknown to this version (known: {', '.join(known)})"
+            )
+    for value in bundle.settings["isolation"]["normalise"]:
+        if value not in NORMALISATIONS:
+            raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")
+
+
+def read_photograph(path: str | Path) -> np.ndarray:
+    """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
+
+    Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
+    refused before they are decoded.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return read_rgb(path)
+    except UserError:
+        raise
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
+
+
+def heat_of(anomaly: AnomalyMap, size: tuple[int, int]) -> np.ndarray:
+    """Anomaly map of a photograph of ``size`` (height, width), reduced to MAP_SIDE pixels if it is larger."""
+    reduced = map_size(size)
+    scale = np.array([reduced[1] / size[1], reduced[0] / size[0]])
+    affine = anomaly.affine * scale[:, None]
+    affine[:, 2] += (scale - 1) / 2
+    return full_resolution(anomaly.grid_map, affine, anomaly.input_size, reduced)
+
+
+def map_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the map of a photograph of ``size``."""
+    scale = min(1, MAP_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
+    """Function that finds the part in a photograph; None where the bundle has no segmenter."""
+    entry = bundle.settings["segmenter"]
+    source = entry["source"]
+    if source == "none":
+        return None
+    prior = Prior.load(bundle.path("prior.safetensors"))
+    try:
+        _ = prior.appearance  # imports torch where the bundle has such heads
+        if source == "sam2.1":
+            from defectflow.sam import Predictor
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
+    needed = {"sam2.1": ("torch", "sam2"), "appearance": ("torch", "timm")}.get(source, ())
+    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
+        raise UserError(f"{bundle.folder}: its masks are made by {source}, and {missing[0]} is not installed")
+    if source != "sam2.1":
+        return lambda image: Located(*baseline_mask(prior, source, image, []))
+    from defectflow.sam import Predictor
+
+    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu")
+
+    def locate(image: np.ndarray) -> Located:
+        found = predictor.predict(image, [])
+        record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
+        return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
+
+    return locate
+
+
+def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors of the detector and its settings, as its fit left them."""
+    path = bundle.path("bank.safetensors")
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            settings = json.loads((stream.metadata() or {}).get("defectflow", "{}"))
+            tensors = {name.removeprefix("all").removeprefix("/"): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: not a bank file ({error})") from None
+    return tensors, settings
+
+
+def _numpy_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
+    tensors, settings = read_bank(bundle)
+    entry = bundle.settings["detector"]
+    return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
+
+
+def _torch_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
+    import torch
+
+    from defectflow.detector import ScoreOptions
+    from defectflow.detectors import METHODS
+
+    tensors, settings = read_bank(bundle)
+    entry = bundle.settings["detector"]
+    options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
+    detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)
+
+    def run(patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        score, distances = detector.judge(torch.from_numpy(patches), torch.from_numpy(position))
+        return score, distances.numpy()
+
+    return run

@@ -1,0 +1,184 @@
+"""What an inspection leaves behind: a line, a row of CSV, a line of JSON and pictures for each photograph."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+
+from defectflow import drawing
+from defectflow.files import atomic
+from defectflow.images import write_png
+from defectflow.inspector import Verdict, map_size
+from defectflow.looks import Look
+
+COLUMNS = [
+    "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
+    "regions",
+]  # fmt: skip
+LONGEST_NAME = 180  # bytes; file systems allow 255
+
+
+def word(verdict: Verdict) -> str:
+    """The verdict as a word."""
+    return "bad" if verdict.bad else "good"
+
+
+def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
+    """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons."""
+    if verdict is None:
+        return {"path": str(path), "verdict": "error", "reason": problem}
+    boxes = ["{} {} {} {}".format(*box) for box in boxes_of(verdict)]
+    return {
+        "path": str(path),
+        "verdict": word(verdict),
+        "score": f"{verdict.score:.6g}",
+        "raw_score": f"{verdict.raw_score:.6g}",
+        "threshold": f"{verdict.threshold:.9g}",
+        "review": "" if verdict.review is None else int(verdict.review),
+        "mask_present": "" if verdict.present is None else int(verdict.present),
+        "mask_doubtful": "" if verdict.doubtful is None else int(verdict.doubtful),
+        "reason": verdict.reason,
+        "regions": "; ".join(boxes),
+    }
+
+
+def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
+    """The same as a JSON object, with the score and the area of each damaged region, and seconds by step."""
+    if verdict is None:
+        return {"path": str(path), "verdict": "error", "reason": problem}
+    regions = [
+        {"box": list(box), "score": region.score, "pixels": region.area}
+        for box, region in zip(boxes_of(verdict), verdict.regions, strict=True)
+    ]
+    return {
+        "path": str(path),
+        "verdict": word(verdict),
+        "score": verdict.score,
+        "raw_score": verdict.raw_score,
+        "threshold": verdict.threshold,
+        "review": verdict.review,
+        "mask_present": verdict.present,
+        "mask_doubtful": verdict.doubtful,
+        "reason": verdict.reason,
+        "size": list(verdict.size[::-1]),
+        "regions": regions,
+        "seconds": {step: round(value, 5) for step, value in verdict.seconds.items()},
+    }
+
+
+def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
+    """(x, y, width, height) of the damaged regions in pixels of the photograph; maps of large ones are reduced."""
+    height, width = verdict.size
+    reduced = map_size(verdict.size)
+    sy, sx = height / reduced[0], width / reduced[1]
+    result = []
+    for region in verdict.regions:
+        x0, y0 = int(region.x * sx), int(region.y * sy)
+        x1, y1 = round((region.x + region.width) * sx), round((region.y + region.height) * sy)
+        result.append((x0, y0, x1 - x0, y1 - y0))
+    return result
+
+
+def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
+    """One line for a terminal, whatever characters the name holds."""
+    name = printable(str(path))
+    if verdict is None:
+        return f"ERROR  {printable(problem)}"
+    notes = []
+    if verdict.review:
+        notes.append("to a person")
+    if verdict.present is False or verdict.doubtful:
+        notes.append(verdict.reason)
+    if verdict.regions:
+        notes.append(f"{len(verdict.regions)} damaged region{'s' if len(verdict.regions) > 1 else ''}")
+    return f"{'BAD ' if verdict.bad else 'good'}  {verdict.score:.2f}  {name}{'  (' if notes else ''}" + (
+        f"{'; '.join(notes)})" if notes else ""
+    )
+
+
+def printable(text: str) -> str:
+    """Text without line breaks and other control characters, which a name may hold: as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+class Pictures:
+    """Heatmaps, overlays and triptychs below a folder, one file each, named after the photograph.
+
+    Args:
+        folder: to write below.
+        scale, look: of the bundle.
+        triptychs: whether to write these too: photograph, mask, heatmap.
+    """
+
+    def __init__(self, folder: Path, scale: dict[str, float], look: dict[str, Any], triptychs: bool) -> None:
+        self._folder, self._scale, self._look = folder, drawing.Scale(**scale), Look(**look)
+        self._triptychs = triptychs
+
+    def write(self, path: Path, photo: np.ndarray, verdict: Verdict) -> None:
+        """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
+        heat, name = verdict.heat, picture_name(path)
+        size = heat.shape[::-1]
+        photo = photo if photo.shape[:2] == heat.shape else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+        part = verdict.part
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        found = np.zeros(heat.shape, bool)
+        for region in verdict.regions:
+            found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
+        picture = drawing.overlay(photo, heat, self._scale, found, None, part, self._look)
+        drawing.boxes(picture, [region.box for region in verdict.regions])
+        with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
+            drawing.write_heatmap(temporary, heat, self._scale, self._look)
+        write_png(self._folder / "overlays" / f"{name}.png", picture)
+        if self._triptychs:
+            three = drawing.triptych(photo, heat, self._scale, found, None, part, self._look)
+            write_png(self._folder / "triptychs" / f"{name}.png", three)
+
+
+def picture_name(path: Path) -> str:
+    """File name for the pictures of a photograph, different for each path: its own and a hash of all of it."""
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    plain = re.sub(r"[^\w.+-]", "_", path.stem.encode("utf-8", "ignore").decode())
+    return f"{plain.encode()[:LONGEST_NAME].decode('utf-8', 'ignore')}-{digest}"
+
+
+class Report:
+    """Rows as they come, into a CSV and a file of JSON lines; made by `open_report`."""
+
+    def __init__(self, table: TextIO | None, lines: TextIO | None) -> None:
+        self._table, self._lines = table, lines
+        self._writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n") if table else None
+        if self._writer:
+            self._writer.writeheader()
+
+    def add(self, path: Path, verdict: Verdict | None, problem: str = "") -> None:
+        """Write one photograph down, at once: a reader of the files sees it."""
+        if self._writer:
+            self._writer.writerow(row_of(path, verdict, problem))
+            self._table.flush()
+        if self._lines:
+            self._lines.write(json.dumps(json_of(path, verdict, problem), allow_nan=False) + "\n")
+            self._lines.flush()
+
+
+@contextmanager
+def open_report(table: Path | None, lines: Path | None) -> Iterator[Report]:
+    """Open the files that were asked for; names of photographs that are not Unicode are written as they are."""
+
+    def opened(path: Path | None) -> TextIO | None:
+        if path is None:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+
+    with ExitStack() as stack:
+        yield Report(opened(table), opened(lines))

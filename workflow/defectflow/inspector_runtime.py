@@ -1,0 +1,139 @@
+"""Runtimes of the network of a bundle: OpenVINO, ONNX Runtime or PyTorch, from a picture to its patches.
+
+Each library is imported when its runtime is made: with OpenVINO or ONNX Runtime torch is never loaded.
+"""
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from defectflow.bundle_files import Bundle
+from defectflow.files import UserError
+
+NETWORK = "network.onnx"
+# Fastest first (benchmarks/README.md): what `auto` takes, if it is installed.
+LIBRARIES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
+PRECISIONS = ("fp32", "fp16", "int8")
+
+# Patches of a picture: uint8 RGB (height, width, 3) to float32 (grid height * grid width, d).
+Network = Callable[[np.ndarray], np.ndarray]
+
+
+def installed(runtime: str) -> bool:
+    """Whether the library of a runtime is there; it is not imported."""
+    return importlib.util.find_spec(LIBRARIES[runtime]) is not None
+
+
+def pick(runtime: str) -> str:
+    """The runtime asked for, or for "auto" the first of LIBRARIES that is installed.
+
+    Raises:
+        UserError: it is unknown or not installed, or none is.
+    """
+    if runtime == "auto":
+        runtime = next(filter(installed, LIBRARIES), "openvino")
+    if runtime not in LIBRARIES:
+        raise UserError(f"runtime {runtime!r} is unknown (known: auto, {', '.join(LIBRARIES)})")
+    if not installed(runtime):
+        raise UserError(f"runtime {runtime}: {LIBRARIES[runtime]} is not installed (pip install {LIBRARIES[runtime]})")
+    return runtime
+
+
+def graph_file(bundle: Bundle, runtime: str, precision: str) -> Path:
+    """The graph that ``runtime`` runs: an export of this precision, or the network.onnx that every bundle has.
+
+    Raises:
+        UserError: it was not exported.
+    """
+    suffix = {"openvino": "xml", "onnx": "onnx"}[runtime]
+    name = f"exports/{runtime}-{precision}/network.{suffix}"
+    if precision == "fp32" and name not in bundle.settings["files"]:
+        return bundle.path(NETWORK)  # OpenVINO reads ONNX too
+    if name not in bundle.settings["files"]:
+        raise UserError(
+            f"{bundle.folder}: no {precision} for {runtime} in this bundle "
+            f"(defectflow export {bundle.folder} --format {runtime} --precision {precision})"
+        )
+    return bundle.path(name)
+
+
+def load_network(bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1) -> Network:
+    """Make the network ready to run.
+
+    Args:
+        bundle: the bundle.
+        runtime: one of LIBRARIES.
+        precision: one of PRECISIONS; torch has fp32 only.
+        threads: how many compute, all streams together.
+        streams: how many pictures are computed at a time.
+
+    Raises:
+        UserError: the bundle has no such graph, or the library refuses it.
+    """
+    if runtime == "torch":
+        if precision != "fp32":
+            raise UserError(f"precision {precision}: the torch runtime has fp32 only")
+        return _torch(bundle, threads, streams)
+    path = graph_file(bundle, runtime, precision)
+    try:
+        return {"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams)
+    except Exception as error:  # the libraries have many kinds for a graph they cannot take
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: {runtime} cannot run this graph ({text})") from None
+
+
+def _openvino(path: Path, threads: int, streams: int) -> Network:
+    import openvino
+
+    options = {
+        # Without this the CPU plugin computes in bfloat16 where the processor has it, and scores differ by a percent.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    local = threading.local()
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        local.request.infer({0: picture[None]}, share_inputs=True)
+        patches = local.request.get_output_tensor(0).data
+        return patches.reshape(-1, patches.shape[-1]).copy()
+
+    return run
+
+
+def _onnx(path: Path, threads: int, streams: int) -> Network:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, threads // streams)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        (patches,) = session.run(None, {name: picture[None]})
+        return patches.reshape(-1, patches.shape[-1])
+
+    return run
+
+
+def _torch(bundle: Bundle, threads: int, streams: int) -> Network:
+    import torch
+
+    from defectflow.embedding import PatchEmbedder
+
+    network = bundle.settings["network"]
+    embedder = PatchEmbedder(network["backbone"], network["layers"], bundle.path("backbone.safetensors"))
+    own = max(1, threads // streams)
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(own)  # of the thread that calls
+        return embedder(picture[None]).flatten(0, 2).numpy()
+
+    return run

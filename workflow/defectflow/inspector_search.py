@@ -1,0 +1,182 @@
+"""Detectors of a bundle in numpy: the exact search that `detector.Detector` does with torch, without torch."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+_ROWS = 128  # queries at a time: their distances to 10,000 points take 5 MB
+_GROUP = 32  # points of which only the nearest is looked at, unless it comes into question
+_AXES = 48  # principal axes of the bound: they hold about 95 % of the variance of patches
+_PAIRS = 4096
+
+
+class Judge(Protocol):
+    """A fitted detector; see `detector.Detector.judge`."""
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """Score of an image and float32 (p,), the distance of each of its patches (p, d)."""
+
+
+class Points:
+    """Points to find the nearest of, exactly, at an eighth of the arithmetic of all distances.
+
+    Along the principal axes, with the distance from their subspace as one more coordinate, points are as near as they
+    are or nearer (triangle inequality in the complement). That bound comes from a matrix product of few columns; the
+    pairs it leaves, a handful for each query, are measured by the difference.
+
+    Args:
+        points: float32 (n, d), n >= 1.
+
+    Attributes:
+        points: as given.
+        squares: float32 (n,), their squared norms.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        self.points = points
+        self.squares = np.einsum("ij,ij->i", points, points)
+        self._origin = points.mean(axis=0)  # distances do not depend on it, their rounding does
+        centered = points - self._origin
+        _, vectors = np.linalg.eigh(centered.T @ centered)
+        self._axes = np.ascontiguousarray(vectors[:, ::-1][:, :_AXES])
+        sources, squares = self._sources(centered)
+        self._largest = float(squares.max())
+        targets = np.concatenate([sources[:, :-1] * -2, squares[:, None]], axis=1)
+        # Whole groups: what is added to the last one is out of reach.
+        self._targets = np.pad(targets, ((0, -len(points) % _GROUP), (0, 0)))
+        self._targets[len(points) :, -1] = np.finfo(np.float32).max
+
+    def nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Euclidean distance of each query to the point nearest to it, and that one's index, the lowest among equals.
+
+        Args:
+            queries: float32 (m, d).
+
+        Returns:
+            float32 (m,) and int64 (m,).
+        """
+        parts = [self._search(queries[i : i + _ROWS]) for i in range(0, len(queries), _ROWS)]
+        distances, indices = (np.concatenate(values) for values in zip(*parts, strict=True))
+        return distances, indices
+
+    def _sources(self, centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coordinates, distance from the subspace and a one, float32 (m, axes + 2); and squared norms (m,)."""
+        along = centered @ self._axes
+        squares = np.einsum("ij,ij->i", centered, centered)
+        away = np.sqrt(np.maximum(squares - np.einsum("ij,ij->i", along, along), 0))
+        return np.concatenate([along, away[:, None], np.ones_like(away[:, None])], axis=1), squares
+
+    def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        count = len(queries)
+        sources, squares = self._sources(queries - self._origin)
+        # Lower bounds on the squared distances, less |query|^2.
+        bounds = (self._targets @ sources.T).reshape(-1, _GROUP, count)
+        lowest = bounds.min(axis=1)
+        group = lowest.argmin(axis=0)
+        likely = group * _GROUP + bounds[group, :, np.arange(count)].argmin(axis=1)
+        reached = np.square(queries - self.points[likely]).sum(axis=1)
+        limit = reached - squares + len(self._origin) * 2**-23 * (np.sqrt(squares) + self._largest**0.5) ** 2
+        group, query = np.nonzero(lowest <= limit)
+        hit, member = np.nonzero(bounds[group, :, query] <= limit[query, None])
+        rows, columns = query[hit], group[hit] * _GROUP + member
+        measured = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            difference = queries[rows[part]] - self.points[columns[part]]
+            measured[part] = np.einsum("ij,ij->i", difference, difference)
+        nearest = np.full(count, np.inf, np.float32)
+        np.minimum.at(nearest, rows, measured)
+        indices = np.full(count, len(self.points))
+        winners = measured == nearest[rows]
+        np.minimum.at(indices, rows[winners], columns[winners])
+        return np.sqrt(nearest), indices
+
+
+class PatchCore:
+    """`patchcore.PatchCore` in numpy.
+
+    Args:
+        tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes.
+        settings: "distance".
+        options: score, neighbours, top_share of the detector's entry in the config.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._bank = Points(tensors[""].astype(np.float32))
+        self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
+        self._cosine = settings["distance"] == "cosine"
+        self._options = options
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        if self._cosine:
+            patches = unit(patches)
+        if self._subspace:
+            mean, axes = self._subspace
+            patches = (patches - mean) @ axes
+        distances, nearest = self._bank.nearest(patches)
+        distances = self._measure(distances)
+        if self._options["score"] != "max" or self._options["neighbours"] == 1:
+            return pool(distances, self._options), distances
+        winner = int(distances.argmax())
+        return self._reweighted(patches[winner], float(distances[winner]), int(nearest[winner])), distances
+
+    def _measure(self, euclidean: np.ndarray) -> np.ndarray:
+        return np.square(euclidean) / 2 if self._cosine else euclidean
+
+    def _reweighted(self, patch: np.ndarray, distance: float, nearest: int) -> float:
+        """Equation 7 of the paper; see `patchcore.Bank.reweighted`."""
+        points = self._bank.points
+        count = min(self._options["neighbours"], len(points))
+        rough = self._bank.squares - 2 * (points @ points[nearest])
+        few = np.sort(np.argpartition(rough, min(8 * count, len(points)) - 1)[: 8 * count])
+        support = few[np.argsort(np.square(points[few] - points[nearest]).sum(axis=1), kind="stable")[:count]]
+        distances = self._measure(np.linalg.norm(points[support] - patch, axis=1))
+        weights = np.exp(distances - distances.max())
+        return float((1 - weights[0] / weights.sum()) * distance)
+
+
+def pool(distances: np.ndarray, options: Mapping[str, Any]) -> float:
+    """`detector.pool` in numpy: the image score of distances float32 (p,), without re-weighting."""
+    if options["score"] == "top_k_mean":
+        count = max(1, round(options["top_share"] * len(distances)))
+        return float(np.partition(distances, -count)[-count:].mean())
+    if options["score"] == "percentile":
+        return float(np.quantile(distances, 1 - options["top_share"]))
+    return float(distances.max())
+
+
+class Padim:
+    """`padim.Padim` in numpy; arguments as for :class:`PatchCore`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._means, self._precision, self._axes = tensors[""], tensors["precision"], tensors["axes"]
+        self._options = options
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        delta = (patches[:, self._axes] - self._means[position])[:, None]
+        squares = delta @ self._precision[position] @ delta.swapaxes(1, 2)
+        distances = np.sqrt(np.maximum(squares.ravel(), 0))
+        return pool(distances, self._options), distances
+
+
+class Centroid:
+    """`centroid.Centroid` in numpy; arguments as for :class:`PatchCore`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._centroid, self._places = tensors[""][0], tensors["places"]
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        score = 1 - float(unit(patches.mean(axis=0, keepdims=True))[0] @ self._centroid)
+        return score, 1 - np.einsum("ij,ij->i", unit(patches), self._places[position])
+
+
+def unit(patches: np.ndarray) -> np.ndarray:
+    """Patches (n, d) scaled to unit length."""
+    return patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)
+
+
+METHODS = {"patchcore": PatchCore, "padim": Padim, "centroid": Centroid}

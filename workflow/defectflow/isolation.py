@@ -1,0 +1,155 @@
+"""The part alone: light made even, background taken away, a window of constant size. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:  # inspection of new photographs does without
+    import pandas as pd
+
+BACKGROUNDS = ("keep", "zero", "mean")
+NORMALISATIONS = ("none", "brightness", "gray_world", "contrast", "clahe")
+# Mean grey level of the part after `brightness`: mid-grey leaves head-room for highlights on both kinds of backbone.
+BRIGHTNESS_TARGET = 110.0
+
+
+def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
+    """Take the exposure out of a photograph.
+
+    Args:
+        image: uint8 (height, width, 3), RGB.
+        inside: bool (height, width), the part; statistics come from here, or from everywhere if it is empty.
+        how: "none"; "brightness" scales to a fixed mean of the part (gain within 1/8 to 8); "gray_world" scales each
+            channel so that the part is grey on average, its mean kept; "contrast" stretches all channels alike so that
+            the grey levels of the part, but for 1 % at each end, fill the range from 0 to 255; "clahe" equalises L of
+            CIE Lab locally (clip limit 2, 8x8 tiles).
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    if how == "none":
+        return image
+    if how == "clahe":
+        lab = cv2.cvtColor(image, cv2.COLOR_RGB2LAB)
+        lab[..., 0] = cv2.createCLAHE(clipLimit=2.0, tileGridSize=(8, 8)).apply(lab[..., 0])
+        return cv2.cvtColor(lab, cv2.COLOR_LAB2RGB)
+    # Tables of the 256 values: a photograph of 100 megapixels in float64 would take 2.4 GB.
+    part = inside.view(np.uint8) if inside.any() else None
+    values = np.arange(256)[:, None]
+    if how == "contrast":
+        grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+        shares = cv2.calcHist([grey], [0], part, [256], [0, 256]).cumsum()
+        dark, bright = np.searchsorted(shares, shares[-1] * np.array([0.01, 0.99]))
+        stretched = (values - dark) * (255 / max(bright - dark, 8))
+    else:
+        means = np.maximum(cv2.mean(image, mask=part)[:3], 1.0)
+        target = BRIGHTNESS_TARGET if how == "brightness" else means.mean()
+        stretched = values * np.clip(target / (means.mean() if how == "brightness" else means), 1 / 8, 8)
+    table = np.clip(np.broadcast_to(stretched, (256, 3)) + 0.5, 0, 255).astype(np.uint8)
+    return cv2.LUT(image, table[None])
+
+
+def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
+    """Replace what lies outside the part: "keep" it, "zero" it, or take the part's "mean" colour.
+
+    Args:
+        image: uint8 (height, width, 3).
+        inside: bool (height, width); where it is empty the image comes back unchanged (an absent part is never zeroed).
+        how: one of BACKGROUNDS.
+
+    Returns:
+        uint8 (height, width, 3).
+    """
+    if how == "keep" or not inside.any():
+        return image
+    fill = np.zeros(3) if how == "zero" else image[inside].mean(axis=0)
+    return np.where(inside[..., None], image, np.round(fill).astype(np.uint8))
+
+
+def crop_size(boxes: np.ndarray, margin: float) -> tuple[int, int]:
+    """Width and height in pixels of one window that holds every part.
+
+    Args:
+        boxes: float (n, 4), x, y, width, height of the annotated parts.
+        margin: share of the size added on each side, >= 0.
+    """
+    width, height = boxes[:, 2:].max(axis=0) * (1 + 2 * margin)
+    return int(np.ceil(width)), int(np.ceil(height))
+
+
+def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """Size (width, height) of the window for all parts of a PAIRS table, and (x, y) of their mean centre."""
+    boxes = pairs.loc[pairs["pair"] != "", ["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].to_numpy(float)
+    return crop_size(boxes, margin), tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0).tolist())
+
+
+def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float, float]) -> tuple[int, int, int, int]:
+    """Window of constant ``size`` (width, height) around the part: x0, y0, x1, y1 in pixels, may exceed the frame.
+
+    The centre is that of the part's bounding box, or ``fallback`` (x, y) where the part is absent.
+    """
+    if inside.any():
+        x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
+        fallback = (x + width / 2, y + height / 2)
+    x0, y0 = (int(np.floor(c - side / 2 + 0.5)) for c, side in zip(fallback, size, strict=True))
+    return x0, y0, x0 + size[0], y0 + size[1]
+
+
+def cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
+    """Cut ``window`` (x0, y0, x1, y1) out of an image or mask; beyond the frame it is filled with zeros."""
+    x0, y0, x1, y1 = window
+    result = np.zeros((y1 - y0, x1 - x0, *image.shape[2:]), image.dtype)
+    top, left, bottom, right = max(0, y0), max(0, x0), min(y1, image.shape[0]), min(x1, image.shape[1])
+    if top < bottom and left < right:
+        result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
+    return result
+
+
+def isolate(image: np.ndarray, mask: np.ndarray, background: str, normalise: list[str], dilate: int) -> np.ndarray:
+    """One photograph (uint8 RGB) and its part mask (bool, same size) to the isolated part; ``dilate`` in pixels."""
+    for how in normalise:
+        image = normalise_light(image, mask, how)
+    return fill_background(image, grow(mask, dilate), background)
+
+
+def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
+    """Dilate a bool mask by a disc of ``pixels`` radius."""
+    if pixels == 0:
+        return mask
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
+    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
+
+
+def changes_nothing(background: str, normalise: list[str], crop: bool) -> bool:
+    """Whether the isolated picture is the photograph itself."""
+    return background == "keep" and normalise == ["none"] and not crop
+
+
+def isolate_part(
+    image: np.ndarray,
+    mask: np.ndarray,
+    *,
+    background: str,
+    normalise: list[str],
+    dilate: int,
+    size: tuple[int, int] | None = None,
+    centre: tuple[float, float] | None = None,
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
+    """Isolate the part and cut its window out.
+
+    Args:
+        image, mask, background, normalise, dilate: as for :func:`isolate`.
+        size: (width, height) of the window; None: the whole frame.
+        centre: (x, y) of the window where the part is absent.
+
+    Returns:
+        The picture, the mask grown by ``dilate``, both of the window, and the window x0, y0, x1, y1 in the photograph.
+    """
+    image, mask = isolate(image, mask, background, normalise, dilate), grow(mask, dilate)
+    if size is None:
+        return image, mask, (0, 0, image.shape[1], image.shape[0])
+    window = crop_window(mask, size, centre)
+    return cut(image, window), cut(mask, window), window

@@ -1,0 +1,58 @@
+"""Stage normal_embed: what a centroid detector has learned and the threshold it is used with, in one small JSON file.
+
+Whoever wants to score a photograph elsewhere needs no more than this file and the backbone: fit the isolated picture
+into ``fitted_size`` (height, width; padded with black), cut ``input_size`` out of its middle, divide by 255, subtract
+``mean``, divide by ``std``; concatenate the maps of ``layers`` (3 x 3 averages, enlarged to the grid of the first);
+average over the cells of the part, scale to unit length, and the score is 1 - the product with ``centroid``. It is
+bad from ``threshold`` on.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD
+from defectflow.files import UserError, read_json, stage, write_json
+
+KEPT = ("backbone", "layers", "fitted_size", "input_size", "object_only", "dilation")
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the centroid of all good images, the settings it was made with, and the threshold."""
+    try:
+        with safe_open(args.banks, framework="numpy") as file:
+            metadata = json.loads((file.metadata() or {}).get("defectflow", "{}"))
+            centroid = file.get_tensor("all")[0]
+    except FileNotFoundError:
+        raise UserError(f"{args.banks}: no such file") from None
+    except SafetensorError as error:
+        raise UserError(f"{args.banks}: not a bank file ({error})") from None
+    if metadata.get("method") != "centroid":
+        raise UserError(f"{args.banks}: fitted by {metadata.get('method')} (give the banks of a centroid detector)")
+    threshold = read_json(args.metrics)["threshold"]
+    write_json(
+        args.out,
+        {
+            **{key: metadata[key] for key in KEPT},
+            "mean": IMAGENET_MEAN,
+            "std": IMAGENET_STD,
+            "centroid": [float(f"{value:.9g}") for value in centroid],
+            "threshold": threshold["value"],
+            "threshold_strategy": {"name": threshold["strategy"], **threshold["options"]},
+        },
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.normal_embed", description=__doc__)
+    parser.add_argument("--banks", type=Path, required=True, help="banks of the fit stage")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json: the threshold")
+    parser.add_argument("--out", type=Path, required=True, help="normal_embed.json to write")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

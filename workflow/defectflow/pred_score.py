@@ -1,0 +1,19 @@
+"""The score for people, with the threshold at 0.5; numpy only, for evaluation and inspection alike."""
+
+import numpy as np
+
+BELOW_HALF = 0.499999999  # the largest score in [0, 1] that is below 0.5 with the nine digits that tables keep
+
+
+def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Scores for people: ``clip((raw - threshold) / (high - low) + 0.5, 0, 1)`` as anomalib's post-processor.
+
+    ``result >= 0.5`` holds exactly when ``raw >= threshold``, also after rounding to nine digits. NaN stays NaN.
+
+    Args:
+        raw, threshold: float [N].
+        low, high: float [N] or scalar, range of the calibration scores; a range of zero counts as one.
+    """
+    span = np.asarray(high, np.float64) - low
+    score = np.clip((raw - threshold) / np.where(span > 0, span, 1.0) + 0.5, 0.0, 1.0)
+    return np.where(raw < threshold, np.minimum(score, BELOW_HALF), score)

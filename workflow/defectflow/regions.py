@@ -1,0 +1,122 @@
+"""Damaged regions: what exceeds the pixel threshold, as connected regions with box, area and score."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of an anomaly map.
+
+    Attributes:
+        x, y, width, height: its box in pixels of the map; x and y are the leftmost column and the topmost row.
+        area: number of its pixels.
+        score: largest value of the map in it.
+        pixels: bool (height, width), which pixels of the box belong to it.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    score: float
+    pixels: np.ndarray = field(compare=False, repr=False)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x, y, width, height)."""
+        return self.x, self.y, self.width, self.height
+
+
+def find_regions(
+    anomaly_map: np.ndarray,
+    threshold: float,
+    mask: np.ndarray | None = None,
+    *,
+    min_area: float = 0.0001,
+    max_area: float = 1.0,
+    merge: float = 0.01,
+    max_aspect: float | None = None,
+) -> list[Region]:
+    """Regions where the map is at or above the threshold, the most anomalous first.
+
+    Pixels that touch, by a corner too, are one region; regions with a gap of at most ``merge`` become one, and are then
+    filtered by size and shape. Lengths and areas are shares of the picture, so that options fit any resolution.
+
+    Args:
+        anomaly_map: float (H, W), at the resolution of the photograph if boxes are to be in its pixels.
+        threshold: in units of the map.
+        mask: bool (H, W), pixels that may count, e.g. those of the part; None for all.
+        min_area, max_area: shares of the H * W pixels that a region may have, at least and at most.
+        merge: largest gap that is bridged, as a share of the longer side; 0 bridges none.
+        max_aspect: largest length over width of the smallest rectangle around the region, at any angle; None: any.
+    """
+    found = anomaly_map >= threshold
+    if mask is not None:
+        found &= mask
+    if not found.any():
+        return []
+    count, label, boxes, _ = cv2.connectedComponentsWithStats(_bridged(found, merge), connectivity=8)
+    regions = []
+    for number in range(1, count):
+        left, top, width, height = (int(v) for v in boxes[number, :4])
+        window = np.s_[top : top + height, left : left + width]
+        pixels = found[window] & (label[window] == number)
+        rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+        pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        area = int(pixels.sum())
+        if not min_area <= area / found.size <= max_area:
+            continue
+        if max_aspect is not None and _aspect(pixels) > max_aspect:
+            continue
+        x, y = left + int(columns[0]), top + int(rows[0])
+        height, width = pixels.shape
+        score = float(anomaly_map[y : y + height, x : x + width][pixels].max())
+        regions.append(Region(x, y, width, height, area, score, pixels))
+    return sorted(regions, key=lambda region: (-region.score, region.y, region.x))
+
+
+def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[str, Any]:
+    """The region as an entry of a COCO results file, with its pixels as compressed run lengths.
+
+    The only category is 1, anomaly: a detector of the unusual does not tell kinds apart.
+
+    Args:
+        region: in pixels of the photograph.
+        image_id: of the photograph in the COCO file that the results are for.
+        size: (height, width) of the photograph.
+    """
+    from pycocotools import mask as coco_mask
+
+    pixels = np.zeros(size, np.uint8, order="F")
+    pixels[region.y : region.y + region.height, region.x : region.x + region.width] = region.pixels
+    runs = coco_mask.encode(pixels)
+    return {
+        "image_id": image_id,
+        "category_id": 1,
+        "bbox": list(region.box),
+        "score": region.score,
+        "segmentation": {"size": list(size), "counts": runs["counts"].decode("ascii")},
+    }
+
+
+def _bridged(found: np.ndarray, merge: float) -> np.ndarray:
+    """uint8 (H, W): the pixels found, and those of the gaps between them that are to be bridged."""
+    plain = found.astype(np.uint8)
+    reach = merge * max(found.shape) / 2
+    if reach < 1 or found.all():
+        return plain
+    # Two regions are joined where what lies within half the gap of each meets.
+    away = cv2.distanceTransform(1 - plain, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return (away <= reach).astype(np.uint8)
+
+
+def _aspect(pixels: np.ndarray) -> float:
+    """Length over width of the smallest rectangle around the pixels, which may be turned."""
+    _, (first, second), _ = cv2.minAreaRect(np.argwhere(pixels)[:, ::-1].astype(np.int32))
+    # Its sides run through the centres of pixels: half a pixel is missing at either end.
+    return (max(first, second) + 1) / (min(first, second) + 1)

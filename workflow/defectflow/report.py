@@ -1,0 +1,233 @@
+"""Stage report: one HTML file about a run, with everything in it, to send to a colleague.
+
+It opens from disk without a network: verdicts to sort and filter, charts, galleries, the settings, and what the figures
+do and do not prove. The same inputs in the same environment give the same bytes.
+"""
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow import charts, claims, galleries
+from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.drawing import scale_of
+from defectflow.files import UserError, read_json, stage
+from defectflow.pages import write_page
+from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
+
+ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
+PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
+
+
+def joined(predictions: pd.DataFrame, manifest: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with path and ground truth (mask) of each photograph, its part, margin, outcome and a note on it.
+
+    Raises:
+        UserError: an image is not in the manifest.
+    """
+    strange = sorted(set(predictions["image_id"]) - set(manifest["image_id"]))
+    if strange:
+        raise UserError(f"predictions.csv: image {strange[0]} is not in manifest.csv (run evaluate again)")
+    table = predictions.merge(manifest[["image_id", "path", "mask"]], on="image_id", how="left")
+    parts = dict(zip(masks["image_id"], masks["mask"], strict=True))
+    table["part"] = [parts.get(image_id, "") for image_id in table["image_id"]]
+    table["margin"] = table["raw_score"] - table["threshold"].fillna(0)
+    label, verdict = table["label"], table["predicted_label"]
+    table["outcome"] = np.select(
+        [label.isna() | verdict.isna(), label == verdict, label == 1], ["", "right", "missed"], "false alarm"
+    )
+    table["note"] = [_note(row) for row in table.itertuples()]
+    return table
+
+
+def _note(row: Any) -> str:
+    wrong = row.outcome if row.outcome in ("missed", "false alarm") else ""
+    mask = "no part found" if row.mask_present == 0 else "doubtful mask" if row.mask_doubtful == 1 else ""
+    return " · ".join(filter(None, (wrong, "to a person" if row.review == 1 else "", mask)))
+
+
+def charts_of(table: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The charts of a run by name; those that cannot be drawn are left out."""
+    scored = table[table["raw_score"].notna()]
+    if scored.empty:
+        return {}
+    raw, label = scored["raw_score"].to_numpy(float), scored["label"]
+    value, folds = metrics["threshold"]["value"], metrics["threshold"]["folds"]
+    band = (metrics["review"]["low"], metrics["review"]["high"]) if metrics["review"] else None
+    scores = {"good": raw[label == 0], "bad": raw[label == 1], "no label": raw[label.isna()]}
+    drawn = {"histogram": charts.histogram(scores, value, (folds["min"], folds["max"]) if folds else None, band)}
+    kinds = scored["defect_type"].where(scored["defect_type"] != "", "unspecified")
+    bad = sorted(kinds[label == 1].unique())
+    if bad:
+        rows = [("good", scores["good"]), *((kind, raw[(label == 1) & (kinds == kind)]) for kind in bad)]
+        drawn["strips"] = charts.strips([row for row in rows if len(row[1])], value, band)
+    known = scored[label.notna() & scored["split"].isin(["fold", "test"])]
+    if known["label"].nunique() == 2:
+        y, s, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), metrics["image"]
+        points = [(image["false_positive_rate"], image["recall"]), (image["recall"], image["precision"])]
+        roc, precision = (None if None in point else point for point in points)
+        drawn["roc"] = charts.roc([(f"AUROC {image['auroc']:.3f}", y, s)], roc)
+        name = f"average precision {image['average_precision']:.3f}"
+        drawn["precision_recall"] = charts.precision_recall(y, s, precision, name)
+    filled = [entry for entry in metrics.get("calibration_curve", {}).get("bins", []) if entry["n"]]
+    if filled:
+        drawn["calibration"] = charts.calibration(filled)
+    return drawn
+
+
+def rows_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the verdict table, at most ROWS: what a person has to look at first, then the highest scores."""
+    if len(table) <= ROWS:
+        return table
+    urgent = table["outcome"].isin(["missed", "false alarm"]) | (table["review"] == 1) | (table["mask_doubtful"] == 1)
+    order = pd.DataFrame({"urgent": urgent, "margin": table["margin"].fillna(np.inf)})
+    kept = order.sort_values(["urgent", "margin"], ascending=False, kind="stable").index[:ROWS]
+    return table.loc[kept.sort_values()]
+
+
+def mask_quality(segmentation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Held-out IoU of each segmenter that was measured: name, iou_mean, iou_min, n, and how many masks it made."""
+    sources = segmentation.get("masks", {}).get("sources", {})
+    measured: dict[str, Any] = {}
+    for report in (segmentation.get("train", {}), segmentation.get("prior", {})):
+        for name, entry in report.items():
+            if isinstance(entry, dict) and entry.get("iou_mean") is not None:
+                measured.setdefault(name, entry)
+    rows = [{"name": name, "made": sources.get(name, 0), **entry} for name, entry in measured.items()]
+    return sorted(rows, key=lambda row: (-row["iou_mean"], row["name"]))
+
+
+def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run was asked for and what its model is, in lines of (name, value)."""
+    lines = [(name, _told(value)) for name, value in settings.items()]
+    if fit:
+        trained = "" if fit.get("trained", True) else ", random weights"
+        size = " x ".join(map(str, fit["input_size"][::-1]))
+        lines.append(("network's input", f"{size} pixels, {fit['backbone']}{trained}"))
+        good = f"{fit['good_images']} good photographs"
+        bank = fit["banks"].get("all", {})
+        kept = (
+            f"{bank['size']} of {bank['patches']} patches of {good}" if fit["method"] == "patchcore" and bank else good
+        )
+        lines.append(("learned from", kept))
+    return lines
+
+
+def versions() -> list[tuple[str, str]]:
+    """Python and the packages that decide about the figures, as they are installed where the report is made."""
+    found = [("Python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def example_of(table: pd.DataFrame) -> Any | None:
+    """A labelled photograph to explain a verdict with: judged rightly, bad if there is one, in the middle of those."""
+    right = table[table["outcome"] == "right"].sort_values(["label", "margin", "filename"], kind="stable")
+    bad = right[right["label"] == 1]
+    rows = bad if len(bad) else right
+    return next(rows.iloc[[len(rows) // 2]].itertuples(), None) if len(rows) else None
+
+
+def content(
+    table: pd.DataFrame,
+    metrics: Mapping[str, Any],
+    maps: AnomalyMaps,
+    regions: pd.DataFrame,
+    settings: Mapping[str, Any],
+    fit: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Everything the template of the page wants."""
+    boxes = {image_id: rows[["x", "y", "width", "height"]].to_numpy() for image_id, rows in regions.groupby("image_id")}
+    mapped = table[table["image_id"].isin(list(maps))]
+    threshold = metrics["pixel"]["map_threshold"]
+    good = mapped.loc[mapped["label"] == 0, "image_id"]
+    scale = scale_of(maps, good, mapped["image_id"], threshold["value"] if threshold else None)
+    shown, cases = galleries.choose(table), []
+    for gallery in tqdm(shown, desc="galleries"):
+        rows = gallery.rows.itertuples()
+        cases.append((gallery, [galleries.case_of(row, maps, scale, boxes.get(row.image_id)) for row in rows]))
+    flagged = table[(table["mask_present"] == 0) | (table["mask_doubtful"] == 1)]
+    plain = table[(table["part"] != "") & ~table.index.isin(flagged.index)]
+    spread = np.unique(np.linspace(0, len(plain) - 1, min(len(plain), galleries.MASKS_SHOWN)).astype(int))
+    some = pd.concat([flagged.head(galleries.FLAGGED_SHOWN), plain.iloc[spread]])
+    return {
+        "metrics": metrics,
+        "proven": claims.proven(metrics),
+        "not_proven": claims.not_proven(metrics),
+        "charts": charts_of(table, metrics),
+        "galleries": cases,
+        "anchors": {case.row.image_id: f"photo-{case.row.Index}" for _, those in cases for case in those},
+        "rows": list(rows_of(table).itertuples()),
+        "n_images": len(table),
+        "n_unlabelled": int(table["label"].isna().sum()),
+        "n_flagged": len(flagged),
+        "mask_quality": mask_quality(metrics["segmentation"]),
+        "mask_cases": [galleries.mask_case(row) for row in some.itertuples()],
+        "example": example_of(table),
+        "facts": facts_of(settings, fit),
+        "versions": versions(),
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read what the run left behind, draw, write the page."""
+    recipe = args.metrics.parent.parts[-4:]
+    if len(recipe) < 4:
+        raise UserError(f"{args.metrics}: expected .../dataset/segmenter/isolation/detector/{args.metrics.name}")
+    masks = [read_table(path, MASKS) for path in args.masks]
+    table = joined(
+        read_table(args.predictions, PREDICTIONS),
+        read_table(args.manifest, MANIFEST),
+        pd.concat(masks, ignore_index=True) if masks else pd.DataFrame(columns=MASKS),
+    )
+    try:
+        settings = json.loads(args.settings)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings: not valid JSON ({error})") from None
+    metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
+    regions = read_table(args.regions, REGIONS)
+    told = content(table, metrics, load_maps(args.maps), regions, settings, fit)
+    write_page(args.out, "run.html", recipe=recipe, **told)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.report", description=__doc__)
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json, in the folder of the run")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
+    parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
+    parser.add_argument("--regions", type=Path, required=True, help="regions.csv: boxes of damage")
+    parser.add_argument("--fit", type=Path, help="fit.json")
+    parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
+    parser.add_argument("--out", type=Path, required=True, help="report.html to write")
+    return parser
+
+
+def _told(value: Any) -> str:
+    """A setting in words; of a file only the name, since the page travels."""
+    if isinstance(value, dict):
+        named = {k: PurePath(v).name if k in ("weights", "checkpoint") and v else v for k, v in value.items()}
+        return ", ".join(f"{key} {_told(item)}" for key, item in named.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(_told, value))
+    if value is None:
+        return "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())
