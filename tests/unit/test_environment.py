@@ -54,7 +54,7 @@ def test_the_container_has_the_python_of_the_conda_environment_and_copies_what_i
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md", "docs/scale.md"])
 def test_links_between_the_pages_lead_somewhere(page):
     path = ROOT / page
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())
