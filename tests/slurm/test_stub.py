@@ -42,7 +42,7 @@ EXPECTED = {
     "features": (3000, 120, 4, "gpu"),
     "fit": (4000, 240, 8, "gpu"),
     "score": (3000, 60, 4, "gpu"),
-    "results_evaluate_render": (4000, 180, 8, "cpu"),
+    "results_boxes_evaluate_render_report": (6000, 240, 9, "cpu"),
 }
 
 

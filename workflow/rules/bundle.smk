@@ -24,7 +24,8 @@ rule write_bundle:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=3000,
+        mem_mb=memory(3000),
+        runtime=60,
     params:
         entries=lambda w: json.dumps(
             {"segmenter": segmenter_of(w), "isolation": isolation_of(w), "detector": detector_of(w)}

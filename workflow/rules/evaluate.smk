@@ -74,6 +74,9 @@ rule boxes:
     conda:
         "../../envs/defectflow.yaml"
     threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
@@ -163,6 +166,9 @@ rule report:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/report.tsv"
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         settings=told_settings,
@@ -212,7 +218,6 @@ rule leaderboard:
         " --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
 
 
-# One line for each category of a benchmark, where the data set has several.
 rule categories:
     """A benchmark of several categories in one table, beside published figures."""
     input:
@@ -229,6 +234,9 @@ rule categories:
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
     params:
         names=[run.dataset.removeprefix(f"{config['dataset']}-") for run in MAIN_RUNS],
         code=code_hash("categories"),

@@ -121,6 +121,9 @@ rule normal_embed:
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
     params:
         code=code_hash("normal_embed"),
     message:
