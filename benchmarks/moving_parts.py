@@ -96,7 +96,7 @@ def main():
     photos = [texture(np.random.default_rng([5, k]), 384) for k in range(60)]
     if args.pool:
         photos = load_pool(args.pool, 0)[1]
-    print("| part | SAM | template | constant | used | fine-tuning |\n|---|---|---|---|---|---|")
+    print("| part | SAM | appearance | template | constant | used | time |\n|---|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for part in range(args.parts):
             work = Path(args.keep or name).resolve() / f"part{part}"
@@ -116,11 +116,9 @@ def main():
             if run.returncode:
                 sys.exit(run.stderr[-3000:])
             found = json.loads((work / target).read_text())
-            mean, template, constant = (found[k]["iou_mean"] for k in ("sam2.1", "template", "constant"))
-            took = time.monotonic() - began
-            print(
-                f"| {part} | {mean:.3f} | {template:.3f} | {constant:.3f} | {found['use']} | {took:.0f} s |", flush=True
-            )
+            names = ("sam2.1", "appearance", "template", "constant")
+            told = " | ".join(f"{found[k]['iou_mean']:.3f}" if k in found else "-" for k in names)
+            print(f"| {part} | {told} | {found['use']} | {time.monotonic() - began:.0f} s |", flush=True)
 
 
 if __name__ == "__main__":

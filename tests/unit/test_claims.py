@@ -1,4 +1,5 @@
 import copy
+from pathlib import Path
 
 import pytest
 from defectflow import claims, metrics
@@ -66,6 +67,14 @@ def test_alarms_in_use_follow_from_a_thousand_parts_counted():
     bad, good = 10_000, 990_000  # of a million parts, one in a hundred is bad
     assert claims.alarms_in_use(image) == pytest.approx(0.8 * bad / (0.8 * bad + 0.05 * good))
     assert claims.alarms_in_use(image | {"recall": None}) is None
+
+
+def test_the_page_on_verdicts_states_the_same_numbers():
+    page = (Path(__file__).parents[2] / "docs/verdicts.md").read_text()
+    needed = [f"{claims.without_error(rate):,}" for rate in (0.1, 0.05, 0.02, 0.01, 0.001)]
+    assert f"| photographs without one error | {' | '.join(needed)} |" in page
+    real = [0.9 * bad / (0.9 * bad + 0.05 * (1 - bad)) for bad in (1 / 3, 0.1, 0.01, 0.001)]
+    assert f"| alarms that are real | {' | '.join(f'{share:.0%}'.replace('%', ' %') for share in real)} |" in page
 
 
 def test_what_is_not_proven_names_what_was_too_few():

@@ -127,9 +127,12 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
         )
     prior = segmentation.get("prior", {})
     if not train and prior.get("registration", {}).get("decides") is False:
+        learned = prior.get("appearance", {})
+        used = "appearance" if learned.get("used") else "template"
+        instead = f"; masks come from the part's appearance ({_iou(prior, used)})" if learned.get("used") else ""
         said.append(
-            f"Registration finds the part badly (held-out IoU {_iou(prior, 'template')}): where parts lie anywhere and "
-            "any way round, segmenter=sam2.1-nano, fine-tuned on your photographs, or an official SAM 2.1 does better."
+            f"Registration finds the part badly (held-out IoU {_iou(prior, 'template')}){instead}. Where parts lie "
+            "anywhere and any way round, segmenter=sam2.1-nano, fine-tuned on your photographs, draws outlines better."
         )
     masks = segmentation.get("masks", {})
     if masks.get("absent"):

@@ -119,7 +119,8 @@ def evaluate(
             "value": overall.value if overall else None,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
-            "by the threshold chosen on the other folds (folds: smallest and largest). Bad: raw_score >= threshold.",
+            "by the threshold chosen on the other folds (folds: smallest and largest). Bad: raw_score >= threshold; "
+            "with a review band, images between its limits go to a person whatever the verdict.",
         },
         "review": review_figures(table, band, review),
         "protocol": protocol_of(splits),

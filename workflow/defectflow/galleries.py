@@ -115,7 +115,9 @@ def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale, boxes: np.nd
         truth = _mask(row.mask, small) if row.label == 1 else None
         level = scale.level if np.isnan(row.map_threshold) else row.map_threshold
         found = heat >= drawing.outline_level(heat, replace(scale, level=level), row.predicted_label == 1)
-        overlay = drawing.overlay(small, heat, scale, found, truth, part)
+        overlay = drawing.overlay(small, heat, scale, found, None, part)
+        if truth is not None:  # in a small picture the line has to be stronger, and further off what it encloses
+            drawing.outline(overlay, cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8)), drawing.TRUTH, 2)
         if boxes is not None:
             drawing.boxes(overlay, np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist())
         # Heat is smooth: at half the size it looks the same.

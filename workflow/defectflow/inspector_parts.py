@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -22,8 +21,8 @@ Judge = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
 # What this version understands of an entry of the config; training alone takes the keys after the bar.
 KNOWN = {
-    "segmenter": "method model source | checkpoint sha256 bytes engine trainable steps batch_size augmentations "
-    "learning_rate",
+    "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
+    "augmentations learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
     "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
     "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
@@ -80,14 +79,15 @@ def make_locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
             from defectflow.sam import Predictor
     except ModuleNotFoundError as error:
         raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
-    needed = {"sam2.1": ("torch", "sam2"), "appearance": ("torch", "timm")}.get(source, ())
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UserError(f"{bundle.folder}: its masks are made by {source}, and {missing[0]} is not installed")
+    try:
+        _ = prior.appearance  # imports torch where the bundle has such heads
+        if source == "sam2.1":
+            from defectflow.sam import Predictor
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
     if source != "sam2.1":
         return lambda image: Located(*baseline_mask(prior, source, image, []))
-    from defectflow.sam import Predictor
-
-    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu")
+    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])
 
     def locate(image: np.ndarray) -> Located:
         found = predictor.predict(image, [])
