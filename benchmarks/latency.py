@@ -14,9 +14,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.bundle_files import read_bundle
-from defectflow.inspector import Inspector, read_bank, read_photograph
+from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_bench import quantile, report, run
 from defectflow.inspector_files import photographs
+from defectflow.inspector_parts import read_bank
 
 
 def anomalib_eager(folder: Path, pictures: list, threads: int) -> list[float]:

@@ -29,6 +29,7 @@ from defectflow.isolation import crop_geometry
 from defectflow.part_masks import chosen_source
 from defectflow.part_prior import Prior
 from defectflow.tables import MANIFEST, PAIRS, PREDICTIONS, read_table
+from defectflow.verdicts import calibrating
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
@@ -86,8 +87,7 @@ def verdict_settings(metrics: dict[str, Any], predictions: pd.DataFrame) -> dict
     value = metrics["threshold"]["value"]
     if value is None:
         raise UserError("bundle: the run has no threshold, because no image is labelled (label some good images 0)")
-    held_out = predictions["label"].notna() & predictions["split"].isin(["fold", "test"])
-    scores = predictions.loc[held_out, "raw_score"].dropna()
+    scores = predictions.loc[calibrating(predictions.assign(detection=predictions["split"])), "raw_score"]
     threshold = {key: metrics["threshold"][key] for key in ("strategy", "options", "value")}
     threshold |= {"low": float(scores.min()), "high": float(scores.max())}
     review = metrics["review"]

@@ -118,7 +118,7 @@ def _export_detector(bundle: Bundle, target: Path) -> None:
     import torch
 
     from defectflow.export_graph import Search, export_search, make_network
-    from defectflow.inspector import read_bank
+    from defectflow.inspector_parts import read_bank
 
     network, detector = bundle.settings["network"], bundle.settings["detector"]
     tensors, settings = read_bank(bundle)

@@ -5,52 +5,30 @@ numpy and OpenCV, and a runtime for the network; torch is loaded where the runti
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from PIL import Image
-from safetensors import SafetensorError, safe_open
 
-from defectflow import inspector_search
 from defectflow.anomaly_maps import AnomalyMap, full_resolution, grid_map
 from defectflow.bundle_files import Bundle, read_bundle
 from defectflow.files import UserError
 from defectflow.images import read_rgb
+from defectflow.inspector_parts import check_known, make_locator, numpy_judge, torch_judge
 from defectflow.inspector_runtime import load_network, pick
-from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, isolate_part
+from defectflow.isolation import changes_nothing, isolate_part
 from defectflow.network_input import Loaded, fit_picture
-from defectflow.part_masks import SOURCES, baseline_mask, judge
-from defectflow.part_prior import Prior
 from defectflow.pred_score import normalise
 from defectflow.regions import Region, find_regions
 
 MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
-
-# What this version understands of an entry of the config; training alone takes the keys after the bar.
-KNOWN = {
-    "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
-    "augmentations learning_rate",
-    "isolation": "background normalise crop margin dilate size centre",
-    "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
-    "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
-}
-
-
-class Located(NamedTuple):
-    """The part in a photograph: its mask, bool (height, width), and what is to be said about it (MASKS table)."""
-
-    mask: np.ndarray
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,8 +92,8 @@ class Inspector:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
         self._network = load_network(bundle, runtime, precision, threads, streams)
-        self._judge = _torch_judge(bundle) if runtime == "torch" else _numpy_judge(bundle)
-        self._locate = _locator(bundle)
+        self._judge = torch_judge(bundle) if runtime == "torch" else numpy_judge(bundle)
+        self._locate = make_locator(bundle)
 
     @classmethod
     def load(
@@ -223,36 +201,6 @@ class Inspector:
         return find_regions(heat, level, part, **self.settings["regions"])
 
 
-def check_known(bundle: Bundle) -> None:
-    """Refuse what this version does not know how to do, rather than give another verdict than the workflow.
-
-    Raises:
-        UserError: an entry has an unknown key or value.
-    """
-    where = bundle.folder
-    for section, words in KNOWN.items():
-        entry = bundle.settings[section]
-        strange = sorted(entry.keys() - set(words.split()))
-        if strange:
-            raise UserError(f"{where}: {section} option {strange[0]!r} is unknown to this version (update defectflow)")
-    values = {
-        ("segmenter", "source"): ("none", *SOURCES),
-        ("isolation", "background"): BACKGROUNDS,
-        ("detector", "method"): tuple(inspector_search.METHODS),
-        ("detector", "score"): ("max", "top_k_mean", "percentile"),
-        ("detector", "distance"): ("euclidean", "cosine"),
-    }
-    for (section, key), known in values.items():
-        value = bundle.settings[section].get(key)
-        if value not in known:
-            raise UserError(
-                f"{where}: {section} {key} {value!r} is unknown to this version (known: {', '.join(known)})"
-            )
-    for value in bundle.settings["isolation"]["normalise"]:
-        if value not in NORMALISATIONS:
-            raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")
-
-
 def read_photograph(path: str | Path) -> np.ndarray:
     """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
 
@@ -282,69 +230,3 @@ def map_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the map of a photograph of ``size``."""
     scale = min(1, MAP_SIDE / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
-
-
-def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
-    """Function that finds the part in a photograph; None where the bundle has no segmenter."""
-    entry = bundle.settings["segmenter"]
-    source = entry["source"]
-    if source == "none":
-        return None
-    prior = Prior.load(bundle.path("prior.safetensors"))
-    try:
-        _ = prior.appearance  # imports torch where the bundle has such heads
-        if source == "sam2.1":
-            from defectflow.sam import Predictor
-    except ModuleNotFoundError as error:
-        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
-    needed = {"sam2.1": ("torch", "sam2"), "appearance": ("torch", "timm")}.get(source, ())
-    if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
-        raise UserError(f"{bundle.folder}: its masks are made by {source}, and {missing[0]} is not installed")
-    if source != "sam2.1":
-        return lambda image: Located(*baseline_mask(prior, source, image, []))
-    from defectflow.sam import Predictor
-
-    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])
-
-    def locate(image: np.ndarray) -> Located:
-        found = predictor.predict(image, [])
-        record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
-        return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
-
-    return locate
-
-
-def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors of the detector and its settings, as its fit left them."""
-    path = bundle.path("bank.safetensors")
-    try:
-        with safe_open(path, framework="numpy") as stream:
-            settings = json.loads((stream.metadata() or {}).get("defectflow", "{}"))
-            tensors = {name.removeprefix("all").removeprefix("/"): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a bank file ({error})") from None
-    return tensors, settings
-
-
-def _numpy_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
-    tensors, settings = read_bank(bundle)
-    entry = bundle.settings["detector"]
-    return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
-
-
-def _torch_judge(bundle: Bundle) -> Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]:
-    import torch
-
-    from defectflow.detector import ScoreOptions
-    from defectflow.detectors import METHODS
-
-    tensors, settings = read_bank(bundle)
-    entry = bundle.settings["detector"]
-    options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
-    detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)
-
-    def run(patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
-        score, distances = detector.judge(torch.from_numpy(patches), torch.from_numpy(position))
-        return score, distances.numpy()
-
-    return run

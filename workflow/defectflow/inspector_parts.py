@@ -1,0 +1,135 @@
+"""What an inspector takes from its bundle: how the part is found, and how patches are judged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from defectflow import inspector_search
+from defectflow.bundle_files import Bundle
+from defectflow.files import UserError
+from defectflow.isolation import BACKGROUNDS, NORMALISATIONS
+from defectflow.part_masks import SOURCES, baseline_mask, judge
+from defectflow.part_prior import Prior
+
+# Score of an image and distances of its patches, float32 (p,), from these (p, d) and their cells, int64 (p,).
+Judge = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+
+# What this version understands of an entry of the config; training alone takes the keys after the bar.
+KNOWN = {
+    "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
+    "augmentations learning_rate",
+    "isolation": "background normalise crop margin dilate size centre",
+    "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
+    "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
+}
+
+
+class Located(NamedTuple):
+    """The part in a photograph: its mask, bool (height, width), and what is to be said about it (MASKS table)."""
+
+    mask: np.ndarray
+    record: dict[str, Any]
+
+
+def check_known(bundle: Bundle) -> None:
+    """Refuse what this version does not know how to do, rather than give another verdict than the workflow.
+
+    Raises:
+        UserError: an entry has an unknown key or value.
+    """
+    where = bundle.folder
+    for section, words in KNOWN.items():
+        entry = bundle.settings[section]
+        strange = sorted(entry.keys() - set(words.split()))
+        if strange:
+            raise UserError(f"{where}: {section} option {strange[0]!r} is unknown to this version (update defectflow)")
+    values = {
+        ("segmenter", "source"): ("none", *SOURCES),
+        ("isolation", "background"): BACKGROUNDS,
+        ("detector", "method"): tuple(inspector_search.METHODS),
+        ("detector", "score"): ("max", "top_k_mean", "percentile"),
+        ("detector", "distance"): ("euclidean", "cosine"),
+    }
+    for (section, key), known in values.items():
+        value = bundle.settings[section].get(key)
+        if value not in known:
+            raise UserError(
+                f"{where}: {section} {key} {value!r} is unknown to this version (known: {', '.join(known)})"
+            )
+    for value in bundle.settings["isolation"]["normalise"]:
+        if value not in NORMALISATIONS:
+            raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")
+
+
+def make_locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
+    """Function that finds the part in a photograph; None where the bundle has no segmenter."""
+    entry = bundle.settings["segmenter"]
+    source = entry["source"]
+    if source == "none":
+        return None
+    prior = Prior.load(bundle.path("prior.safetensors"))
+    try:
+        _ = prior.appearance  # imports torch where the bundle has such heads
+        if source == "sam2.1":
+            from defectflow.sam import Predictor
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
+    try:
+        _ = prior.appearance  # imports torch where the bundle has such heads
+        if source == "sam2.1":
+            from defectflow.sam import Predictor
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
+    if source != "sam2.1":
+        return lambda image: Located(*baseline_mask(prior, source, image, []))
+    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])
+
+    def locate(image: np.ndarray) -> Located:
+        found = predictor.predict(image, [])
+        record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
+        return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
+
+    return locate
+
+
+def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Tensors of the detector and its settings, as its fit left them."""
+    path = bundle.path("bank.safetensors")
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            settings = json.loads((stream.metadata() or {}).get("defectflow", "{}"))
+            tensors = {name.removeprefix("all").removeprefix("/"): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: not a bank file ({error})") from None
+    return tensors, settings
+
+
+def numpy_judge(bundle: Bundle) -> Judge:
+    """The detector of a bundle in numpy."""
+    tensors, settings = read_bank(bundle)
+    entry = bundle.settings["detector"]
+    return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
+
+
+def torch_judge(bundle: Bundle) -> Judge:
+    """The detector of a bundle with torch, as the workflow has it."""
+    import torch
+
+    from defectflow.detector import ScoreOptions
+    from defectflow.detectors import METHODS
+
+    tensors, settings = read_bank(bundle)
+    entry = bundle.settings["detector"]
+    options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
+    detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)
+
+    def run(patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        score, distances = detector.judge(torch.from_numpy(patches), torch.from_numpy(position))
+        return score, distances.numpy()
+
+    return run
