@@ -1,5 +1,6 @@
 """A workflow in which everything has been made already, by stages that only make the files they are asked for."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -28,6 +29,12 @@ class Made(Workflow):
         super().__init__(folder)
         self.config, self.targets = config, targets
         make_coco_set(folder / "data/mine")
+        # An image that the COCO file lists counts as annotated, also without an outline: keep out those that are not.
+        annotations = folder / "data/mine/annotations.json"
+        coco = json.loads(annotations.read_text())
+        outlined = {annotation["image_id"] for annotation in coco["annotations"]}
+        coco["images"] = [image for image in coco["images"] if image["id"] in outlined]
+        annotations.write_text(json.dumps(coco))
         for name in ("start.pt", "net.safetensors"):
             (folder / "data" / name).write_text("start weights")
         for name in ("other.pt", "other.safetensors"):

@@ -88,9 +88,10 @@ def test_the_weights_in_the_box_have_a_target_of_their_own(site):
     }  # fmt: skip
 
 
-def test_a_hundred_thousand_images_stay_under_a_thousand_jobs(site):
-    # Shards of 1,000 images, as config.yaml advises.
-    assert sum(site.jobs(config=COCO | ALONE | {"shards": 100}).values()) < 1000
+def test_the_number_of_jobs_follows_from_the_shards_and_these_double_with_the_images(site):
+    demo = {"datasets": {"demo": {"rendered": {"views": 100_000, "defects": 0}}}, "compare": []}
+    jobs = site.jobs(config=demo)
+    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 9
 
 
 def broken(folder, what: str) -> dict:
@@ -165,6 +166,20 @@ def test_the_workstation_profile_is_found(site):
     assert result.returncode == 0 and "workflow/profiles/workstation" in result.stdout + result.stderr
 
 
-def test_rule_graph_can_be_drawn(site):
-    result = site.snakemake("--rulegraph")
-    assert result.returncode == 0 and result.stdout.lstrip().startswith("digraph")
+@pytest.mark.parametrize(("flag", "start"), [("--rulegraph", "digraph"), ("--d3dag", "{")])
+def test_the_graph_can_be_drawn(site, flag, start):
+    result = site.snakemake(flag)
+    assert result.returncode == 0 and result.stdout.lstrip().startswith(start)
+
+
+def test_the_list_of_rules_reads_like_a_table_of_contents(site):
+    for line in site.snakemake("--list").stdout.splitlines():
+        rule, _, text = line.partition(" ")
+        assert 30 < len(text) < 110 and text.startswith("(") and text.endswith(".)"), rule
+
+
+def test_too_few_shards_for_the_images_is_one_clear_line_with_the_right_number(site):
+    config = {"shards": 1, "datasets": {"demo": {"rendered": {"views": 5000, "defects": 0}}}}
+    result = site.snakemake("-n", config=config)
+    assert result.returncode != 0 and "shards: 1 puts 5,000 images into a folder" in result.stderr
+    assert "Traceback" not in result.stderr

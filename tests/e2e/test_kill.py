@@ -12,30 +12,28 @@ from pathlib import Path
 
 import pytest
 from conftest import Workflow, make_coco_set
-from kill import CONFIG, digests, draw, finished
+from kill import LIGHT, LIGHT_TARGET, Finished, digests, draw
 
 pytestmark = pytest.mark.slow
-# What needs no network: enough to fill a disk and to wait for each other.
-LIGHT = CONFIG | {"segmenter": "template", "isolation": "crop"}
-TARGET = "results/mine/template/crop/images/0.csv"
-
-
-def test_whatever_moment_a_stage_is_killed_at_the_next_run_ends_with_the_same_bytes(tmp_path):
-    workflow = finished(tmp_path)
-    expected, generator = digests(workflow), random.Random(0)
-    outcomes = [
-        draw(workflow, expected, rule, generator.uniform(0, 2), alone)
-        for rule, alone in (("features", False), ("masks", False), ("fit", True))
-    ]
-    assert "killed" in outcomes
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory) -> dict[str, str]:
-    """Results of an undisturbed run."""
-    workflow = light(tmp_path_factory.mktemp("reference"))
-    assert workflow.snakemake("--cores", "2", TARGET, config=LIGHT).returncode == 0
-    return digests(workflow)
+def undisturbed(tmp_path_factory) -> Finished:
+    return Finished(tmp_path_factory.mktemp("undisturbed"), LIGHT, LIGHT_TARGET)
+
+
+@pytest.fixture(scope="module")
+def reference(undisturbed) -> dict[str, str]:
+    return undisturbed.expected
+
+
+def test_whatever_moment_a_stage_is_killed_at_the_next_run_ends_with_the_same_bytes(undisturbed):
+    generator = random.Random(0)
+    outcomes = [
+        draw(undisturbed, rule, generator.uniform(0, 0.8), alone)
+        for rule, alone in (("masks", False), ("isolate", False), ("prior", True), ("sam_pairs", False))
+    ]
+    assert "killed" in outcomes
 
 
 def light(folder: Path) -> Workflow:
@@ -64,11 +62,11 @@ def test_a_full_disk_is_told_in_one_line_and_with_more_room_the_run_ends_the_sam
     workflow = light(tmp_path)
     results = tmp_path / "results"
     with small_disk(results, "160k"):
-        stopped = workflow.snakemake("--cores", "2", TARGET, config=LIGHT)
+        stopped = workflow.snakemake("--cores", "2", LIGHT_TARGET, config=LIGHT)
         output = stopped.stdout + stopped.stderr
         assert stopped.returncode != 0 and "No space left on device" in output
         remount(results, "size=100m")
-        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", TARGET, config=LIGHT)
+        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", LIGHT_TARGET, config=LIGHT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert digests(workflow) == reference
 
@@ -77,25 +75,25 @@ def test_results_that_may_not_be_written_are_left_as_they_are(tmp_path, referenc
     workflow = light(tmp_path)
     results = tmp_path / "results"
     with small_disk(results, "100m"):
-        assert workflow.snakemake("--cores", "2", TARGET, config=LIGHT).returncode == 0
+        assert workflow.snakemake("--cores", "2", LIGHT_TARGET, config=LIGHT).returncode == 0
         remount(results, "ro")
         stopped = workflow.snakemake("--cores", "2", "--forcerun", "isolate", config=LIGHT)
         assert stopped.returncode != 0 and "Read-only file system" in stopped.stdout + stopped.stderr
         assert digests(workflow) == reference
         remount(results, "rw")
-        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", TARGET, config=LIGHT)
+        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", LIGHT_TARGET, config=LIGHT)
         assert done.returncode == 0 and digests(workflow) == reference
 
 
 def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
     workflow = light(tmp_path)
-    command = workflow.command("--cores", "1", TARGET, config=LIGHT)
+    command = workflow.command("--cores", "1", LIGHT_TARGET, config=LIGHT)
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         locks = tmp_path / ".snakemake/locks"
         while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
             time.sleep(0.05)
-        second = workflow.snakemake("--cores", "1", TARGET, config=LIGHT)
+        second = workflow.snakemake("--cores", "1", LIGHT_TARGET, config=LIGHT)
         assert first.poll() is None, "the first run was over too soon"
         assert second.returncode != 0 and "locked" in (second.stdout + second.stderr).lower()
         assert first.wait(600) == 0

@@ -1,4 +1,4 @@
-"""A real Slurm of one node on this machine, from Debian's packages, with nothing of it outside one folder.
+"""A real Slurm of one node on this machine, from Debian's packages, all of it in one folder but a link to its settings.
 
 Partitions cpu and gpu, a GPU that is /dev/null, memory limits that are kept (cgroup v1). Needs root.
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "munge")
 MEMORY = 6000  # MB
+# Where clients look that have lost SLURM_CONF, as the srun within a job of Snakemake's plug-in.
+LINK = Path("/etc/slurm/slurm.conf")
 SLURM = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -64,6 +66,8 @@ def missing() -> str:
         return "a Slurm of one's own needs root"
     if absent := [name for name in ("munged", "slurmctld", "slurmd", "sbatch") if not shutil.which(name)]:
         return f"{', '.join(absent)} not installed (apt-get install {' '.join(PACKAGES)})"
+    if LINK.exists():
+        return f"this machine has a Slurm already ({LINK})"
     if not Path("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists():
         return "no memory controller of cgroup v1"
     return ""
@@ -85,6 +89,9 @@ def cluster() -> Iterator[dict[str, str]]:
     files = {"socket": "sock", "key-file": "key", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
     munged = ["munged", "--foreground", "--force", *(f"--{k}={folder}/munge.{v}" for k, v in files.items())]
     daemons = []
+    LINK.parent.mkdir(exist_ok=True)
+    LINK.unlink(missing_ok=True)  # of a run that was killed: it leads nowhere, or missing() would have told
+    LINK.symlink_to(folder / "slurm.conf")
     try:
         for command in (munged, ["slurmctld", "-D"], ["slurmd", "-D", "-N", "node1"]):
             log = open(folder / f"{command[0]}.out", "w")  # noqa: SIM115
@@ -107,6 +114,7 @@ def cluster() -> Iterator[dict[str, str]]:
                 daemon.wait(20)
             except subprocess.TimeoutExpired:
                 daemon.kill()
+        LINK.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

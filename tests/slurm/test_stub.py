@@ -32,12 +32,12 @@ for number, _ in enumerate(open("calls.jsonl"), 1):
 }
 # Memory in MB, minutes, processors, partition: of a first attempt, most of a group.
 EXPECTED = {
-    "survey": (500, 60, 4, "cpu"),
+    "survey": (1000, 60, 4, "cpu"),
     "outlines_prior_sam_pairs_split_annotated": (1000, 130, 4, "cpu"),
     "tables_ingest_split": (1000, 70, 4, "cpu"),
     "segment": (6000, 480, 8, "gpu"),
     "masks": (4000, 120, 1, "gpu"),
-    "isolate": (500, 60, 4, "cpu"),
+    "isolate": (1000, 60, 4, "cpu"),
     "augment": (2000, 60, 1, "cpu"),
     "features": (3000, 120, 4, "gpu"),
     "fit": (4000, 240, 8, "gpu"),

@@ -47,7 +47,7 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
     parsed = [json.loads(line) for line in (out / "t.jsonl").read_text().splitlines()]
     assert [entry["path"] for entry in parsed] == [row["path"] for row in rows]
     assert next(entry for entry in parsed if entry["verdict"] == "bad")["regions"][0]["box"]
-    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (96, 128)), ("triptychs", (96, 384))):
+    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (96, 128)), ("triptychs", (96, 3 * 128 + 2 * 4))):
         pictures = list((out / kind).iterdir())
         assert len(pictures) == 5
         assert {cv2.imread(str(path)).shape[:2] for path in pictures} == {shape}
@@ -157,9 +157,9 @@ def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_
 
 
 def test_an_interrupt_ends_the_watch_with_one_line(bundle_folder, tmp_path):
-    (tmp_path / "incoming").mkdir()
+    write_png(tmp_path / "incoming/first.png", bundle_set.photograph(94))
     words = [sys.executable, "-m", "defectflow.cli", "inspect", bundle_folder, "--watch", tmp_path / "incoming"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-    time.sleep(6)
-    process.send_signal(signal.SIGINT)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert "first.png" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)  # an interrupt is ignored where tests run in the background
     assert process.wait(60) == 2 and process.stderr.read() == "stopped\n"

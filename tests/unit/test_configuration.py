@@ -12,6 +12,7 @@ from defectflow.configuration import (
     labels_needed,
     rendered_labels,
     resolve_runs,
+    shard_count,
     threshold_of,
     typed,
 )
@@ -229,3 +230,16 @@ def test_what_the_command_line_gives_as_text_gets_its_type():
     }  # fmt: skip
     assert result["segmenters"]["s"]["checkpoint"] == "12"
     assert typed({"shards": "many"}, SCHEMA) == {"shards": "many"}
+
+
+@pytest.mark.parametrize(
+    ("images", "shards"), [(0, 2), (1, 2), (4000, 2), (4001, 4), (16_000, 8), (16_001, 16), (100_000, 64)]
+)
+def test_shards_double_when_the_images_of_one_pass_two_thousand(images, shards):
+    assert shard_count("auto", images) == shards and images / shards <= 2000
+
+
+def test_a_number_of_shards_is_kept_unless_a_folder_would_get_too_many_files():
+    assert shard_count(25, 100_000) == 25
+    with pytest.raises(UserError, match=r"50,000 images into a folder .*50 or more"):
+        shard_count(2, 100_000)

@@ -54,7 +54,13 @@ def test_the_container_has_the_python_of_the_conda_environment_and_copies_what_i
     assert [name for name in copied if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", ["README.md", "data/README.md", "benchmarks/README.md", "docs/verdicts.md"])
+PAGES = [
+    "README.md",
+    *(str(path.relative_to(ROOT)) for pattern in ("*/README.md", "docs/*.md") for path in ROOT.glob(pattern)),
+]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_the_pages_lead_somewhere(page):
     path = ROOT / page
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text())

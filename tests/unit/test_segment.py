@@ -79,8 +79,10 @@ def test_report_and_model(data, tmp_path):
     assert report["held_out"] == "test"
     assert report["sam2.1"]["n"] == 2
     assert set(report["sam2.1"]["by_group"]) == {"c"}
-    assert report["template"]["iou_mean"] > 0.95 > report["sam2.1"]["iou_mean"]  # random weights
-    assert report["use"] == "template"
+    assert report["template"]["iou_mean"] > 0.95 > report["sam2.1_without_prior"]["iou_mean"]  # random weights
+    assert report["prior_weight"] > 0  # the prior mends what they do
+    assert report["sam2.1"]["iou_mean"] > report["sam2.1_without_prior"]["iou_mean"]
+    assert report["use"] == segment.choose(report)
     assert report["from_scratch"] is False
     assert len(report["base_checkpoint_sha256"]) == 64
     assert [entry["step"] for entry in report["curve"]] == [0, 2, 4]
@@ -265,3 +267,29 @@ def test_bad_input_is_told(data, tmp_path):
         run(data, tmp_path, "--model-config", "nana")
     with pytest.raises(UserError, match="official: needs --checkpoint"):
         run(data, tmp_path, "--engine", "official")
+
+
+def test_the_prior_s_logits_decide_where_sam_is_unsure():
+    logits = torch.tensor([[3.0, -1.0], [1.0, -3.0]])
+    guess = np.float32([[0.5, 0.9], [0.1, 1.0]])
+    assert torch.equal(sam.with_prior(logits, guess, 0), logits)
+    both = sam.with_prior(logits, guess, 1)
+    odds = np.log([[1, 9], [1 / 9, np.exp(sam.LOGIT)]])  # of the guess; certain pixels are held at LOGIT
+    np.testing.assert_allclose(both.numpy(), logits.numpy() + odds, rtol=1e-5)
+    assert (both > 0).tolist() == [[True, True], [False, True]]
+
+
+def test_the_weight_of_the_prior_is_chosen_on_the_validation_side_alone(monkeypatch):
+    run = object.__new__(segment.Run)
+    asked = []
+
+    def predict(part, weight=0.0):
+        asked.append((part, weight))
+        return {"a": 1 - abs(weight - 1.0), "b": 0.5}
+
+    run.predict, run.parts = predict, {"train": [], "val": ["a", "b"], "test": ["c"]}
+    assert run.choose_prior_weight() == 1.0 and {part for part, _ in asked} == {"val"}
+    run.predict = lambda part, weight=0.0: {"a": 0.9}
+    assert run.choose_prior_weight() == 0.0  # no gain, no prior
+    run.parts["val"] = []
+    assert run.choose_prior_weight() == 0.0

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.files import UserError
-from defectflow.split import build_parser, folds, main, segmentation_split, split, split_annotated
+from defectflow.protocols import folds
+from defectflow.split import build_parser, main, segmentation_split, split, split_annotated
 from defectflow.tables import MANIFEST, PAIRS, SPLITS, read_table, write_table
 
 FRACTIONS = (0.6, 0.2, 0.2)

@@ -141,6 +141,8 @@ def main(args: argparse.Namespace) -> None:
     segmenter["source"] = "none"
     if segmenter["method"] != "none":
         segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
+    if segmenter["source"] == "sam2.1":
+        segmenter["prior_weight"] = read_json(args.train_json)["prior_weight"]
     isolation |= {"size": None, "centre": None}
     if isolation["crop"]:
         size, centre = crop_geometry(read_table(args.pairs, PAIRS), isolation["margin"])
@@ -148,8 +150,6 @@ def main(args: argparse.Namespace) -> None:
     with atomic_dir(args.out) as folder:
         if segmenter["source"] != "none":
             shutil.copyfile(args.prior, folder / "prior.safetensors")
-            if segmenter["source"] == "template" and Prior.load(args.prior).heads:
-                segmenter["source"] = "appearance"
         if segmenter["source"] == "sam2.1":
             write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
         metadata = write_bank(args.banks, folder / "bank.safetensors")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
@@ -153,6 +154,7 @@ def main(arguments: list[str] | None = None) -> None:
     # One photograph for each core, computed by one thread: libraries that would share it out get in each other's way.
     own = str(max(1, getattr(args, "threads", 1) // max(1, getattr(args, "streams", 1))))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", own)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a service manager ends a watch with
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
     try:

@@ -76,13 +76,13 @@ class Search(nn.Module):
         centered, bank = patches - self.origin, self.bank - self.origin
         nearest = (bank.square().sum(dim=1) - 2 * centered @ bank.T).argmin(dim=1)
         distances = self._measure(patches - self.bank[nearest])
-        winner = distances.argmax()
-        support = self._measure(self.bank[self.table[nearest[winner]]] - patches[winner])
+        winner = distances.argmax(dim=0, keepdim=True)
+        support = self._measure(self.bank[self.table[nearest[winner]]] - patches[winner, None])[0]
         weight = 1 - torch.softmax(support, dim=0)[0] if self.table.shape[1] > 1 else 1.0
-        return distances, distances[winner] * weight
+        return distances, distances[winner][0] * weight
 
     def _measure(self, differences: torch.Tensor) -> torch.Tensor:
-        squares = differences.square().sum(dim=1)
+        squares = differences.square().sum(dim=-1)
         return squares / 2 if self.cosine else squares.sqrt()
 
 
@@ -164,6 +164,8 @@ def to_onnx(onnx: str | Path, target: str | Path, precision: str, pictures: Sequ
     if precision == "fp16":
         raise UserError("fp16 for onnx: its CPU runtime computes it in float32 and slower (use --format openvino)")
     from onnxruntime import quantization
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to pre-process what torch has optimised already
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:

@@ -38,8 +38,8 @@ MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 mega
 
 # What this version understands of an entry of the config; training alone takes the keys after the bar.
 KNOWN = {
-    "segmenter": "method model source | checkpoint sha256 bytes engine trainable steps batch_size augmentations "
-    "learning_rate",
+    "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
+    "augmentations learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
     "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
     "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
@@ -304,7 +304,7 @@ def _locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
         return lambda image: Located(*baseline_mask(prior, source, image, []))
     from defectflow.sam import Predictor
 
-    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu")
+    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])
 
     def locate(image: np.ndarray) -> Located:
         found = predictor.predict(image, [])

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow.files import UserError, atomic_dir, stage
+from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_rgb, write_png
 from defectflow.part_masks import SEGMENTERS, baseline_mask, chosen_source, judge
 from defectflow.part_prior import Prior
@@ -49,7 +49,8 @@ def main(args: argparse.Namespace) -> None:
     if source == "sam2.1" and len(rows):
         from defectflow.sam import Predictor  # torch only where it is needed
 
-        predictor = Predictor(args.model_config, args.model, prior, args.device)
+        weight = read_json(args.train_json).get("prior_weight", 0.0)
+        predictor = Predictor(args.model_config, args.model, prior, args.device, weight)
     table = run(rows, prior, source, Path(args.out_dir), predictor)
     absent, doubtful = int((table["present"] == 0).sum()), int(table["doubtful"].sum())
     if absent or doubtful:

@@ -237,6 +237,19 @@ def decode(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> t
     return masks[:, 0].float(), ious[:, 0].float(), scores[:, 0].float()
 
 
+def with_prior(logits: Tensor, guess: np.ndarray, weight: float) -> Tensor:
+    """SAM's mask logits (h, w) plus ``weight`` times those of the prior's guess, float32 in [0, 1] of any shape.
+
+    Where registration or appearance finds the part exactly, SAM need not find its outline again from coarse features;
+    the sum of logits is the product of the two experts' odds (G. Hinton, Training products of experts, 2002).
+    """
+    if not weight:
+        return logits
+    soft = cv2.resize(guess.astype(np.float32), logits.shape[::-1], interpolation=cv2.INTER_AREA)
+    soft = soft.clip(1 / (1 + np.exp(LOGIT)), 1 / (1 + np.exp(-LOGIT)))
+    return logits + weight * torch.from_numpy(np.log(soft / (1 - soft))).to(logits)
+
+
 def full_size(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Mask logits (h, w) of one picture as bool mask of ``size`` (height, width)."""
     return (F.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0).cpu().numpy()
@@ -256,8 +269,9 @@ class Found:
 class Predictor:
     """A fine-tuned model with the prior that prompts it."""
 
-    def __init__(self, config: str, model: str | Path, prior: Prior, device: str):
-        self.device = pick_device(device)
+    def __init__(self, config: str, model: str | Path, prior: Prior, device: str, prior_weight: float = 0.0):
+        """``prior_weight``: see :func:`with_prior`."""
+        self.device, self.prior_weight = pick_device(device), prior_weight
         self.model = build(config, model).to(self.device)
         self.prior = prior
 
@@ -270,6 +284,7 @@ class Predictor:
         with autocast(self.device):
             features = encode(self.model, to_tensor(to_square(image, size)[None], self.device))
             logits, predicted, score = decode(self.model, features, [prompt])
-        mask = self.prior.clean(full_size(logits[0], image.shape[:2]))
+        weight = self.prior_weight if guess.found else 0.0
+        mask = self.prior.clean(full_size(with_prior(logits[0], guess.soft, weight), image.shape[:2]))
         guessed = self.prior.clean(guess.soft >= 0.5)
         return Found(mask, guess, iou(mask, guessed), float(predicted[0]), float(score[0]))

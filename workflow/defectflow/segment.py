@@ -18,6 +18,7 @@ from defectflow.registration import iou
 BASELINES = ("template", "constant", "appearance")
 TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and still be used
 NEGATIVE_SHARE = 0.15  # of the training items that do not show the part
+PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the prior's logits beside SAM's, to choose from on the validation side
 WEAK_SHARE = 0.1  # of the training prompts made as if registration had failed
 
 
@@ -144,7 +145,7 @@ class Run:
         truth, present = np.stack([c.truth for c in cases]), np.array([c.present for c in cases])
         return Batch(features, prompts, truth, present)
 
-    def predict(self, part: str) -> dict[str, float]:
+    def predict(self, part: str, prior_weight: float = 0.0) -> dict[str, float]:
         """IoU by image_id at full resolution, with the prompts and the cleaning of mask generation."""
         import torch
 
@@ -155,9 +156,17 @@ class Run:
             prompt = sam.make_prompt(case.soft, self.model.image_size, registered=case.registered)
             with torch.no_grad(), sam.autocast(self.device):
                 logits, _, _ = sam.decode(self.model, self.features(part, [case], [index]), [prompt])
-            truth = item.mask()
-            result[item.image_id] = iou(self.prior.clean(sam.full_size(logits[0], truth.shape)), truth)
+            truth, weight = item.mask(), prior_weight if case.registered else 0.0
+            mask = sam.full_size(sam.with_prior(logits[0], case.soft, weight), truth.shape)
+            result[item.image_id] = iou(self.prior.clean(mask), truth)
         return result
+
+    def choose_prior_weight(self) -> float:
+        """The one of PRIOR_WEIGHTS with the largest IoU on the validation photographs; 0 without any."""
+        if not self.parts["val"]:
+            return 0.0
+        means = [float(np.mean(list(self.predict("val", weight).values()))) for weight in PRIOR_WEIGHTS]
+        return PRIOR_WEIGHTS[int(np.argmax(means))]
 
     def validate(self) -> float | None:
         """Mean IoU on the validation photographs, None without any."""
@@ -216,15 +225,18 @@ def main(args: argparse.Namespace) -> None:
         else:
             progress = lean(run, stack, settings)
         held_out = "test" if parts["test"] else "val"
+        groups, prior_weight = {a.image_id: a.group for a in annotated}, run.choose_prior_weight()
         report = {
             **settings,
+            "prior_weight": prior_weight,
             "held_out": held_out,
             "images": {name: len(items) for name, items in parts.items()},
             "negatives": {"photographs": run.negative_images, "total": len(run.negative)},
-            "sam2.1": iou_summary(run.predict(held_out), {a.image_id: a.group for a in annotated}),
+            "sam2.1": iou_summary(run.predict(held_out, prior_weight), groups),
+            "sam2.1_without_prior": iou_summary(run.predict(held_out), groups),
         }
     for name, values in baselines(prior, parts["train"], parts[held_out]).items():
-        report[name] = iou_summary(values, {a.image_id: a.group for a in annotated})
+        report[name] = iou_summary(values, groups)
     report |= {"use": choose(report), **progress}
     with atomic(args.out) as temporary:
         state = {name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()}

@@ -50,7 +50,7 @@ def figures_of(metrics: dict[str, Any]) -> list[str]:
         ("recall", figure(image["recall"], spans["recall"]), "bad images called bad"),
         ("precision", figure(image["precision"], spans["precision"]), "images called bad that are bad"),
         ("false alarms", figure(image["false_positive_rate"], spans["false_positive_rate"]), "good images called bad"),
-        ("F1", figure(image["f1"]), ""),
+        ("F1", figure(image["f1"], spans["bootstrap"]["f1"]), ""),
     ]
     for name, where in (("in_part", "inside the part"), ("full_frame", "full frame")):
         if pixel[name]:
@@ -135,7 +135,9 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
             *review_lines(metrics["review"]),
             "",
         ]
-    lines += [f"Figures, held out, {metrics['n_samples']} labelled images, [95 % interval]", "-" * WIDTH]
+    held_out = metrics["protocol"]
+    told = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
+    lines += [f"Figures, held out ({told}), [95 % interval]", "-" * WIDTH]
     lines += [*figures_of(metrics), ""]
     scored = predictions[predictions["raw_score"].notna()]
     margin = scored["raw_score"] - scored["threshold"].fillna(0)
@@ -155,7 +157,8 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
             lines += textwrap.wrap(text, WIDTH - 2, initial_indent="  ! ", subsequent_indent="    ")
         lines.append("")
     places = [("worst, best, borderline", "sheets"), ("overlays", "overlays"), ("heatmaps", "heatmaps")]
-    places += [("charts", "figures"), ("every verdict", "predictions.csv"), ("every figure", "metrics.json")]
+    places += [("charts", "figures"), ("every verdict", "predictions.csv"), ("every damage box", "regions.csv")]
+    places += [("every figure", "metrics.json")]
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
     return "\n".join(lines) + "\n"

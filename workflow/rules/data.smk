@@ -10,7 +10,7 @@ rule render_demo:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=30,
     params:
         recipe=lambda w: config["datasets"][w.dataset]["rendered"],
@@ -40,7 +40,7 @@ rule survey:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=60,
     params:
         content=content(),
@@ -106,7 +106,7 @@ rule sam_pairs:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=60,
     params:
         content=content(annotated_only=True),
@@ -130,7 +130,7 @@ rule split_annotated:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=10,
     params:
         seed=config["seed"],
@@ -153,7 +153,7 @@ rule split:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=10,
     params:
         annotated=lambda w, input: option("--annotated", input.get("annotated")),

@@ -198,7 +198,7 @@ rule leaderboard:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=10,
     params:
         seed=config["seed"],

@@ -14,7 +14,7 @@ rule isolate:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=60,
     params:
         entry=lambda w: {key: isolation_of(w)[key] for key in ("background", "normalise", "dilate")},

@@ -44,7 +44,7 @@ rule fetch_checkpoint:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        mem_mb=memory(500),
+        mem_mb=memory(1000),
         runtime=60,
     params:
         entry=lambda w: {key: segmenter_of(w)[key] for key in ("checkpoint", "sha256")},

@@ -1,0 +1,102 @@
+import shutil
+
+import bundle_set
+import numpy as np
+import pytest
+from defectflow import export, export_parity
+from defectflow.bundle_files import read_bundle
+from defectflow.export import export_bundle
+from defectflow.files import UserError, read_json
+from defectflow.images import write_png
+from defectflow.inspector import Inspector, read_photograph
+
+
+@pytest.fixture
+def folder(bundle_folder, tmp_path):
+    return shutil.copytree(bundle_folder, tmp_path / "bundle")
+
+
+@pytest.fixture
+def paths(tmp_path):
+    for number in range(6):
+        write_png(tmp_path / f"{number}.png", bundle_set.photograph(40 + number, bad=number % 2 == 1))
+    (tmp_path / "labels.csv").write_text("filename,label\n" + "".join(f"{n}.png,{n % 2}\n" for n in range(6)))
+    return sorted(tmp_path.glob("*.png"))
+
+
+def raw_scores(folder, paths, *args, **options):
+    inspector = Inspector.load(folder, *args, **options)
+    return [inspector(path).raw_score for path in paths]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_openvino_agrees_with_pytorch_and_search_is_a_graph_too(folder, paths, precision, monkeypatch):
+    monkeypatch.setitem(export_parity.TOLERANCE, "fp16", 0.02)  # of so small a picture; the default is tested below
+    told = export_bundle(folder, "openvino", precision, paths, paths[0].parent / "labels.csv")
+    assert "6 photographs, 0 verdicts changed" in told
+    report = read_json(folder / f"exports/openvino-{precision}/parity.json")
+    assert report["n_images"] == len(report["images"]) == 6
+    assert report["auroc"] == {"reference": 1.0, "other": 1.0}
+    expected = raw_scores(folder, paths, "torch")
+    found = raw_scores(folder, paths, "openvino", precision=precision)
+    worst = max(abs(a - b) / b for a, b in zip(found, expected, strict=True))
+    assert report["raw_score"]["largest"] == pytest.approx(worst, rel=0.05, abs=1e-6)
+    assert worst < (1e-4 if precision == "fp32" else 0.02)
+    assert Inspector.load(folder, "openvino", precision=precision)  # the checksums are those of the new files
+
+    import openvino
+
+    path = folder / f"exports/openvino-{precision}/detector.xml"
+    graph = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    item = Inspector.load(folder, "torch").prepare(read_photograph(paths[1]))
+    distances, score = graph([item.picture[None], item.cells]).values()
+    assert float(score) == pytest.approx(expected[1], rel=1e-3 if precision == "fp32" else 0.02)
+    assert distances.shape == item.cells.shape
+
+
+def test_int8_tells_what_it_costs(folder, paths):
+    told = export_bundle(folder, "onnx", "int8", paths, paths[0].parent / "labels.csv")
+    report = read_json(folder / "exports/onnx-int8/parity.json")
+    assert report["tolerance"] is None and report["raw_score"]["largest"] > 0
+    assert report["auroc"]["other"] > 0.8 and "AUROC 1.0000 in PyTorch" in told
+    assert len(raw_scores(folder, paths, "onnx", precision="int8")) == 6
+
+
+def test_what_differs_is_not_written(folder, paths, monkeypatch):
+    def shifted(onnx, target, precision, pictures):
+        monkeypatch.setattr(export.Inspector, "score", wrong)
+        target.write_bytes(onnx.read_bytes())
+
+    right = Inspector.score
+
+    def wrong(self, item, seconds=None):
+        score, distances = right(self, item)
+        return (score * 1.01, distances) if self.runtime == "onnx" else (score, distances)
+
+    monkeypatch.setattr("defectflow.export_graph.to_onnx", shifted)
+    before = read_bundle(folder).settings
+    with pytest.raises(UserError, match=r"not written, onnx and torch differ: raw_score by 0\.01 .* 0\.001"):
+        export_bundle(folder, "onnx", "fp32", paths)
+    assert not (folder / "exports").exists() and read_bundle(folder).settings == before
+
+
+@pytest.mark.parametrize("values", [[1.0, 1.002], [1.0, np.nan]])
+def test_the_tolerance_is_one_in_a_thousand_for_fp32_and_fp16(values):
+    worst = abs(values[1] - values[0])
+    rows = [{"image": "a.png", "raw_score": worst, "map": 0.0}]
+    report = {
+        "raw_score": {"largest": worst},
+        "map": {"largest": 0.0},
+        "runtime": "x",
+        "reference": "y",
+        "images": rows,
+    }
+    for precision in ("fp32", "fp16"):
+        with pytest.raises(UserError, match=r"a\.png"):
+            export_parity.require(report, export_parity.TOLERANCE[precision], "it")
+    export_parity.require(report, export_parity.TOLERANCE["int8"], "it")
+
+
+def test_without_photographs_there_is_nothing_to_compare(folder):
+    with pytest.raises(UserError, match="no photograph to compare on"):
+        export_bundle(folder, "onnx", "fp32", [])
