@@ -1,5 +1,8 @@
+import html
 import json
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import inspection_set
@@ -199,3 +202,43 @@ def test_predictions_of_another_run_are_refused(written, tmp_path):
     with pytest.raises(UserError, match="--settings: not valid JSON"):
         run(data, folder, "{", tmp_path / "x.html")
     assert not (tmp_path / "x.html").exists()
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+ACTIONS = """<script>
+const told = {}, form = document.querySelector("form.controls");
+const rows = () => [...document.getElementById("all").rows].slice(1);
+const set = (name, value) => { form.elements[name].value = value; form.dispatchEvent(new Event("input")); };
+const shown = () => rows().filter(row => !row.hidden).map(row => row.cells[0].textContent.trim());
+told.all = shown().length;
+set("verdict", "bad"); told.bad = shown(); set("verdict", "");
+set("state", "wrong"); told.wrong = shown(); set("state", "");
+set("text", "SCRATCH odd"); told.text = shown(); told.count = form.querySelector("output").textContent; set("text", "");
+const heads = [...document.querySelectorAll("#all th button")];
+heads[2].click(); told.down = rows().map(row => row.cells[2].dataset.v);
+heads[2].click(); told.up = rows().map(row => row.cells[2].dataset.v);
+document.querySelector(".case img").click(); told.zoom = document.getElementById("zoom").open;
+document.getElementById("zoom").click(); told.closed = !document.getElementById("zoom").open;
+told.wide = document.documentElement.scrollWidth > innerWidth;
+document.title = JSON.stringify(told);
+</script></body>"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1200, 500])  # headless Chromium has no narrower window
+def test_the_table_sorts_and_filters_in_a_browser_and_nothing_is_wider_than_the_screen(written, tmp_path, width):
+    _, folder, out, _ = written
+    (tmp_path / "page.html").write_text(out.read_text().replace("</body>", ACTIONS))
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900", "--dump-dom"]
+    done = subprocess.run([*command, (tmp_path / "page.html").as_uri()], capture_output=True, text=True)
+    told = json.loads(html.unescape(re.search(r"<title>(\{.*?\})</title>", done.stdout)[1]))
+    table = read_table(folder / "predictions.csv", PREDICTIONS)
+    wrong = table["label"].notna() & (table["label"] != table["predicted_label"])
+    assert told["all"] == len(table)
+    assert told["bad"] == table.loc[table["predicted_label"] == 1, "filename"].tolist()
+    assert told["wrong"] == table.loc[wrong, "filename"].tolist()
+    assert told["text"] == table.loc[table["defect_type"] == "scratch", "filename"].tolist()
+    assert told["count"] == f"{len(told['text'])} of {len(table)} photographs"
+    scores = [float(score) for score in told["down"]]
+    assert scores == sorted(table["pred_score"], reverse=True) and told["up"] == told["down"][::-1]
+    assert told["zoom"] and told["closed"] and not told["wide"]
