@@ -335,8 +335,8 @@ def test_a_network_s_settings_count_as_code(site):
     ("library", "first"),
     [
         ("numpy", "survey ingest sam_pairs"),
-        ("torch", "segment features"),
-        ("timm", "features"),
+        ("torch", "prior segment features"),
+        ("timm", "prior features"),
         ("albumentations", "augment"),
         ("sam2", "segment"),
         ("scikit-learn", "fit"),
@@ -398,7 +398,17 @@ def reorder(data: Path) -> None:
 
 # Without copies, which are made of the manifest: here one photograph is to stay one photograph.
 PLAIN = {**CONFIG, "augmentation": {}, "compare": CONFIG["compare"][:1]}
-AFTER_INGEST = {"ingest": 1, "split": 1, "fit": 2, "score": 4, "evaluate": 2, "render": 1, "leaderboard": 1}
+AFTER_INGEST = {
+    "ingest": 1,
+    "split": 1,
+    "fit": 2,
+    "score": 4,
+    "evaluate": 2,
+    "boxes": 2,
+    "render": 1,
+    "report": 2,
+    "leaderboard": 1,
+}
 ONE_SHARD = {"survey": 1, "masks": 2, "isolate": 2, "features": 2}
 
 

@@ -167,4 +167,4 @@ def test_a_hundred_megapixels_are_judged_within_bounded_memory(tmp_path, bundle_
         [sys.executable, "-W", "error", "-c", code, bundle_folder, path], capture_output=True, text=True
     )
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 2_000_000  # kilobytes; the picture itself has 300 MB
+    assert int(result.stdout) < 2_500_000  # kilobytes; the picture itself has 300 MB

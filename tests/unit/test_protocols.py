@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from defectflow.detector import FitOptions
+from defectflow.detectors import METHODS
 from defectflow.files import UserError
 from defectflow.fit import bank_members, load_good
 from defectflow.protocols import protocol_of
@@ -32,7 +34,7 @@ class Features:
                 values.append(row.value + 0.01 * number)
         self.values = torch.tensor(values, dtype=torch.float32)
         self.present = [True] * len(values)
-        self.config, self.dimensions = {"backbone": "toy"}, 1
+        self.config, self.dimensions = {"backbone": "toy", "grid": [1, 1]}, 1
 
     def count(self, i: int) -> int:
         return 1
@@ -63,7 +65,7 @@ def run(images: pd.DataFrame, splits: pd.DataFrame) -> tuple[dict[str, set], pd.
     """From splits to scores: {bank: images it holds}, and the gathered table with the bank of each image."""
     splits = splits.assign(label=images["label"])
     file = Features(images)
-    good = load_good([file], splits)
+    good = load_good([file], splits, METHODS["patchcore"], FitOptions())
     members = bank_members(good.images, splits)
     banks = {name: set(good.images["image_id"][kept]) for name, kept in members.items()}
     value = {name: good.patches[torch.tensor(kept)[good.owner], 0] for name, kept in members.items()}

@@ -33,6 +33,8 @@ def stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentP
         main(args)
     except UserError as error:
         sys.exit(f"error: {error}")
+    except BrokenPipeError:  # whoever read the output has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in UNWRITABLE:
             raise
