@@ -132,3 +132,13 @@ def test_a_copy_says_the_same(bundle_folder, tmp_path):
     one, other = (Inspector.load(folder)(photo) for folder in (bundle_folder, copy))
     assert one.raw_score == other.raw_score
     np.testing.assert_array_equal(one.heat, other.heat)
+
+
+def test_a_fine_tuned_sam_becomes_safetensors_of_the_same_weights(tmp_path):
+    from defectflow import sam
+
+    bundle.write_segmenter({"model": "nano"}, sam.PACKAGED["nano"], tmp_path / "segmenter.safetensors")
+    one, other = (sam.build("nano", path) for path in (sam.PACKAGED["nano"], tmp_path / "segmenter.safetensors"))
+    assert all((a == b).all() for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    with pytest.raises(UserError, match="a bundle takes nano"):
+        bundle.write_segmenter({"model": "mine.yaml"}, sam.PACKAGED["nano"], tmp_path / "other.safetensors")

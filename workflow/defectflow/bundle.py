@@ -75,7 +75,7 @@ def write_segmenter(entry: dict[str, Any], model: Path, target: Path) -> None:
         raise UserError(
             f"segmenter model {entry['model']!r}: a bundle takes {', '.join(CONFIGS)} only (YAML could name code)"
         )
-    save({name: tensor.contiguous() for name, tensor in read_checkpoint(model).items()}, target)
+    save({name: tensor.clone().contiguous() for name, tensor in read_checkpoint(model).items()}, target)
 
 
 def verdict_settings(metrics: dict[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
