@@ -1,4 +1,4 @@
-"""A run that is killed, finds no room, may not write, or is not alone: the next one ends with the same bytes.
+"""A run that is killed, finds no room, or is not alone: the next one ends with the same bytes.
 
 A short sample; python tests/e2e/kill.py --draws 50 is the long one.
 """
@@ -69,20 +69,6 @@ def test_a_full_disk_is_told_in_one_line_and_with_more_room_the_run_ends_the_sam
         done = workflow.snakemake("--cores", "2", "--rerun-incomplete", LIGHT_TARGET, config=LIGHT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert digests(workflow) == reference
-
-
-def test_results_that_may_not_be_written_are_left_as_they_are(tmp_path, reference):
-    workflow = light(tmp_path)
-    results = tmp_path / "results"
-    with small_disk(results, "100m"):
-        assert workflow.snakemake("--cores", "2", LIGHT_TARGET, config=LIGHT).returncode == 0
-        remount(results, "ro")
-        stopped = workflow.snakemake("--cores", "2", "--forcerun", "isolate", config=LIGHT)
-        assert stopped.returncode != 0 and "Read-only file system" in stopped.stdout + stopped.stderr
-        assert digests(workflow) == reference
-        remount(results, "rw")
-        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", LIGHT_TARGET, config=LIGHT)
-        assert done.returncode == 0 and digests(workflow) == reference
 
 
 def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
