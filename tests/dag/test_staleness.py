@@ -399,7 +399,8 @@ def reorder(data: Path) -> None:
 # Without copies, which are made of the manifest: here one photograph is to stay one photograph.
 PLAIN = {**CONFIG, "augmentation": {}, "compare": CONFIG["compare"][:1]}
 AFTER_INGEST = {
-    "ingest": 1, "split": 1, "fit": 2, "score": 4, "evaluate": 2, "boxes": 2, "report": 2, "render": 1, "leaderboard": 1,
+    "ingest": 1, "split": 1, "fit": 2, "score": 4, "evaluate": 2, "boxes": 2, "report": 2, "render": 1,
+    "leaderboard": 1,
 }  # fmt: skip
 ONE_SHARD = {"survey": 1, "masks": 2, "isolate": 2, "features": 2}
 
