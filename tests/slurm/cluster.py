@@ -43,8 +43,8 @@ GresTypes=gpu
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory={memory} Gres=gpu:1 State=UNKNOWN
-PartitionName=cpu Nodes=node1 Default=YES MaxTime=60 State=UP
-PartitionName=gpu Nodes=node1 MaxTime=60 State=UP
+PartitionName=cpu Nodes=node1 Default=YES MaxTime=1440 State=UP
+PartitionName=gpu Nodes=node1 MaxTime=1440 State=UP
 """
 CGROUP = """
 CgroupPlugin=cgroup/v1
