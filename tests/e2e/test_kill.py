@@ -73,13 +73,13 @@ def test_a_full_disk_is_told_in_one_line_and_with_more_room_the_run_ends_the_sam
 
 def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
     workflow = light(tmp_path)
-    command = workflow.command("--cores", "1", LIGHT_TARGET, config=LIGHT)
+    command = workflow.command("--cores", "2", LIGHT_TARGET, config=LIGHT)
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         locks = tmp_path / ".snakemake/locks"
         while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
             time.sleep(0.05)
-        second = workflow.snakemake("--cores", "1", LIGHT_TARGET, config=LIGHT)
+        second = workflow.snakemake("--cores", "2", LIGHT_TARGET, config=LIGHT)
         assert first.poll() is None, "the first run was over too soon"
         assert second.returncode != 0 and "locked" in (second.stdout + second.stderr).lower()
         assert first.wait(600) == 0
