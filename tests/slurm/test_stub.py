@@ -62,7 +62,7 @@ def submitted(folder: Path, config: dict) -> dict[str, dict[str, str]]:
     assert result.returncode == 0, result.stdout + result.stderr
     found = {}
     for line in (folder / "calls.jsonl").read_text().splitlines():
-        *options, _ = " ".join(json.loads(line)).partition(" -D ")
+        *options, _ = " ".join(json.loads(line)).partition(" --wrap")
         name = re.search(r"--comment (?:rule|group)_([a-z_]+?)(?:_wildcards| |$)", options[0])[1]
         options = dict(re.findall(r"(?:^| )(--?[\w-]+)[= ](\S+)", options[0]))
         kept = {key: options.get(key) for key in ("--mem", "-t", "--cpus-per-task", "--cpus-per-gpu", "-p", "--gpus")}
