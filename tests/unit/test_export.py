@@ -100,3 +100,11 @@ def test_the_tolerance_is_one_in_a_thousand_for_fp32_and_fp16(values):
 def test_without_photographs_there_is_nothing_to_compare(folder):
     with pytest.raises(UserError, match="no photograph to compare on"):
         export_bundle(folder, "onnx", "fp32", [])
+
+
+def test_a_photograph_of_the_bank_itself_does_not_spoil_the_comparison(bundle_folder, tmp_path):
+    write_png(tmp_path / "in_the_bank.png", bundle_set.photograph(0))
+    one, other = (Inspector.load(bundle_folder, runtime) for runtime in ("torch", "openvino"))
+    report = export_parity.compare(one, other, [tmp_path / "in_the_bank.png"])
+    assert report["images"][0]["reference"] < 1e-3
+    export_parity.require(report, 1e-3, "it")

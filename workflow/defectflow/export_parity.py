@@ -14,9 +14,11 @@ from defectflow.inspector import Inspector, read_photograph
 # Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
 # is told in verdicts and AUROC.
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": None}
+FLOOR = 0.1  # of the threshold: photographs that are in the bank have scores near 0, of which a share means nothing
 MEANING = (
     "raw_score: |other - reference| / |reference|. map: largest |other - reference| of a patch, divided by the largest "
-    "distance of a patch in the photograph's reference map. The reference is PyTorch in float32."
+    "distance of a patch in the photograph's reference map. Divisors are a tenth of the threshold at least. The "
+    "reference is PyTorch in float32."
 )
 
 
@@ -31,6 +33,7 @@ def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | 
         UserError: a photograph cannot be read, or there is none.
     """
     rows, threshold = [], reference.settings["threshold"]["value"]
+    least = max(FLOOR * abs(threshold), 1e-12)
     for path in photographs:
         item = reference.prepare(read_photograph(path))
         (expected, distances), (found, others) = reference.score(item), other.score(item)
@@ -39,8 +42,8 @@ def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | 
                 "image": Path(path).name,
                 "reference": expected,
                 "other": found,
-                "raw_score": abs(found - expected) / max(abs(expected), 1e-12),
-                "map": float(np.abs(others - distances).max() / max(float(distances.max()), 1e-12)),
+                "raw_score": abs(found - expected) / max(abs(expected), least),
+                "map": float(np.abs(others - distances).max() / max(float(distances.max()), least)),
                 "verdict_changed": bool((expected >= threshold) != (found >= threshold)),
             }
         )
