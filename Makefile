@@ -10,8 +10,9 @@ demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/python -m defectflow.verdict --leaderboard results/leaderboard.csv
 
+# Two at a time, a file by one: most of the time goes into dry runs, which take one core each.
 test: lint
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
 setup: $(STAMP)
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from defectflow import appearance
 from defectflow import prior as stage
 from defectflow.files import UserError
@@ -110,3 +111,16 @@ def test_the_prior_takes_it_where_it_does_better_and_keeps_it_in_its_file(tmp_pa
     again = Prior.load(tmp_path / "prior.safetensors").guess(image, out)
     assert again.source == "appearance" and again.found
     np.testing.assert_array_equal(prior.guess(image, out).soft, again.soft)
+
+
+def test_the_number_of_threads_changes_nothing(trained, monkeypatch):
+    for name, value in SMALL.items():
+        monkeypatch.setattr(appearance, name, value)
+    images, masks = zip(*(scene(s) for s in range(12)), strict=True)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1 if threads > 1 else 2)
+        again, _ = appearance.train_heads(images, masks, [f"g{i // 2}" for i in range(12)], 0)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(np.array_equal(again[name], trained[0][name]) for name in again)

@@ -21,6 +21,7 @@ from defectflow.backbones import PATCH_NANO, PATCH_NANO_WEIGHTS, create_backbone
 from defectflow.files import UserError, sha256_of
 from defectflow.part_cases import MEAN, STD, Case, augmented, to_square
 from defectflow.registration import iou
+from defectflow.threads import in_threads
 
 SIDE = 512  # pixels of the square that photographs are squashed to; the heads see it in a grid of SIDE / 8
 CHANNELS = 128 + 256  # of layer2 and layer3
@@ -49,15 +50,16 @@ class Head(nn.Module):
         self.register_buffer("mean", torch.zeros(1, CHANNELS, 1, 1))
         self.register_buffer("std", torch.ones(1, CHANNELS, 1, 1))
         self.layers = nn.Sequential(
-            nn.Dropout2d(DROPOUT),
             nn.Conv2d(CHANNELS, WIDTH, 1),
             nn.GELU(),
             *(_Residual(dilation) for dilation in DILATIONS),
             nn.Conv2d(WIDTH, 1, 1),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layers((x.float() - self.mean) / self.std)[:, 0]
+    def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
+        """``keep``: (batch, channels, 1, 1), what dropout multiplies the features by in training."""
+        x = (x.float() - self.mean) / self.std
+        return self.layers(x if keep is None else x * keep)[:, 0]
 
 
 class Features:
@@ -90,17 +92,17 @@ def folds_of(groups: Sequence[str]) -> list[int]:
     return [fold[group] for group in groups]
 
 
-def _train_head(x: Tensor, truth: Tensor, seen: Tensor, seed: int) -> Head:
+def _train_head(head: Head, x: Tensor, truth: Tensor, seen: Tensor, seed: int) -> Head:
     """Train on those maps (n, channels, h, w) and shares of the part in each cell (n, h, w) that are ``seen``."""
-    torch.manual_seed(seed)
-    head = Head()
+    generator = torch.Generator().manual_seed(seed)  # its own: heads are trained side by side
     sample = x[seen[:: max(1, len(seen) // 64)]].float()
     head.mean, head.std = sample.mean((0, 2, 3), keepdim=True), sample.std((0, 2, 3), keepdim=True) + 1e-6
     optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS, pct_start=0.07)
     for _ in range(STEPS):
-        pick = seen[torch.randint(len(seen), (BATCH,))]
-        logits, wanted = head(x[pick]), truth[pick]
+        pick = seen[torch.randint(len(seen), (BATCH,), generator=generator)]
+        keep = (torch.rand(BATCH, CHANNELS, 1, 1, generator=generator) >= DROPOUT) / (1 - DROPOUT)
+        logits, wanted = head(x[pick], keep), truth[pick]
         p = torch.sigmoid(logits)
         dice = 1 - (2 * (p * wanted).sum((1, 2)) + 1) / (p.sum((1, 2)) + wanted.sum((1, 2)) + 1)
         loss = F.binary_cross_entropy_with_logits(logits, wanted) + dice.mean()
@@ -125,29 +127,34 @@ def train_heads(
         The weights by name, and for every head the indices of the photographs that it was trained on.
     """
     fold = np.array(folds_of(list(groups)))
-    rng = np.random.default_rng([seed, 4])
-    used = rng.permutation(len(images))[:PICTURES]
+    used = np.random.default_rng([seed, 4]).permutation(len(images))[:PICTURES]
+    owner = np.tile(used, max(1, PICTURES // len(images)))
     extract = Features()
-    copies = max(1, PICTURES // len(images))
-    x = torch.empty(copies * len(used), CHANNELS, SIDE // 8, SIDE // 8, dtype=torch.float16)
-    truth = torch.empty(len(x), SIDE // 8, SIDE // 8)
-    with tqdm(total=len(x), desc="prior: appearance", unit="image") as bar:
-        for entry in range(len(x)):
-            copy, index = entry // len(used), used[entry % len(used)]
-            case = Case(images[index], masks[index], masks[index], registered=False, present=True)
-            if copy:
-                case = augmented(case, rng, TURN)
-            x[entry] = extract(case.image)
-            truth[entry] = torch.from_numpy(to_square(case.truth, SIDE // 8))
-            bar.update()
-    owner = np.tile(used, copies)
-    tensors, trained_on = {}, []
-    for k in tqdm(sorted(set(fold)), desc="prior: appearance heads", unit="head"):
-        seen = torch.from_numpy(np.flatnonzero(fold[owner] != k))
-        head = _train_head(x, truth, seen, seed + int(k))
+
+    def case(entry: int) -> tuple[Tensor, np.ndarray]:
+        index = owner[entry]
+        case = Case(images[index], masks[index], masks[index], registered=False, present=True)
+        if entry >= len(used):
+            case = augmented(case, np.random.default_rng([seed, 4, entry]), TURN)
+        return extract(case.image), to_square(case.truth, SIDE // 8)
+
+    x = torch.empty(len(owner), CHANNELS, SIDE // 8, SIDE // 8, dtype=torch.float16)
+    truth = torch.empty(len(owner), SIDE // 8, SIDE // 8)
+    extracted = tqdm(in_threads(case, range(len(owner))), total=len(owner), desc="prior: appearance", unit="image")
+    for entry, (features, share) in enumerate(extracted):
+        x[entry], truth[entry] = features, torch.from_numpy(share)
+
+    torch.manual_seed(seed)
+    folds = sorted(set(fold.tolist()))
+    heads = {k: Head() for k in folds}
+
+    def train(k: int) -> Head:
+        return _train_head(heads[k], x, truth, torch.from_numpy(np.flatnonzero(fold[owner] != k)), seed + k)
+
+    tensors = {}
+    for k, head in zip(folds, tqdm(in_threads(train, folds), total=len(folds), desc="prior: heads"), strict=True):
         tensors |= {f"{k}.{name}": value.numpy() for name, value in head.state_dict().items()}
-        trained_on.append(np.flatnonzero(fold != k).tolist())
-    return tensors, trained_on
+    return tensors, [np.flatnonzero(fold != k).tolist() for k in folds]
 
 
 class Appearance:
