@@ -103,7 +103,8 @@ def kill(workflow: Finished, rule: str, seconds: float, alone: bool) -> bool:
 def draw(workflow: Finished, rule: str, seconds: float, alone: bool) -> str:
     """One kill and one run after it; "killed" or "too late", or an AssertionError if a result differs."""
     killed = kill(workflow, rule, seconds, alone)
-    arguments = ("--cores", "2", "--rerun-incomplete", "--nolock", *workflow.targets)
+    # The same command again. Without --forcerun Snakemake leaves an output missing that nobody downstream waits for.
+    arguments = ("--cores", "2", "--rerun-incomplete", "--nolock", *workflow.targets, "--forcerun", rule)
     again = workflow.snakemake(*arguments, config=workflow.config)
     assert again.returncode == 0, again.stdout + again.stderr
     expected, found = workflow.expected, digests(workflow)

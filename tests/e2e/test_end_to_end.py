@@ -94,7 +94,7 @@ def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, sp
     path = finished.folder / f"workflow/defectflow/{module}.py"
     text = path.read_text()
     try:
-        path.write_text(text + "\n# a change\n")
+        path.write_text(text + "\nCHANGED = 1\n")
         jobs = finished.jobs(config=CONFIG)
     finally:
         path.write_text(text)
