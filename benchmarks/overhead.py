@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = {"render_demo": "demo", "split_annotated": "split"}  # where a rule and its stage are not called the same
 # What a stage loads only when it comes to it.
 LATER = {
-    "features": "import defectflow.backbones, anomalib.models.image.patchcore.torch_model",
+    "features": "import defectflow.backbones, torchvision.models.feature_extraction",
     "evaluate": "import matplotlib.pyplot",
     "segment": "import sam2",
 }

@@ -33,10 +33,7 @@ def test_embedding_is_anomalibs(embedder, images):
 
 
 def test_batch_norms_are_folded(embedder):
-    assert not any(
-        isinstance(module, torch.nn.BatchNorm2d)
-        for module in embedder._model.feature_extractor.feature_extractor.modules()
-    )
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in embedder.network.modules())
 
 
 def test_pixels_are_mean_colours():

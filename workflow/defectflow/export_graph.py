@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from defectflow.embedding import PatchEmbedder
+from defectflow.embedding import PatchEmbedder, descriptors
 from defectflow.files import UserError
 
 OPSET = 18
@@ -25,14 +25,12 @@ class Network(nn.Module):
 
     def __init__(self, embedder: PatchEmbedder) -> None:
         super().__init__()
-        self.model = embedder._model
+        self.model = embedder.network
         self.register_buffer("mean", embedder._mean)
         self.register_buffer("std", embedder._std)
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        features = self.model.feature_extractor((picture.permute(0, 3, 1, 2).float() - self.mean) / self.std)
-        features = {layer: self.model.feature_pooler(feature) for layer, feature in features.items()}
-        return self.model.generate_embedding(features).permute(0, 2, 3, 1)
+        return descriptors(self.model((picture.permute(0, 3, 1, 2).float() - self.mean) / self.std))
 
 
 class Search(nn.Module):
