@@ -1,6 +1,6 @@
 """How the workflow carries 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
 
-    python benchmarks/scale.py --folder /tmp/scale --counts 1000 10000 100000
+    python benchmarks/scale.py --folder FOLDER --counts 1000 10000 100000
 
 Makes small distinct pictures, plans the run cold (every file is hashed) and again, runs it up to --until, adds one
 picture and runs again. Times are processor seconds, so that other work on the machine does not count.

@@ -19,6 +19,9 @@ from defectflow.network_input import fit_picture
 from defectflow.tables import MANIFEST, PREDICTIONS, write_table
 from safetensors.torch import save_file
 
+# For code that a test runs in a process of its own: peak memory in kilobytes. Not ru_maxrss, in which Linux counts what
+# the process that started it had.
+PEAK = "peak = lambda: int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]);"
 SIDE, GRID, LAYERS = 96, (12, 12), ["layer2", "layer3"]
 ENTRIES = {
     "segmenter": {"method": "none"},

@@ -142,10 +142,9 @@ def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_
     for number in range(1, 400):
         os.link(folder / "0.png", folder / f"{number}.png")
     code = (
-        "import resource, sys; from defectflow.cli import build_parser, judge_all;"
+        f"import sys; from defectflow.cli import build_parser, judge_all; {bundle_set.PEAK}"
         "from defectflow.inspector import Inspector; from defectflow.inspector_files import photographs;"
         "args = build_parser().parse_args(['inspect', sys.argv[1], sys.argv[2], '--streams', '2']);"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "results = judge_all(Inspector.load(sys.argv[1]), photographs(args.paths), None, args);"
         "early = [(next(results), peak())[1] for _ in range(100)][-1];"
         "count = sum(1 for _ in results);"
