@@ -25,7 +25,8 @@ rule all:
     """Everything config.yaml asks for: metrics and pictures of the run, and the leaderboard."""
     default_target: True
     input:
-        collect("{run}/{file}", run=[run.folder for run in RUNS], file=["metrics.json", "report.html"]),
+        sorted({step for run in RUNS for step in steps_of(run)}),
+        [f"{run.folder}/report.html" for run in RUNS],
         [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
         [f"{run.folder}/overlays" for run in MAIN_RUNS],
         [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["pictures"]["triptychs"]],

@@ -455,6 +455,32 @@ def test_other_weights_in_a_file_re_run_what_loads_them(site, name, first):
     assert stale.get("segment", stale["features"]) == (1 if name == "start.pt" else 2)
 
 
+# --- A stage that failed --------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def written(site) -> dict[str, list[Path]]:
+    """What each rule wrote."""
+    files: dict[str, list[Path]] = {}
+    for line in site.snakemake("--summary", config=CONFIG).stdout.splitlines():
+        name, _, rule, *_ = line.split("\t")
+        if name.startswith("results/"):
+            files.setdefault(rule, []).append(site.folder / name)
+    return files
+
+
+@pytest.mark.parametrize("rule", sorted(ALL))
+def test_a_stage_that_failed_after_a_change_runs_again_with_all_that_follows(site, written, rule):
+    # Snakemake notes the new settings of a job that fails, and removes its outputs: nothing but their absence tells.
+    aside = {path: path.with_name(path.name + ".aside") for path in written[rule]}
+    for path, elsewhere in aside.items():
+        path.rename(elsewhere)
+    try:
+        stale = site.stale()
+    finally:
+        for path, elsewhere in aside.items():
+            elsewhere.rename(path)
+    assert set(stale) == closure(rule, ALL)
+
+
 # --- What is no change ----------------------------------------------------------------------------------------------
 def test_touching_every_file_re_runs_nothing(site):
     for path in sorted(site.folder.rglob("*"), reverse=True):  # inputs last: results/ comes after data/ and workflow/

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 from conftest import Workflow, make_coco_set
-from kill import LIGHT, LIGHT_TARGET, Finished, digests, draw
+from kill import LIGHT, LIGHT_TARGETS, Finished, digests, draw
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> Finished:
-    return Finished(tmp_path_factory.mktemp("undisturbed"), LIGHT, LIGHT_TARGET)
+    return Finished(tmp_path_factory.mktemp("undisturbed"), LIGHT, *LIGHT_TARGETS)
 
 
 @pytest.fixture(scope="module")
@@ -62,24 +62,24 @@ def test_a_full_disk_is_told_in_one_line_and_with_more_room_the_run_ends_the_sam
     workflow = light(tmp_path)
     results = tmp_path / "results"
     with small_disk(results, "160k"):
-        stopped = workflow.snakemake("--cores", "2", LIGHT_TARGET, config=LIGHT)
+        stopped = workflow.snakemake("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
         output = stopped.stdout + stopped.stderr
         assert stopped.returncode != 0 and "No space left on device" in output
         remount(results, "size=100m")
-        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", LIGHT_TARGET, config=LIGHT)
+        done = workflow.snakemake("--cores", "2", "--rerun-incomplete", *LIGHT_TARGETS, config=LIGHT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert digests(workflow) == reference
 
 
 def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
     workflow = light(tmp_path)
-    command = workflow.command("--cores", "2", LIGHT_TARGET, config=LIGHT)
+    command = workflow.command("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
     first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         locks = tmp_path / ".snakemake/locks"
         while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
             time.sleep(0.05)
-        second = workflow.snakemake("--cores", "2", LIGHT_TARGET, config=LIGHT)
+        second = workflow.snakemake("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
         assert first.poll() is None, "the first run was over too soon"
         assert second.returncode != 0 and "locked" in (second.stdout + second.stderr).lower()
         assert first.wait(600) == 0

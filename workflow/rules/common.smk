@@ -256,9 +256,9 @@ def start_hash(wildcards) -> str | None:
 
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
-    files = {"prior": "results/{dataset}/prior.safetensors".format(**wildcards)}
+    files = {"prior": "results/{dataset}/prior.safetensors"}
     if trains(wildcards):
-        folder = "results/{dataset}/{segmenter}".format(**wildcards)
+        folder = "results/{dataset}/{segmenter}"
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
     return files
 
@@ -341,9 +341,26 @@ def mask_tables(wildcards) -> list[str]:
     return [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS] if uses_masks(wildcards) else []
 
 
+def steps_of(run) -> list[str]:
+    """A file of every step between the photographs and the verdicts of one run.
+
+    `all` asks for each. Snakemake records a job that failed with its new settings and removes its outputs, and a
+    missing file that no job waits for is no reason to run: what stands after it would keep the state of before.
+    """
+    data = ["source.sha256"] if is_rendered(run) else []
+    data += [f"shards/{k}.csv" for k in SHARDS] + ["manifest.csv", "splits.csv"]
+    data += ["pairs.csv", "annotated.csv"] if is_annotated(run) else []
+    masks = [*segmenter_files(run).values(), *mask_tables(run)] if uses_masks(run) else []
+    pictures = [table.replace("{shard}", k) for table in picture_tables(run) for k in SHARDS]
+    judged = ["banks.safetensors", "metrics.json", "regions.csv"]
+    judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "safetensors"), ("scores", "csv")) for k in SHARDS]
+    folders = [f"results/{run.dataset}/{name}" for name in data] + [f"{run.folder}/{name}" for name in judged]
+    return sorted({*folders, *(path.format(**run._asdict()) for path in (*masks, *pictures))})
+
+
 def bundle_files(wildcards) -> dict:
     """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
     files = segmenter_files(wildcards) if uses_masks(wildcards) else {}
     if isolation_of(wildcards)["crop"]:
-        files["pairs"] = "results/{dataset}/pairs.csv".format(**wildcards)
+        files["pairs"] = "results/{dataset}/pairs.csv"
     return files
