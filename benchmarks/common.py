@@ -59,7 +59,7 @@ def make_bank(path: Path, size: int, args: Any) -> Path:
     bank = bank + bank.std() * 0.1 * torch.randn(bank.shape, generator=generator)
     config = {
         "backbone": args.backbone, "trained": embedder.trained, "layers": ["layer2", "layer3"], "grid": grid,
-        "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4,
+        "fitted_size": [args.image_size] * 2, "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4,
         "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
     save_file({"all": bank}, path, metadata={"defectflow": json.dumps(config)})
