@@ -98,16 +98,20 @@ class PatchEmbedder:
         # Not on ARM, where torch computes convolutions with another library.
         if self.device.type == "cpu" and mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_acl_supported():
             _fuse(self.network)
-        mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
-        self._mean, self._std = mean.view(3, 1, 1), torch.tensor(IMAGENET_STD, device=self.device).view(3, 1, 1) * 255
+        self._mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
+        self._std = torch.tensor(IMAGENET_STD, device=self.device) * 255
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> torch.Tensor:
         """Embed uint8 RGB images (batch, height, width, 3) of one size as float32 (batch, grid h, grid w, d)."""
-        pixels = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)  # channels last in memory
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
         if self.network is None:
-            return nn.functional.avg_pool2d(pixels.float() / 255, PIXEL_CELL, ceil_mode=True).permute(0, 2, 3, 1)
-        features = self.network(((pixels.float() - self._mean) / self._std).to(self._dtype))
+            colours = nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2) / 255, PIXEL_CELL, ceil_mode=True)
+            return colours.permute(0, 2, 3, 1)
+        # Rows of all three channels: four times as fast as pixels of three.
+        batch, height, width, _ = pixels.shape
+        pixels.view(batch, height, -1).sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
+        features = self.network(pixels.permute(0, 3, 1, 2).to(self._dtype))  # channels last in memory
         return descriptors({layer: feature.float() for layer, feature in features.items()})
 
 

@@ -121,7 +121,8 @@ def embed_all(
         if new:
             embeddings = embedder(np.stack([loaded[i].picture for i in new])).flatten(1, 2)
             for i, embedding in zip(new, embeddings, strict=True):
-                patches[i] = embedding[torch.from_numpy(loaded[i].cells).to(embedding.device)]
+                cells = torch.from_numpy(loaded[i].cells).to(embedding.device)
+                patches[i] = embedding[cells] if len(cells) < len(embedding) else embedding
         return [(p, item._replace(picture=None), key) for p, item, key in zip(patches, loaded, keys, strict=True)]
 
     if embedder.device.type == "cpu":
