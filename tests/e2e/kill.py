@@ -35,7 +35,7 @@ CONFIG = {
 }
 RULES = (
     "survey", "ingest", "sam_pairs", "split_annotated", "split", "prior", "segment", "masks", "isolate", "augment",
-    "features", "fit", "score", "evaluate", "render", "leaderboard",
+    "features", "fit", "score", "calibrate", "evaluate", "render", "leaderboard",
 )  # fmt: skip
 # The part that needs no network, a tenth of the work.
 LIGHT = CONFIG | {"segmenter": "template", "isolation": "crop"}

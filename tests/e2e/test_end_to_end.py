@@ -69,6 +69,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
     assert finished.jobs(config=config) == {
         "fit": 1,
         "score": 2,
+        "calibrate": 1,
         "evaluate": 1,
         "boxes": 1,
         "render": 1,
