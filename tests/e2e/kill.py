@@ -43,7 +43,8 @@ LIGHT = CONFIG | {"segmenter": "template", "isolation": "crop"}
 LIGHT_TARGETS = [
     f"results/mine/{name}"
     for name in (
-        "shards/0.csv", "pairs.csv", "annotated.csv", "prior.json", "template/masks/0.csv", "template/crop/images/0.csv",
+        "shards/0.csv", "pairs.csv", "annotated.csv", "prior.json", "template/masks/0.csv",
+        "template/crop/images/0.csv",
     )
 ]  # fmt: skip
 LIGHT_RULES = ("survey", "sam_pairs", "split_annotated", "prior", "masks", "isolate")

@@ -212,7 +212,7 @@ def check_sha256(path: str | Path, expected: str, cache: str | Path | None, size
 
 
 def check_writable(folders: Iterable[str | Path]) -> None:
-    """Raise a UserError if one of the folders is there and takes no files, also root's: a file system may be read-only."""
+    """Raise a UserError if one of the folders is there and takes no files (a read-only one not even from root)."""
     for folder in folders:
         if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(
