@@ -7,7 +7,14 @@ import pytest
 import timm
 import torch
 from defectflow import backbones, pretrain_backbone
-from defectflow.backbones import PATCH_NANO_WEIGHTS, PatchNano, create_backbone, fold_norms
+from defectflow.backbones import (
+    PATCH_NANO_WEIGHTS,
+    PatchNano,
+    create_backbone,
+    fold_norms,
+    load_weights,
+    unfold_norms,
+)
 from defectflow.files import UserError, read_json
 from defectflow.pretrain_figures import descriptors, evaluate, find_defects, write_card
 from defectflow.pretrain_images import training_batch
@@ -169,6 +176,18 @@ def test_folding_norms_keeps_the_output(image):
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     assert set(folded.state_dict()) == set(PatchNano().state_dict())
     torch.testing.assert_close(folded(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_training_goes_on_from_the_same_function():
+    torch.manual_seed(0)
+    load_weights(shipped := PatchNano(), PATCH_NANO_WEIGHTS, "patch-nano")
+    batch = torch.randn(8, 3, 64, 64)
+    expected = shipped(batch)
+    again = unfold_norms(shipped, batch)
+    torch.testing.assert_close(again.train()(batch), expected, rtol=1e-3, atol=1e-4)
+    again = unfold_norms(shipped, batch).eval()
+    torch.testing.assert_close(again(batch), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fold_norms(again)(batch), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_training_images_depend_on_seed_and_step_alone():

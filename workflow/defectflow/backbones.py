@@ -107,6 +107,37 @@ def fold_norms(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch.no_grad()
+def unfold_norms(folded: PatchNano, x: torch.Tensor) -> PatchNano:
+    """A network to go on training: `folded` with batch norms again, the same function on the batch ``x`` (B, 3, H, W).
+
+    The norms take their statistics from ``x``. Every filter starts with the norm that a new one has, since the step of
+    an optimizer is measured against it; the batch norm after it makes up for the change.
+    """
+    network = PatchNano(norm=True)
+    outputs: dict[str, torch.Tensor] = {}
+    convolutions = {name: module.conv for name, module in folded.named_modules() if isinstance(module, ConvNorm)}
+    hooks = [
+        conv.register_forward_hook(lambda _, __, output, name=name: outputs.__setitem__(name, output.clone()))
+        for name, conv in convolutions.items()
+    ]
+    folded(x)
+    for hook in hooks:
+        hook.remove()
+    for name, conv in convolutions.items():
+        new = network.get_submodule(name)
+        usual, own = (c.weight.flatten(1).norm(dim=1) for c in (new.conv, conv))
+        scale = usual.mean() / own.clamp_min(1e-6)
+        new.conv.weight.copy_(conv.weight * scale[:, None, None, None])
+        output = (outputs[name] - conv.bias[:, None, None]) * scale[:, None, None]
+        variance, mean = torch.var_mean(output, (0, 2, 3), correction=0)
+        new.norm.running_mean.copy_(mean)
+        new.norm.running_var.copy_(variance)
+        new.norm.weight.copy_((variance + new.norm.eps).sqrt() / scale)
+        new.norm.bias.copy_(conv.bias + mean / scale)
+    return network
+
+
 def _cfg() -> dict:
     return {
         "file": str(PATCH_NANO_WEIGHTS),
