@@ -135,6 +135,7 @@ def draw(workflow: Finished, rule: str, seconds: float, alone: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--draws", type=int, default=50)
+    parser.add_argument("--first", type=int, default=1, help="draw to begin with, to go on after a finding is mended")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--light", action="store_true", help="only stages that need no network")
     args = parser.parse_args()
@@ -147,6 +148,8 @@ def main() -> None:
         for number in range(args.draws):
             rule, alone = rules[number % len(rules)], generator.random() < 0.3
             seconds = generator.uniform(0, workflow.seconds.get(rule, 0.5))
+            if number + 1 < args.first:
+                continue
             outcome = draw(workflow, rule, seconds, alone)
             print(f"{number + 1:3} {rule:16} {seconds:4.2f} s {'stage' if alone else 'all':6} {outcome}", flush=True)
 
