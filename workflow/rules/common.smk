@@ -112,6 +112,14 @@ SHARDS = [str(k) for k in range(config["shards"])]
 GPU = int(config["device"] != "cpu")
 
 
+# Before the first job; a dry run may look at results that are read-only.
+onstart:
+    try:
+        preflight.check_writable(["results", *(f"results/{run.dataset}" for run in MAIN_RUNS)])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
 wildcard_constraints:
     dataset=r"[^/]+",
     segmenter=r"[^/]+",
