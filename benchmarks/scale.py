@@ -10,6 +10,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,7 @@ def measure(folder: Path, count: int, until: str) -> dict:
     """All figures of one size."""
     work = folder / str(count)
     photographs(work / "data", count)
+    shutil.rmtree(work / ".snakemake/defectflow", ignore_errors=True)  # the hashes of a run before
     output, cold, cold_memory = snakemake(folder, count, "-n", "--quiet", "rules")
     _, warm, warm_memory = snakemake(folder, count, "-n", "--quiet", "rules")
     figures = {"images": count, "jobs": sum(jobs(output).values()), "dry_run_cold": cold, "dry_run": warm}
