@@ -1,26 +1,28 @@
 """Backbones: shapes, weights, errors, the way into anomalib, and a training run that can be interrupted."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import timm
 import torch
 from defectflow import backbones, pretrain_backbone
-from defectflow.backbones import (
+from defectflow.backbones import create_backbone
+from defectflow.files import UserError, read_json
+from defectflow.patch_nano import (
+    LAYERS,
     PATCH_NANO_WEIGHTS,
     PatchNano,
-    create_backbone,
+    feature_maps,
     fold_norms,
     load_weights,
     unfold_norms,
 )
-from defectflow.files import UserError, read_json
 from defectflow.pretrain_figures import descriptors, evaluate, find_defects, write_card
 from defectflow.pretrain_images import training_batch
 from safetensors.torch import load_file, save_file
-
-LAYERS = ("layer2", "layer3")
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,15 @@ def test_maps_have_the_teachers_channels_and_strides(nano, image):
     assert nano.feature_info.reduction() == [8, 16]
     resnet = create_backbone("resnet18", LAYERS)
     assert [m.shape for m in resnet(image)] == [second.shape, third.shape]
+
+
+@pytest.mark.parametrize("layers", [LAYERS, LAYERS[:1], LAYERS[1:]])
+def test_the_way_without_timm_gives_the_same_numbers(image, layers):
+    traced, ours = create_backbone("patch-nano", layers), feature_maps(layers)
+    for expected, (layer, found) in zip(traced(image), ours(image).items(), strict=True):
+        assert layer in layers and torch.equal(found, expected)
+    script = "import sys, defectflow.patch_nano; print({'timm', 'torchvision'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_receptive_field_is_nearly_the_teachers():

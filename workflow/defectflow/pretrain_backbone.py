@@ -24,16 +24,15 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from tqdm import tqdm
 
-from defectflow.backbones import PATCH_NANO, PatchNano, create_backbone, fold_norms, load_weights, unfold_norms
+from defectflow.backbones import create_backbone
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
+from defectflow.patch_nano import LAYERS, PATCH_NANO, PatchNano, fold_norms, load_weights, unfold_norms
 from defectflow.pretrain_figures import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretrain_images import centre_squares, load_pool, to_input, training_batch
 from defectflow.pretrain_run import add_options, load_checkpoint, save_checkpoint
-
-LAYERS = ("layer2", "layer3")
 
 
 def student_maps(student: PatchNano, x: torch.Tensor) -> list[torch.Tensor]:
