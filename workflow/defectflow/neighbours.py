@@ -128,7 +128,7 @@ class Neighbours:
 
 
 def _where(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column, int64 (n,) each, of what is true in a mask (rows, columns); on a CPU 4 times as fast as torch's."""
+    """Row and column, int64 (n,) each, of what is true in a mask (rows, columns); a fourth of torch's time on a CPU."""
     if mask.device.type != "cpu":
         return mask.nonzero(as_tuple=True)
     flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
