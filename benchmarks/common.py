@@ -48,7 +48,8 @@ def make_bank(path: Path, size: int, args: Any) -> Path:
     from defectflow.images import letterbox, read_rgb
     from safetensors.torch import save_file
 
-    embedder = PatchEmbedder(args.backbone, ["layer2", "layer3"], args.weights)
+    precision = getattr(args, "precision", "float32")
+    embedder = PatchEmbedder(args.backbone, ["layer2", "layer3"], args.weights, precision=precision)
     files = sorted(Path(args.images).iterdir())[:20]
     pictures = [letterbox(read_rgb(file), (args.image_size, args.image_size))[0][:, ::-1].copy() for file in files]
     patches = torch.cat([embedder(picture[None]) for picture in pictures])
@@ -60,7 +61,7 @@ def make_bank(path: Path, size: int, args: Any) -> Path:
     config = {
         "backbone": args.backbone, "trained": embedder.trained, "layers": ["layer2", "layer3"], "grid": grid,
         "fitted_size": [args.image_size] * 2, "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4,
-        "method": "patchcore", "distance": "euclidean",
+        "method": "patchcore", "distance": "euclidean", "precision": precision,
     }  # fmt: skip
     save_file({"all": bank}, path, metadata={"defectflow": json.dumps(config)})
     return path

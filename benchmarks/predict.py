@@ -52,7 +52,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
         features.main(
             features.build_parser().parse_args(
                 ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size",
-                 str(args.image_size), "--out", f"{folder}/f.safetensors", *common]
+                 str(args.image_size), "--precision", args.precision, "--out", f"{folder}/f.safetensors", *common]
             )
         )  # fmt: skip
         score.main(
@@ -104,6 +104,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256, help="of the network's input")
     parser.add_argument("--backbone", default="resnet18.tv_in1k")
     parser.add_argument("--weights")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of our network")
     parser.add_argument("--banks", type=int, nargs="+", default=[2181, 21811], help="sizes of the bank, in patches")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -123,7 +124,8 @@ def main() -> None:
     folder = Path(tempfile.gettempdir()) / "defectflow-benchmark"
     args.images = args.images or photographs(folder, args.count, args.size)
     shared = ["--images", args.images, "--size", args.size, "--image-size", args.image_size,
-              "--backbone", args.backbone, "--threads", args.threads, "--device", args.device]  # fmt: skip
+              "--backbone", args.backbone, "--threads", args.threads, "--device", args.device,
+              "--precision", args.precision]  # fmt: skip
     shared += ["--weights", args.weights] if args.weights else []
     print(f"{len(list(Path(args.images).iterdir()))} images, {args.threads} threads, medians of {args.repeats}")
     print("| bank | | defectflow | anomalib | ratio | scores differ | maps differ |\n|---|---|---|---|---|---|---|")

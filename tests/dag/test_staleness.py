@@ -142,6 +142,7 @@ KEYS = {
     "detectors.*.score": ("percentile", "score calibrate"),
     "detectors.*.top_share": (0.05, "report"),  # of use to other scores than max
     "detectors.*.center_crop": (224, "features"),
+    "detectors.*.precision": ("bfloat16", "features"),
     "detectors.*.distance": ("cosine", "fit calibrate"),
     "detectors.*.dimensions": (50, "report"),  # of use to padim
     "detectors.*.threshold": ("youden", "evaluate"),

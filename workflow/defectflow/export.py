@@ -37,7 +37,7 @@ def export_bundle(
         UserError: the export differs from PyTorch by more than `export_parity.TOLERANCE`; then nothing is written.
     """
     bundle, paths = read_bundle(folder), list(photographs)
-    pick(kind)
+    pick(kind, bundle)
     reference = Inspector.load(folder, "torch")
     pictures = []
     if precision == "int8":

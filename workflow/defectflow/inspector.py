@@ -111,7 +111,8 @@ class Inspector:
         Raises:
             UserError: the bundle is damaged or of another version, or the runtime is not installed.
         """
-        return cls(read_bundle(folder), pick(runtime), precision, threads, streams)
+        bundle = read_bundle(folder)
+        return cls(bundle, pick(runtime, bundle), precision, threads, streams)
 
     def __call__(self, image: np.ndarray | str | Path) -> Verdict:
         """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).

@@ -20,6 +20,7 @@ rule features:
         backbone=backbone_of,
         layers=lambda w: detector_of(w)["layers"],
         image_size=lambda w: detector_of(w)["image_size"],
+        precision=lambda w: detector_of(w)["precision"],
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
@@ -32,6 +33,7 @@ rule features:
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
         " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
+        " --precision {params.precision}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
