@@ -36,7 +36,7 @@ JobAcctGatherType=jobacct_gather/cgroup
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=sched_min_interval=0,sched_interval=1,batch_sched_delay=0,bf_interval=1
-MinJobAge=300
+MinJobAge=3600
 ReturnToService=2
 KillWait=5
 GresTypes=gpu
