@@ -134,6 +134,7 @@ rule render:
 
 
 use rule render as triptychs with:
+    """Photograph, masks and heatmap side by side, of every image of one run; on request."""
     output:
         triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
     log:
