@@ -72,8 +72,8 @@ def snakemake(folder: Path, count: int, *arguments: str) -> tuple[str, float, fl
         "device": "cpu",
         "detectors": {"patchcore": {"image_size": 64, "coreset_max": 1000}},
     }
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml"), *arguments]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml")]
     command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())]
     return measured(command, folder)
 
@@ -119,12 +119,12 @@ def measure(folder: Path, count: int, until: str) -> dict:
     figures["largest_folder"] = largest_folder(work / "results")
     shard = shard_of(image_ids([NEW])[NEW], planned["survey"])
     before_the_fit = (f"results/many/none/none/patchcore/features/{shard}.safetensors", "results/many/splits.csv")
-    snakemake(folder, count, "--quiet", "all", *before_the_fit)
+    snakemake(folder, count, *before_the_fit, "--quiet", "all")
     cv2.imwrite(str(work / "data/images" / NEW), picture(count))
     try:
-        output, _, _ = snakemake(folder, count, "-n", "--quiet", "rules", *before_the_fit)
+        output, _, _ = snakemake(folder, count, *before_the_fit, "-n", "--quiet", "rules")
         figures["jobs_for_one_more"] = jobs(output)
-        _, figures["one_more"], _ = snakemake(folder, count, "--quiet", "all", *before_the_fit)
+        _, figures["one_more"], _ = snakemake(folder, count, *before_the_fit, "--quiet", "all")
     finally:
         (work / "data/images" / NEW).unlink()
     return figures
