@@ -94,11 +94,10 @@ class CommonFrame:
     def __init__(self, prior: Prior, paths: dict[str, str]) -> None:
         self._prior, templates = prior, prior.templates
         ids = [prior.image_ids[i] for i in prior.chosen]
-        spectrum = templates.coarse
+        coarse = templates.levels[0]
         likeness = np.zeros(len(ids))
         for field in templates.fields:
-            small = cv2.resize(field, spectrum.frame[::-1], interpolation=cv2.INTER_AREA)
-            likeness += spectrum.peaks(small, range(len(ids)))[0]
+            likeness += coarse.peaks(coarse.reduced(field), [np.eye(2, 3)], range(len(ids)))[0][0]
         reference = int(likeness.argmax())
         others = np.delete(np.arange(len(ids)), reference)
 

@@ -1,11 +1,12 @@
 """How the workflow carries 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
 
     python benchmarks/scale.py --folder FOLDER --counts 1000 10000 --out FOLDER/scale.json
-    python benchmarks/scale.py --folder FOLDER --counts 100000 --until features,split --out FOLDER/scale.json \
+    python benchmarks/scale.py --folder FOLDER --counts 100000 --until ingest --out FOLDER/scale.json \
         --plot docs/scale.png
 
 Makes small distinct pictures, plans the run cold (every file is hashed) and again, runs it up to --until, adds one
-picture and runs again up to the fit. Times are processor seconds, so that other work on the machine does not count.
+picture and makes what the fit waits for: the table of images, the splits and the features of that picture's shard.
+Times are processor seconds, so that other work on the machine does not count.
 """
 
 import argparse
@@ -19,10 +20,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from defectflow.naming import image_ids, shard_of
 
 ROOT = Path(__file__).parents[1]
 SIZE = 48  # pixels a side
-BEFORE_THE_FIT = ("features", "split")  # all that they need is run with them
+NEW = "new.png"
 
 
 def picture(number: int) -> np.ndarray:
@@ -70,8 +72,8 @@ def snakemake(folder: Path, count: int, *arguments: str) -> tuple[str, float, fl
         "device": "cpu",
         "detectors": {"patchcore": {"image_size": 64, "coreset_max": 1000}},
     }
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml"), *arguments]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml")]
     command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())]
     return measured(command, folder)
 
@@ -107,22 +109,24 @@ def measure(folder: Path, count: int, until: str) -> dict:
     shutil.rmtree(work / ".snakemake/defectflow", ignore_errors=True)  # the hashes of a run before
     output, cold, cold_memory = snakemake(folder, count, "-n", "--quiet", "rules")
     _, warm, warm_memory = snakemake(folder, count, "-n", "--quiet", "rules")
-    figures = {"images": count, "jobs": sum(jobs(output).values()), "dry_run_cold": cold, "dry_run": warm}
+    planned = jobs(output)
+    figures = {"images": count, "jobs": sum(planned.values()), "dry_run_cold": cold, "dry_run": warm}
     figures["dry_run_memory"] = max(cold_memory, warm_memory)
     if until == "none":
         return figures
-    last = ["--until", *until.split(",")] if until else []
-    snakemake(folder, count, "--quiet", "all", *last)
+    snakemake(folder, count, "--quiet", "all", *(["--until", *until.split(",")] if until else []))
     figures["stages"] = {rule: [round(m), round(s, 1)] for rule, (m, s) in sorted(peaks(work / "results").items())}
     figures["largest_folder"] = largest_folder(work / "results")
-    new = work / "data/images/new.png"
-    cv2.imwrite(str(new), picture(count))
+    shard = shard_of(image_ids([NEW])[NEW], planned["survey"])
+    before_the_fit = (f"results/many/none/none/patchcore/features/{shard}.safetensors", "results/many/splits.csv")
+    snakemake(folder, count, *before_the_fit, "--quiet", "all")
+    cv2.imwrite(str(work / "data/images" / NEW), picture(count))
     try:
-        output, _, _ = snakemake(folder, count, "-n", "--quiet", "rules", *last)
+        output, _, _ = snakemake(folder, count, *before_the_fit, "-n", "--quiet", "rules")
         figures["jobs_for_one_more"] = jobs(output)
-        _, figures["one_more"], _ = snakemake(folder, count, "--quiet", "all", "--until", *BEFORE_THE_FIT)
+        _, figures["one_more"], _ = snakemake(folder, count, *before_the_fit, "--quiet", "all")
     finally:
-        new.unlink()
+        (work / "data/images" / NEW).unlink()
     return figures
 
 

@@ -8,9 +8,9 @@ from defectflow.registration import Templates, iou
 from part_set import SIZE, scene
 
 
-def templates(n: int = 3) -> Templates:
+def templates(n: int = 3, **options) -> Templates:
     frame, label = registration.fit_size(SIZE, registration.FINE), registration.fit_size(SIZE, registration.LABEL)
-    pairs = [scene(seed) for seed in range(n)]
+    pairs = [scene(seed, **options) for seed in range(n)]
     fields = np.stack([registration.gradient_field(registration.log_luminance(i, frame)) for i, _ in pairs])
     return Templates(fields, np.stack([registration.mask_in_frame(m, label) > 127 for _, m in pairs]))
 
@@ -29,6 +29,28 @@ def test_moved_part_is_found(angle, scale, shift, gain):
     match, mask = locate(templates(), image)
     assert iou(mask, truth) > 0.96
     assert match.score > 0.5
+
+
+@pytest.mark.parametrize("scale", [0.3, 0.5])
+def test_small_part_is_found(scale):
+    t = templates(scale=scale)
+    for seed in range(3):
+        image, truth = scene(40 + seed, angle=6 - 6 * seed, scale=1.05 * scale, shift=(30, -20))
+        assert iou(locate(t, image)[1], truth) > 0.9
+
+
+def test_part_that_leaves_the_picture_is_found():
+    image, truth = scene(90, shift=(95, 0))
+    assert truth[:, -1].any()
+    _, mask = locate(templates(), image)
+    assert iou(mask, truth) > 0.95
+
+
+def test_a_label_of_less_than_a_pixel_is_no_template():
+    t = templates(2)
+    t.labels[1] = False
+    match, _ = locate(t, scene(91)[0])
+    assert match.templates == [0]
 
 
 def test_absent_part_scores_low():

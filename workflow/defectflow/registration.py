@@ -1,8 +1,8 @@
 """Gradient registration: find an annotated part again in a new photograph and carry its label over.
 
-Pictures are compared by the gradient of their log-luminance, which exposure and gain leave alone. A search over
-rotation, scale and shift (normalised cross-correlation by FFT) is refined by Gauss-Newton to a similarity transform
-per template; the labels of the best templates vote.
+Pictures are compared by the gradient of their log-luminance, which exposure and gain leave alone, from coarse to fine:
+a search over rotation, scale and shift (normalised cross-correlation by FFT) on a small picture is refined by
+Gauss-Newton on larger ones to a similarity transform per template; the labels of the best templates vote.
 Sources: normalised cross-correlation as in Lewis 1995, "Fast Normalized Cross-Correlation"; inverse-compositional
 Gauss-Newton as in Baker & Matthews 2004, "Lucas-Kanade 20 Years On".
 
@@ -10,23 +10,29 @@ numpy and OpenCV only: torch is never imported here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import cv2
 import numpy as np
 from scipy import fft
 
-FINE, COARSE, LABEL = 256, 96, 512  # longest side in pixels: refinement, search, label masks
-ROTATION_STEP, SCALE_STEP = 4.0, 1.06  # degrees, factor
-ROTATIONS = ROTATION_STEP * np.arange(-3, 4)
-SCALES = SCALE_STEP ** np.arange(-2, 3)
-NEIGHBOURS = ((-1, 0), (1, 0), (0, -1), (0, 1))
+FINE, LABEL = 256, 512  # longest side in pixels: gradient fields, label masks
+COARSE, MIDDLE = 80, 96  # the same of smaller fields: search, first refinement; more where the part is small:
+ACROSS_COARSE, ACROSS_MIDDLE = 20, 40  # pixels that it is across (square root of its area), up to twice COARSE and FINE
+ROTATIONS = 6.0 * np.arange(-2, 3)  # degrees
+SCALES = 1.1 ** np.arange(-1, 2)
 SEEDS = 4  # templates in the search over rotation and scale; all of them enter after it
-VOTES = 13
+STARTS = 4  # best poses of the search that are refined
+VOTES, RESERVE = 13, 3  # templates that vote, and that are tried besides
+STEPS, FINE_STEPS = 12, 3  # of Gauss-Newton at most, on the middle and the fine level
+GAIN = 1e-4  # in correlation, below which a step is the last
 OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
 AGREEING = 0.85  # share of the best score that a template needs to vote
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
+VISIBLE = 0.05  # weight above which a pixel of a template counts
+POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
+ROW = 64  # they are sampled in rows of so many
 
 
 def fit_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -98,6 +104,11 @@ def mask_from_frame(soft: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return warp(soft, invert(frame_affine(size, soft.shape[:2])), size, border=0)
 
 
+def resized(picture: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """A float32 picture (height, width, ...) reduced to ``frame`` by averaging."""
+    return cv2.resize(picture, frame[::-1], interpolation=cv2.INTER_AREA)
+
+
 def iou(a: np.ndarray, b: np.ndarray) -> float:
     """Intersection over union of two bool masks of one shape; two empty masks agree (1.0)."""
     union = np.count_nonzero(a | b)
@@ -109,10 +120,10 @@ def _rotation(affine: np.ndarray) -> tuple[float, float]:
     return float(np.arctan2(affine[1, 0], affine[0, 0])), float(np.hypot(affine[0, 0], affine[1, 0]))
 
 
-def _unrotate(vectors: np.ndarray, angle: float) -> np.ndarray:
-    """Rotate the vectors (last axis) of a field by ``-angle``."""
-    c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
-    return np.stack([c * vectors[..., 0] + s * vectors[..., 1], c * vectors[..., 1] - s * vectors[..., 0]], axis=-1)
+def _turn(angle: float) -> np.ndarray:
+    """Matrix (2, 2), float32, that turns a column (x, y) by ``angle`` in radians, and a row by its negative."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s], [s, c]], np.float32)
 
 
 class Spectrum:
@@ -120,8 +131,7 @@ class Spectrum:
 
     def __init__(self, fields: np.ndarray, weights: np.ndarray):
         """``fields``: (n, h, w, 2) float32; ``weights``: (n, h, w) in [0, 1]."""
-        self.frame = fields.shape[1:3]
-        self.shape = tuple(fft.next_fast_len(int(s * PADDING), real=True) for s in self.frame)
+        self.shape = tuple(fft.next_fast_len(int(s * PADDING), real=True) for s in weights.shape[1:])
         weighted = fields * weights[..., None]
         self.fields = np.conj(self._fft(np.moveaxis(weighted, -1, 1)))
         self.weights = np.conj(self._fft(weights))
@@ -131,22 +141,150 @@ class Spectrum:
     def _fft(self, x: np.ndarray) -> np.ndarray:
         return fft.rfft2(x.astype(np.float32), self.shape)
 
-    def peaks(self, picture: np.ndarray, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Best NCC (n,) in [-1, 1] and its shift (n, 2) = (x, y) in whole pixels, template to picture."""
+    def peaks(self, pictures: np.ndarray, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Where some of the templates fit best in each of several fields.
+
+        Args:
+            pictures: float32 (m, h, w, 2).
+            chosen: n indices of templates.
+
+        Returns:
+            NCC (m, n) in [-1, 1] and its shift (m, n, 2) = (x, y) in whole pixels, template to picture.
+        """
         chosen = list(chosen)
-        picture_fft = self._fft(np.moveaxis(picture, -1, 0))
-        energy_map = (picture**2).sum(axis=-1)
-        product = (self.fields[chosen] * picture_fft).sum(axis=1)
-        numerator = fft.irfft2(product, self.shape)
-        energy = fft.irfft2(self.weights[chosen] * self._fft(energy_map), self.shape)
+        transformed = self._fft(np.moveaxis(pictures, -1, 1))[:, None]
+        energies = np.square(pictures).sum(axis=-1)
+        fields = self.fields[chosen]
+        numerator = fft.irfft2(fields[:, 0] * transformed[:, :, 0] + fields[:, 1] * transformed[:, :, 1], self.shape)
+        energy = fft.irfft2(self.weights[chosen] * self._fft(energies)[:, None], self.shape)
         # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under it.
-        floor = 0.5 * self.areas[chosen, None, None] * max(float(energy_map.mean()), 1e-3)
-        ncc = numerator / (self.norms[chosen, None, None] * np.sqrt(np.maximum(energy, floor)) + 1e-9)
-        flat = ncc.reshape(len(chosen), -1).argmax(axis=1)
+        floor = 0.5 * self.areas[chosen] * np.maximum(energies.mean(axis=(1, 2)), 1e-3)[:, None]
+        np.maximum(energy, floor[..., None, None], out=energy)
+        numerator /= np.sqrt(energy, out=energy)
+        ncc = numerator.reshape(*numerator.shape[:2], -1)
+        flat = ncc.argmax(axis=2)
+        best = np.take_along_axis(ncc, flat[..., None], axis=2)[..., 0] / (self.norms[chosen] + 1e-9)
         y, x = np.unravel_index(flat, self.shape)
         y = np.where(y > self.shape[0] // 2, y - self.shape[0], y)
         x = np.where(x > self.shape[1] // 2, x - self.shape[1], x)
-        return ncc.reshape(len(chosen), -1)[np.arange(len(chosen)), flat], np.stack([x, y], axis=1).astype(float)
+        return best, np.stack([x, y], axis=-1).astype(float)
+
+
+class Level:
+    """Templates in a frame of their own size or a smaller one. Affines go in and out in pixels of the full one."""
+
+    def __init__(self, fields: np.ndarray, weights: np.ndarray, frame: tuple[int, int]):
+        """``fields`` (n, h, w, 2) and ``weights`` (n, h, w), of the full size; ``frame``: (height, width)."""
+        self._to_full = frame_affine(weights.shape[1:], frame)
+        self._from_full = invert(self._to_full)
+        self.frame = frame
+        self._fields, self._weights = fields, weights
+        self._prepared: dict[int, tuple | None] = {}
+
+    def reduced(self, picture: np.ndarray) -> np.ndarray:
+        """A field or mask of the full size, averaged down to this one."""
+        if picture.shape[:2] == self.frame:
+            return picture
+        return cv2.resize(picture, self.frame[::-1], interpolation=cv2.INTER_AREA)
+
+    @cached_property
+    def _spectrum(self) -> Spectrum:
+        return Spectrum(*(np.stack([self.reduced(x) for x in stack]) for stack in (self._fields, self._weights)))
+
+    def peaks(
+        self, picture: np.ndarray, affines: Sequence[np.ndarray], chosen: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Templates compared with a field of this frame as it is seen under each of m ``affines``, template to picture.
+
+        Returns:
+            Best NCC (m, n) of each of the n chosen templates, and the affines with the shift that it takes
+            (m, n, 2, 3).
+        """
+        affines = np.stack(affines)
+        seen = [
+            warp(picture, self._own(affine), self.frame, border=0) @ _turn(_rotation(affine)[0]) for affine in affines
+        ]
+        scores, shifts = self._spectrum.peaks(np.stack(seen), chosen)
+        shifted = np.repeat(affines[:, None], len(chosen), axis=1)
+        shifted[..., 2] += (shifts * self._to_full[[0, 1], [0, 1]]) @ affines[..., :2].swapaxes(1, 2)
+        return scores, shifted
+
+    def _own(self, affine: np.ndarray) -> np.ndarray:
+        return compose(self._from_full, compose(affine, self._to_full))
+
+    def _prepare(self, index: int) -> tuple | None:
+        """What Gauss-Newton needs of a template, told in n pixels of the part; None if it has none.
+
+        Their places, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, centre
+        (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
+        """
+        if index not in self._prepared:
+            weight, t = self.reduced(self._weights[index]), self.reduced(self._fields[index])
+            rows, cols = np.nonzero(weight > VISIBLE)
+            if not len(rows):
+                return self._prepared.setdefault(index, None)
+            step = max(1, len(rows) // POINTS)
+            rows, cols = rows[::step], cols[::step]
+            rows, cols = (a[: len(a) // ROW * ROW or len(a)] for a in (rows, cols))
+            w = np.sqrt(weight[rows, cols])
+            centre, size = np.array([cols.mean(), rows.mean()]), max(self.frame) / 4
+            x, y = (cols - centre[0]) / size, (rows - centre[1]) / size
+            dx, dy = (cv2.Sobel(t, cv2.CV_32F, *axis, scale=size / 8)[rows, cols].T for axis in ((1, 0), (0, 1)))
+            field = t[rows, cols].T
+            # Scale, rotation, shift x, shift y, gain. Vectors turn with the picture: the last term of the rotation's.
+            turned = np.stack([field[1], -field[0]])
+            system = np.stack([x * dx + y * dy, x * dy - y * dx + turned, dx, dy, field]) * w
+            system = system.reshape(5, -1)
+            solver = (np.linalg.inv(system @ system.T + 1e-3 * np.eye(5)) @ system).astype(np.float32)
+            points = np.stack([cols, rows, np.ones_like(rows)]).astype(np.float32)
+            self._prepared[index] = (points, w, field * w, centre, size, solver)
+        return self._prepared[index]
+
+    def refine(
+        self, index: int, picture: Sequence[np.ndarray], affine: np.ndarray, steps: int
+    ) -> tuple[np.ndarray, float]:
+        """Gauss-Newton (Huber's weights) to the similarity that correlates best.
+
+        Args:
+            index: of the template.
+            picture: both components of a field of this frame, float32 (h, w) each.
+            affine: where to begin, 2x3, template to picture.
+            steps: how many at most.
+
+        Returns:
+            The best affine seen and its NCC.
+        """
+        prepared = self._prepare(index)
+        if prepared is None:  # a label of less than a pixel
+            return affine, 0.0
+        points, w, template, centre, size, solver = prepared
+        norm = float(np.linalg.norm(template)) + 1e-9
+        affine = self._own(affine)
+        first_angle, first_scale = _rotation(affine)
+        best, best_score = affine, -np.inf
+        for _ in range(steps):
+            x, y = (affine.astype(np.float32) @ points).reshape(2, -1, min(ROW, len(w)))
+            seen = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for plane in picture]
+            values = _turn(_rotation(affine)[0]).T @ np.stack(seen).reshape(2, -1) * w
+            energy = max(float(np.linalg.norm(values)), 0.1 * norm)
+            score = float(np.vdot(values, template)) / (norm * energy)
+            gain = score - best_score
+            if gain > 0:
+                best, best_score = affine, score
+            if gain < GAIN:
+                break
+            residual = values * (norm / energy) - template
+            length = np.sqrt(np.square(residual).sum(axis=0)) / w
+            residual *= np.minimum(1, OUTLIER / np.maximum(length, 1e-6))
+            step = (solver @ residual.ravel()).astype(float)
+            # Scale, rotation, shift x, shift y (in units of `size`), gain.
+            linear = np.array([[1 + step[0], -step[1]], [step[1], 1 + step[0]]])
+            delta = np.hstack([linear, (centre - linear @ centre + step[2:4] * size)[:, None]])
+            affine = compose(affine, invert(delta))
+            angle, scale = _rotation(affine)
+            if abs(angle - first_angle) > np.radians(12) or not 0.85 < scale / first_scale < 1.18:
+                break
+        return compose(self._to_full, compose(best, self._from_full)), best_score
 
 
 @dataclass
@@ -176,24 +314,23 @@ class Templates:
 
     fields: np.ndarray
     labels: np.ndarray
-    _normal: dict[int, tuple] = field(default_factory=dict, repr=False)
 
     @property
     def frame(self) -> tuple[int, int]:
         return self.fields.shape[1:3]
 
     @cached_property
-    def weights(self) -> np.ndarray:
-        """Soft weight (n, h, w): the label, dilated by about 2 % so that its outline counts."""
+    def levels(self) -> tuple[Level, Level, Level]:
+        """The pyramid: where the part is searched for, where it is refined, and the full size."""
+        # A soft weight: the label, dilated by about 2 % so that its outline counts.
         grown = np.ones((2 * round(0.015 * max(self.frame)) + 1,) * 2, np.uint8)
-        return np.stack([cv2.dilate(mask_in_frame(m, self.frame), grown) for m in self.labels]).astype(np.float32) / 255
-
-    @cached_property
-    def coarse(self) -> Spectrum:
-        frame = fit_size(self.frame, COARSE)
-        fields = np.stack([cv2.resize(f, frame[::-1], interpolation=cv2.INTER_AREA) for f in self.fields])
-        weights = np.stack([cv2.resize(w, frame[::-1], interpolation=cv2.INTER_AREA) for w in self.weights])
-        return Spectrum(fields, weights)
+        weights = np.stack([cv2.dilate(mask_in_frame(m, self.frame), grown) for m in self.labels]).astype(np.float32)
+        across = max(float(self.labels.mean()), 1e-6) ** 0.5
+        coarse = min(max(COARSE, round(ACROSS_COARSE / across)), 2 * COARSE)
+        middle = min(max(MIDDLE, round(ACROSS_MIDDLE / across)), FINE)
+        return tuple(
+            Level(self.fields, weights / 255, fit_size(self.frame, side)) for side in (coarse, middle, max(self.frame))
+        )
 
     def register(self, log_lum: np.ndarray, leave_out: Sequence[int] = (), votes: int = VOTES) -> Match:
         """Find the part of the templates in a photograph.
@@ -204,98 +341,35 @@ class Templates:
             votes: how many templates vote.
         """
         allowed = np.setdiff1d(np.arange(len(self.fields)), np.asarray(leave_out, int))
+        coarse, middle, fine = self.levels
+        field = gradient_field(log_lum)
+        small, medium, full = coarse.reduced(field), cv2.split(middle.reduced(field)), cv2.split(field)
         # Twice: the first pass corrects what the grid of the search leaves, so that the second compares all templates
         # in the right pose.
-        start = self._search(log_lum, allowed)
-        nearest = self._nearest(gradient_field(warp(log_lum, start, self.frame)), allowed, 3)
-        final = compose(start, nearest[0][1])
-        found = self._nearest(gradient_field(warp(log_lum, final, self.frame)), allowed, votes + 3)
-        # A template that fits clearly worse did not converge: it has no vote.
-        found = [item for item in found[:votes] if item[2] >= AGREEING * found[0][2]]
-        return Match(found[0][2], [i for i, _, _ in found], [compose(final, affine) for _, affine, _ in found])
-
-    def _nearest(self, upright: np.ndarray, allowed: np.ndarray, count: int) -> list[tuple[int, np.ndarray, float]]:
-        """The ``count`` most similar templates, refined: (template, affine to the picture, score), best first."""
-        spectrum = self.coarse
-        small = cv2.resize(upright, spectrum.frame[::-1], interpolation=cv2.INTER_AREA)
-        scores, shifts = spectrum.peaks(small, allowed)
-        found = []
-        for i in np.argsort(-scores, kind="stable")[:count]:
-            affine = np.eye(2, 3)
-            affine[:, 2] = shifts[i] * self.frame[1] / spectrum.frame[1]
-            found.append((int(allowed[i]), *self._refine(int(allowed[i]), upright, affine)))
-        return sorted(found, key=lambda item: -item[2])
-
-    def _search(self, log_lum: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-        """Rotation, scale and shift (2x3 affine, template to picture) that correlate best on the coarse level."""
         seeds = allowed[np.unique(np.linspace(0, len(allowed) - 1, min(SEEDS, len(allowed))).round().astype(int))]
+        scores, affines = coarse.peaks(small, self._poses(), seeds)
+        nearest = scores.argmax(axis=1)
+        refined = [
+            middle.refine(int(seeds[nearest[k]]), medium, affines[k, nearest[k]], STEPS)
+            for k in np.argsort(-scores.max(axis=1), kind="stable")[:STARTS]
+        ]
+        pose = max(refined, key=lambda item: item[1])[0]
+        (scores,), (affines,) = coarse.peaks(small, [pose], allowed)
+        found = []
+        for k in np.argsort(-scores, kind="stable")[: votes + RESERVE]:
+            found.append((int(allowed[k]), *middle.refine(int(allowed[k]), medium, affines[k], STEPS)))
+        found = sorted(found, key=lambda item: -item[2])[:votes]
+        found = [(index, *fine.refine(index, full, affine, FINE_STEPS)) for index, affine, _ in found]
+        found.sort(key=lambda item: -item[2])
+        # A template that fits clearly worse did not converge: it has no vote.
+        found = [item for item in found if item[2] >= AGREEING * found[0][2]]
+        return Match(found[0][2], [i for i, _, _ in found], [affine for _, affine, _ in found])
+
+    def _poses(self) -> list[np.ndarray]:
+        """The grid of the search: affines that turn and scale about the centre of the frame."""
         centre = (np.array(self.frame[::-1]) - 1) / 2
-        spectrum = self.coarse
-
-        def attempt(angle: float, scale: float) -> tuple[float, float, float, np.ndarray]:
-            c, s = scale * np.cos(np.radians(angle)), scale * np.sin(np.radians(angle))
-            linear = np.array([[c, -s], [s, c]])
-            turn = np.hstack([linear, (centre - linear @ centre)[:, None]])
-            turned = gradient_field(warp(log_lum, turn, self.frame))
-            small = cv2.resize(turned, spectrum.frame[::-1], interpolation=cv2.INTER_AREA)
-            scores, shifts = spectrum.peaks(small, seeds)
-            shift = np.eye(2, 3)
-            shift[:, 2] = shifts[scores.argmax()] * self.frame[1] / spectrum.frame[1]
-            return float(scores.max()), angle, scale, compose(turn, shift)
-
-        best = max((attempt(a, s) for a in ROTATIONS for s in SCALES), key=lambda found: found[0])
-        for half in (0.5, 0.25):
-            near = [(best[1] + i * half * ROTATION_STEP, best[2] * SCALE_STEP ** (j * half)) for i, j in NEIGHBOURS]
-            best = max([best, *(attempt(a, s) for a, s in near)], key=lambda found: found[0])
-        return best[3]
-
-    def _prepare(self, index: int) -> tuple:
-        """What Gauss-Newton needs of a template: pixels, their weight, field, coordinates and the solver matrix."""
-        if index not in self._normal:
-            weight = self.weights[index]
-            rows, cols = np.nonzero(weight > 0.05)
-            w, t = np.sqrt(weight[rows, cols]), self.fields[index]
-            size = max(self.frame) / 4
-            x, y = (cols - cols.mean()) / size, (rows - rows.mean()) / size
-            columns = []
-            for channel in range(2):
-                tx = cv2.Sobel(t[..., channel], cv2.CV_32F, 1, 0, scale=1 / 8)[rows, cols] * size
-                ty = cv2.Sobel(t[..., channel], cv2.CV_32F, 0, 1, scale=1 / 8)[rows, cols] * size
-                # The vectors turn with the picture: the last term of the rotation's column.
-                turn = x * ty - y * tx + (t[rows, cols, 1] if channel == 0 else -t[rows, cols, 0])
-                columns.append(np.stack([x * tx + y * ty, turn, tx, ty, t[rows, cols, channel]], axis=1))
-            system = np.concatenate([c * w[:, None] for c in columns])
-            solver = np.linalg.solve(system.T @ system + 1e-3 * np.eye(5), system.T).astype(np.float32)
-            field_ = np.concatenate([t[rows, cols, 0] * w, t[rows, cols, 1] * w]).astype(np.float32)
-            self._normal[index] = (rows, cols, w.astype(np.float32), field_, (cols.mean(), rows.mean(), size), solver)
-        return self._normal[index]
-
-    def _refine(self, index: int, picture: np.ndarray, affine: np.ndarray, steps: int = 12) -> tuple[np.ndarray, float]:
-        """Gauss-Newton (Huber's weights) to the similarity that correlates best; the best affine seen and its NCC."""
-        rows, cols, w, template, (cx, cy, size), solver = self._prepare(index)
-        norm = float(np.linalg.norm(template)) + 1e-9
-        best, best_score = affine, -np.inf
-        for _ in range(steps):
-            sampled = _unrotate(warp(picture, affine, self.frame, border=0)[rows, cols], _rotation(affine)[0])
-            values = np.concatenate([sampled[:, 0] * w, sampled[:, 1] * w])
-            energy = float(np.linalg.norm(values))
-            score = float(values @ template) / (norm * max(energy, 0.1 * norm))
-            if score < best_score + 1e-5:
-                break
-            best, best_score = affine, score
-            residual = values * (norm / max(energy, 0.1 * norm)) - template
-            length = np.hypot(*residual.reshape(2, -1)) / w
-            step = solver @ (residual * np.tile(np.minimum(1, OUTLIER / np.maximum(length, 1e-6)), 2))
-            # Columns of the solver: scale, rotation, shift x, shift y (in units of `size`), gain.
-            linear = np.array([[1 + step[0], -step[1]], [step[1], 1 + step[0]]], float)
-            shift = np.array([step[2], step[3]], float) * size
-            centre = np.array([cx, cy])
-            delta = np.hstack([linear, (centre - linear @ centre + shift)[:, None]])
-            affine = compose(affine, invert(delta))
-            angle, scale = _rotation(affine)
-            if abs(angle) > np.radians(12) or not 0.85 < scale < 1.18:
-                break
-        return best, best_score
+        linear = [scale * _turn(np.radians(angle)).astype(float) for angle in ROTATIONS for scale in SCALES]
+        return [np.hstack([part, (centre - part @ centre)[:, None]]) for part in linear]
 
     def transfer(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
         """The label that the matched templates vote for.
@@ -306,11 +380,29 @@ class Templates:
         """
         label_frame = self.labels.shape[1:3]
         to_frame = frame_affine(label_frame, self.frame)  # registration frame -> label frame
-        votes = []
-        for index, affine in zip(match.templates, match.affines, strict=True):
-            # photograph (label frame) -> registration frame -> template -> label frame
-            back = compose(to_frame, compose(invert(affine), invert(to_frame)))
-            votes.append(warp(self.labels[index].astype(np.float32), back, label_frame, border=0))
-        mean = np.mean(votes, axis=0)
-        agreement = float(np.mean([iou(v >= 0.5, mean >= 0.5) for v in votes]))
+        # template -> registration frame -> photograph, all in pixels of the label frame
+        forth = [compose(to_frame, compose(affine, invert(to_frame))) for affine in match.affines]
+        window = self._window(match.templates, forth)
+        mean = np.zeros(label_frame, np.float32)
+        inside, votes = mean[window], []
+        corner = np.array([[1.0, 0, window[1].start], [0, 1, window[0].start]])
+        for index, affine in zip(match.templates, forth, strict=True):
+            label = self.labels[index].astype(np.float32)
+            votes.append(warp(label, compose(invert(affine), corner), inside.shape, border=0))
+        inside[:] = np.mean(votes, axis=0)
+        agreement = float(np.mean([iou(v >= 0.5, inside >= 0.5) for v in votes]))
         return mask_from_frame(mean, size), agreement
+
+    def _window(self, templates: Sequence[int], affines: Sequence[np.ndarray]) -> tuple[slice, slice]:
+        """Rows and columns of the label frame that hold every label moved by its affine, one pixel at least."""
+        corners = []
+        for index, affine in zip(templates, affines, strict=True):
+            x, y, width, height = cv2.boundingRect(self.labels[index].view(np.uint8))
+            box = [(x - 1, y - 1), (x + width, y - 1), (x - 1, y + height), (x + width, y + height)]
+            corners.append(np.array(box) @ affine[:, :2].T + affine[:, 2])
+        corners = np.concatenate(corners)
+        least, most = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
+        height, width = self.labels.shape[1:3]
+        x0, y0 = (int(np.clip(v, 0, side - 1)) for v, side in zip(least, (width, height), strict=True))
+        x1, y1 = (int(np.clip(v, low + 1, side)) for v, low, side in zip(most, (x0, y0), (width, height), strict=True))
+        return slice(y0, y1), slice(x0, x1)

@@ -134,6 +134,7 @@ rule render:
 
 
 use rule render as triptychs with:
+    """Photograph, masks and heatmap side by side, of every image of one run; on request."""
     output:
         triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
     log:
@@ -172,13 +173,14 @@ rule report:
         runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        look=look_flags(),
         settings=told_settings,
         code=code_hash("report", "templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 
