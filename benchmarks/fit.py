@@ -58,8 +58,8 @@ def defectflow_run(args: argparse.Namespace) -> dict:
 
 def embedder_imports() -> None:
     """Import what the embedding imports when it is made."""
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel  # noqa: F401
     from defectflow.backbones import create_backbone  # noqa: F401
+    from torchvision.models.feature_extraction import create_feature_extractor  # noqa: F401
 
 
 def anomalib_run(args: argparse.Namespace) -> dict:
