@@ -104,7 +104,10 @@ def test_same_bytes_twice_and_half_precision(isolated):
     assert half.path.stat().st_size < 0.6 * first.path.stat().st_size
 
 
-@pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 on this processor")
+BFLOAT16 = pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 on this processor")
+
+
+@BFLOAT16
 def test_a_network_in_bfloat16_is_told_and_gives_the_same_bytes_twice(isolated):
     exact = run(isolated, *OBJECT)
     files = [
@@ -174,6 +177,7 @@ def shift_mask(folder):
         (None, ("--layers", "layer2"), 4),
         (None, ("--image-size", "96", "64"), 4),
         (None, ("--stored", "float16"), 4),
+        pytest.param(None, ("--precision", "bfloat16"), 4, marks=BFLOAT16),
         (None, ("--backbone", "patch-nano"), 4),
         (lambda folder: (folder / "out.safetensors").write_bytes(b"torn"), (), 4),
         (lambda folder: None, ("--dilation", "8"), 2),  # of the two with a mask
