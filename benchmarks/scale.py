@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from defectflow.configuration import shard_count
 from defectflow.naming import image_ids, shard_of
 
 ROOT = Path(__file__).parents[1]
@@ -109,15 +110,14 @@ def measure(folder: Path, count: int, until: str) -> dict:
     shutil.rmtree(work / ".snakemake/defectflow", ignore_errors=True)  # the hashes of a run before
     output, cold, cold_memory = snakemake(folder, count, "-n", "--quiet", "rules")
     _, warm, warm_memory = snakemake(folder, count, "-n", "--quiet", "rules")
-    planned = jobs(output)
-    figures = {"images": count, "jobs": sum(planned.values()), "dry_run_cold": cold, "dry_run": warm}
+    figures = {"images": count, "jobs": sum(jobs(output).values()), "dry_run_cold": cold, "dry_run": warm}
     figures["dry_run_memory"] = max(cold_memory, warm_memory)
     if until == "none":
         return figures
     snakemake(folder, count, "--quiet", "all", *(["--until", *until.split(",")] if until else []))
     figures["stages"] = {rule: [round(m), round(s, 1)] for rule, (m, s) in sorted(peaks(work / "results").items())}
     figures["largest_folder"] = largest_folder(work / "results")
-    shard = shard_of(image_ids([NEW])[NEW], planned["survey"])
+    shard = shard_of(image_ids([NEW])[NEW], shard_count("auto", count))
     before_the_fit = (f"results/many/none/none/patchcore/features/{shard}.safetensors", "results/many/splits.csv")
     snakemake(folder, count, *before_the_fit, "--quiet", "all")
     cv2.imwrite(str(work / "data/images" / NEW), picture(count))

@@ -1,11 +1,14 @@
 import json
+import os
 import shutil
+import tempfile
+import zipfile
 
 import bundle_set
 import numpy as np
 import pytest
 from defectflow import bundle
-from defectflow.bundle_files import read_bundle
+from defectflow.bundle_files import pack, read_bundle
 from defectflow.embedding import has_bfloat16
 from defectflow.export import export_bundle
 from defectflow.files import UserError, read_json
@@ -148,6 +151,74 @@ def test_a_copy_says_the_same(bundle_folder, tmp_path):
     one, other = (Inspector.load(folder)(photo) for folder in (bundle_folder, copy))
     assert one.raw_score == other.raw_score
     np.testing.assert_array_equal(one.heat, other.heat)
+
+
+def test_a_zip_says_the_same_and_leaves_nothing_behind(bundle_folder, tmp_path, monkeypatch):
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    pack(bundle_folder, tmp_path / "one.zip")
+    copy = shutil.copytree(bundle_folder, tmp_path / "b" / "bundle")
+    for path in copy.iterdir():
+        os.utime(path, (1e9, 1e9))
+    pack(copy, tmp_path / "two.zip")
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+    shutil.make_archive(
+        str(tmp_path / "by_hand"), "zip", tmp_path / "b", "bundle"
+    )  # compressed, with the folder's name
+    photo = bundle_set.photograph(7, bad=True)
+    expected = Inspector.load(bundle_folder, "openvino")(photo)
+    for name in ("one.zip", "by_hand.zip"):
+        inspector = Inspector.load(tmp_path / name, "openvino")
+        assert not list((tmp_path / "tmp").iterdir())
+        assert inspector(photo).raw_score == expected.raw_score
+
+
+def rezip(source, target, change=None, **more):
+    """Copy a .zip; ``change`` is a function of bundle.json, ``more`` are files by name to add or replace."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        contents = {name: old.read(name) for name in old.namelist()} | more
+        if change:
+            settings = json.loads(contents["bundle.json"])
+            change(settings)
+            contents["bundle.json"] = json.dumps(settings)
+        for name, content in contents.items():
+            new.writestr(name, content)
+
+
+def cut_short(source, target):
+    target.write_bytes(source.read_bytes()[:-1000])
+
+
+def flip_a_bit(source, target):
+    content = bytearray(source.read_bytes())
+    content[len(content) // 2] ^= 1
+    target.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (cut_short, r"neither a bundle's folder nor a whole \.zip of one"),
+        (flip_a_bit, r"neither a bundle's folder nor a whole \.zip of one \(Bad CRC-32"),
+        (lambda s, t: t.write_text("no zip"), r"nor a whole \.zip of one \(File is not a zip file\)"),
+        (lambda s, t: rezip(s, t, **{"../climbed.txt": "x"}), r"outside of its folder: '\.\./climbed\.txt'"),
+        (lambda s, t: rezip(s, t, **{"/tmp/climbed.txt": "x"}), "outside of its folder"),
+        (lambda s, t: rezip(s, t, **{"bomb": bytes(10**9 // 2)}), "more than 20 times as large"),
+        (lambda s, t: rezip(s, t, lambda settings: settings.update(format="defectflow-bundle-9")), "bundle-9"),
+        (lambda s, t: rezip(s, t, **{"bank.safetensors": "other"}), "bank.safetensors of the bundle is damaged"),
+        (lambda s, t: rezip(s, t, lambda settings: settings["files"].update({"../x": {}})), "outside of its folder"),
+        (lambda s, t: zipfile.ZipFile(t, "w").close(), "not a bundle"),
+    ],
+)
+def test_a_zip_that_is_no_whole_bundle_is_refused_in_one_line(bundle_folder, tmp_path, make, message):
+    pack(bundle_folder, tmp_path / "whole.zip")
+    before = set(tmp_path.rglob("*"))
+    make(tmp_path / "whole.zip", tmp_path / "bad.zip")
+    with pytest.raises(UserError, match=message) as caught:
+        Inspector.load(tmp_path / "bad.zip")
+    told = str(caught.value)
+    assert told.startswith(str(tmp_path / "bad.zip")) and "\n" not in told
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "bad.zip"}
 
 
 def test_a_fine_tuned_sam_becomes_safetensors_of_the_same_weights(tmp_path):

@@ -53,6 +53,15 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
         assert {cv2.imread(str(path)).shape[:2] for path in pictures} == {shape}
 
 
+def test_a_packed_bundle_inspects_and_is_not_exported_into(bundle_folder, photos, tmp_path, capsys):
+    packed = tmp_path / "b.zip"
+    assert run(capsys, "pack", bundle_folder, packed) == (0, f"{packed}\n", "")
+    code, lines, _ = run(capsys, "inspect", packed, photos)
+    assert code == 3 and lines == run(capsys, "inspect", bundle_folder, photos)[1]
+    code, _, err = run(capsys, "export", packed, "--format", "onnx", "--images", photos)
+    assert code == 2 and err == f"error: {packed}: a .zip cannot be added to (unpack it, export, pack it again)\n"
+
+
 def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, capsys):
     good = photos / "day 1/plain.png"
     assert run(capsys, "inspect", bundle_folder, good)[0] == 0

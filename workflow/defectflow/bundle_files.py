@@ -1,16 +1,23 @@
 """A bundle: one folder with all that a fitted inspector needs, as safetensors, ONNX and JSON, each with its sha256.
 
-Standard library only. Nothing in a bundle is executed, and no file outside its folder is read.
+Or a .zip of that folder. Standard library only. Nothing in a bundle is executed, and no file outside of it is read.
 """
 
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from defectflow.files import UserError, read_json, sha256_of, write_json
+from defectflow.files import UserError, atomic, read_json, sha256_of, write_json
 
 FORMAT = "defectflow-bundle-1"  # a reader knows one; whatever changes what a verdict is made of gets the next number
 MANIFEST = "bundle.json"
+LARGEST = 20  # times the size of a .zip that what is in it may have: weights hardly get smaller in one
 SECTIONS = {
     "segmenter": dict, "isolation": dict, "detector": dict, "network": dict, "threshold": dict, "regions": dict,
     "look": dict, "scale": dict, "versions": dict, "files": dict,
@@ -100,3 +107,59 @@ def check_file(folder: Path, name: str, entry: Any) -> None:
         raise UserError(f"{folder}: {name} of the bundle is missing (copy or make the bundle again)")
     if path.stat().st_size != entry.get("bytes") or sha256_of(path) != entry.get("sha256"):
         raise UserError(f"{folder}: {name} of the bundle is damaged (copy or make the bundle again)")
+
+
+def pack(folder: str | Path, target: str | Path) -> None:
+    """Write a bundle as one .zip, not compressed (weights hardly can be); the same bundle gives the same bytes.
+
+    Raises:
+        UserError: the folder is no whole bundle, see `read_bundle`.
+    """
+    bundle = read_bundle(folder)
+    with atomic(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name in sorted({MANIFEST, *bundle.settings["files"]}):
+            entry = zipfile.ZipInfo(name)  # of 1980, whenever it was made
+            entry.external_attr = 0o644 << 16
+            with open(inside(bundle.folder, name), "rb") as source, archive.open(entry, "w", force_zip64=True) as copy:
+                shutil.copyfileobj(source, copy)
+
+
+@contextmanager
+def unpacked(path: str | Path) -> Iterator[Path]:
+    """The folder of a bundle: itself, or that of a .zip in a temporary place, which is gone after the block.
+
+    A .zip may also hold the folder with its name. It is unpacked only if every name in it stays inside, and if its
+    content is at most LARGEST times its size.
+
+    Raises:
+        UserError: the file is not such a .zip. Errors of the block are told with the name of the .zip.
+    """
+    path = Path(path)
+    if not path.is_file():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="defectflow-") as name:
+        folder = Path(name)
+        try:
+            _unpack(path, folder)
+            top = folder if (folder / MANIFEST).exists() else next(folder.iterdir(), folder)
+            yield top
+        except UserError as error:
+            raise UserError(str(error).replace(str(folder), str(path))) from None
+
+
+def _unpack(path: Path, folder: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if sum(entry.file_size for entry in entries) > LARGEST * path.stat().st_size:
+                raise UserError(f"{path}: unpacked it would be more than {LARGEST} times as large (do not use it)")
+            for entry in entries:
+                target = inside(folder, entry.filename)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(entry) as source, open(target, "wb") as copy:
+                    shutil.copyfileobj(source, copy)  # not more than file_size, or zipfile complains
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path}: neither a bundle's folder nor a whole .zip of one ({error})") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be unpacked in {tempfile.gettempdir()} ({error.strerror})") from None

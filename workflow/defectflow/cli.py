@@ -1,4 +1,4 @@
-"""Command line of a fitted inspector: judge new photographs, export it for other runtimes, measure its latency."""
+"""Command line of a fitted inspector: judge new photographs, pack it, export it for other runtimes, time it."""
 
 import argparse
 import os
@@ -94,6 +94,16 @@ def export(args: argparse.Namespace) -> int:
     return GOOD
 
 
+def pack(args: argparse.Namespace) -> int:
+    """Write a bundle as one .zip, which `inspect` takes as well; the same bundle gives the same bytes."""
+    from defectflow.bundle_files import pack
+
+    target = args.file or args.bundle.resolve().with_suffix(".zip")
+    pack(args.bundle, target)
+    print(target)
+    return GOOD
+
+
 def bench(args: argparse.Namespace) -> int:
     """Print how long every runtime takes, by step."""
     from defectflow.inspector_bench import measure
@@ -110,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def common(command: argparse.ArgumentParser) -> None:
-        command.add_argument("bundle", type=Path, help="folder that rule bundle made")
+        command.add_argument("bundle", type=Path, help="folder that rule bundle made, or a .zip of it")
         command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
         command.add_argument("--threads", type=int, default=cores, help="that compute (%(default)s)")
 
@@ -136,6 +146,11 @@ def build_parser() -> argparse.ArgumentParser:
     two.add_argument("--images", nargs="+", required=True, metavar="PATH", help="photographs to compare on")
     two.add_argument("--labels", type=Path, help="labels.csv of them: what the precision costs in AUROC is reported")
     two.set_defaults(run=export)
+
+    four = commands.add_parser("pack", help="make a .zip of a bundle", description=pack.__doc__)
+    four.add_argument("bundle", type=Path, help="folder that rule bundle made")
+    four.add_argument("file", type=Path, nargs="?", help="to write (beside the folder, its name with .zip)")
+    four.set_defaults(run=pack)
 
     three = commands.add_parser("bench", help="measure latency", description=bench.__doc__)
     common(three)

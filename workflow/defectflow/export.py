@@ -34,8 +34,11 @@ def export_bundle(
         What was found, in a few lines.
 
     Raises:
-        UserError: the export differs from PyTorch by more than `export_parity.TOLERANCE`; then nothing is written.
+        UserError: the bundle is a .zip, or the export differs from PyTorch by more than `export_parity.TOLERANCE`;
+            then nothing is written.
     """
+    if Path(folder).is_file():
+        raise UserError(f"{folder}: a .zip cannot be added to (unpack it, export, pack it again)")
     bundle, paths = read_bundle(folder), list(photographs)
     pick(kind, bundle)
     reference = Inspector.load(folder, "torch")

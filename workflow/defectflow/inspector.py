@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from defectflow.anomaly_maps import AnomalyMap, full_resolution, grid_map
-from defectflow.bundle_files import Bundle, read_bundle
+from defectflow.bundle_files import Bundle, read_bundle, unpacked
 from defectflow.files import UserError
 from defectflow.images import read_rgb
 from defectflow.inspector_parts import check_known, make_locator, numpy_judge, torch_judge
@@ -102,7 +102,7 @@ class Inspector:
         """Open a bundle.
 
         Args:
-            folder: the bundle.
+            folder: the bundle, or a .zip of it.
             runtime: "openvino", "onnx", "torch", or "auto": the first of these that is installed.
             precision: "fp32", or "fp16" or "int8" if it was exported.
             threads: how many compute the network.
@@ -111,8 +111,9 @@ class Inspector:
         Raises:
             UserError: the bundle is damaged or of another version, or the runtime is not installed.
         """
-        bundle = read_bundle(folder)
-        return cls(bundle, pick(runtime, bundle), precision, threads, streams)
+        with unpacked(folder) as whole:  # all is in memory after this
+            bundle = read_bundle(whole)
+            return cls(bundle, pick(runtime, bundle), precision, threads, streams)
 
     def __call__(self, image: np.ndarray | str | Path) -> Verdict:
         """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).

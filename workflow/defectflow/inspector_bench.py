@@ -59,7 +59,7 @@ def child(bundle: str, runtime: str, precision: str, threads: int, repeat: int, 
 
     Returns:
         cold_cpu: processor seconds of the process up to the first verdict. cpu, wall: lists by step and for "total" of
-        seconds for each photograph after it, in two passes (the processor's clock, the wall's).
+        seconds for each photograph after it, in two passes (the processor's clock, the wall's). bad: the verdicts.
     """
     from defectflow.inspector import Inspector
 
@@ -71,12 +71,14 @@ def child(bundle: str, runtime: str, precision: str, threads: int, repeat: int, 
     for name, clock in (("cpu", time.process_time), ("wall", time.perf_counter)):
         inspector.clock = clock
         times: dict[str, list[float]] = {step: [] for step in (*STEPS, "total")}
+        verdicts = []
         for path in paths * repeat:
-            seconds = inspector(path).seconds
+            verdict = inspector(path)
+            verdicts.append(verdict.bad)
             for step in STEPS:
-                times[step].append(seconds[step])
-            times["total"].append(sum(seconds.values()))
-        result[name] = times
+                times[step].append(verdict.seconds.get(step, 0.0))
+            times["total"].append(sum(verdict.seconds.values()))
+        result |= {name: times, "bad": verdicts[: len(paths)]}
     return result
 
 

@@ -79,12 +79,6 @@ def make_locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
             from defectflow.sam import Predictor
     except ModuleNotFoundError as error:
         raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
-    try:
-        _ = prior.appearance  # imports torch where the bundle has such heads
-        if source == "sam2.1":
-            from defectflow.sam import Predictor
-    except ModuleNotFoundError as error:
-        raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
     if source != "sam2.1":
         return lambda image: Located(*baseline_mask(prior, source, image, []))
     predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])

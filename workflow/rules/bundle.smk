@@ -1,7 +1,7 @@
 rule bundle:
-    """The inspector of the run that the config asks for, as one folder; on request."""
+    """The inspector of the run that the config asks for, as one folder, of each category; on request."""
     input:
-        f"{RUNS[0].folder}/bundle",
+        [f"{run.folder}/bundle" for run in MAIN_RUNS],
 
 
 rule write_bundle:
