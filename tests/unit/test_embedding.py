@@ -5,6 +5,7 @@ import torch
 from defectflow import embedding
 from defectflow.backbones import create_backbone
 from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder, feature_network
+from defectflow.files import UserError
 
 LAYERS = ["layer2", "layer3"]
 
@@ -74,6 +75,23 @@ def test_what_does_not_fit_is_not_fused():
         assert [tuple(y.shape[2:]) for y in network(size)] == [tuple(size.shape[2:])] * 2
     for found, wanted in zip(network(x), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_are_named_as_timm_names_them():
+    with torch.inference_mode():
+        maps = feature_network("convnext_atto", ["stages.1", "stages.2"])(torch.zeros(1, 3, 64, 96))
+    assert {name: tuple(value.shape) for name, value in maps.items()} == {
+        "stages.1": (1, 80, 8, 12), "stages.2": (1, 160, 4, 6)
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layers"),
+    [("vit_tiny_patch16_224", ["blocks.1"]), ("swin_tiny_patch4_window7_224", ["layers.1"])],
+)
+def test_a_network_without_feature_maps_is_one_line(backbone, layers):
+    with pytest.raises(UserError, match=f"backbone '{backbone}': its layers give no feature maps"):
+        feature_network(backbone, layers)
 
 
 def test_pixels_are_mean_colours():

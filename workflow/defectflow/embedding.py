@@ -39,6 +39,9 @@ def feature_network(
 
     Arguments as for `backbones.create_backbone`. It maps normalised float32 images (batch, 3, h, w) to a dict of
     feature maps (batch, c, h, w) by layer; ``trained`` says whether it has trained weights.
+
+    Raises:
+        UserError: as `backbones.create_backbone`, or it is no network of convolutions that can be taken apart.
     """
     if is_patch_nano(backbone):
         traced = feature_maps(layers, weights)
@@ -50,7 +53,17 @@ def feature_network(
     from defectflow.backbones import create_backbone
 
     network = create_backbone(backbone, layers, weights, allow_download=allow_download, seed=seed)
-    traced = create_feature_extractor(network, return_nodes={layer: layer for layer in layers})
+    modules = dict(network.named_modules())  # of ConvNeXt and others timm makes one list: stages.1 becomes stages_1
+    nodes = {layer if layer in modules else layer.replace(".", "_"): layer for layer in layers}
+    try:
+        traced = create_feature_extractor(network, return_nodes=nodes)
+    except (ValueError, fx.proxy.TraceError):  # a layer without output of its own; control flow
+        traced = None
+    if traced is None or getattr(network, "output_fmt", None) == "NHWC":
+        raise UserError(
+            f"backbone '{backbone}': its layers give no feature maps to make patches of "
+            "(use a network of convolutions: ResNet, ConvNeXt, EfficientNet, ...)"
+        )
     traced.trained = bool(network.trained)
     _fold_norms(traced.eval().requires_grad_(False))
     return traced
