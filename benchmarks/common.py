@@ -41,14 +41,17 @@ def medians(runs: list[dict]) -> dict:
     return {key: median(run[key] for run in runs) for key in runs[0]}
 
 
-def make_bank(path: Path, size: int, args: Any) -> Path:
-    """Write a bank of ``size`` patches of other made-up photographs, jittered: a bank need not be a coreset here."""
+def make_bank(path: Path, size: int, args: Any, precision: str = "float32") -> Path:
+    """Write a bank of ``size`` patches of the first photographs, mirrored and jittered: it need not be a coreset here.
+
+    ``precision`` is that of the network they come from.
+    """
     import torch
     from defectflow.embedding import PatchEmbedder
     from defectflow.images import letterbox, read_rgb
     from safetensors.torch import save_file
 
-    embedder = PatchEmbedder(args.backbone, ["layer2", "layer3"], args.weights)
+    embedder = PatchEmbedder(args.backbone, ["layer2", "layer3"], args.weights, precision=precision)
     files = sorted(Path(args.images).iterdir())[:20]
     pictures = [letterbox(read_rgb(file), (args.image_size, args.image_size))[0][:, ::-1].copy() for file in files]
     patches = torch.cat([embedder(picture[None]) for picture in pictures])
@@ -60,7 +63,7 @@ def make_bank(path: Path, size: int, args: Any) -> Path:
     config = {
         "backbone": args.backbone, "trained": embedder.trained, "layers": ["layer2", "layer3"], "grid": grid,
         "fitted_size": [args.image_size] * 2, "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4,
-        "method": "patchcore", "distance": "euclidean",
+        "method": "patchcore", "distance": "euclidean", "precision": precision,
     }  # fmt: skip
     save_file({"all": bank}, path, metadata={"defectflow": json.dumps(config)})
     return path

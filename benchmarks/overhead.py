@@ -19,8 +19,11 @@ ROOT = Path(__file__).parents[1]
 MODULES = {"render_demo": "demo", "split_annotated": "split"}  # where a rule and its stage are not called the same
 # What a stage loads only when it comes to it.
 LATER = {
-    "features": "import defectflow.backbones, torchvision.models.feature_extraction",
-    "evaluate": "import matplotlib.pyplot",
+    "prior": "import defectflow.appearance",
+    "masks": "import defectflow.appearance",
+    "evaluate": "import matplotlib.backends.backend_agg, matplotlib.figure",
+    "render": "import matplotlib",
+    "report": "import matplotlib.backends.backend_svg, matplotlib.figure",
     "segment": "import sam2",
 }
 

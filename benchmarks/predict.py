@@ -3,11 +3,12 @@
 defectflow's time includes its stages `features` and `score` with their files, and the map on the pixels of each
 photograph; anomalib's the model, the loader and its map on the pixels of the network's input, without its visualiser.
 Both have the same backbone and the same bank (made up, of ``--banks`` patches), run alternately, each in a process of
-its own. Imports are not counted. The last columns compare the scores and, smoothed as anomalib does, the maps; the two
-resize differently, so only with ``--size`` equal to ``--image-size`` do they see the same pixels.
+its own; with ``--precision float32 bfloat16`` our network and bank run in both. Imports are not counted. The last
+columns compare the scores and, smoothed as anomalib does, the maps; the two resize differently, so only with ``--size``
+equal to ``--image-size`` do they see the same pixels.
 
     python benchmarks/predict.py                                     # 40 images of 512 pixels
-    python benchmarks/predict.py --count 100 --size 1024 --banks 2181 21811
+    python benchmarks/predict.py --count 213 --size 1024 --precision float32 bfloat16
 """
 
 import argparse
@@ -37,6 +38,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
     import pandas as pd
     from defectflow import features, score, tables
     from defectflow.anomaly_maps import full_resolution, load_maps, smooth_map
+    from defectflow.threads import in_threads
 
     embedder_imports()
     paths = sorted(Path(args.images).iterdir())
@@ -52,7 +54,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
         features.main(
             features.build_parser().parse_args(
                 ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size",
-                 str(args.image_size), "--out", f"{folder}/f.safetensors", *common]
+                 str(args.image_size), "--precision", *args.precision, "--out", f"{folder}/f.safetensors", *common]
             )
         )  # fmt: skip
         score.main(
@@ -62,8 +64,9 @@ def defectflow_run(args: argparse.Namespace) -> dict:
             )
         )  # fmt: skip
         maps = load_maps([folder / "m.safetensors"])
-        for entry in maps.values():
-            full_resolution(entry.grid_map, entry.affine, entry.input_size, (args.size, args.size))
+        frame = (args.size, args.size)
+        for _ in in_threads(lambda m: full_resolution(m.grid_map, m.affine, m.input_size, frame), maps.values()):
+            pass
         seconds, cpu = time.perf_counter() - begin, processor_seconds() - cpu
         smooth = [smooth_map(e.grid_map, e.input_size, cv2.INTER_NEAREST, sigma=4) for e in maps.values()]
         scores = tables.read_table(folder / "scores.csv", tables.SCORES)["raw_score"]
@@ -104,6 +107,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256, help="of the network's input")
     parser.add_argument("--backbone", default="resnet18.tv_in1k")
     parser.add_argument("--weights")
+    parser.add_argument("--precision", nargs="+", choices=["float32", "bfloat16"], default=["float32"])
     parser.add_argument("--banks", type=int, nargs="+", default=[2181, 21811], help="sizes of the bank, in patches")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
@@ -126,23 +130,26 @@ def main() -> None:
               "--backbone", args.backbone, "--threads", args.threads, "--device", args.device]  # fmt: skip
     shared += ["--weights", args.weights] if args.weights else []
     print(f"{len(list(Path(args.images).iterdir()))} images, {args.threads} threads, medians of {args.repeats}")
-    print("| bank | | defectflow | anomalib | ratio | scores differ | maps differ |\n|---|---|---|---|---|---|---|")
+    print("| bank | precision | | defectflow | anomalib | ratio | scores differ | maps differ |\n|" + "---|" * 8)
+    programs = [("anomalib", "float32"), *(("defectflow", precision) for precision in args.precision)]
     for size in args.banks:
-        bank = make_bank(folder / f"bank{size}.safetensors", size, args)
-        results = {name: folder / f"{name}.npz" for name in ("anomalib", "defectflow")}
-        runs: dict[str, list[dict]] = {name: [] for name in results}
+        banks = {p: make_bank(folder / f"bank{size}-{p}.safetensors", size, args, p) for _, p in programs}
+        results = [folder / f"{name}-{precision}.npz" for name, precision in programs]
+        runs: list[list[dict]] = [[] for _ in programs]
         for _ in range(args.repeats):
-            for name, path in results.items():
-                options = [*shared, "--bank", bank, "--run", name, "--result", path]
-                runs[name].append(in_process(__file__, *options))
-        a, b = medians(runs["defectflow"]), medians(runs["anomalib"])
-        ours, peer = (np.load(results[name]) for name in ("defectflow", "anomalib"))
-        differ = [float(np.abs(ours[key] - peer[key]).max()) for key in ("scores", "maps")]
-        times = f"{a['seconds'] * 1e3:.0f} | {b['seconds'] * 1e3:.0f} | {b['seconds'] / a['seconds']:.1f}"
-        print(f"| {size} | ms per image | {times} | {differ[0]:.1e} | {differ[1]:.1e} |")
-        times = f"{a['cpu'] * 1e3:.0f} | {b['cpu'] * 1e3:.0f} | {b['cpu'] / a['cpu']:.1f}"
-        print(f"| | processor ms per image | {times} | | |")
-        print(f"| | peak memory, MB | {a['peak_mb']:.0f} | {b['peak_mb']:.0f} | | | |", flush=True)
+            for (name, precision), path, done in zip(programs, results, runs, strict=True):
+                options = ["--precision", precision, "--bank", banks[precision], "--run", name, "--result", path]
+                done.append(in_process(__file__, *shared, *options))
+        peer, peers = medians(runs[0]), np.load(results[0])
+        for (_, precision), path, done in list(zip(programs, results, runs, strict=True))[1:]:
+            own, owns = medians(done), np.load(path)
+            differ = [float(np.abs(owns[key] - peers[key]).max()) for key in ("scores", "maps")]
+            start, end = f"| {size} | {precision}", f"{differ[0]:.1e} | {differ[1]:.1e} |"
+            for key, unit in (("seconds", "ms"), ("cpu", "processor ms")):
+                times = f"{own[key] * 1e3:.0f} | {peer[key] * 1e3:.0f} | {peer[key] / own[key]:.1f}"
+                print(f"{start} | {unit} per image | {times} | {end}")
+                start, end = "| |", "| |"
+            print(f"| | | peak memory, MB | {own['peak_mb']:.0f} | {peer['peak_mb']:.0f} | | | |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,31 @@
 """How the workflow carries 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
 
-    python benchmarks/scale.py --folder FOLDER --counts 1000 10000 100000
+    python benchmarks/scale.py --folder FOLDER --counts 1000 10000 --out FOLDER/scale.json
+    python benchmarks/scale.py --folder FOLDER --counts 100000 --until ingest --out FOLDER/scale.json \
+        --plot docs/scale.png
 
 Makes small distinct pictures, plans the run cold (every file is hashed) and again, runs it up to --until, adds one
-picture and runs again. Times are processor seconds, so that other work on the machine does not count.
+picture and makes what the fit waits for: the table of images, the splits and the features of that picture's shard.
+Times are processor seconds, so that other work on the machine does not count.
 """
 
 import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+from defectflow.configuration import shard_count
+from defectflow.naming import image_ids, shard_of
 
 ROOT = Path(__file__).parents[1]
 SIZE = 48  # pixels a side
-FIT = ("fit", "score", "evaluate", "leaderboard", "all")  # what one more picture changes for all others
+NEW = "new.png"
 
 
 def picture(number: int) -> np.ndarray:
@@ -67,8 +73,8 @@ def snakemake(folder: Path, count: int, *arguments: str) -> tuple[str, float, fl
         "device": "cpu",
         "detectors": {"patchcore": {"image_size": 64, "coreset_max": 1000}},
     }
-    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
-    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml"), *arguments]
+    command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml")]
     command += ["--config", *(f"{key}={json.dumps(value)}" for key, value in config.items())]
     return measured(command, folder)
 
@@ -101,26 +107,55 @@ def measure(folder: Path, count: int, until: str) -> dict:
     """All figures of one size."""
     work = folder / str(count)
     photographs(work / "data", count)
+    shutil.rmtree(work / ".snakemake/defectflow", ignore_errors=True)  # the hashes of a run before
     output, cold, cold_memory = snakemake(folder, count, "-n", "--quiet", "rules")
     _, warm, warm_memory = snakemake(folder, count, "-n", "--quiet", "rules")
     figures = {"images": count, "jobs": sum(jobs(output).values()), "dry_run_cold": cold, "dry_run": warm}
     figures["dry_run_memory"] = max(cold_memory, warm_memory)
     if until == "none":
         return figures
-    last = ["--until", *until.split(",")] if until else []
-    snakemake(folder, count, "--quiet", "all", *last)
+    snakemake(folder, count, "--quiet", "all", *(["--until", *until.split(",")] if until else []))
     figures["stages"] = {rule: [round(m), round(s, 1)] for rule, (m, s) in sorted(peaks(work / "results").items())}
     figures["largest_folder"] = largest_folder(work / "results")
-    new = work / "data/images/new.png"
-    cv2.imwrite(str(new), picture(count))
+    shard = shard_of(image_ids([NEW])[NEW], shard_count("auto", count))
+    before_the_fit = (f"results/many/none/none/patchcore/features/{shard}.safetensors", "results/many/splits.csv")
+    snakemake(folder, count, *before_the_fit, "--quiet", "all")
+    cv2.imwrite(str(work / "data/images" / NEW), picture(count))
     try:
-        output, _, _ = snakemake(folder, count, "-n", "--quiet", "rules", *last)
+        output, _, _ = snakemake(folder, count, *before_the_fit, "-n", "--quiet", "rules")
         figures["jobs_for_one_more"] = jobs(output)
-        target = [rule for rule in figures["jobs_for_one_more"] if rule not in (*FIT, "render")]
-        _, figures["one_more"], _ = snakemake(folder, count, "--quiet", "all", "--until", *target)
+        _, figures["one_more"], _ = snakemake(folder, count, *before_the_fit, "--quiet", "all")
     finally:
-        new.unlink()
+        (work / "data/images" / NEW).unlink()
     return figures
+
+
+def plot(found: dict[str, dict], path: Path) -> None:
+    """Dry runs, and the memory of every stage, against the number of images."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    found = dict(sorted(found.items(), key=lambda item: int(item[0])))
+    counts = [int(count) for count in found]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
+    for key, told in (("dry_run_cold", "every file hashed"), ("dry_run", "again"), ("one_more", "one more image")):
+        curve = [(count, found[str(count)][key]) for count in counts if key in found[str(count)]]
+        left.plot(*zip(*curve, strict=True), "o-", label=told)
+    left.set(ylabel="processor seconds", title="dry run, and one more image up to the fit")
+    left.legend()
+    stages = sorted({stage for figures in found.values() for stage in figures.get("stages", {})})
+    for number, stage in enumerate(stages):
+        curve = [(n, found[str(n)]["stages"][stage][0]) for n in counts if stage in found[str(n)].get("stages", {})]
+        right.plot(*zip(*curve, strict=True), "o-" if number < 10 else "s--", label=stage)
+    right.set(ylabel="memory, MB", title="largest job of every stage")
+    right.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    for panel in (left, right):
+        panel.set(xscale="log", ylim=(0, None), xlabel="images", xticks=counts)
+        panel.set_xticklabels([f"{count:,}" for count in counts])
+        panel.grid(alpha=0.3)
+    figure.savefig(path, dpi=80)
 
 
 def main() -> None:
@@ -129,6 +164,7 @@ def main() -> None:
     parser.add_argument("--counts", type=int, nargs="+", default=[1000, 10000, 100000])
     parser.add_argument("--until", default="", help="rules, with commas, to run for real up to; none: only plan")
     parser.add_argument("--out", type=Path, help="JSON file to add the figures to")
+    parser.add_argument("--plot", type=Path, help="PNG of all figures in --out")
     args = parser.parse_args()
     found = json.loads(args.out.read_text()) if args.out and args.out.exists() else {}
     for count in args.counts:
@@ -137,6 +173,8 @@ def main() -> None:
         print(json.dumps(found[str(count)], indent=1), flush=True)
         if args.out:
             args.out.write_text(json.dumps(found, indent=1) + "\n")
+    if args.plot:
+        plot(found, args.plot)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
     assert finished.jobs(config=config) == {
         "fit": 1,
         "score": 2,
+        "calibrate": 1,
         "evaluate": 1,
         "boxes": 1,
         "render": 1,
@@ -100,6 +101,23 @@ def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, sp
         path.write_text(text)
     assert first in jobs and "render" in jobs and not spared & jobs.keys()
     assert finished.jobs(config=CONFIG) == {}
+
+
+def test_what_follows_an_edit_that_changes_no_bytes_is_not_stale_once_that_stage_has_run(finished):
+    path = finished.folder / "workflow/defectflow/split.py"
+    text = path.read_text()
+    steps = ("--cores", "1", "--until", "split")
+    try:
+        path.write_text(text + "\nCHANGED = 1\n")
+        assert {"split", "fit", "evaluate"} <= finished.jobs(config=CONFIG).keys()
+        before = (finished.folder / "results/mine/splits.csv").stat().st_mtime_ns
+        result = finished.snakemake(*steps, config=CONFIG)
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert (finished.folder / "results/mine/splits.csv").stat().st_mtime_ns > before
+        assert finished.jobs(config=CONFIG) == {}
+    finally:
+        path.write_text(text)
+    assert finished.snakemake(*steps, config=CONFIG).returncode == 0 and finished.jobs(config=CONFIG) == {}
 
 
 def test_an_edited_template_re_runs_the_pages_alone(finished):

@@ -30,7 +30,7 @@ def reference(undisturbed) -> dict[str, str]:
 def test_whatever_moment_a_stage_is_killed_at_the_next_run_ends_with_the_same_bytes(undisturbed):
     generator = random.Random(0)
     outcomes = [
-        draw(undisturbed, rule, generator.uniform(0, 0.8), alone)
+        draw(undisturbed, rule, generator.uniform(0, undisturbed.seconds[rule]), alone)
         for rule, alone in (("masks", False), ("isolate", False), ("prior", True), ("sam_pairs", False))
     ]
     assert "killed" in outcomes
@@ -67,6 +67,29 @@ def test_a_full_disk_is_told_in_one_line_and_with_more_room_the_run_ends_the_sam
         assert stopped.returncode != 0 and "No space left on device" in output
         remount(results, "size=100m")
         done = workflow.snakemake("--cores", "2", "--rerun-incomplete", *LIGHT_TARGETS, config=LIGHT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert digests(workflow) == reference
+
+
+def test_read_only_results_are_told_in_one_line_before_any_job_and_a_run_ends_the_same_once_they_are_not(
+    tmp_path, reference
+):
+    workflow = light(tmp_path)
+    results = tmp_path / "results"
+    with small_disk(results, "100m"):
+        done = workflow.snakemake("--cores", "1", LIGHT_TARGETS[0], config=LIGHT)
+        assert done.returncode == 0, done.stdout + done.stderr
+        before = digests(workflow)
+        remount(results, "ro")
+        assert workflow.jobs(*LIGHT_TARGETS, config=LIGHT)["masks"] == 1  # a dry run may look
+        stopped = workflow.snakemake("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
+        output = stopped.stdout + stopped.stderr
+        errors = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert stopped.returncode != 0 and "Traceback" not in output and len(errors) == 1
+        assert errors[0].startswith("error: results: ") and "remount it, or make it writable" in errors[0]
+        remount(results, "rw")
+        assert digests(workflow) == before
+        done = workflow.snakemake("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert digests(workflow) == reference
 

@@ -2,7 +2,6 @@
 
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 from cluster import cluster, missing
@@ -18,7 +17,7 @@ CONFIG = {
 METRICS = "results/demo/template/zero_out/patchcore/metrics.json"
 
 
-def jobs_of(folder: Path, environment: dict[str, str]) -> str:
+def jobs_of(environment: dict[str, str]) -> str:
     """What squeue knows of all jobs that were: id, state, partition, comment."""
     command = ["squeue", "--all", "--noheader", "--states=all", "--format=%i|%T|%P|%k"]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
@@ -28,7 +27,7 @@ def kill_first(rule: str, environment: dict[str, str], seconds: float) -> str:
     """Kill the first job of a rule that runs; its id."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        for line in jobs_of(Path(), environment).splitlines():
+        for line in jobs_of(environment).splitlines():
             number, state, _, comment = line.strip().split("|")
             if state == "RUNNING" and rule in comment:
                 subprocess.run(["scancel", "--signal=KILL", "--full", number], env=environment, timeout=60)
@@ -38,15 +37,12 @@ def kill_first(rule: str, environment: dict[str, str], seconds: float) -> str:
 
 
 def test_a_run_on_slurm_survives_a_killed_job_and_too_little_memory_and_ends_with_the_same_metrics(tmp_path):
-    (tmp_path / "local").mkdir()
-    local, remote = Workflow(tmp_path / "local"), Workflow(tmp_path / "remote")
-    done = local.snakemake("--cores", "2", METRICS, config=CONFIG)
-    assert done.returncode == 0, done.stdout + done.stderr
-    # The features took 600 MB and more; a first attempt gets 200, the second 1,600.
+    local, remote = (Workflow(tmp_path / name) for name in ("local", "remote"))
+    # The features take 600 MB and more; a first attempt gets 200, the second 1,600. One thread, so that two jobs fit on
+    # two cores; the plug-in looks for finished ones after 3 s, then 13, so that a step takes 16 s, however short it is.
     arguments = (
-        METRICS, "--workflow-profile", "workflow/profiles/slurm", "--max-threads", "2", "--cores", "2",
-        "--latency-wait", "5", "--slurm-no-account", "--slurm-init-seconds-before-status-checks", "2",
-        "--seconds-between-status-checks", "2",
+        METRICS, "--workflow-profile", "workflow/profiles/slurm", "--max-threads", "1", "--latency-wait", "5",
+        "--slurm-no-account", "--slurm-init-seconds-before-status-checks", "3", "--seconds-between-status-checks", "3",
         "--slurm-keep-successful-logs", "--set-resources", "features:mem_mb=200 * attempt ** 3",
     )  # fmt: skip
     with cluster() as environment:
@@ -55,10 +51,12 @@ def test_a_run_on_slurm_survives_a_killed_job_and_too_little_memory_and_ends_wit
             run = subprocess.Popen(command, cwd=remote.folder, env=environment, stdout=out, stderr=out)
             try:
                 killed = kill_first("rule_render_demo", environment, 300)
-                status = run.wait(1200)
+                done = local.snakemake("--cores", "1", METRICS, config=CONFIG)  # meanwhile: the other one mostly waits
+                assert done.returncode == 0, done.stdout + done.stderr
+                status = run.wait(900)
             finally:
                 run.kill()
-        jobs = jobs_of(tmp_path, environment)
+        jobs = jobs_of(environment)
     output = (tmp_path / "out.txt").read_text()
     assert status == 0, f"{output}\n{jobs}"
     rows = [line.strip().split("|") for line in jobs.splitlines()]

@@ -41,6 +41,7 @@ EXPECTED = {
     "augment": (2000, 60, 1, "cpu"),
     "features": (3000, 120, 4, "gpu"),
     "fit": (4000, 240, 8, "gpu"),
+    "calibrate": (4000, 480, 8, "gpu"),
     "score": (3000, 60, 4, "gpu"),
     "results_boxes_evaluate_render_report": (6000, 240, 9, "cpu"),
 }

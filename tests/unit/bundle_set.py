@@ -49,12 +49,13 @@ def photograph(seed: int, bad: bool = False, size: tuple[int, int] = (96, 128)) 
 
 def arguments(folder: Path, **entries) -> list[str]:
     """Write what the bundle stage reads below ``folder``; returns its command line. ``entries`` replace those above."""
-    embedder = PatchEmbedder("patch-nano", LAYERS)
+    precision = entries.get("detector", {}).get("precision", "float32")
+    embedder = PatchEmbedder("patch-nano", LAYERS, precision=precision)
     items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), GRID, 4) for i in range(6)]
     patches = torch.cat([embedder(item.picture[None]).flatten(0, 2) for item in items])
     metadata = {
-        "backbone": "patch-nano", "trained": True, "layers": LAYERS, "fitted_size": [SIDE, SIDE],
-        "input_size": [SIDE, SIDE], "grid": list(GRID),
+        "backbone": "patch-nano", "trained": True, "layers": LAYERS, "precision": precision,
+        "fitted_size": [SIDE, SIDE], "input_size": [SIDE, SIDE], "grid": list(GRID),
         "object_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,19 +1,28 @@
 """Backbones: shapes, weights, errors, the way into anomalib, and a training run that can be interrupted."""
 
 import copy
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import timm
 import torch
 from defectflow import backbones, pretrain_backbone
-from defectflow.backbones import PATCH_NANO_WEIGHTS, PatchNano, create_backbone, fold_norms
+from defectflow.backbones import create_backbone
 from defectflow.files import UserError, read_json
+from defectflow.patch_nano import (
+    LAYERS,
+    PATCH_NANO_WEIGHTS,
+    PatchNano,
+    feature_maps,
+    fold_norms,
+    load_weights,
+    unfold_norms,
+)
 from defectflow.pretrain_figures import descriptors, evaluate, find_defects, write_card
 from defectflow.pretrain_images import training_batch
 from safetensors.torch import load_file, save_file
-
-LAYERS = ("layer2", "layer3")
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,15 @@ def test_maps_have_the_teachers_channels_and_strides(nano, image):
     assert nano.feature_info.reduction() == [8, 16]
     resnet = create_backbone("resnet18", LAYERS)
     assert [m.shape for m in resnet(image)] == [second.shape, third.shape]
+
+
+@pytest.mark.parametrize("layers", [LAYERS, LAYERS[:1], LAYERS[1:]])
+def test_the_way_without_timm_gives_the_same_numbers(image, layers):
+    traced, ours = create_backbone("patch-nano", layers), feature_maps(layers)
+    for expected, (layer, found) in zip(traced(image), ours(image).items(), strict=True):
+        assert layer in layers and torch.equal(found, expected)
+    script = "import sys, defectflow.patch_nano; print({'timm', 'torchvision'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"
 
 
 def test_receptive_field_is_nearly_the_teachers():
@@ -169,6 +187,18 @@ def test_folding_norms_keeps_the_output(image):
     assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in folded.modules())
     assert set(folded.state_dict()) == set(PatchNano().state_dict())
     torch.testing.assert_close(folded(image), model(image), rtol=1e-4, atol=1e-4)
+
+
+def test_training_goes_on_from_the_same_function():
+    torch.manual_seed(0)
+    load_weights(shipped := PatchNano(), PATCH_NANO_WEIGHTS, "patch-nano")
+    batch = torch.randn(8, 3, 64, 64)
+    expected = shipped(batch)
+    again = unfold_norms(shipped, batch)
+    torch.testing.assert_close(again.train()(batch), expected, rtol=1e-3, atol=1e-4)
+    again = unfold_norms(shipped, batch).eval()
+    torch.testing.assert_close(again(batch), expected, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(fold_norms(again)(batch), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_training_images_depend_on_seed_and_step_alone():

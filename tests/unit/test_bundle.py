@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from defectflow import bundle
 from defectflow.bundle_files import pack, read_bundle
+from defectflow.embedding import has_bfloat16
+from defectflow.export import export_bundle
 from defectflow.files import UserError, read_json
 from defectflow.inspector import Inspector
 from safetensors.torch import load_file
@@ -41,6 +43,20 @@ def test_a_network_that_differs_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"not written, .* differ: raw_score"):
         bundle_set.make(tmp_path)
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 on this processor")
+def test_a_network_in_bfloat16_runs_on_torch_alone_with_the_verdicts_of_the_run(tmp_path):
+    entry = bundle_set.ENTRIES["detector"] | {"precision": "bfloat16"}
+    folder = bundle_set.make(tmp_path, detector=entry)
+    assert not (folder / "network.onnx").exists()
+    inspector = Inspector.load(folder)
+    assert inspector.runtime == "torch"
+    assert inspector(bundle_set.photograph(3)).raw_score == 0  # the patches of the bank, to the last bit
+    assert inspector(bundle_set.photograph(60, bad=True)).raw_score > 1
+    for refused in (lambda: Inspector.load(folder, "onnx"), lambda: export_bundle(folder, "openvino", "fp32", [])):
+        with pytest.raises(UserError, match=r"computes in bfloat16, of which .* makes other verdicts"):
+            refused()
 
 
 def test_where_weights_lay_is_not_told(tmp_path):

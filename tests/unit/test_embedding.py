@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from defectflow import embedding
 from defectflow.backbones import create_backbone
-from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder
+from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder, feature_network
 
 LAYERS = ["layer2", "layer3"]
 
@@ -34,6 +35,45 @@ def test_embedding_is_anomalibs(embedder, images):
 
 def test_batch_norms_are_folded(embedder):
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in embedder.network.modules())
+
+
+def test_fused_convolutions_give_the_numbers_of_the_modules(embedder, images):
+    plain = feature_network("resnet18.tv_in1k", LAYERS, seed=3)
+    x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    for expected, found in zip(plain(x).values(), embedder.network(x).values(), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+class Odd(torch.nn.Module):
+    """Sums, ReLUs and paddings that may not be fused, or not so."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.Conv2d(8, 8, 1)
+        self.same = torch.nn.Conv2d(8, 8, 3, padding="same")
+        self.mirror = torch.nn.Conv2d(8, 8, 3, padding=1, padding_mode="reflect")
+        self.relu, self.nothing = torch.nn.ReLU(inplace=True), torch.nn.Identity()
+
+    def forward(self, x):
+        x = self.first(self.nothing(x))
+        x = x + x
+        x = self.relu(self.second(x) + x)
+        x = x + self.second(x.mean((2, 3), keepdim=True))  # a number for each channel, by weights used before
+        kept = self.second(x)
+        x = self.relu(self.same(x) + 1) + kept
+        return self.mirror(torch.add(self.second(x), kept, alpha=2)), kept
+
+
+def test_what_does_not_fit_is_not_fused():
+    torch.manual_seed(0)
+    network = torch.fx.symbolic_trace(Odd().eval().requires_grad_(False))
+    x = torch.rand(2, 3, 9, 7)
+    expected = network(x)
+    embedding._fuse(network)
+    for size in (x, x[:, :, :5, :6]):
+        assert [tuple(y.shape[2:]) for y in network(size)] == [tuple(size.shape[2:])] * 2
+    for found, wanted in zip(network(x), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_pixels_are_mean_colours():

@@ -2,7 +2,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from defectflow import features, tables
+from defectflow import embedding, features, tables
+from defectflow.embedding import has_bfloat16
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.network_input import object_cells
@@ -98,9 +99,32 @@ def test_same_bytes_twice_and_half_precision(isolated):
     first = run(isolated, *OBJECT)
     second = run(isolated, *OBJECT, "--threads", "1", out="again.safetensors")
     assert first.path.read_bytes() == second.path.read_bytes()
-    half = run(isolated, *OBJECT, "--precision", "float16", out="half.safetensors")
+    half = run(isolated, *OBJECT, "--stored", "float16", out="half.safetensors")
     torch.testing.assert_close(half.patches(1), first.patches(1), rtol=1e-3, atol=1e-3)
     assert half.path.stat().st_size < 0.6 * first.path.stat().st_size
+
+
+BFLOAT16 = pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 on this processor")
+
+
+@BFLOAT16
+def test_a_network_in_bfloat16_is_told_and_gives_the_same_bytes_twice(isolated):
+    exact = run(isolated, *OBJECT)
+    files = [
+        run(isolated, *OBJECT, "--precision", "bfloat16", "--threads", threads, out=f"{threads}.safetensors")
+        for threads in "12"
+    ]
+    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    assert (exact.config["precision"], files[0].config["precision"]) == ("float32", "bfloat16")
+    difference = torch.linalg.vector_norm(files[0].patches(1) - exact.patches(1))
+    assert 0.001 < difference / torch.linalg.vector_norm(exact.patches(1)) < 0.03
+
+
+def test_no_bfloat16_is_one_line(isolated, monkeypatch):
+    monkeypatch.setattr(embedding, "has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match=r"precision bfloat16: .* \(use float32\)"):
+        run(isolated, *OBJECT, "--precision", "bfloat16")
+    assert not (isolated / "out.safetensors").exists()
 
 
 @pytest.fixture
@@ -152,7 +176,8 @@ def shift_mask(folder):
         (None, ("--seed", "1"), 4),  # other weights
         (None, ("--layers", "layer2"), 4),
         (None, ("--image-size", "96", "64"), 4),
-        (None, ("--precision", "float16"), 4),
+        (None, ("--stored", "float16"), 4),
+        pytest.param(None, ("--precision", "bfloat16"), 4, marks=BFLOAT16),
         (None, ("--backbone", "patch-nano"), 4),
         (lambda folder: (folder / "out.safetensors").write_bytes(b"torn"), (), 4),
         (lambda folder: None, ("--dilation", "8"), 2),  # of the two with a mask

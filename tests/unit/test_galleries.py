@@ -8,6 +8,7 @@ import pytest
 from defectflow import drawing, galleries
 from defectflow.anomaly_maps import AnomalyMap
 from defectflow.images import write_png
+from defectflow.looks import Look
 from PIL import Image
 
 
@@ -100,6 +101,17 @@ def test_boxes_are_drawn_where_they_are_in_the_photograph(case):
     factor = galleries.SIDE / 900
     assert [columns.min(), rows.min()] == pytest.approx([90 * factor, 90 * factor], abs=6)
     assert [columns.max(), rows.max()] == pytest.approx([270 * factor, 180 * factor], abs=6)
+
+
+def test_heat_has_the_colours_that_were_asked_for(case):
+    row, maps = case
+    at = next(pd.DataFrame([row]).itertuples())
+    look = Look(colours="gray", opacity=0.0)
+    photo, _, heat, overlay = (
+        decoded(p) for p in galleries.case_of(at, maps, drawing.Scale(0, 1, 2, 6), look=look).pictures
+    )
+    assert np.ptp(heat.astype(int), axis=2).max() < 12 and heat.max() > 100  # grey, but for what JPEG makes of it
+    assert np.abs(overlay[60:150, 60:300].astype(int) - photo[60:150, 60:300]).max() < 25
 
 
 def test_without_masks_or_map_there_are_fewer_pictures(case):

@@ -4,7 +4,7 @@ import pytest
 from defectflow import thresholds
 from defectflow.image_metrics import calibration_curve, image_figures, units_of
 from defectflow.metrics import confusion, wilson
-from defectflow.verdicts import judge
+from defectflow.verdicts import judge, with_calibration
 from sklearn.calibration import calibration_curve as sklearns_curve
 
 
@@ -69,14 +69,31 @@ def test_the_second_protocol_has_verdicts_by_thresholds_without_the_group():
     groups = [f"g{i // 6}" for i in range(24)]
     apart = rng.normal(1.5 * labels, 1.0)
     table = scored(apart + 0.1, labels, [str(i % 4) for i in range(24)], groups, apart, [g[1:] for g in groups])
+    without = {
+        group: np.where(np.array(groups) == group, np.nan, rng.normal(1.5 * labels, 1.0)) for group in set(groups)
+    }
+    scores = pd.concat(
+        pd.DataFrame(
+            {"protocol": "group", "judged_fold": group[1:], "image_id": table["image_id"], "raw_score": values}
+        )
+        for group, values in without.items()
+    )
+    table = with_calibration(table, scores.dropna())
     found = image_figures(judge(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
     called = np.empty(24)
     for group in set(groups):
         mine = np.array(groups) == group
-        called[mine] = apart[mine] >= thresholds.calibrate(apart[~mine], labels[~mine], "f1_adaptive").value
+        others = without[group][~mine]
+        called[mine] = apart[mine] >= thresholds.calibrate(others, labels[~mine], "f1_adaptive").value
     assert found["confusion_matrix"] == confusion(labels, called) and found["n_samples"] == 24
     assert found["recall"] == called[labels == 1].mean()
     # Too few images outside a group for the strategy: the ranking is still told.
     table = judge(table, "f1_adaptive").table
     found = image_figures(table, "conformal", {"alpha": 1 / 14}, 0)["image"]["leave_group_out"]
     assert found["recall"] is None and found["auroc"] > 0.5
+
+    # Where a group and another one hold all good images there is no such score, and no verdict.
+    table = table.drop(columns=[name for name in table if name.endswith(("/0", "/1", "/2"))])
+    found = image_figures(judge(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
+    mine = np.array(groups) == "g3"
+    assert found["confusion_matrix"] == confusion(labels[mine], called[mine])

@@ -24,7 +24,12 @@ def test_the_file_holds_all_that_a_score_needs(tmp_path):
     np.testing.assert_array_equal(np.float32(told["centroid"]), load_file(banks)["all"][0])
     assert told["threshold"] == 0.1234567891
     assert told["threshold_strategy"] == {"name": "normal_percentile", "percentile": 99.5}
-    assert told["backbone"] == "test" and told["input_size"] == [32, 40] and told["layers"] == ["a"]
+    assert (
+        told["backbone"] == "test"
+        and told["input_size"] == [32, 40]
+        and told["layers"] == ["a"]
+        and told["precision"] == "float32"
+    )
     assert len(told["mean"]) == len(told["std"]) == 3
 
 

@@ -82,7 +82,9 @@ def test_report_and_model(data, tmp_path):
     assert report["template"]["iou_mean"] > 0.95 > report["sam2.1_without_prior"]["iou_mean"]  # random weights
     assert report["prior_weight"] > 0  # the prior mends what they do
     assert report["sam2.1"]["iou_mean"] > report["sam2.1_without_prior"]["iou_mean"]
-    assert report["use"] == segment.choose(report)
+    # Random weights with the prior beside them come near the registered mask, not near enough to be used.
+    assert 0 < report["template"]["iou_mean"] - segment.TOLERANCE - report["sam2.1"]["iou_mean"] < 0.1
+    assert report["use"] == "template"
     assert report["from_scratch"] is False
     assert len(report["base_checkpoint_sha256"]) == 64
     assert [entry["step"] for entry in report["curve"]] == [0, 2, 4]

@@ -17,9 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from defectflow.backbones import PATCH_NANO, PATCH_NANO_WEIGHTS, create_backbone
 from defectflow.files import UserError, sha256_of
 from defectflow.part_cases import MEAN, STD, Case, augmented, to_square
+from defectflow.patch_nano import PATCH_NANO_WEIGHTS, feature_maps
 from defectflow.registration import iou
 from defectflow.threads import in_threads
 
@@ -66,13 +66,14 @@ class Features:
     """patch-nano's layer2 and layer3 as one map."""
 
     def __init__(self) -> None:
-        self.backbone = create_backbone(PATCH_NANO, ("layer2", "layer3"))
+        self.backbone = feature_maps(("layer2", "layer3"))
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray) -> Tensor:
         """uint8 RGB (SIDE, SIDE, 3) to float32 (channels, SIDE / 8, SIDE / 8)."""
         scaled = (image.astype(np.float32) / 255 - MEAN) / STD
-        fine, coarse = self.backbone(torch.from_numpy(scaled.transpose(2, 0, 1)[None].copy()))
+        maps = self.backbone(torch.from_numpy(scaled.transpose(2, 0, 1)[None].copy()))
+        fine, coarse = maps["layer2"], maps["layer3"]
         coarse = F.interpolate(coarse, fine.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([fine, coarse], 1)[0]
 

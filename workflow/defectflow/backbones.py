@@ -1,7 +1,7 @@
 """Backbones: networks that turn an image into the feature maps that PatchCore's descriptors are made of.
 
-`patch-nano` is our own, distilled from a ResNet-18 by `defectflow.pretrain_backbone` and shipped with the package.
-It is registered with timm as `patch_nano` and `patch-nano`; every other name is timm's.
+`patch-nano` is our own (`defectflow.patch_nano`), registered here with timm as `patch_nano` and `patch-nano`; every
+other name is timm's.
 """
 
 from __future__ import annotations
@@ -14,97 +14,16 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from defectflow.files import UserError
-
-PATCH_NANO = "patch-nano"
-PATCH_NANO_WEIGHTS = Path(__file__).parent / "weights" / "patch-nano.safetensors"
-
-
-class ConvNorm(nn.Module):
-    """Convolution and batch norm; the norm exists only while training and is folded into the bias for use."""
-
-    def __init__(self, cin: int, cout: int, stride: int = 1, norm: bool = False, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(cin, cout, 3, stride, dilation, dilation, bias=not norm)
-        self.norm = nn.BatchNorm2d(cout, momentum=0.03) if norm else nn.Identity()
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(x))
-
-
-class Block(nn.Module):
-    """Residual pair of dense 3x3 convolutions through `mid` channels, followed by a ReLU."""
-
-    def __init__(self, channels: int, mid: int, norm: bool = False, dilation: int = 1) -> None:
-        super().__init__()
-        self.conv1 = ConvNorm(channels, mid, norm=norm, dilation=dilation)
-        self.conv2 = ConvNorm(mid, channels, norm=norm)
-        self.act = nn.ReLU(inplace=True)
-        if norm:
-            nn.init.zeros_(self.conv2.norm.weight)  # every block starts as the identity
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.act(self.conv2(self.act(self.conv1(x))) + x)
-
-
-class PatchNano(nn.Module):
-    """Small stand-in for the first three stages of a ResNet-18.
-
-    `layer2` gives (B, 128, H/8, W/8) and `layer3` (B, 256, H/16, W/16), float, non-negative, in the teacher's own
-    channels and scale, so a descriptor of the one can be compared with a descriptor of the other.
-    Dense convolutions throughout: on a CPU they reach several times the arithmetic rate of depthwise ones. One dilated
-    convolution in each stage widens the receptive field to 95 and 207 px (the teacher's: 99 and 211) at no cost.
-
-    Args:
-        stem: Channels at stride 2 and 4.
-        mid2: Inner channels of each block at stride 8.
-        mid3: Inner channels of each block at stride 16.
-        norm: Build with batch norms (training); `fold_norms` removes them.
-    """
-
-    def __init__(
-        self,
-        stem: Sequence[int] = (24, 48),
-        mid2: Sequence[int] = (48, 48),
-        mid3: Sequence[int] = (128,),
-        norm: bool = False,
-        **_: object,  # timm hands every model its classifier's arguments
-    ) -> None:
-        super().__init__()
-
-        def down(cin: int, cout: int) -> list[nn.Module]:
-            return [ConvNorm(cin, cout, 2, norm), nn.ReLU(inplace=True)]
-
-        self.stem = nn.Sequential(*down(3, stem[0]), *down(stem[0], stem[1]))
-
-        def blocks(channels: int, mids: Sequence[int]) -> list[nn.Module]:
-            return [Block(channels, mid, norm, dilation=2 if i == 0 else 1) for i, mid in enumerate(mids)]
-
-        self.layer2 = nn.Sequential(*down(stem[1], 128), *blocks(128, mid2))
-        self.layer3 = nn.Sequential(*down(128, 256), *blocks(256, mid3))
-        if norm:
-            for layer in (self.layer2, self.layer3):
-                nn.init.constant_(layer[0].norm.weight, 0.2)  # about the spread of the teacher's maps
-        self.num_classes = 0
-        self.num_features = 256
-        self.feature_info = [
-            {"num_chs": 128, "reduction": 8, "module": "layer2"},
-            {"num_chs": 256, "reduction": 16, "module": "layer3"},
-        ]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layer3(self.layer2(self.stem(x)))
-
-
-def fold_norms(model: nn.Module) -> nn.Module:
-    """Fold every batch norm of `model` (eval mode) into its convolution, in place; outputs stay the same."""
-    for module in model.modules():
-        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity()
-    return model
+from defectflow.patch_nano import (
+    PATCH_NANO,
+    PATCH_NANO_WEIGHTS,
+    PatchNano,
+    check_layers,
+    is_patch_nano,
+    load_weights,
+)
 
 
 def _cfg() -> dict:
@@ -136,7 +55,7 @@ def _alias(pretrained: bool = False, **kwargs) -> nn.Module:
 
 _alias.__name__ = PATCH_NANO  # timm registers a function under its name, and a def cannot hold a hyphen
 register_model(_alias)
-__all__ = ["PATCH_NANO", "PATCH_NANO_WEIGHTS", "PatchNano", "create_backbone", "fold_norms", "load_weights"]  # not its
+__all__ = ["create_backbone"]  # not its
 
 
 def create_backbone(
@@ -165,11 +84,10 @@ def create_backbone(
     Raises:
         UserError: Unknown name, layer or file, weights that do not fit, or a download asked for without a tag.
     """
-    own = name.replace("_", "-") == PATCH_NANO
     arch = name.split(".")[0]
     if not timm.is_model(arch):
         raise UserError(f"backbone '{name}': timm has no model '{arch}'")
-    if weights is None and own:
+    if weights is None and is_patch_nano(name):
         weights = PATCH_NANO_WEIGHTS
     download = weights is None and allow_download
     if download and "." not in name:
@@ -183,11 +101,8 @@ def create_backbone(
     options = {"dynamic_img_size": True} if arch.startswith("vit_") else {}
     with torch.device("meta"):  # the names alone: no memory, no time
         known = [info["module"] for info in timm.create_model(arch, features_only=True, **options).feature_info.info]
-    if missing := [layer for layer in layers if layer not in known]:
-        raise UserError(f"backbone '{name}' has no layer {', '.join(missing)}; it has {', '.join(known)}")
+    check_layers(name, layers, known)
     indices = [known.index(layer) for layer in layers]
-    if not indices or indices != sorted(set(indices)):
-        raise UserError(f"backbone '{name}': layers must be listed once each, lowest first")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         options |= {"features_only": True, "out_indices": indices}
@@ -200,36 +115,3 @@ def create_backbone(
     model.trained = weights is not None or download
     # convolutions in this layout are up to half as fast again on CPUs and pass it on, whatever the input has
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-
-
-def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
-    """Load a state dict into an extractor. Keys above its top layer may be in the file or not; all others must be.
-
-    Raises:
-        UserError: The file is absent or unreadable, or a tensor that the extractor needs is missing or misshapen.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"weights of backbone '{name}': no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both libraries raise many kinds for a file that is not theirs
-        raise UserError(f"weights of backbone '{name}': {path} is not a readable state dict") from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"weights of backbone '{name}': {path} is not a state dict")
-    own = model.state_dict()
-    # timm wraps transformers once more, under "model."
-    state = {key if key in own else f"model.{key}": value for key, value in state.items()}
-    needed = [key for key in own if not key.endswith("num_batches_tracked")]
-    bad = [key for key in needed if key not in state or state[key].shape != own[key].shape]
-    if bad:
-        raise UserError(f"weights of backbone '{name}': {path} does not fit, {len(bad)} of {len(needed)} tensors, "
-                        f"first '{bad[0]}'")  # fmt: skip
-    model.load_state_dict({key: state[key].to(own[key].dtype) for key in needed}, strict=False)

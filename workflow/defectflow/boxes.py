@@ -6,7 +6,6 @@ images. Boxes and pixels are those of the upright photograph.
 
 import argparse
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from defectflow.files import stage, write_json
 from defectflow.images import read_mask
 from defectflow.regions import coco_result, find_regions
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table, write_table
+from defectflow.threads import in_order
 
 
 def coco_ids(names: Mapping[str, str], annotations: Path | None) -> dict[str, Any]:
@@ -63,10 +63,13 @@ def main(args: argparse.Namespace) -> None:
         rows = [[image.image_id, n, *region.box, region.area, region.score] for n, region in enumerate(regions, 1)]
         return rows, [coco_result(region, ids[image.image_id], size) for region in regions]
 
-    with ThreadPoolExecutor(max(args.threads, 1)) as pool:
-        found = list(tqdm(pool.map(search, images.itertuples()), total=len(images), desc="boxes", unit="image"))
-    write_table(args.table, pd.DataFrame([row for rows, _ in found for row in rows], columns=REGIONS), REGIONS)
-    write_json(args.coco, [result for _, results in found for result in results])
+    table, results = [], []
+    found = in_order(search, images.itertuples(), max(args.threads, 1))
+    for rows, entries in tqdm(found, total=len(images), desc="boxes", unit="image"):
+        table += rows
+        results += entries
+    write_table(args.table, pd.DataFrame(table, columns=REGIONS), REGIONS)
+    write_json(args.coco, results)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pandas as pd
 
-from defectflow.verdicts import counted
+from defectflow.verdicts import counted, scores_apart
 
 
 def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
@@ -62,6 +62,11 @@ def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -
         said.append(
             f"{protocol['n_with_group_mates']} of {protocol['n_images']} labelled images were scored and judged with "
             f"the help of others of their group ({protocol['name']}): the figures are those of groups already known."
+        )
+    if mixed := int((~known.loc[known["detection"] == "fold", "fold"].isin(scores_apart(known))).sum()):
+        said.append(
+            f"The thresholds of {mixed} image(s) were chosen on scores by banks that hold good images of their own "
+            "fold: with good images in three folds they would not be (label more of them, or set folds)."
         )
     said += _threshold_warnings(known, result)
     said += _mask_warnings(result["segmentation"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Any
 
 import pandas as pd
 import torch
+
+from defectflow.files import UserError
 
 SCORES = ("max", "top_k_mean", "percentile")
 DISTANCES = ("euclidean", "cosine")
@@ -146,3 +149,21 @@ def pool(distances: torch.Tensor, options: ScoreOptions) -> float:
     if options.score == "percentile":
         return float(torch.quantile(distances, 1 - options.fraction))
     return float(distances.max())
+
+
+def add_score_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `ScoreOptions`."""
+    parser.add_argument("--score", choices=SCORES, default="max", help="image score (default: %(default)s)")
+    parser.add_argument("--neighbours", type=int, default=9, help="of the re-weighting in max (default: %(default)s)")
+    parser.add_argument("--fraction", type=float, default=0.01, help="of the patches, for top_k_mean and percentile")
+
+
+def score_options(args: argparse.Namespace) -> ScoreOptions:
+    """What the options that `add_score_options` added say.
+
+    Raises:
+        UserError: the fraction is none.
+    """
+    if not 0 < args.fraction < 1:
+        raise UserError(f"--fraction {args.fraction}: must be between 0 and 1")
+    return ScoreOptions(args.score, args.neighbours, args.fraction)

@@ -38,7 +38,7 @@ from defectflow.image_metrics import calibration_curve, defect_figures, image_fi
 from defectflow.pixel_metrics import pixel_figures
 from defectflow.protocols import protocol_of
 from defectflow.robustness import COLUMNS, robustness_figures, robustness_table
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, SCORES, SPLITS, read_table, write_table
+from defectflow.tables import CALIBRATION, MANIFEST, MASKS, PREDICTIONS, SCORES, SPLITS, read_table, write_table
 from defectflow.verdicts import counted, gather, judge, predictions_of, review_figures
 
 
@@ -119,7 +119,8 @@ def evaluate(
             "value": overall.value if overall else None,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
-            "by the threshold chosen on the other folds (folds: smallest and largest). Bad: raw_score >= threshold; "
+            "by the threshold chosen on the other folds, scored by banks that hold nothing of its own (folds: smallest "
+            "and largest). Bad: raw_score >= threshold; "
             "with a review band, images between its limits go to a person whatever the verdict.",
         },
         "review": review_figures(table, band, review),
@@ -171,6 +172,7 @@ def main(args: argparse.Namespace) -> None:
     manifest = read_table(args.manifest, MANIFEST)
     splits = read_table(args.splits, SPLITS)
     scores = pd.concat([read_table(path, SCORES) for path in args.scores], ignore_index=True)
+    calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
     tables = [read_table(path, MASKS) for path in args.masks]
     masks = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MASKS)
     strategy, *options = args.threshold
@@ -178,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
     if review is not None and sorted(review) != ["max_fnr", "max_fpr"]:
         raise UserError("--review: give max_fpr=SHARE and max_fnr=SHARE")
     table, result = evaluate(
-        gather(manifest, splits, scores, masks),
+        gather(manifest, splits, scores, masks, calibration),
         scores,
         splits,
         masks,
@@ -203,6 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--splits", type=Path, required=True, help="splits.csv")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="tables of the score stage, every shard")
+    parser.add_argument("--calibration", type=Path, help="table of the calibrate stage, for cross-validation")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")

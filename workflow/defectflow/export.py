@@ -40,7 +40,7 @@ def export_bundle(
     if Path(folder).is_file():
         raise UserError(f"{folder}: a .zip cannot be added to (unpack it, export, pack it again)")
     bundle, paths = read_bundle(folder), list(photographs)
-    pick(kind)
+    pick(kind, bundle)
     reference = Inspector.load(folder, "torch")
     pictures = []
     if precision == "int8":

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from defectflow.embedding import PatchEmbedder, descriptors
+from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, descriptors, feature_network
 from defectflow.files import UserError
 
 OPSET = 18
@@ -23,11 +23,11 @@ OPSET = 18
 class Network(nn.Module):
     """From a picture, uint8 RGB (1, height, width, 3), to its patches, float32 (1, grid height, grid width, d)."""
 
-    def __init__(self, embedder: PatchEmbedder) -> None:
+    def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = embedder.network
-        self.register_buffer("mean", embedder._mean)
-        self.register_buffer("std", embedder._std)
+        self.model = model
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255)
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         return descriptors(self.model((picture.permute(0, 3, 1, 2).float() - self.mean) / self.std))
@@ -86,7 +86,7 @@ class Search(nn.Module):
 
 def make_network(settings: Mapping[str, Any], weights: str | Path) -> Network:
     """The network of a bundle; ``settings`` has backbone and layers, ``weights`` is its backbone.safetensors."""
-    return Network(PatchEmbedder(settings["backbone"], settings["layers"], weights)).eval()
+    return Network(feature_network(settings["backbone"], settings["layers"], weights)).eval()
 
 
 def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | Path) -> None:

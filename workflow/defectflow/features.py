@@ -23,7 +23,7 @@ from tqdm import tqdm
 from defectflow import tables
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
-from defectflow.embedding import PIXELS, PatchEmbedder
+from defectflow.embedding import PIXELS, PRECISIONS, PatchEmbedder
 from defectflow.files import UserError, sha256_of, stage
 from defectflow.images import read_mask, read_rgb
 from defectflow.network_input import Loaded, fit_picture
@@ -69,10 +69,10 @@ def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
 class Kept:
     """Patches of an earlier patch file, found by a hash of all that they were made from.
 
-    That is: the picture as the network sees it, the cells, this code, the file of weights, the precision, and what the
-    network makes of a picture of noise, which tells other packaged weights, layers, libraries or processors. So what is
-    found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends on what else is in the
-    batch, it is equal within that rounding.
+    That is: the picture as the network sees it, the cells, this code, the file of weights, the stored type, and what
+    the network makes of a picture of noise, which tells other packaged weights, layers, precision, libraries or
+    processors. So what is found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends
+    on what else is in the batch, it is equal within that rounding.
 
     Args:
         path: the earlier file; need not exist or be of any use.
@@ -121,7 +121,8 @@ def embed_all(
         if new:
             embeddings = embedder(np.stack([loaded[i].picture for i in new])).flatten(1, 2)
             for i, embedding in zip(new, embeddings, strict=True):
-                patches[i] = embedding[torch.from_numpy(loaded[i].cells).to(embedding.device)]
+                cells = torch.from_numpy(loaded[i].cells).to(embedding.device)
+                patches[i] = embedding[cells] if len(cells) < len(embedding) else embedding
         return [(p, item._replace(picture=None), key) for p, item, key in zip(patches, loaded, keys, strict=True)]
 
     if embedder.device.type == "cpu":
@@ -151,6 +152,7 @@ def main(args: argparse.Namespace) -> None:
         allow_download=args.allow_downloads,
         seed=args.seed,
         device=pick_device(args.device),
+        precision=args.precision,
     )
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
     # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
@@ -162,6 +164,7 @@ def main(args: argparse.Namespace) -> None:
         "backbone": args.backbone,
         "trained": embedder.trained,
         "layers": args.layers,
+        "precision": args.precision,
         "fitted_size": list(size),
         "input_size": list(crop),
         "grid": list(grid),
@@ -183,7 +186,7 @@ def main(args: argparse.Namespace) -> None:
         return load_item(row, size, crop, tuple(grid), object_only, args.dilation)
 
     # A colour has 3 numbers: halving them is not worth the rounding.
-    dtype = torch.float16 if args.precision == "float16" and args.backbone != PIXELS else torch.float32
+    dtype = torch.float16 if args.stored == "float16" and args.backbone != PIXELS else torch.float32
     kept = Kept(args.out, args.weights, noise, dtype)
     rows = list(table.itertuples())
     new = 0
@@ -206,7 +209,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--center-crop", type=int, metavar="PIXELS", help="side of the square cut out of its middle")
     parser.add_argument("--object-only", action="store_true", help="keep the patches of the part only")
     parser.add_argument("--dilation", type=int, default=4, help="pixels by which the part is enlarged for that")
-    parser.add_argument("--precision", choices=["float32", "float16"], default="float32", help="of the stored patches")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the network (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--stored", choices=["float32", "float16"], default="float32", help="type of the stored patches"
+    )
     parser.add_argument("--batch-size", type=int, default=16, help="images at a time on a GPU")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")

@@ -65,19 +65,26 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def scratch_dir(path: str | Path) -> Iterator[Path]:
+    """Yield an empty folder and remove it afterwards. Like ``atomic``, it replaces what a killed process left there."""
+    path = Path(path)
+    try:
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
 def atomic_dir(path: str | Path) -> Iterator[Path]:
     """Yield an empty temporary folder; put it in the place of ``path`` only if the block succeeds. See ``atomic``."""
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with scratch_dir(path.with_name(f".{path.name}.part")) as temporary:
         yield temporary
         if path.exists():
             shutil.rmtree(path)
         os.replace(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_json(path: str | Path, value: Any) -> None:

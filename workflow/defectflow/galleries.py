@@ -13,8 +13,9 @@ from PIL import Image
 
 from defectflow import drawing
 from defectflow.anomaly_maps import AnomalyMap, full_resolution
-from defectflow.drawing import Scale
+from defectflow.drawing import DEFAULT, Scale
 from defectflow.images import read_mask, read_rgb
+from defectflow.looks import Look
 
 SIDE = 560  # pixels, longer side of a picture; twice what a page shows, for sharp screens
 QUALITY = 80
@@ -91,7 +92,13 @@ def _middle(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     return rows.iloc[start : start + count]
 
 
-def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale, boxes: np.ndarray | None = None) -> Case:
+def case_of(
+    row: Any,
+    maps: Mapping[str, AnomalyMap],
+    scale: Scale,
+    boxes: np.ndarray | None = None,
+    look: Look = DEFAULT,
+) -> Case:
     """Photograph, part, heat and overlay of one image, each at most SIDE pixels long.
 
     Args:
@@ -100,6 +107,7 @@ def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale, boxes: np.nd
         maps: by image_id.
         scale: colours of the run.
         boxes: [N, 4], damaged regions as x, y, width, height in pixels of the photograph, or None.
+        look: of the heat.
     """
     photo = read_rgb(row.path)
     size = photo.shape[:2]
@@ -115,13 +123,14 @@ def case_of(row: Any, maps: Mapping[str, AnomalyMap], scale: Scale, boxes: np.nd
         truth = _mask(row.mask, small) if row.label == 1 else None
         level = scale.level if np.isnan(row.map_threshold) else row.map_threshold
         found = heat >= drawing.outline_level(heat, replace(scale, level=level), row.predicted_label == 1)
-        overlay = drawing.overlay(small, heat, scale, found, None, part)
+        overlay = drawing.overlay(small, heat, scale, found, None, part, look)
         if truth is not None:  # in a small picture the line has to be stronger, and further off what it encloses
             drawing.outline(overlay, cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8)), drawing.TRUTH, 2)
         if boxes is not None:
             drawing.boxes(overlay, np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist())
         # Heat is smooth: at half the size it looks the same.
-        pictures.append(_picture("heat", drawing.palette()[drawing.heat_index(heat, scale)[::2, ::2]]))
+        index = drawing.heat_index(drawing.blurred(heat, look), scale, look.gamma)
+        pictures.append(_picture("heat", drawing.palette(look.colours)[index[::2, ::2]]))
         pictures.append(_picture("overlay", overlay))
     return Case(row, tuple(pictures))
 

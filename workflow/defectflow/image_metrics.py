@@ -8,7 +8,7 @@ import pandas as pd
 
 from defectflow import metrics
 from defectflow.files import UserError
-from defectflow.verdicts import counted, judge
+from defectflow.verdicts import GROUP_WITHOUT, WITHOUT, counted, judge, scores_apart
 
 ENOUGH_GROUPS = 5  # from which resampling whole groups says more than that there are few
 SCORE_BINS = 10
@@ -85,12 +85,18 @@ def group_out_figures(
 ) -> dict[str, Any]:
     """The second protocol: whole groups left out of the bank and of what the threshold is chosen on.
 
-    Rates are None where the strategy cannot do with the images that are left.
+    Rates are of the groups without which good images of two others are left, one to learn from and one to choose the
+    threshold on; None where there are none, or the strategy cannot do with the images that are left.
     """
     apart = known[known["group_out_score"].notna()]
+    apart = apart.drop(columns=[name for name in apart if name.startswith(WITHOUT)])
+    apart = apart.rename(columns=lambda name: name.removeprefix("group_") if name.startswith(GROUP_WITHOUT) else name)
     apart = apart.assign(raw_score=apart["group_out_score"], fold=apart["group_fold"])
     try:
-        apart = judge(apart, strategy, options).table
+        judged = judge(apart, strategy, options).table
+        apart = judged.assign(
+            predicted_label=judged["predicted_label"].where(judged["fold"].isin(scores_apart(judged)))
+        )
     except UserError:
         apart = apart.assign(predicted_label=np.nan)
     labels, raw = apart["label"].to_numpy(int), apart["raw_score"].to_numpy(float)

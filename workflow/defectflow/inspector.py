@@ -112,7 +112,8 @@ class Inspector:
             UserError: the bundle is damaged or of another version, or the runtime is not installed.
         """
         with unpacked(folder) as whole:  # all is in memory after this
-            return cls(read_bundle(whole), pick(runtime), precision, threads, streams)
+            bundle = read_bundle(whole)
+            return cls(bundle, pick(runtime, bundle), precision, threads, streams)
 
     def __call__(self, image: np.ndarray | str | Path) -> Verdict:
         """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).

@@ -24,8 +24,8 @@ KNOWN = {
     "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
     "augmentations learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
-    "detector": "method backbone layers image_size center_crop object_only distance neighbours score top_share bank | "
-    "weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
+    "detector": "method backbone layers image_size center_crop precision object_only distance neighbours score "
+    "top_share bank | weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
 }
 
 

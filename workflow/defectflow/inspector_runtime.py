@@ -27,12 +27,19 @@ def installed(runtime: str) -> bool:
     return importlib.util.find_spec(LIBRARIES[runtime]) is not None
 
 
-def pick(runtime: str) -> str:
-    """The runtime asked for, or for "auto" the first of LIBRARIES that is installed.
+def pick(runtime: str, bundle: Bundle) -> str:
+    """The runtime asked for, or for "auto" the first of LIBRARIES that is installed and gives the run's verdicts.
 
     Raises:
-        UserError: it is unknown or not installed, or none is.
+        UserError: it is unknown or not installed, or none is, or it would give other verdicts.
     """
+    if bundle.settings["network"].get("precision") == "bfloat16":
+        if runtime in ("openvino", "onnx"):
+            raise UserError(
+                f"{bundle.folder}: its network computes in bfloat16, of which {runtime} makes other verdicts "
+                "(use the torch runtime, or a detector with precision float32)"
+            )
+        runtime = "torch" if runtime == "auto" else runtime
     if runtime == "auto":
         runtime = next(filter(installed, LIBRARIES), "openvino")
     if runtime not in LIBRARIES:
@@ -129,7 +136,8 @@ def _torch(bundle: Bundle, threads: int, streams: int) -> Network:
     from defectflow.embedding import PatchEmbedder
 
     network = bundle.settings["network"]
-    embedder = PatchEmbedder(network["backbone"], network["layers"], bundle.path("backbone.safetensors"))
+    weights, precision = bundle.path("backbone.safetensors"), network.get("precision", "float32")
+    embedder = PatchEmbedder(network["backbone"], network["layers"], weights, precision=precision)
     own = max(1, threads // streams)
 
     def run(picture: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ from defectflow.files import UserError, read_json, stage
 from defectflow.pages import rule, write_page
 from defectflow.paired import Difference, paired_bootstrap, weighted_auroc, weighted_f1
 from defectflow.strategies import alternatives
-from defectflow.tables import PREDICTIONS, SPLITS, read_table, write_table
-from defectflow.verdicts import counted
+from defectflow.tables import CALIBRATION, PREDICTIONS, SPLITS, read_table, write_table
+from defectflow.verdicts import counted, with_calibration
 
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]
 COLUMNS = [
@@ -121,6 +121,8 @@ def main(args: argparse.Namespace) -> None:
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a metrics file of the evaluate stage ({error})") from None
     first = runs[0]
+    if args.calibration:
+        first["table"] = with_calibration(first["table"], read_table(args.calibration, CALIBRATION))
     order = ranking(runs, args.seed)
     write_table(
         args.table, pd.DataFrame([run["row"] for run in order], columns=COLUMNS).replace({None: np.nan}), COLUMNS
@@ -139,6 +141,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.leaderboard", description=__doc__)
     parser.add_argument("--metrics", type=Path, nargs="+", required=True, help="metrics.json of each run, main first")
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions.csv of each run")
+    parser.add_argument("--calibration", type=Path, help="table of the calibrate stage of the first run")
     parser.add_argument("--splits", type=Path, required=True, help="splits.csv of the data set: groups and folds")
     parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
     parser.add_argument("--table", type=Path, required=True, help="leaderboard.csv to write")

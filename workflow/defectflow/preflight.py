@@ -211,6 +211,16 @@ def check_sha256(path: str | Path, expected: str, cache: str | Path | None, size
         raise UserError(f"{path}: wrong checksum: sha256 {actual[:12]}... instead of {expected[:12]}... (replace it)")
 
 
+def check_writable(folders: Iterable[str | Path]) -> None:
+    """Raise a UserError if one of the folders is there and takes no files (a read-only one not even from root)."""
+    for folder in folders:
+        if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{folder}: the folder of the results cannot be written to (remount it, or make it writable: "
+                "`ls -ld` and `findmnt --target` tell which it is)"
+            )
+
+
 class _Listing(NamedTuple):
     paths: dict[str, str]
     rows: dict[str, dict[str, str]]

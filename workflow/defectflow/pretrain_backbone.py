@@ -24,16 +24,15 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from tqdm import tqdm
 
-from defectflow.backbones import PATCH_NANO, PatchNano, create_backbone, fold_norms
+from defectflow.backbones import create_backbone
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
+from defectflow.patch_nano import LAYERS, PATCH_NANO, PatchNano, fold_norms, load_weights, unfold_norms
 from defectflow.pretrain_figures import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretrain_images import centre_squares, load_pool, to_input, training_batch
 from defectflow.pretrain_run import add_options, load_checkpoint, save_checkpoint
-
-LAYERS = ("layer2", "layer3")
 
 
 def student_maps(student: PatchNano, x: torch.Tensor) -> list[torch.Tensor]:
@@ -98,6 +97,7 @@ def train(
     workers: int = 1,
     resume: bool = False,
     device: str = "cpu",
+    start: Path | None = None,
 ) -> tuple[PatchNano, dict]:
     """Train a student; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
@@ -109,18 +109,24 @@ def train(
         stop_at: Interrupt after this step, as a killed job would be, with a checkpoint.
         batch, size: Images per step and their side in px.
         resume: Continue from `checkpoint.pt` if there is one of the same settings and code.
+        start: Exported weights to go on from, with a new warm-up and other images; None for a new student.
 
     Returns:
         The student (with its norms) and a record: steps, minutes, images, curve.
     """
     torch.manual_seed(seed)
-    student = PatchNano(norm=True).to(device, memory_format=torch.channels_last)
+    student, first = PatchNano(norm=True), 0
+    if start:
+        load_weights(shipped := PatchNano(), start, PATCH_NANO)
+        student = unfold_norms(shipped, to_input(training_batch(seed, 2**31 + 1, photos, 64, size), "cpu"))
+        first = 10**6  # of the steps that name the images: those of the earlier run are not seen again
+    student = student.to(device, memory_format=torch.channels_last)
     teacher = folded(teacher).to(device)
     optimizer = MuonAdamW(student.parameters(), lr)
     record = {"steps": 0, "minutes": 0.0, "images": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "size": size, "steps": steps, "minutes": minutes, "lr": lr}
-    setting["code"] = code_hash("pretrain_backbone")
+    setting |= {"code": code_hash("pretrain_backbone"), "start": sha256_of(start) if start else None}
     if resume and (saved := load_checkpoint(checkpoint, setting, device)):
         student.load_state_dict(saved["student"])
         optimizer.load_state_dict(saved["optimizer"])
@@ -145,11 +151,13 @@ def train(
     running = float("nan")
     with ThreadPoolExecutor(workers) as pool, tqdm(total=steps, initial=record["steps"], desc="distil") as bar:
         ahead = [
-            pool.submit(training_batch, seed, record["steps"] + i, photos, batch, size) for i in range(workers + 1)
+            pool.submit(training_batch, seed, first + record["steps"] + i, photos, batch, size)
+            for i in range(workers + 1)
         ]
         while progress() < 1 and record["steps"] != stop_at:
             x = to_input(ahead.pop(0).result(), device)
-            ahead.append(pool.submit(training_batch, seed, record["steps"] + workers + 1, photos, batch, size))
+            step = first + record["steps"] + workers + 1
+            ahead.append(pool.submit(training_batch, seed, step, photos, batch, size))
             student.train()
             with reduced_precision(where):
                 with torch.no_grad():
@@ -213,10 +221,12 @@ def main(args: argparse.Namespace) -> None:
     student, record = train(
         teacher, photos, held, out, steps=args.steps, minutes=args.minutes, seed=args.seed, batch=args.batch,
         size=args.size, lr=args.lr, every=args.every, workers=args.workers, resume=args.resume, device=device,
+        start=args.start and Path(args.start),
     )  # fmt: skip
     weights = out / f"{PATCH_NANO}.safetensors"
     export(student, weights)
     run = {"seed": args.seed, "batch": args.batch, "size": args.size, "lr": args.lr, "device": device} | record
+    run["start"] = sha256_of(args.start) if args.start else None
     figures = measure(weights, teacher.cpu(), held, args.seed)
     figures |= {"teacher": args.teacher_name, "photos": len(photos), "held": len(held), "run": run}
     write_json(out / f"{PATCH_NANO}.json", figures)
@@ -234,6 +244,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_argument("--allow-download", action="store_true", help="let timm fetch the teacher's weights")
     cli.add_argument("--batch", type=int, default=8, help="images per step")
     cli.add_argument("--size", type=int, default=224, help="side of a training image in px")
+    cli.add_argument("--start", help="exported weights to go on from, with new images")
     cli.add_argument("--lr", type=float, default=0.03, help="peak learning rate of Muon")
     return cli
 

@@ -17,7 +17,8 @@ ENOUGH_GROUPS = 5  # groups with good images from which folds follow the groups
 MEANING = (
     "How labelled images are held out. fixed: the data set says who trains and who is tested; holdout: half trains, a "
     "quarter calibrates, a quarter is tested; leave_one_out, leave_group_out, kfold: each fold is scored by a bank "
-    "without it and judged by a threshold chosen on the other folds. n_with_group_mates: images judged with the help "
+    "without it and judged by a threshold chosen on the other folds, which are scored for it by banks without either. "
+    "n_with_group_mates: images judged with the help "
     "of others of their own group, in the bank or in the calibration: expect less of a group never seen."
 )
 

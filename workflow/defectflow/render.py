@@ -5,7 +5,6 @@ Triptychs (photograph, masks, heatmap) are drawn on request.
 """
 
 import argparse
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
+from defectflow.threads import in_order
 
 PER_SECTION = 12
 MASKS_SHOWN = 24
@@ -176,28 +176,28 @@ def main(args: argparse.Namespace) -> None:
     scale = drawing.scale_of(maps, good, scored["image_id"], level, look.clip_q)
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
     boxes = {i: tuple(rows[BOX].itertuples(index=False, name=None)) for i, rows in regions.groupby("image_id")}
-    jobs = [
+    places = {image_id: place_of(image_id, len(scored)) for image_id in scored["image_id"]}
+    jobs = (
         _job(
             row,
             manifest.loc[row.image_id],
             part.get(row.image_id, ""),
             scale.level,
             boxes.get(row.image_id, ()),
-            place_of(row.image_id, len(scored)),
+            places[row.image_id],
         )
         for row in scored.itertuples()
-    ]
+    )
     with ExitStack() as stack:
         paths = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
         folders = {kind: stack.enter_context(atomic_dir(path)) for kind, path in paths.items()}
-        for place in {
-            root / Path(job.place).parent for job in jobs for kind, root in folders.items() if kind != "sheets"
-        }:
-            place.mkdir(exist_ok=True)
+        for below in {Path(place).parent for place in places.values()}:
+            for kind in folders.keys() - {"sheets"}:
+                (folders[kind] / below).mkdir(exist_ok=True)
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
-        with ThreadPoolExecutor(max(args.threads, 1)) as pool:
-            done = pool.map(lambda job: draw(job, maps, scale, look, folders), jobs)
-            list(tqdm(done, total=len(jobs), desc="render", unit="image"))
+        done = in_order(lambda job: draw(job, maps, scale, look, folders), jobs, max(args.threads, 1))
+        for _ in tqdm(done, total=len(scored), desc="render", unit="image"):
+            pass
         if "sheets" in folders:
             sheets(scored, folders["overlays"], folders["sheets"])
             names = dict(zip(predictions["image_id"], predictions["filename"], strict=True))

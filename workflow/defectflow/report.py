@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from defectflow import charts, claims, galleries
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
-from defectflow.drawing import scale_of
+from defectflow.drawing import DEFAULT, scale_of
 from defectflow.files import UserError, read_json, stage
+from defectflow.looks import Look, add_options, look_of
 from defectflow.pages import write_page
 from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
 
@@ -147,17 +148,18 @@ def content(
     regions: pd.DataFrame,
     settings: Mapping[str, Any],
     fit: Mapping[str, Any],
+    look: Look = DEFAULT,
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
     boxes = {image_id: rows[["x", "y", "width", "height"]].to_numpy() for image_id, rows in regions.groupby("image_id")}
     mapped = table[table["image_id"].isin(list(maps))]
     threshold = metrics["pixel"]["map_threshold"]
     good = mapped.loc[mapped["label"] == 0, "image_id"]
-    scale = scale_of(maps, good, mapped["image_id"], threshold["value"] if threshold else None)
+    scale = scale_of(maps, good, mapped["image_id"], threshold["value"] if threshold else None, look.clip_q)
     shown, cases = galleries.choose(table), []
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
-        cases.append((gallery, [galleries.case_of(row, maps, scale, boxes.get(row.image_id)) for row in rows]))
+        cases.append((gallery, [galleries.case_of(row, maps, scale, boxes.get(row.image_id), look) for row in rows]))
     flagged = table[(table["mask_present"] == 0) | (table["mask_doubtful"] == 1)]
     plain = table[(table["part"] != "") & ~table.index.isin(flagged.index)]
     spread = np.unique(np.linspace(0, len(plain) - 1, min(len(plain), galleries.MASKS_SHOWN)).astype(int))
@@ -192,13 +194,14 @@ def main(args: argparse.Namespace) -> None:
         read_table(args.manifest, MANIFEST),
         pd.concat(masks, ignore_index=True) if masks else pd.DataFrame(columns=MASKS),
     )
+    look = look_of(args)
     try:
         settings = json.loads(args.settings)
     except json.JSONDecodeError as error:
         raise UserError(f"--settings: not valid JSON ({error})") from None
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
     regions = read_table(args.regions, REGIONS)
-    told = content(table, metrics, load_maps(args.maps), regions, settings, fit)
+    told = content(table, metrics, load_maps(args.maps), regions, settings, fit, look)
     write_page(args.out, "run.html", recipe=recipe, **told)
 
 
@@ -212,6 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--regions", type=Path, required=True, help="regions.csv: boxes of damage")
     parser.add_argument("--fit", type=Path, help="fit.json")
+    add_options(parser)
     parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
     return parser

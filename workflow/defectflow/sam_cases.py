@@ -3,7 +3,6 @@
 Imports torch; import this module inside the function that needs it.
 """
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from defectflow.annotated import Annotated
+from defectflow.files import scratch_dir
 from defectflow.images import read_rgb
 from defectflow.part_cases import GRID, Case, background_crop, grid, to_square
 from defectflow.part_prior import Prior
@@ -99,10 +99,9 @@ class FeatureCache:
 def cached(
     cases: list[Case], compute: Callable[[np.ndarray], list[Tensor]], folder: Path, what: str
 ) -> Iterator[FeatureCache]:
-    """A filled FeatureCache of ``cases`` in a temporary folder beside the output."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".features-") as name:
-        cache = FeatureCache(Path(name), len(cases), compute)
+    """A filled FeatureCache of ``cases`` in a temporary folder beside the output; ``what`` names it."""
+    with scratch_dir(folder / f".features-{what}.part") as temporary:
+        cache = FeatureCache(temporary, len(cases), compute)
         for index, case in enumerate(tqdm(cases, desc=f"segment: encode {what}", unit="image")):
             cache.put(index, case.image)
         yield cache

@@ -12,11 +12,10 @@ import os
 import socket
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from defectflow.files import UserError
+from defectflow.files import UserError, scratch_dir
 
 EXTRAS = ("fvcore", "submitit", "tensorboard", "tensordict")
 # Passed on to the child; everything else stays behind, for the trainer writes its whole environment into its log.
@@ -178,9 +177,7 @@ def fine_tune(args: argparse.Namespace, names: list[str], model: Any) -> dict:
     gpus = torch.cuda.device_count() if sam.pick_device(args.device).type == "cuda" else 0
     gpus = min(gpus, len(names))
     out = Path(args.out).resolve()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".official-") as name:
-        folder = Path(name)
+    with scratch_dir(out.parent / ".official.part") as folder:
         config = make_config(
             sam.config_path(args.model_config),
             pairs=Path(args.pairs).resolve(),

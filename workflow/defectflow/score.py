@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from defectflow import tables
 from defectflow.anomaly_maps import grid_map, save_maps
-from defectflow.detector import SCORES, Detector, ScoreOptions
+from defectflow.detector import Detector, ScoreOptions, add_score_options, score_options
 from defectflow.detectors import METHODS
 from defectflow.device import pick_device
 from defectflow.files import UserError, stage
@@ -99,13 +99,12 @@ class Banks:
 
 def main(args: argparse.Namespace) -> None:
     """Write the score table and the map file of a shard."""
-    if not 0 < args.fraction < 1:
-        raise UserError(f"--fraction {args.fraction}: must be between 0 and 1")
+    options = score_options(args)
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     file = PatchFile(args.features)
     tasks = plan(file, tables.read_table(args.splits, tables.SPLITS))
-    banks = Banks(args.banks, file.config, ScoreOptions(args.score, args.neighbours, args.fraction), device)
+    banks = Banks(args.banks, file.config, options, device)
     grid = tuple(file.config["grid"])
 
     scores: dict[tuple[int, str], float] = {}
@@ -147,9 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--features", required=True, help="patch file of the shard")
     parser.add_argument("--banks", required=True, help="banks of the fit stage")
     parser.add_argument("--splits", required=True, help="SPLITS table")
-    parser.add_argument("--score", choices=SCORES, default="max", help="image score (default: %(default)s)")
-    parser.add_argument("--neighbours", type=int, default=9, help="of the re-weighting in max (default: %(default)s)")
-    parser.add_argument("--fraction", type=float, default=0.01, help="of the patches, for top_k_mean and percentile")
+    add_score_options(parser)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--scores", required=True, help="SCORES table to write")

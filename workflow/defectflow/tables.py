@@ -17,6 +17,8 @@ MASKS = [
 ]  # fmt: skip
 ISOLATED = ["image_id", "image", "mask", "x0", "y0", "x1", "y1", "width", "height", "copy_of", "kind"]
 SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
+# raw_score of an image of another fold, by a bank that holds nothing of judged_fold either
+CALIBRATION = ["protocol", "judged_fold", "image_id", "raw_score"]
 PREDICTIONS = [
     "filename", "pred_score", "predicted_label", "raw_score", "label", "defect_type", "split",
     "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
@@ -27,7 +29,7 @@ REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score"]
 TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
-    "mask_reason",
+    "mask_reason", "protocol", "judged_fold",
 }  # fmt: skip
 
 

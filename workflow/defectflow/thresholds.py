@@ -8,7 +8,7 @@ above a limit, and their threshold is the next number above it. docs/verdicts.md
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -206,6 +206,8 @@ def nested_calibration(
     labels: np.ndarray,
     folds: Sequence[str],
     strategy: str = "f1_adaptive",
+    *,
+    without: Mapping[str, np.ndarray] | None = None,
     **options: float,
 ) -> dict[str, Threshold]:
     """For every fold the threshold chosen on the labelled images of all other folds.
@@ -217,6 +219,8 @@ def nested_calibration(
         labels: [N], 1 bad, 0 good.
         folds: [N], name of the fold of each image.
         strategy, options: see :func:`calibrate`.
+        without: for a fold float [N], the raw scores to choose its threshold on in place of ``scores``: those by
+            detectors that have not seen that fold either. What it has for images of the fold itself is of no account.
 
     Raises:
         ValueError: as :func:`calibrate`, with the name of the fold.
@@ -227,7 +231,8 @@ def nested_calibration(
         others = folds != fold
         if others.any():
             try:
-                result[fold] = calibrate(scores[others], labels[others], strategy, **options)
+                of_fold = (without or {}).get(fold, scores)
+                result[fold] = calibrate(of_fold[others], labels[others], strategy, **options)
             except ValueError as error:
                 raise ValueError(f"fold {fold}, whose threshold comes from the other folds: {error}") from None
     return result

@@ -20,6 +20,10 @@ REVIEW = (
 )
 
 
+# Columns with the scores that a fold's threshold is chosen on: by banks without that fold.
+WITHOUT, GROUP_WITHOUT = "without/", "group_without/"
+
+
 class Judgement(NamedTuple):
     """What :func:`judge` returns.
 
@@ -47,10 +51,16 @@ def file_name(path: str, image_id: str) -> str:
     return parts[-1]
 
 
-def gather(manifest: pd.DataFrame, splits: pd.DataFrame, scores: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+def gather(
+    manifest: pd.DataFrame,
+    splits: pd.DataFrame,
+    scores: pd.DataFrame,
+    masks: pd.DataFrame,
+    calibration: pd.DataFrame | None = None,
+) -> pd.DataFrame:
     """One row per image to be judged: manifest, split, raw score and mask flags.
 
-    Images of a fixed training side are left out unless they were scored.
+    Images of a fixed training side are left out unless they were scored; ``calibration``: see `with_calibration`.
 
     Raises:
         UserError: a score or split belongs to no image, or an image is scored twice.
@@ -72,8 +82,29 @@ def gather(manifest: pd.DataFrame, splits: pd.DataFrame, scores: pd.DataFrame, m
     table = table.merge(flags.rename(columns={"mask_image_id": "image_id"}), on="image_id", how="left")
     table[["detection", "fold", "mask_reason"]] = table[["detection", "fold", "mask_reason"]].fillna("")
     table["filename"] = [file_name(p, i) for p, i in zip(table["path"], table["image_id"], strict=True)]
+    if calibration is not None:
+        table = with_calibration(table, calibration)
     wanted = (table["detection"] != "train") | table["raw_score"].notna()
     return table[wanted].sort_values("filename", kind="stable").reset_index(drop=True)
+
+
+def with_calibration(table: pd.DataFrame, calibration: pd.DataFrame) -> pd.DataFrame:
+    """``table`` with the scores that thresholds are chosen on in cross-validation (columns CALIBRATION).
+
+    A column ``without/<fold>`` for every fold holds those for its threshold, NaN in the rows of the fold itself;
+    ``group_without/<fold>`` is the same for the second protocol.
+
+    Raises:
+        UserError: they are of another set of images.
+    """
+    columns = {}
+    for (protocol, fold), rows in calibration.groupby(["protocol", "judged_fold"]):
+        strange = sorted(set(rows["image_id"]) - set(table["image_id"]))
+        if strange:
+            raise UserError(f"calibration: image {strange[0]} is not in the manifest (run the earlier stages again)")
+        prefix = WITHOUT if protocol == "fold" else GROUP_WITHOUT
+        columns[f"{prefix}{fold}"] = table["image_id"].map(rows.set_index("image_id")["raw_score"])
+    return table.assign(**columns)
 
 
 def counted(table: pd.DataFrame) -> pd.Series:
@@ -130,6 +161,19 @@ def judge(
     return Judgement(table, overall, (min(overall.value, lower.value), max(overall.value, upper.value)))
 
 
+def scores_apart(known: pd.DataFrame) -> dict[str, np.ndarray]:
+    """For every fold the scores that its threshold is chosen on, float (rows,); see `with_calibration`.
+
+    A fold has no entry where, without it, no good image was left to score one of the other images by.
+    """
+    apart = {}
+    for fold in sorted(set(known["fold"])):
+        scores = known.get(f"{WITHOUT}{fold}", pd.Series(np.nan, known.index))
+        if scores[known["fold"] != fold].notna().all():
+            apart[fold] = scores.to_numpy(float)
+    return apart
+
+
 def _calibrated(
     table: pd.DataFrame, key: str, strategy: str, options: Mapping[str, float]
 ) -> tuple[thresholds.Threshold, list[thresholds.Threshold | None]]:
@@ -143,7 +187,9 @@ def _calibrated(
     raw, labels = known["raw_score"].to_numpy(float), known["label"].to_numpy(int)
     try:
         overall = thresholds.calibrate(raw, labels, strategy, **options)
-        nested = thresholds.nested_calibration(raw, labels, known["fold"].tolist(), strategy, **options)
+        nested = thresholds.nested_calibration(
+            raw, labels, known["fold"].tolist(), strategy, without=scores_apart(known), **options
+        )
     except ValueError as error:
         raise UserError(
             f"{key}: {strategy}: {error} (label more images, or change {key} in config.yaml: docs/verdicts.md)"

@@ -112,6 +112,14 @@ SHARDS = [str(k) for k in range(config["shards"])]
 GPU = int(config["device"] != "cpu")
 
 
+# Before the first job; a dry run may look at results that are read-only.
+onstart:
+    try:
+        preflight.check_writable(["results", *(f"results/{run.dataset}" for run in MAIN_RUNS)])
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
 wildcard_constraints:
     dataset=r"[^/]+",
     segmenter=r"[^/]+",
@@ -299,6 +307,16 @@ def network_start(wildcards) -> str:
     return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
 
 
+def fit_flags(wildcards) -> str:
+    """How a detector learns."""
+    detector = detector_of(wildcards)
+    names = {"method": "method", "distance": "distance", "max-patches": "max_patches", "bank": "bank",
+             "coreset-ratio": "coreset_ratio", "coreset-max": "coreset_max"}  # fmt: skip
+    if detector["method"] == "padim":
+        names["dimensions"] = "dimensions"
+    return " ".join(option(f"--{flag}", detector[key]) for flag, key in names.items())
+
+
 def score_flags(wildcards) -> str:
     """How the score of an image follows from its patches, and the option that this way has."""
     detector = detector_of(wildcards)
@@ -352,7 +370,7 @@ def steps_of(run) -> list[str]:
     data += ["pairs.csv", "annotated.csv"] if is_annotated(run) else []
     masks = [*segmenter_files(run).values(), *mask_tables(run)] if uses_masks(run) else []
     pictures = [table.replace("{shard}", k) for table in picture_tables(run) for k in SHARDS]
-    judged = ["banks.safetensors", "metrics.json", "regions.csv"]
+    judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "safetensors"), ("scores", "csv")) for k in SHARDS]
     folders = [f"results/{run.dataset}/{name}" for name in data] + [f"{run.folder}/{name}" for name in judged]
     return sorted({*folders, *(path.format(**run._asdict()) for path in (*masks, *pictures))})

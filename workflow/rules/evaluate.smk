@@ -2,6 +2,7 @@ rule evaluate:
     """Thresholds, verdicts, metrics with their uncertainty and charts of one run."""
     input:
         scores=per_shard("scores/{shard}.csv"),
+        calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
         maps=per_shard("maps/{shard}.safetensors"),
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
@@ -49,7 +50,7 @@ rule evaluate:
     message:
         "Evaluate {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} on {wildcards.dataset}"
     shell:
-        "python -m defectflow.evaluate --scores {input.scores} --maps {input.maps} {params.masks}"
+        "python -m defectflow.evaluate --scores {input.scores} --calibration {input.calibration} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
@@ -133,6 +134,7 @@ rule render:
 
 
 use rule render as triptychs with:
+    """Photograph, masks and heatmap side by side, of every image of one run; on request."""
     output:
         triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
     log:
@@ -171,13 +173,14 @@ rule report:
         runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        look=look_flags(),
         settings=told_settings,
         code=code_hash("report", "templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 
@@ -186,6 +189,7 @@ rule leaderboard:
     input:
         metrics=collect("{run}/metrics.json", run=[run.folder for run in RUNS]),
         predictions=collect("{run}/predictions.csv", run=[run.folder for run in RUNS]),
+        calibration=f"{MAIN_RUNS[0].folder}/calibration.csv",
         splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
         table=report(
@@ -215,7 +219,7 @@ rule leaderboard:
         "Set the runs beside each other"
     shell:
         "python -m defectflow.leaderboard --metrics {input.metrics} --predictions {input.predictions}"
-        " --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
+        " --calibration {input.calibration} --splits {input.splits} --seed {params.seed} --table {output.table} --page {output.page} 2>&1 | tee {log}"
 
 
 rule categories:

@@ -20,6 +20,7 @@ rule features:
         backbone=backbone_of,
         layers=lambda w: detector_of(w)["layers"],
         image_size=lambda w: detector_of(w)["image_size"],
+        precision=lambda w: detector_of(w)["precision"],
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
@@ -32,6 +33,7 @@ rule features:
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
         " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
+        " --precision {params.precision}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
@@ -57,25 +59,16 @@ rule fit:
         mem_mb=memory(4000),
         runtime=240,
     params:
-        method=lambda w: detector_of(w)["method"],
-        distance=lambda w: detector_of(w)["distance"],
-        patches=lambda w: detector_of(w)["max_patches"],
-        ratio=lambda w: detector_of(w)["coreset_ratio"],
-        cap=lambda w: detector_of(w)["coreset_max"],
-        bank=lambda w: detector_of(w)["bank"],
-        dimensions=lambda w: option(
-            "--dimensions", detector_of(w)["dimensions"] if detector_of(w)["method"] == "padim" else None
-        ),
+        learning=fit_flags,
         seed=config["seed"],
         device=config["device"],
         code=code_hash("fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.fit --features {input.features} --splits {input.splits} --method {params.method}"
-        " --distance {params.distance} --max-patches {params.patches}"
-        " --coreset-ratio {params.ratio} --coreset-max {params.cap} --bank {params.bank}"
-        " {params.dimensions} --seed {params.seed} --device {params.device} --threads {threads} --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        "python -m defectflow.fit --features {input.features} --splits {input.splits} {params.learning}"
+        " --seed {params.seed} --device {params.device} --threads {threads}"
+        " --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
@@ -107,6 +100,39 @@ rule score:
         "python -m defectflow.score --features {input.features} --banks {input.banks} --splits {input.splits}"
         " {params.entry} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule calibrate:
+    """Scores that thresholds are chosen on in cross-validation, by banks without the images to be judged."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        splits="results/{dataset}/splits.csv",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/calibrate.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/calibrate.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=memory(4000),
+        runtime=480,
+    params:
+        learning=fit_flags,
+        entry=score_flags,
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("calibrate"),
+    message:
+        "Score the labelled images of {wildcards.dataset} for the choice of thresholds ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.calibrate --features {input.features} --splits {input.splits} {params.learning}"
+        " {params.entry} --seed {params.seed} --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
 rule normal_embed:

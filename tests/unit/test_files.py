@@ -1,0 +1,36 @@
+"""Outputs are whole or absent, and what a killed process left beside them is replaced."""
+
+import pytest
+from defectflow.files import atomic, atomic_dir, scratch_dir
+
+
+def test_a_scratch_folder_is_empty_whatever_was_left_there_and_goes_with_the_block(tmp_path):
+    left = tmp_path / "below/.features.part"
+    left.mkdir(parents=True)
+    (left / "0.f16").write_text("of a process that was killed")
+    with pytest.raises(ValueError), scratch_dir(left) as folder:
+        assert folder == left and not list(folder.iterdir())
+        (folder / "0.f16").write_text("new")
+        raise ValueError
+    assert not list((tmp_path / "below").iterdir())
+
+
+def test_a_folder_is_replaced_only_by_a_whole_one(tmp_path):
+    target = tmp_path / "out"
+    for content in ("old", "new"):
+        with atomic_dir(target) as folder:
+            (folder / content).write_text(content)
+        assert [path.name for path in target.iterdir()] == [content]
+    with pytest.raises(ValueError), atomic_dir(target) as folder:
+        (folder / "half").write_text("half")
+        raise ValueError
+    assert [path.name for path in target.iterdir()] == ["new"] and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
+    target = tmp_path / "out.csv"
+    target.write_text("old")
+    with pytest.raises(ValueError), atomic(target) as part:
+        part.write_text("half")
+        raise ValueError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
