@@ -61,6 +61,9 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
 def test_a_packed_bundle_inspects_and_is_not_exported_into(bundle_folder, photos, tmp_path, capsys):
     packed = tmp_path / "b.zip"
     assert run(capsys, "pack", bundle_folder, packed) == (0, f"{packed}\n", "")
+    named = shutil.copytree(bundle_folder, tmp_path / "part.v1")
+    assert run(capsys, "pack", named)[1] == f"{tmp_path / 'part.v1.zip'}\n"
+    assert (tmp_path / "part.v1.zip").read_bytes() == packed.read_bytes()
     code, lines, _ = run(capsys, "inspect", packed, photos)
     assert code == 3 and lines == run(capsys, "inspect", bundle_folder, photos)[1]
     code, _, err = run(capsys, "export", packed, "--format", "onnx", "--images", photos)
