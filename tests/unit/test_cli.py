@@ -1,11 +1,14 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+import tomllib
+from importlib.metadata import packages_distributions, requires
 from pathlib import Path
 
 import bundle_set
@@ -13,6 +16,8 @@ import cv2
 import pytest
 from defectflow import cli
 from defectflow.images import write_png
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 NAMES = ["plain.png", "a space.png", 'it\'s "quoted".png', "line\nbreak.png", "Prüfstück_検査.png"]
 
@@ -56,6 +61,9 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
 def test_a_packed_bundle_inspects_and_is_not_exported_into(bundle_folder, photos, tmp_path, capsys):
     packed = tmp_path / "b.zip"
     assert run(capsys, "pack", bundle_folder, packed) == (0, f"{packed}\n", "")
+    named = shutil.copytree(bundle_folder, tmp_path / "part.v1")
+    assert run(capsys, "pack", named)[1] == f"{tmp_path / 'part.v1.zip'}\n"
+    assert (tmp_path / "part.v1.zip").read_bytes() == packed.read_bytes()
     code, lines, _ = run(capsys, "inspect", packed, photos)
     assert code == 3 and lines == run(capsys, "inspect", bundle_folder, photos)[1]
     code, _, err = run(capsys, "export", packed, "--format", "onnx", "--images", photos)
@@ -121,6 +129,7 @@ def test_a_watched_folder_is_inspected_as_photographs_arrive(bundle_folder, tmp_
 
 BLOCK = """
 import importlib.abc, sys
+early = set(sys.modules)  # what setuptools loads whenever Python starts
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in {blocked}:
@@ -130,18 +139,39 @@ from defectflow import cli
 try:
     cli.main(sys.argv[1:])
 finally:
-    heavy = {{"torch", "anomalib", "pandas", "snakemake", "sam2"}} & sys.modules.keys()
-    print("heavy:", sorted(heavy), file=sys.stderr)
+    print("loaded:", sorted({blocked} & sys.modules.keys() - early), file=sys.stderr)
 """
 
 
-def test_with_openvino_nothing_of_the_workflow_is_needed_nor_imported(bundle_folder, photos, tmp_path, capsys):
+def not_of(extra):
+    """Names of the modules here that ``pip install defectflow[extra]`` would not bring, by pyproject.toml."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    wanted, brought = [*project["dependencies"], *project["optional-dependencies"][extra]], set()
+    while wanted:
+        needed = Requirement(wanted.pop())
+        name = canonicalize_name(needed.name)
+        if name not in brought and (needed.marker is None or needed.marker.evaluate({"extra": ""})):
+            brought.add(name)
+            wanted += requires(name) or []
+    modules = packages_distributions()
+    return {
+        module for module, owners in modules.items()
+        if module != "defectflow" and not brought & {canonicalize_name(owner) for owner in owners}
+    }  # fmt: skip
+
+
+def test_a_copy_elsewhere_with_the_inspect_extra_alone_says_the_same(bundle_folder, photos, tmp_path, capsys):
     run(capsys, "inspect", bundle_folder, photos, "--csv", tmp_path / "here.csv", "--runtime", "openvino")
-    code = BLOCK.format(blocked={"torch", "anomalib", "snakemake", "sam2", "pandas", "pycocotools", "timm", "sklearn"})
-    words = ["inspect", bundle_folder, photos, "--csv", tmp_path / "there.csv", "--out", tmp_path / "out"]
-    result = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+    blocked = not_of("inspect")
+    assert blocked > {"torch", "anomalib", "snakemake", "sam2", "pandas", "pycocotools", "timm", "sklearn"}
+    shutil.copytree(bundle_folder, tmp_path / "elsewhere/copy")
+    words = ["inspect", "copy", photos, "--csv", tmp_path / "there.csv", "--out", tmp_path / "out"]
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCK.format(blocked=blocked), *map(str, words)],
+        capture_output=True, text=True, cwd=tmp_path / "elsewhere",
+    )  # fmt: skip
     assert result.returncode == 3, result.stderr
-    assert "heavy: []" in result.stderr
+    assert "loaded: []" in result.stderr
     assert (tmp_path / "here.csv").read_bytes() == (tmp_path / "there.csv").read_bytes()
 
 

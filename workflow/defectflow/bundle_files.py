@@ -142,8 +142,7 @@ def unpacked(path: str | Path) -> Iterator[Path]:
         folder = Path(name)
         try:
             _unpack(path, folder)
-            top = folder if (folder / MANIFEST).exists() else next(folder.iterdir(), folder)
-            yield top
+            yield next((top for top in (folder, *sorted(folder.iterdir())) if (top / MANIFEST).is_file()), folder)
         except UserError as error:
             raise UserError(str(error).replace(str(folder), str(path))) from None
 

@@ -98,7 +98,8 @@ def pack(args: argparse.Namespace) -> int:
     """Write a bundle as one .zip, which `inspect` takes as well; the same bundle gives the same bytes."""
     from defectflow.bundle_files import pack
 
-    target = args.file or args.bundle.resolve().with_suffix(".zip")
+    whole = args.bundle.resolve()
+    target = args.file or whole.parent / f"{whole.name}.zip"
     pack(args.bundle, target)
     print(target)
     return GOOD
