@@ -5,7 +5,6 @@ import torch
 from defectflow import embedding
 from defectflow.backbones import create_backbone
 from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder, feature_network
-from defectflow.files import UserError
 
 LAYERS = ["layer2", "layer3"]
 
@@ -86,12 +85,19 @@ def test_layers_are_named_as_timm_names_them():
 
 
 @pytest.mark.parametrize(
-    ("backbone", "layers"),
-    [("vit_tiny_patch16_224", ["blocks.1"]), ("swin_tiny_patch4_window7_224", ["layers.1"])],
+    ("backbone", "layers", "shape"),
+    [
+        ("vit_tiny_patch16_224", ["blocks.1", "blocks.3"], (1, 14, 14, 384)),
+        ("swin_tiny_patch4_window7_224", ["layers.1", "layers.2"], (1, 28, 28, 192 + 384)),
+    ],
 )
-def test_a_network_without_feature_maps_is_one_line(backbone, layers):
-    with pytest.raises(UserError, match=f"backbone '{backbone}': its layers give no feature maps"):
-        feature_network(backbone, layers)
+def test_transformers_have_patches_too(backbone, layers, shape):
+    picture = np.random.default_rng(0).integers(0, 256, (1, 224, 224, 3), dtype=np.uint8)
+    patches = PatchEmbedder(backbone, layers)(picture)
+    assert tuple(patches.shape) == shape
+    picture[:, :112] = 0  # the upper half
+    changed = (PatchEmbedder(backbone, layers)(picture) - patches).square().sum(-1)[0]
+    assert changed[: shape[1] // 2].mean() > 2 * changed[shape[1] // 2 :].mean()
 
 
 def test_pixels_are_mean_colours():

@@ -227,3 +227,8 @@ def test_object_cells_touch_and_dilation():
     mask[7, 7] = True
     assert np.argwhere(object_cells(mask, (4, 4), 0)).tolist() == [[0, 0]]
     assert np.argwhere(object_cells(mask, (4, 4), 1)).tolist() == [[0, 0], [0, 1], [1, 0]]
+
+
+def test_a_size_that_a_transformer_cannot_take_is_one_line(isolated):
+    with pytest.raises(UserError, match="--image-size 64 100: vit_tiny_patch16_224 does not take it"):
+        run(isolated, "--backbone", "vit_tiny_patch16_224", "--layers", "blocks.1", "--image-size", "64", "100")

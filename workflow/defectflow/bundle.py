@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 import shutil
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from defectflow.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.bundle_card import card
 from defectflow.bundle_files import write_manifest
 from defectflow.export_graph import export_onnx
-from defectflow.export_parity import TOLERANCE, compare, require
+from defectflow.export_parity import TOLERANCE, Differs, compare, require
 from defectflow.files import UserError, atomic, atomic_dir, read_json, stage, write_json
 from defectflow.inspector import Inspector
 from defectflow.inspector_runtime import NETWORK, installed
@@ -110,7 +111,7 @@ def check_parity(folder: Path, manifest: pd.DataFrame) -> None:
     """Write parity.json: the ONNX network against PyTorch's on a sample of the photographs.
 
     Raises:
-        UserError: they do not agree.
+        Differs: they do not agree.
     """
     paths = manifest["path"].tolist()
     sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PARITY_SAMPLE).astype(int))]
@@ -184,7 +185,11 @@ def main(args: argparse.Namespace) -> None:
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
         write_manifest(folder, settings)
         if portable:
-            check_parity(folder, read_table(args.manifest, MANIFEST))
+            try:
+                check_parity(folder, read_table(args.manifest, MANIFEST))
+            except Differs as error:  # other libraries resize a transformer's positions in other ways, for one
+                (folder / NETWORK).unlink()
+                print(f"WARNING: {error}. The bundle has no {NETWORK} and runs with PyTorch alone.", file=sys.stderr)
             write_manifest(folder, settings)
 
 

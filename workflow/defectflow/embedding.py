@@ -41,7 +41,7 @@ def feature_network(
     feature maps (batch, c, h, w) by layer; ``trained`` says whether it has trained weights.
 
     Raises:
-        UserError: as `backbones.create_backbone`, or it is no network of convolutions that can be taken apart.
+        UserError: as `backbones.create_backbone`.
     """
     if is_patch_nano(backbone):
         traced = feature_maps(layers, weights)
@@ -57,16 +57,27 @@ def feature_network(
     nodes = {layer if layer in modules else layer.replace(".", "_"): layer for layer in layers}
     try:
         traced = create_feature_extractor(network, return_nodes=nodes)
-    except (ValueError, fx.proxy.TraceError):  # a layer without output of its own; control flow
+    except (ValueError, fx.proxy.TraceError):  # control flow, or no output of its own: transformers
         traced = None
     if traced is None or getattr(network, "output_fmt", None) == "NHWC":
-        raise UserError(
-            f"backbone '{backbone}': its layers give no feature maps to make patches of "
-            "(use a network of convolutions: ResNet, ConvNeXt, EfficientNet, ...)"
-        )
+        traced = _Maps(network, layers)
+    else:
+        _fold_norms(traced.eval())
     traced.trained = bool(network.trained)
-    _fold_norms(traced.eval().requires_grad_(False))
-    return traced
+    return traced.eval().requires_grad_(False)
+
+
+class _Maps(nn.Module):
+    """An extractor of timm as it is, its list of maps as a dict by layer, channels before rows."""
+
+    def __init__(self, network: nn.Module, layers: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self._layers = network, list(layers)
+        self._last = getattr(network, "output_fmt", None) == "NHWC"
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        maps = [m.permute(0, 3, 1, 2) if self._last else m for m in self.network(x)]
+        return dict(zip(self._layers, maps, strict=True))
 
 
 class PatchEmbedder:
@@ -115,7 +126,8 @@ class PatchEmbedder:
         self._dtype = getattr(torch, precision)
         self.network.to(self.device, self._dtype, memory_format=torch.channels_last)
         # Not on ARM, where torch computes convolutions with another library.
-        if self.device.type == "cpu" and mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_acl_supported():
+        fast = self.device.type == "cpu" and mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_acl_supported()
+        if fast and isinstance(self.network, fx.GraphModule):
             _fuse(self.network)
         self._mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
         self._std = torch.tensor(IMAGENET_STD, device=self.device) * 255

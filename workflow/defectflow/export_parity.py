@@ -61,15 +61,19 @@ def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | 
     }
 
 
+class Differs(UserError):
+    """An export does not give what PyTorch gives."""
+
+
 def require(report: dict[str, Any], tolerance: float | None, what: str | Path) -> None:
-    """Raise a UserError if a deviation of the report is above ``tolerance``, or is no number."""
+    """Raise Differs if a deviation of the report is above ``tolerance``, or is no number."""
     if tolerance is None:
         return
     for key in ("raw_score", "map"):
         largest = report[key]["largest"]
         if not largest <= tolerance:
             worst = max(report["images"], key=lambda row: row[key])["image"]
-            raise UserError(
+            raise Differs(
                 f"{what}: not written, {report['runtime']} and {report['reference']} differ: {key} by {largest:.2g} of "
                 f"its value on {worst}, allowed are {tolerance:g}"
             )

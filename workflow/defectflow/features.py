@@ -157,7 +157,10 @@ def main(args: argparse.Namespace) -> None:
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
     # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
     noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)
-    (noise,) = in_threads(embedder, [noise])
+    try:
+        (noise,) = in_threads(embedder, [noise])
+    except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
+        raise UserError(f"--image-size {crop[0]} {crop[1]}: {args.backbone} does not take it: {error}") from None
     *grid, dimensions = noise.shape[1:]
     object_only = args.object_only and args.backbone != PIXELS
     config = {

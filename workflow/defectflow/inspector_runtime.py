@@ -33,11 +33,11 @@ def pick(runtime: str, bundle: Bundle) -> str:
     Raises:
         UserError: it is unknown or not installed, or none is, or it would give other verdicts.
     """
-    if bundle.settings["network"].get("precision") == "bfloat16":
+    if NETWORK not in bundle.settings["files"]:
         if runtime in ("openvino", "onnx"):
             raise UserError(
-                f"{bundle.folder}: its network computes in bfloat16, of which {runtime} makes other verdicts "
-                "(use the torch runtime, or a detector with precision float32)"
+                f"{bundle.folder}: {runtime} would make other verdicts of its network than the run did "
+                "(use the torch runtime, or a detector of convolutions with precision float32)"
             )
         runtime = "torch" if runtime == "auto" else runtime
     if runtime == "auto":
@@ -50,7 +50,7 @@ def pick(runtime: str, bundle: Bundle) -> str:
 
 
 def graph_file(bundle: Bundle, runtime: str, precision: str) -> Path:
-    """The graph that ``runtime`` runs: an export of this precision, or the network.onnx that every bundle has.
+    """The graph that ``runtime`` runs: an export of this precision, or the bundle's network.onnx.
 
     Raises:
         UserError: it was not exported.
