@@ -51,6 +51,7 @@ AFTER = {
 ELSEWHERE = {"triptychs", "normal_embed", "categories", "bundle", "write_bundle"}
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
+    "shards": 2,
     "dataset": "mine",
     "datasets": {"mine": {"path": "data/mine"}},
     "segmenter": "own",
@@ -68,7 +69,7 @@ CONFIG = {
     },
 }
 # The demo, and the making of our own weights.
-DEMO = {"compare": [], "pretrain": {"pool": "data/pool", "teacher_weights": "data/net.safetensors"}}
+DEMO = {"shards": 2, "compare": [], "pretrain": {"pool": "data/pool", "teacher_weights": "data/net.safetensors"}}
 
 # For every key of the schema (* is any name): another value, and the rules it changes first. A tuple is a whole set:
 # where a key names other files, what follows is not the same set.
@@ -338,7 +339,7 @@ def test_a_network_s_settings_count_as_code(site):
     [
         ("numpy", "survey ingest sam_pairs"),
         ("torch", "prior segment features"),
-        ("timm", "prior features"),
+        ("timm", "features"),
         ("albumentations", "augment"),
         ("sam2", "segment"),
         ("scikit-learn", "fit calibrate"),

@@ -13,6 +13,7 @@ from defectflow.inspector import Inspector
 
 pytestmark = pytest.mark.slow
 CONFIG = {
+    "shards": 2,
     "dataset": "mine",
     "datasets": {"mine": {"path": "data/mine"}},
     "compare": [],

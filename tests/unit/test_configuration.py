@@ -233,7 +233,7 @@ def test_what_the_command_line_gives_as_text_gets_its_type():
 
 
 @pytest.mark.parametrize(
-    ("images", "shards"), [(0, 2), (1, 2), (4000, 2), (4001, 4), (16_000, 8), (16_001, 16), (100_000, 64)]
+    ("images", "shards"), [(0, 1), (100, 1), (101, 2), (4000, 2), (4001, 4), (16_000, 8), (16_001, 16), (100_000, 64)]
 )
 def test_shards_double_when_the_images_of_one_pass_two_thousand(images, shards):
     assert shard_count("auto", images) == shards and images / shards <= 2000

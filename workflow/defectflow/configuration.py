@@ -24,7 +24,7 @@ THRESHOLD_OPTIONS = {
 }
 
 # Two files an image, so that no folder gets 10,000: file systems and people become slow there.
-SHARD, LARGEST_SHARD = 2000, 4000  # images
+ONE_SHARD, SHARD, LARGEST_SHARD = 100, 2000, 4000  # images
 
 
 class Run(NamedTuple):
@@ -159,14 +159,15 @@ def _labels_for(options: Mapping[str, float], review: bool) -> dict[str, int]:
 def shard_count(asked: int | str, images: int) -> int:
     """How many shards a data set is worked on in.
 
-    "auto" doubles until a shard holds SHARD images on average. Few doublings, since each re-runs all: another number
-    puts the images into other shards.
+    "auto" is one for a small set, where a second job takes longer to start than it saves, otherwise 2, doubled until
+    a shard holds SHARD images on average. Few doublings, since each re-runs all: another number puts the images into
+    other shards.
 
     Raises:
         UserError: a shard, and with it a folder, would hold more than LARGEST_SHARD images.
     """
     if asked == "auto":
-        count = 2
+        count = 1 if images <= ONE_SHARD else 2
         while images > SHARD * count:
             count *= 2
         return count
