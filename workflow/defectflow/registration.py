@@ -159,7 +159,7 @@ class Spectrum:
         energy = fft.irfft2(self.weights[chosen] * self._fft(energies)[:, None], self.shape)
         # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under it.
         floor = 0.5 * self.areas[chosen] * np.maximum(energies.mean(axis=(1, 2)), 1e-3)[:, None]
-        np.maximum(energy, floor[..., None, None], out=energy)
+        np.maximum(energy, np.maximum(floor, 1e-9)[..., None, None], out=energy)  # a template may be empty
         numerator /= np.sqrt(energy, out=energy)
         ncc = numerator.reshape(*numerator.shape[:2], -1)
         flat = ncc.argmax(axis=2)
