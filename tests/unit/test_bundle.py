@@ -207,7 +207,7 @@ def flip_a_bit(source, target):
         (flip_a_bit, r"neither a bundle's folder nor a whole \.zip of one \(Bad CRC-32"),
         (lambda s, t: t.write_text("no zip"), r"nor a whole \.zip of one \(File is not a zip file\)"),
         (lambda s, t: rezip(s, t, **{"../climbed.txt": "x"}), r"outside of its folder: '\.\./climbed\.txt'"),
-        (lambda s, t: rezip(s, t, **{"/tmp/climbed.txt": "x"}), "outside of its folder"),
+        (lambda s, t: rezip(s, t, **{"/climbed.txt": "x"}), "outside of its folder"),
         (lambda s, t: rezip(s, t, **{"bomb": bytes(10**9 // 2)}), "more than 20 times as large"),
         (lambda s, t: rezip(s, t, lambda settings: settings.update(format="defectflow-bundle-9")), "bundle-9"),
         (lambda s, t: rezip(s, t, **{"bank.safetensors": "other"}), "bank.safetensors of the bundle is damaged"),

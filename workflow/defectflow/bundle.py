@@ -33,6 +33,8 @@ from defectflow.tables import MANIFEST, PAIRS, PREDICTIONS, read_table
 from defectflow.verdicts import calibrating
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
+# What an inspector has to know of how the features were made.
+NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "object_only", "dilation")
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
 
 
@@ -163,19 +165,7 @@ def main(args: argparse.Namespace) -> None:
             "segmenter": segmenter,
             "isolation": isolation,
             "detector": detector,
-            "network": {
-                key: metadata[key]
-                for key in (
-                    "backbone",
-                    "layers",
-                    "precision",
-                    "fitted_size",
-                    "input_size",
-                    "grid",
-                    "object_only",
-                    "dilation",
-                )
-            },
+            "network": {key: metadata[key] for key in NETWORK_KEYS},
             **verdict_settings(metrics, predictions),
             "regions": entries["regions"],
             "look": entries["look"],

@@ -82,6 +82,9 @@ def write_card(path: Path, figures: dict) -> None:
         f" {row['explained']:.4f} |"
         for row in (first, half, last)
     )
+    began = ""
+    if run.get("start"):
+        began = f"\nIt went on from exported weights, sha256 {run['start'][:12]}..., with other images."
     licence = "see its page at timm"
     if ".tv_" in figures["teacher"]:
         licence = "torchvision, BSD-3-Clause; trained on ImageNet-1k, whose images are for non-commercial research"
@@ -99,7 +102,7 @@ Distilled by `python -m defectflow.pretrain_backbone` (rule `pretrain_backbone`)
 {run["steps"]:,} steps of {run["batch"]} images of {run["size"]} px ({run["images"]:,} images) in
 {run["minutes"]:.0f} minutes on {run["device"]}; Muon, AdamW for norms and biases; peak rate {run["lr"]}, half a cosine.
 Five in six images are crops of {figures["photos"]} natural photographs, the rest rendered textures; both varied in
-light, colour, blur and grain, with drawn damage, silhouettes on black and letterbox bars (`pretrain_images.py`).
+light, colour, blur and grain, with drawn damage, silhouettes on black and letterbox bars (`pretrain_images.py`).{began}
 No label, no defect and no photograph of an inspected part was used, neither to train nor to choose the architecture.
 The architecture was chosen by its speed and by short runs of variants that are as fast, compared on the held-out
 photographs: they differed by 0.001 in cosine, the optimiser by 0.035.
