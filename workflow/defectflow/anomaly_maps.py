@@ -6,13 +6,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from defectflow.files import UserError, atomic
+from defectflow.files import UserError, atomic, tensor_offsets
 
 SIGMA = 4.0  # of the Gaussian, in pixels of an input of 256 pixels, as in the paper
 
@@ -32,30 +33,42 @@ class AnomalyMap:
     input_size: tuple[int, int]
 
 
+class _File(NamedTuple):
+    """A file of maps: its path, (height, width) of the network's input and of the grid, and where the data begin."""
+
+    path: Path
+    input_size: tuple[int, int]
+    grid: tuple[int, int]
+    offsets: dict[str, int]
+
+
 class AnomalyMaps(Mapping[str, AnomalyMap]):
     """Maps of several files by image_id, in sorted order; each is read when it is asked for."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
-        self._files = []
-        self._where: dict[str, int] = {}
-        for path in paths:
+        self._files: list[_File] = []
+        self._where: dict[str, tuple[int, int]] = {}
+        for number, path in enumerate(paths):
             try:
-                stream = safe_open(path, framework="numpy")
+                with safe_open(path, framework="numpy") as stream:
+                    config = json.loads((stream.metadata() or {}).get("defectflow", "{}"))
+                    if not {"input_size", "items"} <= config.keys():
+                        raise UserError(f"{path}: not a map file (run the score stage)")
+                    grid = tuple(stream.get_slice("maps").get_shape()[1:])
             except FileNotFoundError:
                 raise UserError(f"{path}: no such file") from None
             except SafetensorError as error:
                 raise UserError(f"{path}: not a map file ({error})") from None
-            config = json.loads((stream.metadata() or {}).get("defectflow", "{}"))
-            if "input_size" not in config:
-                raise UserError(f"{path}: not a map file (no input_size in its metadata)")
-            for key in stream.keys():  # noqa: SIM118  (not a dict)
-                if key.startswith("map/"):
-                    self._where[key.removeprefix("map/")] = len(self._files)
-            self._files.append((stream, tuple(config["input_size"])))
+            self._where |= {image_id: (number, row) for row, image_id in enumerate(config["items"])}
+            self._files.append(_File(Path(path), tuple(config["input_size"]), grid, tensor_offsets(path)))
 
     def __getitem__(self, image_id: str) -> AnomalyMap:
-        stream, input_size = self._files[self._where[image_id]]
-        return AnomalyMap(stream.get_tensor(f"map/{image_id}"), stream.get_tensor(f"affine/{image_id}"), input_size)
+        number, row = self._where[image_id]
+        path, input_size, grid, offsets = self._files[number]
+        cells = grid[0] * grid[1]
+        values = np.fromfile(path, "<f4", cells, offset=offsets["maps"] + row * cells * 4)
+        affine = np.fromfile(path, "<f8", 6, offset=offsets["affines"] + row * 6 * 8)
+        return AnomalyMap(values.reshape(grid), affine.reshape(2, 3), input_size)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._where))
@@ -74,14 +87,20 @@ def load_maps(paths: Sequence[str | Path]) -> AnomalyMaps:
 
 
 def save_maps(path: str | Path, maps: Mapping[str, tuple[np.ndarray, np.ndarray]], input_size: Sequence[int]) -> None:
-    """Write ``{image_id: (grid_map, affine)}`` as safetensors, atomically."""
-    tensors = {}
-    for image_id in sorted(maps):
-        grid_map, affine = maps[image_id]
-        tensors[f"map/{image_id}"] = np.ascontiguousarray(grid_map, dtype=np.float32)
-        tensors[f"affine/{image_id}"] = np.ascontiguousarray(affine, dtype=np.float64)
+    """Write ``{image_id: (grid_map, affine)}``, all of one grid, as safetensors, atomically.
+
+    The file holds ``maps`` float32 (n, grid height, grid width) and ``affines`` float64 (n, 2, 3), and in its metadata
+    as JSON ``items``, the n image ids in sorted order, and ``input_size``.
+    """
+    items = sorted(maps)
+    shape = maps[items[0]][0].shape if items else (0, 0)
+    tensors = {
+        "maps": np.array([maps[i][0] for i in items], np.float32).reshape(len(items), *shape),
+        "affines": np.array([maps[i][1] for i in items], np.float64).reshape(-1, 2, 3),
+    }
+    metadata = {"defectflow": json.dumps({"input_size": list(input_size), "items": items})}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"defectflow": json.dumps({"input_size": list(input_size)})})
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def grid_map(distances: np.ndarray, position: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

@@ -20,7 +20,7 @@ from defectflow.dataset import read_coco
 from defectflow.files import stage, write_json
 from defectflow.images import read_mask
 from defectflow.regions import coco_result, find_regions
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table, write_table
+from defectflow.tables import REGIONS, read_table, write_table
 from defectflow.threads import in_order
 
 
@@ -46,16 +46,16 @@ def main(args: argparse.Namespace) -> None:
     """Find the regions of all images, several at a time; write regions.csv and regions.json."""
     cv2.setNumThreads(1)
     options = {key: getattr(args, key) for key in ("min_area", "max_area", "merge", "max_aspect")}
-    sizes = read_table(args.manifest, MANIFEST).set_index("image_id")[["height", "width"]]
-    predictions = read_table(args.predictions, PREDICTIONS)
-    masks = [read_table(path, MASKS) for path in args.masks]
+    sizes = read_table(args.manifest, ["image_id", "height", "width"]).set_index("image_id")
+    predictions = read_table(args.predictions, ["image_id", "filename", "map_threshold"])
+    masks = [read_table(path, ["image_id", "mask"]) for path in args.masks]
     part = {image_id: path for table in masks for image_id, path in zip(table["image_id"], table["mask"], strict=True)}
     maps = load_maps(args.maps)
     images = predictions[predictions["image_id"].isin(list(maps)) & predictions["map_threshold"].notna()]
     ids = coco_ids(dict(zip(images["image_id"], images["filename"], strict=True)), args.annotations)
 
     def search(image: Any) -> tuple[list[list], list[dict[str, Any]]]:
-        size = tuple(int(v) for v in sizes.loc[image.image_id])
+        size = int(sizes.at[image.image_id, "height"]), int(sizes.at[image.image_id, "width"])
         entry = maps[image.image_id]
         heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
         mask = read_mask(part[image.image_id]) if part.get(image.image_id) else np.ones(size, bool)

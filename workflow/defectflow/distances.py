@@ -13,7 +13,9 @@ def sources(points: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Points (m, d), float32, made ready for `Targets.partial`."""
     if dtype == torch.float32:
         return points
-    return torch.cat([points.to(dtype), points.new_ones(len(points), 3, dtype=dtype)], dim=1)
+    ready = points.new_ones(len(points), points.shape[1] + 3, dtype=dtype)
+    ready[:, :-3] = points  # rounds row by row: a whole second copy would be the peak of a fit's memory
+    return ready
 
 
 class Targets:

@@ -169,7 +169,7 @@ def numbers(flag: str, words: Sequence[str]) -> dict[str, float]:
 
 def main(args: argparse.Namespace) -> None:
     """Read the tables, evaluate, write metrics.json, predictions.csv and the charts."""
-    manifest = read_table(args.manifest, MANIFEST)
+    manifest = read_table(args.manifest, [column for column in MANIFEST if column not in ("sha256", "split")])
     splits = read_table(args.splits, SPLITS)
     scores = pd.concat([read_table(path, SCORES) for path in args.scores], ignore_index=True)
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None

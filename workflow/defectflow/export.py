@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from defectflow.bundle_files import Bundle, read_bundle, write_manifest
 from defectflow.export_parity import TOLERANCE, compare, require
-from defectflow.files import UserError, write_json
+from defectflow.files import UserError, scratch_dir, write_json
 from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_runtime import NETWORK, pick
 
@@ -46,9 +46,8 @@ def export_bundle(
     if precision == "int8":
         pictures = [reference.prepare(read_photograph(path)).picture for path in paths[:CALIBRATION]]
     name = f"exports/{kind}-{precision}"
-    with tempfile.TemporaryDirectory(dir=bundle.folder.parent, prefix=f".{bundle.folder.name}-") as temporary:
-        # A copy of the bundle, of links, to open the export as the inspector would.
-        trial = Path(temporary) / "bundle"
+    with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.export")) as temporary:
+        trial = temporary / "bundle"  # a copy, to open the export as the inspector would
         shutil.copytree(bundle.folder, trial, ignore=shutil.ignore_patterns("exports"))
         target = trial / name
         target.mkdir(parents=True)
@@ -63,7 +62,7 @@ def export_bundle(
         final = bundle.folder / name
         shutil.rmtree(final, ignore_errors=True)
         final.parent.mkdir(exist_ok=True)
-        shutil.copytree(target, final)
+        os.replace(target, final)
     write_manifest(bundle.folder, without_files(bundle))
     return told(final, report)
 

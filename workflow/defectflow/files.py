@@ -105,3 +105,15 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def tensor_offsets(path: str | Path) -> dict[str, int]:
+    """Where each tensor of a safetensors file begins, in bytes, for reading rows of it without mapping the file.
+
+    A file is the length of its header (8 bytes), the header, the data. Pages of a mapped file count as memory of the
+    process, and a cluster kills a job for them.
+    """
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+    return {name: 8 + length + tensor["data_offsets"][0] for name, tensor in header.items() if name != "__metadata__"}

@@ -104,8 +104,12 @@ def check_masks(
 
 def read_surveys(paths: Iterable[str]) -> dict[str, Picture]:
     """What the survey stage found on every image, by relative name, in the order of the names."""
-    found = {name: picture for path in paths for name, picture in read_json(path).items()}
-    return {name: Picture(**found[name] | {"raw_size": tuple(found[name]["raw_size"])}) for name in sorted(found)}
+    found = {
+        name: Picture(**picture | {"raw_size": tuple(picture["raw_size"])})
+        for path in paths
+        for name, picture in read_json(path).items()
+    }
+    return dict(sorted(found.items()))
 
 
 def ingest(
@@ -124,13 +128,14 @@ def ingest(
     Raises:
         UserError: a file that all depends on is absent or malformed.
     """
-    paths, folder = image_paths(resolved), str(resolved["images"])
-    names = list(paths if surveyed is None else surveyed)
+    folder = str(resolved["images"])
+    paths = {} if surveyed else image_paths(resolved)
+    names = list(surveyed or paths)
     rows, problems = image_rows(resolved, names)
     if resolved["annotations"]:
         annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
     with ThreadPoolExecutor(threads) as pool:
-        pictures = dict(surveyed or inspect_all(paths, folder, pool))
+        pictures = surveyed or inspect_all(paths, folder, pool)
         problems = check_links(resolved) + check_pictures(pictures) + problems
         problems += [
             Problem(name, "labelled bad, though it is in the training split (only good images train)", "image")
@@ -147,21 +152,17 @@ def ingest(
     no_mask = {problem.file for problem in problems if problem.left_out == "mask"}
     ids = image_ids(names)
     kept = sorted((name for name in names if name not in out), key=ids.get)
-    manifest = pd.DataFrame(
-        [
-            {
-                "image_id": ids[name],
-                "path": posixpath.join(folder, name),
-                "sha256": pictures[name].sha256,
-                "width": pictures[name].size[0],
-                "height": pictures[name].size[1],
-                **rows[name],
-                "mask": "" if name in no_mask else rows[name]["mask"],
-            }
-            for name in kept
-        ],
-        columns=MANIFEST,
-    )
+    sizes = [pictures[name].size for name in kept]
+    columns = {  # lists, not a dict for each row: a data set may have many
+        "image_id": [ids[name] for name in kept],
+        "path": [posixpath.join(folder, name) for name in kept],
+        "sha256": [pictures[name].sha256 for name in kept],
+        "width": [width for width, _ in sizes],
+        "height": [height for _, height in sizes],
+        **{column: [rows[name][column] for name in kept] for column in ("label", "defect_type", "group", "split")},
+        "mask": ["" if name in no_mask else rows[name]["mask"] for name in kept],
+    }
+    manifest = pd.DataFrame(columns, columns=MANIFEST)
     report = summary(manifest, [pictures[name] for name in kept])
     report["annotated"] = len(annotated & set(kept))
     report = {"images_folder": folder, "layout": resolved["layout"]} | report

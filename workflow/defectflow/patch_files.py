@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from defectflow.files import UserError, atomic
+from defectflow.files import UserError, atomic, tensor_offsets
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
@@ -140,10 +140,7 @@ class PatchFile:
         self.dimensions: int = shape[1]
         self._dtype = np.dtype("<f2" if self._file.get_slice("patches").get_dtype() == "F16" else "<f4")
         self._position = self._file.get_tensor("position")
-        # Where the patches begin: the file is the length of its header (8 bytes), the header, the data.
-        with open(path, "rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            self._offset = 8 + length + json.loads(stream.read(length))["patches"]["data_offsets"][0]
+        self._offset = tensor_offsets(path)["patches"]
 
     def count(self, item: int) -> int:
         """Number of patches of an image."""
@@ -151,7 +148,6 @@ class PatchFile:
 
     def patches(self, item: int) -> torch.Tensor:
         """Patches of an image, float32 (n, dimensions)."""
-        # Read, not mapped: pages of a mapped file count as memory of the process.
         width = self.dimensions
         offset = self._offset + self._start[item] * width * self._dtype.itemsize
         values = np.fromfile(self.path, self._dtype, self.count(item) * width, offset=offset)

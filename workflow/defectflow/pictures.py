@@ -17,7 +17,7 @@ SMALLEST_SIDE = 32  # pixels
 CLIPPED = 254  # luminance from which a pixel counts as overexposed
 
 
-@dataclass
+@dataclass(slots=True)  # a data set may have many
 class Picture:
     """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels."""
 

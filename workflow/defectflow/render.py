@@ -22,7 +22,7 @@ from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
+from defectflow.tables import MASKS, PREDICTIONS, REGIONS, read_table
 from defectflow.threads import in_order
 
 PER_SECTION = 12
@@ -158,7 +158,7 @@ def main(args: argparse.Namespace) -> None:
     if not any(getattr(args, kind) for kind in KINDS):
         raise UserError(f"nothing to draw (give a folder with {', '.join(f'--{kind}' for kind in KINDS)})")
     cv2.setNumThreads(1)
-    manifest = read_table(args.manifest, MANIFEST).set_index("image_id", drop=False)
+    manifest = read_table(args.manifest, ["image_id", "path", "mask"]).set_index("image_id", drop=False)
     predictions = read_table(args.predictions, PREDICTIONS)
     tables = [read_table(path, MASKS) for path in args.masks]
     masks = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MASKS)

@@ -22,7 +22,7 @@ from defectflow.drawing import DEFAULT, scale_of
 from defectflow.files import UserError, read_json, stage
 from defectflow.looks import Look, add_options, look_of
 from defectflow.pages import write_page
-from defectflow.tables import MANIFEST, MASKS, PREDICTIONS, REGIONS, read_table
+from defectflow.tables import PREDICTIONS, REGIONS, read_table
 
 ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
 PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
@@ -188,11 +188,11 @@ def main(args: argparse.Namespace) -> None:
     recipe = args.metrics.parent.parts[-4:]
     if len(recipe) < 4:
         raise UserError(f"{args.metrics}: expected .../dataset/segmenter/isolation/detector/{args.metrics.name}")
-    masks = [read_table(path, MASKS) for path in args.masks]
+    masks = [read_table(path, ["image_id", "mask"]) for path in args.masks]
     table = joined(
         read_table(args.predictions, PREDICTIONS),
-        read_table(args.manifest, MANIFEST),
-        pd.concat(masks, ignore_index=True) if masks else pd.DataFrame(columns=MASKS),
+        read_table(args.manifest, ["image_id", "path", "mask"]),
+        pd.concat(masks, ignore_index=True) if masks else pd.DataFrame(columns=["image_id", "mask"]),
     )
     look = look_of(args)
     try:

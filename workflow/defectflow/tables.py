@@ -34,20 +34,24 @@ TEXT = {
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read a CSV that must hold ``columns``; text columns come as str, "" when empty, the others as float or int.
+    """Read these ``columns`` of a CSV; text columns come as str, "" when empty, the others as float or int.
+
+    What is not asked for takes no memory: of 100,000 images a path alone is 15 MB.
 
     Raises:
         UserError: the file is absent, empty or lacks a column.
     """
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(TEXT, str), keep_default_na=False, na_values={})
+        found = list(pd.read_csv(path, nrows=0).columns)
+        missing = [c for c in columns if c not in found]
+        if missing:
+            raise UserError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(found)})")
+        text = dict.fromkeys(TEXT.intersection(columns), str)
+        table = pd.read_csv(path, usecols=list(columns), dtype=text, keep_default_na=False, na_values={})
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{path}: the file is empty") from None
-    missing = [c for c in columns if c not in table.columns]
-    if missing:
-        raise UserError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(table.columns)})")
     for column in table.columns:
         if column not in TEXT:
             table[column] = pd.to_numeric(table[column].replace("", None))
