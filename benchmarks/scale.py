@@ -1,8 +1,6 @@
 """How the workflow carries 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
 
-    python benchmarks/scale.py --folder FOLDER --counts 1000 10000 --out FOLDER/scale.json
-    python benchmarks/scale.py --folder FOLDER --counts 100000 --until ingest --out FOLDER/scale.json \
-        --plot docs/scale.png
+    python benchmarks/scale.py --folder FOLDER --out FOLDER/scale.json --plot docs/scale.png
 
 Makes small distinct pictures, plans the run cold (every file is hashed) and again, runs it up to --until, adds one
 picture and makes what the fit waits for: the table of images, the splits and the features of that picture's shard.
