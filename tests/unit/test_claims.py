@@ -62,11 +62,18 @@ def test_the_number_without_error_is_the_smallest_whose_exact_limit_is_below_the
     assert limit(n) <= rate < limit(n - 1)
 
 
-def test_alarms_in_use_follow_from_a_thousand_parts_counted():
-    image = {"recall": 0.8, "false_positive_rate": 0.05}
-    bad, good = 10_000, 990_000  # of a million parts, one in a hundred is bad
-    assert claims.alarms_in_use(image) == pytest.approx(0.8 * bad / (0.8 * bad + 0.05 * good))
-    assert claims.alarms_in_use(image | {"recall": None}) is None
+def test_alarms_in_use_follow_from_a_million_parts_counted():
+    found = figures()
+    found["image"]["recall"], found["confidence_intervals"]["false_positive_rate"] = 0.8, [0.0, 0.05]
+    bad, good = 10_000, 990_000  # one part in a hundred is bad
+    assert claims.alarms_in_use(found) == pytest.approx(0.8 * bad / (0.8 * bad + 0.05 * good))
+    found["image"]["recall"] = None
+    assert claims.alarms_in_use(found) is None
+
+
+def test_no_false_alarm_does_not_make_every_alarm_real():
+    text = told(claims.not_proven(figures(MATRIX | {"true_negative": 40, "false_positive": 0})))
+    assert "as few as 10 % of the alarms may be real" in text
 
 
 def test_the_page_on_verdicts_states_the_same_numbers():
@@ -110,3 +117,9 @@ def test_the_review_band_is_told_with_what_is_left():
 )
 def test_percentages(share, text):
     assert told([claims.percent(share)]) == text
+
+
+def test_photographs_without_sessions_are_not_called_so_many_groups():
+    text = told(claims.not_proven(figures(n_groups=64)))
+    assert "64 groups" not in text and "column group" in text
+    assert "18 groups" in told(claims.not_proven(figures()))

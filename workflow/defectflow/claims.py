@@ -69,22 +69,25 @@ def not_proven(metrics: Mapping[str, Any]) -> list[str]:
         said.append(text + (f"; {who} fewer than ten, too few to tell how well that kind is found." if few else "."))
     elif n_bad:
         said.append("Anything about kinds of defects that are not among the labelled photographs.")
-    if worth := alarms_in_use(image):
+    if worth := alarms_in_use(metrics):
         said.append(
             f"That an alarm means a defect. Here {percent(n_bad / (n_good + n_bad))} of the parts are bad; where only "
-            f"{percent(IN_USE)} are, {percent(worth)} of the alarms would be real and the others false."
+            f"{percent(IN_USE)} are, as few as {percent(worth)} of the alarms may be real and the others false."
         )
     if metrics["n_samples"] and not metrics["pixel"]["n_bad_with_mask"]:
         said.append("That the marked spots are the defects: nobody has outlined the defects to compare them with.")
     return said
 
 
-def alarms_in_use(image: Mapping[str, Any]) -> float | None:
-    """Precision where a share IN_USE of the parts is bad, by Bayes' rule from recall and false positive rate."""
-    recall, alarms = image["recall"], image["false_positive_rate"]
-    if not recall or alarms is None:
+def alarms_in_use(metrics: Mapping[str, Any]) -> float | None:
+    """Precision where a share IN_USE of the parts is bad, by Bayes' rule from recall and the highest likely FPR.
+
+    The upper end of its interval: no false alarm among 40 good photographs does not mean that there are none.
+    """
+    recall, span = metrics["image"]["recall"], metrics["confidence_intervals"]["false_positive_rate"]
+    if not recall or not span:
         return None
-    return IN_USE * recall / (IN_USE * recall + (1 - IN_USE) * alarms)
+    return IN_USE * recall / (IN_USE * recall + (1 - IN_USE) * span[1])
 
 
 def without_error(rate: float, level: float = 0.95) -> int:
@@ -116,6 +119,11 @@ def _another_session(image: Mapping[str, Any]) -> list[str]:
         return [
             "How a new session (another day, camera, light) will do, except for this: with whole sessions held out the "
             f"AUROC is {percent(apart['auroc'])}, from {image['n_groups']} sessions in all."
+        ]
+    if image["n_groups"] == image["n_good"] + image["n_bad"]:  # each on its own: nobody has named a session
+        return [
+            "How another camera, light or tool will do. Nothing says which photographs were taken together (column "
+            "group of labels.csv), so none could be held out together."
         ]
     return [
         f"How another camera, light or tool will do. The photographs come from {_count(image['n_groups'], 'group')}; "
