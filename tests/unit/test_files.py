@@ -1,7 +1,10 @@
 """Outputs are whole or absent, and what a killed process left beside them is replaced."""
 
+import numpy as np
 import pytest
-from defectflow.files import atomic, atomic_dir, scratch_dir
+from defectflow.files import UserError, atomic, atomic_dir, scratch_dir, tensor_offsets
+from defectflow.tables import read_table
+from safetensors.numpy import save_file
 
 
 def test_a_scratch_folder_is_empty_whatever_was_left_there_and_goes_with_the_block(tmp_path):
@@ -34,3 +37,22 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
         part.write_text("half")
         raise ValueError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_table_is_read_by_the_columns_asked_for(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("image_id,path,label\n007,a.png,\n008,b.png,1\n")
+    table = read_table(path, ["label", "image_id"])
+    assert set(table.columns) == {"image_id", "label"} and list(table["image_id"]) == ["007", "008"]
+    assert np.isnan(table["label"][0]) and table["label"][1] == 1
+    with pytest.raises(UserError, match=r"column 'mask' is missing \(found: image_id, path, label\)"):
+        read_table(path, ["image_id", "mask"])
+
+
+def test_tensors_are_found_in_the_file_without_mapping_it(tmp_path):
+    tensors = {"a": np.arange(5, dtype=np.float32), "b": np.arange(6, dtype=np.float64).reshape(3, 2)}
+    save_file(tensors, tmp_path / "t.safetensors", metadata={"of": "no account"})
+    offsets = tensor_offsets(tmp_path / "t.safetensors")
+    assert offsets.keys() == tensors.keys()
+    second = np.fromfile(tmp_path / "t.safetensors", "<f8", 2, offset=offsets["b"] + 2 * 8)
+    np.testing.assert_array_equal(second, [2, 3])
