@@ -76,7 +76,7 @@ def test_what_differs_is_not_written(folder, paths, monkeypatch):
 
     monkeypatch.setattr("defectflow.export_graph.to_onnx", shifted)
     before = read_bundle(folder).settings
-    left = folder.with_name(f".{folder.name}.export")
+    left = folder.with_name(f".{folder.name}.onnx-fp32")
     left.mkdir()  # by an export that was killed
     with pytest.raises(UserError, match=r"not written, onnx and torch differ: raw_score by 0\.01 .* 0\.001"):
         export_bundle(folder, "onnx", "fp32", paths)

@@ -46,7 +46,7 @@ def export_bundle(
     if precision == "int8":
         pictures = [reference.prepare(read_photograph(path)).picture for path in paths[:CALIBRATION]]
     name = f"exports/{kind}-{precision}"
-    with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.export")) as temporary:
+    with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:
         trial = temporary / "bundle"  # a copy, to open the export as the inspector would
         shutil.copytree(bundle.folder, trial, ignore=shutil.ignore_patterns("exports"))
         target = trial / name
