@@ -1,9 +1,10 @@
 """Scores, image AUROC, pixel AUROC and AU-PRO of defectflow's stages against stock anomalib's `fit` and `predict`.
 
 Every picture is brought to the size of the network's input once, as PNG; both read the same files, use the same
-weights and score images by the re-weighted maximum, over all patches. Where a coreset starts is drawn: each program
-fits with two seeds, which tells what a seed moves. Then defectflow scores with the bank of anomalib's first fit, which
-must give the same, and so must the whole bank (ratio 1).
+weights and score images by the re-weighted maximum, over all patches. Where a coreset starts, and the projection it is
+selected in, are drawn: each program fits with ``--seeds`` seeds, which tells what a seed moves and, with many, whether
+the two differ beyond that. Then defectflow scores with the bank of anomalib's first fit, which must give the same, and
+so must the whole bank (ratio 1).
 
     python benchmarks/parity.py --mvtec data/mvtec/* --weights resnet18.safetensors --ratios 0.1
     python benchmarks/parity.py --run results/hawk/template/zero_out --weights resnet18.safetensors --splits 5
@@ -175,7 +176,7 @@ def compare(split: Split, ratio: float, args: argparse.Namespace) -> tuple[list[
                 picture, _ = letterbox(read_rgb(path), (args.image_size, args.image_size))
                 write_png(folder / part / f"{part}{i:04}.png", picture)
         ours, peers = [], []
-        for seed in (0, 1) if ratio < 1 else (0,):
+        for seed in range(args.seeds if ratio < 1 else 1):
             defectflow_fit(folder, args, ratio, seed)
             ours.append(defectflow_result(folder, args))
             peers.append(anomalib_run(folder, args, ratio, seed))
@@ -196,13 +197,14 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--ratios", type=float, nargs="+", default=[1.0, 0.1])
     parser.add_argument("--splits", type=int, default=5, help="of a run's pictures")
+    parser.add_argument("--seeds", type=int, default=2, help="fits of each program")
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     if args.mvtec:
         splits = [mvtec_split(folder) for folder in args.mvtec]
     else:
         splits = [drawn_split(args.run, seed) for seed in range(args.splits)]
-    print("image AUROC / pixel AUROC / AU-PRO with seeds 0 and 1; same bank: defectflow with anomalib's of seed 0")
+    print("image AUROC / pixel AUROC / AU-PRO of each seed; same bank: defectflow with anomalib's of seed 0")
     print("| ratio | split | learned | good, bad | anomalib | defectflow | same bank | scores differ, relative |")
     print("|---|---|---|---|---|---|---|---|")
 
@@ -218,6 +220,10 @@ def main() -> None:
             runs = " | ".join(", ".join(map(text, found)) for found in (peers, ours))
             print(f"| {ratio} | {split.name} | {sizes} | {runs} | {told} |", flush=True)
             means.append([np.mean(peers, axis=0), np.mean(ours, axis=0)])
+            if len(peers) > 2:
+                spreads = [np.std(found, axis=0, ddof=1) / len(found) ** 0.5 for found in (peers, ours)]
+                told = " | ".join(f"{text(m)} ± {text(s)}" for m, s in zip(means[-1], spreads, strict=True))
+                print(f"| {ratio} | {split.name}, mean ± standard error | | | {told} | | |", flush=True)
         if len({len(peer) for peer, _ in means}) == 1:
             told = " | ".join(text(values) for values in np.mean(means, axis=0))
             print(f"| {ratio} | mean | | | {told} | | |", flush=True)

@@ -53,6 +53,22 @@ def test_hot_cell_lands_on_its_place_in_the_photograph():
     assert result[:20].max() == result[:, :50].max() == pytest.approx(grid_map.min())  # not seen
 
 
+@pytest.mark.parametrize("frame", [(1024, 1024), (300, 500), (77, 31), (1500, 2000)])
+def test_a_whole_frame_has_the_numbers_of_the_affine_warp(frame):
+    affine = letterbox(np.zeros((*frame, 3), np.uint8), (256, 192))[1]
+    grid_map = np.random.default_rng(0).random((32, 24)).astype(np.float32)
+    size = frame[::-1]
+    smooth = smooth_map(grid_map, (256, 192))
+    warped = cv2.warpAffine(smooth, affine, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    result = full_resolution(grid_map, affine, (256, 192), frame)
+    edge = round(max(frame) / 192) + 1
+    # OpenCV's warp has 32 steps from pixel to pixel, so that it is off by 1/64 of the steepest slope at most.
+    slope = max(np.abs(np.diff(smooth, axis=axis)).max() for axis in (0, 1))
+    inside = np.s_[edge:-edge, edge:-edge]
+    np.testing.assert_allclose(result[inside], warped[inside], atol=slope / 16)
+    assert result.min() >= grid_map.min() and result.max() <= grid_map.max()
+
+
 def test_smoothing_grows_with_the_input():
     grid_map = np.zeros((32, 32), np.float32)
     grid_map[16, 16] = 1

@@ -1,8 +1,11 @@
 """Scores for the choice of thresholds: by banks without the images to be judged, whatever the shards and threads."""
 
+import numpy as np
 import pytest
 from defectflow import calibrate
+from defectflow.anomaly_maps import load_maps
 from defectflow.files import UserError
+from defectflow.patch_files import PatchFile
 from defectflow.tables import CALIBRATION, read_table
 from detector_set import run_fit, write_shard, write_splits
 
@@ -12,9 +15,10 @@ ROWS = [(name, label, "fold", str(k % 3), "") for k, (name, label) in enumerate(
 
 def run(folder, shards, splits, *extra):
     out = folder / "calibration.csv"
+    outputs = ["--out", str(out), "--maps", str(out.with_suffix(".safetensors"))]
     calibrate.main(
         calibrate.build_parser().parse_args(
-            ["--features", *map(str, shards), "--splits", str(splits), "--out", str(out), "--device", "cpu", *extra]
+            ["--features", *map(str, shards), "--splits", str(splits), *outputs, "--device", "cpu", *extra]
         )
     )
     return out
@@ -57,6 +61,22 @@ def test_shards_and_threads_do_not_matter(tmp_path, shard):
         for k, part in enumerate((IMAGES[:2], IMAGES[2:]))
     ]
     assert run(tmp_path, halves, splits, "--threads", "2").read_bytes() == whole
+
+
+@pytest.mark.parametrize("folds", [3, 14])  # with 14 an image is scored by one bank for several folds
+def test_every_score_has_a_map_with_its_peak_where_the_patches_lie(tmp_path, folds):
+    names = [f"{kind}{k}" for k in range(8) for kind in ("good", "bad")][: folds + 2]
+    shard = write_shard(tmp_path / "0.safetensors", [(name, "", "") for name in names])
+    rows = [(name, int(name < "c"), "fold", str(k % folds), "") for k, name in enumerate(names)]
+    splits = write_splits(tmp_path / "splits.csv", rows)
+    table = read_table(run(tmp_path, [shard], splits, "--neighbours", "1"), CALIBRATION)
+    maps, patches = load_maps([tmp_path / "calibration.safetensors"]), PatchFile(shard)
+    assert list(maps) == sorted(table["judged_fold"] + "/" + table["image_id"])
+    assert set(table["judged_fold"]) == {str(k) for k in range(folds)} and not table.duplicated(CALIBRATION[:3]).any()
+    for row in table.itertuples():
+        entry = maps[f"{row.judged_fold}/{row.image_id}"]
+        assert entry.grid_map.max() == pytest.approx(row.raw_score, rel=1e-6)
+        np.testing.assert_array_equal(entry.affine, patches.affine[names.index(row.image_id)])
 
 
 def test_two_folds_leave_nothing_to_learn_from(tmp_path, shard):

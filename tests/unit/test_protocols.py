@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from defectflow.calibrate import calibration_scores, inner_parts
+from defectflow.calibrate import inner_parts, score_all
+from defectflow.calibrate import plan as calibration_plan
 from defectflow.detector import FitOptions, ScoreOptions
 from defectflow.detectors import METHODS
 from defectflow.files import UserError
@@ -15,7 +16,7 @@ from defectflow.learning import load_good
 from defectflow.protocols import protocol_of
 from defectflow.score import plan
 from defectflow.split import split
-from defectflow.tables import MANIFEST
+from defectflow.tables import CALIBRATION, MANIFEST
 from defectflow.verdicts import calibrating, judge, with_calibration
 
 STRICT = ("holdout", "kfold", "leave_group_out")
@@ -36,6 +37,7 @@ class Features:
                 values.append(row.value + 0.01 * number)
         self.values = torch.tensor(values, dtype=torch.float32)
         self.present = [True] * len(values)
+        self.affine = np.zeros((len(values), 2, 3))
         self.config, self.dimensions = {"backbone": "toy", "grid": [1, 1]}, 1
 
     def count(self, i: int) -> int:
@@ -86,8 +88,10 @@ def run(images: pd.DataFrame, splits: pd.DataFrame, calibrate: bool = True) -> t
     perturbed = scores[scores["kind"] == "perturbed"].set_index("copy_of")["bank"]
     assert (perturbed[table["image_id"]] == table["bank"].to_numpy()).all()  # copies are scored as their source
     if calibrate:
-        scores = calibration_scores([file], splits, METHODS["patchcore"], FitOptions(), ScoreOptions(neighbours=1))
-        table = with_calibration(table, scores)
+        plans = calibration_plan(splits, good.images)
+        options = METHODS["patchcore"], FitOptions(), ScoreOptions(neighbours=1)
+        scores = [scored[:4] for scored in score_all(plans, [file], good, *options)]
+        table = with_calibration(table, pd.DataFrame(scores, columns=CALIBRATION))
     return banks, table
 
 

@@ -1,4 +1,4 @@
-"""Scores to choose thresholds on in cross-validation, by banks that hold nothing of the images to be judged.
+"""Scores and maps to choose thresholds on in cross-validation, by banks that hold nothing of the images to be judged.
 
 The threshold by which a fold is judged is chosen on the images of the other folds. Their own scores will not do: the
 banks behind them hold the good images of the fold to be judged. Here each of these images is scored once more, by a
@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
 from defectflow import tables
-from defectflow.detector import Detector, FitOptions, ScoreOptions, add_score_options, score_options
+from defectflow.anomaly_maps import grid_map, write_maps
+from defectflow.detector import Detector, FitOptions, GoodPatches, ScoreOptions, add_score_options, score_options
 from defectflow.detectors import METHODS
 from defectflow.files import stage
 from defectflow.learning import add_options, bank_seed, load_good, options_of
@@ -49,62 +52,108 @@ def inner_parts(folds: Iterable[str]) -> dict[frozenset[str], list[tuple[str, fr
     return banks
 
 
-def calibration_scores(
+class Plan(NamedTuple):
+    """A bank to calibrate with.
+
+    Attributes:
+        protocol: one of PROTOCOLS.
+        name: of the bank, for its seed.
+        kept: bool (images,), the good images that it learns from.
+        judged: the images that it scores, each with the folds that its score is for.
+    """
+
+    protocol: str
+    name: str
+    kept: torch.Tensor
+    judged: dict[str, list[str]]
+
+
+def plan(splits: pd.DataFrame, good: pd.DataFrame) -> list[Plan]:
+    """The banks that score every labelled image of cross-validation for every other fold.
+
+    Where two folds hold all good images, leaving out both leaves nothing to learn from: no bank.
+
+    Args:
+        splits: columns SPLITS.
+        good: `GoodPatches.images`.
+    """
+    judged_images = splits[splits["detection"] == "fold"]
+    plans = []
+    for protocol, column in PROTOCOLS.items():
+        for without, parts in inner_parts(set(judged_images[column]) - {""}).items():
+            kept = torch.tensor(~good[column].isin(without).to_numpy())
+            name = f"{protocol}/{'+'.join(sorted(without, key=int))}"
+            fold_of = zip(judged_images["image_id"], judged_images[column], strict=True)
+            folds = {i: [fold for fold, part in parts if own in part] for i, own in fold_of}
+            judged = {i: own for i, own in folds.items() if own}
+            if kept.any():
+                plans.append(Plan(protocol, name, kept, judged))
+    return plans
+
+
+class Scored(NamedTuple):
+    """Score and map of an image, to choose the threshold of ``judged_fold`` on; the first four are CALIBRATION."""
+
+    protocol: str
+    judged_fold: str
+    image_id: str
+    raw_score: float
+    grid_map: np.ndarray
+    affine: np.ndarray
+
+
+def score_all(
+    plans: Iterable[Plan],
     files: Sequence[PatchFile],
-    splits: pd.DataFrame,
+    good: GoodPatches,
     method: type[Detector],
     options: FitOptions,
     scoring: ScoreOptions,
-) -> pd.DataFrame:
-    """Score every labelled image of cross-validation for every other fold.
+) -> Iterator[Scored]:
+    """Make each bank and yield what it says of its images.
 
     Args:
+        plans: what :func:`plan` returned.
         files: patch files of all shards.
-        splits: columns SPLITS.
-        method, options, scoring: as the stages fit and score have them.
-
-    Returns:
-        Columns CALIBRATION; empty where no labelled image is both learned from and judged. Where two folds hold all
-        good images, leaving out both leaves nothing to learn from: no row.
+        good, method, options, scoring: as the stages fit and score have them.
     """
-    judged_images = splits[splits["detection"] == "fold"]
-    rows: list[tuple[str, str, str, float]] = []
-    if len(judged_images):
-        device = torch.device(options.device)
-        good = load_good(files, splits, method, options)
-        fit = method.fit(good, options)
-        settings = {**files[0].config, **method.settings(options)}
-        places = {item["image_id"]: (file, i) for file in files for i, item in enumerate(file.items)}
-        plans = [
-            (protocol, column, without, parts)
-            for protocol, column in PROTOCOLS.items()
-            for without, parts in inner_parts(set(judged_images[column]) - {""}).items()
-        ]
-        for protocol, column, without, parts in tqdm(plans, desc="calibrate", unit="bank"):
-            kept = torch.tensor(~good.images[column].isin(without).to_numpy())
-            if not kept.any():
-                continue
-            name = f"{protocol}/{'+'.join(sorted(without, key=int))}"
-            detector = method(fit(kept, bank_seed(options.seed, name)), settings, scoring)
+    device = torch.device(options.device)
+    fit, config = method.fit(good, options), files[0].config
+    places = {item["image_id"]: (file, i) for file in files for i, item in enumerate(file.items)}
+    for protocol, name, kept, judged in tqdm(plans, desc="calibrate", unit="bank"):
+        tensors = fit(kept, bank_seed(options.seed, name))
+        detector = method(tensors, {**config, **method.settings(options)}, scoring)
 
-            def score(image_id: str, detector: Detector = detector) -> tuple[str, float]:
-                file, item = places[image_id]
-                return image_id, detector.judge(file.patches(item).to(device), file.position(item).to(device))[0]
+        def score(image_id: str, detector: Detector = detector) -> tuple[str, float, np.ndarray, np.ndarray]:
+            file, item = places[image_id]
+            position = file.position(item)
+            value, distances = detector.judge(file.patches(item).to(device), position.to(device))
+            own = grid_map(distances.cpu().numpy(), position.numpy(), tuple(config["grid"]))
+            return image_id, value, own, file.affine[item]
 
-            scored = judged_images[judged_images[column].isin(set().union(*(part for _, part in parts)))]
-            fold_of = dict(zip(scored["image_id"], scored[column], strict=True))
-            found = in_threads(score, fold_of) if device.type == "cpu" else map(score, fold_of)
-            for image_id, value in found:
-                rows += [(protocol, judged, image_id, value) for judged, part in parts if fold_of[image_id] in part]
-    return pd.DataFrame(rows, columns=tables.CALIBRATION).sort_values(tables.CALIBRATION[:3])
+        for result in in_threads(score, judged) if device.type == "cpu" else map(score, judged):
+            yield from (Scored(protocol, fold, *result) for fold in judged[result[0]])
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the table of scores."""
-    options, scoring = options_of(args), score_options(args)
+    """Write the table of scores and the file of maps."""
+    options, scoring, method = options_of(args), score_options(args), METHODS[args.method]
     torch.set_num_threads(args.threads)
-    splits = tables.read_table(args.splits, tables.SPLITS)
-    table = calibration_scores(open_patches(args.features), splits, METHODS[args.method], options, scoring)
+    splits, files = tables.read_table(args.splits, tables.SPLITS), open_patches(args.features)
+    config, plans, found = files[0].config, [], []
+    if (splits["detection"] == "fold").any():
+        good = load_good(files, splits, method, options)
+        plans = plan(splits, good.images)
+        found = score_all(plans, files, good, method, options, scoring)
+    banks = [bank.judged for bank in plans if bank.protocol == "fold"]  # no pixel is judged by the other protocol
+    names = [f"{fold}/{image_id}" for judged in banks for image_id, folds in judged.items() for fold in folds]
+    rows = []
+    with write_maps(args.maps, names, config["input_size"], config["grid"]) as writer:
+        for scored in found:
+            rows.append(scored[:4])
+            if scored.protocol == "fold":
+                writer.add(scored.grid_map, scored.affine)
+    table = pd.DataFrame(rows, columns=tables.CALIBRATION).sort_values(tables.CALIBRATION[:3])
     tables.write_table(args.out, table, tables.CALIBRATION)
 
 
@@ -119,6 +168,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True, help="CALIBRATION table to write")
+    parser.add_argument("--maps", required=True, help="file of maps to write, named <fold>/<image_id> (.safetensors)")
     return parser
 
 

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow import figures, thresholds
-from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.anomaly_maps import AnomalyMap, load_maps
 from defectflow.cautions import warnings
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.image_metrics import calibration_curve, defect_figures, image_figures
@@ -93,8 +93,9 @@ def evaluate(
     scores: pd.DataFrame,
     splits: pd.DataFrame,
     masks: pd.DataFrame,
-    maps: AnomalyMaps,
+    maps: Mapping[str, AnomalyMap],
     *,
+    calibration_maps: Mapping[str, AnomalyMap] | None = None,
     segmentation: Sequence[Path] = (),
     fit: dict[str, Any] | None = None,
     strategy: str = "f1_adaptive",
@@ -104,7 +105,7 @@ def evaluate(
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
     """Judge every row of a gathered table and measure; returns the judged table and the content of metrics.json."""
     table, overall, band = judge(table, strategy, options, review)
-    pixel = pixel_figures(table, maps, masks, strategy, options or {})
+    pixel = pixel_figures(table, maps, masks, strategy, options or {}, calibration_maps)
     table = table.assign(map_threshold=pixel.thresholds)
     part = image_figures(table, strategy, options, seed)
     cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
@@ -185,6 +186,7 @@ def main(args: argparse.Namespace) -> None:
         splits,
         masks,
         load_maps(args.maps),
+        calibration_maps=load_maps([args.calibration_maps]) if args.calibration_maps else None,
         segmentation=args.segmentation,
         fit=read_json(args.fit) if args.fit else {},
         strategy=strategy,
@@ -206,6 +208,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", type=Path, required=True, help="splits.csv")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="tables of the score stage, every shard")
     parser.add_argument("--calibration", type=Path, help="table of the calibrate stage, for cross-validation")
+    parser.add_argument("--calibration-maps", type=Path, help="maps of the calibrate stage, for cross-validation")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")

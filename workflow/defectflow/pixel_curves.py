@@ -17,20 +17,13 @@ AU_PRO_LIMIT = 0.3
 AUPIMO_RATES = (1e-5, 1e-4)
 
 
-class PixelCurves:
-    """Pixel-level ROC, AU-PRO and F1 of the images added. Curves with the same ``low`` and ``high`` add and subtract.
-
-    AU-PRO as in the MVTec evaluation code (Bergmann et al., IJCV 2021): the mean over all ground-truth components (8
-    connected, each with weight one) of the component's share above the threshold, against the false positive rate over
-    all defect-free pixels of all images, integrated by trapezoids to a false positive rate of ``limit``, over limit.
-    """
+class PixelHistogram:
+    """Defect-free and defective pixels of the images added, by score: what a pixel threshold is chosen on."""
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.step = float(low), max(float(high) - float(low), 1e-12) / BINS
         self.good = np.zeros(BINS, np.int64)  # defect-free pixels
         self.bad = np.zeros(BINS, np.int64)  # defective pixels
-        self.overlap = np.zeros(BINS)  # defective pixels, each weighted by 1 / area of its component
-        self.components = 0
 
     def add(self, heat: np.ndarray, truth: np.ndarray | None, region: np.ndarray | None = None) -> None:
         """Add one image.
@@ -46,11 +39,47 @@ class PixelCurves:
             self.good += np.bincount(index[inside], minlength=BINS)
             return
         self.good += np.bincount(index[inside & ~truth], minlength=BINS)
-        defect = truth & inside
-        self.bad += np.bincount(index[defect], minlength=BINS)
+        self.bad += np.bincount(index[inside & truth], minlength=BINS)
+
+    def best_threshold(self) -> float | None:
+        """The threshold with the largest F1, the highest of them on ties; None unless both kinds of pixels occur."""
+        good, bad = self.good[::-1].cumsum(), self.bad[::-1].cumsum()
+        if not good[-1] or not bad[-1]:
+            return None
+        best = int(np.argmax(2 * bad / (bad[-1] + bad + good)))
+        return self.low + (BINS - 1 - best) * self.step
+
+    def counts_at(self, threshold: float) -> dict[str, int]:
+        """Counts of pixels, as of :func:`metrics.confusion`, when those from ``threshold`` on are called defective."""
+        first = int(np.clip(round((threshold - self.low) / self.step), 0, BINS))
+        fp, tp = int(self.good[first:].sum()), int(self.bad[first:].sum())
+        fn, tn = int(self.bad.sum()) - tp, int(self.good.sum()) - fp
+        return {"true_negative": tn, "false_positive": fp, "false_negative": fn, "true_positive": tp}
+
+
+class PixelCurves(PixelHistogram):
+    """Pixel-level ROC, AU-PRO and F1 of the images added. Curves with the same ``low`` and ``high`` add and subtract.
+
+    AU-PRO as in the MVTec evaluation code (Bergmann et al., IJCV 2021): the mean over all ground-truth components (8
+    connected, each with weight one) of the component's share above the threshold, against the false positive rate over
+    all defect-free pixels of all images, integrated by trapezoids to a false positive rate of ``limit``, over limit.
+    """
+
+    def __init__(self, low: float, high: float) -> None:
+        super().__init__(low, high)
+        self.overlap = np.zeros(BINS)  # defective pixels, each weighted by 1 / area of its component
+        self.components = 0
+
+    def add(self, heat: np.ndarray, truth: np.ndarray | None, region: np.ndarray | None = None) -> None:
+        """Add one image; arguments as of :meth:`PixelHistogram.add`."""
+        super().add(heat, truth, region)
+        if truth is None or not truth.any():
+            return
+        defect = truth if region is None else truth & region
         count, component = cv2.connectedComponents(defect.astype(np.uint8), connectivity=8)
         areas = np.bincount(component.ravel(), minlength=count)
-        self.overlap += np.bincount(index[defect], weights=1.0 / areas[component[defect]], minlength=BINS)
+        shares = 1.0 / areas[component[defect]]
+        self.overlap += np.bincount(_bins(heat[defect], self.low, self.step), weights=shares, minlength=BINS)
         self.components += count - 1
 
     def __add__(self, other: "PixelCurves") -> "PixelCurves":
@@ -89,21 +118,6 @@ class PixelCurves:
         overlap = np.minimum(self.overlap[::-1].cumsum() / self.components, 1.0)
         return mean_between(np.r_[0.0, fpr], np.r_[0.0, overlap], 0.0, limit)
 
-    def best_threshold(self) -> float | None:
-        """The threshold with the largest F1, the highest of them on ties; None unless both kinds of pixels occur."""
-        good, bad = self.good[::-1].cumsum(), self.bad[::-1].cumsum()
-        if not good[-1] or not bad[-1]:
-            return None
-        best = int(np.argmax(2 * bad / (bad[-1] + bad + good)))
-        return self.low + (BINS - 1 - best) * self.step
-
-    def counts_at(self, threshold: float) -> dict[str, int]:
-        """Counts of pixels, as of :func:`metrics.confusion`, when those from ``threshold`` on are called defective."""
-        first = int(np.clip(round((threshold - self.low) / self.step), 0, BINS))
-        fp, tp = int(self.good[first:].sum()), int(self.bad[first:].sum())
-        fn, tn = int(self.bad.sum()) - tp, int(self.good.sum()) - fp
-        return {"true_negative": tn, "false_positive": fp, "false_negative": fn, "true_positive": tp}
-
     def _combined(self, other: "PixelCurves", sign: int) -> "PixelCurves":
         result = PixelCurves.__new__(PixelCurves)
         result.low, result.step = self.low, self.step
@@ -126,7 +140,7 @@ class ImageOverlap:
         self.images = 0
 
     def add_good(self, heat: np.ndarray, region: np.ndarray | None = None) -> None:
-        """Add a good image; arguments as of :meth:`PixelCurves.add`."""
+        """Add a good image; arguments as of :meth:`PixelHistogram.add`."""
         counts = self._histogram(heat, np.ones(heat.shape, bool) if region is None else region)
         if counts.any():
             self.good += counts / counts.sum()

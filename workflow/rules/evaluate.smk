@@ -3,6 +3,7 @@ rule evaluate:
     input:
         scores=per_shard("scores/{shard}.csv"),
         calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+        calibration_maps="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
         maps=per_shard("maps/{shard}.safetensors"),
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
@@ -50,7 +51,8 @@ rule evaluate:
     message:
         "Evaluate {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} on {wildcards.dataset}"
     shell:
-        "python -m defectflow.evaluate --scores {input.scores} --calibration {input.calibration} --maps {input.maps} {params.masks}"
+        "python -m defectflow.evaluate --scores {input.scores} --calibration {input.calibration}"
+        " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"

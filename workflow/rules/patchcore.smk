@@ -103,14 +103,15 @@ rule score:
 
 
 rule calibrate:
-    """Scores that thresholds are chosen on in cross-validation, by banks without the images to be judged."""
+    """Scores and maps that thresholds are chosen on in cross-validation, by banks without the images to be judged."""
     input:
         features=collect(
             "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
         ),
         splits="results/{dataset}/splits.csv",
     output:
-        "results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+        table="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+        maps="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/calibrate.log",
     benchmark:
@@ -132,7 +133,8 @@ rule calibrate:
         "Score the labelled images of {wildcards.dataset} for the choice of thresholds ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.calibrate --features {input.features} --splits {input.splits} {params.learning}"
-        " {params.entry} --seed {params.seed} --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+        " {params.entry} --seed {params.seed} --device {params.device} --threads {threads}"
+        " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"
 
 
 rule normal_embed:
