@@ -103,7 +103,7 @@ rule score:
 
 
 rule calibrate:
-    """Scores and maps that thresholds are chosen on in cross-validation, by banks without the images to be judged."""
+    """Scores and maps that thresholds are chosen on, by banks without the images to be judged."""
     input:
         features=collect(
             "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
