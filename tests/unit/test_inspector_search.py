@@ -22,6 +22,24 @@ def test_the_nearest_is_that_of_all_distances(count):
     np.testing.assert_array_equal(indices, table.argmin(axis=1))
 
 
+def test_patches_too_varied_for_few_axes_get_more_and_the_same_results():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1300, 300)).astype(np.float32)
+    points, queries = Points(values[:500]), values[500:]
+    distances, indices = points.nearest(queries)
+    table = np.linalg.norm(queries[:, None] - values[None, :500], axis=2)
+    np.testing.assert_array_equal(indices, table.argmin(axis=1))
+    np.testing.assert_allclose(distances, table.min(axis=1), rtol=1e-5)
+    first = inspector_search._AXES
+    assert points._bound[0].shape[1] == 300  # all: a cloud without a subspace
+    again, same = points.nearest(queries)
+    np.testing.assert_array_equal(again, distances)
+    np.testing.assert_array_equal(same, indices)
+    easy = Points(cloud(1000))
+    easy.nearest(cloud(300, seed=1))
+    assert easy._bound[0].shape[1] == first
+
+
 def test_points_among_the_queries_have_distance_0_and_the_lowest_index_of_equals():
     points = np.concatenate([cloud(50), cloud(50)])
     distances, indices = Points(points).nearest(points)

@@ -7,8 +7,9 @@ import numpy as np
 
 _ROWS = 128  # queries at a time: their distances to 10,000 points take 5 MB
 _GROUP = 32  # points of which only the nearest is looked at, unless it comes into question
-_AXES = 48  # principal axes of the bound: they hold about 95 % of the variance of patches
+_AXES = 48  # principal axes of the bound to begin with: they hold about 95 % of the variance of patches of one part
 _PAIRS = 4096
+_PRODUCTS = 30_000  # of numbers, in a product of matrices, that take as long as measuring a pair
 
 
 class Judge(Protocol):
@@ -23,7 +24,8 @@ class Points:
 
     Along the principal axes, with the distance from their subspace as one more coordinate, points are as near as they
     are or nearer (triangle inequality in the complement). That bound comes from a matrix product of few columns; the
-    pairs it leaves, a handful for each query, are measured by the difference.
+    pairs it leaves, a handful for each query, are measured by the difference. Where patches are so varied that many
+    are left, the next queries get twice the axes: the results are the same, only sooner.
 
     Args:
         points: float32 (n, d), n >= 1.
@@ -38,14 +40,18 @@ class Points:
         self.squares = np.einsum("ij,ij->i", points, points)
         self._origin = points.mean(axis=0)  # distances do not depend on it, their rounding does
         centered = points - self._origin
-        _, vectors = np.linalg.eigh(centered.T @ centered)
-        self._axes = np.ascontiguousarray(vectors[:, ::-1][:, :_AXES])
-        sources, squares = self._sources(centered)
-        self._largest = float(squares.max())
+        self._vectors = np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
+        self._bound = self._bounded(_AXES)
+
+    def _bounded(self, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """``count`` axes or all (d, count), what the bound is a product with, and the largest squared norm."""
+        axes = np.ascontiguousarray(self._vectors[:, :count])
+        sources, squares = self._sources(self.points - self._origin, axes)
         targets = np.concatenate([sources[:, :-1] * -2, squares[:, None]], axis=1)
         # Whole groups: what is added to the last one is out of reach.
-        self._targets = np.pad(targets, ((0, -len(points) % _GROUP), (0, 0)))
-        self._targets[len(points) :, -1] = np.finfo(np.float32).max
+        targets = np.pad(targets, ((0, -len(squares) % _GROUP), (0, 0)))
+        targets[len(squares) :, -1] = np.finfo(np.float32).max
+        return axes, targets, float(squares.max())
 
     def nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Euclidean distance of each query to the point nearest to it, and that one's index, the lowest among equals.
@@ -60,26 +66,30 @@ class Points:
         distances, indices = (np.concatenate(values) for values in zip(*parts, strict=True))
         return distances, indices
 
-    def _sources(self, centered: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @staticmethod
+    def _sources(centered: np.ndarray, axes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates, distance from the subspace and a one, float32 (m, axes + 2); and squared norms (m,)."""
-        along = centered @ self._axes
+        along = centered @ axes
         squares = np.einsum("ij,ij->i", centered, centered)
         away = np.sqrt(np.maximum(squares - np.einsum("ij,ij->i", along, along), 0))
         return np.concatenate([along, away[:, None], np.ones_like(away[:, None])], axis=1), squares
 
     def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         count = len(queries)
-        sources, squares = self._sources(queries - self._origin)
+        axes, targets, largest = self._bound
+        sources, squares = self._sources(queries - self._origin, axes)
         # Lower bounds on the squared distances, less |query|^2.
-        bounds = (self._targets @ sources.T).reshape(-1, _GROUP, count)
+        bounds = (targets @ sources.T).reshape(-1, _GROUP, count)
         lowest = bounds.min(axis=1)
         group = lowest.argmin(axis=0)
         likely = group * _GROUP + bounds[group, :, np.arange(count)].argmin(axis=1)
         reached = np.square(queries - self.points[likely]).sum(axis=1)
-        limit = reached - squares + len(self._origin) * 2**-23 * (np.sqrt(squares) + self._largest**0.5) ** 2
+        limit = reached - squares + len(self._origin) * 2**-23 * (np.sqrt(squares) + largest**0.5) ** 2
         group, query = np.nonzero(lowest <= limit)
         hit, member = np.nonzero(bounds[group, :, query] <= limit[query, None])
         rows, columns = query[hit], group[hit] * _GROUP + member
+        if len(rows) * _PRODUCTS > count * targets.size and axes.shape[1] < len(axes):
+            self._bound = self._bounded(2 * axes.shape[1])
         measured = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
