@@ -33,13 +33,14 @@ class PixelHistogram:
             truth: bool [H, W], defective pixels; None for a good image.
             region: bool [H, W]; pixels outside count neither way. None: the whole frame.
         """
-        index = _bins(heat, self.low, self.step)
-        inside = np.ones(heat.shape, bool) if region is None else region
         if truth is None or not truth.any():
-            self.good += np.bincount(index[inside], minlength=BINS)
+            self.good += self._count(heat if region is None else heat[region])
             return
-        self.good += np.bincount(index[inside & ~truth], minlength=BINS)
-        self.bad += np.bincount(index[inside & truth], minlength=BINS)
+        self.good += self._count(heat[~truth if region is None else region & ~truth])
+        self.bad += self._count(heat[truth if region is None else region & truth])
+
+    def _count(self, values: np.ndarray) -> np.ndarray:
+        return np.bincount(_bins(values, self.low, self.step).ravel(), minlength=BINS)
 
     def best_threshold(self) -> float | None:
         """The threshold with the largest F1, the highest of them on ties; None unless both kinds of pixels occur."""
