@@ -189,7 +189,8 @@ def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_
         "count = sum(1 for _ in results);"
         "print(count, early, peak())"
     )
-    result = subprocess.run([sys.executable, "-c", code, bundle_folder, folder], capture_output=True, text=True)
+    command = [sys.executable, "-c", code, bundle_folder, folder]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     count, early, late = map(int, result.stdout.split())
     assert count == 300 and late - early < 30_000, result  # kilobytes; one photograph as floats has 3 MB
 

@@ -1,11 +1,16 @@
 import struct
 import subprocess
 import sys
+import threading
+import time
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import bundle_set
 import numpy as np
 import pytest
+from defectflow import inspector_runtime
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
@@ -45,6 +50,40 @@ def test_runtimes_agree(bundle_folder):
             assert found.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
             np.testing.assert_allclose(found.map.grid_map, expected.map.grid_map, atol=1e-3 * expected.heat.max())
             assert found.bad == expected.bad
+
+
+def test_the_first_use_of_openvino_is_by_one_thread_after_the_other(monkeypatch):
+    active, seen = (
+        [],
+        [],
+    )  # requests at work; for each call how many of its request came before, and how many were active
+
+    class Request:
+        calls = 0
+
+        def infer(self, *_, **__):
+            active.append(self)
+            time.sleep(0.1)
+            seen.append((self.calls, len(active)))
+            active.remove(self)
+            self.calls += 1
+
+        def get_output_tensor(self, _):
+            return SimpleNamespace(data=np.zeros((1, 2, 2, 3), np.float32))
+
+    core = SimpleNamespace(compile_model=lambda *_: SimpleNamespace(create_infer_request=Request))
+    monkeypatch.setitem(sys.modules, "openvino", SimpleNamespace(Core=lambda: core))
+    run, both = inspector_runtime._openvino("network.xml", 2, 2), threading.Barrier(2)
+
+    def work(_):
+        for _ in range(2):
+            both.wait()
+            assert run(np.zeros((8, 8, 3), np.uint8)).shape == (4, 3)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(work, range(2)))
+    assert [number for calls, number in seen if calls == 0] == [1, 1]
+    assert max(number for calls, number in seen if calls == 1) == 2
 
 
 def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):

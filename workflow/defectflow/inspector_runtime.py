@@ -102,14 +102,21 @@ def _openvino(path: Path, threads: int, streams: int) -> Network:
         "NUM_STREAMS": streams,
     }
     compiled = openvino.Core().compile_model(str(path), "CPU", options)
-    local = threading.local()
+    local, first = threading.local(), threading.Lock()
 
-    def run(picture: np.ndarray) -> np.ndarray:
-        if not hasattr(local, "request"):
-            local.request = compiled.create_infer_request()
+    def infer(picture: np.ndarray) -> np.ndarray:
         local.request.infer({0: picture[None]}, share_inputs=True)
         patches = local.request.get_output_tensor(0).data
         return patches.reshape(-1, patches.shape[-1]).copy()
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        if hasattr(local, "request"):
+            return infer(picture)
+        # One thread after the other: the first use sets up tables of types, and two threads at it wait for each other
+        # for ever, one with Python's lock, one with the tables'.
+        with first:
+            local.request = compiled.create_infer_request()
+            return infer(picture)
 
     return run
 
