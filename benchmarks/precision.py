@@ -20,14 +20,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow import tables
 from defectflow.bundle_files import read_bundle
+from defectflow.export import CALIBRATION
 from defectflow.export_graph import to_onnx, to_openvino
 from defectflow.features import load_item, read_isolated
 from defectflow.inspector_parts import read_bank
 from defectflow.inspector_runtime import NETWORK, _onnx, _openvino
 from defectflow.inspector_search import METHODS
 from defectflow.patch_files import PatchFile
-
-CALIBRATION = 32
 
 
 def main() -> None:

@@ -23,18 +23,21 @@ def test_the_nearest_is_that_of_all_distances(count):
 
 
 def test_patches_too_varied_for_few_axes_get_more_and_the_same_results():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(1300, 300)).astype(np.float32)
-    points, queries = Points(values[:500]), values[500:]
+    values = np.random.default_rng(0).normal(size=(4800, 300)).astype(np.float32)
+    known, queries = values[:4000], values[4000:]
+    points, first = Points(known), inspector_search._AXES
     distances, indices = points.nearest(queries)
-    table = np.linalg.norm(queries[:, None] - values[None, :500], axis=2)
-    np.testing.assert_array_equal(indices, table.argmin(axis=1))
-    np.testing.assert_allclose(distances, table.min(axis=1), rtol=1e-5)
-    first = inspector_search._AXES
+    nearest, expected = torch.cdist(torch.from_numpy(queries).double(), torch.from_numpy(known).double()).min(dim=1)
+    np.testing.assert_array_equal(indices, expected)
+    np.testing.assert_allclose(distances, nearest, rtol=1e-5)
     assert points._bound[0].shape[1] == 300  # all: a cloud without a subspace
     again, same = points.nearest(queries)
     np.testing.assert_array_equal(again, distances)
     np.testing.assert_array_equal(same, indices)
+    # These lie where points do and leave one candidate each: fewer axes again.
+    distances, indices = points.nearest(known[:400])
+    assert indices.tolist() == list(range(400)) and distances.max() == 0
+    assert points._bound[0].shape[1] < 300
     easy = Points(cloud(1000))
     easy.nearest(cloud(300, seed=1))
     assert easy._bound[0].shape[1] == first

@@ -10,6 +10,7 @@ _GROUP = 32  # points of which only the nearest is looked at, unless it comes in
 _AXES = 48  # principal axes of the bound to begin with: they hold about 95 % of the variance of patches of one part
 _PAIRS = 4096
 _PRODUCTS = 30_000  # of numbers, in a product of matrices, that take as long as measuring a pair
+_SPARE = 1 / 32  # of the product's time, below which measuring pairs is so quick that half the axes will do
 
 
 class Judge(Protocol):
@@ -25,7 +26,7 @@ class Points:
     Along the principal axes, with the distance from their subspace as one more coordinate, points are as near as they
     are or nearer (triangle inequality in the complement). That bound comes from a matrix product of few columns; the
     pairs it leaves, a handful for each query, are measured by the difference. Where patches are so varied that many
-    are left, the next queries get twice the axes: the results are the same, only sooner.
+    are left, the next queries get twice the axes, and where hardly any are, half: the same results, only sooner.
 
     Args:
         points: float32 (n, d), n >= 1.
@@ -88,8 +89,11 @@ class Points:
         group, query = np.nonzero(lowest <= limit)
         hit, member = np.nonzero(bounds[group, :, query] <= limit[query, None])
         rows, columns = query[hit], group[hit] * _GROUP + member
-        if len(rows) * _PRODUCTS > count * targets.size and axes.shape[1] < len(axes):
+        share = len(rows) * _PRODUCTS / (count * targets.size)
+        if share > 2 and axes.shape[1] < len(axes):
             self._bound = self._bounded(2 * axes.shape[1])
+        elif share < _SPARE and axes.shape[1] > _AXES:  # one odd photograph must not slow down all that follow
+            self._bound = self._bounded(max(axes.shape[1] // 2, _AXES))
         measured = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
