@@ -95,9 +95,11 @@ def test_ids_are_those_of_the_coco_file(found, tmp_path):
         "annotations": [{"image_id": 40}],
     }
     (tmp_path / "coco.json").write_text(json.dumps(coco))
-    names = {"a": "odd/001.png", "b": "odd/002.png", "c": "good/000.png", "d": "good/001.png"}
-    assert boxes.coco_ids(names, tmp_path / "coco.json") == {"a": 40, "b": 42, "c": 7, "d": 41}
-    assert boxes.coco_ids(names, None) == {"a": 3, "b": 4, "c": 1, "d": 2}
+    names = ["good/000.png", "good/001.png", "odd/001.png", "odd/002.png"]
+    known = boxes.coco_ids(names, tmp_path / "coco.json")
+    assert known == {"odd/001.png": 40, "good/000.png": 7}
+    assert list(map(boxes.numbering(known), names)) == [7, 41, 40, 42]
+    assert list(map(boxes.numbering(boxes.coco_ids(names, None)), names)) == [1, 2, 3, 4]
 
 
 def test_options_and_threads(found):

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic, tensor_offsets
 
 SIGMA = 4.0  # of the Gaussian, in pixels of an input of 256 pixels, as in the paper
@@ -48,7 +49,10 @@ class AnomalyMaps(Mapping[str, AnomalyMap]):
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._files: list[_File] = []
-        self._where: dict[str, tuple[int, int]] = {}
+        self._where = DiskIndex(self._open(paths), 2)
+
+    def _open(self, paths: Sequence[str | Path]) -> Iterator[tuple[str, int, int]]:
+        """Open the files and yield the name of each map, the number of its file and its row in that."""
         for number, path in enumerate(paths):
             try:
                 with safe_open(path, framework="numpy") as stream:
@@ -60,8 +64,8 @@ class AnomalyMaps(Mapping[str, AnomalyMap]):
                 raise UserError(f"{path}: no such file") from None
             except SafetensorError as error:
                 raise UserError(f"{path}: not a map file ({error})") from None
-            self._where |= {image_id: (number, row) for row, image_id in enumerate(config["items"])}
             self._files.append(_File(Path(path), tuple(config["input_size"]), grid, tensor_offsets(path)))
+            yield from ((image_id, number, row) for row, image_id in enumerate(config["items"]))
 
     def __getitem__(self, image_id: str) -> AnomalyMap:
         number, row = self._where[image_id]
@@ -71,8 +75,11 @@ class AnomalyMaps(Mapping[str, AnomalyMap]):
         affine = np.fromfile(path, "<f8", 6, offset=offsets["affines"] + row * 6 * 8)
         return AnomalyMap(values.reshape(grid), affine.reshape(2, 3), input_size)
 
+    def __contains__(self, image_id: object) -> bool:
+        return image_id in self._where
+
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._where))
+        return iter(self._where)
 
     def __len__(self) -> int:
         return len(self._where)

@@ -5,7 +5,9 @@ images. Boxes and pixels are those of the upright photograph.
 """
 
 import argparse
-from collections.abc import Mapping
+import itertools
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +19,63 @@ from tqdm import tqdm
 from defectflow.anomaly_maps import full_resolution, load_maps
 from defectflow.coco import entries_by_name
 from defectflow.dataset import read_coco
-from defectflow.files import stage, write_json
+from defectflow.files import json_list_writer, stage
 from defectflow.images import read_mask
 from defectflow.regions import coco_result, find_regions
-from defectflow.tables import REGIONS, read_table, write_table
+from defectflow.tables import REGIONS, ROWS, index_of, read_parts, table_writer
 from defectflow.threads import in_order
 
 
-def coco_ids(names: Mapping[str, str], annotations: Path | None) -> dict[str, Any]:
-    """{image_id: id in the COCO file}; images that are not in it are numbered on from its largest number.
+def coco_ids(names: Iterable[str], annotations: Path | None) -> dict[str, Any]:
+    """{name: id} of those of these images that are in the COCO file of the data set (None: there is none)."""
+    if not annotations:
+        return {}
+    coco = read_coco(annotations)
+    listed = {posixpath.basename(str(entry["file_name"]).replace("\\", "/")) for entry in coco["images"]}
+    entries, _ = entries_by_name(coco, [name for name in names if posixpath.basename(name) in listed])
+    return {name: entry["id"] for name, entry in entries.items()}
 
-    Args:
-        names: {image_id: name relative to the image folder}.
-        annotations: COCO file of the data set; None: images are numbered from 1, by name.
-    """
-    known: dict[str, Any] = {}
-    if annotations:
-        entries, _ = entries_by_name(read_coco(annotations), names.values())
-        known = {name: entry["id"] for name, entry in entries.items()}
-    last = max((number for number in known.values() if isinstance(number, int)), default=0)
-    for name in sorted(set(names.values()) - known.keys()):
-        last += 1
-        known[name] = last
-    return {image_id: known[name] for image_id, name in names.items()}
+
+def numbering(known: Mapping[str, Any]) -> Callable[[str], Any]:
+    """A function from the name of an image to its id: the ``known`` one, else numbered on from the largest of those."""
+    new = itertools.count(max((number for number in known.values() if isinstance(number, int)), default=0) + 1)
+    return lambda name: known[name] if name in known else next(new)
 
 
 def main(args: argparse.Namespace) -> None:
     """Find the regions of all images, several at a time; write regions.csv and regions.json."""
     cv2.setNumThreads(1)
     options = {key: getattr(args, key) for key in ("min_area", "max_area", "merge", "max_aspect")}
-    sizes = read_table(args.manifest, ["image_id", "height", "width"]).set_index("image_id")
-    predictions = read_table(args.predictions, ["image_id", "filename", "map_threshold"])
-    masks = [read_table(path, ["image_id", "mask"]) for path in args.masks]
-    part = {image_id: path for table in masks for image_id, path in zip(table["image_id"], table["mask"], strict=True)}
-    maps = load_maps(args.maps)
-    images = predictions[predictions["image_id"].isin(list(maps)) & predictions["map_threshold"].notna()]
-    ids = coco_ids(dict(zip(images["image_id"], images["filename"], strict=True)), args.annotations)
+    sizes = index_of([args.manifest], ["height", "width"])
+    masks, maps = index_of(args.masks, ["mask"]), load_maps(args.maps)
 
-    def search(image: Any) -> tuple[list[list], list[dict[str, Any]]]:
-        size = int(sizes.at[image.image_id, "height"]), int(sizes.at[image.image_id, "width"])
+    def images() -> Iterator[Any]:
+        for part in read_parts(args.predictions, ["image_id", "filename", "map_threshold"]):
+            yield from (row for row in part.dropna().itertuples() if row.image_id in maps)
+
+    def search(job: tuple[Any, Any]) -> tuple[list[list], list[dict[str, Any]]]:
+        image, number = job
+        size, (path,) = sizes[image.image_id], masks.get(image.image_id, ("",))
         entry = maps[image.image_id]
         heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
-        mask = read_mask(part[image.image_id]) if part.get(image.image_id) else np.ones(size, bool)
+        mask = read_mask(path) if path else np.ones(size, bool)
         regions = find_regions(heat, image.map_threshold, mask, **options)
         rows = [[image.image_id, n, *region.box, region.area, region.score] for n, region in enumerate(regions, 1)]
-        return rows, [coco_result(region, ids[image.image_id], size) for region in regions]
+        return rows, [coco_result(region, number, size) for region in regions]
 
-    table, results = [], []
-    found = in_order(search, images.itertuples(), max(args.threads, 1))
-    for rows, entries in tqdm(found, total=len(images), desc="boxes", unit="image"):
-        table += rows
-        results += entries
-    write_table(args.table, pd.DataFrame(table, columns=REGIONS), REGIONS)
-    write_json(args.coco, results)
+    number = numbering(coco_ids((image.filename for image in images()), args.annotations))
+    jobs = ((image, number(image.filename)) for image in images())
+    with table_writer(args.table, REGIONS) as add_rows, json_list_writer(args.coco) as add_result:
+        found = in_order(search, jobs, max(args.threads, 1))
+        rows: list[list] = []
+        for more, results in tqdm(found, total=len(maps), desc="boxes", unit="image"):
+            for result in results:
+                add_result(result)
+            rows += more
+            if len(rows) >= ROWS:
+                add_rows(pd.DataFrame(rows, columns=REGIONS))
+                rows.clear()
+        add_rows(pd.DataFrame(rows, columns=REGIONS))
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +92,21 @@ def write_json(path: str | Path, value: Any) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is refused (use None), so the file is valid JSON."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def json_list_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
+    """Write a list as `write_json` does, one entry at a time: yields a function that appends one."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
+        before = "[\n"
+
+        def add(entry: Any) -> None:
+            nonlocal before
+            stream.write(before + textwrap.indent(json.dumps(entry, indent=2, allow_nan=False), "  "))
+            before = ",\n"
+
+        yield add
+        stream.write("[]\n" if before == "[\n" else "\n]\n")
 
 
 def read_json(path: str | Path) -> Any:

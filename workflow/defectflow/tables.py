@@ -1,10 +1,13 @@
 """The tables that pass between stages: their columns, read and written in one way."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
 
+from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic
 
 # Every text column is a str ("" when unknown); numbers that may be unknown are "" in the file and NaN in memory.
@@ -32,33 +35,69 @@ TEXT = {
     "mask_reason", "protocol", "judged_fold",
 }  # fmt: skip
 
+ROWS = 5000  # of a table in memory at a time, where it is read in parts
 
-def read_table(path: str | Path, columns: Sequence[str]) -> pd.DataFrame:
+
+def read_table(
+    path: str | Path, columns: Sequence[str], keep: Callable[[pd.DataFrame], pd.Series] | None = None
+) -> pd.DataFrame:
     """Read these ``columns`` of a CSV; text columns come as str, "" when empty, the others as float or int.
 
     What is not asked for takes no memory: of 100,000 images a path alone is 15 MB.
 
+    Args:
+        path: the file.
+        columns: those wanted.
+        keep: says of a part of the table which rows are wanted, bool (rows,); None: all.
+
     Raises:
         UserError: the file is absent, empty or lacks a column.
     """
+    parts = read_parts(path, columns)
+    return pd.concat((part if keep is None else part[keep(part)] for part in parts), ignore_index=True)
+
+
+def read_parts(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield a table part by part, of at most ROWS rows (an empty table: of none); see `read_table`."""
     try:
         found = list(pd.read_csv(path, nrows=0).columns)
         missing = [c for c in columns if c not in found]
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(found)})")
         text = dict.fromkeys(TEXT.intersection(columns), str)
-        table = pd.read_csv(path, usecols=list(columns), dtype=text, keep_default_na=False, na_values={})
+        with pd.read_csv(
+            path, usecols=list(columns), dtype=text, keep_default_na=False, na_values={}, chunksize=ROWS
+        ) as parts:
+            for part in parts:
+                for column in part.columns.difference(list(TEXT)):
+                    part[column] = pd.to_numeric(part[column].replace("", None))
+                yield part
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except pd.errors.EmptyDataError:
         raise UserError(f"{path}: the file is empty") from None
-    for column in table.columns:
-        if column not in TEXT:
-            table[column] = pd.to_numeric(table[column].replace("", None))
-    return table
+
+
+def index_of(paths: Iterable[str | Path], columns: Sequence[str]) -> DiskIndex:
+    """These ``columns`` of tables by image_id, on disk."""
+    parts = (part for path in paths for part in read_parts(path, ["image_id", *columns]))
+    rows = (part[["image_id", *columns]].itertuples(index=False, name=None) for part in parts)
+    return DiskIndex(chain.from_iterable(rows), len(columns))
 
 
 def write_table(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
     """Write ``columns`` of ``table`` as CSV, atomically; floats with 9 significant digits (exact for float32)."""
-    with atomic(path) as temporary:
-        table[list(columns)].to_csv(temporary, index=False, float_format="%.9g", lineterminator="\n")
+    with table_writer(path, columns) as add:
+        add(table)
+
+
+@contextmanager
+def table_writer(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write a table part by part, atomically: yields a function that appends rows; see `write_table`."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        stream.write(",".join(columns) + "\n")
+
+        def add(part: pd.DataFrame) -> None:
+            part[list(columns)].to_csv(stream, index=False, header=False, float_format="%.9g", lineterminator="\n")
+
+        yield add
