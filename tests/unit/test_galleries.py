@@ -32,7 +32,7 @@ def names(gallery):
 
 
 def test_each_gallery_shows_what_its_title_says():
-    chosen = {g.title: g for g in galleries.choose(table(ROWS))}
+    chosen = {g.title: g for g in galleries.choose(table(ROWS), 8)}
     assert names(chosen["Missed defects"])[:2] == ["missed0", "missed1"]
     assert (chosen["Missed defects"].total, len(chosen["Missed defects"].rows)) == (12, galleries.ERRORS_SHOWN)
     assert names(chosen["False alarms"]) == ["alarm1", "alarm0"]
@@ -43,15 +43,15 @@ def test_each_gallery_shows_what_its_title_says():
 
 
 def test_no_photograph_is_shown_twice():
-    shown = [name for gallery in galleries.choose(table(ROWS)) for name in names(gallery)]
+    shown = [name for gallery in galleries.choose(table(ROWS), 8) for name in names(gallery)]
     assert len(shown) == len(set(shown))
 
 
 def test_without_errors_their_galleries_say_none_and_others_are_left_out():
-    chosen = galleries.choose(table(ROWS[:20]))
+    chosen = galleries.choose(table(ROWS[:20]), 0)
     assert [(g.title, g.total) for g in chosen[:2]] == [("Missed defects", 0), ("False alarms", 0)]
     assert "Typical bad" not in [g.title for g in chosen]
-    assert [g.title for g in galleries.choose(table(ROWS[-8:]))][-1] == "Without a label"
+    assert [g.title for g in galleries.choose(table(ROWS[-8:]), 8)][-1] == "Without a label"
 
 
 @pytest.fixture

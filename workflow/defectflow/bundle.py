@@ -11,13 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from defectflow import drawing
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.bundle_card import card
 from defectflow.bundle_files import write_manifest
@@ -29,7 +27,8 @@ from defectflow.inspector_runtime import NETWORK, installed
 from defectflow.isolation import crop_geometry
 from defectflow.part_masks import chosen_source
 from defectflow.part_prior import Prior
-from defectflow.tables import MANIFEST, PAIRS, PREDICTIONS, read_table
+from defectflow.scored import evenly, run_scale
+from defectflow.tables import PAIRS, read_parts, read_table
 from defectflow.verdicts import calibrating
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
@@ -81,7 +80,7 @@ def write_segmenter(entry: dict[str, Any], model: Path, target: Path) -> None:
     save({name: tensor.clone().contiguous() for name, tensor in read_checkpoint(model).items()}, target)
 
 
-def verdict_settings(metrics: dict[str, Any], predictions: pd.DataFrame) -> dict[str, Any]:
+def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[str, Any]:
     """Threshold, with the range of the scores it was chosen on, and review band.
 
     Raises:
@@ -90,33 +89,32 @@ def verdict_settings(metrics: dict[str, Any], predictions: pd.DataFrame) -> dict
     value = metrics["threshold"]["value"]
     if value is None:
         raise UserError("bundle: the run has no threshold, because no image is labelled (label some good images 0)")
-    scores = predictions.loc[calibrating(predictions.assign(detection=predictions["split"])), "raw_score"]
+    scores = labelled.loc[calibrating(labelled.assign(detection=labelled["split"])), "raw_score"]
     threshold = {key: metrics["threshold"][key] for key in ("strategy", "options", "value")}
     threshold |= {"low": float(scores.min()), "high": float(scores.max())}
     review = metrics["review"]
     return {"threshold": threshold, "review": [review["low"], review["high"]] if review else None}
 
 
-def map_settings(
-    maps: AnomalyMaps, metrics: dict[str, Any], predictions: pd.DataFrame, clip_q: float
-) -> dict[str, Any]:
+def map_settings(predictions: Path, maps: AnomalyMaps, metrics: dict[str, Any], clip_q: float) -> dict[str, Any]:
     """Map value from which a place counts as damaged, None without one, and the colour scale of the run's heatmaps."""
-    scored = predictions[predictions["image_id"].isin(list(maps)) & predictions["raw_score"].notna()]
     chosen = (metrics.get("pixel") or {}).get("map_threshold")
-    level = chosen["value"] if chosen else None
-    good = scored.loc[scored["label"] == 0, "image_id"]
-    scale = drawing.scale_of(maps, good, scored["image_id"], level, clip_q)
-    return {"pixel_threshold": level, "scale": {name: float(value) for name, value in vars(scale).items()}}
+    scale = run_scale(predictions, maps, metrics, clip_q)
+    return {
+        "pixel_threshold": chosen["value"] if chosen else None,
+        "scale": {name: float(value) for name, value in vars(scale).items()},
+    }
 
 
-def check_parity(folder: Path, manifest: pd.DataFrame) -> None:
+def check_parity(folder: Path, manifest: Path) -> None:
     """Write parity.json: the ONNX network against PyTorch's on a sample of the photographs.
 
     Raises:
         Differs: they do not agree.
     """
-    paths = manifest["path"].tolist()
-    sample = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, PARITY_SAMPLE).astype(int))]
+    count = sum(len(part) for part in read_parts(manifest, ["path"]))
+    wanted = evenly(count, PARITY_SAMPLE)
+    sample = read_table(manifest, ["path"], lambda part: part.index.isin(wanted))["path"].tolist()
     reference = Inspector.load(folder, "torch")
     other = Inspector.load(folder, "openvino" if installed("openvino") else "onnx")
     result = compare(reference, other, sample)
@@ -134,7 +132,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the bundle, then open it as an inspector would."""
     torch.set_num_threads(args.threads)
     entries, metrics = json.loads(args.entries), read_json(args.metrics)
-    predictions = read_table(args.predictions, PREDICTIONS)
+    labelled = read_table(args.predictions, ["label", "split", "raw_score"], lambda part: part["label"].notna())
     segmenter, isolation, detector = (dict(entries[key]) for key in ("segmenter", "isolation", "detector"))
     for entry, key in ((detector, "weights"), (segmenter, "checkpoint")):
         if entry.get(key):  # where they lay here is nobody's business elsewhere
@@ -166,17 +164,17 @@ def main(args: argparse.Namespace) -> None:
             "isolation": isolation,
             "detector": detector,
             "network": {key: metadata[key] for key in NETWORK_KEYS},
-            **verdict_settings(metrics, predictions),
+            **verdict_settings(metrics, labelled),
             "regions": entries["regions"],
             "look": entries["look"],
-            **map_settings(load_maps(args.maps), metrics, predictions, entries["look"]["clip_q"]),
+            **map_settings(args.predictions, load_maps(args.maps), metrics, entries["look"]["clip_q"]),
             "versions": versions(),
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
         write_manifest(folder, settings)
         if portable:
             try:
-                check_parity(folder, read_table(args.manifest, MANIFEST))
+                check_parity(folder, args.manifest)
             except Differs as error:  # other libraries resize a transformer's positions in other ways, for one
                 (folder / NETWORK).unlink()
                 print(f"WARNING: {error}. The bundle has no {NETWORK} and runs with PyTorch alone.", file=sys.stderr)

@@ -23,7 +23,6 @@ FOUND, TRUTH, PART = (255, 122, 26), (46, 232, 120), (120, 190, 255)
 GOOD, BAD, UNKNOWN, WRONG = (64, 190, 120), (240, 84, 64), (150, 156, 166), (255, 214, 64)
 GROUND = (96, 104, 118)
 INK, PAPER, DIM = (236, 239, 244), (24, 27, 33), (160, 167, 178)
-SAMPLE = 400  # images whose maps set the colour scale
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def scale_of(
     level: float | None,
     clip_q: float = Look.clip_q,
 ) -> Scale:
-    """Colour scale of a run, from up to SAMPLE images spread evenly over the good ones and as many over all.
+    """Colour scale of a run, from some of its maps.
 
     Args:
         maps: by image_id.
@@ -80,11 +79,9 @@ def scale_of(
     """
 
     def values(ids: Sequence[str]) -> np.ndarray:
-        chosen = [ids[i] for i in np.unique(np.linspace(0, len(ids) - 1, SAMPLE).astype(int))]
-        grids = [np.asarray(maps[i].grid_map) for i in chosen]
+        grids = [np.asarray(maps[i].grid_map) for i in ids]
         return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
 
-    good, everything = list(good), list(everything)
     return colour_scale(values(good or everything), values(everything), level, clip_q)
 
 

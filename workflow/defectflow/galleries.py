@@ -51,12 +51,14 @@ class Gallery:
     rows: pd.DataFrame
 
 
-def choose(table: pd.DataFrame) -> list[Gallery]:
+def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
     """The galleries of a run; no photograph is in two.
 
     Args:
         table: predictions with the columns margin (raw score minus threshold) and outcome ("missed", "false alarm",
-            "right" or "", where label or verdict is unknown).
+            "right" or "", where label or verdict is unknown): every labelled photograph, and of those without a label
+            at least the NEW_SHOWN most suspicious ones.
+        n_new: how many without a label there are.
     """
     table = table[table["raw_score"].notna()].sort_values(["margin", "filename"], kind="stable")
     outcome, verdict = table["outcome"], table["predicted_label"]
@@ -82,7 +84,7 @@ def choose(table: pd.DataFrame) -> list[Gallery]:
     new = rest[rest["label"].isna()][::-1]
     if len(new):
         lead = "Nobody has labelled these; the most suspicious first."
-        shown.append(Gallery("Without a label", lead, len(new), new.head(NEW_SHOWN)))
+        shown.append(Gallery("Without a label", lead, n_new, new.head(NEW_SHOWN)))
     return [gallery for gallery in shown if gallery.total or gallery.title in ("Missed defects", "False alarms")]
 
 

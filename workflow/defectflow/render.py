@@ -5,8 +5,10 @@ Triptychs (photograph, masks, heatmap) are drawn on request.
 """
 
 import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +24,13 @@ from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
-from defectflow.tables import MASKS, PREDICTIONS, REGIONS, read_table
+from defectflow.scored import boxes_at, boxes_of, evenly, run_scale, scored_parts
+from defectflow.tables import index_of, read_table
 from defectflow.threads import in_order
 
 PER_SECTION = 12
 MASKS_SHOWN = 24
 KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
-BOX = ["x", "y", "width", "height"]
 
 
 class Job(NamedTuple):
@@ -47,6 +49,23 @@ class Job(NamedTuple):
     level: float
     boxes: tuple[tuple[int, int, int, int], ...]
     place: str
+
+
+class MaskRow(NamedTuple):
+    """A photograph and what the masks stage says of it, see tables.MASKS."""
+
+    image_id: str
+    path: str
+    mask: str
+    present: int
+    doubtful: int
+    source: str
+    reason: str
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a person should look at the mask."""
+        return self.present == 0 or self.doubtful == 1
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
@@ -107,17 +126,28 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
         write("triptychs", drawing.triptych(photo, heat, scale, found, truth, part, look))
 
 
-def sheets(predictions: pd.DataFrame, overlays: Path, folder: Path) -> None:
-    """Write best.png, worst.png and borderline.png, from the overlays of all rows of ``predictions``.
+def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Those of all rows of predictions.csv that `sheets` may show, with margin, near and error, by margin.
 
-    Order is by distance of the raw score from the image's threshold, or by raw score where there is no threshold.
+    The margin is the distance of the raw score from the image's threshold, or the raw score where there is none.
     """
-    table = predictions.assign(margin=predictions["raw_score"] - predictions["threshold"].fillna(0))
-    table["place"] = [place_of(image_id, len(table)) for image_id in table["image_id"]]
-    table = table.sort_values(["margin", "filename"], kind="stable")
-    errors = pd.Series([error_of(row) for row in table.itertuples()], index=table.index, dtype=object)
-    with_verdict = table[table["predicted_label"].notna()]
-    near = with_verdict.assign(near=with_verdict["margin"].abs()).sort_values(["near", "filename"], kind="stable")
+    kept = pd.DataFrame()
+    for part in parts:
+        part = part.assign(margin=part["raw_score"] - part["threshold"].fillna(0))
+        part["near"] = part["margin"].abs().where(part["predicted_label"].notna())
+        part["error"] = pd.Series([error_of(row) for row in part.itertuples()], part.index, dtype=object)
+        table = pd.concat([kept, part]).sort_values(["margin", "filename"], kind="stable")
+        missed, alarms = (table[table["error"] == error] for error in ("missed defect", "false alarm"))
+        near = table.sort_values(["near", "filename"], kind="stable").head(PER_SECTION)
+        ends = (table.head(PER_SECTION), table.tail(PER_SECTION), missed.head(PER_SECTION), alarms.tail(PER_SECTION))
+        kept = table[table.index.isin(pd.concat([near, *ends]).index)]
+    return kept
+
+
+def sheets(rows: pd.DataFrame, count: int, overlays: Path, folder: Path) -> None:
+    """Write best.png, worst.png and borderline.png, from the overlays of ``count`` images; rows: see `shown`."""
+    table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
+    near = table[table["near"].notna()].sort_values(["near", "filename"], kind="stable")
 
     def cells(rows: pd.DataFrame) -> list[Cell]:
         return [_cell(row, overlays) for row in rows.head(PER_SECTION).itertuples()]
@@ -128,8 +158,8 @@ def sheets(predictions: pd.DataFrame, overlays: Path, folder: Path) -> None:
             "Worst: most anomalous, and wrong verdicts",
             [
                 ("Highest scores", cells(table[::-1])),
-                ("Missed defects, lowest score first", cells(table[errors == "missed defect"])),
-                ("False alarms, highest score first", cells(table[errors == "false alarm"][::-1])),
+                ("Missed defects, lowest score first", cells(table[table["error"] == "missed defect"])),
+                ("False alarms, highest score first", cells(table[table["error"] == "false alarm"][::-1])),
             ],
         ),
         "borderline": ("Borderline: nearest to the threshold, worth a second look", [("Nearest first", cells(near))]),
@@ -138,15 +168,33 @@ def sheets(predictions: pd.DataFrame, overlays: Path, folder: Path) -> None:
         write_png(folder / f"{name}.png", drawing.contact_sheet(title, sections))
 
 
-def mask_sheet(manifest: pd.DataFrame, masks: pd.DataFrame, names: dict[str, str]) -> np.ndarray:
-    """Contact sheet of photographs with the outline of the part: every flagged one first, then a spread of the rest."""
-    table = masks.merge(manifest[["image_id", "path"]], on="image_id").sort_values("image_id", kind="stable")
-    flag = (table["present"] == 0) | (table["doubtful"] == 1)
-    flagged, rest = table[flag].head(MASKS_SHOWN), table[~flag]
-    count = min(len(rest), max(MASKS_SHOWN - len(flagged), 8))
-    rest = rest.iloc[np.unique(np.linspace(0, len(rest) - 1, count).astype(int))] if count else rest
-    sections = [(f"Flagged: {int(flag.sum())} of {len(table)}", [_mask_cell(r, names) for r in flagged.itertuples()])]
-    sections.append((f"A sample of the {int((~flag).sum())} others", [_mask_cell(r, names) for r in rest.itertuples()]))
+def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path) -> np.ndarray:
+    """Contact sheet of photographs with the outline of the part: every flagged one first, then a spread of the rest.
+
+    Args:
+        manifest: path and ground truth by image_id.
+        masks: mask, present, doubtful, source and reason by image_id; those of images that are not in the manifest,
+            as they are copies, are left out.
+        predictions: predictions.csv, for the names of the files.
+    """
+
+    def rows(flagged: bool) -> Iterator[MaskRow]:
+        every = (MaskRow(name, manifest[name][0], *masks[name]) for name in masks if name in manifest)
+        return (row for row in every if row.flagged == flagged)
+
+    n_flagged, n_rest = (sum(1 for _ in rows(flagged)) for flagged in (True, False))
+    first = list(islice(rows(True), MASKS_SHOWN))
+    wanted = set(evenly(n_rest, max(MASKS_SHOWN - len(first), 8)).tolist())
+    rest = [row for place, row in enumerate(rows(False)) if place in wanted]
+    ids = [row.image_id for row in (*first, *rest)]
+    named = read_table(predictions, ["image_id", "filename"], lambda part: part["image_id"].isin(ids))
+    names = dict(zip(named["image_id"], named["filename"], strict=True))
+
+    def cells(rows: Sequence[MaskRow]) -> list[Cell]:
+        return [_mask_cell(row, names.get(row.image_id, row.image_id)) for row in rows]
+
+    sections = [(f"Flagged: {n_flagged} of {n_flagged + n_rest}", cells(first))]
+    sections.append((f"A sample of the {n_rest} others", cells(rest)))
     return drawing.contact_sheet("Masks of the part", sections)
 
 
@@ -158,51 +206,40 @@ def main(args: argparse.Namespace) -> None:
     if not any(getattr(args, kind) for kind in KINDS):
         raise UserError(f"nothing to draw (give a folder with {', '.join(f'--{kind}' for kind in KINDS)})")
     cv2.setNumThreads(1)
-    manifest = read_table(args.manifest, ["image_id", "path", "mask"]).set_index("image_id", drop=False)
-    predictions = read_table(args.predictions, PREDICTIONS)
-    tables = [read_table(path, MASKS) for path in args.masks]
-    masks = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MASKS)
+    manifest = index_of([args.manifest], ["path", "mask"])
+    masks = index_of(args.masks, ["mask", "present", "doubtful", "source", "reason"])
     maps = load_maps(args.maps)
-    scored = predictions[predictions["image_id"].isin(list(maps)) & predictions["raw_score"].notna()]
-    strange = sorted(set(scored["image_id"]) - set(manifest.index))
-    if strange:
-        raise UserError(f"{args.predictions}: image {strange[0]} is not in {args.manifest} (run evaluate again)")
-    if scored.empty:
+    count = 0
+    for part in scored_parts(args.predictions, maps, ["image_id", "raw_score"]):
+        count += len(part)
+        for image_id in part["image_id"]:
+            if image_id not in manifest:
+                raise UserError(f"{args.predictions}: image {image_id} is not in {args.manifest} (run evaluate again)")
+    if not count:
         raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
-    regions = read_table(args.regions, REGIONS)
-    threshold = (read_json(args.metrics).get("pixel") or {}).get("map_threshold")
-    good = scored.loc[scored["label"] == 0, "image_id"]
-    level = threshold["value"] if threshold else None
-    scale = drawing.scale_of(maps, good, scored["image_id"], level, look.clip_q)
-    part = dict(zip(masks["image_id"], masks["mask"], strict=True))
-    boxes = {i: tuple(rows[BOX].itertuples(index=False, name=None)) for i, rows in regions.groupby("image_id")}
-    places = {image_id: place_of(image_id, len(scored)) for image_id in scored["image_id"]}
-    jobs = (
-        _job(
-            row,
-            manifest.loc[row.image_id],
-            part.get(row.image_id, ""),
-            scale.level,
-            boxes.get(row.image_id, ()),
-            places[row.image_id],
-        )
-        for row in scored.itertuples()
-    )
+    scale = run_scale(args.predictions, maps, read_json(args.metrics), look.clip_q)
+    boxes = boxes_of(args.regions)
+
     with ExitStack() as stack:
         paths = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
         folders = {kind: stack.enter_context(atomic_dir(path)) for kind, path in paths.items()}
-        for below in {Path(place).parent for place in places.values()}:
-            for kind in folders.keys() - {"sheets"}:
-                (folders[kind] / below).mkdir(exist_ok=True)
+
+        def jobs() -> Iterator[Job]:
+            for part in scored_parts(args.predictions, maps):
+                for row in part.itertuples():
+                    (path, truth), (mask, *_) = manifest[row.image_id], masks.get(row.image_id, ("",))
+                    place, found = place_of(row.image_id, count), boxes_at(boxes, row.image_id)
+                    for kind in folders.keys() - {"sheets"}:
+                        (folders[kind] / place).parent.mkdir(exist_ok=True)
+                    yield _job(row, path, truth, mask, scale.level, found, place)
+
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
-        done = in_order(lambda job: draw(job, maps, scale, look, folders), jobs, max(args.threads, 1))
-        for _ in tqdm(done, total=len(scored), desc="render", unit="image"):
+        done = in_order(lambda job: draw(job, maps, scale, look, folders), jobs(), max(args.threads, 1))
+        for _ in tqdm(done, total=count, desc="render", unit="image"):
             pass
         if "sheets" in folders:
-            sheets(scored, folders["overlays"], folders["sheets"])
-            names = dict(zip(predictions["image_id"], predictions["filename"], strict=True))
-            picture = mask_sheet(manifest.reset_index(drop=True), masks, names)
-            write_png(folders["sheets"] / "masks.png", picture)
+            sheets(shown(scored_parts(args.predictions, maps)), count, folders["overlays"], folders["sheets"])
+            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -221,24 +258,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, image: pd.Series, part: str, level: float, boxes: tuple, place: str) -> Job:
+def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
-    truth = image["mask"] if row.label == 1 else ""
-    bad = row.predicted_label == 1
-    level = level if np.isnan(row.map_threshold) else row.map_threshold
-    notice = notice_of(row)
     return Job(
         row.image_id,
-        image["path"],
-        truth,
+        path,
+        truth if row.label == 1 else "",
         part,
         row.filename,
         verdict,
         colour,
-        notice,
+        notice_of(row),
         detail,
-        bad,
-        level,
+        row.predicted_label == 1,
+        level if np.isnan(row.map_threshold) else row.map_threshold,
         boxes,
         place,
     )
@@ -265,18 +298,16 @@ def _cell(row: Any, overlays: Path) -> Cell:
     return Cell(picture, lines, drawing.WRONG if notice else colour)
 
 
-def _mask_cell(row: Any, names: dict[str, str]) -> Cell:
+def _mask_cell(row: MaskRow, name: str) -> Cell:
     picture = drawing.thumbnail(read_rgb(row.path), 640)
-    flagged = row.present == 0 or row.doubtful == 1
-    colour = drawing.WRONG if flagged else drawing.PART
+    colour = drawing.WRONG if row.flagged else drawing.PART
     if row.mask:
         mask = drawing.thumbnail(read_mask(row.mask).astype(np.uint8), 640) > 0
         picture = np.where(mask[..., None], picture, (picture * 0.55).astype(np.uint8))
         drawing.outline(picture, mask, colour, 3)
     found = row.source if row.present == 1 else "no part found"
-    text = row.reason or found
-    lines = ((names.get(row.image_id, row.image_id), drawing.INK), (text, drawing.DIM))
-    return Cell(picture, lines, drawing.WRONG if flagged else drawing.UNKNOWN)
+    lines = ((name, drawing.INK), (row.reason or found, drawing.DIM))
+    return Cell(picture, lines, drawing.WRONG if row.flagged else drawing.UNKNOWN)
 
 
 if __name__ == "__main__":

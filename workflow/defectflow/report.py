@@ -7,10 +7,10 @@ do and do not prove. The same inputs in the same environment give the same bytes
 import argparse
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -18,28 +18,48 @@ from tqdm import tqdm
 
 from defectflow import charts, claims, galleries
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
-from defectflow.drawing import DEFAULT, scale_of
+from defectflow.disk_index import DiskIndex
+from defectflow.drawing import DEFAULT, Scale
 from defectflow.files import UserError, read_json, stage
 from defectflow.looks import Look, add_options, look_of
 from defectflow.pages import write_page
-from defectflow.tables import PREDICTIONS, REGIONS, read_table
+from defectflow.scored import boxes_at, boxes_of, evenly, run_scale
+from defectflow.tables import PREDICTIONS, index_of, read_parts
 
 ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
 PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
 
 
-def joined(predictions: pd.DataFrame, manifest: pd.DataFrame, masks: pd.DataFrame) -> pd.DataFrame:
+class Selection(NamedTuple):
+    """The rows that a page may show, and how many there are of what it shows a part of.
+
+    Attributes:
+        table: rows of `joined` in their order: all labelled photographs, and of the others what is listed or pictured.
+        n_images, n_unlabelled, n_flagged: photographs, those without a label, those with an absent or doubtful mask.
+        new_scores: raw scores of photographs without a label.
+        plain: index of those that show what sound masks look like.
+    """
+
+    table: pd.DataFrame
+    n_images: int
+    n_unlabelled: int
+    n_flagged: int
+    new_scores: np.ndarray
+    plain: pd.Index
+
+
+def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> pd.DataFrame:
     """Predictions with path and ground truth (mask) of each photograph, its part, margin, outcome and a note on it.
 
     Raises:
         UserError: an image is not in the manifest.
     """
-    strange = sorted(set(predictions["image_id"]) - set(manifest["image_id"]))
-    if strange:
-        raise UserError(f"predictions.csv: image {strange[0]} is not in manifest.csv (run evaluate again)")
-    table = predictions.merge(manifest[["image_id", "path", "mask"]], on="image_id", how="left")
-    parts = dict(zip(masks["image_id"], masks["mask"], strict=True))
-    table["part"] = [parts.get(image_id, "") for image_id in table["image_id"]]
+    try:
+        found = [manifest[image_id] for image_id in predictions["image_id"]]
+    except KeyError as error:
+        raise UserError(f"predictions.csv: image {error.args[0]} is not in manifest.csv (run evaluate again)") from None
+    table = predictions.assign(path=[path for path, _ in found], mask=[mask for _, mask in found])
+    table["part"] = [masks.get(image_id, ("",))[0] for image_id in table["image_id"]]
     table["margin"] = table["raw_score"] - table["threshold"].fillna(0)
     label, verdict = table["label"], table["predicted_label"]
     table["outcome"] = np.select(
@@ -49,21 +69,62 @@ def joined(predictions: pd.DataFrame, manifest: pd.DataFrame, masks: pd.DataFram
     return table
 
 
+def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> Selection:
+    """Read predictions.csv in parts and keep what the page may show.
+
+    Args:
+        predictions: the file.
+        manifest: path and ground-truth mask by image_id.
+        masks: mask of the part by image_id.
+
+    Raises:
+        UserError: see `joined`.
+    """
+
+    def parts() -> Iterator[pd.DataFrame]:
+        return (joined(part, manifest, masks) for part in read_parts(predictions, PREDICTIONS))
+
+    sound = (part.index[(part["part"] != "") & ~_flagged(part)].to_numpy() for part in parts())
+    sound = np.concatenate(list(sound)) if masks else np.empty(0, int)
+    plain = pd.Index(sound[evenly(len(sound), galleries.MASKS_SHOWN)])
+    kept, scores, counts = pd.DataFrame(), [], np.zeros(3, int)
+    for part in parts():
+        unlabelled = part["label"].isna()
+        counts += len(part), unlabelled.sum(), _flagged(part).sum()
+        scores.append(part.loc[unlabelled & part["raw_score"].notna(), "raw_score"].to_numpy(float))
+        table = pd.concat([kept, part])
+        new = table[table["label"].isna() & table["raw_score"].notna()].sort_values(["margin", "filename"])
+        shown = [new.tail(galleries.NEW_SHOWN), table[_flagged(table)].head(galleries.FLAGGED_SHOWN), rows_of(table)]
+        wanted = plain.union(pd.concat(shown).index)
+        kept = table[table["label"].notna() | table.index.isin(wanted)]
+    return Selection(kept, *counts.tolist(), np.concatenate(scores), plain)
+
+
+def _flagged(table: pd.DataFrame) -> pd.Series:
+    return (table["mask_present"] == 0) | (table["mask_doubtful"] == 1)
+
+
 def _note(row: Any) -> str:
     wrong = row.outcome if row.outcome in ("missed", "false alarm") else ""
     mask = "no part found" if row.mask_present == 0 else "doubtful mask" if row.mask_doubtful == 1 else ""
     return " · ".join(filter(None, (wrong, "to a person" if row.review == 1 else "", mask)))
 
 
-def charts_of(table: pd.DataFrame, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The charts of a run by name; those that cannot be drawn are left out."""
+def charts_of(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The charts of a run by name; those that cannot be drawn are left out.
+
+    Args:
+        table: the labelled photographs.
+        new_scores: raw scores of those without a label.
+        metrics: content of metrics.json.
+    """
     scored = table[table["raw_score"].notna()]
-    if scored.empty:
+    if scored.empty and not len(new_scores):
         return {}
     raw, label = scored["raw_score"].to_numpy(float), scored["label"]
     value, folds = metrics["threshold"]["value"], metrics["threshold"]["folds"]
     band = (metrics["review"]["low"], metrics["review"]["high"]) if metrics["review"] else None
-    scores = {"good": raw[label == 0], "bad": raw[label == 1], "no label": raw[label.isna()]}
+    scores = {"good": raw[label == 0], "bad": raw[label == 1], "no label": new_scores}
     drawn = {"histogram": charts.histogram(scores, value, (folds["min"], folds["max"]) if folds else None, band)}
     kinds = scored["defect_type"].where(scored["defect_type"] != "", "unspecified")
     bad = sorted(kinds[label == 1].unique())
@@ -142,39 +203,34 @@ def example_of(table: pd.DataFrame) -> Any | None:
 
 
 def content(
-    table: pd.DataFrame,
+    chosen: Selection,
     metrics: Mapping[str, Any],
     maps: AnomalyMaps,
-    regions: pd.DataFrame,
+    scale: Scale,
+    regions: DiskIndex,
     settings: Mapping[str, Any],
     fit: Mapping[str, Any],
     look: Look = DEFAULT,
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
-    boxes = {image_id: rows[["x", "y", "width", "height"]].to_numpy() for image_id, rows in regions.groupby("image_id")}
-    mapped = table[table["image_id"].isin(list(maps))]
-    threshold = metrics["pixel"]["map_threshold"]
-    good = mapped.loc[mapped["label"] == 0, "image_id"]
-    scale = scale_of(maps, good, mapped["image_id"], threshold["value"] if threshold else None, look.clip_q)
-    shown, cases = galleries.choose(table), []
+    table = chosen.table
+    shown, cases = galleries.choose(table, len(chosen.new_scores)), []
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
-        cases.append((gallery, [galleries.case_of(row, maps, scale, boxes.get(row.image_id), look) for row in rows]))
-    flagged = table[(table["mask_present"] == 0) | (table["mask_doubtful"] == 1)]
-    plain = table[(table["part"] != "") & ~table.index.isin(flagged.index)]
-    spread = np.unique(np.linspace(0, len(plain) - 1, min(len(plain), galleries.MASKS_SHOWN)).astype(int))
-    some = pd.concat([flagged.head(galleries.FLAGGED_SHOWN), plain.iloc[spread]])
+        cases.append((gallery, [galleries.case_of(row, maps, scale, _boxes(regions, row), look) for row in rows]))
+    flagged = table[_flagged(table)].head(galleries.FLAGGED_SHOWN)
+    some = pd.concat([flagged, table.loc[chosen.plain]])
     return {
         "metrics": metrics,
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
-        "charts": charts_of(table, metrics),
+        "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
         "galleries": cases,
         "anchors": {case.row.image_id: f"photo-{case.row.Index}" for _, those in cases for case in those},
         "rows": list(rows_of(table).itertuples()),
-        "n_images": len(table),
-        "n_unlabelled": int(table["label"].isna().sum()),
-        "n_flagged": len(flagged),
+        "n_images": chosen.n_images,
+        "n_unlabelled": chosen.n_unlabelled,
+        "n_flagged": chosen.n_flagged,
         "mask_quality": mask_quality(metrics["segmentation"]),
         "mask_cases": [galleries.mask_case(row) for row in some.itertuples()],
         "example": example_of(table),
@@ -188,20 +244,16 @@ def main(args: argparse.Namespace) -> None:
     recipe = args.metrics.parent.parts[-4:]
     if len(recipe) < 4:
         raise UserError(f"{args.metrics}: expected .../dataset/segmenter/isolation/detector/{args.metrics.name}")
-    masks = [read_table(path, ["image_id", "mask"]) for path in args.masks]
-    table = joined(
-        read_table(args.predictions, PREDICTIONS),
-        read_table(args.manifest, ["image_id", "path", "mask"]),
-        pd.concat(masks, ignore_index=True) if masks else pd.DataFrame(columns=["image_id", "mask"]),
-    )
+    manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
+    chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
     look = look_of(args)
     try:
         settings = json.loads(args.settings)
     except json.JSONDecodeError as error:
         raise UserError(f"--settings: not valid JSON ({error})") from None
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
-    regions = read_table(args.regions, REGIONS)
-    told = content(table, metrics, load_maps(args.maps), regions, settings, fit, look)
+    scale = run_scale(args.predictions, maps, metrics, look.clip_q)
+    told = content(chosen, metrics, maps, scale, boxes_of(args.regions), settings, fit, look)
     write_page(args.out, "run.html", recipe=recipe, **told)
 
 
@@ -219,6 +271,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
     return parser
+
+
+def _boxes(regions: DiskIndex, row: Any) -> np.ndarray | None:
+    found = boxes_at(regions, row.image_id)
+    return np.array(found) if found else None
 
 
 def _told(value: Any) -> str:
