@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 from defectflow import cautions, evaluate, thresholds
 from defectflow.files import UserError, write_json
-from defectflow.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, read_table, write_table
-from defectflow.verdicts import counted, file_name, gather, judge, review_figures
+from defectflow.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, index_of, read_table, write_table
+from defectflow.verdicts import SCORE, SPLIT, counted, file_name, gather, judge, review_figures
 from sklearn.metrics import roc_auc_score
 
 FIGURES = ["confusion_matrix.png", "precision_recall.png", "roc.png", "score_histogram.png"]
@@ -253,7 +253,7 @@ def test_the_review_band_of_a_known_case():
         assert (good.max() < mine["review_high"]).all() and (mine["review_low"] <= bad.min()).all()
     inside = (judged["raw_score"] >= judged["review_low"]) & (judged["raw_score"] < judged["review_high"])
     assert (judged["review"] == inside).all() and 0 < inside.sum() < 20
-    said = review_figures(judged, band, review)
+    said = review_figures(judged, band, review, 0)
     left = judged[~inside & (judged["label"] != judged["predicted_label"])]
     assert said["n_reviewed"] == inside.sum() == said["good_reviewed"] + said["bad_reviewed"]
     assert said["share_reviewed"] == inside.mean() and said["errors_left"] == len(left)
@@ -426,16 +426,16 @@ def test_file_name_of_clashing_names():
 
 def test_gather_keeps_an_image_without_a_mask_row(tmp_path):
     data = inspection_set.make(tmp_path / "set")
-    tables = [read_table(p, c) for p, c in ((data.manifest, MANIFEST), (data.splits, SPLITS))]
-    scores = pd.concat([read_table(p, SCORES) for p in data.scores])
-    masks = pd.DataFrame(columns=["image_id", "mask", "source", "present", "doubtful", "reason"])
-    assert len(gather(*tables, scores, masks)) == 16
+    manifest, splits, scores = (
+        read_table(data.manifest, MANIFEST),
+        index_of([data.splits], SPLIT),
+        index_of(data.scores, SCORE),
+    )
+    assert len(gather(manifest, splits, scores, {})) == 16
 
 
 def test_a_mask_of_an_image_that_ingest_left_out_does_no_harm():
     manifest = pd.DataFrame([dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": "a.png", "label": 0}])
-    splits = pd.DataFrame([dict.fromkeys(SPLITS, "") | {"image_id": "a", "detection": "fold", "fold": "0"}])
-    scores = pd.DataFrame([dict.fromkeys(SCORES, "") | {"image_id": "a", "raw_score": 1.0}])
-    flags = {"present": 1, "doubtful": 0, "reason": ""}
-    masks = pd.DataFrame([{"image_id": name} | flags for name in ("a", "copy_of_a")])
-    assert gather(manifest, splits, scores, masks)["image_id"].tolist() == ["a"]
+    masks = dict.fromkeys(("a", "copy_of_a"), (1, 0, ""))
+    table = gather(manifest, {"a": ("fold", "0", "")}, {"a": (1.0, None)}, masks)
+    assert table["image_id"].tolist() == ["a"] and table["mask_present"].tolist() == [1]

@@ -8,8 +8,8 @@ import pandas as pd
 from defectflow.verdicts import counted, scores_apart
 
 
-def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
-    """Sentences a reader of the figures has to know; most important first."""
+def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
+    """Sentences a reader of the figures has to know; most important first. ``unscored``: images without a score."""
     image, intervals, said = result["image"], result["confidence_intervals"], []
     known = table[counted(table)]
     n_good, n_bad = image["n_good"], image["n_bad"]
@@ -70,7 +70,6 @@ def warnings(table: pd.DataFrame, result: dict[str, Any], fit: dict[str, Any]) -
         )
     said += _threshold_warnings(known, result)
     said += _mask_warnings(result["segmentation"])
-    unscored = table.loc[table["raw_score"].isna(), "filename"].tolist()
     if unscored:
         said.append(f"{len(unscored)} image(s) have no score: {_names(unscored)}.")
     pixel = result["pixel"]

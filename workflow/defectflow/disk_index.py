@@ -1,9 +1,14 @@
-"""Rows by name, kept on disk: what is looked up now and then need not be in memory for every image of a large set."""
+"""Rows by name, kept on disk: what is looked up now and then need not be in memory for every image of a large set.
+
+Standard library only.
+"""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from threading import Lock
 from typing import Any
+
+from defectflow.files import UserError
 
 
 class DiskIndex(Mapping[str, tuple]):
@@ -13,8 +18,11 @@ class DiskIndex(Mapping[str, tuple]):
 
     Args:
         rows: tuples (name, value, ...) of str, int and float, all as long as ``width`` + 1, no name empty. NaN comes
-            back as None. Of several rows with one name the last one counts.
+            back as None.
         width: number of values behind a name.
+
+    Raises:
+        UserError: two rows have one name.
     """
 
     def __init__(self, rows: Iterable[tuple], width: int) -> None:
@@ -24,7 +32,18 @@ class DiskIndex(Mapping[str, tuple]):
         self._database.execute("PRAGMA journal_mode = OFF")
         self._database.execute(f"CREATE TABLE entries ({', '.join(columns)}) WITHOUT ROWID")
         places = ", ".join("?" * len(columns))
-        self._database.executemany(f"INSERT OR REPLACE INTO entries VALUES ({places})", rows)
+        name = ""
+
+        def told() -> Iterator[tuple]:
+            nonlocal name
+            for row in rows:
+                name = row[0]
+                yield row
+
+        try:
+            self._database.executemany(f"INSERT INTO entries VALUES ({places})", told())
+        except sqlite3.IntegrityError:
+            raise UserError(f"image {name} occurs twice (pass each shard once)") from None
 
     def __getitem__(self, name: str) -> tuple[Any, ...]:
         with self._lock:

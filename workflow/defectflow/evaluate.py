@@ -23,40 +23,92 @@ metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the 
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from defectflow import figures, thresholds
-from defectflow.anomaly_maps import AnomalyMap, load_maps
+from defectflow.anomaly_maps import load_maps
 from defectflow.cautions import warnings
+from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.image_metrics import calibration_curve, defect_figures, image_figures
-from defectflow.pixel_metrics import pixel_figures
+from defectflow.pixel_metrics import PixelResult, pixel_figures
 from defectflow.protocols import protocol_of
 from defectflow.robustness import COLUMNS, robustness_figures, robustness_table
-from defectflow.tables import CALIBRATION, MANIFEST, MASKS, PREDICTIONS, SCORES, SPLITS, read_table, write_table
-from defectflow.verdicts import counted, gather, judge, predictions_of, review_figures
+from defectflow.tables import (
+    CALIBRATION,
+    MANIFEST,
+    MASKS,
+    PREDICTIONS,
+    SCORES,
+    SPLITS,
+    index_of,
+    read_parts,
+    read_table,
+    table_writer,
+    write_table,
+)
+from defectflow.verdicts import (
+    FLAGS,
+    SCORE,
+    SPLIT,
+    Judgement,
+    counted,
+    gather,
+    judge,
+    judge_new,
+    predictions_of,
+    review_figures,
+)
+
+IMAGE = [column for column in MANIFEST if column not in ("sha256", "split")]
 
 
-def segmentation_figures(paths: Sequence[Path], masks: pd.DataFrame) -> dict[str, Any]:
-    """What prior.json and train.json say (by file stem, long histories left out), and the counts of flagged masks."""
+class NewImages(NamedTuple):
+    """What metrics.json and its charts tell of the images without a label.
+
+    Attributes:
+        scores: float (n,), the raw scores there are.
+        unscored: names of the images without one.
+        n_review: how many go to a person.
+    """
+
+    scores: np.ndarray
+    unscored: list[str]
+    n_review: int
+
+
+def segmentation_figures(paths: Sequence[Path], masks: Iterable[pd.DataFrame]) -> dict[str, Any]:
+    """What prior.json and train.json say (by file stem, long histories left out), and the counts of flagged masks.
+
+    ``masks``: parts of the tables MASKS.
+    """
     result: dict[str, Any] = {Path(path).stem: _without_history(read_json(path)) for path in paths}
-    if len(masks):
-        result["masks"] = {
-            "n": len(masks),
-            "sources": {k: int(v) for k, v in masks["source"].value_counts().sort_index().items()},
-            "absent": sorted(masks.loc[masks["present"] == 0, "image_id"]),
-            "doubtful": sorted(masks.loc[(masks["doubtful"] == 1) & (masks["present"] == 1), "image_id"]),
-        }
+    sources, absent, doubtful = Counter(), [], []
+    for part in masks:
+        sources.update(part["source"])
+        absent += part.loc[part["present"] == 0, "image_id"].tolist()
+        doubtful += part.loc[(part["doubtful"] == 1) & (part["present"] == 1), "image_id"].tolist()
+    if sources:
+        figures = {"n": sources.total(), "sources": dict(sorted(sources.items()))}
+        result["masks"] = figures | {"absent": sorted(absent), "doubtful": sorted(doubtful)}
     return result
 
 
-def draw(folder: Path, table: pd.DataFrame, result: dict[str, Any]) -> None:
-    """Write roc.png, precision_recall.png, score_histogram.png and confusion_matrix.png into ``folder``."""
+def draw(folder: Path, table: pd.DataFrame, new_scores: np.ndarray, result: dict[str, Any]) -> None:
+    """Write roc.png, precision_recall.png, score_histogram.png and confusion_matrix.png into ``folder``.
+
+    Args:
+        folder: it exists.
+        table: judged, of the labelled images.
+        new_scores: raw scores of the others.
+        result: content of metrics.json.
+    """
     known = table[counted(table) & table["predicted_label"].notna()]
     labels, raw, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), result["image"]
     area, span = image["auroc"], result["confidence_intervals"]["auroc"]
@@ -72,15 +124,12 @@ def draw(folder: Path, table: pd.DataFrame, result: dict[str, Any]) -> None:
     precision = f"average precision {image['average_precision']:.3f}" if area is not None else ""
     figures.precision_recall(folder / "precision_recall.png", labels, raw, pr_point, precision)
     scored = table[table["raw_score"].notna()]
-    kinds = [
-        "unlabelled" if np.isnan(label) else "good" if label == 0 else kind or "bad"
-        for label, kind in zip(scored["label"].to_numpy(float), scored["defect_type"], strict=True)
-    ]
+    kinds = ["good" if row.label == 0 else row.defect_type or "bad" for row in scored.itertuples()]
     folds = result["threshold"]["folds"]
     figures.score_histogram(
         folder / "score_histogram.png",
-        scored["raw_score"].to_numpy(float),
-        kinds,
+        np.append(scored["raw_score"].to_numpy(float), new_scores),
+        [*kinds, *["unlabelled"] * len(new_scores)],
         result["threshold"]["value"],
         (folds["min"], folds["max"]) if folds else None,
         (result["review"]["low"], result["review"]["high"]) if result["review"] else None,
@@ -90,23 +139,33 @@ def draw(folder: Path, table: pd.DataFrame, result: dict[str, Any]) -> None:
 
 def evaluate(
     table: pd.DataFrame,
-    scores: pd.DataFrame,
-    splits: pd.DataFrame,
-    masks: pd.DataFrame,
-    maps: Mapping[str, AnomalyMap],
+    judgement: Judgement,
+    pixel: PixelResult,
+    new: NewImages,
     *,
-    calibration_maps: Mapping[str, AnomalyMap] | None = None,
-    segmentation: Sequence[Path] = (),
-    fit: dict[str, Any] | None = None,
-    strategy: str = "f1_adaptive",
-    options: Mapping[str, float] | None = None,
-    review: Mapping[str, float] | None = None,
-    seed: int = 0,
-) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Judge every row of a gathered table and measure; returns the judged table and the content of metrics.json."""
-    table, overall, band = judge(table, strategy, options, review)
-    pixel = pixel_figures(table, maps, masks, strategy, options or {}, calibration_maps)
-    table = table.assign(map_threshold=pixel.thresholds)
+    splits: pd.DataFrame,
+    copies: pd.DataFrame,
+    segmentation: dict[str, Any],
+    fit: dict[str, Any],
+    strategy: str,
+    options: Mapping[str, float],
+    review: Mapping[str, float] | None,
+    seed: int,
+) -> dict[str, Any]:
+    """The content of metrics.json.
+
+    Args:
+        table: judged, of the labelled images, with their pixel thresholds.
+        judgement, pixel: what `judge` and `pixel_figures` said of them.
+        new: the images without a label.
+        splits: columns SPLITS, of the labelled images.
+        copies: columns SCORES, of perturbed copies.
+        segmentation: what `segmentation_figures` returned.
+        fit: content of fit.json, or nothing.
+        strategy, options, review: see `judge`.
+        seed: for the bootstrap.
+    """
+    _, overall, band = judgement
     part = image_figures(table, strategy, options, seed)
     cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
     folds = table.loc[cuts.index, "fold"].nunique()
@@ -116,7 +175,7 @@ def evaluate(
         "n_samples": part["n_samples"],
         "threshold": {
             "strategy": strategy,
-            "options": dict(options or {}),
+            "options": dict(options),
             "value": overall.value if overall else None,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
@@ -124,25 +183,26 @@ def evaluate(
             "and largest). Bad: raw_score >= threshold; "
             "with a review band, images between its limits go to a person whatever the verdict.",
         },
-        "review": review_figures(table, band, review),
+        "review": review_figures(table, band, review, new.n_review),
         "protocol": protocol_of(splits),
         "image": image,
         "calibration_curve": calibration_curve(table),
         "pixel": pixel.figures,
-        "segmentation": segmentation_figures(segmentation, masks),
+        "segmentation": segmentation,
         "by_defect": defect_figures(table),
         "confidence_intervals": part["confidence_intervals"],
         "baseline": part["baseline"],
-        "robustness": robustness_figures(table, scores),
+        "robustness": robustness_figures(table, copies),
     }
-    result["warnings"] = warnings(table, result, fit or {})
+    unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
+    result["warnings"] = warnings(table, unscored, result, fit)
     result = rounded(result)
     # What scores are compared with keeps all its digits.
     result["threshold"]["value"] = overall.value if overall else None
     result["pixel"]["map_threshold"] = pixel.figures["map_threshold"]
     if band:
         result["review"] |= {"low": band[0], "high": band[1]}
-    return table, result
+    return result
 
 
 def rounded(value: Any) -> Any:
@@ -168,36 +228,112 @@ def numbers(flag: str, words: Sequence[str]) -> dict[str, float]:
     return result
 
 
+class Tables(NamedTuple):
+    """What is known of the images, by image_id on disk; see `verdicts.gather`."""
+
+    splits: DiskIndex
+    scores: DiskIndex
+    masks: DiskIndex
+
+
+def open_tables(args: argparse.Namespace) -> Tables:
+    """Index the tables of splits, scores and masks.
+
+    Raises:
+        UserError: an image of a table of scores or splits occurs twice or not in the manifest; a score is not finite.
+    """
+
+    def originals(part: pd.DataFrame) -> pd.Series:
+        own = (part["kind"] == "") & (part["copy_of"] == "")
+        if not np.isfinite(part.loc[own, "raw_score"].to_numpy(float)).all():
+            raise UserError("scores: a raw_score is missing or not finite (run the score stage again)")
+        return own
+
+    scores = index_of(args.scores, SCORE, originals, by=["kind", "copy_of"])
+    tables = Tables(index_of([args.splits], SPLIT), scores, index_of(args.masks, FLAGS))
+    manifest = index_of([args.manifest], [])
+    # Masks are found before ingest has seen all shards: they may be of images that it then left out as copies.
+    for name in ("scores", "splits"):
+        known = iter(manifest)
+        for image_id in getattr(tables, name):  # both in the order of the names
+            if next((other for other in known if other >= image_id), None) != image_id:
+                raise UserError(f"{name}: image {image_id} is not in the manifest (run the earlier stages again)")
+    return tables
+
+
+def judged_parts(
+    manifest: Path, tables: Tables, table: pd.DataFrame, judgement: Judgement, map_threshold: float
+) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
+    """Yield the rows of predictions.csv in parts, in the order of the manifest, each with those without a label alone.
+
+    Args:
+        manifest, tables: where to find the images without a label.
+        table: judged, of the labelled images, with their pixel thresholds.
+        judgement, map_threshold: for new images.
+    """
+    for part in read_parts(manifest, IMAGE):
+        new = judge_new(gather(part[part["label"].isna()], *tables), judgement).assign(map_threshold=map_threshold)
+        own = table[table["image_id"].isin(part["image_id"])]
+        yield predictions_of(pd.concat([own, new]).sort_values("image_id")), new
+
+
 def main(args: argparse.Namespace) -> None:
-    """Read the tables, evaluate, write metrics.json, predictions.csv and the charts."""
-    manifest = read_table(args.manifest, [column for column in MANIFEST if column not in ("sha256", "split")])
-    splits = read_table(args.splits, SPLITS)
-    scores = pd.concat([read_table(path, SCORES) for path in args.scores], ignore_index=True)
-    calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
-    tables = [read_table(path, MASKS) for path in args.masks]
-    masks = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=MASKS)
-    strategy, *options = args.threshold
+    """Read the tables, evaluate, write metrics.json, predictions.csv and the charts.
+
+    Only the labelled images are in memory; the others are judged as they are read and written.
+    """
+    strategy, *words = args.threshold
+    options = numbers("--threshold", words)
     review = numbers("--review", args.review) if args.review else None
     if review is not None and sorted(review) != ["max_fnr", "max_fpr"]:
         raise UserError("--review: give max_fpr=SHARE and max_fnr=SHARE")
-    table, result = evaluate(
-        gather(manifest, splits, scores, masks, calibration),
-        scores,
-        splits,
-        masks,
-        load_maps(args.maps),
-        calibration_maps=load_maps([args.calibration_maps]) if args.calibration_maps else None,
-        segmentation=args.segmentation,
-        fit=read_json(args.fit) if args.fit else {},
-        strategy=strategy,
-        options=numbers("--threshold", options),
-        review=review,
-        seed=args.seed,
+    tables, maps = open_tables(args), load_maps(args.maps)
+    labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna())
+    calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
+    judgement = judge(gather(labelled, *tables, calibration), strategy, options, review)
+
+    def of_labelled(paths: Sequence[Path], columns: Sequence[str], column: str) -> pd.DataFrame:
+        read = [read_table(path, columns, lambda part: part[column].isin(labelled["image_id"])) for path in paths]
+        return pd.concat(read, ignore_index=True) if read else pd.DataFrame(columns=columns)
+
+    pixel = pixel_figures(
+        judgement.table,
+        maps,
+        of_labelled(args.masks, ["image_id", "mask"], "image_id"),
+        strategy,
+        options,
+        load_maps([args.calibration_maps]) if args.calibration_maps else None,
     )
+    table = judgement.table.assign(map_threshold=pixel.thresholds)
+    threshold = pixel.figures["map_threshold"]
+    copies, scores, unscored, n_review = of_labelled(args.scores, SCORES, "copy_of"), [np.empty(0)], [], 0
+    with table_writer(args.predictions, PREDICTIONS) as add:
+        value = threshold["value"] if threshold else np.nan
+        for predictions, new in judged_parts(args.manifest, tables, table, judgement, value):
+            add(predictions)
+            scores.append(new["raw_score"].dropna().to_numpy(float))
+            unscored += new.loc[new["raw_score"].isna(), "filename"].tolist()
+            n_review += int((new["review"] == 1).sum())
+        new_images = NewImages(np.concatenate(scores), unscored, n_review)
+        result = evaluate(
+            table,
+            judgement,
+            pixel,
+            new_images,
+            splits=read_table(args.splits, SPLITS, lambda part: part["detection"] != "unlabelled"),
+            copies=copies,
+            segmentation=segmentation_figures(
+                args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
+            ),
+            fit=read_json(args.fit) if args.fit else {},
+            strategy=strategy,
+            options=options,
+            review=review,
+            seed=args.seed,
+        )
     with atomic_dir(args.figures) as folder:
-        draw(folder, table, result)
-    write_table(args.predictions, predictions_of(table), PREDICTIONS)
-    write_table(args.robustness, robustness_table(table, scores), COLUMNS)
+        draw(folder, table, new_images.scores, result)
+    write_table(args.robustness, robustness_table(table, copies), COLUMNS)
     write_json(args.metrics, result)
 
 

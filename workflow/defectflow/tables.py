@@ -78,10 +78,24 @@ def read_parts(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFram
         raise UserError(f"{path}: the file is empty") from None
 
 
-def index_of(paths: Iterable[str | Path], columns: Sequence[str]) -> DiskIndex:
-    """These ``columns`` of tables by image_id, on disk."""
-    parts = (part for path in paths for part in read_parts(path, ["image_id", *columns]))
-    rows = (part[["image_id", *columns]].itertuples(index=False, name=None) for part in parts)
+def index_of(
+    paths: Iterable[str | Path],
+    columns: Sequence[str],
+    keep: Callable[[pd.DataFrame], pd.Series] | None = None,
+    by: Sequence[str] = (),
+) -> DiskIndex:
+    """These ``columns`` of tables by image_id, on disk.
+
+    Args:
+        paths: the files; together they list an image once at most.
+        columns: those wanted.
+        keep: as for `read_table`.
+        by: further columns that ``keep`` goes by.
+    """
+    wanted = ["image_id", *columns]
+    parts = (part for path in paths for part in read_parts(path, [*wanted, *by]))
+    kept = (part if keep is None else part[keep(part)] for part in parts)
+    rows = (part[wanted].itertuples(index=False, name=None) for part in kept)
     return DiskIndex(chain.from_iterable(rows), len(columns))
 
 

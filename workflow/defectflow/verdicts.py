@@ -22,6 +22,14 @@ REVIEW = (
 
 # Columns with the scores that a fold's threshold is chosen on: by banks without that fold.
 WITHOUT, GROUP_WITHOUT = "without/", "group_without/"
+# What :func:`gather` takes of each image from the tables of splits, scores and masks.
+SPLIT, SCORE, FLAGS = (
+    ["detection", "fold", "group_fold"],
+    ["raw_score", "group_out_score"],
+    ["present", "doubtful", "reason"],
+)
+# What :func:`judge` says of an image.
+JUDGED = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
 
 
 class Judgement(NamedTuple):
@@ -53,34 +61,30 @@ def file_name(path: str, image_id: str) -> str:
 
 def gather(
     manifest: pd.DataFrame,
-    splits: pd.DataFrame,
-    scores: pd.DataFrame,
-    masks: pd.DataFrame,
+    splits: Mapping[str, tuple],
+    scores: Mapping[str, tuple],
+    masks: Mapping[str, tuple],
     calibration: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per image to be judged: manifest, split, raw score and mask flags.
 
     Images of a fixed training side are left out unless they were scored; ``calibration``: see `with_calibration`.
 
-    Raises:
-        UserError: a score or split belongs to no image, or an image is scored twice.
+    Args:
+        manifest: rows of it.
+        splits, scores, masks: by image_id, the columns SPLIT, SCORE and FLAGS.
+        calibration: columns CALIBRATION.
     """
-    originals = scores[(scores["kind"] == "") & (scores["copy_of"] == "")]
-    # Masks are found before ingest has seen all shards: they may be of images that it then left out as copies.
-    for name, table in (("scores", originals), ("splits", splits)):
-        twice = table["image_id"][table["image_id"].duplicated()]
-        if len(twice):
-            raise UserError(f"{name}: image {twice.iloc[0]} occurs twice (pass each shard once)")
-        strange = sorted(set(table["image_id"]) - set(manifest["image_id"]))
-        if strange:
-            raise UserError(f"{name}: image {strange[0]} is not in the manifest (run the earlier stages again)")
-    if not np.isfinite(originals[["raw_score"]].to_numpy(float)).all():
-        raise UserError("scores: a raw_score is missing or not finite (run the score stage again)")
-    table = manifest.merge(splits[["image_id", "detection", "fold", "group_fold"]], on="image_id", how="left")
-    table = table.merge(originals[["image_id", "raw_score", "group_out_score"]], on="image_id", how="left")
-    flags = masks[["image_id", "present", "doubtful", "reason"]].add_prefix("mask_")
-    table = table.merge(flags.rename(columns={"mask_image_id": "image_id"}), on="image_id", how="left")
-    table[["detection", "fold", "mask_reason"]] = table[["detection", "fold", "mask_reason"]].fillna("")
+    table = manifest.copy()
+    for columns, found in ((SPLIT, splits), (SCORE, scores), (FLAGS, masks)):
+        nothing = (None,) * len(columns)
+        rows = [found.get(image_id, nothing) for image_id in table["image_id"]]
+        names = [f"mask_{column}" for column in columns] if columns is FLAGS else columns
+        table[names] = pd.DataFrame(rows, table.index, columns)
+    text = ["detection", "fold", "group_fold", "mask_reason"]
+    table[text] = table[text].astype(object).fillna("")
+    numbers = [*SCORE, "mask_present", "mask_doubtful"]
+    table[numbers] = table[numbers].astype(float)
     table["filename"] = [file_name(p, i) for p, i in zip(table["path"], table["image_id"], strict=True)]
     if calibration is not None:
         table = with_calibration(table, calibration)
@@ -138,27 +142,43 @@ def judge(
     Raises:
         UserError: the strategy or the band cannot do with the labelled images there are.
     """
-    empty = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
-    table = table.assign(**dict.fromkeys(empty, np.nan))
     if not calibrating(table).any():
-        return Judgement(table, None, None)
+        return Judgement(table.assign(**dict.fromkeys(JUDGED, np.nan)), None, None)
     overall, own = _calibrated(table, "threshold", strategy, options or {})
     cut, low, high = (_column(own, key) for key in ("value", "low", "high"))
-    score = table["raw_score"].to_numpy(float)
-    judged = ~(np.isnan(score) | np.isnan(cut))
-    table["threshold"] = cut
-    table["pred_score"] = normalise(score, cut, low, high)
-    table["predicted_label"] = np.where(judged, score >= cut, np.nan)
     if review is None:
-        return Judgement(table, overall, None)
+        return Judgement(_with_verdicts(table, cut, low, high, None), overall, None)
     (lower, lowers), (upper, uppers) = (
         _calibrated(table, "review", name, {name: review[name]}) for name in ("max_fnr", "max_fpr")
     )
-    table["review_low"] = np.minimum(cut, _column(lowers, "value"))
-    table["review_high"] = np.maximum(cut, _column(uppers, "value"))
-    inside = (score >= table["review_low"]) & (score < table["review_high"])
-    table["review"] = np.where(judged, inside, np.nan)
-    return Judgement(table, overall, (min(overall.value, lower.value), max(overall.value, upper.value)))
+    limits = np.minimum(cut, _column(lowers, "value")), np.maximum(cut, _column(uppers, "value"))
+    band = min(overall.value, lower.value), max(overall.value, upper.value)
+    return Judgement(_with_verdicts(table, cut, low, high, limits), overall, band)
+
+
+def judge_new(table: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
+    """``table``, images without a label, with the columns of :func:`judge`, by the thresholds for new images."""
+    overall, band = judgement.threshold, judgement.review
+    if overall is None:
+        return table.assign(**dict.fromkeys(JUDGED, np.nan))
+    cut, low, high = (np.full(len(table), getattr(overall, key)) for key in ("value", "low", "high"))
+    return _with_verdicts(table, cut, low, high, tuple(np.full(len(table), limit) for limit in band) if band else None)
+
+
+def _with_verdicts(
+    table: pd.DataFrame, cut: np.ndarray, low: np.ndarray, high: np.ndarray, band: tuple[np.ndarray, np.ndarray] | None
+) -> pd.DataFrame:
+    """``table`` with the columns JUDGED; ``cut``, ``low``, ``high`` of the thresholds and the band, float (rows,)."""
+    score = table["raw_score"].to_numpy(float)
+    judged = ~(np.isnan(score) | np.isnan(cut))
+    table = table.assign(**dict.fromkeys(JUDGED, np.nan))
+    table["threshold"] = cut
+    table["pred_score"] = normalise(score, cut, low, high)
+    table["predicted_label"] = np.where(judged, score >= cut, np.nan)
+    if band is not None:
+        table["review_low"], table["review_high"] = band
+        table["review"] = np.where(judged, (score >= band[0]) & (score < band[1]), np.nan)
+    return table
 
 
 def scores_apart(known: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -203,9 +223,12 @@ def _column(chosen: list[thresholds.Threshold | None], key: str) -> np.ndarray:
 
 
 def review_figures(
-    table: pd.DataFrame, band: tuple[float, float] | None, asked: Mapping[str, float] | None
+    table: pd.DataFrame, band: tuple[float, float] | None, asked: Mapping[str, float] | None, n_new: int
 ) -> dict[str, Any] | None:
-    """How many labelled images of a judged table go to a person and what errors are left; None without a band."""
+    """How many labelled images of a judged table go to a person and what errors are left; None without a band.
+
+    ``n_new``: how many without a label go to a person.
+    """
     if band is None:
         return None
     known = table[counted(table) & table["review"].notna()]
@@ -223,7 +246,7 @@ def review_figures(
         "share_reviewed_interval": metrics.wilson(int(reviewed.sum()), len(known)),
         "good_reviewed": int((reviewed & (known["label"] == 0)).sum()),
         "bad_reviewed": int((reviewed & (known["label"] == 1)).sum()),
-        "unlabelled_reviewed": int((table["label"].isna() & (table["review"] == 1)).sum()),
+        "unlabelled_reviewed": n_new,
         "errors_left": alarms + missed,
         "false_alarms_left": alarms,
         "missed_left": missed,
