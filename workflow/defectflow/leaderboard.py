@@ -108,13 +108,14 @@ def main(args: argparse.Namespace) -> None:
     """Read every run, compare, write the table and the page."""
     if len(args.metrics) != len(args.predictions):
         raise UserError("--metrics, --predictions: one of each for every run, in the same order")
-    splits = read_table(args.splits, SPLITS)
+    splits = read_table(args.splits, SPLITS, lambda part: part["detection"] != "unlabelled")
     runs = []
     for path, predictions in zip(args.metrics, args.predictions, strict=True):
         recipe = path.parent.parts[-4:]
         if len(recipe) < 4:
             raise UserError(f"{path}: expected .../dataset/segmenter/isolation/detector/{path.name}")
-        metrics, table = read_json(path), judged(read_table(predictions, PREDICTIONS), splits)
+        labelled = read_table(predictions, PREDICTIONS, lambda part: part["label"].notna())
+        metrics, table = read_json(path), judged(labelled, splits)
         runs.append({"recipe": recipe, "metrics": metrics, "table": table, "main": path == args.metrics[0]})
         try:
             row_of(metrics)

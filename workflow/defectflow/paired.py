@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-CELLS = 4_000_000  # of the table of weights that is in memory at a time
+CELLS = 500_000  # of the table of weights that is in memory at a time
 
 Figure = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 

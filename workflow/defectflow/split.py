@@ -8,13 +8,14 @@ Orders come from hashes of seed and name, so an added image moves few others. Se
 """
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 
 import pandas as pd
 
 from defectflow.files import UserError, stage
 from defectflow.protocols import POLICIES, folds, group_folds, holdout, order, protocol_of
-from defectflow.tables import MANIFEST, PAIRS, SPLITS, read_table, write_table
+from defectflow.tables import PAIRS, SPLITS, read_parts, read_table, table_writer, write_table
 
 SIDES = ("train", "val", "test")
 CALIBRATION_FOLDS = 10  # of the test images where the data set fixes them; these need no banks
@@ -82,7 +83,7 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
     """Make the table of splits.
 
     Args:
-        manifest: columns MANIFEST.
+        manifest: columns image_id, group, label and split; images without any of the latter may be left out.
         annotated: what ``split_annotated`` returned; None without annotations.
         policy: holdout, or see ``folds``; of no account where the data set fixes who trains and who is tested.
         seed: any int.
@@ -145,17 +146,44 @@ def _cut(names: Sequence[str], shares: Sequence[float]) -> list[list[str]]:
     return parts
 
 
+def split_all(args: argparse.Namespace) -> tuple[pd.DataFrame, Counter[str]]:
+    """Write the splits of all images of a manifest, in its order.
+
+    Returns:
+        the rows of those that have a label, a side or an annotation, and how many images there are of each detection.
+    """
+    annotated = read_table(args.annotated, SPLITS) if args.annotated else None
+    outlined = [] if annotated is None else annotated["image_id"]
+    columns = ["image_id", "group", "label", "split"]
+    manifest = read_table(
+        args.manifest,
+        columns,
+        lambda part: part["label"].notna() | (part["split"] != "") | part["image_id"].isin(outlined),
+    )
+    table = split(manifest, annotated, args.folds, args.seed)
+    kinds: Counter[str] = Counter()
+    with table_writer(args.out, SPLITS) as add:
+        for part in read_parts(args.manifest, columns):
+            known = table["image_id"].isin(part["image_id"])
+            new = part.loc[~part["image_id"].isin(table["image_id"]), ["image_id", "group", "label"]]
+            new = new.reindex(columns=SPLITS, fill_value="").assign(detection="unlabelled")
+            rows = pd.concat([table[known], new]).sort_values("image_id")
+            kinds.update(rows["detection"])
+            add(rows)
+    return table, kinds
+
+
 def main(args: argparse.Namespace) -> None:
     if min(args.fractions) <= 0 or abs(sum(args.fractions) - 1) > 1e-6:
         raise UserError(f"--fractions: {args.fractions} (three positive shares with sum 1)")
     if args.pairs:
         table = split_annotated(read_table(args.pairs, PAIRS), args.fractions, args.seed)
+        write_table(args.out, table, SPLITS)
+        counts = Counter(table["detection"])
     else:
-        annotated = read_table(args.annotated, SPLITS) if args.annotated else None
-        table = split(read_table(args.manifest, MANIFEST), annotated, args.folds, args.seed)
-    write_table(args.out, table, SPLITS)
+        table, counts = split_all(args)
     sides = ", ".join(f"{side} {(table['segmentation'] == side).sum()}" for side in SIDES)
-    kinds = ", ".join(f"{kind} {count}" for kind, count in table["detection"].value_counts().sort_index().items())
+    kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(counts.items()))
     print(f"segmentation: {sides}; detection: {kinds}; {protocol_of(table)['text']}")
 
 
