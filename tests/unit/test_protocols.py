@@ -74,7 +74,7 @@ def run(images: pd.DataFrame, splits: pd.DataFrame, calibrate: bool = True) -> t
     banks = {name: set(good.images["image_id"][kept]) for name, kept in members.items()}
     value = {name: good.patches[torch.tensor(kept)[good.owner], 0] for name, kept in members.items()}
     rows = []
-    for task in plan(file, splits):
+    for task in plan(file.items, splits):
         item = file.items[task.item]
         own = [
             float((value[name] - file.values[task.item]).abs().min()) for name in (task.bank, task.group_bank) if name

@@ -116,7 +116,7 @@ class MapWriter:
     def add(self, grid_map: np.ndarray, affine: np.ndarray) -> None:
         """Append the map of the next item, float (grid height, grid width), and its affine, float64 (2, 3)."""
         self._stream.write(np.ascontiguousarray(grid_map, "<f4").data)
-        self._affines.append(np.asarray(affine, "<f8"))
+        self._affines.append(np.array(affine, "<f8"))  # a copy: it may be a view of many
         self._left -= 1
 
     def close(self) -> None:

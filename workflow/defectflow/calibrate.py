@@ -103,7 +103,7 @@ class Scored(NamedTuple):
 
 
 def score_all(
-    plans: Iterable[Plan],
+    plans: Sequence[Plan],
     files: Sequence[PatchFile],
     good: GoodPatches,
     method: type[Detector],
@@ -119,7 +119,9 @@ def score_all(
     """
     device = torch.device(options.device)
     fit, config = method.fit(good, options), files[0].config
-    places = {item["image_id"]: (file, i) for file in files for i, item in enumerate(file.items)}
+    wanted = {image_id for own in plans for image_id in own.judged}
+    items = ((file, i, item["image_id"]) for file in files for i, item in enumerate(file.items))
+    places = {image_id: (file, i) for file, i, image_id in items if image_id in wanted}
     for protocol, name, kept, judged in tqdm(plans, desc="calibrate", unit="bank"):
         tensors = fit(kept, bank_seed(options.seed, name))
         detector = method(tensors, {**config, **method.settings(options)}, scoring)
@@ -139,7 +141,8 @@ def main(args: argparse.Namespace) -> None:
     """Write the table of scores and the file of maps."""
     options, scoring, method = options_of(args), score_options(args), METHODS[args.method]
     torch.set_num_threads(args.threads)
-    splits, files = tables.read_table(args.splits, tables.SPLITS), open_patches(args.features)
+    splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
+    files = open_patches(args.features)
     config, plans, found = files[0].config, [], []
     if (splits["detection"] == "fold").any():
         good = load_good(files, splits, method, options)

@@ -43,7 +43,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the banks and fit.json."""
     options = options_of(args)
     torch.set_num_threads(args.threads)
-    splits = tables.read_table(args.splits, tables.SPLITS)
+    splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
     files = open_patches(args.features)
     method = METHODS[args.method]
     good = load_good(files, splits, method, options)
@@ -64,8 +64,7 @@ def main(args: argparse.Namespace) -> None:
             "dimensions": dimensions,
         }
 
-    metadata = {key: value for key, value in files[0].config.items() if key != "items"}
-    metadata |= {"method": args.method, **method.settings(options)}
+    metadata = {**files[0].config, "method": args.method, **method.settings(options)}
     with atomic(args.out) as temporary:
         save_file(banks, temporary, metadata={"defectflow": json.dumps(metadata)})
     write_json(

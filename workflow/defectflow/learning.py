@@ -54,6 +54,11 @@ def load_good(
 ) -> GoodPatches:
     """Read the patches of the images that may be learned from, and of no others, as far as ``method`` keeps them.
 
+    Args:
+        files: patch files of all shards.
+        splits: columns SPLITS, at least of the good images.
+        method, options: see `Detector.fit`.
+
     Raises:
         UserError: none is good.
     """

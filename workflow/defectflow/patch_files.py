@@ -108,54 +108,66 @@ def write_patches(
 
 
 class PatchFile:
-    """A patch file, opened lazily.
+    """A patch file. What it says of single images is read when it is asked for: a large set has many files.
 
     Attributes:
-        config: its metadata.
-        items: one dict for each image: image_id, copy_of, kind, window (x0, y0, x1, y1), frame (height, width).
-        affine: float64 (items, 2, 3), from pixel coordinates of the network's input to those of the original frame.
+        config: its metadata, without the items.
         dimensions: length of a patch vector.
         present: bool (items,), whether the part is in the picture; where it is not, all patches are here.
-        keys: for each image, 32 bytes: hash of all that its patches were made from.
     """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         try:
-            self._file = safe_open(path, framework="pt")
+            with safe_open(path, framework="numpy") as file:
+                metadata, names = file.metadata() or {}, set(file.keys())
+                if not {"patches", "key"} <= names or "defectflow" not in metadata:
+                    raise UserError(f"{path}: not a patch file (run the features stage)")
+                self._half = file.get_slice("patches").get_dtype() == "F16"
+                self.dimensions: int = file.get_slice("patches").get_shape()[1]
+                self.present = file.get_tensor("present").astype(bool)
+                self._start = file.get_tensor("start")
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except SafetensorError as error:
             raise UserError(f"{path}: not a patch file ({error})") from None
-        metadata = self._file.metadata() or {}
-        if not {"patches", "key"} <= set(self._file.keys()) or "defectflow" not in metadata:
-            raise UserError(f"{path}: not a patch file (run the features stage)")
-        self.config: dict[str, Any] = json.loads(metadata["defectflow"])
-        self.items: list[dict[str, Any]] = self.config["items"]
-        self._start: list[int] = self._file.get_tensor("start").tolist()
-        self.affine = self._file.get_tensor("affine").numpy()
-        self.present = self._file.get_tensor("present").numpy().astype(bool)
-        self.keys = [row.tobytes() for row in self._file.get_tensor("key").numpy()]
-        shape = self._file.get_slice("patches").get_shape()
-        self.dimensions: int = shape[1]
-        self._dtype = np.dtype("<f2" if self._file.get_slice("patches").get_dtype() == "F16" else "<f4")
-        self._position = self._file.get_tensor("position")
-        self._offset = tensor_offsets(path)["patches"]
+        config = json.loads(metadata["defectflow"])
+        self.config: dict[str, Any] = {key: value for key, value in config.items() if key != "items"}
+        self._offsets = tensor_offsets(path)
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """One dict for each image: image_id, copy_of, kind, window (x0, y0, x1, y1), frame (height, width)."""
+        with safe_open(self.path, framework="numpy") as file:
+            return json.loads(file.metadata()["defectflow"])["items"]
+
+    @property
+    def affine(self) -> np.ndarray:
+        """float64 (items, 2, 3), from pixel coordinates of the network's input to those of the original frame."""
+        return self._read("affine", "<f8", 0, len(self.present) * 6).reshape(-1, 2, 3)
+
+    @property
+    def keys(self) -> list[bytes]:
+        """For each image, 32 bytes: hash of all that its patches were made from."""
+        return [row.tobytes() for row in self._read("key", "u1", 0, len(self.present) * 32).reshape(-1, 32)]
 
     def count(self, item: int) -> int:
         """Number of patches of an image."""
-        return self._start[item + 1] - self._start[item]
+        return int(self._start[item + 1] - self._start[item])
 
     def patches(self, item: int) -> torch.Tensor:
         """Patches of an image, float32 (n, dimensions)."""
-        width = self.dimensions
-        offset = self._offset + self._start[item] * width * self._dtype.itemsize
-        values = np.fromfile(self.path, self._dtype, self.count(item) * width, offset=offset)
-        return torch.from_numpy(values.astype(np.float32, copy=False).reshape(-1, width))
+        begin, size = int(self._start[item]) * self.dimensions, self.count(item) * self.dimensions
+        values = self._read("patches", "<f2" if self._half else "<f4", begin, size)
+        return torch.from_numpy(values.astype(np.float32, copy=False).reshape(-1, self.dimensions))
 
     def position(self, item: int) -> torch.Tensor:
         """Flat index in the grid of an image's patches, int64 (n,)."""
-        return self._position[self._start[item] : self._start[item + 1]].long()
+        return torch.from_numpy(self._read("position", "<i4", int(self._start[item]), self.count(item))).long()
+
+    def _read(self, name: str, dtype: str, begin: int, count: int) -> np.ndarray:
+        """``count`` numbers of a tensor from the flat index ``begin`` on, without mapping the file."""
+        return np.fromfile(self.path, dtype, count, offset=self._offsets[name] + begin * np.dtype(dtype).itemsize)
 
 
 def open_patches(paths: Sequence[str | Path]) -> list[PatchFile]:
@@ -166,7 +178,7 @@ def open_patches(paths: Sequence[str | Path]) -> list[PatchFile]:
     """
     files = [PatchFile(path) for path in paths]
     for file in files:
-        for key in sorted((files[0].config.keys() | file.config.keys()) - {"items"}):
+        for key in sorted(files[0].config.keys() | file.config.keys()):
             if file.config.get(key) != files[0].config.get(key):
                 raise UserError(
                     f"{file.path}: {key} is {file.config.get(key)}, but {files[0].config.get(key)} in {files[0].path} "

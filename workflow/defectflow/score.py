@@ -6,6 +6,7 @@ import argparse
 import json
 import math
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,14 +42,18 @@ class Task:
     group_bank: str
 
 
-def plan(file: PatchFile, splits: pd.DataFrame) -> list[Task]:
+def plan(items: Sequence[Mapping[str, Any]], splits: pd.DataFrame) -> list[Task]:
     """Which image is scored with which bank: never with one that holds the image itself or a copy of it.
 
     Augmented copies and images of a fixed training side are not scored; a perturbed copy has the bank of its source.
+
+    Args:
+        items: of a patch file.
+        splits: columns SPLITS; images that are not in it are left out.
     """
     by_id = splits.set_index("image_id")
     tasks = []
-    for i, item in enumerate(file.items):
+    for i, item in enumerate(items):
         source = item["copy_of"] or item["image_id"]
         if source not in by_id.index:  # left out by ingest, as the second of two equal files
             continue
@@ -80,7 +85,7 @@ class Banks:
         metadata = json.loads((self._file.metadata() or {}).get("defectflow", "{}"))
         if "method" not in metadata:
             raise UserError(f"{path}: not a bank file (run the fit stage)")
-        for key in sorted(config.keys() - {"items"}):
+        for key in sorted(config):
             if metadata.get(key) != config[key]:
                 raise UserError(
                     f"{path}: fitted with {key} {metadata.get(key)}, the features have {config[key]} (fit again)"
@@ -103,7 +108,9 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     file = PatchFile(args.features)
-    tasks = plan(file, tables.read_table(args.splits, tables.SPLITS))
+    items, affine = file.items, file.affine
+    sources = {item["copy_of"] or item["image_id"] for item in items}
+    tasks = plan(items, tables.read_table(args.splits, tables.SPLITS, lambda part: part["image_id"].isin(sources)))
     banks = Banks(args.banks, file.config, options, device)
     grid = tuple(file.config["grid"])
 
@@ -117,20 +124,17 @@ def main(args: argparse.Namespace) -> None:
             def score(item: int, detector: Detector = detector) -> tuple[int, float, torch.Tensor]:
                 return item, *detector.judge(file.patches(item).to(device), file.position(item).to(device))
 
-            items = [item for other, item in wanted if other == name]
-            for item, value, distances in in_threads(score, items) if device.type == "cpu" else map(score, items):
+            own = [item for other, item in wanted if other == name]
+            for item, value, distances in in_threads(score, own) if device.type == "cpu" else map(score, own):
                 scores[item, name] = value
-                if not name.startswith("group/") and not file.items[item]["copy_of"]:
-                    image_id = file.items[item]["image_id"]
-                    maps[image_id] = (
-                        grid_map(distances.cpu().numpy(), file.position(item).numpy(), grid),
-                        file.affine[item],
-                    )
+                if not name.startswith("group/") and not items[item]["copy_of"]:
+                    heat = grid_map(distances.cpu().numpy(), file.position(item).numpy(), grid)
+                    maps[items[item]["image_id"]] = heat, affine[item]
                 bar.update()
 
     rows = []
     for task in tasks:
-        item = file.items[task.item]
+        item = items[task.item]
         group_score = scores[task.item, task.group_bank] if task.group_bank else math.nan
         rows.append(
             [item["image_id"], item["copy_of"], item["kind"], task.bank, scores[task.item, task.bank],
