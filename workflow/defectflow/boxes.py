@@ -6,7 +6,6 @@ images. Boxes and pixels are those of the upright photograph.
 
 import argparse
 import itertools
-import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,9 +29,7 @@ def coco_ids(names: Iterable[str], annotations: Path | None) -> dict[str, Any]:
     """{name: id} of those of these images that are in the COCO file of the data set (None: there is none)."""
     if not annotations:
         return {}
-    coco = read_coco(annotations)
-    listed = {posixpath.basename(str(entry["file_name"]).replace("\\", "/")) for entry in coco["images"]}
-    entries, _ = entries_by_name(coco, [name for name in names if posixpath.basename(name) in listed])
+    entries, _ = entries_by_name(read_coco(annotations), names)
     return {name: entry["id"] for name, entry in entries.items()}
 
 

@@ -41,7 +41,8 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
     Returns:
         {name: entry} in the order of the file, and one line per entry that fits no image or comes twice.
     """
-    matcher, found, ids, problems = Matcher(names), {}, set(), []
+    matcher = Matcher(names, (str(entry["file_name"]) for entry in coco["images"]))
+    found, ids, problems = {}, set(), []
     for entry in coco["images"]:
         name, reason = matcher.find(str(entry["file_name"]))
         if name in found:

@@ -9,7 +9,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +30,13 @@ class Problem(NamedTuple):
 
 
 def image_paths(resolved: Mapping[str, str | None]) -> dict[str, str]:
-    """{relative name: path} of the images of a data set (MVTec: of those in train/ and test/), sorted by name.
+    """{relative name: path} of the images of a data set, sorted by name; see `image_names`."""
+    folder = str(resolved["images"])
+    return {name: os.path.join(folder, name) for name in sorted(image_names(resolved))}
+
+
+def image_names(resolved: Mapping[str, str | None]) -> Iterator[str]:
+    """Yield the names of the images of a data set (MVTec: of those in train/ and test/), relative to its folder.
 
     Raises:
         UserError: the folder is absent or holds no image.
@@ -39,50 +45,64 @@ def image_paths(resolved: Mapping[str, str | None]) -> dict[str, str]:
     if not os.path.isdir(folder):
         what = "not a folder" if os.path.exists(folder) else "no such folder"
         raise UserError(f"{folder}: {what} (correct `path` or `images` of the data set in the config)")
-    paths = {name: entry.path for name, entry in scan(folder) if _belongs(resolved, name)}
-    if not paths:
+    empty = True
+    for name, _ in scan(folder):
+        if _belongs(resolved, name):
+            empty = False
+            yield name
+    if empty:
         raise UserError(f"{folder}: no images in this folder (.jpg, .png, .bmp, .tif or .webp; point `images` at them)")
-    return dict(sorted(paths.items()))
 
 
 def image_rows(
     resolved: Mapping[str, str | None], names: Iterable[str]
 ) -> tuple[dict[str, dict[str, str]], list[Problem]]:
-    """What folders (MVTec layout) and labels.csv say of each image; filled cells of labels.csv win.
+    """What folders and labels.csv say of each image, {name: row}, and the problems; see `row_reader`."""
+    names = sorted(names)
+    row, problems = row_reader(resolved, names)
+    return {name: row(name) for name in names}, problems
+
+
+def row_reader(
+    resolved: Mapping[str, str | None], names: Iterable[str]
+) -> tuple[Callable[[str], dict[str, str]], list[Problem]]:
+    """What folders (MVTec layout) and labels.csv say of an image; filled cells of labels.csv win.
+
+    Args:
+        resolved: the data set.
+        names: of all its images.
 
     Returns:
-        {name: {label, defect_type, group, mask (a path), split}}, every value a str, "" where unknown; and the rows of
-        labels.csv that fit no image or come twice.
+        A function from name to {label, defect_type, group, mask (a path), split}, every value a str, "" where unknown;
+        and the rows of labels.csv that fit no image or come twice.
 
     Raises:
         UserError: labels.csv cannot be read, has a wrong column or a wrong value.
     """
-    rows = {name: dict.fromkeys(LABEL_COLUMNS[1:], "") for name in sorted(names)}
-    if resolved["layout"] == "mvtec":
-        for name, row in rows.items():
-            row.update(_mvtec_row(str(resolved["images"]), name))
+    labels = read_labels(resolved["labels"]) if resolved["labels"] else []
+    matcher, filled = Matcher(names, (given["filename"] for given in labels)), {}
+    base = os.path.dirname(str(resolved["labels"]))
     problems: list[Problem] = []
-    if not resolved["labels"]:
-        return rows, problems
-    matcher, seen = Matcher(rows), set()
-    base = os.path.dirname(resolved["labels"])
-    for given in read_labels(resolved["labels"]):
+    for given in labels:
         name, reason = matcher.find(given["filename"])
-        if name is None or name in seen:
+        if name is None or name in filled:
             text = f"{given['filename']}: {reason or 'this image has two rows'}"
             problems.append(Problem(str(resolved["labels"]), text, "label"))
             continue
-        seen.add(name)
-        filled = {column: value for column, value in given.items() if column != "filename" and value}
-        if "mask" in filled:
-            if leaves(filled["mask"]):
+        filled[name] = {column: value for column, value in given.items() if column != "filename" and value}
+        if "mask" in filled[name]:
+            if leaves(filled[name]["mask"]):
                 text = f"{given['filename']}: the path of the mask leaves the folder of labels.csv"
                 problems.append(Problem(str(resolved["labels"]), text, "mask"))
-                del filled["mask"]
+                del filled[name]["mask"]
             else:
-                filled["mask"] = os.path.join(base, filled["mask"].replace("\\", "/"))
-        rows[name].update(filled)
-    return rows, problems
+                filled[name]["mask"] = os.path.join(base, filled[name]["mask"].replace("\\", "/"))
+
+    def row(name: str) -> dict[str, str]:
+        of_place = _mvtec_row(str(resolved["images"]), name) if resolved["layout"] == "mvtec" else {}
+        return dict.fromkeys(LABEL_COLUMNS[1:], "") | of_place | filled.get(name, {})
+
+    return row, problems
 
 
 def read_labels(path: str | Path) -> list[dict[str, str]]:

@@ -7,8 +7,10 @@ import hashlib
 import os
 import posixpath
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -43,6 +45,27 @@ def image_ids(names: Iterable[str]) -> dict[str, str]:
     }
 
 
+def id_maker(names: Callable[[], Iterable[str]]) -> Callable[[str], str]:
+    """The same ids one by one, from a few bytes for each name: a function from a name to its id.
+
+    Args:
+        names: called once or twice, for all names there are.
+    """
+
+    def mark(name: str) -> int:
+        return int.from_bytes(hashlib.blake2b(_plain_id(name).lower().encode(), digest_size=8).digest())
+
+    marks = sorted(array("Q", map(mark, names())))
+    suspects = {one for one, other in pairwise(marks) if one == other}
+    users = Counter(_plain_id(name).lower() for name in names() if mark(name) in suspects) if suspects else Counter()
+
+    def image_id(name: str) -> str:
+        plain = _plain_id(name)
+        return plain if users[plain.lower()] <= 1 else f"{plain}-{_short_hash(name)}"
+
+    return image_id
+
+
 def scan(folder: str | Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (relative name with "/", directory entry) of the files and links below ``folder``, hidden ones left out.
 
@@ -73,10 +96,16 @@ def leaves(name: str) -> bool:
 
 
 class Matcher:
-    """Finds the image that a name in a labels table or COCO file means: by relative path, else by unique base name."""
+    """Finds the image that a name in a labels table or COCO file means: by relative path, else by unique base name.
 
-    def __init__(self, names: Iterable[str]):
-        self._names = set(names)
+    Args:
+        names: of all images.
+        given: the names to be found, as they are written; others are not.
+    """
+
+    def __init__(self, names: Iterable[str], given: Iterable[str]):
+        wanted = {posixpath.basename(_normal(name)) for name in given}
+        self._names = {name for name in names if posixpath.basename(name) in wanted}
         self._by_base: defaultdict[str, list[str]] = defaultdict(list)
         for name in sorted(self._names):
             self._by_base[posixpath.basename(name)].append(name)
@@ -85,7 +114,7 @@ class Matcher:
         """Return (name of the image, "") or (None, reason), the reason being ready for a message."""
         if leaves(name):
             return None, "the path leaves the image folder"
-        name = posixpath.normpath(name.replace("\\", "/"))
+        name = _normal(name)
         if name in self._names:
             return name, ""
         candidates = self._by_base.get(posixpath.basename(name), [])
@@ -94,6 +123,10 @@ class Matcher:
         if candidates:
             return None, f"the name fits several images: {candidates[0]}, {candidates[1]}"
         return None, "no such image in the image folder"
+
+
+def _normal(name: str) -> str:
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
 def _plain_id(name: str) -> str:

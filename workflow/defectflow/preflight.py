@@ -268,7 +268,7 @@ def _outline_digests(resolved: Mapping[str, Any], names: Iterable[str], cache: s
             by_file[str(image["file_name"])] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         known["outlines"] = {key: by_file}
         _write_cache(cache, known)
-    matcher = Matcher(names)
+    matcher = Matcher(names, by_file)
     found = ((matcher.find(file_name)[0], digest) for file_name, digest in by_file.items())
     return {name: digest for name, digest in found if name}
 

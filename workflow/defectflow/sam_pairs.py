@@ -18,10 +18,10 @@ from PIL import Image
 from tqdm import tqdm
 
 from defectflow.coco import annotations_by_image, encode, entries_by_name, part_mask, stored_size
-from defectflow.dataset import image_paths, image_rows, is_mvtec, read_coco
+from defectflow.dataset import image_names, is_mvtec, read_coco, row_reader
 from defectflow.files import UserError, atomic_dir, stage, write_json
 from defectflow.images import read_rgb
-from defectflow.naming import image_ids
+from defectflow.naming import id_maker
 from defectflow.pictures import inspect_all
 from defectflow.tables import PAIRS, write_table
 
@@ -66,13 +66,13 @@ def main(args: argparse.Namespace) -> None:
     resolved = {"layout": layout, "images": args.images, "labels": args.labels}
     coco = read_coco(args.annotations)
     by_image = annotations_by_image(coco, args.category)
-    paths = image_paths(resolved)
-    groups = {name: row["group"] for name, row in image_rows(resolved, paths)[0].items()}
-    ids = image_ids(paths)
-    entries = entries_by_name(coco, paths)[0]
+    row, _ = row_reader(resolved, image_names(resolved))
+    image_id_of = id_maker(lambda: image_names(resolved))
+    entries = entries_by_name(coco, image_names(resolved))[0]
+    paths = {name: os.path.join(args.images, name) for name in entries}
     with ThreadPoolExecutor(args.threads) as pool:
-        pictures = inspect_all({name: paths[name] for name in entries}, args.images, pool)
-    listed = sorted((ids[name], name, entry) for name, entry in entries.items() if not pictures[name].problem)
+        pictures = inspect_all(paths, args.images, pool)
+    listed = sorted((image_id_of(name), name, entry) for name, entry in entries.items() if not pictures[name].problem)
 
     def prepare(item: tuple[str, str, dict]) -> tuple[int, dict | None]:
         image_id, name, entry = item
@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
     with atomic_dir(args.out) as folder, ThreadPoolExecutor(args.threads) as pool:
         found = tqdm(pool.map(prepare, listed), desc="sam_pairs: outlines", total=len(listed), unit="image")
         for (image_id, name, _), (used, annotation) in zip(listed, found, strict=True):
-            known = {"image_id": image_id, "path": paths[name], "group": groups[name]}
+            known = {"image_id": image_id, "path": paths[name], "group": row(name)["group"]}
             records.append(known | {"pair": "", "n_annotations": used})
             if annotation:
                 pairs.append((paths[name], len(pairs) + 1, annotation))

@@ -11,9 +11,9 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from defectflow.dataset import image_paths
+from defectflow.dataset import image_names
 from defectflow.files import stage, write_json
-from defectflow.naming import image_ids, shard_of
+from defectflow.naming import id_maker, shard_of
 from defectflow.pictures import inspect_all
 from defectflow.tables import MANIFEST, write_table
 
@@ -21,14 +21,15 @@ from defectflow.tables import MANIFEST, write_table
 def main(args: argparse.Namespace) -> None:
     """Write the sound images of a shard as a table (tables.MANIFEST, nothing of labels) and a report on all of them."""
     folder = (args.mvtec or args.images).rstrip("/") or "/"
-    paths = image_paths({"layout": "mvtec" if args.mvtec else "coco", "images": folder})
-    ids = image_ids(paths)
+    resolved = {"layout": "mvtec" if args.mvtec else "coco", "images": folder}
     shard, shards = (int(number) for number in args.shard.split("/"))
-    paths = {name: path for name, path in paths.items() if shard_of(ids[name], shards) == shard}
+    image_id = id_maker(lambda: image_names(resolved))
+    names = sorted(name for name in image_names(resolved) if shard_of(image_id(name), shards) == shard)
+    paths = {name: os.path.join(folder, name) for name in names}
     with ThreadPoolExecutor(args.threads) as pool:
         pictures = inspect_all(paths, folder, pool)
     rows = [
-        {"image_id": ids[name], "path": paths[name], "sha256": picture.sha256}
+        {"image_id": image_id(name), "path": paths[name], "sha256": picture.sha256}
         | {"width": picture.size[0], "height": picture.size[1]}
         for name, picture in pictures.items()
         if not picture.problem
