@@ -8,47 +8,75 @@ import argparse
 import os
 import posixpath
 import sys
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
 from defectflow.coco import annotations_by_image, entries_by_name, part_mask
-from defectflow.dataset import Problem, image_paths, image_rows, read_coco
+from defectflow.dataset import Problem, image_paths, read_coco, row_reader
+from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
-from defectflow.naming import image_ids, scan
+from defectflow.naming import id_maker, scan
 from defectflow.pictures import Picture, inspect_all
-from defectflow.tables import MANIFEST, write_table
+from defectflow.tables import MANIFEST, ROWS, table_writer
 
 SHOWN = 20  # problems printed before the rest is only counted
 
 
+class Surveyed(Mapping[str, Picture]):
+    """What the survey stage found on every image, by relative name in the order of the names; it stays on disk."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        found = (entry for path in paths for entry in read_json(path).items())
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 7)
+
+    def __getitem__(self, name: str) -> Picture:
+        sha256, width, height, *measured = self._rows[name]
+        return Picture(sha256, (width, height), *measured)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @staticmethod
+    def _row(picture: Mapping[str, Any]) -> tuple:
+        known = Picture(**picture)
+        return known.sha256, *known.raw_size, known.orientation, known.luminance, known.clipped, known.problem
+
+
 def check_pictures(pictures: Mapping[str, Picture]) -> list[Problem]:
     """Problems of the files themselves, and all but the first of images with equal content."""
-    problems, first = [], {}
+    problems, marks = [], array("Q")
     for name, picture in pictures.items():
         if picture.problem:
             problems.append(Problem(name, picture.problem, "image"))
-        elif picture.sha256 in first:
-            problems.append(Problem(name, f"the same file as {first[picture.sha256]}", "image"))
         else:
-            first[picture.sha256] = name
-    return problems
+            marks.append(int(picture.sha256[:16], 16))
+    ordered = np.sort(np.frombuffer(marks, np.uint64))
+    alike = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
+    first: dict[str, str] = {}
+    for name, picture in pictures.items() if alike else ():
+        if not picture.problem and int(picture.sha256[:16], 16) in alike:
+            original = first.setdefault(picture.sha256, name)
+            if original != name:
+                problems.append(Problem(name, f"the same file as {original}", "image"))
+    return sorted(problems)
 
 
 def check_links(resolved: Mapping[str, str | None]) -> list[Problem]:
     """Links to folders are never followed: name those that could hide images."""
-    folder = str(resolved["images"])
-    return [
-        Problem(name, "a link to a folder (not followed: copy the images)", "image")
-        for name, entry in sorted(scan(folder))
-        if entry.is_symlink() and entry.is_dir()
-    ]
+    links = [name for name, entry in scan(str(resolved["images"])) if entry.is_symlink() and entry.is_dir()]
+    return [Problem(name, "a link to a folder (not followed: copy the images)", "image") for name in sorted(links)]
 
 
 def check_annotations(
@@ -81,7 +109,10 @@ def check_annotations(
 def check_masks(
     rows: Mapping[str, Mapping[str, str]], pictures: Mapping[str, Picture], each: Callable = map
 ) -> list[Problem]:
-    """Problems of the ground-truth defect masks: absent, unreadable, of another size, at odds with the label."""
+    """Problems of the ground-truth defect masks: absent, unreadable, of another size, at odds with the label.
+
+    ``rows``: of the images that have one.
+    """
 
     def fault(name: str) -> str:
         path, size = rows[name]["mask"], pictures[name].size
@@ -97,108 +128,122 @@ def check_masks(
             return "marks a defect, though the image is labelled good"
         return ""
 
-    names = [name for name, row in rows.items() if row["mask"] and not pictures[name].problem]
+    names = [name for name in rows if not pictures[name].problem]
     faults = zip(names, each(fault, names), strict=True)
     return [Problem(name, f"its mask {rows[name]['mask']} {text}", "mask") for name, text in faults if text]
 
 
-def read_surveys(paths: Iterable[str]) -> dict[str, Picture]:
-    """What the survey stage found on every image, by relative name, in the order of the names."""
-    found = {
-        name: Picture(**picture | {"raw_size": tuple(picture["raw_size"])})
-        for path in paths
-        for name, picture in read_json(path).items()
-    }
-    return dict(sorted(found.items()))
+class Findings(NamedTuple):
+    """What there is to say of a data set before its manifest is written.
+
+    Attributes:
+        row: what folders and labels.csv say of an image, see `dataset.row_reader`.
+        annotated: names of the images that have a usable annotation.
+        problems: all of them.
+    """
+
+    row: Callable[[str], dict[str, str]]
+    annotated: set[str]
+    problems: list[Problem]
+
+    def without(self, what: str) -> set[str]:
+        """Names of the images that do without ``what``: image or mask."""
+        return {problem.file for problem in self.problems if problem.left_out == what}
 
 
-def ingest(
-    resolved: Mapping[str, str | None], threads: int, surveyed: Mapping[str, Picture] | None = None
-) -> tuple[pd.DataFrame, dict[str, Any], list[Problem]]:
-    """Read a data set.
+def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], threads: int) -> Findings:
+    """Look for all that may be wrong with a data set.
 
     Args:
         resolved: layout, images, annotations, labels, category, as ``preflight.resolve`` returns them.
-        threads: that decode images and masks.
-        surveyed: what is known of each image already; by default every image is decoded here.
-
-    Returns:
-        manifest (columns MANIFEST, without what is broken), report, problems.
+        pictures: what is known of each image, in the order of the names.
+        threads: that decode masks.
 
     Raises:
         UserError: a file that all depends on is absent or malformed.
     """
-    folder = str(resolved["images"])
-    paths = {} if surveyed else image_paths(resolved)
-    names = list(surveyed or paths)
-    rows, problems = image_rows(resolved, names)
+    row, of_labels = row_reader(resolved, pictures)
     if resolved["annotations"]:
         annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
+    problems = check_links(resolved) + check_pictures(pictures) + of_labels
+    masked = {}
+    for name in pictures:
+        known = row(name)
+        if known["split"] == "train" and known["label"] == "1":
+            text = "labelled bad, though it is in the training split (only good images train)"
+            problems.append(Problem(name, text, "image"))
+        if known["mask"]:
+            masked[name] = known
+    annotated: set[str] = set()
+    if resolved["annotations"]:
+        more, annotated = check_annotations(resolved, pictures)
+        problems += more
     with ThreadPoolExecutor(threads) as pool:
-        pictures = surveyed or inspect_all(paths, folder, pool)
-        problems = check_links(resolved) + check_pictures(pictures) + problems
-        problems += [
-            Problem(name, "labelled bad, though it is in the training split (only good images train)", "image")
-            for name, row in rows.items()
-            if row["split"] == "train" and row["label"] == "1"
-        ]
-        annotated: set[str] = set()
-        if resolved["annotations"]:
-            more, annotated = check_annotations(resolved, pictures)
-            problems += more
-        problems += check_masks(rows, pictures, pool.map)
-
-    out = {problem.file for problem in problems if problem.left_out == "image"}
-    no_mask = {problem.file for problem in problems if problem.left_out == "mask"}
-    ids = image_ids(names)
-    kept = sorted((name for name in names if name not in out), key=ids.get)
-    sizes = [pictures[name].size for name in kept]
-    columns = {  # lists, not a dict for each row: a data set may have many
-        "image_id": [ids[name] for name in kept],
-        "path": [posixpath.join(folder, name) for name in kept],
-        "sha256": [pictures[name].sha256 for name in kept],
-        "width": [width for width, _ in sizes],
-        "height": [height for _, height in sizes],
-        **{column: [rows[name][column] for name in kept] for column in ("label", "defect_type", "group", "split")},
-        "mask": ["" if name in no_mask else rows[name]["mask"] for name in kept],
-    }
-    manifest = pd.DataFrame(columns, columns=MANIFEST)
-    report = summary(manifest, [pictures[name] for name in kept])
-    report["annotated"] = len(annotated & set(kept))
-    report = {"images_folder": folder, "layout": resolved["layout"]} | report
-    report["problems"] = [problem._asdict() for problem in problems]
-    return manifest, report, problems
+        problems += check_masks(masked, pictures, pool.map)
+    return Findings(row, annotated, problems)
 
 
-def summary(manifest: pd.DataFrame, pictures: Iterable[Picture]) -> dict[str, Any]:
-    """Counts, sizes and the spread of exposure of a manifest and its pictures (luminance 0 to 255)."""
-    pictures = list(pictures)
-    labels = Counter(manifest["label"])
-    groups = Counter(manifest["group"])
-    own = groups.pop("", 0)
-    exposure = {}
-    if pictures:
-        exposure = {
-            "mean_luminance": _spread([picture.luminance for picture in pictures]),
-            "overexposed_share": _spread([picture.clipped for picture in pictures]),
+def ingest(
+    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], findings: Findings
+) -> Iterator[tuple[dict[str, Any], Picture]]:
+    """Yield the row of each image in the manifest (columns MANIFEST) and its picture, without what is broken.
+
+    They come in the order of the ids.
+    """
+    out, no_mask = findings.without("image"), findings.without("mask")
+    image_id = id_maker(lambda: pictures)
+    names = DiskIndex(((image_id(name), name) for name in pictures if name not in out), 1)
+    for identifier in names:
+        (name,) = names[identifier]
+        picture, row = pictures[name], findings.row(name)
+        width, height = picture.size
+        row |= {"image_id": identifier, "path": posixpath.join(str(resolved["images"]), name)}
+        row |= {"sha256": picture.sha256, "width": width, "height": height}
+        yield row | ({"mask": ""} if name in no_mask else {}), picture
+
+
+class Summary:
+    """Counts, sizes and the spread of exposure of a manifest and its pictures (luminance 0 to 255), row by row."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._seen: dict[str, Counter[str]] = {
+            key: Counter() for key in ("label", "group", "split", "size", "defect_type")
         }
-    sizes = Counter(f"{picture.size[0]}x{picture.size[1]}" for picture in pictures)
-    defects = Counter(manifest.loc[manifest["label"] == "1", "defect_type"])
-    return {
-        "images": len(manifest),
-        "good": labels["0"],
-        "bad": labels["1"],
-        "unlabelled": labels[""],
-        "annotated": 0,
-        "with_defect_mask": int((manifest["mask"] != "").sum()),
-        "rotated_by_exif": sum(picture.orientation != 1 for picture in pictures),
-        "groups": dict(sorted(groups.items())),
-        "images_without_group": own,
-        "defect_types": dict(sorted(defects.items())),
-        "splits": dict(sorted(Counter(s for s in manifest["split"] if s).items())),
-        "sizes": dict(sorted(sizes.items())),
-        "exposure": exposure,
-    }
+        self._luminance, self._clipped = array("d"), array("d")
+
+    def add(self, row: Mapping[str, Any], picture: Picture) -> None:
+        """Count an image."""
+        self._counts.update({"with_defect_mask": row["mask"] != "", "rotated_by_exif": picture.orientation != 1})
+        for key in ("label", "group", "split"):
+            self._seen[key][row[key]] += 1
+        self._seen["size"][f"{row['width']}x{row['height']}"] += 1
+        if row["label"] == "1":
+            self._seen["defect_type"][row["defect_type"]] += 1
+        self._luminance.append(picture.luminance)
+        self._clipped.append(picture.clipped)
+
+    def told(self, annotated: int) -> dict[str, Any]:
+        """The report on all of them; ``annotated``: how many have a usable annotation."""
+        label, group, split, size, defect_type = self._seen.values()
+        exposure = {}
+        if self._luminance:
+            exposure = {"mean_luminance": _spread(self._luminance), "overexposed_share": _spread(self._clipped)}
+        return {
+            "images": label.total(),
+            "good": label["0"],
+            "bad": label["1"],
+            "unlabelled": label[""],
+            "annotated": annotated,
+            "with_defect_mask": self._counts["with_defect_mask"],
+            "rotated_by_exif": self._counts["rotated_by_exif"],
+            "groups": {name: group[name] for name in sorted(group) if name},
+            "images_without_group": group[""],
+            "defect_types": dict(sorted(defect_type.items())),
+            "splits": {name: split[name] for name in sorted(split) if name},
+            "sizes": dict(sorted(size.items())),
+            "exposure": exposure,
+        }
 
 
 def tell(problems: Iterable[Problem]) -> str:
@@ -211,9 +256,9 @@ def tell(problems: Iterable[Problem]) -> str:
     return "\n".join(lines)
 
 
-def _spread(values: Iterable[float]) -> dict[str, float]:
+def _spread(values: array) -> dict[str, float]:
     keys = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
-    return dict(zip(keys, np.percentile(list(values), (0, 25, 50, 75, 100)).round(5).tolist(), strict=True))
+    return dict(zip(keys, np.percentile(values, (0, 25, 50, 75, 100)).round(5).tolist(), strict=True))
 
 
 def main(args: argparse.Namespace) -> None:
@@ -224,8 +269,13 @@ def main(args: argparse.Namespace) -> None:
         "labels": args.labels,
         "category": args.category,
     }
-    surveyed = read_surveys(args.surveys) if args.surveys else None
-    manifest, report, problems = ingest(resolved, args.threads, surveyed)
+    if args.surveys:
+        pictures = Surveyed(args.surveys)
+    else:
+        with ThreadPoolExecutor(args.threads) as pool:
+            pictures = inspect_all(image_paths(resolved), resolved["images"], pool)
+    findings = check(resolved, pictures, args.threads)
+    problems = findings.problems
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
@@ -233,10 +283,18 @@ def main(args: argparse.Namespace) -> None:
                 f"{resolved['images']}: {len(problems)} problems, listed above "
                 "(correct them, or set on_problem: leave_out to go on without these files)"
             )
-    if manifest.empty:
-        raise UserError(f"{resolved['images']}: no usable image is left")
-    write_table(args.out, manifest, MANIFEST)
-    write_json(args.report, report)
+    summary = Summary()
+    with table_writer(args.out, MANIFEST) as add:
+        rows = ingest(resolved, pictures, findings)
+        while part := list(islice(rows, ROWS)):
+            add(pd.DataFrame([row for row, _ in part], columns=MANIFEST))
+            for row, picture in part:
+                summary.add(row, picture)
+        told = summary.told(len(findings.annotated - findings.without("image")))
+        report = {"images_folder": resolved["images"], "layout": resolved["layout"]} | told
+        if not report["images"]:
+            raise UserError(f"{resolved['images']}: no usable image is left")
+    write_json(args.report, report | {"problems": [problem._asdict() for problem in problems]})
     print(
         f"{report['images']} images: {report['good']} good, {report['bad']} bad, {report['unlabelled']} unlabelled; "
         f"{report['annotated']} annotated, {len(report['groups'])} groups, {len(problems)} problems"
