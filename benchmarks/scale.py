@@ -69,7 +69,7 @@ def snakemake(folder: Path, count: int, *arguments: str) -> tuple[str, float, fl
         "datasets": {"many": {"path": f"{folder}/{count}/data"}},
         "compare": [],
         "device": "cpu",
-        "detectors": {"patchcore": {"image_size": 64, "coreset_max": 1000}},
+        "detectors": {"patchcore": {"image_size": 64, "coreset_max": 1000, "max_patches": 20000}},
     }
     command = [sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(ROOT / "Snakefile"), "--cores", "2"]
     command += ["--directory", str(folder / str(count)), "--configfile", str(ROOT / "config.yaml")]

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.files import UserError, atomic, atomic_dir, scratch_dir, tensor_offsets
-from defectflow.tables import read_table
+from defectflow.files import atomic, atomic_dir, scratch_dir, tensor_offsets
 from safetensors.numpy import save_file
 
 
@@ -37,16 +36,6 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
         part.write_text("half")
         raise ValueError
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
-
-
-def test_a_table_is_read_by_the_columns_asked_for(tmp_path):
-    path = tmp_path / "t.csv"
-    path.write_text("image_id,path,label\n007,a.png,\n008,b.png,1\n")
-    table = read_table(path, ["label", "image_id"])
-    assert set(table.columns) == {"image_id", "label"} and list(table["image_id"]) == ["007", "008"]
-    assert np.isnan(table["label"][0]) and table["label"][1] == 1
-    with pytest.raises(UserError, match=r"column 'mask' is missing \(found: image_id, path, label\)"):
-        read_table(path, ["image_id", "mask"])
 
 
 def test_tensors_are_found_in_the_file_without_mapping_it(tmp_path):

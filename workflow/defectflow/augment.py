@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from defectflow.files import atomic_dir, stage
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.tables import ISOLATED, MANIFEST, read_table, write_table
+from defectflow.tables import ISOLATED, read_table, write_table
 
 PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
 
@@ -88,7 +88,8 @@ def copy_seed(seed: int, name: str) -> int:
 def main(args: argparse.Namespace) -> None:
     """Write the copies asked for of one shard's isolated pictures, and their table (tables.ISOLATED)."""
     isolated = read_table(args.isolated, ISOLATED)
-    manifest = read_table(args.manifest, MANIFEST).set_index("image_id")
+    columns = ["image_id", "label", "split"]
+    manifest = read_table(args.manifest, columns, lambda part: part["label"].notna()).set_index("image_id")
     labels, sides = manifest["label"], manifest["split"]
     amounts = {kind: getattr(args, kind) for kind in PERTURBATIONS}
     wanted = []

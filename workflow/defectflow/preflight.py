@@ -13,12 +13,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from defectflow.dataset import Problem, category_ids, image_paths, image_rows, is_mvtec, read_coco
 from defectflow.files import UserError, atomic, sha256_of
 from defectflow.naming import Matcher, image_ids, scan, shard_of
+
+BATCH = 100  # files that a thread hashes at a time: handing over single ones takes as long as hashing small files
 
 
 def resolve(entry: Mapping[str, Any]) -> dict[str, str | None]:
@@ -287,8 +290,9 @@ def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -
         else:
             new.append(name)
     if new:
+        batches = ([paths[name] for name in new[start : start + BATCH]] for start in range(0, len(new), BATCH))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            fresh.update(zip(new, pool.map(_safe_sha256, (paths[name] for name in new)), strict=True))
+            fresh.update(zip(new, chain.from_iterable(pool.map(_hashes, batches)), strict=True))
     if new or (section and len(old) > len(stats)):
         # A file written a moment ago may change again within the resolution of its time stamp.
         settled = time.time_ns() - 2 * 10**9
@@ -309,11 +313,15 @@ def _stat(path: str) -> os.stat_result | None:
         return None
 
 
-def _safe_sha256(path: str) -> str:
-    try:
-        return sha256_of(path)
-    except OSError:
-        return ""
+def _hashes(paths: Iterable[str]) -> list[str]:
+    """sha256 of each file, "" where it cannot be read."""
+    found = []
+    for path in paths:
+        try:
+            found.append(sha256_of(path))
+        except OSError:
+            found.append("")
+    return found
 
 
 def _read_cache(cache: str | Path | None) -> dict[str, dict]:
