@@ -8,7 +8,6 @@ Times are processor seconds, so that other work on the machine does not count.
 """
 
 import argparse
-import csv
 import json
 import os
 import shutil
@@ -83,16 +82,35 @@ def jobs(output: str) -> dict[str, int]:
     return {rule: int(number) for rule, number in (line.split() for line in lines if line.strip())}
 
 
-def peaks(folder: Path) -> dict[str, tuple[float, float]]:
-    """Largest memory in MB and sum of processor seconds of each rule, from its benchmark files."""
+# Snakemake looks at a job now and then and misses the peaks of short ones: here the system tells, once it has ended.
+WATCH = """
+import json, resource, subprocess, sys
+status = subprocess.call([sys.executable, *sys.argv[1:]])
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+with open({log!r}, "a") as stream:
+    print(json.dumps([sys.argv[2], used.ru_maxrss / 1024, used.ru_utime + used.ru_stime]), file=stream)
+sys.exit(status)
+"""
+
+
+def watched(folder: Path) -> Path:
+    """Make the stages of the runs to come leave their memory and time in the file that is returned."""
+    log, watch, shell = (folder / name for name in ("used.jsonl", "watch.py", "watch.sh"))
+    log.write_text("")
+    watch.write_text(WATCH.format(log=str(log)))
+    shell.write_text(f"python() {{ command python '{watch}' \"$@\"; }}\n")
+    os.environ["BASH_ENV"] = str(shell)  # every bash that runs a job reads it
+    return log
+
+
+def peaks(log: Path) -> dict[str, tuple[float, float]]:
+    """Largest memory in MB and sum of processor seconds of each stage."""
     found: dict[str, tuple[float, float]] = {}
-    for path in folder.rglob("*.tsv"):
-        rule = path.stem.partition("-")[0]
-        with open(path, newline="") as stream:
-            for row in csv.DictReader(stream, delimiter="\t"):
-                if row["max_rss"] not in ("NA", "-", ""):  # too short to be measured
-                    memory, seconds = found.get(rule, (0.0, 0.0))
-                    found[rule] = (max(memory, float(row["max_rss"])), seconds + float(row["cpu_time"]))
+    for module, memory, seconds in map(json.loads, log.read_text().splitlines()):
+        package, _, stage = module.partition(".")
+        if package == "defectflow":
+            largest, total = found.get(stage, (0.0, 0.0))
+            found[stage] = max(largest, memory), total + seconds
     return found
 
 
@@ -112,8 +130,9 @@ def measure(folder: Path, count: int, until: str) -> dict:
     figures["dry_run_memory"] = max(cold_memory, warm_memory)
     if until == "none":
         return figures
+    log = watched(work)
     snakemake(folder, count, "--quiet", "all", *(["--until", *until.split(",")] if until else []))
-    figures["stages"] = {rule: [round(m), round(s, 1)] for rule, (m, s) in sorted(peaks(work / "results").items())}
+    figures["stages"] = {rule: [round(m), round(s, 1)] for rule, (m, s) in sorted(peaks(log).items())}
     figures["largest_folder"] = largest_folder(work / "results")
     shard = shard_of(image_ids([NEW])[NEW], shard_count("auto", count))
     before_the_fit = (f"results/many/none/none/patchcore/features/{shard}.safetensors", "results/many/splits.csv")
