@@ -1,5 +1,7 @@
 """Images per second of patch-nano and of ResNet-18's trunk to layer3, the networks alone, in turns in one run.
 
+The last line is how the stages run them: traced and fused, each image by one thread.
+
 python benchmarks/backbone.py [--threads 2] [--size 256] [--batch 1 8] [--rounds 30]
 """
 
@@ -8,27 +10,42 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from defectflow.backbones import create_backbone
+from defectflow.embedding import PatchEmbedder
+from defectflow.threads import in_threads
 
+LAYERS = ("layer2", "layer3")
 NAMES = ("patch-nano", "resnet18")  # the speed of a ResNet-18 does not depend on its weights
 
 
-def seconds(networks: dict[str, torch.nn.Module], x: torch.Tensor, rounds: int) -> dict[str, list[float]]:
-    """Wall time of `rounds` forward passes of each network, in turns, after three that do not count."""
-    times: dict[str, list[float]] = {name: [] for name in networks}
+def seconds(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Wall time of `rounds` passes of each network, in turns, after three that do not count."""
+    times: dict[str, list[float]] = {name: [] for name in passes}
     for k in range(rounds + 3):
-        for name, network in networks.items():
+        for name, run in passes.items():
             start = time.perf_counter()
-            network(x)
+            run()
             if k >= 3:
                 times[name].append(time.perf_counter() - start)
     return times
 
 
+def tell(what: str, images: int, times: dict[str, list[float]]) -> None:
+    """Print images per second and the median of the ratios of neighbouring passes of so many images."""
+    rates = {name: images / statistics.median(values) for name, values in times.items()}
+    ratio = statistics.median(b / a for a, b in zip(*(times[name] for name in NAMES), strict=True))
+    fastest = min(times["resnet18"]) / min(times["patch-nano"])  # what a busy machine disturbs least
+    speeds = ", ".join(f"{name} {rate:.1f} images/s" for name, rate in rates.items())
+    print(f"{what}: {speeds}, median ratio {ratio:.2f}, of the fastest passes {fastest:.2f}")
+
+
 def main() -> None:
-    """Print images per second and the median of the ratios of neighbouring passes."""
+    """Print images per second for both layouts of memory and batches, and as the stages do."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--size", type=int, default=256)
@@ -36,20 +53,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=30)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    for layout in (torch.channels_last, torch.contiguous_format):
-        networks = {name: create_backbone(name, ("layer2", "layer3")).to(memory_format=layout) for name in NAMES}
-        for batch in args.batch:
-            x = torch.randn(batch, 3, args.size, args.size).to(memory_format=layout)
-            with torch.inference_mode():
-                times = seconds(networks, x, args.rounds)
-            rates = {name: batch / statistics.median(values) for name, values in times.items()}
-            ratio = statistics.median(b / a for a, b in zip(*(times[name] for name in NAMES), strict=True))
-            fastest = min(times["resnet18"]) / min(times["patch-nano"])  # what a busy machine disturbs least
-            print(
-                f"{layout}, batch {batch}, {args.size} px, {args.threads} threads: "
-                + ", ".join(f"{name} {rate:.1f} images/s" for name, rate in rates.items())
-                + f", median ratio {ratio:.2f}, of the fastest passes {fastest:.2f}"
-            )
+    size = f"{args.size} px, {args.threads} threads"
+    with torch.inference_mode():
+        for layout in (torch.channels_last, torch.contiguous_format):
+            networks = {name: create_backbone(name, LAYERS).to(memory_format=layout) for name in NAMES}
+            for batch in args.batch:
+                x = torch.randn(batch, 3, args.size, args.size).to(memory_format=layout)
+                times = seconds({name: partial(network, x) for name, network in networks.items()}, args.rounds)
+                tell(f"{layout}, batch {batch}, {size}", batch, times)
+        images = torch.randn(4 * args.threads, 3, args.size, args.size).to(memory_format=torch.channels_last).split(1)
+
+        def as_stages_do(network: torch.nn.Module) -> None:
+            def run(x: torch.Tensor) -> None:
+                with torch.inference_mode():  # it is each thread's own
+                    network(x)
+
+            deque(in_threads(run, images), maxlen=0)
+
+        networks = {name: PatchEmbedder(name, LAYERS).network for name in NAMES}
+        times = seconds({name: partial(as_stages_do, network) for name, network in networks.items()}, args.rounds)
+        tell(f"as the stages do, an image for each thread, {size}", len(images), times)
 
 
 if __name__ == "__main__":

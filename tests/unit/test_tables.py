@@ -1,6 +1,7 @@
 """Tables that are read, joined and written in parts, so that memory does not grow with the photographs."""
 
 import json
+import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -68,6 +69,15 @@ def test_rows_are_found_by_name_from_any_thread():
         assert list(pool.map(index.__getitem__, names)) == [(int(n), int(n) / 3, None) for n in names]
     with pytest.raises(UserError, match=r"image 7 occurs twice"):
         DiskIndex(((str(k % 8),) for k in range(16) if k % 8 == 7), 0)
+
+
+def test_a_full_disk_for_temporary_files_is_told_in_a_line():
+    def rows():
+        yield "a", 1
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with pytest.raises(UserError, match=r"^temporary files: database or disk is full \(make room in /var/tmp"):
+        DiskIndex(rows(), 1)
 
 
 def test_an_index_keeps_what_is_wanted(tmp_path):

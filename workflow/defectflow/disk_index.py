@@ -22,7 +22,7 @@ class DiskIndex(Mapping[str, tuple]):
         width: number of values behind a name.
 
     Raises:
-        UserError: two rows have one name.
+        UserError: two rows have one name, or the folder for temporary files is full.
     """
 
     def __init__(self, rows: Iterable[tuple], width: int) -> None:
@@ -44,6 +44,10 @@ class DiskIndex(Mapping[str, tuple]):
             self._database.executemany(f"INSERT INTO entries VALUES ({places})", told())
         except sqlite3.IntegrityError:
             raise UserError(f"image {name} occurs twice (pass each shard once)") from None
+        except sqlite3.OperationalError as error:
+            raise UserError(
+                f"temporary files: {error} (make room in /var/tmp, or let TMPDIR name a folder that has some)"
+            ) from None
 
     def __getitem__(self, name: str) -> tuple[Any, ...]:
         with self._lock:
