@@ -15,7 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from defectflow.disk_index import DiskIndex
-from defectflow.files import UserError, atomic, tensor_offsets
+from defectflow.files import UserError, atomic, tensor_header, tensor_offsets
 
 SIGMA = 4.0  # of the Gaussian, in pixels of an input of 256 pixels, as in the paper
 
@@ -99,19 +99,13 @@ class MapWriter:
 
     def __init__(self, stream: BinaryIO, items: Sequence[str], input_size: Sequence[int], grid: Sequence[int]) -> None:
         self._stream, self._left, self._affines = stream, len(items), []
-        start = len(items) * 48
-        end = start + len(items) * grid[0] * grid[1] * 4
-        config = {"input_size": list(input_size), "items": list(items)}
-        header = {
-            "__metadata__": {"defectflow": json.dumps(config)},
-            "affines": {"dtype": "F64", "shape": [len(items), 2, 3], "data_offsets": [0, start]},
-            "maps": {"dtype": "F32", "shape": [len(items), *grid], "data_offsets": [start, end]},
-        }
-        text = json.dumps(header).encode()
+        metadata = {"defectflow": json.dumps({"input_size": list(input_size), "items": list(items)})}
+        tensors = (("affines", "F64", (len(items), 2, 3), 8), ("maps", "F32", (len(items), *grid), 4))
+        text = tensor_header(metadata, tensors)
         text = text.ljust(-(-len(text) // 8) * 8)
         stream.write(len(text).to_bytes(8, "little") + text)
         self._start = stream.tell()
-        stream.seek(start, os.SEEK_CUR)
+        stream.seek(len(items) * 48, os.SEEK_CUR)
 
     def add(self, grid_map: np.ndarray, affine: np.ndarray) -> None:
         """Append the map of the next item, float (grid height, grid width), and its affine, float64 (2, 3)."""

@@ -7,11 +7,12 @@ import argparse
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,25 @@ def read_json(path: str | Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from None
+
+
+def tensor_header(metadata: Mapping[str, str], tensors: Iterable[tuple[str, str, Sequence[int], int]]) -> bytes:
+    """Header of a safetensors file, to write one tensor after the other without holding them.
+
+    Args:
+        metadata: of the file.
+        tensors: name, type as safetensors calls it, shape and bytes of a number of each, in the order of the data.
+
+    Returns:
+        JSON; in the file its length goes before it, and spaces that fill it up to a multiple of 8 after it.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    offset = 0
+    for name, dtype, shape, itemsize in tensors:
+        size = math.prod(shape) * itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    return json.dumps(header).encode()
 
 
 def tensor_offsets(path: str | Path) -> dict[str, int]:

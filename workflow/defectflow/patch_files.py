@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from defectflow.files import UserError, atomic, tensor_offsets
+from defectflow.files import UserError, atomic, tensor_header, tensor_offsets
 
 _DTYPES = {torch.float32: "F32", torch.float16: "F16"}
 
@@ -69,20 +69,15 @@ class PatchWriter:
         self._stream.write(np.array(self._affines, dtype="<f8").data)
 
     def _head(self, patches: int) -> bytes:
-        header: dict[str, Any] = {"__metadata__": self._metadata}
-        offset = 0
-        for name, dtype, shape, itemsize in (
-            ("start", "I64", [self._items + 1], 8),
-            ("affine", "F64", [self._items, 2, 3], 8),
-            ("patches", _DTYPES[self._dtype], [patches, self._dimensions], self._dtype.itemsize),
-            ("position", "I32", [patches], 4),
-            ("present", "U8", [self._items], 1),
-            ("key", "U8", [self._items, 32], 1),
-        ):
-            size = int(np.prod(shape, dtype=object)) * itemsize
-            header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
-            offset += size
-        return json.dumps(header).encode()
+        tensors = (
+            ("start", "I64", (self._items + 1,), 8),
+            ("affine", "F64", (self._items, 2, 3), 8),
+            ("patches", _DTYPES[self._dtype], (patches, self._dimensions), self._dtype.itemsize),
+            ("position", "I32", (patches,), 4),
+            ("present", "U8", (self._items,), 1),
+            ("key", "U8", (self._items, 32), 1),
+        )
+        return tensor_header(self._metadata, tensors)
 
 
 @contextmanager
