@@ -71,6 +71,12 @@ def run(root, *options, mvtec=False):
     return read_table(out, MANIFEST), json.loads(report.read_text())
 
 
+def test_counts_of_a_single_image_are_numbers(tmp_path):
+    photograph(tmp_path / "images/a.jpg", 0)
+    counts = run(tmp_path)[1]
+    assert counts["images"] == 1 and type(counts["with_defect_mask"]) is type(counts["rotated_by_exif"]) is int
+
+
 def test_coco_layout(tmp_path):
     coco_set(tmp_path)
     manifest, report = run(tmp_path)

@@ -200,6 +200,14 @@ def test_shards_are_stable():
     assert {shard_of(f"image_{i}", 4) for i in range(100)} == {0, 1, 2, 3}
 
 
+def test_a_name_that_is_not_utf_8_is_told(tmp_path):
+    resolved = make(tmp_path)
+    with open(os.fsencode(f"{resolved['images']}/sub/") + b"\xfcber.png", "wb"):
+        pass
+    with pytest.raises(UserError, match=r"images: the name sub/\\xfcber.png is not UTF-8 \(rename the file\)"):
+        digest(resolved, None)
+
+
 def test_names_are_matched_by_path_then_by_base_name():
     given = ["a\\x.jpg", "other/y.jpg", "x.jpg", "../a/x.jpg"]
     matcher = Matcher(["a/x.jpg", "b/x.jpg", "a/y.jpg"], given)

@@ -39,7 +39,7 @@ def image_names(resolved: Mapping[str, str | None]) -> Iterator[str]:
     """Yield the names of the images of a data set (MVTec: of those in train/ and test/), relative to its folder.
 
     Raises:
-        UserError: the folder is absent or holds no image.
+        UserError: the folder is absent or holds no image, or a name is not UTF-8, as tables are.
     """
     folder = str(resolved["images"])
     if not os.path.isdir(folder):
@@ -49,6 +49,11 @@ def image_names(resolved: Mapping[str, str | None]) -> Iterator[str]:
     for name, _ in scan(folder):
         if _belongs(resolved, name):
             empty = False
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                told = os.fsencode(name).decode(errors="backslashreplace")
+                raise UserError(f"{folder}: the name {told} is not UTF-8 (rename the file)") from None
             yield name
     if empty:
         raise UserError(f"{folder}: no images in this folder (.jpg, .png, .bmp, .tif or .webp; point `images` at them)")

@@ -214,7 +214,8 @@ class Summary:
 
     def add(self, row: Mapping[str, Any], picture: Picture) -> None:
         """Count an image."""
-        self._counts.update({"with_defect_mask": row["mask"] != "", "rotated_by_exif": picture.orientation != 1})
+        self._counts["with_defect_mask"] += row["mask"] != ""
+        self._counts["rotated_by_exif"] += picture.orientation != 1
         for key in ("label", "group", "split"):
             self._seen[key][row[key]] += 1
         self._seen["size"][f"{row['width']}x{row['height']}"] += 1
