@@ -53,10 +53,8 @@ def test_runtimes_agree(bundle_folder):
 
 
 def test_the_first_use_of_openvino_is_by_one_thread_after_the_other(monkeypatch):
-    active, seen = (
-        [],
-        [],
-    )  # requests at work; for each call how many of its request came before, and how many were active
+    active = []  # requests at work
+    seen = []  # for each call how many of its request came before, and how many were active
 
     class Request:
         calls = 0
