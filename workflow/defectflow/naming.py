@@ -35,18 +35,13 @@ def image_ids(names: Iterable[str]) -> dict[str, str]:
     Names whose ids would be equal (also if only letter case differs) all get a short hash of the name as suffix,
     so that the ids depend on no order.
     """
-    plain = {name: _plain_id(name) for name in names}
-    users: defaultdict[str, int] = defaultdict(int)
-    for image_id in plain.values():
-        users[image_id.lower()] += 1
-    return {
-        name: image_id if users[image_id.lower()] == 1 else f"{image_id}-{_short_hash(name)}"
-        for name, image_id in plain.items()
-    }
+    names = list(names)
+    image_id = id_maker(lambda: names)
+    return {name: image_id(name) for name in names}
 
 
 def id_maker(names: Callable[[], Iterable[str]]) -> Callable[[str], str]:
-    """The same ids one by one, from a few bytes for each name: a function from a name to its id.
+    """The ids of `image_ids` one by one, from a few bytes for each name: a function from a name to its id.
 
     Args:
         names: called once or twice, for all names there are.
