@@ -7,7 +7,7 @@ do and do not prove. The same inputs in the same environment give the same bytes
 import argparse
 import json
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -81,14 +81,15 @@ def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str,
         UserError: see `joined`.
     """
 
-    def parts() -> Iterator[pd.DataFrame]:
-        return (joined(part, manifest, masks) for part in read_parts(predictions, PREDICTIONS))
-
-    sound = (part.index[(part["part"] != "") & ~_flagged(part)].to_numpy() for part in parts())
-    sound = np.concatenate(list(sound)) if masks else np.empty(0, int)
+    sound = [np.empty(0, int)]
+    for part in read_parts(predictions, ["image_id", "mask_present", "mask_doubtful"]) if masks else ():
+        found = np.array([masks.get(image_id, ("",))[0] != "" for image_id in part["image_id"]], bool)
+        sound.append(part.index[found & ~_flagged(part)].to_numpy())
+    sound = np.concatenate(sound)
     plain = pd.Index(sound[evenly(len(sound), galleries.MASKS_SHOWN)])
     kept, scores, counts = pd.DataFrame(), [], np.zeros(3, int)
-    for part in parts():
+    for part in read_parts(predictions, PREDICTIONS):
+        part = joined(part, manifest, masks)
         unlabelled = part["label"].isna()
         counts += len(part), unlabelled.sum(), _flagged(part).sum()
         scores.append(part.loc[unlabelled & part["raw_score"].notna(), "raw_score"].to_numpy(float))
