@@ -366,7 +366,7 @@ def test_a_fixed_training_side_is_not_counted(tmp_path):
 @pytest.mark.parametrize(
     "name, columns, change, message",
     [
-        ("scores/0.csv", SCORES, lambda t: pd.concat([t, t.head(1)]), "occurs twice"),
+        ("scores/0.csv", SCORES, lambda t: pd.concat([t, t.head(1)]), r"scores/0\.csv and 1 more: .* occurs twice"),
         ("scores/0.csv", SCORES, lambda t: t.assign(image_id="odd__999"), "occurs twice|not in the manifest"),
         ("scores/1.csv", SCORES, lambda t: t.assign(raw_score=np.nan), "not finite"),
     ],

@@ -60,15 +60,15 @@ def test_a_list_is_written_entry_by_entry_as_json_writes_it(tmp_path, value):
 
 def test_rows_are_found_by_name_from_any_thread():
     names = [f"{k * 7919 % 2503:04d}" for k in range(2503)]
-    index = DiskIndex(((name, int(name), float(name) / 3, None) for name in names), 3)
+    index = DiskIndex(((name, int(name), float(name) / 3, None) for name in names), 3, ["a.csv"])
     assert list(index) == sorted(names) and len(index) == 2503
     assert "2503" not in index and index.get("2503") is None
     with pytest.raises(KeyError, match="2503"):
         index["2503"]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(index.__getitem__, names)) == [(int(n), int(n) / 3, None) for n in names]
-    with pytest.raises(UserError, match=r"image 7 occurs twice"):
-        DiskIndex(((str(k % 8),) for k in range(16) if k % 8 == 7), 0)
+    with pytest.raises(UserError, match=r"^a\.csv and 1 more: image 7 occurs twice"):
+        DiskIndex(((str(k % 8),) for k in range(16) if k % 8 == 7), 0, ["a.csv", "b.csv"])
 
 
 def test_a_full_disk_for_temporary_files_is_told_in_a_line():
@@ -77,7 +77,7 @@ def test_a_full_disk_for_temporary_files_is_told_in_a_line():
         raise sqlite3.OperationalError("database or disk is full")
 
     with pytest.raises(UserError, match=r"^temporary files: database or disk is full \(make room in /var/tmp"):
-        DiskIndex(rows(), 1)
+        DiskIndex(rows(), 1, ["a.csv"])
 
 
 def test_an_index_keeps_what_is_wanted(tmp_path):

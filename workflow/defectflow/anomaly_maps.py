@@ -49,7 +49,7 @@ class AnomalyMaps(Mapping[str, AnomalyMap]):
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._files: list[_File] = []
-        self._where = DiskIndex(self._open(paths), 2)
+        self._where = DiskIndex(self._open(paths), 2, paths)
 
     def _open(self, paths: Sequence[str | Path]) -> Iterator[tuple[str, int, int]]:
         """Open the files and yield the name of each map, the number of its file and its row in that."""

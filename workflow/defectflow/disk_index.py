@@ -4,7 +4,7 @@ Standard library only.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
@@ -20,12 +20,13 @@ class DiskIndex(Mapping[str, tuple]):
         rows: tuples (name, value, ...) of str, int and float, all as long as ``width`` + 1, no name empty. NaN comes
             back as None.
         width: number of values behind a name.
+        files: where the rows come from, for messages.
 
     Raises:
         UserError: two rows have one name, or the folder for temporary files is full.
     """
 
-    def __init__(self, rows: Iterable[tuple], width: int) -> None:
+    def __init__(self, rows: Iterable[tuple], width: int, files: Sequence[object]) -> None:
         # "": SQLite writes to a file of its own in the folder for temporary files once 2 MB are not enough.
         self._database, self._lock = sqlite3.connect("", check_same_thread=False), Lock()
         columns = ["name TEXT PRIMARY KEY", *(f"value{number}" for number in range(width))]
@@ -43,7 +44,8 @@ class DiskIndex(Mapping[str, tuple]):
         try:
             self._database.executemany(f"INSERT INTO entries VALUES ({places})", told())
         except sqlite3.IntegrityError:
-            raise UserError(f"image {name} occurs twice (pass each shard once)") from None
+            where = f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0]
+            raise UserError(f"{where}: image {name} occurs twice (pass each shard once)") from None
         except sqlite3.OperationalError as error:
             raise UserError(
                 f"temporary files: {error} (make room in /var/tmp, or let TMPDIR name a folder that has some)"

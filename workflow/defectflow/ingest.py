@@ -10,7 +10,7 @@ import posixpath
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple
@@ -34,9 +34,9 @@ SHOWN = 20  # problems printed before the rest is only counted
 class Surveyed(Mapping[str, Picture]):
     """What the survey stage found on every image, by relative name in the order of the names; it stays on disk."""
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 7)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 7, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -192,7 +192,7 @@ def ingest(
     """
     out, no_mask = findings.without("image"), findings.without("mask")
     image_id = id_maker(lambda: pictures)
-    names = DiskIndex(((image_id(name), name) for name in pictures if name not in out), 1)
+    names = DiskIndex(((image_id(name), name) for name in pictures if name not in out), 1, [resolved["images"]])
     for identifier in names:
         (name,) = names[identifier]
         picture, row = pictures[name], findings.row(name)

@@ -59,7 +59,8 @@ def boxes_of(regions: Path) -> DiskIndex:
     """Boxes of the regions of each image in regions.csv, on disk; for `boxes_at`."""
     rows = (row for part in read_parts(regions, ["image_id", *BOX]) for row in part.itertuples(index=False))
     grouped = groupby(rows, key=lambda row: row.image_id)  # the regions of an image follow each other
-    return DiskIndex(((name, json.dumps([[getattr(row, c) for c in BOX] for row in own])) for name, own in grouped), 1)
+    found = ((name, json.dumps([[getattr(row, c) for c in BOX] for row in own])) for name, own in grouped)
+    return DiskIndex(found, 1, [regions])
 
 
 def boxes_at(boxes: DiskIndex, image_id: str) -> tuple[tuple[int, int, int, int], ...]:

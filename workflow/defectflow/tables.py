@@ -1,6 +1,6 @@
 """The tables that pass between stages: their columns, read and written in one way."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -79,7 +79,7 @@ def read_parts(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFram
 
 
 def index_of(
-    paths: Iterable[str | Path],
+    paths: Sequence[str | Path],
     columns: Sequence[str],
     keep: Callable[[pd.DataFrame], pd.Series] | None = None,
     by: Sequence[str] = (),
@@ -96,7 +96,7 @@ def index_of(
     parts = (part for path in paths for part in read_parts(path, [*wanted, *by]))
     kept = (part if keep is None else part[keep(part)] for part in parts)
     rows = (part[wanted].itertuples(index=False, name=None) for part in kept)
-    return DiskIndex(chain.from_iterable(rows), len(columns))
+    return DiskIndex(chain.from_iterable(rows), len(columns), paths)
 
 
 def write_table(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
