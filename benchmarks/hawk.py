@@ -1,4 +1,4 @@
-"""What each step from the default towards fixed-view inspection is worth: frame, light, place, image score, resolution.
+"""What each step from zero_out towards fixed-view inspection is worth: frame, light, place, image score, resolution.
 
     python benchmarks/hawk.py results/hawk --backbones patch-nano resnet18.tv_in1k=resnet18.safetensors
     python benchmarks/hawk.py results/demo --steps 0 1 3 --backbones patch-nano
@@ -63,7 +63,7 @@ class Step:
 
 def ladder() -> dict[str, Step]:
     """The steps by number; each is the one before it and one thing more, from 7 on apart."""
-    steps = [Step("default")]
+    steps = [Step("zero_out")]
     for name, change in (
         ("registered", {"register": True}),
         ("median light", {"median": True}),
@@ -73,9 +73,9 @@ def ladder() -> dict[str, Step]:
         ("twice the size", {"size": 2}),
     ):
         steps.append(replace(steps[-1], name=name, **change))
-    steps.append(Step("default, twice the size", size=2))
-    steps.append(Step("default, without clipped cells", seeing=True))
-    steps.append(Step("default, over the picture's own median", own=True))
+    steps.append(Step("zero_out, twice the size", size=2))
+    steps.append(Step("zero_out, without clipped cells", seeing=True))
+    steps.append(Step("zero_out, over the picture's own median", own=True))
     steps.append(Step("registered, place, core cells", register=True, window=WINDOW, core=True))
     return {str(i): step for i, step in enumerate(steps)}
 
