@@ -1,6 +1,6 @@
 """Latency of an inspector by runtime, beside anomalib's model in eager PyTorch with the same backbone and bank.
 
-    python benchmarks/latency.py results/demo/template/zero_out/patchcore/bundle results/demo/source/images
+    python benchmarks/latency.py results/demo/template/crop/patchcore/bundle results/demo/source/images
 
 Both see the same isolated pictures; anomalib searches all cells of the grid. The runtimes must agree in every verdict.
 On a busy machine look at processor time.

@@ -1,6 +1,6 @@
 """What each precision of an exported network costs: AUROC of held-out photographs, and how far their scores move.
 
-    python benchmarks/precision.py results/demo/template/zero_out/patchcore
+    python benchmarks/precision.py results/demo/template/crop/patchcore
 
 The folder is that of a run with its bundle (target ``bundle`` of the workflow). Every labelled photograph is scored by
 the bank of the run without its fold, in float32: only the network changes. int8 is calibrated on the first 32 good

@@ -39,7 +39,7 @@ def outer(tmp_path_factory) -> Workflow:
 def test_every_rule_is_planned_with_the_results_in_the_place_of_the_other_workflow(outer):
     jobs = outer.jobs()
     assert jobs["inspection_fit"] == jobs["inspection_leaderboard"] == jobs["own"] == jobs["inspection_score"] == 1
-    assert outer.jobs("inspected/bolts/template/zero_out/patchcore/metrics.json")["inspection_evaluate"] == 1
+    assert outer.jobs("inspected/bolts/template/crop/patchcore/metrics.json")["inspection_evaluate"] == 1
 
 
 def test_a_rule_of_the_other_workflow_reads_what_ours_have_made(outer):

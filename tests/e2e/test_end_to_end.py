@@ -20,7 +20,7 @@ CONFIG = {
     "device": "cpu",
     "detectors": {"patchcore": {"image_size": 96}},
 }
-RUN = "results/mine/template/zero_out/patchcore"
+RUN = "results/mine/template/crop/patchcore"
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +158,7 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
     cv2.imwrite(str(again.folder / "data/mine/images/new.png"), draw_part(np.random.default_rng(99))[0])
     result = again.snakemake("--cores", "2", "--until", "features", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
-    logs = again.folder.glob("results/logs/mine/template/zero_out/patchcore/features-*.log")
+    logs = again.folder.glob("results/logs/mine/template/crop/patchcore/features-*.log")
     assert sum("features: 1 of " in log.read_text() for log in logs) == 1
 
 

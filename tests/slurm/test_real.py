@@ -14,7 +14,7 @@ CONFIG = {
     "shards": 1,
     "detectors": {"patchcore": {"image_size": 128}},
 }
-METRICS = "results/demo/template/zero_out/patchcore/metrics.json"
+METRICS = "results/demo/template/crop/patchcore/metrics.json"
 
 
 def jobs_of(environment: dict[str, str]) -> str:

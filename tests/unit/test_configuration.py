@@ -180,17 +180,17 @@ def test_the_labels_of_the_rendered_set_are_those_that_the_renderer_gives(views,
 
 def test_auto_follows_the_annotations():
     with_masks, without = resolve_runs(CONFIG, True), resolve_runs(changed(compare=[]), False)
-    assert with_masks[0] == Run("demo", "template", "zero_out", "patchcore")
+    assert with_masks[0] == Run("demo", "template", "crop", "patchcore")
     assert without == [Run("demo", "none", "none", "patchcore")]
 
 
 def test_comparisons_inherit_and_appear_once():
     runs = resolve_runs(changed(compare=[{"detector": "pixel_difference"}, {"segmenter": "template"}]), True)
     assert runs == [
-        Run("demo", "template", "zero_out", "patchcore"),
-        Run("demo", "template", "zero_out", "pixel_difference"),
+        Run("demo", "template", "crop", "patchcore"),
+        Run("demo", "template", "crop", "pixel_difference"),
     ]
-    assert runs[1].folder == "results/demo/template/zero_out/pixel_difference"
+    assert runs[1].folder == "results/demo/template/crop/pixel_difference"
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
             "has none (add annotations.json, or set segmenter: none)"
         )
     if isolation == "auto":
-        isolation = "none" if method == "none" else "zero_out"
+        isolation = "none" if method == "none" else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
         raise UserError(
