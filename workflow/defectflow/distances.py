@@ -4,9 +4,10 @@ import torch
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Type for the products: bfloat16 on a CPU with matrix units for it (AMX: 5 times the speed), else float32."""
+    """Type for the products: bfloat16 on a CPU that multiplies it (AMX, AVX-512: 2 to 7 times the speed), else float32."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    return torch.bfloat16 if device.type == "cpu" and capabilities.get("amx_bf16") else torch.float32
+    fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
+    return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
 
 
 def sources(points: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
