@@ -4,7 +4,7 @@ import torch
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Type for the products: bfloat16 on a CPU that multiplies it (AMX, AVX-512: 2 to 7 times the speed), else float32."""
+    """Type for products: bfloat16 on a CPU that multiplies it (AMX, AVX-512: 2 to 7 times as fast), else float32."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
     return torch.bfloat16 if device.type == "cpu" and fast else torch.float32

@@ -72,7 +72,9 @@ class Points:
         """Coordinates, distance from the subspace and a one, float32 (m, axes + 2); and squared norms (m,)."""
         along = centered @ axes
         squares = np.einsum("ij,ij->i", centered, centered)
-        away = np.sqrt(np.maximum(squares - np.einsum("ij,ij->i", along, along), 0))
+        # Rounded up: a shorter one would not be a bound.
+        away = squares - np.einsum("ij,ij->i", along, along) + len(axes) * np.float32(2**-23) * squares
+        away = np.sqrt(np.maximum(away, 0))
         return np.concatenate([along, away[:, None], np.ones_like(away[:, None])], axis=1), squares
 
     def _search(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
