@@ -15,8 +15,8 @@ _COLUMNS = 64  # of the product to begin with: as many axes, nearly, hold 95 % o
 _TILE = 32  # bfloat16 numbers in a row of a matrix unit's tile: a product of whole ones takes a fifth less time
 _AXES_OF = 4096  # points whose principal axes are taken: others would only leave a few more pairs
 _PAIRS = 1024  # differences of 384 dimensions: 1.5 MB, which malloc keeps for the next ones
-_PRODUCTS = {torch.bfloat16: 40_000, torch.float32: 10_000}  # of numbers, that take as long as measuring a pair
-_ROTATION = {torch.bfloat16: 5, torch.float32: 1}  # how much slower float32 is, in which queries meet the axes
+_PRODUCTS = {torch.bfloat16: 50_000, torch.float32: 10_000}  # of numbers, that take as long as measuring a pair
+_ROTATION = {torch.bfloat16: 12, torch.float32: 1}  # times as slow is float32, in which queries meet the axes
 _SPARE = 1 / 32  # of the product's time, below which measuring pairs is so quick that half the columns will do
 _CROWD = 32  # candidates for each query, beyond which float32 has to tell them apart
 
