@@ -1,5 +1,8 @@
 """Where networks run."""
 
+import ctypes
+import sys
+
 import torch
 
 from defectflow.files import UserError
@@ -14,3 +17,17 @@ def pick_device(choice: str) -> torch.device:
     if choice == "cuda" and not torch.cuda.is_available():
         raise UserError("device cuda: no CUDA device is available (use device=auto or cpu)")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def keep_memory() -> None:
+    """Let this process keep what it frees, on a C library with malloc's options (glibc); to be called before training.
+
+    A step frees the gigabyte that the next one takes again, and each page of it would be cleared by the kernel first:
+    a fourth of the time on two cores.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)  # more than a heap of a thread: these are given back as long as they are smaller
+        mallopt(mmap_threshold, 2**25)  # the most it takes

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from defectflow.backbones import create_backbone
 from defectflow.code_hash import code_hash
-from defectflow.device import pick_device
+from defectflow.device import keep_memory, pick_device
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
 from defectflow.patch_nano import LAYERS, PATCH_NANO, PatchNano, fold_norms, load_weights, unfold_norms
@@ -211,6 +211,7 @@ def main(args: argparse.Namespace) -> None:
     """Train, export, measure, write the card."""
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
+    keep_memory()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     device = pick_device(args.device).type

@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from defectflow import sam
 from defectflow.code_hash import code_hash
-from defectflow.device import pick_device
+from defectflow.device import keep_memory, pick_device
 from defectflow.files import atomic, sha256_of, stage, write_json
 from defectflow.images import write_png
 from defectflow.optimizer import MuonAdamW, learning_rate, reduced_precision
@@ -178,6 +178,7 @@ def main(args: argparse.Namespace) -> None:
     """Train, export, measure, write the card."""
     cv2.setNumThreads(1)
     torch.set_num_threads(args.threads)
+    keep_memory()
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     device = pick_device(args.device).type

@@ -204,7 +204,10 @@ def main(args: argparse.Namespace) -> None:
         print(f"segment: no checkpoint is given: the model is trained from scratch{kept}", file=sys.stderr)
     import torch
 
+    from defectflow.device import keep_memory
+
     torch.set_num_threads(max(1, min(args.threads, torch.get_num_threads())))
+    keep_memory()
     base = sha256_of(start) if start and Path(start).is_file() else None
     settings = {
         "engine": args.engine,
