@@ -162,6 +162,16 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
     assert sum("features: 1 of " in log.read_text() for log in logs) == 1
 
 
+def test_the_whole_frame_is_judged_with_the_masks_that_the_crop_had(finished, tmp_path):
+    again, config = copy(finished), CONFIG | {"isolation": "zero_out"}
+    again.folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    metrics = RUN.replace("crop", "zero_out") + "/metrics.json"
+    assert "masks" not in again.jobs(metrics, config=config)
+    result = again.snakemake("--cores", "2", metrics, config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert json.loads((again.folder / metrics).read_text())["auroc"] > 0.9
+
+
 def test_a_bundle_judges_new_photographs_as_the_workflow_does(finished, tmp_path):
     result = finished.snakemake("--cores", "2", "bundle", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
