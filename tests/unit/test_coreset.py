@@ -61,6 +61,24 @@ def test_many_centers_and_rows_span_several_tiles():
     assert k_center_greedy(features, n, start=9, progress=False).tolist() == sequential(features, n, 9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rows_that_bfloat16_cannot_tell_apart(dtype, monkeypatch):
+    monkeypatch.setattr(coreset, "product_dtype", lambda _: dtype)
+    background = 1e-3 * torch.randn(3000, 24, generator=torch.Generator().manual_seed(2))
+    others = clusters(500, 24, seed=12)
+    features = torch.cat([others - others.mean(dim=0), background])
+    selected = k_center_greedy(features, 900, start=0, progress=False)
+    assert selected.tolist() == sequential(features, 900, 0)
+
+
+def test_varied_rows_get_more_axes_and_the_same_selection(monkeypatch):
+    widths, along = [], coreset._Points._along
+    monkeypatch.setattr(coreset._Points, "_along", lambda self, columns: (widths.append(columns), along(self, columns)))
+    features = torch.randn(3000, 300, generator=torch.Generator().manual_seed(4))
+    assert k_center_greedy(features, 700, start=0, progress=False).tolist() == sequential(features, 700, 0)
+    assert len(widths) > 1 and widths == sorted(widths)
+
+
 def test_duplicates_come_last_and_no_row_twice():
     distinct = clusters(200, 12, seed=3)
     features = distinct.repeat_interleave(5, dim=0)

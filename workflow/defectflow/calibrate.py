@@ -22,6 +22,7 @@ from defectflow import tables
 from defectflow.anomaly_maps import grid_map, write_maps
 from defectflow.detector import Detector, FitOptions, GoodPatches, ScoreOptions, add_score_options, score_options
 from defectflow.detectors import METHODS
+from defectflow.device import keep_memory
 from defectflow.files import stage
 from defectflow.learning import add_options, bank_seed, load_good, options_of
 from defectflow.patch_files import PatchFile, open_patches
@@ -141,6 +142,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the table of scores and the file of maps."""
     options, scoring, method = options_of(args), score_options(args), METHODS[args.method]
     torch.set_num_threads(args.threads)
+    keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
     files = open_patches(args.features)
     config, plans, found = files[0].config, [], []

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections import deque
-
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from defectflow.distances import Targets, product_dtype, sources
+from defectflow.distances import COLUMNS, PRODUCTS, Bound, Sources, measure, principal_axes, product_dtype
 from defectflow.files import UserError
 from defectflow.threads import in_threads
 
 PROJECTIONS = ("random", "pca", "none")
 
-_ROWS, _CENTERS = 1024, 512  # a tile of distances is 2 MB: it is reduced while it is in the cache
+_ROWS, _CENTERS = 4096, 256  # a tile of distances is 2 MB in bfloat16: it is reduced while it is in the cache
+_LIKELY = 64  # candidates whose distances to all others are computed at a time: a sixth of all is picked
+_CROWD = 32  # centers for each row, beyond which float32 has to tell which is the nearest
 
 
 def coreset_size(patches: int, ratio: float, maximum: int | None = None) -> int:
@@ -73,8 +72,8 @@ def k_center_greedy(
     brought up to date with one matrix product. Only ties within the rounding of float32 may be settled otherwise.
     Rows equal to a center are selected last, the lowest index first. No row is selected twice.
 
-    Memory: a centered float32 copy of ``features`` unless their mean is 0, half of that where bfloat16 products are
-    fast, three vectors of length rows, and ``batch`` squared.
+    Memory: a centered float32 copy of ``features`` unless their mean is 0, coordinates along their first principal
+    axes (64 columns and more, of bfloat16 where it is fast), four vectors of length rows, and ``batch`` squared.
 
     Args:
         features: float (rows, dimensions) on CPU or CUDA. float16 and bfloat16 are computed in float32.
@@ -95,9 +94,8 @@ def k_center_greedy(
         start = int(torch.randint(rows, (1,), generator=torch.Generator().manual_seed(seed)))
 
     points = _Points(features.float())
-    distances = torch.full((rows,), math.inf, device=features.device)  # squared, to the nearest center; -1 if selected
+    distances = points.from_row(start)  # squared, to the nearest center; -1 if selected
     selected = [start]
-    points.update(distances, torch.tensor([start], device=features.device))
     with tqdm(total=n, initial=1, desc="coreset", unit="patch", leave=False, disable=not progress) as bar:
         size = min(64, batch)  # as many candidates as pay: the distance of all rows falls with the first picks
         while len(selected) < n:
@@ -121,27 +119,38 @@ class _Points:
 
     def __init__(self, features: torch.Tensor) -> None:
         self.features = features
-        self.norms = torch.linalg.vector_norm(features, dim=1).square_()
+        squares = torch.linalg.vector_norm(features, dim=1).square_()
         self.centered, mean = features, features.mean(dim=0)
-        if mean.square().sum() > 1e-3 * self.norms.mean():  # what `project` returns is centered
+        if mean.square().sum() > 1e-3 * squares.mean():  # what `project` returns is centered
             self.centered = features - mean
-            self.norms = torch.linalg.vector_norm(self.centered, dim=1).square_()
-        self.dtype = product_dtype(features.device)
-        self.rough = sources(self.centered, self.dtype)
+        self._dtype = product_dtype(features.device)
+        self._vectors = principal_axes(self.centered)
+        self._tiles = [slice(begin, begin + _ROWS) for begin in range(0, len(features), _ROWS)]
+        self._along(COLUMNS if features.device.type == "cpu" else features.shape[1] + COLUMNS)
+
+    def from_row(self, start: int) -> torch.Tensor:
+        """Squared distances from all rows to one of them, float32 (rows,); its own is -1."""
+        distances = [(self.features[tile] - self.features[start]).square_().sum(dim=1) for tile in self._tiles]
+        distances = torch.cat(distances)
+        distances[start] = -1
+        return distances
 
     def pick(self, distances: torch.Tensor, candidates: torch.Tensor, bound: float, limit: int) -> torch.Tensor:
         """Positions among ``candidates`` of the greedy picks, valid while no other row is farther than ``bound``."""
         own = self.centered[candidates].double()
         norms = own.square().sum(dim=1)
-        between = torch.addmm(norms, own, own.T, alpha=-2).add_(norms[:, None])
-        between[between < 1e-12 * norms] = 0
-        between = between.float().cpu().numpy()
         nearest = distances[candidates].cpu().numpy()
+        between: dict[int, np.ndarray] = {}
         picks: list[int] = []
         while len(picks) < limit:
             farthest = int(nearest.argmax())
             if nearest[farthest] < bound or nearest[farthest] <= 0:
                 break
+            if farthest not in between:
+                likely = np.argsort(-nearest, kind="stable")[:_LIKELY]
+                rows = torch.addmm(norms, own[likely], own.T, alpha=-2).add_(norms[likely, None])
+                rows[rows < 1e-12 * norms] = 0
+                between = dict(zip(likely.tolist(), rows.float().cpu().numpy(), strict=True))
             picks.append(farthest)
             np.minimum(nearest, between[farthest], out=nearest)
             nearest[farthest] = -1
@@ -150,27 +159,42 @@ class _Points:
     def update(self, distances: torch.Tensor, picks: torch.Tensor) -> None:
         """Lower ``distances`` in place to those to the new centers ``picks``; mark the picks as selected."""
         blocks = [
-            (self.features[c], Targets(self.centered[c], self.dtype), Targets(self.centered[c], torch.float32))
-            for c in picks.split(_CENTERS)
+            (self.features[c], self.centered[c], self._bound.targets(self.centered[c])) for c in picks.split(_CENTERS)
         ]
 
-        def update(begin: int) -> None:
-            part = slice(begin, begin + _ROWS)
-            features, centered, rough, current = (
-                values[part] for values in (self.features, self.centered, self.rough, distances)
-            )
-            norms = self.norms[part]
-            for centers, rough_targets, targets in blocks:
-                # Products find the rows that a center may be nearer to, and which; the difference tells how near.
-                partial = rough_targets.partial(rough)
-                lowest = partial.amin(dim=1).float() - rough_targets.error(norms.sqrt())
-                nearer = (lowest + norms < current).nonzero()[:, 0]
-                if len(nearer) == 0:
-                    continue
-                partial = partial[nearer] if self.dtype == torch.float32 else targets.partial(centered[nearer])
-                new = (features[nearer] - centers[partial.argmin(dim=1)]).square().sum(dim=1)
-                current[nearer] = torch.minimum(current[nearer], new)
+        def update(number: int) -> int:
+            tile, sources = self._tiles[number], self._sources[number]
+            features, current, idle = self.features[tile], distances[tile], 0
+            for centers, centered, targets in blocks:
+                groups = self._bound.product(targets.matrix, sources.matrix)
+                error = self._bound.error(sources, targets)
+                rows, members = self._bound.pairs(groups, groups.amin(dim=1), current, error)
+                idle += len(rows)
+                if len(rows) > _CROWD * len(features):
+                    rows = rows.unique()
+                    partial = torch.addmm(centered.square().sum(dim=1), self.centered[tile][rows], centered.T, alpha=-2)
+                    members = partial.argmin(dim=1)
+                measured = measure(features, centers, rows, members)
+                idle -= int((measured < current[rows]).sum())
+                current.scatter_reduce_(0, rows, measured, "amin")
+            return idle
 
-        tiles = range(0, len(self.features), _ROWS)
-        deque(in_threads(update, tiles) if self.features.device.type == "cpu" else map(update, tiles), maxlen=0)
+        cpu = self.features.device.type == "cpu"
+        numbers = range(len(self._tiles))
+        idle = sum(in_threads(update, numbers) if cpu else map(update, numbers))  # pairs that more axes might spare
         distances[picks] = -1
+        products = len(self.features) * sum(targets.matrix.numel() for *_, targets in blocks)
+        many = len(picks) > _CENTERS / 4  # fewer take little time in any case
+        if many and idle * PRODUCTS[self._dtype] > 2 * products and not self._bound.all_axes:
+            self._along(2 * self._columns)
+
+    def _along(self, columns: int) -> None:
+        """Make all rows ready for products of so many columns."""
+
+        def ready(tile: slice) -> Sources:
+            return self._bound.sources(self.centered[tile])
+
+        self._columns = columns
+        self._bound = Bound(self.features.new_zeros(self.features.shape[1]), self._vectors, columns, self._dtype)
+        cpu = self.features.device.type == "cpu"
+        self._sources = list(in_threads(ready, self._tiles) if cpu else map(ready, self._tiles))

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from defectflow import tables
 from defectflow.detectors import METHODS
+from defectflow.device import keep_memory
 from defectflow.files import UserError, atomic, stage, write_json
 from defectflow.learning import add_options, bank_seed, load_good, options_of
 from defectflow.patch_files import open_patches
@@ -43,6 +44,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the banks and fit.json."""
     options = options_of(args)
     torch.set_num_threads(args.threads)
+    keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
     files = open_patches(args.features)
     method = METHODS[args.method]
