@@ -69,7 +69,7 @@ def test_varied_points_get_more_axes_and_those_of_one_part_few(dtype):
     odd = Neighbours(torch.cat([part, noise(4000, 300, seed=5)]), dtype)
     odd.nearest(noise(300, 300, seed=6))
     assert odd._step > 1
-    for _ in range(5):
+    for _ in range(2 * neighbours._TRY):
         odd.nearest(part[:300] + 0.05 * noise(300, 300, seed=7))
     assert odd._step < 2
 

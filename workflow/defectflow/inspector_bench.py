@@ -61,8 +61,11 @@ def child(bundle: str, runtime: str, precision: str, threads: int, repeat: int, 
         cold_cpu: processor seconds of the process up to the first verdict. cpu, wall: lists by step and for "total" of
         seconds for each photograph after it, in two passes (the processor's clock, the wall's). bad: the verdicts.
     """
+    import cv2
+
     from defectflow.inspector import Inspector
 
+    cv2.setNumThreads(threads)  # as `defectflow inspect` does
     inspector = Inspector.load(bundle, runtime, precision=precision, threads=threads)
     inspector(paths[0])
     print(flush=True)

@@ -10,7 +10,7 @@ from defectflow.distances import COLUMNS, GROUP, PRODUCTS, Bound, Targets, measu
 
 _ROWS, _POINTS = 256, 32768  # a block of distances is 16 MB in bfloat16: malloc keeps that much for the next block
 _ROTATION = {torch.bfloat16: 12, torch.float32: 1}  # times as slow is float32, in which queries meet the axes
-_SPARE = 1 / 32  # of the product's time, below which measuring pairs is so quick that half the columns will do
+_TRY = 8  # of so many photographs one tries fewer axes
 _CROWD = 32  # candidates for each query, beyond which float32 has to tell them apart
 
 
@@ -19,8 +19,7 @@ class Neighbours:
 
     A matrix product gives lower bounds on all distances (`Bound`); the few pairs that are the nearest within these are
     measured by the difference in float32. Where patches are so varied that many pairs are left, the search goes on
-    with twice the axes, where hardly any are, with half; where a CPU multiplies bfloat16, the product is in bfloat16:
-    the same results, only sooner.
+    with twice the axes; where a CPU multiplies bfloat16, the product is in bfloat16: the same results, only sooner.
 
     Args:
         points: float32 (n, d), n >= 1.
@@ -37,7 +36,7 @@ class Neighbours:
         steps = (COLUMNS * 2**i for i in range(dimensions.bit_length()) if points.device.type == "cpu")
         worth = [n for n in steps if count * (dimensions - n) > _ROTATION[self._dtype] * dimensions * n]
         self._columns = [*worth, dimensions + COLUMNS]  # the last: all axes
-        self._step = 0
+        self._step = self._calls = 0
         self._bounds: dict[int, tuple[Bound, Targets]] = {}
 
     def nearest(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -49,30 +48,35 @@ class Neighbours:
         Returns:
             float32 (m,) and int64 (m,).
         """
-        parts = [self._search(part) for part in queries.split(_ROWS)]
+        parts = []
+        self._calls += 1
+        # An odd photograph must not slow down all that follow.
+        step = max(self._step - (self._calls % _TRY == 0), 0)
+        for part in queries.split(_ROWS):
+            squares, indices, step = self._search(part, step)
+            parts.append((squares, indices))
+        self._step = step
         squares, indices = (torch.cat(values) for values in zip(*parts, strict=True))
         return squares.sqrt_(), self._first[indices]
 
-    def _search(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Squared distances and indices among the distinct points."""
-        step = self._step
+    def _search(self, queries: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Squared distances, indices among the distinct points, and the step to go on with."""
         while True:
             bound, targets = self._bound(step)
             rows, members = self._candidates(queries, bound, targets)
-            work = len(rows) * PRODUCTS[self._dtype] / (len(queries) * targets.matrix.numel())
-            if bound.all_axes or work <= 2:
+            measuring, product = len(rows) * PRODUCTS[self._dtype], len(queries) * targets.matrix.numel()
+            more = measuring > product and not bound.all_axes
+            step += more
+            if measuring <= 2 * product or not more:
                 break
-            step += 1
         if len(rows) > _CROWD * len(queries) and bound.all_axes and self._dtype == torch.bfloat16:
-            return self._in_float32._search(queries)
-        # One odd photograph must not slow down all that follow.
-        self._step = step - 1 if work < _SPARE and step else step
+            return *self._in_float32._search(queries, 0)[:2], step
         measured = measure(queries, self._points, rows, members)
         squares = torch.full(queries.shape[:1], torch.inf, device=queries.device)
         squares.scatter_reduce_(0, rows, measured, "amin")
         winners = measured == squares[rows]
         indices = torch.full(queries.shape[:1], len(self._points), device=queries.device)
-        return squares, indices.scatter_reduce_(0, rows[winners], members[winners], "amin")
+        return squares, indices.scatter_reduce_(0, rows[winners], members[winners], "amin"), step
 
     def _candidates(self, queries: torch.Tensor, bound: Bound, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
         """Indices of queries and of points, int64 (pairs,) each, the nearest of each query among them."""
