@@ -63,6 +63,7 @@ def test_many_centers_and_rows_span_several_tiles():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_rows_that_bfloat16_cannot_tell_apart(dtype, monkeypatch):
+    monkeypatch.setattr(coreset, "_EIGEN", 0)
     monkeypatch.setattr(coreset, "product_dtype", lambda _: dtype)
     background = 1e-3 * torch.randn(3000, 24, generator=torch.Generator().manual_seed(2))
     others = clusters(500, 24, seed=12)
@@ -72,6 +73,7 @@ def test_rows_that_bfloat16_cannot_tell_apart(dtype, monkeypatch):
 
 
 def test_varied_rows_get_more_axes_and_the_same_selection(monkeypatch):
+    monkeypatch.setattr(coreset, "_EIGEN", 0)  # few axes, however few the rows
     widths, along = [], coreset._Points._along
     monkeypatch.setattr(coreset._Points, "_along", lambda self, columns: (widths.append(columns), along(self, columns)))
     features = torch.randn(3000, 300, generator=torch.Generator().manual_seed(4))

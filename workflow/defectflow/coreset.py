@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from defectflow.distances import COLUMNS, PRODUCTS, Bound, Sources, measure, principal_axes, product_dtype
+from defectflow.distances import COLUMNS, PRODUCTS, Bound, Sources, axes_within, measure, principal_axes, product_dtype
 from defectflow.files import UserError
 from defectflow.threads import in_threads
 
@@ -14,6 +14,7 @@ PROJECTIONS = ("random", "pca", "none")
 
 _ROWS, _CENTERS = 4096, 256  # a tile of distances is 2 MB in bfloat16: it is reduced while it is in the cache
 _LIKELY = 64  # candidates whose distances to all others are computed at a time: a sixth of all is picked
+_EIGEN = 32  # products of d numbers, for each of d x d, in whose time the principal axes are found
 _CROWD = 32  # centers for each row, beyond which float32 has to tell which is the nearest
 
 
@@ -93,7 +94,7 @@ def k_center_greedy(
     if start is None:
         start = int(torch.randint(rows, (1,), generator=torch.Generator().manual_seed(seed)))
 
-    points = _Points(features.float())
+    points = _Points(features.float(), n)
     distances = points.from_row(start)  # squared, to the nearest center; -1 if selected
     selected = [start]
     with tqdm(total=n, initial=1, desc="coreset", unit="patch", leave=False, disable=not progress) as bar:
@@ -115,18 +116,25 @@ def k_center_greedy(
 
 
 class _Points:
-    """The features, and a centered copy of them for matrix products: their rounding depends on the origin."""
+    """The features, and a centered copy of them for matrix products: their rounding depends on the origin.
 
-    def __init__(self, features: torch.Tensor) -> None:
+    Args:
+        features: float32 (rows, dimensions).
+        n: how many will be selected.
+    """
+
+    def __init__(self, features: torch.Tensor, n: int) -> None:
         self.features = features
         squares = torch.linalg.vector_norm(features, dim=1).square_()
         self.centered, mean = features, features.mean(dim=0)
         if mean.square().sum() > 1e-3 * squares.mean():  # what `project` returns is centered
             self.centered = features - mean
         self._dtype = product_dtype(features.device)
-        self._vectors = principal_axes(self.centered)
         self._tiles = [slice(begin, begin + _ROWS) for begin in range(0, len(features), _ROWS)]
-        self._along(COLUMNS if features.device.type == "cpu" else features.shape[1] + COLUMNS)
+        rows, dimensions = features.shape
+        few = features.device.type == "cpu" and rows * n * (dimensions - COLUMNS) > _EIGEN * dimensions**3
+        self._vectors = principal_axes(self.centered) if few else None
+        self._along(COLUMNS if few else dimensions + COLUMNS)
 
     def from_row(self, start: int) -> torch.Tensor:
         """Squared distances from all rows to one of them, float32 (rows,); its own is -1."""
@@ -185,16 +193,18 @@ class _Points:
         distances[picks] = -1
         products = len(self.features) * sum(targets.matrix.numel() for *_, targets in blocks)
         many = len(picks) > _CENTERS / 4  # fewer take little time in any case
-        if many and idle * PRODUCTS[self._dtype] > 2 * products and not self._bound.all_axes:
+        if many and idle * PRODUCTS[self._dtype] > 2 * products and self._columns < self.features.shape[1] + COLUMNS:
             self._along(2 * self._columns)
 
     def _along(self, columns: int) -> None:
-        """Make all rows ready for products of so many columns."""
+        """Make all rows ready for products of so many columns, or of all axes if these fit into them."""
 
         def ready(tile: slice) -> Sources:
             return self._bound.sources(self.centered[tile])
 
+        dimensions, count = self.features.shape[1], axes_within(columns, self._dtype)
+        axes = self._vectors[:, :count].contiguous() if count < dimensions else None
         self._columns = columns
-        self._bound = Bound(self.features.new_zeros(self.features.shape[1]), self._vectors, columns, self._dtype)
+        self._bound = Bound(self.features.new_zeros(dimensions), axes, self._dtype)
         cpu = self.features.device.type == "cpu"
         self._sources = list(in_threads(ready, self._tiles) if cpu else map(ready, self._tiles))

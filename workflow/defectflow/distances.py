@@ -14,6 +14,7 @@ import torch
 GROUP = 32  # targets of which only the nearest is looked at, unless it comes into question
 COLUMNS = 64  # of the product to begin with: as many axes, nearly, hold 95 % of the variance of patches of one part
 PRODUCTS = {torch.bfloat16: 50_000, torch.float32: 10_000}  # of numbers, that take as long as measuring a pair
+_SUMMANDS = {torch.bfloat16: 3, torch.float32: 1}  # numbers that sum to one of float32: bfloat16 has 8 bits
 _TILE = 32  # bfloat16 numbers in a row of a matrix unit's tile: a product of whole ones takes a fifth less time
 _AXES_OF = 4096  # points whose principal axes are taken: others would only leave a few more pairs
 _PAIRS = 1024  # differences of 384 dimensions: 1.5 MB, which malloc keeps for the next ones
@@ -30,6 +31,11 @@ def principal_axes(centered: torch.Tensor) -> torch.Tensor:
     """Orthonormal axes of points (n, d) with mean 0, the one with the largest variance first: float32 (d, d)."""
     some = centered[:: -(-len(centered) // _AXES_OF)]
     return torch.linalg.eigh((some.T @ some).double()).eigenvectors.flip(1).to(centered.dtype)
+
+
+def axes_within(columns: int, dtype: torch.dtype) -> int:
+    """How many axes fit into a product of so many columns, beside the distance off them and the norms."""
+    return columns - 1 - 2 * _SUMMANDS[dtype]
 
 
 def measure(points: torch.Tensor, others: torch.Tensor, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
@@ -75,21 +81,14 @@ class Bound:
 
     Args:
         origin: what to subtract from all points, float32 (d,). Distances do not depend on it, their rounding does.
-        vectors: what `principal_axes` returned, (d, d).
-        columns: of the product, at most; as many axes as fit into it.
+        axes: the first of what `principal_axes` returned, (d, axes); None: the bounds are the distances themselves.
         dtype: type for the product, bfloat16 or float32.
-
-    Attributes:
-        all_axes: whether the bounds are the distances themselves.
     """
 
-    def __init__(self, origin: torch.Tensor, vectors: torch.Tensor, columns: int, dtype: torch.dtype) -> None:
-        self._origin, self._dtype = origin, dtype
+    def __init__(self, origin: torch.Tensor, axes: torch.Tensor | None, dtype: torch.dtype) -> None:
+        self._origin, self._axes, self._dtype = origin, axes, dtype
         self._bits = torch.int16 if dtype == torch.bfloat16 else torch.int32
         self._rounding = (len(origin) + 6) * 2**-23  # of sums of d squares in float32, relative
-        count = columns - 1 - 2 * (3 if dtype == torch.bfloat16 else 1)
-        self.all_axes = count >= len(origin)
-        self._axes = None if self.all_axes else vectors[:, :count].contiguous()
 
     def targets(self, points: torch.Tensor) -> Targets:
         """Points (n, d), n >= 1, made ready."""
@@ -158,9 +157,9 @@ class Bound:
         return torch.cat([along, away.clamp_min_(0).sqrt_()[:, None]], dim=1), squares
 
     def _summands(self, values: torch.Tensor) -> torch.Tensor:
-        """Columns that sum to float32 ``values`` (m,) with an error of 2^-24: three of bfloat16, which has 8 bits."""
+        """Columns that sum to float32 ``values`` (m,) with an error of 2^-24."""
         columns = []
-        for _ in range(3 if self._dtype == torch.bfloat16 else 1):
+        for _ in range(_SUMMANDS[self._dtype]):
             columns.append(values.to(self._dtype))
             values = values - columns[-1].float()
         return torch.stack(columns, dim=1)

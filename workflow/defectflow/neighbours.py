@@ -6,7 +6,17 @@ from functools import cached_property
 
 import torch
 
-from defectflow.distances import COLUMNS, GROUP, PRODUCTS, Bound, Targets, measure, principal_axes, product_dtype
+from defectflow.distances import (
+    COLUMNS,
+    GROUP,
+    PRODUCTS,
+    Bound,
+    Targets,
+    axes_within,
+    measure,
+    principal_axes,
+    product_dtype,
+)
 
 _ROWS, _POINTS = 256, 32768  # a block of distances is 16 MB in bfloat16: malloc keeps that much for the next block
 _ROTATION = {torch.bfloat16: 12, torch.float32: 1}  # times as slow is float32, in which queries meet the axes
@@ -30,12 +40,10 @@ class Neighbours:
         self._points, self._first = _distinct(points)
         self._dtype = dtype or product_dtype(points.device)
         self._origin = points.mean(dim=0)
-        self._vectors = principal_axes(self._points - self._origin)
         # Fewer axes are worth it where they save more than it takes to find the queries along them.
         count, dimensions = self._points.shape
         steps = (COLUMNS * 2**i for i in range(dimensions.bit_length()) if points.device.type == "cpu")
-        worth = [n for n in steps if count * (dimensions - n) > _ROTATION[self._dtype] * dimensions * n]
-        self._columns = [*worth, dimensions + COLUMNS]  # the last: all axes
+        self._columns = [n for n in steps if count * (dimensions - n) > _ROTATION[self._dtype] * dimensions * n]
         self._step = self._calls = 0
         self._bounds: dict[int, tuple[Bound, Targets]] = {}
 
@@ -65,11 +73,12 @@ class Neighbours:
             bound, targets = self._bound(step)
             rows, members = self._candidates(queries, bound, targets)
             measuring, product = len(rows) * PRODUCTS[self._dtype], len(queries) * targets.matrix.numel()
-            more = measuring > product and not bound.all_axes
+            more = measuring > product and step < len(self._columns)  # after the last come all axes
             step += more
             if measuring <= 2 * product or not more:
                 break
-        if len(rows) > _CROWD * len(queries) and bound.all_axes and self._dtype == torch.bfloat16:
+        crowd = not more and len(rows) > _CROWD * len(queries) and step == len(self._columns)
+        if crowd and self._dtype == torch.bfloat16:
             return *self._in_float32._search(queries, 0)[:2], step
         measured = measure(queries, self._points, rows, members)
         squares = torch.full(queries.shape[:1], torch.inf, device=queries.device)
@@ -99,9 +108,14 @@ class Neighbours:
 
     def _bound(self, step: int) -> tuple[Bound, Targets]:
         if step not in self._bounds:
-            bound = Bound(self._origin, self._vectors, self._columns[step], self._dtype)
+            few = axes_within(self._columns[step], self._dtype) if step < len(self._columns) else None
+            bound = Bound(self._origin, few and self._vectors[:, :few].contiguous(), self._dtype)
             self._bounds[step] = bound, bound.targets(self._points)
         return self._bounds[step]
+
+    @cached_property
+    def _vectors(self) -> torch.Tensor:
+        return principal_axes(self._points - self._origin)
 
     @cached_property
     def _in_float32(self) -> Neighbours:
