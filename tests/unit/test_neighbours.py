@@ -75,5 +75,13 @@ def test_varied_points_get_more_axes_and_those_of_one_part_few(dtype):
 
 
 @DTYPES
+def test_few_axes_across_blocks(dtype, monkeypatch):
+    monkeypatch.setattr(neighbours, "_POINTS", 1024)
+    part = noise(3900, 8) @ noise(8, 300, seed=3) + 0.05 * noise(3900, 300, seed=1)  # no whole number of groups
+    found = check(part, part[-600:] + 0.05 * noise(600, 300, seed=2), dtype)
+    assert found._step == 0 and len(found._columns) > 0
+
+
+@DTYPES
 def test_few_points_are_not_worth_axes(dtype):
     assert Neighbours(noise(50, 300), dtype)._columns == []
