@@ -41,29 +41,40 @@ def medians(runs: list[dict]) -> dict:
     return {key: median(run[key] for run in runs) for key in runs[0]}
 
 
-def make_bank(path: Path, size: int, args: Any, precision: str = "float32") -> Path:
-    """Write a bank of ``size`` patches of the first photographs, mirrored and jittered: it need not be a coreset here.
+def make_bank(path: Path, size: int, args: Any) -> None:
+    """Write a bank of ``size`` patches as `fit` selects them, of photographs other than ``args.images``.
 
-    ``precision`` is that of the network they come from.
+    Made-up photographs have as many others of the same kind; a folder of real ones has its own, mirrored. A network in
+    ``args.precision`` gets the patches that are selected in float32: the banks differ in nothing else.
     """
     import torch
+    from defectflow.coreset import k_center_greedy, project
     from defectflow.embedding import PatchEmbedder
     from defectflow.images import letterbox, read_rgb
+    from defectflow.threads import in_threads
     from safetensors.torch import save_file
 
-    embedder = PatchEmbedder(args.backbone, ["layer2", "layer3"], args.weights, precision=precision)
-    files = sorted(Path(args.images).iterdir())[:20]
-    pictures = [letterbox(read_rgb(file), (args.image_size, args.image_size))[0][:, ::-1].copy() for file in files]
-    patches = torch.cat([embedder(picture[None]) for picture in pictures])
-    grid, dimensions = list(patches.shape[1:3]), patches.shape[3]
-    generator = torch.Generator().manual_seed(0)
-    rows = torch.randint(patches[..., 0].numel(), (size,), generator=generator)
-    bank = patches.reshape(-1, dimensions)[rows]
-    bank = bank + bank.std() * 0.1 * torch.randn(bank.shape, generator=generator)
+    files, made_up = sorted(Path(args.images).iterdir()), Path(args.images) == path.parent / f"{args.count}x{args.size}"
+    if made_up:
+        files = sorted(photographs(path.parent, 2 * args.count, args.size).iterdir())[args.count :]
+
+    def pool(embedder: PatchEmbedder) -> torch.Tensor:
+        def embed(file: Path) -> torch.Tensor:
+            picture, _ = letterbox(read_rgb(file), (args.image_size, args.image_size))
+            return embedder(picture[None, :, :: 1 if made_up else -1])[0]
+
+        return torch.stack(list(in_threads(embed, files)))
+
+    (precision,) = args.precision
+    network = [args.backbone, ["layer2", "layer3"], args.weights]
+    exact, asked = PatchEmbedder(*network), PatchEmbedder(*network, precision=precision)
+    patches = pool(exact)
+    candidates = patches.flatten(0, 2)
+    chosen = k_center_greedy(project(candidates, "random"), min(size, len(candidates)), progress=False)
+    bank = candidates[chosen] if precision == "float32" else pool(asked).flatten(0, 2)[chosen]
     config = {
-        "backbone": args.backbone, "trained": embedder.trained, "layers": ["layer2", "layer3"], "grid": grid,
-        "fitted_size": [args.image_size] * 2, "input_size": [args.image_size] * 2, "object_only": False, "dilation": 4,
-        "method": "patchcore", "distance": "euclidean", "precision": precision,
+        "backbone": args.backbone, "trained": exact.trained, "layers": ["layer2", "layer3"],
+        "grid": list(patches.shape[1:3]), "fitted_size": [args.image_size] * 2, "input_size": [args.image_size] * 2,
+        "object_only": False, "dilation": 4, "method": "patchcore", "distance": "euclidean", "precision": precision,
     }  # fmt: skip
     save_file({"all": bank}, path, metadata={"defectflow": json.dumps(config)})
-    return path

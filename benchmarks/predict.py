@@ -2,16 +2,17 @@
 
 defectflow's time includes its stages `features` and `score` with their files, and the map on the pixels of each
 photograph; anomalib's the model, the loader and its map on the pixels of the network's input, without its visualiser.
-Both have the same backbone and the same bank (made up, of ``--banks`` patches), run alternately, each in a process of
-its own; with ``--precision float32 bfloat16`` our network and bank run in both. Imports are not counted. The last
-columns compare the scores and, smoothed as anomalib does, the maps; the two resize differently, so only with ``--size``
-equal to ``--image-size`` do they see the same pixels.
+Both have the same backbone and the same bank (a coreset of ``--banks`` patches of other photographs), run alternately,
+each in a process of its own; with ``--precision float32 bfloat16`` our network and bank run in both. Imports are not
+counted. The last columns compare the scores and, smoothed as anomalib does, the maps; the two resize differently, so
+only with ``--size`` equal to ``--image-size`` do they see the same pixels.
 
     python benchmarks/predict.py                                     # 40 images of 512 pixels
     python benchmarks/predict.py --count 213 --size 1024 --precision float32 bfloat16
 """
 
 import argparse
+import gc
 import json
 import resource
 import sys
@@ -41,6 +42,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
     from defectflow.threads import in_threads
 
     embedder_imports()
+    gc.freeze()  # as `files.stage` does
     paths = sorted(Path(args.images).iterdir())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -112,17 +114,21 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    parser.add_argument("--run", choices=["defectflow", "anomalib"], help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=["bank", "defectflow", "anomalib"], help=argparse.SUPPRESS)
     parser.add_argument("--bank", help=argparse.SUPPRESS)
     parser.add_argument("--result", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    from common import in_process, make_bank, medians, photographs
+
+    if args.run == "bank":
+        make_bank(Path(args.bank), args.banks[0], args)
+        print("{}")
+        return
     if args.run:
         result = {"defectflow": defectflow_run, "anomalib": anomalib_run}[args.run](args)
         result["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(json.dumps(result))
         return
-
-    from common import in_process, make_bank, medians, photographs
 
     folder = Path(tempfile.gettempdir()) / "defectflow-benchmark"
     args.images = args.images or photographs(folder, args.count, args.size)
@@ -133,7 +139,10 @@ def main() -> None:
     print("| bank | precision | | defectflow | anomalib | ratio | scores differ | maps differ |\n|" + "---|" * 8)
     programs = [("anomalib", "float32"), *(("defectflow", precision) for precision in args.precision)]
     for size in args.banks:
-        banks = {p: make_bank(folder / f"bank{size}-{p}.safetensors", size, args, p) for _, p in programs}
+        banks = {p: folder / f"bank{size}-{p}.safetensors" for _, p in programs}
+        for precision, path in banks.items():
+            options = ["--count", args.count, "--banks", size, "--precision", precision, "--bank", path]
+            in_process(__file__, *shared, *options, "--run", "bank")
         results = [folder / f"{name}-{precision}.npz" for name, precision in programs]
         runs: list[list[dict]] = [[] for _ in programs]
         for _ in range(args.repeats):

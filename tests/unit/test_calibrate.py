@@ -53,7 +53,7 @@ def test_what_a_judged_image_looks_like_does_not_matter(tmp_path, shard):
     assert rest[0] != rest[1]
 
 
-def test_shards_and_threads_do_not_matter(tmp_path, shard):
+def test_shards_threads_and_processes_do_not_matter(tmp_path, shard, monkeypatch):
     splits = write_splits(tmp_path / "splits.csv", ROWS)
     whole = run(tmp_path, [shard], splits, "--threads", "1").read_bytes()
     halves = [
@@ -61,6 +61,10 @@ def test_shards_and_threads_do_not_matter(tmp_path, shard):
         for k, part in enumerate((IMAGES[:2], IMAGES[2:]))
     ]
     assert run(tmp_path, halves, splits, "--threads", "2").read_bytes() == whole
+    maps = (tmp_path / "calibration.safetensors").read_bytes()
+    monkeypatch.setattr("defectflow.learning._FORKED", 0)
+    assert run(tmp_path, halves, splits, "--threads", "2").read_bytes() == whole
+    assert (tmp_path / "calibration.safetensors").read_bytes() == maps
 
 
 @pytest.mark.parametrize("folds", [3, 14])  # with 14 an image is scored by one bank for several folds

@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 import torch
+from defectflow import fit
 from defectflow.files import UserError, read_json
+from defectflow.threads import can_fork, in_forks
 from detector_set import CELLS, patches_of, run_fit, write_shard, write_splits
 from safetensors.torch import load_file
 
@@ -66,6 +68,23 @@ def test_coreset_is_a_seeded_part_of_the_bank(data):
     assert (banks.read_bytes(), report.read_bytes()) == first  # nor does the order of the shards matter
     run_fit(folder, shards, splits, "--coreset-ratio", "0.5", "--coreset-max", "30", "--seed", "1")
     assert banks.read_bytes() != first[0]
+
+
+@pytest.mark.parametrize("bank", ["float32", "pca_float16"])
+def test_banks_are_the_same_by_processes_by_threads_and_by_one_thread(data, monkeypatch, bank):
+    folder, shards, splits = data
+    options = ("--coreset-ratio", "0.5", "--bank", bank)
+    forked = []
+    monkeypatch.setattr(fit, "in_forks", lambda *args: forked.append(args) or in_forks(*args))
+    banks, report = run_fit(folder, shards, splits, *options)
+    expected = banks.read_bytes(), report.read_bytes()
+    assert len(forked) == can_fork()
+    run_fit(folder, shards, splits, *options, "--threads", "1")
+    assert (banks.read_bytes(), report.read_bytes()) == expected
+    monkeypatch.setattr("defectflow.learning._FORKED", 0)
+    run_fit(folder, shards, splits, *options)
+    assert (banks.read_bytes(), report.read_bytes()) == expected
+    assert len(forked) == can_fork()
 
 
 def test_too_many_patches_are_reduced_image_by_image(data):

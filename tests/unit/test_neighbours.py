@@ -85,3 +85,28 @@ def test_few_axes_across_blocks(dtype, monkeypatch):
 @DTYPES
 def test_few_points_are_not_worth_axes(dtype):
     assert Neighbours(noise(50, 300), dtype)._columns == []
+
+
+@DTYPES
+@pytest.mark.parametrize("points, count", [(1, 1), (3, 3), (40, 9), (3000, 9), (3000, 1)])
+def test_points_around_others(dtype, points, count):
+    cloud = noise(points, 300) @ torch.diag(0.97 ** torch.arange(300)) + 30
+    found = Neighbours(cloud, dtype)
+    found.nearest(cloud[:50])
+    some = torch.randperm(points, generator=torch.Generator().manual_seed(1))[:600]
+    exact = torch.cdist(cloud[some].double(), cloud.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    assert torch.equal(found.around(some, count), exact.topk(count, largest=False).indices)
+
+
+@DTYPES
+def test_equal_points_are_around_each_other(dtype):
+    cloud = noise(100, 4)
+    cloud[5:8] = cloud[1]
+    found = Neighbours(cloud, dtype)
+    around = found.around(torch.tensor([6, 1, 2]), 6)
+    assert around[0].tolist() == around[1].tolist() and around[0, :4].tolist() == [1, 1, 1, 1]
+    exact = torch.cdist(cloud[[6, 1, 2]].double(), cloud.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    lengths = torch.linalg.vector_norm(cloud[around] - cloud[[6, 1, 2]][:, None], dim=2)
+    torch.testing.assert_close(lengths.double(), exact.sort(dim=1).values[:, :6], rtol=1e-5, atol=1e-6)
+    everywhere = Neighbours(torch.ones(40, 3), dtype).around(torch.tensor([7]), 9)
+    assert everywhere.tolist() == [[0] * 9]

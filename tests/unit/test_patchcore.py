@@ -56,8 +56,7 @@ def test_support_of_the_weight_is_exact():
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(2000, 20, generator=generator) + 300  # far from the origin, where products are rough
     expected = torch.cdist(features[:50].double(), features.double()).topk(9, largest=False).indices
-    bank = Bank(features)
-    assert torch.equal(torch.stack([bank._closest(i, 9) for i in range(50)]), expected)
+    assert torch.equal(Bank(features).around(torch.arange(50), 9), expected)
 
 
 def test_nearest_of_the_bank_itself_is_zero():

@@ -24,9 +24,9 @@ from defectflow.detector import Detector, FitOptions, GoodPatches, ScoreOptions,
 from defectflow.detectors import METHODS
 from defectflow.device import keep_memory
 from defectflow.files import stage
-from defectflow.learning import add_options, bank_seed, load_good, options_of
+from defectflow.learning import add_options, bank_seed, by_forks, load_good, options_of
 from defectflow.patch_files import PatchFile, open_patches
-from defectflow.threads import in_threads
+from defectflow.threads import in_forks, in_threads
 
 PROTOCOLS = {"fold": "fold", "group": "group_fold"}  # and their columns in splits.csv
 MOST_PAIRS = 12  # folds up to which every pair of them is left out: 66 banks
@@ -123,19 +123,26 @@ def score_all(
     wanted = {image_id for own in plans for image_id in own.judged}
     items = ((file, i, item["image_id"]) for file in files for i, item in enumerate(file.items))
     places = {image_id: (file, i) for file, i, image_id in items if image_id in wanted}
-    for protocol, name, kept, judged in tqdm(plans, desc="calibrate", unit="bank"):
-        tensors = fit(kept, bank_seed(options.seed, name))
+
+    def judge(bank: Plan) -> Iterator[Scored]:
+        tensors = fit(bank.kept, bank_seed(options.seed, bank.name))
         detector = method(tensors, {**config, **method.settings(options)}, scoring)
 
-        def score(image_id: str, detector: Detector = detector) -> tuple[str, float, np.ndarray, np.ndarray]:
+        def score(image_id: str) -> tuple[str, float, np.ndarray, np.ndarray]:
             file, item = places[image_id]
             position = file.position(item)
             value, distances = detector.judge(file.patches(item).to(device), position.to(device))
             own = grid_map(distances.cpu().numpy(), position.numpy(), tuple(config["grid"]))
             return image_id, value, own, file.affine[item]
 
-        for result in in_threads(score, judged) if device.type == "cpu" else map(score, judged):
-            yield from (Scored(protocol, fold, *result) for fold in judged[result[0]])
+        for result in in_threads(score, bank.judged) if device.type == "cpu" else map(score, bank.judged):
+            yield from (Scored(bank.protocol, fold, *result) for fold in bank.judged[result[0]])
+
+    judged = (
+        in_forks(lambda bank: list(judge(bank)), plans) if by_forks(good, options, len(plans)) else map(judge, plans)
+    )
+    for scored in tqdm(judged, total=len(plans), desc="calibrate", unit="bank"):
+        yield from scored
 
 
 def main(args: argparse.Namespace) -> None:

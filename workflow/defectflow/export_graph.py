@@ -56,10 +56,8 @@ class Search(nn.Module):
         bank = Bank(tensors[""])
         self.register_buffer("bank", bank.features)
         self.register_buffer("origin", bank.features.mean(dim=0))
-        count = min(neighbours, len(bank.features))
         # What is nearest to each point of the bank is known beforehand: a table instead of another search.
-        table = torch.stack([bank._closest(i, count) for i in range(len(bank.features))])
-        self.register_buffer("table", table)
+        self.register_buffer("table", bank.around(torch.arange(len(bank.features)), neighbours))
         if "axes" in tensors:
             self.register_buffer("subspace_mean", tensors["mean"])
             self.register_buffer("axes", tensors["axes"])

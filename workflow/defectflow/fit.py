@@ -9,15 +9,16 @@ import os
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import save_file
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from defectflow import tables
 from defectflow.detectors import METHODS
 from defectflow.device import keep_memory
 from defectflow.files import UserError, atomic, stage, write_json
-from defectflow.learning import add_options, bank_seed, load_good, options_of
+from defectflow.learning import add_options, bank_seed, by_forks, load_good, options_of
 from defectflow.patch_files import open_patches
+from defectflow.threads import in_forks
 
 
 def bank_members(images: pd.DataFrame, splits: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -52,16 +53,20 @@ def main(args: argparse.Namespace) -> None:
     members = bank_members(good.images, splits)
     fit = method.fit(good, options)
 
-    banks: dict[str, torch.Tensor] = {}
+    def learn(name: str) -> dict[str, np.ndarray]:
+        tensors = fit(torch.tensor(members[name]), bank_seed(args.seed, name))
+        return {key: tensor.numpy() for key, tensor in tensors.items()}
+
+    banks: dict[str, np.ndarray] = {}
     summary: dict[str, dict[str, int]] = {}
-    for name, kept in tqdm(members.items(), desc="fit", unit="bank"):
-        kept = torch.tensor(kept)
-        tensors = fit(kept, bank_seed(args.seed, name))
-        banks |= {f"{name}/{key}" if key else name: tensor for key, tensor in tensors.items()}
-        size, dimensions = tensors[""].shape
+    learned = in_forks(learn, members) if by_forks(good, options, len(members)) else map(learn, members)
+    bar = tqdm(learned, total=len(members), desc="fit", unit="bank")
+    for (name, kept), arrays in zip(members.items(), bar, strict=True):
+        banks |= {f"{name}/{key}" if key else name: array for key, array in arrays.items()}
+        size, dimensions = arrays[""].shape
         summary[name] = {
             "images": int(kept.sum()),
-            "patches": len(good.rows(kept)),
+            "patches": len(good.rows(torch.tensor(kept))),
             "size": size,
             "dimensions": dimensions,
         }

@@ -17,7 +17,9 @@ from defectflow.detectors import METHODS
 from defectflow.device import pick_device
 from defectflow.files import UserError
 from defectflow.patch_files import PatchFile
-from defectflow.threads import in_threads
+from defectflow.threads import can_fork, in_threads
+
+_FORKED = 600_000  # patches in all processes together: each of these adds 3 to 4 kB
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -101,6 +103,16 @@ def load_good(
     images = pd.DataFrame([entry[3:] for entry in chosen], columns=["image_id", "fold", "group_fold", "is_copy"])
     grid = tuple(files[0].config["grid"])
     return GoodPatches(patches, position, owner, images, absent, sum(available), torch.stack(means), grid)
+
+
+def by_forks(good: GoodPatches, options: FitOptions, banks: int) -> bool:
+    """Whether to learn so many banks one on each core, each in a process, or one after the other with all cores.
+
+    The first takes half of the time, as long as the patches are few; the banks are the same.
+    """
+    threads = torch.get_num_threads()
+    few = len(good.patches) * threads <= _FORKED
+    return few and min(threads, banks) > 1 and torch.device(options.device).type == "cpu" and can_fork()
 
 
 def bank_seed(seed: int, name: str) -> int:

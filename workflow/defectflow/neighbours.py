@@ -37,7 +37,7 @@ class Neighbours:
     """
 
     def __init__(self, points: torch.Tensor, dtype: torch.dtype | None = None) -> None:
-        self._points, self._first = _distinct(points)
+        self._points, self._first, self._place = _distinct(points)
         self._dtype = dtype or product_dtype(points.device)
         self._origin = points.mean(dim=0)
         # Fewer axes are worth it where they save more than it takes to find the queries along them.
@@ -66,6 +66,32 @@ class Neighbours:
         self._step = step
         squares, indices = (torch.cat(values) for values in zip(*parts, strict=True))
         return squares.sqrt_(), self._first[indices]
+
+    def around(self, indices: torch.Tensor, count: int) -> torch.Tensor:
+        """The points nearest to some of them, the nearest first: that is the point itself.
+
+        Args:
+            indices: int64 (m,), of these.
+            count: 1 to n.
+
+        Returns:
+            int64 (m, count). Of equal points the first stands for each of them.
+        """
+        return torch.cat([self._around(own, count) for own in self._place[indices].split(_ROWS)])
+
+    def _around(self, own: torch.Tensor, count: int) -> torch.Tensor:
+        bound, targets = self._bound(self._step)
+        sources = bound.sources(self._points[own])
+        groups = bound.product(targets.matrix, sources.matrix)
+        likely = groups.flatten(0, 1).topk(min(count, len(self._points)), dim=0, largest=False).indices
+        farthest = measure(self._points, self._points, own.repeat(len(likely)), likely.flatten()).view_as(likely)
+        rows, members = bound.pairs(groups, groups.amin(dim=1), farthest.amax(dim=0), bound.error(sources, targets))
+        order = measure(self._points, self._points, own[rows], members).argsort(stable=True)
+        order = order[rows[order].argsort(stable=True)]
+        order = order.repeat_interleave(self._equal[members[order]])
+        rows, members = rows[order], members[order]
+        begin = torch.searchsorted(rows, torch.arange(len(own), device=own.device))
+        return self._first[members[begin[:, None] + torch.arange(count, device=own.device)]]
 
     def _search(self, queries: torch.Tensor, step: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Squared distances, indices among the distinct points, and the step to go on with."""
@@ -114,6 +140,11 @@ class Neighbours:
         return self._bounds[step]
 
     @cached_property
+    def _equal(self) -> torch.Tensor:
+        """How many points each of the distinct ones stands for."""
+        return torch.bincount(self._place)
+
+    @cached_property
     def _vectors(self) -> torch.Tensor:
         return principal_axes(self._points - self._origin)
 
@@ -123,8 +154,8 @@ class Neighbours:
         return Neighbours(self._points, torch.float32)
 
 
-def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """The points without repetitions, and the first index of each.
+def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The points without repetitions, the first index of each, and for each point its place among them.
 
     Any of a thousand equal points (the same empty background in all pictures) would be as near as the others, and all
     of them would be measured.
@@ -132,7 +163,8 @@ def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     distinct, member = torch.unique(points, dim=0, return_inverse=True)
     indices = torch.arange(len(points), device=points.device)
     if len(distinct) == len(points):
-        return points, indices
+        return points, indices, indices
     first = torch.full((len(distinct),), len(points), device=points.device)
-    first = first.scatter_reduce_(0, member, indices, "amin").sort().values
-    return points[first], first
+    first.scatter_reduce_(0, member, indices, "amin")
+    order = first.sort().values
+    return points[order], order, torch.searchsorted(order, first[member])

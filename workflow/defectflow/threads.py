@@ -1,10 +1,15 @@
-"""Work in parallel, one thread for each core."""
+"""Work in parallel, one thread or one fork of the process for each core."""
 
+import ctypes
+import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from defectflow.files import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -21,16 +26,7 @@ def in_order(
 
     At most ``ahead`` results per worker wait to be taken, so memory does not grow with the number of items.
     """
-    items = iter(items)
-    pool = ThreadPoolExecutor(workers, initializer=initializer)
-    try:
-        waiting = deque(pool.submit(function, item) for item in islice(items, ahead * workers))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
-            yield result
-    finally:
-        pool.shutdown(cancel_futures=True)
+    return _yield_from(ThreadPoolExecutor(workers, initializer=initializer), function, items, ahead * workers)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2) -> Iterator[Result]:
@@ -43,7 +39,68 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], ahead:
     import torch
 
     workers = torch.get_num_threads()
+    if workers == 1:
+        yield from map(function, items)
+        return
     try:
         yield from in_order(function, items, workers, ahead, lambda: torch.set_num_threads(1))
     finally:
         torch.set_num_threads(workers)
+
+
+def can_fork() -> bool:
+    """Whether :func:`in_forks` works here: elsewhere than on Linux, libraries do not survive a fork."""
+    return sys.platform == "linux"
+
+
+def in_forks(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """As :func:`in_threads`, each item by one of ``torch.get_num_threads()`` forks of this process.
+
+    For work in many small steps: threads would wait for Python's lock between them. A fork sees what this process has
+    in memory now; what it returns is pickled.
+
+    Raises:
+        UserError: a fork was killed.
+    """
+    from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    import torch
+
+    workers, context = torch.get_num_threads(), get_context("fork")
+    try:
+        yield from _yield_from(ProcessPoolExecutor(workers, context, _begin, (function,)), _run, items, 2 * workers)
+    except BrokenProcessPool:
+        raise UserError(
+            f"one of {workers} processes was killed, for want of memory in all likelihood (use fewer threads)"
+        ) from None
+
+
+def _yield_from(
+    pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
+) -> Iterator[Result]:
+    items = iter(items)
+    try:
+        waiting = deque(pool.submit(function, item) for item in islice(items, ahead))
+        while waiting:
+            result = waiting.popleft().result()
+            waiting.extend(pool.submit(function, item) for item in islice(items, 1))
+            yield result
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin(function: Callable[[Item], Result]) -> None:
+    """What a fork does first."""
+    import torch
+
+    global _function
+    _function = function
+    torch.set_num_threads(1)  # the threads that computed before the fork are not in it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent tells
+    die_with_parent = 1  # prctl.h
+    ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+
+
+def _run(item: Any) -> Any:
+    return _function(item)
