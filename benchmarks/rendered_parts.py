@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.embedding import PatchEmbedder
 from defectflow.images import letterbox, write_png
-from defectflow.isolation import crop_size, crop_window, cut, isolate
+from defectflow.isolation import crop_window, cut, isolate
 from defectflow.metrics import auroc
 from defectflow.neighbours import Neighbours
 from defectflow.network_input import object_cells
@@ -125,7 +125,7 @@ def patches(embedder: PatchEmbedder, image: np.ndarray, mask: np.ndarray, side: 
 def cropped(pictures: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Windows around the part, of one size, which the pictures that are learned decide."""
     boxes = np.array([cv2.boundingRect(mask.astype(np.uint8)) for _, mask in pictures[:LEARNED]])
-    size = crop_size(boxes, MARGIN)
+    size = tuple(np.ceil(boxes[:, 2:].max(axis=0) * (1 + 2 * MARGIN)).astype(int).tolist())
     windows = [crop_window(mask, size, (0, 0)) for _, mask in pictures]
     return [(cut(image, w), cut(mask, w)) for (image, mask), w in zip(pictures, windows, strict=True)]
 

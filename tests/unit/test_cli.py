@@ -10,12 +10,14 @@ import time
 import tomllib
 from importlib.metadata import packages_distributions, requires
 from pathlib import Path
+from types import SimpleNamespace
 
 import bundle_set
 import cv2
 import pytest
-from defectflow import cli
+from defectflow import cli, inspector_files
 from defectflow.images import write_png
+from defectflow.inspector_bench import quantile
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -127,6 +129,25 @@ def test_a_watched_folder_is_inspected_as_photographs_arrive(bundle_folder, tmp_
     assert code == 3 and "first.png" in first and "second.png" in second and second.startswith("BAD")
 
 
+def test_the_time_that_judging_takes_is_not_idle(tmp_path, monkeypatch):
+    now = [0.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds))
+    monkeypatch.setattr(inspector_files, "time", clock)
+    (tmp_path / "first.png").touch()
+    judged = []
+    for path in inspector_files.watch(tmp_path, idle=1):
+        judged.append(path.name)
+        now[0] += 1.5
+        (tmp_path / "second.png").touch()
+    assert judged == ["first.png", "second.png"]
+
+
+def test_quantiles_are_those_of_the_nearest_rank():
+    assert quantile(range(1, 21), 0.95) == 19
+    assert quantile([4, 1, 3, 2], 0.5) == 2
+    assert quantile([7], 0.5) == quantile([7], 0.95) == 7
+
+
 BLOCK = """
 import importlib.abc, sys
 early = set(sys.modules)  # what setuptools loads whenever Python starts
@@ -195,10 +216,27 @@ def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_
     assert count == 300 and late - early < 30_000, result  # kilobytes; one photograph as floats has 3 MB
 
 
-def test_an_interrupt_ends_the_watch_with_one_line(bundle_folder, tmp_path):
+def test_an_interrupt_is_the_end_of_a_watch_and_no_error(bundle_folder, tmp_path):
     write_png(tmp_path / "incoming/first.png", bundle_set.photograph(94))
     words = [sys.executable, "-m", "defectflow.cli", "inspect", bundle_folder, "--watch", tmp_path / "incoming"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert "first.png" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)  # an interrupt is ignored where tests run in the background
-    assert process.wait(60) == 2 and process.stderr.read() == "stopped\n"
+    status, told = process.wait(60), process.stderr.read()
+    assert status in (0, 3) and told.startswith("1 inspected, ") and told.count("\n") == 1
+
+
+def test_photographs_may_be_named_behind_options(bundle_folder, photos, tmp_path, capsys):
+    code, out, _ = run(capsys, "inspect", bundle_folder, "--csv", tmp_path / "o.csv", photos)
+    assert code == 3 and out == run(capsys, "inspect", bundle_folder, photos)[1]
+    code, _, err = run(capsys, "inspect", bundle_folder, photos, "--cvs", "o.csv")
+    assert code == 2 and "unrecognized arguments: --cvs" in err
+
+
+def test_a_table_that_cannot_be_written_is_told_in_one_line(bundle_folder, photos, tmp_path, capsys, monkeypatch):
+    def refuse(*_args):
+        raise PermissionError(13, "Permission denied", str(tmp_path / "o.csv"))
+
+    monkeypatch.setattr("defectflow.inspector_output.open_report", refuse)
+    code, _, err = run(capsys, "inspect", bundle_folder, photos, "--csv", tmp_path / "o.csv")
+    assert code == 2 and err == f"error: {tmp_path}/o.csv: Permission denied (make room, or write elsewhere)\n"

@@ -87,6 +87,13 @@ def test_several_annotations_are_merged_and_categories_chosen():
         coco.annotations_by_image(data, "prt")
 
 
+def test_annotations_of_unknown_categories_are_left_out_where_the_file_lists_categories():
+    annotations = [{"id": 1, "image_id": "x", "category_id": 1}, {"id": 2, "image_id": "x", "category_id": 5}]
+    known = {"annotations": annotations, "categories": [{"id": 1, "name": "part"}]}
+    assert coco.annotations_by_image(known) == {"x": annotations[:1]}
+    assert coco.annotations_by_image(known | {"categories": []}) == {"x": annotations}
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_turning_agrees_with_pillow(orientation, tmp_path):
     pixels = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40

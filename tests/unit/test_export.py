@@ -3,10 +3,10 @@ import shutil
 import bundle_set
 import numpy as np
 import pytest
-from defectflow import export, export_parity
+from defectflow import export, export_graph, export_parity
 from defectflow.bundle_files import read_bundle
-from defectflow.export import export_bundle
-from defectflow.files import UserError, read_json
+from defectflow.export import aurocs, export_bundle, told
+from defectflow.files import UserError, read_json, write_json
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
 
@@ -32,11 +32,13 @@ def raw_scores(folder, paths, *args, **options):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_openvino_agrees_with_pytorch_and_search_is_a_graph_too(folder, paths, precision, monkeypatch):
     monkeypatch.setitem(export_parity.TOLERANCE, "fp16", 0.02)  # of so small a picture; the default is tested below
-    told = export_bundle(folder, "openvino", precision, paths, paths[0].parent / "labels.csv")
-    assert "6 photographs, 0 verdicts changed" in told
+    text = export_bundle(folder, "openvino", precision, paths, paths[0].parent / "labels.csv")
+    assert "6 photographs, 0 verdicts changed" in text and "detector graph: raw scores by" in text
     report = read_json(folder / f"exports/openvino-{precision}/parity.json")
     assert report["n_images"] == len(report["images"]) == 6
     assert report["auroc"] == {"reference": 1.0, "other": 1.0}
+    for key in ("raw_score", "map"):
+        assert report["detector"][key]["largest"] < (1e-4 if precision == "fp32" else 0.02)
     expected = raw_scores(folder, paths, "torch")
     found = raw_scores(folder, paths, "openvino", precision=precision)
     floor = read_json(folder / "bundle.json")["threshold"]["value"] / 10
@@ -56,11 +58,30 @@ def test_openvino_agrees_with_pytorch_and_search_is_a_graph_too(folder, paths, p
 
 
 def test_int8_tells_what_it_costs(folder, paths):
-    told = export_bundle(folder, "onnx", "int8", paths, paths[0].parent / "labels.csv")
+    text = export_bundle(folder, "onnx", "int8", paths, paths[0].parent / "labels.csv")
     report = read_json(folder / "exports/onnx-int8/parity.json")
     assert report["tolerance"] is None and report["raw_score"]["largest"] > 0
-    assert report["auroc"]["other"] > 0.8 and "AUROC 1.0000 in PyTorch" in told
+    assert report["auroc"]["other"] > 0.8 and "AUROC 1.0000 in PyTorch" in text
     assert len(raw_scores(folder, paths, "onnx", precision="int8")) == 6
+
+
+@pytest.mark.parametrize("score", ["top_k_mean", "percentile"])
+def test_only_the_score_that_a_graph_gives_becomes_one(folder, paths, score):
+    settings = read_json(folder / "bundle.json")
+    settings["detector"]["score"] = score
+    write_json(folder / "bundle.json", settings)
+    assert "no detector graph (only for patchcore with score max" in export_bundle(folder, "onnx", "fp32", paths)
+    written = folder / "exports/onnx-fp32"
+    assert {path.name for path in written.iterdir()} == {"network.onnx", "parity.json"}
+    assert "score max" in read_json(written / "parity.json")["detector"]["not_written"]
+
+
+def test_a_detector_graph_that_differs_is_not_written(folder, paths, monkeypatch):
+    right = export_graph.Search._measure
+    monkeypatch.setattr(export_graph.Search, "_measure", lambda self, differences: right(self, differences) * 1.01)
+    with pytest.raises(UserError, match=r"detector\.onnx: not written, onnx and torch differ: .* by 0\.01 .* 0\.001"):
+        export_bundle(folder, "onnx", "fp32", paths)
+    assert not (folder / "exports").exists()
 
 
 def test_what_differs_is_not_written(folder, paths, monkeypatch):
@@ -112,3 +133,38 @@ def test_a_photograph_of_the_bank_itself_does_not_spoil_the_comparison(bundle_fo
     report = export_parity.compare(one, other, [tmp_path / "in_the_bank.png"])
     assert report["images"][0]["reference"] < 1e-3
     export_parity.require(report, 1e-3, "it")
+
+
+def test_photographs_of_equal_names_are_told_apart(bundle_folder, tmp_path):
+    paths = [tmp_path / kind / "000.png" for kind in ("good", "scratch")]
+    for number, path in enumerate(paths):
+        write_png(path, bundle_set.photograph(40 + number))
+    one = Inspector.load(bundle_folder, "onnx")
+    report = export_parity.compare(one, one, paths)
+    assert [row["image"] for row in report["images"]] == ["good/000.png", "scratch/000.png"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "auroc"),
+    [
+        (["good/000.png,0", "good/001.png,0", "scratch/000.png,1"], 1.0),
+        (["scratch/000.png;bad", "good/000.png;good", "good/001.png;good"], 1.0),
+        (["test/scratch/000.png,1", "test/good/000.png,0", "train/good/000.png,0"], 1.0),
+        (["scratch\\000.png,1", "001.png,0"], 1.0),
+        (["scratch/000.png,1", "000.png,0"], None),  # the second fits two photographs
+        (["scratch/000.png,1", "hole/001.png,0", "new/001.png,0"], None),  # one of the two is not of good/001.png
+    ],
+)
+def test_labels_are_read_as_those_of_a_data_set(tmp_path, rows, auroc):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("\n".join(["filename;label" if ";" in rows[0] else "filename,label", *rows]))
+    scores = {"good/000.png": 1.0, "good/001.png": 2.0, "scratch/000.png": 3.0}
+    images = [{"image": name, "reference": score, "other": score} for name, score in scores.items()]
+    assert aurocs(images, tmp_path / "test", labels) == {"reference": auroc, "other": auroc}
+
+
+def test_an_auroc_of_zero_is_told(tmp_path):
+    deviation = {"largest": 0.0}
+    report = {"n_images": 2, "verdicts_changed": 0, "raw_score": deviation, "map": deviation}
+    report |= {"detector": {"not_written": "why"}, "auroc": {"reference": 0.0, "other": 0.5}}
+    assert "AUROC 0.0000 in PyTorch, 0.5000 here" in told(tmp_path, report)

@@ -5,9 +5,10 @@ import torch
 from defectflow import embedding, features, tables
 from defectflow.embedding import has_bfloat16
 from defectflow.files import UserError
-from defectflow.images import write_png
+from defectflow.images import read_rgb, write_png
 from defectflow.network_input import object_cells
 from defectflow.patch_files import PatchFile
+from PIL import Image
 
 
 @pytest.fixture
@@ -65,6 +66,24 @@ def test_affine_leads_back_to_the_frame(isolated):
     bottom_right = file.affine[1] @ (95.5, 63.5, 1)
     np.testing.assert_allclose(top_left, (-20.5, 9.5), atol=1e-9)
     np.testing.assert_allclose(bottom_right, (99.5, 89.5), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["xmp", "grey16", "cmyk"])
+def test_the_network_sees_the_pixels_that_were_surveyed(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    path = tmp_path / ("a.png" if kind == "grey16" else "a.jpg")
+    if kind == "xmp":
+        Image.fromarray(pixels).save(path, xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    elif kind == "grey16":
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 250).save(path)
+    else:
+        Image.fromarray(pixels).convert("CMYK").save(path)
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    values = ["a", str(path), "", 0, 0, width, height, width, height, "", ""]
+    row = next(pd.DataFrame([values], columns=tables.ISOLATED).itertuples())
+    loaded = features.load_item(row, (height, width), (height, width), (8, 8), False, 0)
+    assert (loaded.picture == image).all()
 
 
 def test_center_crop_keeps_the_middle_and_its_place_in_the_frame(isolated):

@@ -1,5 +1,7 @@
 """Outputs are whole or absent, and what a killed process left beside them is replaced."""
 
+import os
+
 import numpy as np
 import pytest
 from defectflow.files import atomic, atomic_dir, scratch_dir, tensor_offsets
@@ -45,3 +47,14 @@ def test_tensors_are_found_in_the_file_without_mapping_it(tmp_path):
     assert offsets.keys() == tensors.keys()
     second = np.fromfile(tmp_path / "t.safetensors", "<f8", 2, offset=offsets["b"] + 2 * 8)
     np.testing.assert_array_equal(second, [2, 3])
+
+
+def test_what_a_library_writes_for_its_owner_alone_is_for_all(tmp_path):
+    before = os.umask(0o022)
+    try:
+        with atomic(tmp_path / "weights.safetensors") as temporary:
+            temporary.unlink()
+            os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == 0o644

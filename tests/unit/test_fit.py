@@ -5,7 +5,8 @@ from defectflow import fit
 from defectflow.files import UserError, read_json
 from defectflow.threads import can_fork, in_forks
 from detector_set import CELLS, patches_of, run_fit, write_shard, write_splits
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 SPLITS = [
     ("good1", "0", "fold", "0", "A"),
@@ -179,3 +180,19 @@ def test_file_is_plain_safetensors(data):
     assert file["start"].tolist() == [0, 20, 40, 60, 80]
     assert file["position"].dtype == torch.int32
     np.testing.assert_array_equal(file["affine"][2], [[1, 0, 2], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("projection", ["random", "pca", "none"])
+def test_images_of_a_fold_have_no_say_in_the_bank_without_it(data, projection):
+    folder, shards, splits = data
+    options = ("--coreset-ratio", "0.5", "--projection", projection)
+    before = load_file(run_fit(folder, shards, splits, *options)[0])
+    patches = load_file(shards[0])["patches"]
+    with safe_open(shards[0], "pt") as file:
+        metadata, tensors = file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    names = [name for name, *_ in SHARDS[0]]
+    start = int(tensors["start"][names.index("good1")])
+    tensors["patches"][start : start + 5] = 50 * patches[start : start + 5].flip(1)
+    save_file(tensors, shards[0], metadata=metadata)
+    after = load_file(run_fit(folder, shards, splits, *options)[0])
+    assert torch.equal(before["fold/0"], after["fold/0"]) and not torch.equal(before["all"], after["all"])

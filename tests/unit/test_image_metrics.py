@@ -52,14 +52,15 @@ def test_every_figure_has_an_interval_around_it():
 @pytest.mark.parametrize(
     "groups, expected",
     [
-        (["a", "a", "b", "c", "d", "e"], ("groups", 5)),
-        (["a", "a", "b", "c", "d", ""], ("groups", 5)),  # an image without a group is one of its own
-        (["a", "a", "a", "b", "b", "b"], ("images", 6)),  # two groups cannot be resampled
-        (["", "", "", "", "", ""], ("images", 6)),
+        (list("aabcdefghijk"), ("groups", 11)),
+        ([*"aabcd", "", *"abcde", ""], ("groups", 7)),  # an image without a group is one of its own
+        (list("aaabbbcccddd"), ("images", 12)),  # two groups of a class cannot be resampled
+        (list("aaaaaabcdefg"), ("images", 12)),  # all good ones of one session would be drawn as they are every time
+        (["" for _ in range(12)], ("images", 12)),
     ],
 )
-def test_groups_are_resampled_where_there_are_enough(groups, expected):
-    unit, units = units_of(scored(range(6), [0, 0, 0, 1, 1, 1], list("010101"), groups))
+def test_groups_are_resampled_where_there_are_enough_of_either_class(groups, expected):
+    unit, units = units_of(scored(range(12), [0] * 6 + [1] * 6, list("010101010101"), groups))
     assert (unit, units.nunique()) == expected
 
 

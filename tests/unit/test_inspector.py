@@ -5,6 +5,8 @@ import threading
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import bundle_set
@@ -14,7 +16,8 @@ from defectflow import inspector_runtime
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
-from defectflow.inspector_output import boxes_of
+from defectflow.inspector_output import boxes_of, json_of, row_of
+from defectflow.pred_score import BELOW_HALF
 from PIL import Image
 
 RUNTIMES = ["openvino", "onnx", "torch"]
@@ -90,6 +93,14 @@ def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):
     one.settings["review"] = before
     assert verdict.review and verdict.flagged and not verdict.bad and verdict.threshold == 1.2
     assert 0.5 + (verdict.raw_score - 1.2) / (3.0 - 0.7) == pytest.approx(verdict.score)
+
+
+def test_a_row_tells_the_verdict_of_its_scores_however_near_the_threshold(one):
+    near = {"bad": False, "threshold": 1.2, "raw_score": 1.19999999, "score": BELOW_HALF}
+    verdict = replace(one(bundle_set.photograph(31)), **near)
+    for entry in (row_of(Path("a.png"), verdict), json_of(Path("a.png"), verdict)):
+        assert entry["verdict"] == "good"
+        assert float(entry["score"]) < 0.5 and float(entry["raw_score"]) < float(entry["threshold"])
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((5, 5), np.uint8), np.zeros((5, 5, 3)), np.zeros((0, 5, 3), np.uint8)])

@@ -1,11 +1,23 @@
 import subprocess
 import sys
 
+import cv2
 import numpy as np
 import pandas as pd
 import pytest
 from defectflow.images import read_mask, read_rgb, write_png
-from defectflow.isolation import crop_size, crop_window, cut, fill_background, grow, isolate, normalise_light
+from defectflow.isolate import build_parser, main
+from defectflow.isolation import (
+    crop_geometry,
+    crop_window,
+    cut,
+    fill_background,
+    grow,
+    isolate,
+    isolate_part,
+    normalise_light,
+)
+from defectflow.naming import image_ids
 from defectflow.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 
 
@@ -81,12 +93,30 @@ def test_dilation_keeps_a_rim_of_background(picture):
 
 def test_crop_window_has_one_size_and_follows_the_part(picture):
     _, mask = picture
-    size = crop_size(np.array([[15, 10, 25, 20], [0, 0, 20, 22]], float), margin=0.1)
-    assert size == (30, 27)
+    size = (30, 27)
     a = crop_window(mask, size, (0, 0))
     b = crop_window(np.roll(mask, (5, 8), (0, 1)), size, (0, 0))
     assert (a[2] - a[0], a[3] - a[1]) == size and (b[0] - a[0], b[1] - a[1]) == (8, 5)
     assert crop_window(np.zeros_like(mask), size, (25, 20)) == (10, 7, 40, 34)
+
+
+def test_the_window_holds_every_part_and_shows_the_same_at_every_resolution(picture):
+    rows = [
+        ["a", "", "", 50, 40, "sa_000001", 1, 500, 15, 10, 25, 20],
+        ["b", "", "", 100, 80, "sa_000002", 1, 1, 0, 0, 40, 44],
+    ]
+    pairs = pd.DataFrame([*rows, ["c", "", "", 9000, 9, "", 0, 0, 0, 0, 0, 0]], columns=PAIRS)
+    size, centre = crop_geometry(pairs, margin=0.1)
+    assert size == pytest.approx((30 / 50, 26.4 / 50)) and centre == pytest.approx((0.375, 0.31))
+    image, mask = picture
+    how = {"background": "keep", "normalise": ["none"], "dilate": 0, "size": size, "centre": centre}
+    part, inside, window = isolate_part(image, mask, **how)
+    assert part.shape == (27, 30, 3) and inside.sum() == mask.sum()
+    large = [cv2.resize(x.astype(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST) for x in (image, mask)]
+    *_, wide = isolate_part(large[0], large[1] > 0, **how)
+    np.testing.assert_allclose(wide, 4 * np.array(window), atol=2)
+    *_, absent = isolate_part(large[0], large[1] > 2, **how)
+    np.testing.assert_allclose(np.add(absent[:2], absent[2:]) / 2, 200 * np.array(centre), atol=1)
 
 
 def test_cut_beyond_the_frame_is_filled_with_zeros(picture):
@@ -104,7 +134,7 @@ def run_stage(tmp_path, picture, *flags, masks=True):
     write_table(tmp_path / "manifest.csv", pd.DataFrame([row]), MANIFEST)
     seen = dict.fromkeys(MASKS, 0) | {"image_id": "a", "mask": str(tmp_path / "a.mask.png")}
     write_table(tmp_path / "masks.csv", pd.DataFrame([seen]), MASKS)
-    box = dict(zip(PAIRS, ["a", "a.png", "", "sa_000001", 1, 500, 15, 10, 25, 20], strict=True))
+    box = dict(zip(PAIRS, ["a", "a.png", "", 50, 40, "sa_000001", 1, 500, 15, 10, 25, 20], strict=True))
     write_table(tmp_path / "pairs.csv", pd.DataFrame([box]), PAIRS)
     given = ["--masks", tmp_path / "masks.csv", "--pairs", tmp_path / "pairs.csv"] if masks else []
     command = [sys.executable, "-m", "defectflow.isolate", "--manifest", tmp_path / "manifest.csv", *given]
@@ -119,6 +149,28 @@ def test_stage_writes_pictures_whose_window_is_stated(tmp_path, picture):
     row = read_table(table, ISOLATED).iloc[0]
     assert (row.x0, row.y0, row.x1, row.y1) == (15, 10, 40, 30)
     assert read_rgb(row.image).shape == (20, 25, 3) and read_mask(row["mask"]).all()
+
+
+def test_a_photograph_named_like_a_mask_is_not_taken_for_one(tmp_path, picture):
+    image, mask = picture
+    write_png(tmp_path / "given.png", mask)
+    names = {"part.png": image, "part.mask.png": 255 - image}
+    ids = image_ids(names)
+    for name, pixels in names.items():
+        write_png(tmp_path / name, pixels)
+    rows = [
+        dict.fromkeys(MANIFEST, "") | {"image_id": ids[n], "path": str(tmp_path / n), "width": 50, "height": 40}
+        for n in names
+    ]
+    write_table(tmp_path / "manifest.csv", pd.DataFrame(rows), MANIFEST)
+    seen = [dict.fromkeys(MASKS, 0) | {"image_id": i, "mask": str(tmp_path / "given.png")} for i in ids.values()]
+    write_table(tmp_path / "masks.csv", pd.DataFrame(seen), MASKS)
+    command = ["--manifest", tmp_path / "manifest.csv", "--masks", tmp_path / "masks.csv", "--background", "mean"]
+    command += ["--out-dir", tmp_path / "out", "--table", tmp_path / "out.csv"]
+    main(build_parser().parse_args([str(word) for word in command]))
+    table = read_table(tmp_path / "out.csv", ISOLATED)
+    for row, pixels in zip(table.itertuples(), names.values(), strict=True):
+        assert (read_rgb(row.image)[mask] == pixels[mask]).all() and (read_mask(row.mask) == mask).all()
 
 
 def test_stage_without_change_points_to_the_photographs_themselves(tmp_path, picture):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from defectflow import leaderboard, metrics
 from defectflow.files import UserError, write_json
-from defectflow.tables import PREDICTIONS, SPLITS, write_table
+from defectflow.tables import PREDICTIONS, SPLITS, read_table, write_table
 
 MATRIX = {"true_negative": 10, "false_positive": 2, "false_negative": 1, "true_positive": 8}
 METRICS = {
@@ -139,3 +139,16 @@ def test_the_iou_is_that_of_the_masks_in_use():
     assert leaderboard.held_out_iou({"train": train, "masks": {"sources": {"template": 4}}}) == 0.97
     assert leaderboard.held_out_iou({"train": train, "masks": {"sources": {"sam2.1": 4}}}) == 0.9
     assert leaderboard.held_out_iou({"train": train}) is None
+
+
+def test_one_session_does_not_make_noise_significant(tmp_path):
+    rng = np.random.default_rng(1)
+    scores = rng.normal(LABELS, 1.0)
+    first = save(tmp_path, "demo/template/crop/patchcore", 4 + scores)
+    second = save(tmp_path, "demo/none/none/patchcore", 4 + scores + rng.normal(0, 0.3, 21), auroc=0.8)
+    splits = read_table(tmp_path / "splits.csv", SPLITS)
+    write_table(tmp_path / "splits.csv", splits.assign(group="monday"), SPLITS)
+    table, page = run(tmp_path, first, second)
+    row = table.iloc[1]
+    assert row["auroc_difference_low"] < row["auroc_difference"] < row["auroc_difference_high"]
+    assert row["auroc_difference_p"] > 0.05 and "cannot be told apart" in page

@@ -56,7 +56,7 @@ def test_interval_and_p_agree_with_delong():
         assert found.value == pytest.approx(value)
         assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.12)
         assert found.p == pytest.approx(2 * norm.sf(abs(value) / error), abs=0.05)
-        assert (found.n, found.n_groups) == (140, 140)
+        assert (found.n, found.n_units) == (140, 140)
 
 
 def test_pairing_tells_apart_what_separate_intervals_do_not():
@@ -78,7 +78,7 @@ def test_photographs_of_a_group_count_once():
     wrong = paired_bootstrap(weighted_auroc, *tenfold, np.arange(400))
     assert (grouped.high - grouped.low) == pytest.approx(once.high - once.low, rel=0.15)
     assert (wrong.high - wrong.low) < 0.5 * (once.high - once.low)
-    assert grouped.n_groups == 40
+    assert grouped.n_units == 40
 
 
 def test_without_a_difference_p_is_seldom_small():

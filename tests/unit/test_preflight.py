@@ -331,3 +331,9 @@ def test_categories_of_a_folder_are_data_sets(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             categories("m", entry | change)
+
+
+def test_names_that_look_the_same_are_the_same():
+    on_disk = "T\u0075\u0308r.jpg"  # as a Mac writes it
+    assert Matcher([on_disk], ["T\u00fcr.jpg"]).find("T\u00fcr.jpg") == (on_disk, "")
+    assert Matcher(["T\u00fcr.jpg"], [on_disk]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")

@@ -1,6 +1,7 @@
 """Stage prior: held-out figures, gate, limits, and files that come back as they were written."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,10 +50,21 @@ def test_own_group_is_left_out(result):
     prior, _ = result
     out = prior.leave_out("img_01")
     assert [prior.image_ids[i] for i in out] == ["img_00", "img_01", "img_02"]
-    assert prior.leave_out("img_07") == []  # not annotated: every annotated photograph may help
+    assert prior.leave_out("img_07") is None  # not annotated
     assert prior.register_field(np.zeros(prior.templates.frame, np.float32), out).templates[0] >= 3
     expected = prior.labels[3:].mean(axis=0)
     np.testing.assert_allclose(prior.mean_label(out), expected, atol=1e-6)
+
+
+def test_a_photograph_of_a_known_session_is_masked_as_those_that_were_learned(result, small_set):
+    prior, _ = result
+    image, groups = read_rgb(small_set / "images/img_01.png"), np.array(prior.groups)[prior.chosen]
+    held_out, new, all_of_them = (
+        {str(groups[i]) for i in prior.register(image, out).templates} for out in (prior.leave_out("img_01"), None, ())
+    )
+    assert new == held_out == {"group b"} and all_of_them == {"group a", "group b"}
+    alone = replace(prior, groups=["group a"] * 6)
+    assert len(alone.register(image, None).templates) > 3  # nothing else would remain
 
 
 def test_prior_file_round_trip(result, tmp_path):

@@ -104,6 +104,14 @@ def test_auto_leaves_one_image_out_where_sessions_are_few():
     assert len(set(many.values())) == 5
 
 
+def test_auto_does_not_learn_from_the_few_images_beside_a_dominating_group():
+    ungrouped = pd.Series([f"x{k}" for k in range(4)], index=[f"x{k}" for k in range(4)])
+    good = pd.concat([series(day=100), ungrouped])  # five "groups", of 100, 1, 1, 1 and 1 images
+    first, second = folds(good, series(b1=2, b2=2), "auto", 0)
+    assert np.bincount([first[i] for i in good.index]).tolist() == [21, 21, 21, 21, 20]
+    assert len({second[i] for i in good.index if good[i] == "day"}) == 1
+
+
 def test_explicit_policies():
     good, bad = series(A=5, B=5, C=2), series(D=4)
     first, second = folds(good, bad, "leave_one_out", 0)

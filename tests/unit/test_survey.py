@@ -39,6 +39,13 @@ def test_shards_hold_every_image_once_and_sound_ones_only(folder):
     assert row["sha256"] == sha256_of(row["path"]) and (row["width"], row["height"]) == (60, 40)
 
 
+def test_a_picture_of_fractions_is_a_problem_and_not_a_black_one(folder):
+    cv2.imwrite(str(folder / "images/p04.tif"), np.random.default_rng(0).random((40, 60), np.float32))
+    table, told = survey(folder, "0/1")
+    assert told["p04.tif"]["problem"] == "its pixels are floating-point numbers (save it as 8 or 16 bits)"
+    assert not any(path.endswith(".tif") for path in table["path"])
+
+
 def test_a_new_image_leaves_the_other_shard_as_it_was(folder):
     before = {shard: survey(folder, shard)[0]["image_id"].tolist() for shard in ("0/2", "1/2")}
     cv2.imwrite(str(folder / "images/new.png"), np.full((40, 60, 3), 9, np.uint8))

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -96,3 +97,22 @@ def test_no_more_than_a_few_results_wait_to_be_taken():
     time.sleep(0.2)
     assert len(started) <= 8
     assert list(results) == list(range(1, 100))
+
+
+def test_what_was_computed_before_an_item_that_cannot_be_had_is_not_lost():
+    def items():
+        yield from range(7)
+        raise UserError("item 7: no such file")
+
+    found = []
+    with pytest.raises(UserError, match="item 7"):
+        for result in in_order(lambda item: item, items(), workers=4):
+            found.append(result)
+    assert found == list(range(7))
+
+
+def test_threads_have_ended_when_the_last_result_is_taken():
+    """A fork made while one of them still frees memory would wait for its lock for ever."""
+    for _ in range(50):
+        threads = set(in_order(lambda _: threading.get_native_id(), range(8), workers=4))
+        assert not [thread for thread in threads if os.path.exists(f"/proc/self/task/{thread}")]

@@ -5,11 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from defectflow.files import UserError
+from defectflow.files import UNWRITABLE, UserError
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
 
@@ -31,7 +32,8 @@ def inspect(args: argparse.Namespace) -> int:
     quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
     total = None if quiet else count(args.paths)
     flagged = errors = judged = 0
-    with open_report(args.csv, args.jsonl) as report:
+    ended = suppress(KeyboardInterrupt) if args.watch else nullcontext()  # the way to end a watch
+    with open_report(args.csv, args.jsonl) as report, ended:
         for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
             report.add(path, verdict, problem)
             print(line_of(path, verdict, problem), flush=True)
@@ -164,7 +166,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; a UserError becomes one line on stderr. Exits with 0, 2 (error) or 3 (something flagged)."""
-    args = build_parser().parse_args(arguments)
+    parser = build_parser()
+    args, rest = parser.parse_known_args(arguments)
+    if rest and ("paths" not in args or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes no second group of paths, behind options
+        args.paths += rest
     if getattr(args, "streams", 1) is None:
         args.streams = args.threads
     # One photograph for each core, computed by one thread: libraries that would share it out get in each other's way.
@@ -186,6 +193,10 @@ def main(arguments: list[str] | None = None) -> None:
         print("stopped", file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror} (make room, or write elsewhere)", file=sys.stderr)
     sys.exit(ERROR)
 
 

@@ -6,27 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import Image
 
 from defectflow.dataset import category_ids
 from defectflow.files import UserError
+from defectflow.images import UNREADABLE, orientation_of
 from defectflow.naming import Matcher
 
 
 def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
-    """Map image id to its annotations (of one category), in the order of the file.
+    """Map image id to its annotations (of one category), in the order of the file; unknown categories are left out.
 
     Args:
         coco: what ``dataset.read_coco`` returned.
-        category: name of a category, None for all.
+        category: name of a category, None for all that the file lists (for any if it lists none).
 
     Raises:
         UserError: there is no such category.
     """
-    allowed = category_ids(coco, category)
+    allowed = category_ids(coco, category) or {known.get("id") for known in coco["categories"]}
     found = defaultdict(list)
     for annotation in coco["annotations"]:
-        if allowed is None or annotation.get("category_id") in allowed:
+        if not allowed or annotation.get("category_id") in allowed:
             found[annotation["image_id"]].append(annotation)
     return dict(found)
 
@@ -154,11 +155,8 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
     """
     try:
         with Image.open(path) as image:
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if orientation not in range(1, 9) or image.format == "TIFF":
-                orientation = 1  # Pillow turns TIFF itself
-            return image.size, orientation
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            return image.size, orientation_of(image)
+    except UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({error})") from None
 
 

@@ -63,7 +63,7 @@ def k_center_greedy(
     *,
     start: int | None = None,
     seed: int = 0,
-    batch: int = 2048,
+    batch: int = 1024,
     progress: bool = True,
 ) -> torch.Tensor:
     """Select ``n`` rows by greedy k-center: again and again the row farthest from all those selected so far.

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from defectflow.bundle_files import Bundle, read_bundle, write_manifest
-from defectflow.export_parity import TOLERANCE, compare, require
+from defectflow.dataset import read_labels
+from defectflow.export_parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.files import UserError, scratch_dir, write_json
 from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_runtime import NETWORK, pick
+from defectflow.naming import Matcher
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
 SUFFIX = {"onnx": "onnx", "openvino": "xml"}
+# Other methods and scores are a few lines outside of a graph; distances of quantised patches are what int8 gets wrong.
+NO_DETECTOR = "only for patchcore with score max, in fp32 and fp16"
 
 
 def export_bundle(
@@ -28,7 +33,7 @@ def export_bundle(
         kind: "onnx" or "openvino".
         precision: "fp32", "fp16" or "int8".
         photographs: to compare on, and to calibrate int8 on.
-        labels: labels.csv of them (filename, label): the AUROC of both is added to the report.
+        labels: labels.csv of them, see `dataset.read_labels`: the AUROC of both is added to the report.
 
     Returns:
         What was found, in a few lines.
@@ -56,8 +61,14 @@ def export_bundle(
         report = compare(reference, Inspector.load(trial, kind, precision=precision), paths)
         report = {"format": kind, "precision": precision, "tolerance": TOLERANCE[precision], **report}
         if labels:
-            report["auroc"] = aurocs(report["images"], labels)
+            report["auroc"] = aurocs(report["images"], common_folder(paths), labels)
         require(report, TOLERANCE[precision], bundle.folder / name)
+        whole = target / f"detector.{SUFFIX[kind]}"
+        report["detector"] = {"not_written": NO_DETECTOR}
+        if whole.exists():
+            found = compare(reference, DetectorGraph(whole, kind), paths)
+            require(found, TOLERANCE[precision], bundle.folder / name / whole.name)
+            report["detector"] = {key: found[key] for key in ("raw_score", "map", "verdicts_changed")}
         write_json(target / "parity.json", report)
         final = bundle.folder / name
         shutil.rmtree(final, ignore_errors=True)
@@ -72,19 +83,28 @@ def without_files(bundle: Bundle) -> dict[str, Any]:
     return {key: value for key, value in bundle.settings.items() if key not in ("format", "files")}
 
 
-def aurocs(rows: list[dict[str, Any]], labels: str | Path) -> dict[str, float | None]:
-    """AUROC of the reference's and of the other's raw scores on the photographs that have a label."""
-    import pandas as pd
+def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict[str, float | None]:
+    """AUROC of the reference's and of the other's raw scores on the photographs that have a label.
 
+    Args:
+        rows: of a parity report.
+        folder: that their paths are relative to.
+        labels: labels.csv; its paths may be relative to any folder above the photographs.
+    """
     from defectflow.metrics import auroc
 
-    table = pd.read_csv(labels, dtype={"filename": str})
-    if not {"filename", "label"} <= set(table.columns):
-        raise UserError(f"{labels}: needs the columns filename and label")
-    known = dict(zip(table["filename"].map(lambda name: Path(name).name), table["label"], strict=True))
-    rows = [row for row in rows if known.get(row["image"]) in (0, 1)]
-    truth = [int(known[row["image"]]) for row in rows]
-    return {key: auroc(truth, [row[key] for row in rows]) for key in ("reference", "other")}
+    given = {posixpath.normpath(row["filename"].replace("\\", "/")): row["label"] for row in read_labels(labels)}
+    below = [[(folder / row["image"]).relative_to(top).as_posix() for row in rows] for top in (folder, *folder.parents)]
+    names = max(below, key=lambda names: len(given.keys() & set(names)))
+    # The photographs may be some of those in the table: a base name alone has to be unique in both.
+    in_table, in_folder = Matcher(given, names), Matcher(names, given)
+    known = []
+    for name, row in zip(names, rows, strict=True):
+        entry, _ = in_table.find(name)
+        if entry and given[entry] and in_folder.find(entry)[0] == name:
+            known.append((int(given[entry]), row))
+    truth = [label for label, _ in known]
+    return {key: auroc(truth, [row[key] for _, row in known]) for key in ("reference", "other")}
 
 
 def told(folder: Path, report: dict[str, Any]) -> str:
@@ -94,20 +114,27 @@ def told(folder: Path, report: dict[str, Any]) -> str:
         f"  raw scores differ from PyTorch's by {report['raw_score']['largest']:.2g} of their value at most",
         f"  maps by {report['map']['largest']:.2g} of their largest value at most",
     ]
+    detector = report["detector"]
+    if "not_written" in detector:
+        lines.append(f"  no detector graph ({detector['not_written']})")
+    else:
+        score, distances = (detector[key]["largest"] for key in ("raw_score", "map"))
+        lines.append(f"  detector graph: raw scores by {score:.2g}, maps by {distances:.2g} at most")
     if "auroc" in report:
         before, after = (report["auroc"][key] for key in ("reference", "other"))
-        lines.append(f"  AUROC {before:.4f} in PyTorch, {after:.4f} here" if before else "  AUROC: one class only")
+        both = f"AUROC {before:.4f} in PyTorch, {after:.4f} here" if before is not None else "AUROC: one class only"
+        lines.append(f"  {both}")
     return "\n".join(lines)
 
 
 def _graphs(bundle: Bundle, kind: str, precision: str, target: Path, pictures: list[Any]) -> None:
-    """Write network.* and, where the score is PatchCore's own, detector.*."""
+    """Write network.* and, where a graph gives the bundle's score, detector.*."""
     from defectflow.export_graph import to_onnx, to_openvino
 
     convert = {"onnx": to_onnx, "openvino": to_openvino}[kind]
     convert(bundle.path(NETWORK), target / f"network.{SUFFIX[kind]}", precision, pictures)
-    # Other methods are a few lines outside of a graph; distances of quantised patches are what int8 gets wrong.
-    if precision == "int8" or bundle.settings["detector"]["method"] != "patchcore":
+    detector = bundle.settings["detector"]
+    if precision == "int8" or (detector["method"], detector["score"]) != ("patchcore", "max"):
         return
     whole = target / "detector.onnx"
     _export_detector(bundle, whole)
@@ -128,6 +155,6 @@ def _export_detector(bundle: Bundle, target: Path) -> None:
         make_network(network, bundle.path("backbone.safetensors")),
         {key: torch.from_numpy(value).float() for key, value in tensors.items()},
         settings,
-        detector["neighbours"] if detector["score"] == "max" else 1,
+        detector["neighbours"],
     )
     export_search(search, network["input_size"], target)

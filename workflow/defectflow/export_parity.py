@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from defectflow.files import UserError
 from defectflow.inspector import Inspector, read_photograph
+from defectflow.network_input import Loaded
 
 # Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
 # is told in verdicts and AUROC.
@@ -22,24 +24,56 @@ MEANING = (
 )
 
 
-def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | Path]) -> dict[str, Any]:
+class DetectorGraph:
+    """An exported detector.*, network and search in one graph, as `compare` takes it.
+
+    Args:
+        path: the graph.
+        runtime: "onnx" or "openvino".
+    """
+
+    def __init__(self, path: Path, runtime: str) -> None:
+        self.runtime = runtime
+        if runtime == "onnx":
+            import onnxruntime
+
+            session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+            self._run = lambda picture, cells: session.run(None, {"picture": picture, "cells": cells})
+        else:
+            import openvino
+
+            graph = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            self._run = lambda picture, cells: graph([picture, cells]).values()
+
+    def score(self, item: Loaded) -> tuple[float, np.ndarray]:
+        """As `Inspector.score`."""
+        distances, score = self._run(item.picture[None], item.cells)
+        return float(score), distances
+
+
+def compare(
+    reference: Inspector, other: Inspector | DetectorGraph, photographs: Iterable[str | Path]
+) -> dict[str, Any]:
     """Both inspectors on the same photographs, segmented and isolated once.
 
     Returns:
         The parity report: n_images, reference, runtime, raw_score and map (largest and mean deviation), the number of
-        changed verdicts, and each photograph's name, both raw scores and both deviations.
+        changed verdicts, and each photograph's path below their `common_folder`, both raw scores and both deviations.
 
     Raises:
         UserError: a photograph cannot be read, or there is none.
     """
-    rows, threshold = [], reference.settings["threshold"]["value"]
+    photographs = list(photographs)
+    if not photographs:
+        raise UserError("parity: no photograph to compare on")
+    rows, threshold, folder = [], reference.settings["threshold"]["value"], common_folder(photographs)
     least = max(FLOOR * abs(threshold), 1e-12)
     for path in photographs:
         item = reference.prepare(read_photograph(path))
         (expected, distances), (found, others) = reference.score(item), other.score(item)
         rows.append(
             {
-                "image": Path(path).name,
+                "image": Path(os.path.abspath(path)).relative_to(folder).as_posix(),
                 "reference": expected,
                 "other": found,
                 "raw_score": abs(found - expected) / max(abs(expected), least),
@@ -47,8 +81,6 @@ def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | 
                 "verdict_changed": bool((expected >= threshold) != (found >= threshold)),
             }
         )
-    if not rows:
-        raise UserError("parity: no photograph to compare on")
     columns = {key: np.array([row[key] for row in rows]) for key in ("raw_score", "map")}
     return {
         "reference": reference.runtime,
@@ -59,6 +91,11 @@ def compare(reference: Inspector, other: Inspector, photographs: Iterable[str | 
         "meaning": MEANING,
         "images": rows,
     }
+
+
+def common_folder(photographs: Iterable[str | Path]) -> Path:
+    """The deepest folder that all of them are below."""
+    return Path(os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in photographs]))
 
 
 class Differs(UserError):

@@ -25,16 +25,15 @@ from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
 from defectflow.embedding import PIXELS, PRECISIONS, PatchEmbedder
 from defectflow.files import UserError, sha256_of, stage
-from defectflow.images import read_mask, read_rgb
+from defectflow.images import is_plain, read_mask, read_rgb
 from defectflow.network_input import Loaded, fit_picture
 from defectflow.patch_files import PatchFile, write_patches
 from defectflow.threads import in_threads
 
 
 def _read(path: str) -> np.ndarray:
-    """`read_rgb`, 2 to 4 times faster for what OpenCV decodes likewise (it applies the EXIF orientation too)."""
-    fast = str(path).lower().endswith((".png", ".jpg", ".jpeg"))
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) if fast else None
+    """`read_rgb`, 1.5 to 4 times faster where OpenCV decodes the very same pixels."""
+    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if is_plain(path) else None
     return read_rgb(path) if image is None else image
 
 

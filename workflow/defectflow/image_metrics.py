@@ -10,15 +10,15 @@ from defectflow import metrics
 from defectflow.files import UserError
 from defectflow.verdicts import GROUP_WITHOUT, WITHOUT, counted, judge, scores_apart
 
-ENOUGH_GROUPS = 5  # from which resampling whole groups says more than that there are few
+ENOUGH_GROUPS = 5  # of either kind of images, from which resampling whole groups says more than that there are few
 SCORE_BINS = 10
 MEANING = {
     "image": "Every labelled image is scored by a memory bank built without it (see fold in splits.csv); AUROC and "
     "average precision are computed on raw scores, the other figures on verdicts with the fold's own threshold.",
     "intervals": "auroc and bootstrap: percentile bootstrap, 2000 resamples of whole units (images, or groups where "
-    "there are 5 or more and some hold several images), those with good, bad and both kinds of images apart; the "
-    "others: Wilson, images treated as independent. Where groups are few all of them are too narrow. A bootstrap of a "
-    "figure that is 0 or 1 has no width: look at Wilson's.",
+    "5 or more hold good images, 5 or more bad ones, and some several), those with good, bad and both kinds of images "
+    "apart; the others: Wilson, images treated as independent. Where groups are few all of them are too narrow. A "
+    "bootstrap of a figure that is 0 or 1 has no width: look at Wilson's.",
     "leave_group_out": "Neither the bank nor the threshold has seen an image of the same group (session, burst): what "
     "to expect of a new session.",
     "calibration_curve": "Share of bad images among the labelled ones, by pred_score. pred_score is no probability: it "
@@ -28,9 +28,12 @@ MEANING = {
 
 
 def units_of(known: pd.DataFrame) -> tuple[str, pd.Series]:
-    """What may be treated as independent, "groups" or "images", and the unit of each row."""
+    """What may be treated as independent, "groups" or "images", and the unit of each row.
+
+    A class in one group would be drawn as it is every time, and so have an interval without width.
+    """
     groups = known["group"].where(known["group"] != "", known["image_id"])
-    if ENOUGH_GROUPS <= groups.nunique() < len(groups):
+    if groups.groupby(known["label"]).nunique().min() >= ENOUGH_GROUPS and groups.nunique() < len(groups):
         return "groups", groups
     return "images", known["image_id"]
 

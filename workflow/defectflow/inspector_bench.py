@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import subprocess
 import sys
@@ -87,8 +88,7 @@ def child(bundle: str, runtime: str, precision: str, threads: int, repeat: int, 
 
 def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value that ``share`` of the values do not exceed."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def report(results: dict[str, dict[str, Any]]) -> str:

@@ -69,13 +69,13 @@ def watch(folder: str | Path, interval: float = 0.5, idle: float | None = None) 
             except OSError:  # moved away in between
                 continue
             state = (status.st_size, status.st_mtime_ns)
-            last = time.monotonic()
             if growing.get(path) == state:
                 done.add(path)
                 del growing[path]
                 yield path
             else:
                 growing[path] = state
+            last = time.monotonic()  # after the yield: while the caller is at work it is not idle
         done &= present  # a name may come again, and the set does not grow for ever
         time.sleep(interval)
 

@@ -40,8 +40,9 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
     return {
         "path": str(path),
         "verdict": word(verdict),
-        "score": f"{verdict.score:.6g}",
-        "raw_score": f"{verdict.raw_score:.6g}",
+        # Thresholds have nine digits: with fewer a row could contradict its verdict.
+        "score": f"{verdict.score:.9g}",
+        "raw_score": f"{verdict.raw_score:.9g}",
         "threshold": f"{verdict.threshold:.9g}",
         "review": "" if verdict.review is None else int(verdict.review),
         "mask_present": "" if verdict.present is None else int(verdict.present),

@@ -80,11 +80,11 @@ def make_locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
     except ModuleNotFoundError as error:
         raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
     if source != "sam2.1":
-        return lambda image: Located(*baseline_mask(prior, source, image, []))
+        return lambda image: Located(*baseline_mask(prior, source, image, None))
     predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])
 
     def locate(image: np.ndarray) -> Located:
-        found = predictor.predict(image, [])
+        found = predictor.predict(image, None)
         record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
         return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
 

@@ -50,8 +50,9 @@ def main(args: argparse.Namespace) -> None:
                 image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
                 write_png(temporary / f"{image_id}.png", image)
                 if args.masks:
-                    mask_path = str(out_dir / f"{image_id}.mask.png")
-                    write_png(temporary / f"{image_id}.mask.png", mask)
+                    name = f"{image_id}~mask.png"  # no id has a "~", so no picture has this name
+                    mask_path = str(out_dir / name)
+                    write_png(temporary / name, mask)
             record = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
             record |= {"image_id": image_id, "image": image_path, "mask": mask_path, "copy_of": "", "kind": ""}
             return record | {"width": int(row.width), "height": int(row.height)}

@@ -69,21 +69,20 @@ def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
     return np.where(inside[..., None], image, np.round(fill).astype(np.uint8))
 
 
-def crop_size(boxes: np.ndarray, margin: float) -> tuple[int, int]:
-    """Width and height in pixels of one window that holds every part.
+def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Size (width, height) of one window that holds every part of a PAIRS table, and (x, y) of their mean centre.
+
+    All in the longer side of the photograph, so that a photograph of another resolution shows the same of the part.
 
     Args:
-        boxes: float (n, 4), x, y, width, height of the annotated parts.
+        pairs: columns PAIRS.
         margin: share of the size added on each side, >= 0.
     """
-    width, height = boxes[:, 2:].max(axis=0) * (1 + 2 * margin)
-    return int(np.ceil(width)), int(np.ceil(height))
-
-
-def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[int, int], tuple[float, float]]:
-    """Size (width, height) of the window for all parts of a PAIRS table, and (x, y) of their mean centre."""
-    boxes = pairs.loc[pairs["pair"] != "", ["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].to_numpy(float)
-    return crop_size(boxes, margin), tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0).tolist())
+    drawn = pairs[pairs["pair"] != ""]
+    boxes = drawn[["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].to_numpy(float)
+    boxes = boxes / drawn[["width", "height"]].to_numpy(float).max(axis=1, keepdims=True)
+    size = boxes[:, 2:].max(axis=0) * (1 + 2 * margin)
+    return tuple(size.tolist()), tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0).tolist())
 
 
 def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -135,15 +134,14 @@ def isolate_part(
     background: str,
     normalise: list[str],
     dilate: int,
-    size: tuple[int, int] | None = None,
+    size: tuple[float, float] | None = None,
     centre: tuple[float, float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
     """Isolate the part and cut its window out.
 
     Args:
         image, mask, background, normalise, dilate: as for :func:`isolate`.
-        size: (width, height) of the window; None: the whole frame.
-        centre: (x, y) of the window where the part is absent.
+        size, centre: of the window, as :func:`crop_geometry` gives them; None: the whole frame.
 
     Returns:
         The picture, the mask grown by ``dilate``, both of the window, and the window x0, y0, x1, y1 in the photograph.
@@ -151,5 +149,7 @@ def isolate_part(
     image, mask = isolate(image, mask, background, normalise, dilate), grow(mask, dilate)
     if size is None:
         return image, mask, (0, 0, image.shape[1], image.shape[0])
-    window = crop_window(mask, size, centre)
+    longer = max(image.shape[:2])
+    pixels = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # no pixel more for a rounding
+    window = crop_window(mask, pixels, tuple(share * longer for share in centre))
     return cut(image, window), cut(mask, window), window

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.files import UserError, read_json, stage
+from defectflow.image_metrics import units_of
 from defectflow.pages import rule, write_page
 from defectflow.paired import Difference, paired_bootstrap, weighted_auroc, weighted_f1
 from defectflow.strategies import alternatives
@@ -77,8 +78,8 @@ def compared(best: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Di
     found = {}
     for name, figure, column in (("auroc", weighted_auroc, "raw_score"), ("f1", weighted_f1, "predicted_label")):
         both = shared.dropna(subset=[column, f"{column}_other"])
-        labels = both["label"].to_numpy(int)
-        found[name] = paired_bootstrap(figure, labels, both[column], both[f"{column}_other"], both["group"], seed)
+        labels, units = both["label"].to_numpy(int), units_of(both)[1]
+        found[name] = paired_bootstrap(figure, labels, both[column], both[f"{column}_other"], units, seed)
     return found
 
 

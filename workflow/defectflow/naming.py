@@ -7,6 +7,7 @@ import hashlib
 import os
 import posixpath
 import re
+import unicodedata
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
@@ -100,10 +101,10 @@ class Matcher:
 
     def __init__(self, names: Iterable[str], given: Iterable[str]):
         wanted = {posixpath.basename(_normal(name)) for name in given}
-        self._names = {name for name in names if posixpath.basename(name) in wanted}
+        self._names = {composed: name for name in names if posixpath.basename(composed := _composed(name)) in wanted}
         self._by_base: defaultdict[str, list[str]] = defaultdict(list)
-        for name in sorted(self._names):
-            self._by_base[posixpath.basename(name)].append(name)
+        for composed, name in sorted(self._names.items()):
+            self._by_base[posixpath.basename(composed)].append(name)
 
     def find(self, name: str) -> tuple[str | None, str]:
         """Return (name of the image, "") or (None, reason), the reason being ready for a message."""
@@ -111,7 +112,7 @@ class Matcher:
             return None, "the path leaves the image folder"
         name = _normal(name)
         if name in self._names:
-            return name, ""
+            return self._names[name], ""
         candidates = self._by_base.get(posixpath.basename(name), [])
         if len(candidates) == 1:
             return candidates[0], ""
@@ -121,7 +122,12 @@ class Matcher:
 
 
 def _normal(name: str) -> str:
-    return posixpath.normpath(name.replace("\\", "/"))
+    return posixpath.normpath(_composed(name).replace("\\", "/"))
+
+
+def _composed(name: str) -> str:
+    """The name with each accented letter as one character: a Mac writes two, which look the same."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _plain_id(name: str) -> str:

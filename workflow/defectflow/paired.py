@@ -1,7 +1,8 @@
 """Two runs on the same images: how large the difference of a figure is, and whether it may be chance.
 
 Both runs saw the same photographs, so their errors go together; resampling images for both at once keeps that, which
-comparing two separate intervals does not. Photographs of one group (burst, session) are drawn together.
+comparing two separate intervals does not. Photographs of one group (burst, session) are drawn together where there are
+groups enough.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ class Difference(NamedTuple):
         value: of the figure on the images as they are.
         low, high: 95 % percentile interval.
         p: two-sided; how often, were there no difference, one at least as large would be seen. 1 for equal runs.
-        n, n_groups: images and groups it rests on.
+        n, n_units: images it rests on, and units that were resampled.
     """
 
     value: float
@@ -29,7 +30,7 @@ class Difference(NamedTuple):
     high: float
     p: float
     n: int
-    n_groups: int
+    n_units: int
 
 
 def weighted_auroc(weights: np.ndarray, labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -69,15 +70,15 @@ def paired_bootstrap(
     labels: np.ndarray,
     first: np.ndarray,
     second: np.ndarray,
-    groups: Sequence[str],
+    units: Sequence[str],
     seed: int = 0,
     resamples: int = 2000,
 ) -> Difference | None:
-    """Difference of ``figure`` between two runs, with a cluster bootstrap over the images they share.
+    """Difference of ``figure`` between two runs, with a bootstrap over units of the images they share.
 
-    Groups are drawn with replacement among those with the same classes (good only, bad only, both), so that no
-    resample of pure groups lacks a class; resamples in which the figure is not defined are left out. With few groups
-    (under about ten of a kind) the interval is too narrow, as every bootstrap is.
+    Units are drawn with replacement among those with the same classes (good only, bad only, both), so that no
+    resample of pure units lacks a class; resamples in which the figure is not defined are left out. With few units
+    (under about ten of a kind) the interval is too narrow, as every bootstrap is; with one it has no width at all.
 
     Source: B. Efron, R. J. Tibshirani, An Introduction to the Bootstrap (1993), sections 13.3 and 15.4; groups as
     in A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application (1997), section 3.8.
@@ -86,7 +87,7 @@ def paired_bootstrap(
         figure: :func:`weighted_auroc` or :func:`weighted_f1`.
         labels: [N], 1 bad, 0 good.
         first, second: [N], scores or verdicts of the two runs.
-        groups: [N], name of the group of each image; an image without a group is one of its own.
+        units: [N], name of the unit of each image, see `image_metrics.units_of`.
 
     Returns:
         None where the figure is not defined on these images.
@@ -101,8 +102,8 @@ def paired_bootstrap(
     value = float(difference(np.ones((1, len(labels))))[0])
     if np.isnan(value):
         return None
-    _, group = np.unique(np.asarray(groups, dtype=str), return_inverse=True)
-    has_bad, has_good = (np.bincount(group, labels == side) > 0 for side in (1, 0))
+    _, unit = np.unique(np.asarray(units, dtype=str), return_inverse=True)
+    has_bad, has_good = (np.bincount(unit, labels == side) > 0 for side in (1, 0))
     kinds = has_bad + 2 * has_good
     rng = np.random.default_rng(seed)
     rows = max(1, CELLS // len(labels))
@@ -112,7 +113,7 @@ def paired_bootstrap(
         for kind in np.unique(kinds):
             members = np.flatnonzero(kinds == kind)
             drawn[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=len(drawn))
-        seen.append(difference(drawn[:, group]))
+        seen.append(difference(drawn[:, unit]))
     values = np.concatenate(seen)
     values = values[~np.isnan(values)]
     low, high = np.quantile(values, [0.025, 0.975])

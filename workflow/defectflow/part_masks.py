@@ -73,7 +73,7 @@ def judge(
     }
 
 
-def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[int]) -> tuple[np.ndarray, dict]:
+def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None) -> tuple[np.ndarray, dict]:
     """Mask (bool, size of ``image``) of the constant, template or appearance segmenter and its row."""
     guess = prior.guess(image, leave_out)
     mask, agreement = prior.clean(guess.soft >= 0.5), guess.agreement

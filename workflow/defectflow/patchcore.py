@@ -143,14 +143,20 @@ class PatchCore(Detector):
 
     @classmethod
     def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
-        """A memory bank of any part of the good images: a coreset, selected in a projection that all banks share."""
-        projected = project(good.patches.to(options.device), options.projection, options.seed)
+        """A memory bank of any part of the good images: a coreset, selected in a projection that all banks share.
+
+        Principal axes are each bank's own: what they are depends on the images.
+        """
+        own_axes = options.projection == "pca"
+        projected = good.patches.to(options.device)
+        projected = projected if own_axes else project(projected, options.projection, options.seed)
 
         def bank(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
             own = rows = good.rows(kept)
             size = coreset_size(len(rows), options.coreset_ratio, options.coreset_max)
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(options.device)]
+                candidates = project(candidates, "pca", options.seed) if own_axes else candidates
                 alone = parent_process() is None  # bars of several processes would overwrite each other
                 rows = rows[k_center_greedy(candidates, size, seed=seed, progress=alone)]
             tensors = {"": good.patches[rows]}

@@ -85,12 +85,13 @@ def holdout(good: pd.Series, bad: pd.Series, seed: int) -> dict[str, str]:
     return sides
 
 
-def choose(policy: str, groups: int, images: int) -> tuple[str, int]:
+def choose(policy: str, groups: int, images: int, largest: int) -> tuple[str, int]:
     """What a protocol leaves out, and in how many folds.
 
     Args:
         policy: as of :func:`folds`.
         groups, images: how many groups hold good images, and how many of these there are.
+        largest: how many of them the largest group holds.
 
     Returns:
         ("groups" or "images", number of folds).
@@ -98,7 +99,8 @@ def choose(policy: str, groups: int, images: int) -> tuple[str, int]:
     Raises:
         UserError: there are not enough of them.
     """
-    if policy == "auto" and groups >= ENOUGH_GROUPS:
+    # Without a group of most images a bank would be too poor to choose a threshold on its scores.
+    if policy == "auto" and groups >= ENOUGH_GROUPS and 2 * largest <= images:
         return "groups", groups if groups <= MOST_GROUPS_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
     if policy == "auto":
         return "images", images if images <= MOST_IMAGES_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
@@ -121,9 +123,10 @@ def folds(good: pd.Series, bad: pd.Series, policy: str, seed: int) -> tuple[dict
     leave_group_out: each group with good images a fold. leave_one_out: each good image a fold; its group mates stay in
     its bank and among the images its threshold is chosen on (without them it would be leave_group_out). kfold: 5 folds
     over groups, or fewer where there are fewer groups; over images where all are of one group. A number: as many folds,
-    over groups if there are enough of them, else over images. auto: with good images from 5 groups or more, over groups
-    (each group a fold up to 10 groups, else 5 folds); otherwise over images (each good image a fold up to 20, else 5
-    folds). Whenever folds over images cut through groups, leave-group-out folds are made as a second protocol.
+    over groups if there are enough of them, else over images. auto: with good images from 5 groups or more, none of
+    which holds more than half of them, over groups (each group a fold up to 10 groups, else 5 folds); otherwise over
+    images (each good image a fold up to 20, else 5 folds). Whenever folds over images cut through groups,
+    leave-group-out folds are made as a second protocol.
 
     Args:
         good, bad: index image_id, value the group.
@@ -136,7 +139,7 @@ def folds(good: pd.Series, bad: pd.Series, policy: str, seed: int) -> tuple[dict
         UserError: not enough groups or images for the policy.
     """
     groups = good.nunique()
-    unit, count = choose(policy, groups, len(good))
+    unit, count = choose(policy, groups, len(good), int(good.value_counts().max()))
     if unit == "groups":
         return group_folds(good, bad, count, seed), {}
     by_image = image_folds(good.index, bad.index, count, seed)

@@ -332,13 +332,20 @@ class Templates:
             Level(self.fields, weights / 255, fit_size(self.frame, side)) for side in (coarse, middle, max(self.frame))
         )
 
-    def register(self, log_lum: np.ndarray, leave_out: Sequence[int] = (), votes: int = VOTES) -> Match:
+    def register(
+        self,
+        log_lum: np.ndarray,
+        leave_out: Sequence[int] = (),
+        votes: int = VOTES,
+        groups: np.ndarray | None = None,
+    ) -> Match:
         """Find the part of the templates in a photograph.
 
         Args:
             log_lum: float32 of shape ``frame``, from :func:`log_luminance`.
             leave_out: template indices that may not be used; at least one must remain.
             votes: how many templates vote.
+            groups: [n], group of each template: that of the one which fits best gets no vote, if there are others.
         """
         allowed = np.setdiff1d(np.arange(len(self.fields)), np.asarray(leave_out, int))
         coarse, middle, fine = self.levels
@@ -355,6 +362,10 @@ class Templates:
         ]
         pose = max(refined, key=lambda item: item[1])[0]
         (scores,), (affines,) = coarse.peaks(small, [pose], allowed)
+        if groups is not None:
+            others = groups[allowed] != groups[allowed[scores.argmax()]]
+            if others.any():
+                allowed, scores, affines = allowed[others], scores[others], affines[others]
         found = []
         for k in np.argsort(-scores, kind="stable")[: votes + RESERVE]:
             found.append((int(allowed[k]), *middle.refine(int(allowed[k]), medium, affines[k], STEPS)))

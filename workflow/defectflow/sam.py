@@ -276,7 +276,7 @@ class Predictor:
         self.prior = prior
 
     @torch.inference_mode()
-    def predict(self, image: np.ndarray, leave_out: list[int]) -> Found:
+    def predict(self, image: np.ndarray, leave_out: list[int] | None) -> Found:
         """Mask of the part in an RGB uint8 photograph; ``leave_out`` as in :meth:`Prior.register`."""
         size = self.model.image_size
         guess = self.prior.guess(image, leave_out)

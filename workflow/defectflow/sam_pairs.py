@@ -88,6 +88,7 @@ def main(args: argparse.Namespace) -> None:
         found = tqdm(pool.map(prepare, listed), desc="sam_pairs: outlines", total=len(listed), unit="image")
         for (image_id, name, _), (used, annotation) in zip(listed, found, strict=True):
             known = {"image_id": image_id, "path": paths[name], "group": row(name)["group"]}
+            known |= dict(zip(("width", "height"), pictures[name].size, strict=True))
             records.append(known | {"pair": "", "n_annotations": used})
             if annotation:
                 pairs.append((paths[name], len(pairs) + 1, annotation))

@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from defectflow import metrics
 from defectflow.files import UserError
+from defectflow.image_metrics import units_of
 from defectflow.paired import paired_bootstrap, weighted_f1
 from defectflow.verdicts import counted, judge
 
@@ -60,7 +60,6 @@ def _figures(known: pd.DataFrame, own: pd.Series, seed: int) -> dict[str, Any]:
     tn, fp, fn, tp = matrix.values()
     both = known.index.intersection(own.index)
     shared = known.loc[both]
-    groups = np.where(shared["group"] != "", shared["group"], shared["image_id"])
     return {
         "confusion_matrix": matrix,
         **metrics.rates(matrix),
@@ -69,6 +68,6 @@ def _figures(known: pd.DataFrame, own: pd.Series, seed: int) -> dict[str, Any]:
             "false_positive_rate": metrics.wilson(fp, tn + fp),
         },
         "f1_difference": paired_bootstrap(
-            weighted_f1, shared["label"], own.loc[both], shared["predicted_label"], groups, seed
+            weighted_f1, shared["label"], own.loc[both], shared["predicted_label"], units_of(shared)[1], seed
         ),
     }

@@ -12,7 +12,10 @@ from defectflow.files import UserError, atomic
 
 # Every text column is a str ("" when unknown); numbers that may be unknown are "" in the file and NaN in memory.
 MANIFEST = ["image_id", "path", "sha256", "width", "height", "label", "defect_type", "group", "mask", "split"]
-PAIRS = ["image_id", "path", "group", "pair", "n_annotations", "area", "bbox_x", "bbox_y", "bbox_width", "bbox_height"]
+PAIRS = [
+    "image_id", "path", "group", "width", "height", "pair", "n_annotations",
+    "area", "bbox_x", "bbox_y", "bbox_width", "bbox_height",
+]  # fmt: skip
 SPLITS = ["image_id", "group", "label", "segmentation", "detection", "fold", "group_fold"]
 MASKS = [
     "image_id", "mask", "source", "present", "doubtful", "reason",

@@ -1,6 +1,7 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
@@ -31,10 +32,10 @@ SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
 # conda environment brings its own. Progress bars are for terminals; in a log file a line every ten seconds is enough.
 # Libraries that warn of each other's deprecated names tell the user nothing.
 OWN_PYTHON = DeploymentMethod.CONDA not in workflow.deployment_settings.deployment_method
-PYTHON = f"export PATH='{Path(sys.executable).parent}':\"$PATH\"; " if OWN_PYTHON else ""
+PYTHON = f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"; ' if OWN_PYTHON else ""
 shell.prefix(
     "set -euo pipefail; export PYTHONWARNINGS=ignore::FutureWarning; [ -t 2 ] || export TQDM_MININTERVAL=10; "
-    f"{PYTHON}export PYTHONPATH='{WORKFLOW}'; "
+    f"{PYTHON}export PYTHONPATH={shlex.quote(str(WORKFLOW))}; "
 )
 
 
@@ -184,7 +185,7 @@ def option(flag: str, value) -> str:
     """`--flag value`, or nothing where the value is None, False or an empty input; True gives the bare flag."""
     if value is None or value is False or value == []:
         return ""
-    return flag if value is True else f"{flag} '{value}'"
+    return flag if value is True else f"{flag} {shlex.quote(str(value))}"
 
 
 def words(options: dict) -> str:
