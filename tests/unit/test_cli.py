@@ -138,8 +138,19 @@ def test_the_time_that_judging_takes_is_not_idle(tmp_path, monkeypatch):
     for path in inspector_files.watch(tmp_path, idle=1):
         judged.append(path.name)
         now[0] += 1.5
-        (tmp_path / "second.png").touch()
+        if len(judged) == 1:
+            (tmp_path / "second.png").touch()
     assert judged == ["first.png", "second.png"]
+
+
+def test_what_has_changed_since_is_judged_again(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"half")
+    judged = []
+    for path in inspector_files.watch(tmp_path, interval=0.05, idle=0.5):
+        judged.append(path.read_bytes())
+        if len(judged) == 1:
+            path.write_bytes(b"half and the rest")
+    assert judged == [b"half", b"half and the rest"]
 
 
 def test_quantiles_are_those_of_the_nearest_rank():

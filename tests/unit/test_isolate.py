@@ -114,7 +114,7 @@ def test_the_window_holds_every_part_and_shows_the_same_at_every_resolution(pict
     assert part.shape == (27, 30, 3) and inside.sum() == mask.sum()
     large = [cv2.resize(x.astype(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST) for x in (image, mask)]
     *_, wide = isolate_part(large[0], large[1] > 0, **how)
-    np.testing.assert_allclose(wide, 4 * np.array(window), atol=2)
+    np.testing.assert_allclose(wide, 4 * np.array(window), atol=4)  # whole pixels of either
     *_, absent = isolate_part(large[0], large[1] > 2, **how)
     np.testing.assert_allclose(np.add(absent[:2], absent[2:]) / 2, 200 * np.array(centre), atol=1)
 

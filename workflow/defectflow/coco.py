@@ -24,10 +24,10 @@ def annotations_by_image(coco: Mapping[str, list], category: str | None = None) 
     Raises:
         UserError: there is no such category.
     """
-    allowed = category_ids(coco, category) or {known.get("id") for known in coco["categories"]}
+    allowed = category_ids(coco, category)
     found = defaultdict(list)
     for annotation in coco["annotations"]:
-        if not allowed or annotation.get("category_id") in allowed:
+        if allowed is None or annotation.get("category_id") in allowed:
             found[annotation["image_id"]].append(annotation)
     return dict(found)
 

@@ -180,13 +180,13 @@ def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def category_ids(coco: Mapping[str, list], category: str | None, source: object = "COCO file") -> set | None:
-    """Ids of the categories named ``category``; None (= all) when it is None.
+    """Ids of the categories named ``category``, of all where it is None; None (= any) where the file lists none then.
 
     Raises:
         UserError: there is no such category.
     """
     if category is None:
-        return None
+        return {c.get("id") for c in coco["categories"]} or None
     ids = {c.get("id") for c in coco["categories"] if c.get("name") == category}
     if not ids:
         names = [str(c.get("name")) for c in coco["categories"]]

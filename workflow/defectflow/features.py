@@ -153,6 +153,11 @@ def main(args: argparse.Namespace) -> None:
         device=pick_device(args.device),
         precision=args.precision,
     )
+    if not (embedder.trained or args.backbone == PIXELS):
+        print(
+            f"WARNING: {args.backbone} has random weights: name a file under weights or set allow_downloads=true",
+            file=sys.stderr,
+        )
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
     # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
     noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)

@@ -43,7 +43,8 @@ def count(paths: Sequence[str | Path]) -> int:
 
 
 def watch(folder: str | Path, interval: float = 0.5, idle: float | None = None) -> Iterator[Path]:
-    """Images of a folder as they arrive, those that are there first; each once, when it has stopped growing.
+    """Images of a folder as they arrive, those that are there first; each when it has stopped growing, and again
+    when it has changed: what was still being written, or another photograph by the same name.
 
     Args:
         folder: the folders in it are looked into as well.
@@ -55,28 +56,28 @@ def watch(folder: str | Path, interval: float = 0.5, idle: float | None = None) 
     """
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder to watch")
-    done: set[Path] = set()
+    done: dict[Path, tuple[int, int]] = {}
     growing: dict[Path, tuple[int, int]] = {}
     last = time.monotonic()
     while idle is None or time.monotonic() - last < idle:
         present = set()
         for path in _below(Path(folder)):
             present.add(path)
-            if path in done:
-                continue
             try:
                 status = path.stat()
             except OSError:  # moved away in between
                 continue
             state = (status.st_size, status.st_mtime_ns)
+            if done.get(path) == state:
+                continue
             if growing.get(path) == state:
-                done.add(path)
-                del growing[path]
+                done[path] = growing.pop(path)
                 yield path
             else:
                 growing[path] = state
             last = time.monotonic()  # after the yield: while the caller is at work it is not idle
-        done &= present  # a name may come again, and the set does not grow for ever
+        # A name may come again, and these do not grow for ever.
+        done, growing = ({p: state for p, state in known.items() if p in present} for known in (done, growing))
         time.sleep(interval)
 
 
