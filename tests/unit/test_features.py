@@ -59,6 +59,13 @@ def test_pixels_keep_every_cell_in_order(isolated):
     assert file.items[2]["copy_of"] == "part" and file.items[2]["kind"] == "augmented"
 
 
+def test_random_weights_are_told_and_colours_have_none(isolated, capsys):
+    run(isolated, *RESNET)
+    assert "resnet18.tv_in1k has random weights" in capsys.readouterr().err
+    run(isolated, *PIXELS)
+    assert "random weights" not in capsys.readouterr().err
+
+
 def test_affine_leads_back_to_the_frame(isolated):
     file = run(isolated, *PIXELS)
     # 120 x 80 in 96 x 64 (width x height): scaled by 0.8, no padding; the window begins at (-20, 10).

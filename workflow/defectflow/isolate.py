@@ -72,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--normalise", choices=NORMALISATIONS, nargs="+", default=["none"], help="applied in this order"
     )
-    parser.add_argument("--crop", action="store_true", help="cut a window of constant size around the part")
+    parser.add_argument("--crop", action="store_true", help="cut a window around the part, of one share of the frame")
     parser.add_argument("--margin", type=float, default=0.03, help="share of the window added on each side")
     parser.add_argument("--dilate", type=int, default=0, help="pixels by which the mask grows")
     parser.add_argument("--threads", type=int, default=1)

@@ -1,4 +1,4 @@
-"""The part alone: light made even, background taken away, a window of constant size. Pure functions of arrays."""
+"""The part alone: light made even, background taken away, one window for all. Pure functions of arrays."""
 
 from __future__ import annotations
 
