@@ -4,6 +4,7 @@ A short sample; python tests/e2e/kill.py --draws 50 is the long one.
 """
 
 import random
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -102,8 +103,10 @@ def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
         locks = tmp_path / ".snakemake/locks"
         while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
             time.sleep(0.05)
+        first.send_signal(signal.SIGSTOP)  # or it may be done before the second has started
         second = workflow.snakemake("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
         assert first.poll() is None, "the first run was over too soon"
+        first.send_signal(signal.SIGCONT)
         assert second.returncode != 0 and "locked" in (second.stdout + second.stderr).lower()
         assert first.wait(600) == 0
     finally:

@@ -35,11 +35,11 @@ def inspect(args: argparse.Namespace) -> int:
     ended = suppress(KeyboardInterrupt) if args.watch else nullcontext()  # the way to end a watch
     with open_report(args.csv, args.jsonl) as report, ended:
         for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
-            report.add(path, verdict, problem)
-            print(line_of(path, verdict, problem), flush=True)
-            judged += verdict is not None
+            judged += verdict is not None  # first: whoever reads the line may interrupt the watch at once
             errors += verdict is None
             flagged += verdict is not None and verdict.flagged
+            report.add(path, verdict, problem)
+            print(line_of(path, verdict, problem), flush=True)
     unreadable = f", {errors} not judged" if errors else ""
     print(f"{judged} inspected, {flagged} flagged{unreadable} ({inspector.runtime})", file=sys.stderr)
     return ERROR if errors else FLAGGED if flagged else GOOD
