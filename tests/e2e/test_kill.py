@@ -3,12 +3,13 @@
 A short sample; python tests/e2e/kill.py --draws 50 is the long one.
 """
 
+import os
 import random
 import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -98,17 +99,19 @@ def test_read_only_results_are_told_in_one_line_before_any_job_and_a_run_ends_th
 def test_of_two_runs_at_once_the_second_is_turned_away(tmp_path, reference):
     workflow = light(tmp_path)
     command = workflow.command("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
-    first = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    first = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, **quiet)
     try:
         locks = tmp_path / ".snakemake/locks"
         while first.poll() is None and not (locks.is_dir() and any(locks.iterdir())):
-            time.sleep(0.05)
-        first.send_signal(signal.SIGSTOP)  # or it may be done before the second has started
+            time.sleep(0.01)
+        os.killpg(first.pid, signal.SIGSTOP)  # it and its jobs: they may be done before the second has started
         second = workflow.snakemake("--cores", "2", *LIGHT_TARGETS, config=LIGHT)
         assert first.poll() is None, "the first run was over too soon"
-        first.send_signal(signal.SIGCONT)
+        os.killpg(first.pid, signal.SIGCONT)
         assert second.returncode != 0 and "locked" in (second.stdout + second.stderr).lower()
         assert first.wait(600) == 0
     finally:
-        first.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(first.pid, signal.SIGKILL)
     assert digests(workflow) == reference
