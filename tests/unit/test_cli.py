@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import bundle_set
 import cv2
 import pytest
-from defectflow import cli, inspector_files
+from defectflow import cli, drawing, inspector_files
 from defectflow.images import write_png
 from defectflow.inspector_bench import quantile
 from packaging.requirements import Requirement
@@ -54,7 +54,8 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
     parsed = [json.loads(line) for line in (out / "t.jsonl").read_text().splitlines()]
     assert [entry["path"] for entry in parsed] == [row["path"] for row in rows]
     assert next(entry for entry in parsed if entry["verdict"] == "bad")["regions"][0]["box"]
-    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (96, 128)), ("triptychs", (96, 3 * 128 + 2 * 4))):
+    told = 96 + drawing.strip_height(128)  # with verdict and name below
+    for kind, shape in (("heatmaps", (96, 128)), ("overlays", (told, 128)), ("triptychs", (told, 3 * 128 + 2 * 4))):
         pictures = list((out / kind).iterdir())
         assert len(pictures) == 5
         assert {cv2.imread(str(path)).shape[:2] for path in pictures} == {shape}
@@ -91,6 +92,7 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
         (["BUNDLE", "FOLDER/*.bmp"], "no image there"),
         (["BUNDLE", "FOLDER", "--triptychs"], "--triptychs: needs --out"),
         (["BUNDLE", "FOLDER", "--threads", "0"], "must be 1 or more"),
+        (["BUNDLE", "FOLDER", "--out", "BUNDLE/bundle.json"], "File exists (make room, or write elsewhere)"),
         (["FOLDER", "FOLDER"], "not a bundle"),
         (["BUNDLE", "--watch", "absent"], "no such folder to watch"),
     ],
@@ -99,6 +101,14 @@ def test_a_wrong_command_is_one_line(bundle_folder, photos, capsys, words, messa
     words = [w.replace("BUNDLE", str(bundle_folder)).replace("FOLDER", str(photos)) for w in words]
     code, _, err = run(capsys, "inspect", *words)
     assert code == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
+
+
+def test_pictures_that_cannot_be_written_are_no_fault_of_a_photograph(bundle_folder, photos, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/heatmaps").touch()
+    code, lines, err = run(capsys, "inspect", bundle_folder, photos, "--out", tmp_path / "out")
+    assert code == 2 and lines == ""
+    assert err == f"error: {tmp_path / 'out/heatmaps'}: File exists (make room, or write elsewhere)\n"
 
 
 def test_globs_reach_below_and_a_name_with_brackets_is_no_pattern(bundle_folder, photos, capsys):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.image_metrics import image_figures
+from defectflow.pred_score import normalise, two_digits
 from defectflow.verdicts import calibrating, counted, judge
 
 TWO_CLASSES = [
@@ -55,6 +56,13 @@ def test_another_scale_of_scores_changes_no_auroc_and_no_verdict(strategy, optio
         others = table.loc[table["fold"] != row.fold, "raw_score"]
         assert others[others < row.threshold].max() < row.raw_score < others[others >= row.threshold].min()
     assert same.mean() > 0.9
+
+
+def test_the_score_that_is_shown_never_contradicts_the_verdict():
+    raw = np.linspace(-1, 3, 4001) + 1e-4
+    for score, bad in zip(normalise(raw, 1.0, 0.0, 2.0), raw >= 1, strict=True):
+        assert (two_digits(score) >= "0.50") == bad
+    assert [two_digits(x) for x in (0, 0.29, 0.499999999, 0.5, 1)] == ["0.00", "0.29", "0.49", "0.50", "1.00"]
 
 
 def test_images_held_out_for_the_calibration_alone_are_judged_but_do_not_count():

@@ -1,6 +1,7 @@
 """Command line of a fitted inspector: judge new photographs, pack it, export it for other runtimes, time it."""
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -74,6 +75,8 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
         return path, verdict.told(), ""
     except UserError as error:
         return path, None, str(error)
+    except OSError:  # photographs are read without: the pictures cannot be written, and the next could not either
+        raise
     except Exception as error:
         return path, None, f"{path}: {type(error).__name__}: {error}"
 
@@ -194,7 +197,7 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in (*UNWRITABLE, errno.EEXIST, errno.ENOTDIR):  # the last two: a file where a folder goes
             raise
         print(f"error: {error.filename or 'output'}: {error.strerror} (make room, or write elsewhere)", file=sys.stderr)
     sys.exit(ERROR)

@@ -171,6 +171,13 @@ def draw_outlines(picture: np.ndarray, found: np.ndarray, truth: np.ndarray | No
     outline(picture, found, FOUND, width)
 
 
+def legend(found: np.ndarray, truth: np.ndarray | None, part: np.ndarray | None) -> list[tuple[str, Colour]]:
+    """What the outlines mean that `overlay` draws with these arguments, for `caption_strip`."""
+    meanings = [("part", PART)] if part is not None and part.any() else []
+    meanings += [("ground truth", TRUTH)] if truth is not None else []
+    return meanings + ([("anomalous", FOUND)] if found.any() else [])
+
+
 def triptych(
     photo: np.ndarray,
     heat: np.ndarray,

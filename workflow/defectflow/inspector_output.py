@@ -19,6 +19,7 @@ from defectflow.files import atomic
 from defectflow.images import write_png
 from defectflow.inspector import Verdict, map_size
 from defectflow.looks import Look
+from defectflow.pred_score import two_digits
 
 COLUMNS = [
     "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
@@ -94,16 +95,25 @@ def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
     name = printable(str(path))
     if verdict is None:
         return f"ERROR  {printable(problem)}"
-    notes = []
-    if verdict.review:
-        notes.append("to a person")
-    if verdict.present is False or verdict.doubtful:
-        notes.append(verdict.reason)
-    if verdict.regions:
-        notes.append(f"{len(verdict.regions)} damaged region{'s' if len(verdict.regions) > 1 else ''}")
-    return f"{'BAD ' if verdict.bad else 'good'}  {verdict.score:.2f}  {name}{'  (' if notes else ''}" + (
-        f"{'; '.join(notes)})" if notes else ""
-    )
+    notes = [*notices(verdict), *filter(None, [regions_text(verdict)])]
+    return f"{verdict_text(verdict)}  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Verdict and score, as wide for each."""
+    return f"{'BAD ' if verdict.bad else 'good'}  {two_digits(verdict.score)}"
+
+
+def notices(verdict: Verdict) -> list[str]:
+    """Why a person should look, whatever the score: it lies in the review band, or the mask is in doubt."""
+    why = ["to a person"] if verdict.review else []
+    return why + ([verdict.reason] if verdict.present is False or verdict.doubtful else [])
+
+
+def regions_text(verdict: Verdict) -> str:
+    """How many damaged regions there are; "" for none."""
+    count = len(verdict.regions)
+    return f"{count} damaged region{'s' if count > 1 else ''}" if count else ""
 
 
 def printable(text: str) -> str:
@@ -123,6 +133,7 @@ class Pictures:
     def __init__(self, folder: Path, scale: dict[str, float], look: dict[str, Any], triptychs: bool) -> None:
         self._folder, self._scale, self._look = folder, drawing.Scale(**scale), Look(**look)
         self._triptychs = triptychs
+        folder.mkdir(parents=True, exist_ok=True)  # that it cannot be made is found before anything is judged
 
     def write(self, path: Path, photo: np.ndarray, verdict: Verdict) -> None:
         """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
@@ -135,14 +146,20 @@ class Pictures:
         found = np.zeros(heat.shape, bool)
         for region in verdict.regions:
             found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
-        picture = drawing.overlay(photo, heat, self._scale, found, None, part, self._look)
-        drawing.boxes(picture, [region.box for region in verdict.regions])
         with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
             drawing.write_heatmap(temporary, heat, self._scale, self._look)
-        write_png(self._folder / "overlays" / f"{name}.png", picture)
+        legend = drawing.legend(found, None, part)
+        pictures = {"overlays": drawing.overlay(photo, heat, self._scale, found, None, part, self._look)}
+        drawing.boxes(pictures["overlays"], [region.box for region in verdict.regions])
         if self._triptychs:
-            three = drawing.triptych(photo, heat, self._scale, found, None, part, self._look)
-            write_png(self._folder / "triptychs" / f"{name}.png", three)
+            pictures["triptychs"] = drawing.triptych(photo, heat, self._scale, found, None, part, self._look)
+        for kind, picture in pictures.items():
+            strip = drawing.caption_strip(
+                picture.shape[1], printable(path.name), verdict_text(verdict).upper(),
+                drawing.BAD if verdict.bad else drawing.GOOD, "; ".join(notices(verdict)), regions_text(verdict),
+                legend, size[0],
+            )  # fmt: skip
+            write_png(self._folder / kind / f"{name}.png", np.vstack([picture, strip]))
 
 
 def picture_name(path: Path) -> str:

@@ -6,13 +6,19 @@ from typing import Any
 
 from defectflow.claims import percent
 from defectflow.files import atomic
+from defectflow.pred_score import two_digits
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """A figure with ``digits`` decimals; a dash for None."""
-    return "–" if value is None or value != value else f"{value:.{digits}f}"
+def number(value: float | None) -> str:
+    """A figure with three decimals; a dash for None."""
+    return "–" if value is None or value != value else f"{value:.3f}"
+
+
+def score(value: float | None) -> str:
+    """A score for people with two decimals, see `two_digits`; a dash for None."""
+    return "–" if value is None or value != value else two_digits(value)
 
 
 def short(value: float | None) -> str:
@@ -51,7 +57,7 @@ def write_page(path: str | Path, template: str, **content: Any) -> None:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"number": number, "short": short, "signed": signed, "span": span, "percent": percent}
+    environment.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}
     environment.globals["rule"] = rule
     with atomic(path) as temporary:
         temporary.write_text(environment.get_template(template).render(content), encoding="utf-8", errors="replace")

@@ -1,5 +1,7 @@
 """The score for people, with the threshold at 0.5; numpy only, for evaluation and inspection alike."""
 
+import math
+
 import numpy as np
 
 BELOW_HALF = 0.499999999  # the largest score in [0, 1] that is below 0.5 with the nine digits that tables keep
@@ -17,3 +19,8 @@ def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.
     span = np.asarray(high, np.float64) - low
     score = np.clip((raw - threshold) / np.where(span > 0, span, 1.0) + 0.5, 0.0, 1.0)
     return np.where(raw < threshold, np.minimum(score, BELOW_HALF), score)
+
+
+def two_digits(score: float) -> str:
+    """A score in [0, 1] for the eye, rounded down: what shows 0.50 or more is bad, what shows less is good."""
+    return f"{math.floor(100 * score + 1e-8) / 100:.2f}"

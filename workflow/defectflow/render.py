@@ -24,6 +24,7 @@ from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
+from defectflow.pred_score import two_digits
 from defectflow.scored import boxes_at, boxes_of, evenly, run_scale, scored_parts
 from defectflow.tables import index_of, read_table
 from defectflow.threads import in_order
@@ -74,7 +75,8 @@ def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
         verdict, colour = f"no verdict  raw {row.raw_score:.3g}", drawing.UNKNOWN
     else:
         bad = row.predicted_label == 1
-        verdict, colour = f"{'BAD' if bad else 'GOOD'}  {row.pred_score:.2f}", drawing.BAD if bad else drawing.GOOD
+        word, colour = ("BAD", drawing.BAD) if bad else ("GOOD", drawing.GOOD)
+        verdict = f"{word}  {two_digits(row.pred_score)}"
     known = "no label" if np.isnan(row.label) else f"labelled {'bad' if row.label == 1 else 'good'}"
     detail = [f"{known}: {row.defect_type}" if row.defect_type else known]
     if row.mask_reason and error_of(row):  # otherwise the notice tells it
@@ -108,9 +110,7 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
         drawing.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
     found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
-    legend = [("part", drawing.PART)] if part is not None and part.any() else []
-    legend += [("ground truth", drawing.TRUTH)] if truth is not None else []
-    legend += [("anomalous", drawing.FOUND)] if found.any() else []
+    legend = drawing.legend(found, truth, part)
 
     def write(kind: str, picture: np.ndarray) -> None:
         strip = drawing.caption_strip(

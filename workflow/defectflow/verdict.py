@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.files import UserError, read_json, stage
+from defectflow.pred_score import two_digits
 from defectflow.tables import PREDICTIONS, read_table
 
 WIDTH = 100
@@ -76,7 +77,7 @@ def images_table(rows: pd.DataFrame) -> list[str]:
     """File name, score, verdict and label of images, one a line."""
     lines = [f"  {'score':>6}  {'verdict':<8} {'label':<24} file"]
     for row in rows.itertuples():
-        score = f"{row.pred_score:.2f}" if not np.isnan(row.pred_score) else f"{row.raw_score:.3g}"
+        score = two_digits(row.pred_score) if not np.isnan(row.pred_score) else f"{row.raw_score:.3g}"
         verdict = "-" if np.isnan(row.predicted_label) else "BAD" if row.predicted_label else "good"
         label = "-" if np.isnan(row.label) else ("bad" if row.label else "good")
         label += f": {row.defect_type}" if row.defect_type else ""
