@@ -162,6 +162,14 @@ def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):
     assert result.returncode != 0 and message in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("part", range(4))
+def test_a_target_that_names_nothing_of_the_config_is_told_as_such(site, part):
+    names = ["demo", "template", "zero_out", "patchcore"]
+    names[part] += "s"
+    status, output = site.plan("results/{}/{}/{}/{}/bundle".format(*names))
+    assert status and "No rule to produce" in output and "Traceback" not in output and "KeyError" not in output
+
+
 def test_the_workstation_profile_is_found(site):
     result = site.snakemake("-n", "--workflow-profile", "workflow/profiles/workstation")
     assert result.returncode == 0 and "workflow/profiles/workstation" in result.stdout + result.stderr

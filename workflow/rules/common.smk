@@ -1,6 +1,7 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
 import json
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -121,11 +122,17 @@ onstart:
         sys.exit(f"error: {error}")
 
 
+def one_of(section: str) -> str:
+    """Pattern of the names of a section of the config."""
+    return "|".join(re.escape(name) for name in config[section])
+
+
+# A target that names no entry of config.yaml is refused as such.
 wildcard_constraints:
-    dataset=r"[^/]+",
-    segmenter=r"[^/]+",
-    isolation=r"[^/]+",
-    detector=r"[^/]+",
+    dataset=one_of("datasets"),
+    segmenter=one_of("segmenters"),
+    isolation=one_of("isolations"),
+    detector=one_of("detectors"),
     shard=r"\d+",
 
 
