@@ -73,6 +73,17 @@ def test_a_packed_bundle_inspects_and_is_not_exported_into(bundle_folder, photos
     assert code == 2 and err == f"error: {packed}: a .zip cannot be added to (unpack it, export, pack it again)\n"
 
 
+def test_a_bundle_older_than_its_run_is_told(bundle_folder, photos, tmp_path, capsys):
+    named = shutil.copytree(bundle_folder, tmp_path / "run/bundle")
+    good = photos / "day 1/plain.png"
+    assert "note" not in run(capsys, "inspect", named, good)[2]
+    (named.parent / "metrics.json").write_text("{}")
+    assert "older than the run" not in run(capsys, "inspect", bundle_folder, good)[2]
+    assert f"note: {named} is older than the run it lies in" in run(capsys, "inspect", named, good)[2]
+    os.utime(named / "bundle.json")
+    assert "note" not in run(capsys, "inspect", named, good)[2]
+
+
 def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, capsys):
     good = photos / "day 1/plain.png"
     assert run(capsys, "inspect", bundle_folder, good)[0] == 0

@@ -27,6 +27,10 @@ def inspect(args: argparse.Namespace) -> int:
     if args.triptychs and not args.out:
         raise UserError("--triptychs: needs --out FOLDER")
     inspector = load(Inspector, args)
+    if outdated(args.bundle):
+        print(
+            f"note: {args.bundle} is older than the run it lies in (`snakemake bundle` makes it again)", file=sys.stderr
+        )
     settings = inspector.settings
     pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
     paths = watch(args.watch, idle=args.idle) if args.watch else photographs(args.paths)
@@ -44,6 +48,14 @@ def inspect(args: argparse.Namespace) -> int:
     unreadable = f", {errors} not judged" if errors else ""
     print(f"{judged} inspected, {flagged} flagged{unreadable} ({inspector.runtime})", file=sys.stderr)
     return ERROR if errors else FLAGGED if flagged else GOOD
+
+
+def outdated(bundle: Path) -> bool:
+    """Whether the run that a bundle lies in, where it does, was evaluated again since the bundle was made."""
+    try:
+        return bundle.with_name("metrics.json").stat().st_mtime_ns > (bundle / "bundle.json").stat().st_mtime_ns
+    except (OSError, ValueError):  # it lies elsewhere, or is a .zip
+        return False
 
 
 def load(kind: Any, args: argparse.Namespace) -> Any:
