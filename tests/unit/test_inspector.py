@@ -95,6 +95,12 @@ def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):
     assert 0.5 + (verdict.raw_score - 1.2) / (3.0 - 0.7) == pytest.approx(verdict.score)
 
 
+def test_whoever_reads_the_exit_status_hears_of_a_doubtful_mask(one):
+    sure = replace(one(bundle_set.photograph(31)), present=True, doubtful=False)
+    assert not sure.flagged
+    assert replace(sure, doubtful=True).flagged and replace(sure, present=False).flagged
+
+
 def test_a_row_tells_the_verdict_of_its_scores_however_near_the_threshold(one):
     near = {"bad": False, "threshold": 1.2, "raw_score": 1.19999999, "score": BELOW_HALF}
     verdict = replace(one(bundle_set.photograph(31)), **near)

@@ -19,6 +19,12 @@ def pick_device(choice: str) -> torch.device:
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 products, which are 2 to 7 times as fast (AMX; AVX-512 as in Zen 4 and 5)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
 def keep_memory() -> None:
     """Let this process keep what it frees, on a C library with malloc's options (glibc).
 

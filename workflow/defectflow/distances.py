@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from defectflow.device import multiplies_bfloat16
+
 GROUP = 32  # targets of which only the nearest is looked at, unless it comes into question
 COLUMNS = 64  # of the product to begin with: as many axes, nearly, hold 95 % of the variance of patches of one part
 PRODUCTS = {torch.bfloat16: 50_000, torch.float32: 10_000}  # of numbers, that take as long as measuring a pair
@@ -21,10 +23,8 @@ _PAIRS = 1024  # differences of 384 dimensions: 1.5 MB, which malloc keeps for t
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Type for products: bfloat16 on a CPU that multiplies it (AMX, AVX-512: 2 to 7 times as fast), else float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = capabilities.get("amx_bf16") or capabilities.get("avx512_bf16")
-    return torch.bfloat16 if device.type == "cpu" and fast else torch.float32
+    """Type for products: bfloat16 on a CPU that multiplies it, else float32."""
+    return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
 
 
 def principal_axes(centered: torch.Tensor) -> torch.Tensor:

@@ -66,8 +66,8 @@ class Verdict:
 
     @property
     def flagged(self) -> bool:
-        """Whether somebody should look: bad, in the review band, or no part to be seen."""
-        return self.bad or bool(self.review) or self.present is False
+        """Whether somebody should look: bad, in the review band, no part to be seen, or its mask in doubt."""
+        return self.bad or bool(self.review) or self.present is False or bool(self.doubtful)
 
     def told(self) -> Verdict:
         """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
