@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.image_metrics import image_figures
-from defectflow.pred_score import normalise, two_digits
+from defectflow.pred_score import margins, normalise, two_digits
 from defectflow.verdicts import calibrating, counted, judge
 
 TWO_CLASSES = [
@@ -63,6 +63,16 @@ def test_the_score_that_is_shown_never_contradicts_the_verdict():
     for score, bad in zip(normalise(raw, 1.0, 0.0, 2.0), raw >= 1, strict=True):
         assert (two_digits(score) >= "0.50") == bad
     assert [two_digits(x) for x in (0, 0.29, 0.499999999, 0.5, 1)] == ["0.00", "0.29", "0.49", "0.50", "1.00"]
+
+
+def test_photographs_come_in_the_order_of_the_scores_that_are_shown():
+    raw, cut, width = np.random.default_rng(0).normal(1, 1, (3, 200)) * [[1], [0.1], [0.1]]
+    score = normalise(raw, cut, 0.0, np.abs(width) + 0.5)  # each with a threshold and a scale of its own
+    order = np.argsort(margins(score, raw, cut))
+    assert (np.diff(score[order]) >= 0).all() and ((margins(score, raw, cut) >= 0) == (raw >= cut)).all()
+    top = score == 1
+    assert top.sum() > 2 and (np.diff((raw - cut)[order][top[order]]) >= 0).all()
+    assert (margins(np.full(200, np.nan), raw, np.full(200, np.nan)) == raw).all()
 
 
 def test_images_held_out_for_the_calibration_alone_are_judged_but_do_not_count():

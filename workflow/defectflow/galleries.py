@@ -55,7 +55,7 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
     """The galleries of a run; no photograph is in two.
 
     Args:
-        table: predictions with the columns margin (raw score minus threshold) and outcome ("missed", "false alarm",
+        table: predictions with the columns margin (see `pred_score.margins`) and outcome ("missed", "false alarm",
             "right" or "", where label or verdict is unknown): every labelled photograph, and of those without a label
             at least the NEW_SHOWN most suspicious ones.
         n_new: how many without a label there are.

@@ -21,6 +21,19 @@ def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.
     return np.where(raw < threshold, np.minimum(score, BELOW_HALF), score)
 
 
+def margins(score: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """What puts photographs into the order of the scores that people see, 0 at the threshold: float [N].
+
+    Raw scores do not: the photographs of each fold have a threshold and a scale of their own.
+
+    Args:
+        score, raw, threshold: float [N], the first from `normalise`. Beyond the ends of the scores the raw ones go on;
+            without a threshold (NaN) they are all there is.
+    """
+    beyond = np.where(np.abs(score - 0.5) >= 0.5, raw - threshold, 0.0)
+    return np.where(np.isnan(threshold), raw, score - 0.5 + beyond)
+
+
 def two_digits(score: float) -> str:
     """A score in [0, 1] for the eye, rounded down: what shows 0.50 or more is bad, what shows less is good."""
     return f"{math.floor(100 * score + 1e-8) / 100:.2f}"

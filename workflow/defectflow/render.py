@@ -24,7 +24,7 @@ from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
-from defectflow.pred_score import two_digits
+from defectflow.pred_score import margins, two_digits
 from defectflow.scored import boxes_at, boxes_of, evenly, run_scale, scored_parts
 from defectflow.tables import index_of, read_table
 from defectflow.threads import in_order
@@ -127,13 +127,10 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
 
 
 def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Those of all rows of predictions.csv that `sheets` may show, with margin, near and error, by margin.
-
-    The margin is the distance of the raw score from the image's threshold, or the raw score where there is none.
-    """
+    """Those of all rows of predictions.csv that `sheets` may show, by margin; with margin (`margins`), near, error."""
     kept = pd.DataFrame()
     for part in parts:
-        part = part.assign(margin=part["raw_score"] - part["threshold"].fillna(0))
+        part = part.assign(margin=margins(part["pred_score"], part["raw_score"], part["threshold"]))
         part["near"] = part["margin"].abs().where(part["predicted_label"].notna())
         part["error"] = pd.Series([error_of(row) for row in part.itertuples()], part.index, dtype=object)
         table = pd.concat([kept, part]).sort_values(["margin", "filename"], kind="stable")

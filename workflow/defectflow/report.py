@@ -23,6 +23,7 @@ from defectflow.drawing import DEFAULT, Scale
 from defectflow.files import UserError, read_json, stage
 from defectflow.looks import Look, add_options, look_of
 from defectflow.pages import write_page
+from defectflow.pred_score import margins
 from defectflow.scored import boxes_at, boxes_of, evenly, run_scale
 from defectflow.tables import PREDICTIONS, index_of, read_parts
 
@@ -60,7 +61,7 @@ def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapp
         raise UserError(f"predictions.csv: image {error.args[0]} is not in manifest.csv (run evaluate again)") from None
     table = predictions.assign(path=[path for path, _ in found], mask=[mask for _, mask in found])
     table["part"] = [masks.get(image_id, ("",))[0] for image_id in table["image_id"]]
-    table["margin"] = table["raw_score"] - table["threshold"].fillna(0)
+    table["margin"] = margins(table["pred_score"], table["raw_score"], table["threshold"])
     label, verdict = table["label"], table["predicted_label"]
     table["outcome"] = np.select(
         [label.isna() | verdict.isna(), label == verdict, label == 1], ["", "right", "missed"], "false alarm"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.files import UserError, read_json, stage
-from defectflow.pred_score import two_digits
+from defectflow.pred_score import margins, two_digits
 from defectflow.tables import PREDICTIONS, read_table
 
 WIDTH = 100
@@ -141,7 +141,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     lines += [f"Figures, held out ({told}), [95 % interval]", "-" * WIDTH]
     lines += [*figures_of(metrics), ""]
     scored = predictions[predictions["raw_score"].notna()]
-    margin = scored["raw_score"] - scored["threshold"].fillna(0)
+    margin = margins(scored["pred_score"], scored["raw_score"], scored["threshold"])
     order = scored.assign(margin=margin).sort_values(["margin", "filename"], ascending=[False, True], kind="stable")
     lines += [f"The {min(worst, len(order))} most anomalous of {len(order)} images", "-" * WIDTH]
     lines += [*images_table(order.head(worst)), ""]
