@@ -87,7 +87,7 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
         return path, verdict.told(), ""
     except UserError as error:
         return path, None, str(error)
-    except OSError:  # photographs are read without: the pictures cannot be written, and the next could not either
+    except OSError:  # not of the photograph, whose reading raises a UserError: no picture can be written
         raise
     except Exception as error:
         return path, None, f"{path}: {type(error).__name__}: {error}"
