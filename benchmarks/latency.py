@@ -4,8 +4,8 @@
 
 All see the same isolated pictures. Eager PyTorch is anomalib's modules, called one after the other as they are: once
 its whole model, which searches all cells of the grid and makes a map, and once for the part's cells alone and without a
-map, which is what the inspector computes; `--runtime torch` is no eager path but fused calls and a search of our own.
-The runtimes must agree in every verdict.
+map, which is what the inspector computes. The inspector's own `torch` runs eagerly too, with fused calls and its own
+search. The runtimes must agree in every verdict.
 On a busy machine look at processor time.
 """
 
@@ -54,8 +54,8 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
     with torch.inference_mode():
         for item in [items[0], *items]:
             cells, clock = torch.from_numpy(item.cells), [time.process_time()]
-            for run in (model, partial(of_part, cells=cells)):
-                found = run(((torch.from_numpy(item.picture).permute(2, 0, 1) / 255 - mean) / std)[None])
+            for judge in (model, partial(of_part, cells=cells)):
+                found = judge(((torch.from_numpy(item.picture).permute(2, 0, 1) / 255 - mean) / std)[None])
                 clock.append(time.process_time())
             times.append(np.diff(clock))
             bad.append(found >= bundle.settings["threshold"]["value"])
