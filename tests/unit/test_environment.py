@@ -56,7 +56,7 @@ def test_the_container_has_the_python_of_the_conda_environment_and_copies_what_i
 
 PAGES = [
     "README.md",
-    *(str(path.relative_to(ROOT)) for pattern in ("*/README.md", "docs/*.md") for path in ROOT.glob(pattern)),
+    *(str(path.relative_to(ROOT)) for pattern in ("[!.]*/README.md", "docs/*.md") for path in ROOT.glob(pattern)),
 ]
 
 
