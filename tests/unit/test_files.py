@@ -40,6 +40,12 @@ def test_a_file_is_replaced_only_by_a_whole_one(tmp_path):
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
 
 
+def test_a_new_file_is_not_one_that_was_truncated(tmp_path):
+    with atomic(tmp_path / "out.csv") as part:
+        assert not part.exists()  # ext4 would send it to the disk when it is closed
+        part.write_text("new")
+
+
 def test_tensors_are_found_in_the_file_without_mapping_it(tmp_path):
     tensors = {"a": np.arange(5, dtype=np.float32), "b": np.arange(6, dtype=np.float64).reshape(3, 2)}
     save_file(tensors, tmp_path / "t.safetensors", metadata={"of": "no account"})
@@ -53,7 +59,6 @@ def test_what_a_library_writes_for_its_owner_alone_is_for_all(tmp_path):
     before = os.umask(0o022)
     try:
         with atomic(tmp_path / "weights.safetensors") as temporary:
-            temporary.unlink()
             os.close(os.open(temporary, os.O_CREAT | os.O_WRONLY, 0o600))
     finally:
         os.umask(before)

@@ -59,6 +59,12 @@ def test_the_first_of_equal_points(dtype):
     assert found.nearest(points)[0].max() == 0
 
 
+def test_points_of_equal_sums_are_not_taken_for_equal_ones():
+    points = torch.tensor([[1.0, 0, 2, 0], [2.0, 0, 1, 0], [1.0, 0, 2, 0]])  # of the even columns too
+    assert torch.equal(Neighbours(points)._points, points[:2])
+    assert check(points[:2], points, torch.float32).nearest(points)[1].tolist() == [0, 1, 0]
+
+
 @DTYPES
 def test_varied_points_get_more_axes_and_those_of_one_part_few(dtype):
     part = noise(4000, 8) @ noise(8, 300, seed=3) + 0.05 * noise(4000, 300, seed=1)

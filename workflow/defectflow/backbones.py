@@ -7,13 +7,16 @@ other name is timm's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from defectflow.files import UserError
 from defectflow.patch_nano import (
@@ -56,6 +59,16 @@ def _alias(pretrained: bool = False, **kwargs) -> nn.Module:
 _alias.__name__ = PATCH_NANO  # timm registers a function under its name, and a def cannot hold a hyphen
 register_model(_alias)
 __all__ = ["create_backbone"]  # not its
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves the weights of new modules as they are: drawing those that a file will replace takes up to a second."""
+
+    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if function in (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_):
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **kwargs)
 
 
 def create_backbone(
@@ -103,7 +116,7 @@ def create_backbone(
         known = [info["module"] for info in timm.create_model(arch, features_only=True, **options).feature_info.info]
     check_layers(name, layers, known)
     indices = [known.index(layer) for layer in layers]
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _NothingDrawn() if weights is not None else nullcontext():
         torch.manual_seed(seed)
         options |= {"features_only": True, "out_indices": indices}
         try:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from defectflow.device import product
 from defectflow.distances import COLUMNS, PRODUCTS, Bound, Sources, axes_within, measure, principal_axes, product_dtype
 from defectflow.files import UserError
 from defectflow.threads import in_threads
@@ -53,7 +54,7 @@ def project(features: torch.Tensor, method: str, seed: int = 0) -> torch.Tensor:
         share = variances.flip(0).clamp_min(0).cumsum(0) / variances.clamp_min(0).sum().clamp_min(1e-30)
         components = min(dimensions, int((share < 0.99).sum()) + 1)
         axes = vectors.flip(1)[:, :components].to(features)
-    projected = features - features.mean(dim=0) if axes is None else features @ axes
+    projected = features - features.mean(dim=0) if axes is None else product(features, axes.T)
     return projected if axes is None else projected.sub_(projected.mean(dim=0))
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from defectflow.device import multiplies_bfloat16
+from defectflow.device import multiplies_bfloat16, product
 
 GROUP = 32  # targets of which only the nearest is looked at, unless it comes into question
 COLUMNS = 64  # of the product to begin with: as many axes, nearly, hold 95 % of the variance of patches of one part
@@ -118,7 +118,8 @@ class Bound:
         Numbers that are not negative are in the order of their bits, and integers are compared 8 times faster than
         bfloat16. A negative one, which rounding makes of a distance near 0, comes first as it should.
         """
-        return torch.mm(targets, sources.T).view(self._bits).view(-1, GROUP, len(sources))
+        distances = product(targets, sources) if self._dtype == torch.float32 else torch.mm(targets, sources.T)
+        return distances.view(self._bits).view(-1, GROUP, len(sources))
 
     def error(self, sources: Sources, targets: Targets) -> torch.Tensor:
         """Bound on the error of a product before its result is rounded, and of measuring a pair, float32 (m,)."""
@@ -151,7 +152,7 @@ class Bound:
         squares = centered.square().sum(dim=1)
         if self._axes is None:
             return centered, squares
-        along = centered @ self._axes
+        along = product(centered, self._axes.T)
         # Rounded up: a shorter one would not be a bound.
         away = squares - along.square().sum(dim=1) + self._rounding * squares
         return torch.cat([along, away.clamp_min_(0).sqrt_()[:, None]], dim=1), squares

@@ -12,6 +12,7 @@ from torch import fx, nn
 from torch.backends import mkldnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from defectflow.device import has_onednn
 from defectflow.files import UserError
 from defectflow.patch_nano import feature_maps, is_patch_nano
 
@@ -125,9 +126,7 @@ class PatchEmbedder:
         self.trained = self.network.trained
         self._dtype = getattr(torch, precision)
         self.network.to(self.device, self._dtype, memory_format=torch.channels_last)
-        # Not on ARM, where torch computes convolutions with another library.
-        fast = self.device.type == "cpu" and mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_acl_supported()
-        if fast and isinstance(self.network, fx.GraphModule):
+        if self.device.type == "cpu" and has_onednn() and isinstance(self.network, fx.GraphModule):
             _fuse(self.network)
         self._mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
         self._std = torch.tensor(IMAGENET_STD, device=self.device) * 255

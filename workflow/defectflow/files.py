@@ -63,6 +63,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     try:
         temporary.write_bytes(b"")
         mode = temporary.stat().st_mode
+        temporary.unlink()  # ext4 sends a file that was truncated to the disk when it is closed
         yield temporary
         temporary.chmod(mode)  # safetensors writes files that nobody else may read
         os.replace(temporary, path)

@@ -11,6 +11,7 @@ from torch import nn
 
 from defectflow.coreset import coreset_size, k_center_greedy, project
 from defectflow.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions, pool
+from defectflow.device import product
 from defectflow.neighbours import Neighbours
 
 
@@ -37,7 +38,7 @@ class Subspace(NamedTuple):
 
     def project(self, patches: torch.Tensor) -> torch.Tensor:
         """Coordinates (n, k) of patches (n, d) along the axes."""
-        return (patches - self.mean) @ self.axes
+        return product(patches - self.mean, self.axes.T)
 
 
 class Bank:
