@@ -21,7 +21,8 @@ from defectflow.distances import (
 _BLOCK = 2**24  # bytes of a block of distances: malloc keeps that much for the next block
 _ROWS, _POINTS = (256, 512), 32768  # where points are few, more rows: between steps threads wait for each other
 _ROTATION = {torch.bfloat16: 6, torch.float32: 1}  # times as slow is float32, in which queries meet the axes
-_TRY = 8  # of so many photographs one tries fewer axes
+_TRY = 8  # of so many photographs one tries fewer axes, of twice as many each time that it was in vain, up to
+_SELDOM = 64
 _CROWD = 32  # candidates for each query, beyond which float32 has to tell them apart
 
 
@@ -46,6 +47,7 @@ class Neighbours:
         steps = (COLUMNS * 2**i for i in range(dimensions.bit_length()) if points.device.type == "cpu")
         self._columns = [n for n in steps if count * (dimensions - n) > _ROTATION[self._dtype] * dimensions * n]
         self._step = self._calls = 0
+        self._every = _TRY
         self._bounds: dict[int, tuple[Bound, Targets]] = {}
 
     def nearest(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,12 +62,15 @@ class Neighbours:
         parts = []
         self._calls += 1
         # An odd photograph must not slow down all that follow.
-        step = max(self._step - (self._calls % _TRY == 0), 0)
+        before, fewer = self._step, self._step > 0 and self._calls % self._every == 0
+        step = before - fewer
         rows = _BLOCK // (self._dtype.itemsize * len(self._points))
         for part in queries.split(min(max(rows, _ROWS[0]), _ROWS[1])):
             squares, indices, step = self._search(part, step)
             parts.append((squares, indices))
         self._step = step
+        if fewer:
+            self._every = _TRY if step < before else min(2 * self._every, _SELDOM)
         squares, indices = (torch.cat(values) for values in zip(*parts, strict=True))
         return squares.sqrt_(), self._first[indices]
 
@@ -125,7 +130,7 @@ class Neighbours:
         for begin, block in zip(range(0, len(targets.matrix), _POINTS), targets.matrix.split(_POINTS), strict=True):
             groups = bound.product(block, sources.matrix)
             lowest = groups.amin(dim=1)
-            group = lowest.argmin(dim=0)
+            group = lowest.min(dim=0).indices  # faster than argmin
             likely = group * GROUP + groups[group, :, every].argmin(dim=1) + begin
             likely.clamp_max_(len(self._points) - 1)
             reached = torch.minimum(reached, measure(queries, self._points, every, likely))
