@@ -33,6 +33,7 @@ PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
 VISIBLE = 0.05  # weight above which a pixel of a template counts
 POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
 ROW = 64  # they are sampled in rows of so many
+AT_ONCE = 4  # templates whose correlations are computed together: they stay in the cache
 
 
 def fit_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
@@ -151,19 +152,27 @@ class Spectrum:
         Returns:
             NCC (m, n) in [-1, 1] and its shift (m, n, 2) = (x, y) in whole pixels, template to picture.
         """
-        chosen = list(chosen)
-        transformed = self._fft(np.moveaxis(pictures, -1, 1))[:, None]
-        energies = np.square(pictures).sum(axis=-1)
-        fields = self.fields[chosen]
-        numerator = fft.irfft2(fields[:, 0] * transformed[:, :, 0] + fields[:, 1] * transformed[:, :, 1], self.shape)
-        energy = fft.irfft2(self.weights[chosen] * self._fft(energies)[:, None], self.shape)
-        # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under it.
-        floor = 0.5 * self.areas[chosen] * np.maximum(energies.mean(axis=(1, 2)), 1e-3)[:, None]
-        np.maximum(energy, np.maximum(floor, 1e-9)[..., None, None], out=energy)  # a template may be empty
-        numerator /= np.sqrt(energy, out=energy)
-        ncc = numerator.reshape(*numerator.shape[:2], -1)
-        flat = ncc.argmax(axis=2)
-        best = np.take_along_axis(ncc, flat[..., None], axis=2)[..., 0] / (self.norms[chosen] + 1e-9)
+        chosen = np.asarray(chosen)
+        planes = np.moveaxis(pictures, -1, 1)
+        transformed, (x, y) = self._fft(planes), planes.swapaxes(0, 1)
+        energies = x * x + y * y  # ten times as fast as a sum over the last axis
+        floors = 0.5 * np.maximum(energies.mean(axis=(1, 2)), 1e-3)
+        energies = self._fft(energies)
+        flat, best = np.empty((len(pictures), len(chosen)), int), np.empty((len(pictures), len(chosen)))
+        for i, picture in enumerate(transformed):
+            for begin in range(0, len(chosen), AT_ONCE):
+                part = slice(begin, begin + AT_ONCE)
+                some = chosen[part]
+                numerator = fft.irfft2((self.fields[some] * picture).sum(axis=1), self.shape)
+                energy = fft.irfft2(self.weights[some] * energies[i], self.shape)
+                # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under
+                # it. A template may be empty.
+                floor = np.maximum(self.areas[some] * floors[i], 1e-9)
+                np.maximum(energy, floor[:, None, None], out=energy)
+                numerator /= np.sqrt(energy, out=energy)
+                ncc = numerator.reshape(len(some), -1)
+                flat[i, part] = ncc.argmax(axis=1)
+                best[i, part] = ncc[np.arange(len(some)), flat[i, part]] / (self.norms[some] + 1e-9)
         y, x = np.unravel_index(flat, self.shape)
         y = np.where(y > self.shape[0] // 2, y - self.shape[0], y)
         x = np.where(x > self.shape[1] // 2, x - self.shape[1], x)
