@@ -35,8 +35,9 @@ class Made(Workflow):
         outlined = {annotation["image_id"] for annotation in coco["annotations"]}
         coco["images"] = [image for image in coco["images"] if image["id"] in outlined]
         annotations.write_text(json.dumps(coco))
-        for name in ("start.pt", "net.safetensors"):
-            (folder / "data" / name).write_text("start weights")
+        (folder / "data/start.pt").write_text("start weights")
+        # Looked into before the first job.
+        shutil.copy(folder / "workflow/defectflow/weights/patch-nano.safetensors", folder / "data/net.safetensors")
         for name in ("other.pt", "other.safetensors"):
             (folder / "data" / name).write_text("other weights")
         for name in ("moved", "twin", "pool"):

@@ -162,6 +162,21 @@ def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):
     assert result.returncode != 0 and message in result.stderr and "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("detector", "message"),
+    [
+        ({"backbone": "resnet_18"}, "timm has no model 'resnet_18' (did you mean resnet18, "),
+        ({"backbone": "resnet18", "layers": ["layer2", "layer9"]}, "has no layer layer9; it has act1, layer1, layer2"),
+        ({"layers": ["layer3", "layer2"]}, "'patch-nano': layers must be listed once each, lowest first"),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_told_before_the_first_job(site, detector, message):
+    done = site.snakemake("--cores", "1", "--quiet", "all", config=COCO | {"detectors": {"patchcore": detector}})
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and line.startswith("error: config.yaml: detectors.patchcore: ") and message in line
+    assert not (site.folder / "results").exists()
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_a_target_that_names_nothing_of_the_config_is_told_as_such(site, part):
     names = ["demo", "template", "zero_out", "patchcore"]

@@ -296,12 +296,12 @@ def users(module: str) -> set[str]:
 def edited(site: Made, path: str, edit: Callable[[str], str]) -> dict[str, int]:
     """What is stale while a file reads otherwise."""
     file = site.folder / path
-    text = file.read_text()
+    content = file.read_bytes()
     try:
-        file.write_text(edit(text))
+        file.write_text(edit(content.decode(errors="replace")))  # not all files are text
         return site.stale()
     finally:
-        file.write_text(text)
+        file.write_bytes(content)
 
 
 @pytest.mark.parametrize("module", MODULES)

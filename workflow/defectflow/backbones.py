@@ -1,13 +1,17 @@
 """Backbones: networks that turn an image into the feature maps that PatchCore's descriptors are made of.
 
+As a command it checks that one can be had: what only timm knows, before a workflow has found the part in all pictures.
+
 `patch-nano` is our own (`defectflow.patch_nano`), registered here with timm as `patch_nano` and `patch-nano`; every
 other name is timm's.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from contextlib import nullcontext
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from defectflow.files import UserError
+from defectflow.files import UserError, stage
 from defectflow.patch_nano import (
     PATCH_NANO,
     PATCH_NANO_WEIGHTS,
@@ -71,6 +75,29 @@ class _NothingDrawn(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
+def _known(
+    name: str, layers: Sequence[str], weights: str | Path | None, allow_download: bool
+) -> tuple[str, dict, list[int]]:
+    """timm's name of a network, what it is to be made with, and the indices of its layers; see `create_backbone`."""
+    arch = name.split(".")[0]
+    if not timm.is_model(arch):
+        near = ", ".join(get_close_matches(arch, timm.list_models(), 3))
+        raise UserError(f"backbone '{name}': timm has no model '{arch}'{near and f' (did you mean {near}?)'}")
+    download = weights is None and allow_download and not is_patch_nano(name)
+    if download and "." not in name:
+        tags = timm.list_pretrained(f"{arch}.*")
+        if not tags:
+            raise UserError(f"backbone '{name}': timm offers no weights to download")
+        raise UserError(f"backbone '{name}' does not say which weights: name one of {', '.join(tags)}")
+    if download and name not in timm.list_pretrained(f"{arch}.*"):
+        raise UserError(f"backbone '{name}': timm offers no such weights")
+    options = {"dynamic_img_size": True} if arch.startswith("vit_") else {}
+    with torch.device("meta"):  # the names alone: no memory, no time
+        known = [info["module"] for info in timm.create_model(arch, features_only=True, **options).feature_info.info]
+    check_layers(name, layers, known)
+    return arch, options, [known.index(layer) for layer in layers]
+
+
 def create_backbone(
     name: str,
     layers: Sequence[str],
@@ -97,25 +124,10 @@ def create_backbone(
     Raises:
         UserError: Unknown name, layer or file, weights that do not fit, or a download asked for without a tag.
     """
-    arch = name.split(".")[0]
-    if not timm.is_model(arch):
-        raise UserError(f"backbone '{name}': timm has no model '{arch}'")
+    arch, options, indices = _known(name, layers, weights, allow_download)
     if weights is None and is_patch_nano(name):
         weights = PATCH_NANO_WEIGHTS
     download = weights is None and allow_download
-    if download and "." not in name:
-        tags = timm.list_pretrained(f"{arch}.*")
-        if not tags:
-            raise UserError(f"backbone '{name}': timm offers no weights to download")
-        raise UserError(f"backbone '{name}' does not say which weights: name one of {', '.join(tags)}")
-    if download and name not in timm.list_pretrained(f"{arch}.*"):
-        raise UserError(f"backbone '{name}': timm offers no such weights")
-
-    options = {"dynamic_img_size": True} if arch.startswith("vit_") else {}
-    with torch.device("meta"):  # the names alone: no memory, no time
-        known = [info["module"] for info in timm.create_model(arch, features_only=True, **options).feature_info.info]
-    check_layers(name, layers, known)
-    indices = [known.index(layer) for layer in layers]
     with torch.random.fork_rng(devices=[]), _NothingDrawn() if weights is not None else nullcontext():
         torch.manual_seed(seed)
         options |= {"features_only": True, "out_indices": indices}
@@ -128,3 +140,26 @@ def create_backbone(
     model.trained = weights is not None or download
     # convolutions in this layout are up to half as fast again on CPUs and pass it on, whatever the input has
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Refuse what `create_backbone` would refuse, without a download."""
+    _known(args.name, args.layers, args.weights, args.allow_downloads)
+    if args.weights:
+        create_backbone(args.name, args.layers, args.weights)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the check."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.backbones", description=__doc__)
+    parser.add_argument("name", help="patch-nano or a timm name with its tag")
+    parser.add_argument("--layers", nargs="+", required=True, help="lowest first")
+    parser.add_argument("--weights", help="local .safetensors or .pth file")
+    parser.add_argument(
+        "--allow-downloads", action="store_true", help="timm would fetch the weights the tag stands for"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

@@ -1,8 +1,10 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
 import json
+import os
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -118,8 +120,26 @@ GPU = int(config["device"] != "cpu")
 onstart:
     try:
         preflight.check_writable(["results", *(f"results/{run.dataset}" for run in MAIN_RUNS)])
+        check_networks()
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def check_networks() -> None:
+    """Refuse networks that cannot be had before parts are found in all pictures. What timm knows takes seconds to ask."""
+    new = {run.detector for run in RUNS if not Path(run.folder, "features").exists()}
+    for name in sorted(new) if OWN_PYTHON else []:
+        detector = config["detectors"][name]
+        backbone, layers, weights = (detector[key] for key in ("backbone", "layers", "weights"))
+        ours = backbone == "patch-nano" and layers == ["layer2", "layer3"] and not weights
+        if ours or detector["method"] == "pixel_difference":
+            continue
+        options = f"{option('--weights', weights)} {option('--allow-downloads', config['allow_downloads'])}"
+        command = [sys.executable, "-m", "defectflow.backbones", backbone, "--layers", *layers, *shlex.split(options)]
+        environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
+        told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
+        for problem in re.findall(r"^error: (.*)", told, re.MULTILINE):  # any other end is for the job to tell
+            raise UserError(f"config.yaml: detectors.{name}: {problem}")
 
 
 def one_of(section: str) -> str:
