@@ -153,6 +153,11 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
         ({"segmenter": "templates"}, "did you mean 'template'?"),
         ({"threshold": "best"}, "f1_adaptive, youden"),
         ({"threshold": "conformal"}, "threshold: conformal needs alpha"),
+        ({"detectors": {"patchcore": {"center_crop": 600}}}, "center_crop 600 is larger than image_size 512"),
+        (
+            {"detectors": {"patchcore": {"weights": "no.pth"}}},
+            "no.pth: no such file (config.yaml names it under detectors",
+        ),
         (COCO | {"threshold": "conformal", "threshold_options": {"alpha": 0.05}}, "8 images to be judged"),
         ({"threshold": "conformal", "threshold_options": {"alpha": 0.02}}, "data set demo: 40 images to be judged"),
     ],

@@ -111,6 +111,21 @@ def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[st
     return chosen["threshold"], chosen.get("threshold_options", {})
 
 
+def check_sizes(config: Mapping[str, Any]) -> None:
+    """Check that no detector cuts more out of its input than there is.
+
+    Raises:
+        UserError: one line with both sizes and the remedy.
+    """
+    for name, entry in config["detectors"].items():
+        crop, size = entry["center_crop"], entry["image_size"]
+        if crop and crop > size:
+            raise UserError(
+                f"config.yaml: detectors.{name}: center_crop {crop} is larger than image_size {size} "
+                "(make the one smaller or the other larger)"
+            )
+
+
 def check_threshold(config: Mapping[str, Any]) -> None:
     """Check that the strategy of every ``threshold`` gets the options it needs, and no other.
 

@@ -217,5 +217,5 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
     bad = [key for key in needed if key not in state or state[key].shape != own[key].shape]
     if bad:
         raise UserError(f"weights of backbone '{name}': {path} does not fit, {len(bad)} of {len(needed)} tensors, "
-                        f"first '{bad[0]}'")  # fmt: skip
+                        f"first '{bad[0]}' (give those of this network, up to its highest layer)")  # fmt: skip
     model.load_state_dict({key: state[key].to(own[key].dtype) for key in needed}, strict=False)

@@ -19,6 +19,7 @@ from defectflow import preflight
 from defectflow.code_hash import code_hash
 from defectflow.configuration import (
     check_schema,
+    check_sizes,
     check_threshold,
     labels_needed,
     rendered_labels,
@@ -55,6 +56,7 @@ def prepare() -> tuple:
         check_schema(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
         check_threshold(config)
+        check_sizes(config)
         datasets = categories(config["dataset"], config["datasets"].get(config["dataset"], {}))
         config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
         sources, runs, images = {}, [], 0
@@ -92,9 +94,10 @@ def check_files_of(run) -> None:
             raise UserError(f"config.yaml: segmenters.{run.segmenter}: a checkpoint from a URL needs its sha256")
     elif start and segmenter.get("sha256"):
         preflight.check_sha256(start, segmenter["sha256"], cache_file("weights"), segmenter.get("bytes"))
-    for path in (start, detector.get("weights")):
+    named = {f"segmenters.{run.segmenter}.checkpoint": start, f"detectors.{run.detector}.weights": detector["weights"]}
+    for key, path in named.items():
         if path and not is_url(path) and not Path(path).is_file():
-            raise UserError(f"{path}: no such file (named in config.yaml for {run.segmenter} or {run.detector})")
+            raise UserError(f"{path}: no such file (config.yaml names it under {key})")
 
 
 def is_url(path: str) -> bool:
