@@ -172,6 +172,10 @@ def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):
     [
         ({"backbone": "resnet_18"}, "timm has no model 'resnet_18' (did you mean resnet18, "),
         ({"backbone": "resnet18", "layers": ["layer2", "layer9"]}, "has no layer layer9; it has act1, layer1, layer2"),
+        (
+            {"backbone": "vit_tiny_patch16_224", "layers": ["blocks.7"], "image_size": 300},
+            "does not take pictures of 300 pixels: Input height (300) should be divisible by patch size (16)",
+        ),
         ({"layers": ["layer3", "layer2"]}, "'patch-nano': layers must be listed once each, lowest first"),
     ],
 )

@@ -143,10 +143,16 @@ def create_backbone(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Refuse what `create_backbone` would refuse, without a download."""
-    _known(args.name, args.layers, args.weights, args.allow_downloads)
+    """Refuse what `create_backbone` would refuse, without a download, and a size that the network does not take."""
+    arch, options, indices = _known(args.name, args.layers, args.weights, args.allow_downloads)
     if args.weights:
         create_backbone(args.name, args.layers, args.weights)
+    with torch.device("meta"):
+        network = timm.create_model(arch, features_only=True, out_indices=indices, **options).eval()
+        try:
+            network(torch.empty(1, 3, args.size, args.size))
+        except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
+            raise UserError(f"backbone '{args.name}' does not take pictures of {args.size} pixels: {error}") from None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -154,6 +160,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.backbones", description=__doc__)
     parser.add_argument("name", help="patch-nano or a timm name with its tag")
     parser.add_argument("--layers", nargs="+", required=True, help="lowest first")
+    parser.add_argument("--size", type=int, required=True, help="side of its input, in pixels")
     parser.add_argument("--weights", help="local .safetensors or .pth file")
     parser.add_argument(
         "--allow-downloads", action="store_true", help="timm would fetch the weights the tag stands for"

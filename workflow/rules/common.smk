@@ -137,7 +137,8 @@ def check_networks() -> None:
         ours = backbone == "patch-nano" and layers == ["layer2", "layer3"] and not weights
         if ours or detector["method"] == "pixel_difference":
             continue
-        options = f"{option('--weights', weights)} {option('--allow-downloads', config['allow_downloads'])}"
+        options = f"--size {detector['center_crop'] or detector['image_size']} {option('--weights', weights)}"
+        options += f" {option('--allow-downloads', config['allow_downloads'])}"
         command = [sys.executable, "-m", "defectflow.backbones", backbone, "--layers", *layers, *shlex.split(options)]
         environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
         told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
