@@ -439,3 +439,12 @@ def test_a_mask_of_an_image_that_ingest_left_out_does_no_harm():
     masks = dict.fromkeys(("a", "copy_of_a"), (1, 0, ""))
     table = gather(manifest, {"a": ("fold", "0", "")}, {"a": (1.0, None)}, masks)
     assert table["image_id"].tolist() == ["a"] and table["mask_present"].tolist() == [1]
+
+
+def test_warnings_of_ingest_are_repeated_by_what_they_bear_on():
+    found = [{"file": f"{n}.jpg", "text": "turned", "figure": "masks"} for n in range(12)]
+    found.append({"file": "notes.txt", "text": "not read", "figure": ""})
+    said = cautions.of_data({"warnings": found}, bearing=True)
+    assert said[0] == "0.jpg: turned" and said[-1].startswith("... and 2 more")
+    assert cautions.of_data({"warnings": found}, bearing=False) == ["notes.txt: not read"]
+    assert cautions.of_data({}, bearing=True) == []

@@ -1,11 +1,22 @@
 """What a reader of the figures has to be told: one honest sentence for each reason to doubt them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from defectflow.verdicts import counted, scores_apart
+
+DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest is only counted
+
+
+def of_data(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
+    """Warnings of ingest_report.json as sentences: those that bear on a figure, or the others."""
+    found = [w for w in ingest_report.get("warnings", []) if bool(w["figure"]) == bearing]
+    said = [f"{w['file']}: {w['text']}" for w in found[:DATA_SHOWN]]
+    if len(found) > DATA_SHOWN:
+        said.append(f"... and {len(found) - DATA_SHOWN} more of this kind in ingest_report.json.")
+    return said
 
 
 def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any], fit: dict[str, Any]) -> list[str]:

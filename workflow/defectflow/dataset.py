@@ -29,6 +29,17 @@ class Problem(NamedTuple):
     left_out: str
 
 
+class Notice(NamedTuple):
+    """Something about one file, or about the whole set, that was put right or passed over without stopping the run.
+
+    ``figure`` says which figures it bears on, masks, verdicts or pixels, so that metrics.json repeats it; "" for none.
+    """
+
+    file: str
+    text: str
+    figure: str = ""
+
+
 def image_paths(resolved: Mapping[str, str | None]) -> dict[str, str]:
     """{relative name: path} of the images of a data set, sorted by name; see `image_names`."""
     folder = str(resolved["images"])

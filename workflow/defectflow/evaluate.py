@@ -33,7 +33,7 @@ import pandas as pd
 
 from defectflow import figures, thresholds
 from defectflow.anomaly_maps import load_maps
-from defectflow.cautions import warnings
+from defectflow.cautions import of_data, warnings
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.image_metrics import calibration_curve, defect_figures, image_figures
@@ -147,6 +147,7 @@ def evaluate(
     copies: pd.DataFrame,
     segmentation: dict[str, Any],
     fit: dict[str, Any],
+    ingest_report: Mapping[str, Any],
     strategy: str,
     options: Mapping[str, float],
     review: Mapping[str, float] | None,
@@ -162,6 +163,7 @@ def evaluate(
         copies: columns SCORES, of perturbed copies.
         segmentation: what `segmentation_figures` returned.
         fit: content of fit.json, or nothing.
+        ingest_report: content of ingest_report.json, or nothing.
         strategy, options, review: see `judge`.
         seed: for the bootstrap.
     """
@@ -195,7 +197,7 @@ def evaluate(
         "robustness": robustness_figures(table, copies),
     }
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
-    result["warnings"] = warnings(table, unscored, result, fit)
+    result["warnings"] = warnings(table, unscored, result, fit) + of_data(ingest_report, bearing=True)
     result = rounded(result)
     # What scores are compared with keeps all its digits.
     result["threshold"]["value"] = overall.value if overall else None
@@ -326,6 +328,7 @@ def main(args: argparse.Namespace) -> None:
                 args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
             ),
             fit=read_json(args.fit) if args.fit else {},
+            ingest_report=read_json(args.ingest_report) if args.ingest_report else {},
             strategy=strategy,
             options=options,
             review=review,
@@ -349,6 +352,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
+    parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
     what = f"one of {', '.join(thresholds.STRATEGIES)}, then its options, e.g. youden max_fpr=0.1"
     parser.add_argument("--threshold", nargs="+", required=True, metavar=("STRATEGY", "OPTION=VALUE"), help=what)
     what = "e.g. max_fpr=0.01 max_fnr=0.02: shares of good and bad images that may be decided wrongly without a person"

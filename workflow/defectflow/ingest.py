@@ -1,7 +1,8 @@
 """Stage ingest: read and check every image, label and annotation of a data set; write manifest.csv and a report.
 
 All problems are collected in one list before anything is written. ``--on-problem stop`` prints it and fails;
-``leave_out`` goes on without what is broken and lists it in the report.
+``leave_out`` goes on without what is broken and lists it in the report. What was put right or passed over without
+stopping the run is a warning: printed at the end and listed in the report.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import posixpath
 import sys
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.coco import annotations_by_image, entries_by_name, part_mask
-from defectflow.dataset import Problem, image_paths, read_coco, row_reader
+from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
@@ -140,11 +141,13 @@ class Findings(NamedTuple):
         row: what folders and labels.csv say of an image, see `dataset.row_reader`.
         annotated: names of the images that have a usable annotation.
         problems: all of them.
+        warnings: what was put right or passed over.
     """
 
     row: Callable[[str], dict[str, str]]
     annotated: set[str]
     problems: list[Problem]
+    warnings: list[Notice]
 
     def without(self, what: str) -> set[str]:
         """Names of the images that do without ``what``: image or mask."""
@@ -162,6 +165,7 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
     Raises:
         UserError: a file that all depends on is absent or malformed.
     """
+    warnings: list[Notice] = []
     row, of_labels = row_reader(resolved, pictures)
     if resolved["annotations"]:
         annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
@@ -180,7 +184,7 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
         problems += more
     with ThreadPoolExecutor(threads) as pool:
         problems += check_masks(masked, pictures, pool.map)
-    return Findings(row, annotated, problems)
+    return Findings(row, annotated, problems, warnings)
 
 
 def ingest(
@@ -247,13 +251,13 @@ class Summary:
         }
 
 
-def tell(problems: Iterable[Problem]) -> str:
-    """The list of problems as lines for a terminal, long ones cut."""
-    problems = list(problems)
-    lines = [f"  {problem.file}: {problem.text}" for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        rest = Counter(problem.left_out for problem in problems[SHOWN:])
-        lines.append(f"  ... and {len(problems) - SHOWN} more ({', '.join(f'{k}: {n}' for k, n in rest.items())})")
+def tell(found: Sequence[Problem] | Sequence[Notice]) -> str:
+    """A list of problems or warnings as lines for a terminal, long ones cut."""
+    lines = [f"  {one.file}: {one.text}" for one in found[:SHOWN]]
+    if len(found) > SHOWN:
+        rest = Counter(one.left_out for one in found[SHOWN:] if isinstance(one, Problem))
+        kinds = f" ({', '.join(f'{kind}: {n}' for kind, n in rest.items())})" if rest else ""
+        lines.append(f"  ... and {len(found) - SHOWN} more{kinds}")
     return "\n".join(lines)
 
 
@@ -295,10 +299,14 @@ def main(args: argparse.Namespace) -> None:
         report = {"images_folder": resolved["images"], "layout": resolved["layout"]} | told
         if not report["images"]:
             raise UserError(f"{resolved['images']}: no usable image is left")
-    write_json(args.report, report | {"problems": [problem._asdict() for problem in problems]})
+    found = {"problems": problems, "warnings": findings.warnings}
+    write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
+    if findings.warnings:
+        print(f"{len(findings.warnings)} warnings:\n{tell(findings.warnings)}", file=sys.stderr)
     print(
         f"{report['images']} images: {report['good']} good, {report['bad']} bad, {report['unlabelled']} unlabelled; "
-        f"{report['annotated']} annotated, {len(report['groups'])} groups, {len(problems)} problems"
+        f"{report['annotated']} annotated, {len(report['groups'])} groups, {len(problems)} problems, "
+        f"{len(findings.warnings)} warnings"
     )
 
 

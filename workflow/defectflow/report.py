@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from defectflow import charts, claims, galleries
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.cautions import of_data
 from defectflow.disk_index import DiskIndex
 from defectflow.drawing import DEFAULT, Scale
 from defectflow.files import UserError, read_json, stage
@@ -212,6 +213,7 @@ def content(
     regions: DiskIndex,
     settings: Mapping[str, Any],
     fit: Mapping[str, Any],
+    ingest_report: Mapping[str, Any],
     look: Look = DEFAULT,
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
@@ -224,6 +226,7 @@ def content(
     some = pd.concat([flagged, table.loc[chosen.plain]])
     return {
         "metrics": metrics,
+        "notes": metrics["warnings"] + of_data(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
         "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
@@ -254,8 +257,9 @@ def main(args: argparse.Namespace) -> None:
     except json.JSONDecodeError as error:
         raise UserError(f"--settings: not valid JSON ({error})") from None
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
+    ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
     scale = run_scale(args.predictions, maps, metrics, look.clip_q)
-    told = content(chosen, metrics, maps, scale, boxes_of(args.regions), settings, fit, look)
+    told = content(chosen, metrics, maps, scale, boxes_of(args.regions), settings, fit, ingest_report, look)
     write_page(args.out, "run.html", recipe=recipe, **told)
 
 
@@ -269,6 +273,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--regions", type=Path, required=True, help="regions.csv: boxes of damage")
     parser.add_argument("--fit", type=Path, help="fit.json")
+    parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
     add_options(parser)
     parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")

@@ -9,6 +9,7 @@ rule evaluate:
         manifest="results/{dataset}/manifest.csv",
         splits="results/{dataset}/splits.csv",
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+        ingest_report="results/{dataset}/ingest_report.json",
         segmentation=segmentation_report,
     output:
         metrics=report(
@@ -53,7 +54,8 @@ rule evaluate:
     shell:
         "python -m defectflow.evaluate --scores {input.scores} --calibration {input.calibration}"
         " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
-        " --manifest {input.manifest} --splits {input.splits} --fit {input.fit} {params.segmentation}"
+        " --manifest {input.manifest} --splits {input.splits} --fit {input.fit}"
+        " --ingest-report {input.ingest_report} {params.segmentation}"
         " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 
@@ -154,6 +156,7 @@ rule report:
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+        ingest_report="results/{dataset}/ingest_report.json",
         maps=per_shard("maps/{shard}.safetensors"),
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
@@ -182,6 +185,7 @@ rule report:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
+        " --ingest-report {input.ingest_report}"
         " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
