@@ -14,6 +14,7 @@ from defectflow.files import UserError
 from defectflow.images import UNREADABLE, orientation_of
 from defectflow.naming import Matcher
 from defectflow.outline_frames import STORED, UPRIGHT, Listed, Reading, extent_of, same_aspect, settle, told_size
+from defectflow.outline_kinds import is_outline
 
 
 def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
@@ -124,21 +125,6 @@ def listed_image(
     if told is None and _is_size(size := next(iter(sizes), None)):
         told = (size[1], size[0])
     return Listed(raw_size, orientation, told, extent_of(polygons), bool(sizes))
-
-
-def is_outline(segmentation: Any) -> bool:
-    """Whether a ``segmentation`` holds more than nothing or the corners of a box; it may be malformed all the same."""
-    if isinstance(segmentation, dict):
-        return bool(segmentation)
-    if not isinstance(segmentation, list) or not segmentation:
-        return False
-    inner = segmentation[0] if isinstance(segmentation[0], list) and len(segmentation) == 1 else segmentation
-    return len(inner) != 4 or isinstance(inner[0], list)
-
-
-def is_box(annotation: Mapping[str, Any]) -> bool:
-    """Whether an annotation is a box without an outline."""
-    return bool(annotation.get("bbox")) and not is_outline(annotation.get("segmentation"))
 
 
 def is_counts(segmentation: Any, size: tuple[int, int]) -> bool:

@@ -18,6 +18,10 @@ SLACK = 2  # pixels of the reduced picture: an outline may miss its edges by thi
 NEAREST, FARTHEST, STEP = 0.05, 0.20, 5  # shifts: shares of the longer side; pixels of the reduced picture
 SCALES = (0.25, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.75, 0.8, 1.25, 4 / 3, 1.5, 5 / 3, 2.0, 2.5, 3.0, 4.0)
 FEWEST = 40  # points: a shorter outline has too few edges to compare
+ALIKE = 0.02  # share of the longer side: the outline of another photograph that is this near is no alternative
+# An outline is wrong where an alternative is better by this much (mean strength, spreads) and it hardly lies on more
+# edges than anywhere (spreads); the second line of limits makes it suspicious.
+WRONG, SUSPICIOUS = (0.10, 3.0, 3.5), (0.07, 2.0, 4.0)
 LEAST_SPREAD = 0.02  # of the mean strengths, as far as the spread of the shifted outlines goes
 
 
@@ -53,6 +57,11 @@ class Fit:
         """How far the outline lies above those that lie anywhere, in spreads."""
         return (self.own - self.usual) / self.spread
 
+    def within(self, limits: tuple[float, float, float]) -> bool:
+        """Whether the alternative wins by these limits: WRONG or SUSPICIOUS."""
+        gain, spreads, lead = limits
+        return self.gain >= gain and self.gain >= spreads * self.spread and self.lead < lead
+
 
 def fit(maps: np.ndarray, outline: Outline, others: Sequence[Outline] = ()) -> Fit | None:
     """Compare an outline with its alternatives on one photograph.
@@ -82,7 +91,7 @@ def fit(maps: np.ndarray, outline: Outline, others: Sequence[Outline] = ()) -> F
     for change, matrix in changes(outline.size):
         found.append(_best(maps, moved(outline, matrix), window, change, matrix))
     for k, other in enumerate(others):
-        if len(other.points) >= FEWEST:
+        if len(other.points) >= FEWEST and not _alike(outline, other):
             found.append(_best(maps, other, _grid(round(0.03 * side), STEP), f"other {k}", _shift(np.zeros(2))))
     best, change, matrix = max(found, key=lambda one: one[0])
     return Fit(own, usual, spread, best, change, matrix)
@@ -105,6 +114,12 @@ def changes(size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
     ]
     scaled = [(f"scaled by {s:.2f}", [[s, 0, 0], [0, s, 0]]) for s in SCALES]
     return [(name, np.array(matrix, np.float64)) for name, matrix in turned + scaled]
+
+
+def _alike(one: Outline, other: Outline) -> bool:
+    """Whether one outline follows the other closely, so that both stand for the same place."""
+    distances = np.hypot(*(one.points[::4, None] - other.points[None]).transpose(2, 0, 1)).min(1)
+    return bool(np.median(distances) < ALIKE * max(one.size))
 
 
 def _best(

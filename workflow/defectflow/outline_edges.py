@@ -41,17 +41,19 @@ def reduced_size(size: tuple[int, int]) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def edge_maps(image: np.ndarray) -> np.ndarray:
+def edge_maps(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
     """Strength of the edges of a photograph in each direction.
 
     Args:
         image: uint8 RGB or grey (height, width[, 3]), upright.
+        size: (width, height) of the maps; None: `reduced_size` of the image.
 
     Returns:
         float32 (BINS, height, width) in [0, 1], of the reduced picture: bin k is for normals of k * 180 / BINS degrees;
         each pixel has the strongest edge within NEAR pixels.
     """
-    small = cv2.resize(image, reduced_size((image.shape[1], image.shape[0])), interpolation=cv2.INTER_AREA)
+    size = size or reduced_size((image.shape[1], image.shape[0]))
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     small = cv2.GaussianBlur(small.astype(np.float32), (0, 0), BLUR)
     small = small[..., None] if small.ndim == 2 else small
     dx = np.stack([cv2.Scharr(small[..., c], cv2.CV_32F, 1, 0) for c in range(small.shape[2])]) / 32
