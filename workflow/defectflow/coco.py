@@ -16,6 +16,9 @@ from defectflow.naming import Matcher
 from defectflow.outline_frames import STORED, UPRIGHT, Listed, Reading, extent_of, same_aspect, settle, told_size
 from defectflow.outline_kinds import is_outline
 
+BARE_RUNS = "outlines are bare run lengths (RLE without its size): read as RLE"
+BY_ROWS = "run row by row and not column by column: read by rows"
+
 
 def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
     """Map image id to its annotations (of one category), in the order of the file; unknown categories are left out.
@@ -67,6 +70,7 @@ def part_mask(
     raw_size: tuple[int, int],
     orientation: int,
     reading: Reading | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[np.ndarray | None, int, list[str]]:
     """Union of the annotations of one image, in the frame of the upright picture.
 
@@ -76,6 +80,7 @@ def part_mask(
         raw_size: (width, height) of the pixels as stored.
         orientation: EXIF orientation, 1 to 8.
         reading: of the coordinates; None: the likeliest for this image alone, see `outline_frames.settle`.
+        notes: takes a line for what was put right in an RLE.
 
     Returns:
         bool mask of the upright picture (None: nothing usable), number of annotations used, one line per problem.
@@ -93,7 +98,7 @@ def part_mask(
     for annotation in annotations:
         name = f"annotation {annotation.get('id', '?')}"
         try:
-            part, frame = _part(annotation.get("segmentation"), listed, reading)
+            part, frame, note = _part(annotation.get("segmentation"), listed, reading)
         except UserError as error:
             problems.append(f"{name}: {error}")
             continue
@@ -103,6 +108,8 @@ def part_mask(
         part = upright(part, orientation) if frame == STORED else part
         mask = part if mask is None else mask | part
         used += 1
+        if note and notes is not None and note not in notes:
+            notes.append(note)
     assert mask is None or mask.shape == upright_size[::-1]
     return mask, used, problems
 
@@ -220,37 +227,40 @@ def _points(polygon: Any) -> np.ndarray:
     return points.reshape(-1, 2)
 
 
-def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarray, str]:
-    """One outline as a bool mask of a frame, and that frame."""
+def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarray, str, str]:
+    """One outline as a bool mask of a frame, that frame, and what was put right."""
     sizes = dict(listed.frames())
     if not isinstance(segmentation, dict) and not is_counts(segmentation, listed.raw_size):
         width, height = sizes[reading.frame]
-        return decode_polygons(segmentation, width, height, reading.unit), reading.frame
+        return decode_polygons(segmentation, width, height, reading.unit), reading.frame, ""
     if not isinstance(segmentation, dict):
         runs = segmentation[0] if isinstance(segmentation[0], list) else segmentation
-        candidates = [(_unrolled(runs, *size, order), frame) for frame, size in sizes.items() for order in "CR"]
-        candidates.sort(key=lambda one: one[1] != reading.frame)
-        return min(candidates, key=lambda one: raggedness(one[0]))
+        order = sorted(sizes.items(), key=lambda one: one[0] != reading.frame)
+        candidates = [(_unrolled(runs, *size, by), frame, by) for frame, size in order for by in "CR"]
+        mask, frame, by = min(candidates, key=lambda one: raggedness(one[0]))
+        return mask, frame, BARE_RUNS + (f", {BY_ROWS}" if by == "R" else "")
     size = segmentation.get("size")
     if not _is_size(size):
         raise UserError("its RLE has no size [height, width]")
     height, width = size
     runs = _sound_runs(segmentation, width, height)
-    mask = _unrolled(runs, width, height, "C")
+    mask, note = _unrolled(runs, width, height, "C"), ""
     if raggedness(mask) > 4 and raggedness(other := _unrolled(runs, width, height, "R")) < raggedness(mask) / 2:
-        mask = other
+        mask, note = other, f"RLE {BY_ROWS}"
     frames = [frame for frame, known in sizes.items() if known == (width, height)]
     if frames:
-        return mask, reading.frame if reading.frame in frames else frames[0]
+        return mask, reading.frame if reading.frame in frames else frames[0], note
     if listed.orientation == 1 and (height, width) == sizes[UPRIGHT]:
         # Width and height were exchanged: in the size alone, or the rows of the picture were taken for its columns.
-        return min((_unrolled(runs, height, width, order) for order in "CR"), key=raggedness), UPRIGHT
+        mask = min((_unrolled(runs, height, width, order) for order in "CR"), key=raggedness)
+        return mask, UPRIGHT, "RLE with width and height exchanged: put right"
     frames = [frame for frame, known in sizes.items() if same_aspect((width, height), known)]
     if not frames:
-        raise UserError(f"sizes disagree: its RLE is {width}x{height}, its image {sizes[UPRIGHT][0]}x{sizes[UPRIGHT][1]}")
+        image = "x".join(map(str, sizes[UPRIGHT]))
+        raise UserError(f"sizes disagree: its RLE is {width}x{height}, its image {image}")
     frame = reading.frame if reading.frame in frames else frames[0]
-    scaled = Image.fromarray(mask).resize(sizes[frame], Image.Resampling.NEAREST)
-    return np.array(scaled, bool), frame
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(sizes[frame], Image.Resampling.BILINEAR)
+    return np.asarray(scaled) >= 128, frame, f"RLE of another size than the picture ({width}x{height}): scaled"
 
 
 def raggedness(mask: np.ndarray) -> float:
@@ -264,7 +274,7 @@ def raggedness(mask: np.ndarray) -> float:
 
 
 def _unrolled(runs: Sequence[int], width: int, height: int, order: str) -> np.ndarray:
-    """Run lengths, starting with background, as a bool mask: column by column ("C", as COCO has it) or by rows ("R")."""
+    """Run lengths, starting with background, as a bool mask: by columns ("C", as COCO has it) or by rows ("R")."""
     values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     mask = values.reshape(width, height).T if order == "C" else values.reshape(height, width)
     return np.ascontiguousarray(mask)

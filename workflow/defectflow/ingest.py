@@ -27,7 +27,8 @@ from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
 from defectflow.naming import id_maker, scan
 from defectflow.outline_kinds import refuse_several
-from defectflow.outline_set import Settled, Suspect, settle_outlines
+from defectflow.outline_looker import Suspect
+from defectflow.outline_set import Settled, settle_outlines
 from defectflow.outline_sheet import write_sheet
 from defectflow.pictures import Picture, inspect_all
 from defectflow.tables import MANIFEST, ROWS, table_writer
@@ -331,7 +332,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--category", help="name of the COCO category to use (default: all)")
     parser.add_argument("--on-problem", choices=["stop", "leave_out"], default="stop")
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
-    parser.add_argument("--sheet", metavar="outlines.jpg", help="picture of suspicious outlines, written if there are any")
+    parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")

@@ -22,6 +22,7 @@ ALIKE = 0.02  # share of the longer side: the outline of another photograph that
 # An outline is wrong where an alternative is better by this much (mean strength, spreads) and it hardly lies on more
 # edges than anywhere (spreads); the second line of limits makes it suspicious.
 WRONG, SUSPICIOUS = (0.10, 3.0, 3.5), (0.07, 2.0, 4.0)
+AS_GOOD = 0.03  # mean strength
 LEAST_SPREAD = 0.02  # of the mean strengths, as far as the spread of the shifted outlines goes
 
 
@@ -38,6 +39,8 @@ class Fit:
             k-th of the other outlines.
         matrix: float (2, 3), takes the outline (of "other": that one) to where it lies better, in pixels of the
             reduced picture.
+        other: the largest mean strength of another outline as it is, 0 without any.
+        other_index: which one that is.
     """
 
     own: float
@@ -46,6 +49,8 @@ class Fit:
     best: float
     change: str
     matrix: np.ndarray
+    other: float = 0.0
+    other_index: int = -1
 
     @property
     def gain(self) -> float:
@@ -77,24 +82,42 @@ def fit(maps: np.ndarray, outline: Outline, others: Sequence[Outline] = ()) -> F
     if len(outline.points) < FEWEST:
         return None
     side = max(outline.size)
-    far = _grid(round(FARTHEST * side), STEP)
-    far = far[np.hypot(*far.T) >= NEAREST * side]
+    far = _far(side)
     near = _grid(SLACK, 1)
     beside = score(maps, outline, far)
     if np.isnan(beside).all():
         return None
-    usual = float(np.nanmedian(beside))
-    spread = max(float(1.4826 * np.nanmedian(abs(beside - usual))), LEAST_SPREAD)
+    usual, spread = _usual(beside)
     own = float(np.nanmax(score(maps, outline, near)))
     found = [(float(np.nanmax(beside)), "shifted", _shift(far[int(np.nanargmax(beside))]))]
     window = _grid(6, 3)
     for change, matrix in changes(outline.size):
         found.append(_best(maps, moved(outline, matrix), window, change, matrix))
+    rival, index = 0.0, -1
     for k, other in enumerate(others):
         if len(other.points) >= FEWEST and not _alike(outline, other):
             found.append(_best(maps, other, _grid(round(0.03 * side), STEP), f"other {k}", _shift(np.zeros(2))))
-    best, change, matrix = max(found, key=lambda one: one[0])
-    return Fit(own, usual, spread, best, change, matrix)
+            strength = np.nanmax(score(maps, other, near), initial=0.0)
+            rival, index = max((rival, index), (float(strength), k))
+    most = max(strength for strength, *_ in found)
+    # Of changes that are about as good, the one that says most about the cause.
+    best, change, matrix = min((one for one in found if one[0] >= most - AS_GOOD), key=_order)
+    return Fit(own, usual, spread, best, change, matrix, rival, index)
+
+
+def lead_of(maps: np.ndarray, outline: Outline) -> tuple[float, float]:
+    """How far an outline lies above those that lie anywhere on a photograph: in mean strength, and in spreads.
+
+    (0, 0) where it is too short; see `fit`, which compares it with more.
+    """
+    if len(outline.points) < FEWEST:
+        return 0.0, 0.0
+    beside = score(maps, outline, _far(max(outline.size)))
+    if np.isnan(beside).all():
+        return 0.0, 0.0
+    usual, spread = _usual(beside)
+    above = float(np.nanmax(score(maps, outline, _grid(SLACK, 1)))) - usual
+    return above, above / spread
 
 
 def changes(size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
@@ -116,6 +139,12 @@ def changes(size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
     return [(name, np.array(matrix, np.float64)) for name, matrix in turned + scaled]
 
 
+def _order(found: tuple[float, str, np.ndarray]) -> tuple[int, float]:
+    strength, change, _ = found
+    kinds = ("turned", "mirrored", "with", "scaled", "shifted", "other")
+    return (0 if change.split()[0] in kinds[:3] else kinds.index(change.split()[0])), -strength
+
+
 def _alike(one: Outline, other: Outline) -> bool:
     """Whether one outline follows the other closely, so that both stand for the same place."""
     distances = np.hypot(*(one.points[::4, None] - other.points[None]).transpose(2, 0, 1)).min(1)
@@ -132,6 +161,18 @@ def _best(
     matrix = matrix.copy()
     matrix[:, 2] += shifts[k]
     return float(values[k]), change, matrix
+
+
+def _far(side: int) -> np.ndarray:
+    """Shifts (m, 2) in pixels that take a right outline off its part."""
+    grid = _grid(round(FARTHEST * side), STEP)
+    return grid[np.hypot(*grid.T) >= NEAREST * side]
+
+
+def _usual(beside: np.ndarray) -> tuple[float, float]:
+    """Median and spread (as a standard deviation) of the mean strengths of shifted outlines."""
+    usual = float(np.nanmedian(beside))
+    return usual, max(float(1.4826 * np.nanmedian(abs(beside - usual))), LEAST_SPREAD)
 
 
 def _shift(by: np.ndarray) -> np.ndarray:

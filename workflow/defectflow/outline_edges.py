@@ -1,4 +1,4 @@
-"""Edges of a photograph and outlines laid on them: how well does an outline lie on edges, and where would it lie better?
+"""Edges of a photograph, and outlines laid on them.
 
 Colour gradients at a reduced size, each relative to those around it, so that a faint edge in a calm place counts as
 much as a strong one in a busy place. An edge counts for an outline as far as it runs along it (the square of the cosine

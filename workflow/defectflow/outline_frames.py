@@ -181,10 +181,14 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
             return Choice((), text)
         if one.extent is None:  # an RLE brings its size along
             return Choice(tuple(pixels))
+        if all(reading.frame == STORED for reading in pixels):
+            note = "they fit only the pixels as stored, before the EXIF rotation: turned along"
+            pixels = [Reading(reading.frame, reading.unit, note) for reading in pixels]
         text = "the COCO file has no width and height, and the picture does not show whether the outlines fit"
         return Choice(tuple(pixels), f"{text} (export it with these)", confirm=True)
     if any(_equal(told, size) for _, size in one.frames()):
-        return _of_known_size(one, pixels, evidence, f"{reach}, {picture}: drawn at another size?")
+        outside = f"{reach}, {picture}: drawn at another size, or x and y exchanged? (export them for this picture)"
+        return _of_known_size(one, pixels, evidence, outside)
     if one.orientation == 1 and _equal(told[::-1], (width, height)) and width != height:
         if pixels and not fits(one.extent, told):
             exchanged = "width and height are exchanged in the COCO file: taken from the picture"
@@ -196,7 +200,7 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
 def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], outside: str) -> Choice:
     """The COCO file tells the size of one of the frames."""
     if not pixels:
-        return Choice((), f"{outside} (export them for a picture of this size)")
+        return Choice((), outside)
     first = pixels[0]
     as_told = next(frame for frame, _ in _frames_as_told(one))
     proved = [frame for frame in (UPRIGHT, STORED) if ("frame", _relation(one), frame) in evidence]
@@ -207,12 +211,12 @@ def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], out
         if first.frame != as_told:
             meant = "as it is stored" if as_told == STORED else "upright"
             drawn = "upright picture" if first.frame == UPRIGHT else "pixels as stored"
-            note = f"width and height are those of the picture {meant}, the outlines those of the {drawn}: taken as such"
+            note = f"width and height are those of the picture {meant}, the outlines of the {drawn}: taken as such"
             return Choice((Reading(first.frame, first.unit, note),))
         return Choice((first,))
     doubt = ""
     if first.frame == STORED:
-        doubt = "taken as drawn before the EXIF rotation, as width and height say; the pictures do not show whether it is so"
+        doubt = "taken as drawn before the EXIF rotation, as width and height say: the pictures do not show if it is so"
     return Choice(tuple(pixels), doubt=doubt)
 
 

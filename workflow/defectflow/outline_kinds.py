@@ -27,6 +27,17 @@ def is_box(annotation: Mapping[str, Any]) -> bool:
     return bool(annotation.get("bbox")) and not is_outline(annotation.get("segmentation"))
 
 
+def is_rectangle(segmentation: Any) -> bool:
+    """Whether an outline is one upright rectangle, as tools write a box that they export as a polygon."""
+    if not isinstance(segmentation, list) or len(segmentation) not in (1, 8, 10):
+        return False
+    points = segmentation[0] if isinstance(segmentation[0], list) else segmentation
+    if len(points) not in (8, 10) or not all(isinstance(value, int | float) for value in points):
+        return False
+    corners = set(zip(points[0::2], points[1::2], strict=True))
+    return len(corners) == 4 and len({x for x, _ in corners}) == len({y for _, y in corners}) == 2
+
+
 def refuse_several(coco: Mapping[str, Sequence[Mapping[str, Any]]], category: str | None, source: object) -> None:
     """Raise a UserError if outlines of several categories would be merged because none is chosen.
 
@@ -48,9 +59,10 @@ def refuse_several(coco: Mapping[str, Sequence[Mapping[str, Any]]], category: st
             shares[name].append(_area(annotation) / (size[annotation["image_id"]] or 1))
     if len(shares) > 1:
         told = [f"{name} ({len(found)} outlines{_mean(found)})" for name, found in sorted(shares.items())]
+        largest = max(shares, key=lambda name: (sum(shares[name]), name))
         raise UserError(
-            f"{source}: outlines of {len(shares)} categories: {', '.join(told)}. Which is the part? Name it in the "
-            f"config: `category: {max(shares, key=lambda name: (sum(shares[name]), name))}` in the entry of the data set"
+            f"{source}: outlines of {len(shares)} categories: {', '.join(told)} (say which is the part: "
+            f"`category: {largest}`, or another, in the entry of the data set)"
         )
 
 

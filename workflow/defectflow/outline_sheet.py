@@ -1,4 +1,4 @@
-"""A sheet of the outlines that do not seem to lie on their photographs, each beside the alternative that lies better."""
+"""A sheet of the outlines that do not seem to lie on their photographs, each beside what lies better."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 from defectflow.drawing import BAD, DIM, GOOD, INK, Cell, contact_sheet
 from defectflow.files import UserError, atomic
 from defectflow.outline_edges import Outline
-from defectflow.outline_set import Suspect, read_small
+from defectflow.outline_looker import Suspect, read_small
 
 SIDE = 320  # pixels, width of a picture
 QUALITY = 88
@@ -38,7 +38,8 @@ def write_sheet(suspects: Sequence[Suspect], path: str | Path) -> bool:
         cells.append(Cell(_drawn(photograph, suspect.outline, BAD), ((suspect.name, INK), ("as annotated", DIM)), BAD))
         if suspect.better:
             cells.append(Cell(_drawn(photograph, suspect.better, GOOD), ((what, INK), ("", DIM)), GOOD))
-    sheet = contact_sheet("Outlines that do not seem to lie on the part", [("as annotated, and what lies better", cells)])
+    sections = [("red: as annotated; green: what lies better", cells)]
+    sheet = contact_sheet("Outlines that do not seem to lie on the part", sections)
     with atomic(path) as temporary:
         quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
         temporary.write_bytes(cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), quality)[1].data)

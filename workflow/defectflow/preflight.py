@@ -275,7 +275,8 @@ def _outline_digests(resolved: Mapping[str, Any], names: Iterable[str], cache: s
         refuse_several(coco, category, path)
         outlines = defaultdict(list)
         for annotation in coco["annotations"]:
-            if is_outline(annotation.get("segmentation")) and (allowed is None or annotation.get("category_id") in allowed):
+            chosen = allowed is None or annotation.get("category_id") in allowed
+            if chosen and is_outline(annotation.get("segmentation")):
                 outlines[annotation["image_id"]].append(json.dumps(annotation["segmentation"], sort_keys=True))
         by_file = {}
         for image in coco["images"]:
