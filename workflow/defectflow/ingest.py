@@ -291,14 +291,16 @@ def main(args: argparse.Namespace) -> None:
             pictures = inspect_all(image_paths(resolved), resolved["images"], pool)
     findings = check(resolved, pictures, args.threads)
     problems = findings.problems
+    drawn = ""
     if args.sheet and write_sheet(findings.suspects, args.sheet):
-        print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
+        drawn = f"; suspicious outlines are drawn in {args.sheet}"
+        print(drawn.removeprefix("; "), file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
             raise UserError(
                 f"{resolved['images']}: {len(problems)} problems, listed above "
-                "(correct them, or set on_problem: leave_out to go on without these files)"
+                f"(correct them, or set on_problem: leave_out to go on without these files{drawn})"
             )
     summary = Summary()
     with table_writer(args.out, MANIFEST) as add:

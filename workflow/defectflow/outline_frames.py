@@ -133,6 +133,9 @@ def same_aspect(one: Size, other: Size) -> bool:
 
 def _in_unit(one: Listed, unit: int, name: str) -> Choice:
     """Readings of coordinates that are shares or percent; percent may be pixels of a part in the corner, too."""
+    if unit == 100 and one.told and any(same_aspect(one.told, size) for _, size in one.frames()):
+        if not any(_equal(one.told, size) for _, size in one.frames()):
+            return _in_pixels(one, set())  # of a small copy, whose size the file tells
     note = f"coordinates are {name}, not pixels: converted"
     readings = [Reading(frame, (unit, unit), note) for frame, _ in _frames_as_told(one)]
     if one.extent is None:

@@ -101,7 +101,10 @@ def main(args: argparse.Namespace) -> None:
         for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
             pass
         if not pairs:
-            raise UserError(f"{args.annotations}: no sound image of {args.images} has a usable annotation")
+            raise UserError(
+                f"{args.annotations}: no sound image of {args.images} has a usable annotation "
+                "(correct the outlines, or set segmenter: none)"
+            )
         table = pd.DataFrame(records, columns=PAIRS)
         table[PAIRS[-5:]] = table[PAIRS[-5:]].astype("Int64")
     write_table(args.table, table, PAIRS)
