@@ -18,6 +18,7 @@ from snakemake.settings.types import DeploymentMethod
 from defectflow import preflight
 from defectflow.code_hash import code_hash
 from defectflow.configuration import (
+    check_methods,
     check_schema,
     check_sizes,
     check_threshold,
@@ -54,6 +55,7 @@ def prepare() -> tuple:
         schema = load_configfile(SCHEMA)
         config.update(typed(config, schema))
         check_schema(config, schema)
+        check_methods(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
         check_threshold(config)
         check_sizes(config)
