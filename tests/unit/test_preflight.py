@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from defectflow import preflight
-from defectflow.dataset import categories, image_paths, read_labels
+from defectflow.dataset import categories, image_paths
 from defectflow.files import UserError, sha256_of
+from defectflow.labels_csv import read_labels
 from defectflow.naming import Matcher, image_ids, leaves, shard_of
 
 
