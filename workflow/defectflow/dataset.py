@@ -4,9 +4,7 @@ Standard library only: the Snakefile imports this module through ``preflight``. 
 ``preflight.resolve`` returns: layout, images, annotations, labels, category.
 """
 
-import csv
 import difflib
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from defectflow.files import UserError, read_json
+from defectflow.labels_csv import LABEL_COLUMNS, read_labels, second_row
 from defectflow.naming import Matcher, is_image, leaves, scan
-
-LABEL_COLUMNS = ("filename", "label", "defect_type", "group", "mask", "split")
-# Spreadsheets and pandas write 0 and 1 as 0.0 and 1.0 when other cells of the column are empty.
-LABELS = {"": "", "0": "0", "0.0": "0", "good": "0", "1": "1", "1.0": "1", "bad": "1"}
 
 
 class Problem(NamedTuple):
@@ -97,15 +92,17 @@ def row_reader(
     """
     labels = read_labels(resolved["labels"]) if resolved["labels"] else []
     matcher, filled = Matcher(names, (given["filename"] for given in labels)), {}
+    first: dict[str, dict[str, str]] = {}
     base = os.path.dirname(str(resolved["labels"]))
     problems: list[Problem] = []
     for given in labels:
         name, reason = matcher.find(given["filename"])
         if name is None or name in filled:
-            text = f"{given['filename']}: {reason or 'this image has two rows'}"
+            text = f"{given['filename']}: {reason or second_row(first[name], given, filled[name])}"
             problems.append(Problem(str(resolved["labels"]), text, "label"))
             continue
-        filled[name] = {column: value for column, value in given.items() if column != "filename" and value}
+        first[name] = given
+        filled[name] = {column: given[column] for column in LABEL_COLUMNS[1:] if given[column]}
         if "mask" in filled[name]:
             if leaves(filled[name]["mask"]):
                 text = f"{given['filename']}: the path of the mask leaves the folder of labels.csv"
@@ -119,49 +116,6 @@ def row_reader(
         return dict.fromkeys(LABEL_COLUMNS[1:], "") | of_place | filled.get(name, {})
 
     return row, problems
-
-
-def read_labels(path: str | Path) -> list[dict[str, str]]:
-    """Read labels.csv (comma or semicolon, UTF-8): one dict per row with all LABEL_COLUMNS, label "0", "1" or "".
-
-    Raises:
-        UserError: the file is absent or not UTF-8, a column is wrong or missing, a label or split is not allowed.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (correct `labels` in the config, or leave it out)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as text ({error}; save it as CSV UTF-8)") from None
-    first = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in first and "," not in first else ",")
-    columns = [column.strip() for column in reader.fieldnames or []]
-    reader.fieldnames = columns
-    allowed = ", ".join(LABEL_COLUMNS)
-    for column in columns:
-        if column not in LABEL_COLUMNS:
-            near = difflib.get_close_matches(column.lower(), LABEL_COLUMNS, 1)
-            raise UserError(f"{path}: unknown column {column!r} ({f'{near[0]}? ' if near else ''}allowed: {allowed})")
-    for column in LABEL_COLUMNS[:2]:
-        if column not in columns:
-            raise UserError(f"{path}: column {column!r} is missing (the first line names the columns: {allowed})")
-    rows = []
-    for raw in reader:
-        where = f"{path}, line {reader.line_num}"
-        if None in raw:
-            raise UserError(f"{where}: more cells than columns (put names with a comma in double quotes)")
-        row = {column: (raw.get(column) or "").strip() for column in LABEL_COLUMNS}
-        if not row["filename"]:
-            if any(row.values()):
-                raise UserError(f"{where}: no filename")
-            continue
-        if row["label"].lower() not in LABELS:
-            raise UserError(f"{where}: label {row['label']!r} is not allowed (0 = good, 1 = bad, empty = unknown)")
-        if row["split"] not in ("", "train", "test"):
-            raise UserError(f"{where}: split {row['split']!r} is not allowed (train, test or empty)")
-        row["label"] = LABELS[row["label"].lower()]
-        rows.append(row)
-    return rows
 
 
 def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from defectflow.bundle_files import Bundle, read_bundle, write_manifest
-from defectflow.dataset import read_labels
 from defectflow.export_parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.files import UserError, scratch_dir, write_json
 from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_runtime import NETWORK, pick
+from defectflow.labels_csv import read_labels
 from defectflow.naming import Matcher
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
@@ -33,7 +33,7 @@ def export_bundle(
         kind: "onnx" or "openvino".
         precision: "fp32", "fp16" or "int8".
         photographs: to compare on, and to calibrate int8 on.
-        labels: labels.csv of them, see `dataset.read_labels`: the AUROC of both is added to the report.
+        labels: labels.csv of them, see `labels_csv.read_labels`: the AUROC of both is added to the report.
 
     Returns:
         What was found, in a few lines.

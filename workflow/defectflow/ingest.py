@@ -21,11 +21,13 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.coco import annotations_by_image, entries_by_name, part_mask
+from defectflow.copies import check_copies
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
 from defectflow.naming import id_maker, scan
+from defectflow.near_copies import check_near_copies
 from defectflow.pictures import Picture, inspect_all
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -37,7 +39,7 @@ class Surveyed(Mapping[str, Picture]):
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 7, paths)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 8, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -52,26 +54,14 @@ class Surveyed(Mapping[str, Picture]):
     @staticmethod
     def _row(picture: Mapping[str, Any]) -> tuple:
         known = Picture(**picture)
-        return known.sha256, *known.raw_size, known.orientation, known.luminance, known.clipped, known.problem
+        measured = (known.orientation, known.luminance, known.clipped, known.problem, known.fingerprint)
+        return known.sha256, *known.raw_size, *measured
 
 
-def check_pictures(pictures: Mapping[str, Picture]) -> list[Problem]:
-    """Problems of the files themselves, and all but the first of images with equal content."""
-    problems, marks = [], array("Q")
-    for name, picture in pictures.items():
-        if picture.problem:
-            problems.append(Problem(name, picture.problem, "image"))
-        else:
-            marks.append(int(picture.sha256[:16], 16))
-    ordered = np.sort(np.frombuffer(marks, np.uint64))
-    alike = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    first: dict[str, str] = {}
-    for name, picture in pictures.items() if alike else ():
-        if not picture.problem and int(picture.sha256[:16], 16) in alike:
-            original = first.setdefault(picture.sha256, name)
-            if original != name:
-                problems.append(Problem(name, f"the same file as {original}", "image"))
-    return sorted(problems)
+def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[str, str]]) -> list[Problem]:
+    """Problems of the files themselves, and equal ones that do not count."""
+    broken = [Problem(name, picture.problem, "image") for name, picture in pictures.items() if picture.problem]
+    return sorted(broken + check_copies(pictures, row))
 
 
 def check_links(resolved: Mapping[str, str | None]) -> list[Problem]:
@@ -169,7 +159,7 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
     row, of_labels = row_reader(resolved, pictures)
     if resolved["annotations"]:
         annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
-    problems = check_links(resolved) + check_pictures(pictures) + of_labels
+    problems = check_links(resolved) + check_pictures(pictures, row) + of_labels
     masked = {}
     for name in pictures:
         known = row(name)
@@ -184,6 +174,8 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
         problems += more
     with ThreadPoolExecutor(threads) as pool:
         problems += check_masks(masked, pictures, pool.map)
+        left_out = {problem.file for problem in problems if problem.left_out == "image"}
+        warnings += check_near_copies(str(resolved["images"]), pictures, row, left_out, pool.map)
     return Findings(row, annotated, problems, warnings)
 
 

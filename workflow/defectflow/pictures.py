@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from defectflow.coco import stored_size, turned_size
 from defectflow.files import UserError, sha256_of
+from defectflow.fingerprint import fingerprint
 from defectflow.images import read_rgb
 
 SMALLEST_SIDE = 32  # pixels
@@ -19,7 +20,10 @@ CLIPPED = 254  # luminance from which a pixel counts as overexposed
 
 @dataclass(slots=True)  # a data set may have many
 class Picture:
-    """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels."""
+    """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels.
+
+    ``fingerprint``: see `fingerprint.fingerprint`.
+    """
 
     sha256: str = ""
     raw_size: tuple[int, int] = (0, 0)
@@ -27,6 +31,7 @@ class Picture:
     luminance: float = 0.0
     clipped: float = 0.0
     problem: str = ""
+    fingerprint: str = ""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -49,7 +54,8 @@ def inspect(path: str | Path, folder: str | Path) -> Picture:
         return Picture(problem=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Picture(problem=f"not readable ({error.strerror})")
-    return Picture(sha256, raw_size, orientation, float(grey.mean()), float((grey >= CLIPPED).mean()))
+    luminance, clipped = float(grey.mean()), float((grey >= CLIPPED).mean())
+    return Picture(sha256, raw_size, orientation, luminance, clipped, fingerprint=fingerprint(grey))
 
 
 def inspect_all(paths: Mapping[str, str], folder: str, pool: Executor) -> dict[str, Picture]:

@@ -121,8 +121,8 @@ def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | N
 
     Args:
         files: a folder (searched through, hidden files left out), or paths.
-        cache: JSON file that remembers the hash for (size, mtime), so that only new or changed files are read. It is
-            rewritten atomically; that it cannot be written does no harm.
+        cache: JSON file that remembers the hash for (size, mtime, ctime, inode), so that only new or changed files
+            are read. It is rewritten atomically; that it cannot be written does no harm.
 
     Returns:
         {name relative to the folder, or path as given: sha256}, sorted; what cannot be read has the hash "".
@@ -159,7 +159,7 @@ def images_digest(
     data = index(key, cache)
     digest = hashlib.sha256()
     for name in _shards(key, cache, shard[1])[shard[0]] if shard else data.images:
-        row: list[Any] = [name, data.ids[name], data.images[name], name in data.copies]
+        row: list[Any] = [name, data.ids[name], data.images[name]]
         if annotated_only:
             if name not in data.outlines:
                 continue
@@ -177,7 +177,6 @@ class Index:
     """Names and content hashes of one data set: images, ids, label rows, mask files, outlines (annotated images)."""
 
     images: dict[str, str]
-    copies: set[str]  # images with the content of one before them, which ingest leaves out
     ids: dict[str, str]
     rows: dict[str, dict[str, str]]
     masks: dict[str, str]
@@ -191,9 +190,7 @@ def index(key: str, cache: str | None) -> Index:
     images = _digests(os.path.abspath(resolved["images"]), data.paths, cache)
     masks = file_digests(sorted({row["mask"] for row in data.rows.values() if row["mask"]}), cache)
     outlines = _outline_digests(resolved, images, cache) if resolved["annotations"] else {}
-    first = {sha256: name for name, sha256 in reversed(images.items())}
-    copies = {name for name, sha256 in images.items() if first[sha256] != name}
-    return Index(images, copies, image_ids(images), data.rows, masks, outlines)
+    return Index(images, image_ids(images), data.rows, masks, outlines)
 
 
 def forget() -> None:
@@ -285,8 +282,8 @@ def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -
     fresh, new = dict.fromkeys(paths, ""), []
     for name, stat in stats.items():
         entry = old.get(key[name])
-        if entry and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
-            fresh[name] = entry[2]
+        if entry and entry[:-1] == _state(stat):
+            fresh[name] = entry[-1]
         else:
             new.append(name)
     if new:
@@ -297,9 +294,9 @@ def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -
         # A file written a moment ago may change again within the resolution of its time stamp.
         settled = time.time_ns() - 2 * 10**9
         entries = {
-            key[name]: [stat.st_size, stat.st_mtime_ns, fresh[name]]
+            key[name]: [*_state(stat), fresh[name]]
             for name, stat in stats.items()
-            if stat.st_mtime_ns < settled and fresh[name]
+            if max(stat.st_mtime_ns, stat.st_ctime_ns) < settled and fresh[name]
         }
         known["files"][section] = entries if section else old | entries
         _write_cache(cache, known)
@@ -311,6 +308,11 @@ def _stat(path: str) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    """What changes when a file does: copying and unpacking keep size and mtime, but never ctime and inode as well."""
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _hashes(paths: Iterable[str]) -> list[str]:
