@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow.coco import annotations_by_image, entries_by_name, part_mask
+from defectflow.coco import annotations_by_image, entries_by_name
 from defectflow.copies import check_copies
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
@@ -28,6 +28,10 @@ from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
 from defectflow.naming import id_maker, scan
 from defectflow.near_copies import check_near_copies
+from defectflow.outline_kinds import refuse_several
+from defectflow.outline_looker import Suspect
+from defectflow.outline_set import Settled, settle_outlines
+from defectflow.outline_sheet import write_sheet
 from defectflow.pictures import Picture, inspect_all
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -71,9 +75,9 @@ def check_links(resolved: Mapping[str, str | None]) -> list[Problem]:
 
 
 def check_annotations(
-    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture]
-) -> tuple[list[Problem], set[str]]:
-    """Problems of the COCO file, and the names of the images that have a usable annotation."""
+    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], threads: int = 1
+) -> tuple[list[Problem], set[str], Settled]:
+    """Problems of the COCO file, the names of the images that have a usable annotation, and what was settled."""
     source = str(resolved["annotations"])
     coco = read_coco(source)
     by_image = annotations_by_image(coco, resolved["category"])
@@ -82,19 +86,18 @@ def check_annotations(
     for annotation in coco["annotations"]:
         if known and annotation.get("category_id") not in known:
             faults.append(f"annotation {annotation.get('id')} is of an unknown category")
+    settled = settle_outlines(resolved, coco, entries, pictures, threads)
     annotated = set()
-    for name, entry in tqdm(entries.items(), desc="ingest: annotations", unit="image"):
-        picture, annotations = pictures[name], by_image.get(entry["id"], [])
-        if annotations and not picture.problem:
-            mask, _, more = part_mask(entry, annotations, picture.raw_size, picture.orientation)
-            faults += [f"{name}: {fault}" for fault in more]
-            if mask is not None:
-                annotated.add(name)
+    for name in tqdm(settled.readings, desc="ingest: annotations", unit="image"):
+        mask, _, more = settled.mask(name, entries[name], pictures[name])
+        faults += [f"{name}: {fault}" for fault in more]
+        if mask is not None:
+            annotated.add(name)
     listed = {entry["id"] for entry in coco["images"]}
     for image_id in sorted(by_image.keys() - listed, key=str):
         faults.append(f"{len(by_image[image_id])} annotations point at image id {image_id}, which is not in the file")
-    problems = [Problem(source, fault, "annotation") for fault in faults]
-    return problems, annotated
+    problems = [Problem(source, fault, "annotation") for fault in faults] + settled.problems
+    return problems, annotated, settled
 
 
 def check_masks(
@@ -132,12 +135,14 @@ class Findings(NamedTuple):
         annotated: names of the images that have a usable annotation.
         problems: all of them.
         warnings: what was put right or passed over.
+        suspects: outlines that do not seem to lie on their photographs, to draw.
     """
 
     row: Callable[[str], dict[str, str]]
     annotated: set[str]
     problems: list[Problem]
     warnings: list[Notice]
+    suspects: Sequence[Suspect] = ()
 
     def without(self, what: str) -> set[str]:
         """Names of the images that do without ``what``: image or mask."""
@@ -158,7 +163,9 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
     warnings: list[Notice] = []
     row, of_labels = row_reader(resolved, pictures)
     if resolved["annotations"]:
-        annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
+        coco = read_coco(resolved["annotations"])
+        annotations_by_image(coco, resolved["category"])
+        refuse_several(coco, resolved["category"], resolved["annotations"])
     problems = check_links(resolved) + check_pictures(pictures, row) + of_labels
     masked = {}
     for name in pictures:
@@ -169,14 +176,17 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
         if known["mask"]:
             masked[name] = known
     annotated: set[str] = set()
+    suspects: list[Suspect] = []
     if resolved["annotations"]:
-        more, annotated = check_annotations(resolved, pictures)
+        more, annotated, settled = check_annotations(resolved, pictures, threads)
         problems += more
+        warnings += settled.notices
+        suspects = settled.suspects
     with ThreadPoolExecutor(threads) as pool:
         problems += check_masks(masked, pictures, pool.map)
         left_out = {problem.file for problem in problems if problem.left_out == "image"}
         warnings += check_near_copies(str(resolved["images"]), pictures, row, left_out, pool.map)
-    return Findings(row, annotated, problems, warnings)
+    return Findings(row, annotated, problems, warnings, suspects)
 
 
 def ingest(
@@ -273,6 +283,8 @@ def main(args: argparse.Namespace) -> None:
             pictures = inspect_all(image_paths(resolved), resolved["images"], pool)
     findings = check(resolved, pictures, args.threads)
     problems = findings.problems
+    if args.sheet and write_sheet(findings.suspects, args.sheet):
+        print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
@@ -312,6 +324,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--category", help="name of the COCO category to use (default: all)")
     parser.add_argument("--on-problem", choices=["stop", "leave_out"], default="stop")
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
+    parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from defectflow.dataset import Problem, category_ids, image_paths, image_rows, is_mvtec, read_coco
 from defectflow.files import UserError, atomic, sha256_of
 from defectflow.naming import Matcher, image_ids, scan, shard_of
+from defectflow.outline_kinds import is_outline, refuse_several
 
 BATCH = 100  # files that a thread hashes at a time: handing over single ones takes as long as hashing small files
 
@@ -114,6 +115,13 @@ def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[st
 def count(resolved: Mapping[str, str | None]) -> int:
     """Number of images of a data set."""
     return len(_listing(_key(resolved)).paths)
+
+
+def has_outlines(resolved: Mapping[str, str | None], cache: str | Path | None) -> bool:
+    """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes are none."""
+    if not resolved["annotations"]:
+        return False
+    return any(_outline_digests(resolved, _listing(_key(resolved)).paths, cache).values())
 
 
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
@@ -250,22 +258,28 @@ def _key(resolved: Mapping[str, str | None]) -> str:
 
 
 def _outline_digests(resolved: Mapping[str, Any], names: Iterable[str], cache: str | None) -> dict[str, str]:
-    """Hash of the outlines of every image that the COCO file lists; annotation ids and their order do not count."""
+    """Hash of the outlines of every image that the COCO file lists; annotation ids and their order do not count.
+
+    It is "" for an image without an outline: a box is none.
+    """
     path, category = resolved["annotations"], resolved["category"]
-    key = f"{file_digests([path], cache).get(path)} {category}"
+    key = f"outlines {file_digests([path], cache).get(path)} {category}"
     known = _read_cache(cache)
     by_file = known["outlines"].get(key)
     if by_file is None:
         coco = read_coco(path)
         allowed = category_ids(coco, category, path)
+        refuse_several(coco, category, path)
         outlines = defaultdict(list)
         for annotation in coco["annotations"]:
-            if annotation.get("segmentation") and (allowed is None or annotation.get("category_id") in allowed):
+            chosen = allowed is None or annotation.get("category_id") in allowed
+            if chosen and is_outline(annotation.get("segmentation")):
                 outlines[annotation["image_id"]].append(json.dumps(annotation["segmentation"], sort_keys=True))
         by_file = {}
         for image in coco["images"]:
             content = [image.get("width"), image.get("height"), *sorted(outlines[image["id"]])]
-            by_file[str(image["file_name"])] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+            of_image = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+            by_file[str(image["file_name"])] = of_image if outlines[image["id"]] else ""
         known["outlines"] = {key: by_file}
         _write_cache(cache, known)
     matcher = Matcher(names, by_file)

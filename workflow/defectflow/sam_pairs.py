@@ -17,11 +17,12 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
-from defectflow.coco import annotations_by_image, encode, entries_by_name, part_mask, stored_size
+from defectflow.coco import encode, entries_by_name, stored_size
 from defectflow.dataset import image_names, is_mvtec, read_coco, row_reader
 from defectflow.files import UserError, atomic_dir, stage, write_json
 from defectflow.images import read_rgb
 from defectflow.naming import id_maker
+from defectflow.outline_set import settle_outlines
 from defectflow.pictures import inspect_all
 from defectflow.tables import PAIRS, write_table
 
@@ -64,20 +65,22 @@ def main(args: argparse.Namespace) -> None:
     """Write the pairs of every sound image that the COCO file lists, and their table (tables.PAIRS)."""
     layout = "mvtec" if is_mvtec(args.images) else "coco"
     resolved = {"layout": layout, "images": args.images, "labels": args.labels}
+    resolved |= {"annotations": args.annotations, "category": args.category}
     coco = read_coco(args.annotations)
-    by_image = annotations_by_image(coco, args.category)
     row, _ = row_reader(resolved, image_names(resolved))
     image_id_of = id_maker(lambda: image_names(resolved))
     entries = entries_by_name(coco, image_names(resolved))[0]
     paths = {name: os.path.join(args.images, name) for name in entries}
     with ThreadPoolExecutor(args.threads) as pool:
         pictures = inspect_all(paths, args.images, pool)
+    settled = settle_outlines(resolved, coco, entries, pictures, args.threads)
+    for fault in settled.problems:
+        tqdm.write(f"{fault.text} (left out)", file=sys.stderr)
     listed = sorted((image_id_of(name), name, entry) for name, entry in entries.items() if not pictures[name].problem)
 
     def prepare(item: tuple[str, str, dict]) -> tuple[int, dict | None]:
         image_id, name, entry = item
-        picture = pictures[name]
-        mask, used, problems = part_mask(entry, by_image.get(entry["id"], []), picture.raw_size, picture.orientation)
+        mask, used, problems = settled.mask(name, entry, pictures[name])
         for problem in problems:
             tqdm.write(f"{image_id}: {problem} (left out)", file=sys.stderr)
         return used, None if mask is None else annotation_of(mask)

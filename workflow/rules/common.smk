@@ -71,7 +71,7 @@ def prepare() -> tuple:
             elif entry:
                 sources[name] = preflight.resolve(entry)
                 preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
-                annotated = bool(sources[name]["annotations"])
+                annotated = preflight.has_outlines(sources[name], cache_file(name))
                 images = max(images, preflight.count(sources[name]))
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
@@ -242,7 +242,7 @@ def source_of(wildcards) -> dict:
 
 
 def is_annotated(wildcards) -> bool:
-    return bool(source_of(wildcards)["annotations"])
+    return is_rendered(wildcards) or preflight.has_outlines(SOURCES[wildcards.dataset], cache_file(wildcards.dataset))
 
 
 def source_folder(wildcards) -> list | str:

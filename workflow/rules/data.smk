@@ -87,7 +87,8 @@ rule ingest:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
         "python -m defectflow.ingest {params.source} --surveys {input.surveys} --on-problem {params.on_problem}"
-        " --threads {threads} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
+        " --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
+        " --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 
 
 rule sam_pairs:
