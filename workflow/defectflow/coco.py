@@ -11,7 +11,7 @@ from PIL import Image
 from defectflow.dataset import category_ids
 from defectflow.files import UserError
 from defectflow.images import UNREADABLE, orientation_of
-from defectflow.naming import Matcher
+from defectflow.matching import Matcher
 
 
 def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
@@ -42,10 +42,10 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
     Returns:
         {name: entry} in the order of the file, and one line per entry that fits no image or comes twice.
     """
-    matcher = Matcher(names, (str(entry["file_name"]) for entry in coco["images"]))
+    matcher = Matcher(names, ((str(entry["file_name"]), entry.get("_folder", "")) for entry in coco["images"]))
     found, ids, problems = {}, set(), []
     for entry in coco["images"]:
-        name, reason = matcher.find(str(entry["file_name"]))
+        name, reason = matcher.find(str(entry["file_name"]), entry.get("_folder", ""))
         if name in found:
             reason = "listed twice"
         elif entry["id"] in ids:

@@ -15,7 +15,7 @@ from defectflow.export_parity import TOLERANCE, DetectorGraph, common_folder, co
 from defectflow.files import UserError, scratch_dir, write_json
 from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_runtime import NETWORK, pick
-from defectflow.naming import Matcher
+from defectflow.matching import Matcher
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
 SUFFIX = {"onnx": "onnx", "openvino": "xml"}
