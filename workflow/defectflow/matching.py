@@ -27,7 +27,7 @@ STRANGE = re.compile(r"[\\%]|\?d=|//|^/|^[A-Za-z]:|(?:^|/)\.{1,2}/|/$")
 UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: 8f3a1c2e-a.jpg
 ROBOFLOW = re.compile(r"(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+\.[a-z]+", re.IGNORECASE)
 HINTS = 20  # nearest names that are looked for: as many as are printed
-WINDOW = 200  # names in alphabetical order among which the nearest is looked for, on each side
+WINDOW = 100  # names in order among which the nearest is looked for, on each side
 
 Path = tuple[str, ...]
 
@@ -121,16 +121,16 @@ class Matcher:
         return [name for rank, name in ranked if rank == best >= 0]
 
     def _agreement(self, given: Path, own: Path, shared: Path) -> int:
-        """How many folders agree, -1 where one contradicts the other."""
+        """How many folders agree, times two, one more where all of the photograph's do; -1: one contradicts another."""
         if own[len(own) - len(given) :] == given or not given:
-            return len(given)
+            return 2 * len(given)
         if given[len(given) - len(own) :] == own and self._is_root(given[: len(given) - len(own)], shared):
-            return len(own)
+            return 2 * len(own) + 1
         # An export's root that says nothing, and below it the same folders or none.
         known = next((n for n, part in enumerate(given) if not _is_generic(part)), len(given))
         known = min(known, len(_common([given, shared])))
         rest = given[known:]
-        return len(rest) if known and own[len(own) - len(rest) :] == rest else -1
+        return 2 * len(rest) if known and own[len(own) - len(rest) :] == rest else -1
 
     def _is_root(self, folders: Path, shared: Path) -> bool:
         """Whether these folders only say where the export, or this set, once lay."""
@@ -146,15 +146,18 @@ class Matcher:
         if self._hinted >= HINTS:
             return None
         self._hinted += 1
-        key, known = _stem(last), self._alphabetical
-        place = bisect_left(known, (key,))
-        window = dict(known[max(0, place - WINDOW) : place + WINDOW])
+        key, window = _stem(last), {}
+        for turn, known in self._sorted.items():
+            place = bisect_left(known, (key[::turn],))
+            window |= {stem[::turn]: name for stem, name in known[max(0, place - WINDOW) : place + WINDOW]}
         close = difflib.get_close_matches(key, window, 1)
         return window[close[0]] if close else None
 
     @cached_property
-    def _alphabetical(self) -> list[tuple[str, str]]:
-        return sorted((_stem(posixpath.basename(_composed(name))), name) for name in self._again)
+    def _sorted(self) -> dict[int, list[tuple[str, str]]]:
+        """(base name without suffix, name) of all photographs, sorted from the front (1) and from the end (-1)."""
+        stems = [(_stem(posixpath.basename(_composed(name))), name) for name in self._again]
+        return {turn: sorted((stem[::turn], name) for stem, name in stems) for turn in (1, -1)}
 
 
 def _readings(name: str) -> list[tuple[Path, str]]:

@@ -77,12 +77,16 @@ def way_out(resolved: Mapping[str, Any], some: str) -> str:
     folder = resolved["images"]
     needed = "the detector learns from at least 2"
     tops = subfolders(folder)
+    below = [path for path in tops.values() if tells_labels(path)]
+    if below:
+        others = ", or `categories: all` for each folder like it" if len(below) > 1 else ""
+        return f"{needed} (the folder below it has good ones: set `path: {below[0]}`{others})"
+    kinds = {side: [] for side in ("train", "val", "test")}
     for top, path in tops.items():
-        if tells_labels(path):
-            return f"{needed} (its folder {top} has folders of good ones: set `path: {path}`, or `categories: all`)"
-    kinds = [sub for top, path in tops.items() if plain(top) in SIDES for sub in subfolders(path)]
-    if kinds and resolved["layout"] == "coco" and not resolved["labels"]:
-        return f"{needed} (say which folders hold good ones, in the entry of the data set: `good: [{kinds[0]}]`)"
+        kinds.get(SIDES.get(plain(top), ""), []).extend(subfolders(path))
+    if (names := kinds["train"] or kinds["val"] or kinds["test"]) and not resolved["labels"]:
+        which = "say in the entry of the data set which folders hold good ones"
+        return f"{needed} ({which}: `good: [{names[0]}]`" + (f"; or {', '.join(names[1:])})" if names[1:] else ")")
     if resolved["labels"]:
         return f"{needed} (give good photographs the label 0 there, one line for each: `{some},0`)"
     labels = os.path.join(resolved.get("path") or folder, "labels.csv")
