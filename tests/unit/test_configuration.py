@@ -231,7 +231,7 @@ def test_comparisons_inherit_and_appear_once():
         ({"segmenter": "templat"}, True, "did you mean 'template'?"),
         ({"dataset": "hawk"}, True, "no entry 'hawk' in datasets"),
         ({"detector": "x"}, True, "no entry 'x' in detectors"),
-        ({"segmenter": "template"}, False, "add annotations.json"),
+        ({"segmenter": "template"}, False, "segmenter=none isolation=none"),
         ({"segmenter": "none", "isolation": "crop"}, True, "needs masks of the part"),
         ({"compare": [{"isolation": "zero"}]}, True, "no entry 'zero' in isolations"),
     ],

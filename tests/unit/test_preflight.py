@@ -13,7 +13,8 @@ from defectflow import preflight
 from defectflow.dataset import categories, image_paths
 from defectflow.files import UserError, sha256_of
 from defectflow.labels_csv import read_labels
-from defectflow.naming import Matcher, image_ids, leaves, shard_of
+from defectflow.matching import Matcher
+from defectflow.naming import image_ids, leaves, shard_of
 
 
 def make(root: Path, labels: str = "filename,label,group\na.jpg,0,A\nb.jpg,0,A\nsub/c.png,1,B\n") -> dict:
@@ -212,7 +213,7 @@ def test_names_are_matched_by_path_then_by_base_name():
     given = ["a\\x.jpg", "other/y.jpg", "x.jpg", "../a/x.jpg"]
     matcher = Matcher(["a/x.jpg", "b/x.jpg", "a/y.jpg"], given)
     assert matcher.find("a\\x.jpg")[0] == "a/x.jpg"
-    assert matcher.find("other/y.jpg")[0] == "a/y.jpg"
+    assert matcher.find("other/y.jpg") == (None, "no such image in the image folder (nearest: a/y.jpg)")
     assert "several images" in matcher.find("x.jpg")[1]
     assert "leaves" in matcher.find("../a/x.jpg")[1]
     assert all(map(leaves, ("/etc/a.jpg", "C:\\a.jpg", "a/../../b.jpg"))) and not leaves("a/../b.jpg")
@@ -380,4 +381,4 @@ def test_categories_of_a_folder_are_data_sets(tmp_path):
 def test_names_that_look_the_same_are_the_same():
     on_disk = "T\u0075\u0308r.jpg"  # as a Mac writes it
     assert Matcher([on_disk], ["T\u00fcr.jpg"]).find("T\u00fcr.jpg") == (on_disk, "")
-    assert Matcher(["T\u00fcr.jpg"], [on_disk]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")
+    assert Matcher(["T\u00fcr.jpg"], [f"x/{on_disk}"]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")

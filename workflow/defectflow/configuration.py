@@ -270,16 +270,20 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
     method = _entry(config, "segmenter", segmenter)["method"]
     if method != "none" and not has_annotations:
         raise UserError(
-            f"config.yaml: segmenter: {segmenter!r} learns from COCO annotations and data set {chosen['dataset']!r} "
-            "has none (add annotations.json, or set segmenter: none)"
+            f"config.yaml: segmenter: {segmenter!r} learns from COCO outlines and data set {chosen['dataset']!r} has "
+            "none (go on without: `segmenter=none isolation=none`; or outline some photographs and put the COCO file "
+            "into the folder of the data set)"
         )
     if isolation == "auto":
         isolation = "none" if method == "none" else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
+        what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "
+        if has_annotations:
+            raise UserError(f"{what}segmenter {segmenter} makes none (set segmenter: auto, or isolation: none)")
         raise UserError(
-            f"config.yaml: isolation: {isolation!r} needs masks of the part, and segmenter none makes none "
-            "(set isolation: none, or a segmenter)"
+            f"{what}data set {chosen['dataset']!r} has no outlines to learn them from (go on without: "
+            "`isolation=none`; or outline some photographs and put the COCO file into the folder of the data set)"
         )
     _entry(config, "detector", chosen["detector"])
     return Run(chosen["dataset"], segmenter, isolation, chosen["detector"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from defectflow.files import UserError, scratch_dir, write_json
 from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_runtime import NETWORK, pick
 from defectflow.labels_csv import read_labels
-from defectflow.naming import Matcher
+from defectflow.matching import Matcher
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
 SUFFIX = {"onnx": "onnx", "openvino": "xml"}
@@ -96,13 +97,13 @@ def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict
     given = {posixpath.normpath(row["filename"].replace("\\", "/")): row["label"] for row in read_labels(labels)}
     below = [[(folder / row["image"]).relative_to(top).as_posix() for row in rows] for top in (folder, *folder.parents)]
     names = max(below, key=lambda names: len(given.keys() & set(names)))
-    # The photographs may be some of those in the table: a base name alone has to be unique in both.
-    in_table, in_folder = Matcher(given, names), Matcher(names, given)
-    known = []
-    for name, row in zip(names, rows, strict=True):
-        entry, _ = in_table.find(name)
-        if entry and given[entry] and in_folder.find(entry)[0] == name:
-            known.append((int(given[entry]), row))
+    matcher = Matcher(names, given)
+    meant = {entry: matcher.find(entry)[0] for entry in given}
+    times = Counter(meant.values())
+    # The photographs may be some of those in the table: a row that fits one may be that of another.
+    labels_of = {name: given[entry] for entry, name in meant.items() if times[name] == 1}
+    pairs = zip(names, rows, strict=True)
+    known = [(int(labels_of[name]), row) for name, row in pairs if labels_of.get(name)]
     truth = [label for label, _ in known]
     return {key: auroc(truth, [row[key] for _, row in known]) for key in ("reference", "other")}
 

@@ -20,19 +20,24 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.annotation_files import name_of
 from defectflow.coco import annotations_by_image, entries_by_name
 from defectflow.copies import check_copies
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, read_json, stage, write_json
+from defectflow.folders import Folders
 from defectflow.images import read_mask
-from defectflow.naming import id_maker, scan
+from defectflow.links import roots
+from defectflow.naming import id_maker
 from defectflow.near_copies import check_near_copies
 from defectflow.outline_kinds import refuse_several
 from defectflow.outline_looker import Suspect
 from defectflow.outline_set import Settled, settle_outlines
 from defectflow.outline_sheet import write_sheet
 from defectflow.pictures import Picture, inspect_all
+from defectflow.source_notices import link_problems, notices
+from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
 SHOWN = 20  # problems printed before the rest is only counted
@@ -68,18 +73,12 @@ def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[st
     return sorted(broken + check_copies(pictures, row))
 
 
-def check_links(resolved: Mapping[str, str | None]) -> list[Problem]:
-    """Links to folders are never followed: name those that could hide images."""
-    links = [name for name, entry in scan(str(resolved["images"])) if entry.is_symlink() and entry.is_dir()]
-    return [Problem(name, "a link to a folder (not followed: copy the images)", "image") for name in sorted(links)]
-
-
 def check_annotations(
-    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], threads: int = 1
+    resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int = 1
 ) -> tuple[list[Problem], set[str], Settled]:
     """Problems of the COCO file, the names of the images that have a usable annotation, and what was settled."""
-    source = str(resolved["annotations"])
-    coco = read_coco(source)
+    source = name_of(resolved["annotations"])
+    coco = read_coco(resolved["annotations"], resolved["images"])
     by_image = annotations_by_image(coco, resolved["category"])
     known = {category.get("id") for category in coco["categories"]}
     entries, faults = entries_by_name(coco, pictures)
@@ -136,6 +135,7 @@ class Findings(NamedTuple):
         problems: all of them.
         warnings: what was put right or passed over.
         suspects: outlines that do not seem to lie on their photographs, to draw.
+        folders: what each folder was read as, see `folders.Folders.report`.
     """
 
     row: Callable[[str], dict[str, str]]
@@ -143,30 +143,34 @@ class Findings(NamedTuple):
     problems: list[Problem]
     warnings: list[Notice]
     suspects: Sequence[Suspect] = ()
+    folders: Sequence[Mapping[str, Any]] = ()
 
     def without(self, what: str) -> set[str]:
         """Names of the images that do without ``what``: image or mask."""
         return {problem.file for problem in self.problems if problem.left_out == what}
 
 
-def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], threads: int) -> Findings:
+def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int, found: bool = False) -> Findings:
     """Look for all that may be wrong with a data set.
 
     Args:
         resolved: layout, images, annotations, labels, category, as ``preflight.resolve`` returns them.
         pictures: what is known of each image, in the order of the names.
         threads: that decode masks.
+        found: whether the annotation files were found by their content.
 
     Raises:
         UserError: a file that all depends on is absent or malformed.
     """
-    warnings: list[Notice] = []
-    row, of_labels = row_reader(resolved, pictures)
+    folders = Folders(resolved)
+    row, of_labels = row_reader(resolved, pictures, folders)
+    lines, told = folders.report()
+    warnings = notices(resolved, folders, told, pictures, row, found)
     if resolved["annotations"]:
         coco = read_coco(resolved["annotations"])
         annotations_by_image(coco, resolved["category"])
-        refuse_several(coco, resolved["category"], resolved["annotations"])
-    problems = check_links(resolved) + check_pictures(pictures, row) + of_labels
+        refuse_several(coco, resolved["category"], name_of(resolved["annotations"]))
+    problems = link_problems(folders) + check_pictures(pictures, row) + of_labels
     masked = {}
     for name in pictures:
         known = row(name)
@@ -186,11 +190,11 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
         problems += check_masks(masked, pictures, pool.map)
         left_out = {problem.file for problem in problems if problem.left_out == "image"}
         warnings += check_near_copies(str(resolved["images"]), pictures, row, left_out, pool.map)
-    return Findings(row, annotated, problems, warnings, suspects)
+    return Findings(row, annotated, problems, warnings, suspects, lines)
 
 
 def ingest(
-    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], findings: Findings
+    resolved: Mapping[str, Any], pictures: Mapping[str, Picture], findings: Findings
 ) -> Iterator[tuple[dict[str, Any], Picture]]:
     """Yield the row of each image in the manifest (columns MANIFEST) and its picture, without what is broken.
 
@@ -269,19 +273,13 @@ def _spread(values: array) -> dict[str, float]:
 
 
 def main(args: argparse.Namespace) -> None:
-    resolved = {
-        "layout": "mvtec" if args.mvtec else "coco",
-        "images": (args.mvtec or args.images).rstrip("/") or "/",
-        "annotations": args.annotations,
-        "labels": args.labels,
-        "category": args.category,
-    }
+    resolved = resolved_of(args)
     if args.surveys:
         pictures = Surveyed(args.surveys)
     else:
         with ThreadPoolExecutor(args.threads) as pool:
-            pictures = inspect_all(image_paths(resolved), resolved["images"], pool)
-    findings = check(resolved, pictures, args.threads)
+            pictures = inspect_all(image_paths(resolved), roots(resolved), pool)
+    findings = check(resolved, pictures, args.threads, args.found)
     problems = findings.problems
     if args.sheet and write_sheet(findings.suspects, args.sheet):
         print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
@@ -303,6 +301,9 @@ def main(args: argparse.Namespace) -> None:
         report = {"images_folder": resolved["images"], "layout": resolved["layout"]} | told
         if not report["images"]:
             raise UserError(f"{resolved['images']}: no usable image is left")
+    report["folders"] = findings.folders
+    for line in findings.folders[:SHOWN]:
+        print(f"  {line['folder']}: {line['pictures']} pictures: {line['read_as']}")
     found = {"problems": problems, "warnings": findings.warnings}
     write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
     if findings.warnings:
@@ -316,12 +317,9 @@ def main(args: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", metavar="DIR", help="folder of photographs")
-    source.add_argument("--mvtec", metavar="DIR", help="folder with train/good, test/<defect>, ground_truth/<defect>")
-    parser.add_argument("--annotations", metavar="FILE", help="COCO file with the outlines of the part")
-    parser.add_argument("--labels", metavar="FILE", help="labels.csv")
-    parser.add_argument("--category", help="name of the COCO category to use (default: all)")
+    add_folder_options(parser)
+    add_annotation_options(parser)
+    parser.add_argument("--found", action="store_true", help="the annotation files were found by their content")
     parser.add_argument("--on-problem", choices=["stop", "leave_out"], default="stop")
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
     parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")

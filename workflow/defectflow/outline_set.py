@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from defectflow.annotation_files import name_of
 from defectflow.coco import annotations_by_image, listed_image, part_mask
 from defectflow.dataset import Notice, Problem
 from defectflow.outline_frames import Reading, settle
@@ -44,7 +45,7 @@ class Settled(NamedTuple):
 
 
 def settle_outlines(
-    resolved: Mapping[str, str | None],
+    resolved: Mapping[str, Any],
     coco: Mapping[str, list],
     entries: Mapping[str, Mapping[str, Any]],
     pictures: Mapping[str, Picture],
@@ -59,7 +60,7 @@ def settle_outlines(
         pictures: what is known of each image.
         threads: photographs to look at at a time.
     """
-    source, folder = str(resolved["annotations"]), str(resolved["images"])
+    source, folder = name_of(resolved["annotations"]), str(resolved["images"])
     by_image, shared = annotations_by_image(coco, resolved["category"]), shared_ids(coco)
     problems: list[Problem] = []
     outlines, listed, boxed = {}, {}, []

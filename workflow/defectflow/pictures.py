@@ -1,7 +1,7 @@
 """One image file: whether it is sound, and what can be measured on it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,10 +39,10 @@ class Picture:
         return turned_size(self.raw_size, self.orientation)
 
 
-def inspect(path: str | Path, folder: str | Path) -> Picture:
-    """Decode an image in full and measure it; never raises for a bad file."""
+def inspect(path: str | Path, *folders: str | Path) -> Picture:
+    """Decode an image in full and measure it; never raises for a bad file. It has to lie in one of the folders."""
     real = os.path.realpath(path)
-    if not Path(real).is_relative_to(os.path.realpath(folder)):
+    if not any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders):
         return Picture(problem="a link that leaves the image folder")
     try:
         raw_size, orientation = stored_size(path)
@@ -58,7 +58,7 @@ def inspect(path: str | Path, folder: str | Path) -> Picture:
     return Picture(sha256, raw_size, orientation, luminance, clipped, fingerprint=fingerprint(grey))
 
 
-def inspect_all(paths: Mapping[str, str], folder: str, pool: Executor) -> dict[str, Picture]:
-    """Inspect images {relative name: path} of ``folder`` in parallel."""
-    found = pool.map(lambda path: inspect(path, folder), paths.values())
+def inspect_all(paths: Mapping[str, str], folders: Sequence[str], pool: Executor) -> dict[str, Picture]:
+    """Inspect images {relative name: path} in parallel; ``folders``: in one of which each has to lie."""
+    found = pool.map(lambda path: inspect(path, *folders), paths.values())
     return dict(zip(paths, tqdm(found, desc="images", total=len(paths), unit="image"), strict=True))

@@ -218,7 +218,8 @@ def option(flag: str, value) -> str:
     """`--flag value`, or nothing where the value is None, False or an empty input; True gives the bare flag."""
     if value is None or value is False or value == []:
         return ""
-    return flag if value is True else f"{flag} {shlex.quote(str(value))}"
+    values = value if isinstance(value, list) else [value]
+    return flag if value is True else f"{flag} {shlex.join(map(str, values))}"
 
 
 def words(options: dict) -> str:
@@ -265,18 +266,14 @@ def source_files(wildcards) -> dict:
 
 def images_flag(wildcards) -> str:
     source = source_of(wildcards)
-    return option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"])
+    others = [option(f"--{key}", source.get(key)) for key in ("path", "links", "good")]
+    return " ".join((option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"]), *others))
 
 
 def source_flags(wildcards) -> str:
     source = source_of(wildcards)
     others = [option(f"--{key}", source[key]) for key in ("annotations", "labels", "category")]
     return " ".join((images_flag(wildcards), *others))
-
-
-def annotation_flags(wildcards) -> str:
-    source = source_of(wildcards)
-    return " ".join(option(f"--{key}", source[key]) for key in ("images", "annotations", "labels", "category"))
 
 
 def checkpoint_file(wildcards) -> list | str:

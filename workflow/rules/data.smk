@@ -81,13 +81,14 @@ rule ingest:
     params:
         content=content(labels=True, annotations=True),
         source=source_flags,
+        found=lambda w: option("--found", source_of(w).get("found")),
         on_problem=config["on_problem"],
         code=code_hash("ingest"),
     message:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
-        "python -m defectflow.ingest {params.source} --surveys {input.surveys} --on-problem {params.on_problem}"
-        " --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
+        "python -m defectflow.ingest {params.source} {params.found} --surveys {input.surveys}"
+        " --on-problem {params.on_problem} --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
         " --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 
 
@@ -111,7 +112,7 @@ rule sam_pairs:
         runtime=60,
     params:
         content=content(annotated_only=True),
-        source=annotation_flags,
+        source=source_flags,
         code=code_hash("sam_pairs"),
     message:
         "Convert the COCO annotations of {wildcards.dataset} to SA-1B pairs"

@@ -85,13 +85,14 @@ rule boxes:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
+        images=lambda w: option("--images", source_of(w)["images"] if is_annotated(w) else None),
         options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
         code=code_hash("boxes"),
     message:
         "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
-        " --manifest {input.manifest} {params.annotations} {params.options} --threads {threads}"
+        " --manifest {input.manifest} {params.annotations} {params.images} {params.options} --threads {threads}"
         " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"
 
 
