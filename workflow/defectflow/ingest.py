@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.bit_depth import add_option
 from defectflow.coco import annotations_by_image, entries_by_name, part_mask
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
@@ -27,6 +28,7 @@ from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
 from defectflow.naming import id_maker, scan
 from defectflow.pictures import Picture, inspect_all
+from defectflow.set_depth import check_depths
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
 SHOWN = 20  # problems printed before the rest is only counted
@@ -37,7 +39,7 @@ class Surveyed(Mapping[str, Picture]):
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 7, paths)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 8, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -52,7 +54,8 @@ class Surveyed(Mapping[str, Picture]):
     @staticmethod
     def _row(picture: Mapping[str, Any]) -> tuple:
         known = Picture(**picture)
-        return known.sha256, *known.raw_size, known.orientation, known.luminance, known.clipped, known.problem
+        measured = (known.luminance, known.clipped, known.problem, known.deep)
+        return known.sha256, *known.raw_size, known.orientation, *measured
 
 
 def check_pictures(pictures: Mapping[str, Picture]) -> list[Problem]:
@@ -178,6 +181,9 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
+    of_depth, told_of_depth = check_depths(pictures, resolved.get("depth"), bool(resolved.get("depth_given")))
+    problems += of_depth
+    warnings += told_of_depth
     annotated: set[str] = set()
     if resolved["annotations"]:
         more, annotated = check_annotations(resolved, pictures)
@@ -273,12 +279,14 @@ def main(args: argparse.Namespace) -> None:
         "annotations": args.annotations,
         "labels": args.labels,
         "category": args.category,
+        "depth": args.depth,
+        "depth_given": "yes" if args.depth_given else None,
     }
     if args.surveys:
         pictures = Surveyed(args.surveys)
     else:
         with ThreadPoolExecutor(args.threads) as pool:
-            pictures = inspect_all(image_paths(resolved), resolved["images"], pool)
+            pictures = inspect_all(image_paths(resolved), resolved["images"], pool, args.depth)
     findings = check(resolved, pictures, args.threads)
     problems = findings.problems
     if problems:
@@ -320,6 +328,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--category", help="name of the COCO category to use (default: all)")
     parser.add_argument("--on-problem", choices=["stop", "leave_out"], default="stop")
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
+    add_option(parser)
+    parser.add_argument("--depth-given", action="store_true", help="the config names these bits: nothing to find out")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")
