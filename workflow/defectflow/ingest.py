@@ -24,8 +24,9 @@ from defectflow.bit_depth import add_option
 from defectflow.coco import annotations_by_image, entries_by_name, part_mask
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
-from defectflow.files import UserError, read_json, stage, write_json
-from defectflow.images import read_mask
+from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
+from defectflow.ground_truth import Reading
+from defectflow.mask_checks import check_masks, place
 from defectflow.naming import id_maker, scan
 from defectflow.pictures import Picture, inspect_all
 from defectflow.set_depth import check_depths
@@ -110,33 +111,6 @@ def check_annotations(
     return problems, annotated
 
 
-def check_masks(
-    rows: Mapping[str, Mapping[str, str]], pictures: Mapping[str, Picture], each: Callable = map
-) -> list[Problem]:
-    """Problems of the ground-truth defect masks: absent, unreadable, of another size, at odds with the label.
-
-    ``rows``: of the images that have one.
-    """
-
-    def fault(name: str) -> str:
-        path, size = rows[name]["mask"], pictures[name].size
-        try:
-            mask = read_mask(path)
-        except UserError:
-            return "is not a readable image" if os.path.exists(path) else "does not exist"
-        if mask.shape != size[::-1]:
-            return f"has {mask.shape[1]}x{mask.shape[0]} pixels, the picture {size[0]}x{size[1]}"
-        if rows[name]["label"] == "1" and not mask.any():
-            return "is empty, though the image is labelled bad"
-        if rows[name]["label"] == "0" and mask.any():
-            return "marks a defect, though the image is labelled good"
-        return ""
-
-    names = [name for name in rows if not pictures[name].problem]
-    faults = zip(names, each(fault, names), strict=True)
-    return [Problem(name, f"its mask {rows[name]['mask']} {text}", "mask") for name, text in faults if text]
-
-
 class Findings(NamedTuple):
     """What there is to say of a data set before its manifest is written.
 
@@ -145,12 +119,14 @@ class Findings(NamedTuple):
         annotated: names of the images that have a usable annotation.
         problems: all of them.
         warnings: what was put right or passed over.
+        reading: how ground-truth masks are read, where it is another than `read_mask` does.
     """
 
     row: Callable[[str], dict[str, str]]
     annotated: set[str]
     problems: list[Problem]
     warnings: list[Notice]
+    reading: Reading | None
 
     def without(self, what: str) -> set[str]:
         """Names of the images that do without ``what``: image or mask."""
@@ -181,7 +157,9 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
-    of_depth, told_of_depth = check_depths(pictures, resolved.get("depth"), bool(resolved.get("depth_given")))
+    of_depth, told_of_depth = check_depths(
+        pictures, str(resolved["images"]), resolved.get("depth"), bool(resolved.get("depth_given"))
+    )
     problems += of_depth
     warnings += told_of_depth
     annotated: set[str] = set()
@@ -189,8 +167,8 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
         more, annotated = check_annotations(resolved, pictures)
         problems += more
     with ThreadPoolExecutor(threads) as pool:
-        problems += check_masks(masked, pictures, pool.map)
-    return Findings(row, annotated, problems, warnings)
+        of_masks, told_of_masks, reading = check_masks(masked, pictures, str(resolved["images"]), pool.map)
+    return Findings(row, annotated, problems + of_masks, warnings + told_of_masks, reading)
 
 
 def ingest(
@@ -297,9 +275,15 @@ def main(args: argparse.Namespace) -> None:
                 "(correct them, or set on_problem: leave_out to go on without these files)"
             )
     summary = Summary()
-    with table_writer(args.out, MANIFEST) as add:
+    truth = args.ground_truth or os.path.join(os.path.dirname(args.out), "ground_truth")
+    with (
+        table_writer(args.out, MANIFEST) as add,
+        atomic_dir(truth) as folder,
+        ThreadPoolExecutor(args.threads) as pool,
+    ):
         rows = ingest(resolved, pictures, findings)
         while part := list(islice(rows, ROWS)):
+            place([row for row, _ in part], len(pictures), findings.reading, folder, truth, pool.map)
             add(pd.DataFrame([row for row, _ in part], columns=MANIFEST))
             for row, picture in part:
                 summary.add(row, picture)
@@ -331,6 +315,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_option(parser)
     parser.add_argument("--depth-given", action="store_true", help="the config names these bits: nothing to find out")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    parser.add_argument("--ground-truth", metavar="DIR", help="folder for clean masks (ground_truth beside --out)")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")
     return parser

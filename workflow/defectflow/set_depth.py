@@ -136,11 +136,14 @@ def _told(depth: str) -> str:
     return f"{bits} bits, left-aligned in 16" if left else f"{bits} bits"
 
 
-def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) -> tuple[list[Problem], list[Notice]]:
+def check_depths(
+    pictures: Mapping[str, Any], folder: str, depth: str | None, given: bool
+) -> tuple[list[Problem], list[Notice]]:
     """How the numbers of 16-bit files were read, and the files that are of another depth than most.
 
     Args:
         pictures: `pictures.Picture` of each image.
+        folder: that a notice about all of them names.
         depth: what the set was read as, or None.
         given: whether the config names the bits.
     """
@@ -152,7 +155,7 @@ def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) ->
     notices = []
     if decision.text:
         text = f"{len(deep) - len(decision.odd)} pictures in 16-bit files are {decision.text}"
-        notices.append(Notice(min(deep), text, "" if decision.sure else "verdicts"))
+        notices.append(Notice(folder, text, "" if decision.sure else "verdicts"))
     shallow = sorted(name for name, picture in pictures.items() if not picture.deep and not picture.problem)
     if shallow:
         few, which = (shallow, "8-bit") if len(shallow) <= len(deep) else (sorted(deep), "16-bit")
@@ -161,7 +164,7 @@ def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) ->
             f"{len(few)} of {len(shallow) + len(deep)} pictures are {which} files, the others are not: {names}. Of "
             f"{_told(depth)} the upper 8 are used, as the 8-bit mode of a camera gives them"
         )
-        notices.append(Notice(few[0], text, "verdicts"))
+        notices.append(Notice(folder, text, "verdicts"))
     return problems, notices
 
 

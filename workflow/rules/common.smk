@@ -271,7 +271,9 @@ def depth_flag(wildcards) -> str:
     if is_rendered(wildcards):
         return ""
     asked = config["datasets"][wildcards.dataset].get("bit_depth", "auto")
-    return option("--depth", preflight.depth_of(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset)) or None)
+    return option(
+        "--depth", preflight.depth_of(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset)) or None
+    )
 
 
 def depth_given(wildcards) -> str:

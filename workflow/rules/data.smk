@@ -63,6 +63,7 @@ rule ingest:
         surveys=collect("results/{{dataset}}/shards/{shard}.json", shard=SHARDS),
     output:
         manifest="results/{dataset}/manifest.csv",
+        ground_truth=directory("results/{dataset}/ground_truth"),
         report=report(
             "results/{dataset}/ingest_report.json",
             caption="../report/ingest.rst",
@@ -89,7 +90,7 @@ rule ingest:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
         "python -m defectflow.ingest {params.source} --surveys {input.surveys} --on-problem {params.on_problem}"
-        " {params.depth} --threads {threads} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
+        " {params.depth} --threads {threads} --ground-truth {output.ground_truth} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 
 
 rule sam_pairs:
