@@ -49,7 +49,7 @@ def export_bundle(
     reference = Inspector.load(folder, "torch")
     pictures = []
     if precision == "int8":
-        depth = reference.settings.get("depth")
+        depth = reference.settings["depth"]
         pictures = [reference.prepare(read_photograph(path, depth)).picture for path in paths[:CALIBRATION]]
     name = f"exports/{kind}-{precision}"
     with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:

@@ -275,7 +275,7 @@ def main(args: argparse.Namespace) -> None:
                 "(correct them, or set on_problem: leave_out to go on without these files)"
             )
     summary = Summary()
-    truth = args.ground_truth or os.path.join(os.path.dirname(args.out), "ground_truth")
+    truth = args.ground_truth or f"{os.path.splitext(args.out)[0]}.ground_truth"
     with (
         table_writer(args.out, MANIFEST) as add,
         atomic_dir(truth) as folder,
@@ -315,7 +315,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_option(parser)
     parser.add_argument("--depth-given", action="store_true", help="the config names these bits: nothing to find out")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
-    parser.add_argument("--ground-truth", metavar="DIR", help="folder for clean masks (ground_truth beside --out)")
+    parser.add_argument("--ground-truth", metavar="DIR", help="folder for clean masks; replaced (OUT.ground_truth)")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")
     return parser

@@ -124,7 +124,7 @@ class Inspector:
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
             with self._timed(seconds, "read"):
-                image = read_photograph(image, self.settings.get("depth"))
+                image = read_photograph(image, self.settings["depth"])
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
         with self._timed(seconds, "segment"):

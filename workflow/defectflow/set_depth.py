@@ -19,7 +19,7 @@ from defectflow.files import UserError, atomic
 
 SUFFIXES = (".png", ".tif", ".tiff")
 SATURATED = 10  # pixels at the top of a depth from which a picture counts as saturated there
-GAP = 4  # largest values of one camera's pictures lie closer to each other than by this factor
+GAP = 8  # largest values of one camera's pictures lie closer to each other than by this factor
 NAMED = 20  # files that a notice names
 REMEDY = "save it in one depth with the others, or name that of the camera: bit_depth of the data set"
 
@@ -105,8 +105,7 @@ def _odd(files: Mapping[str, Values]) -> dict[str, str]:
     ordered = sorted((values.largest, name) for name, values in files.items() if values.largest)
     for place in range(1, len(ordered)):
         below, above = ordered[place - 1][0], ordered[place][0]
-        bits = _bits_for(below)
-        if above >= GAP * below and bits < 16 and 2 * below >= 1 << bits:
+        if above >= GAP * below and _bits_for(above) - _bits_for(below) >= 4:
             low, high = ordered[:place], ordered[place:]
             few = low if len(low) <= len(high) else high
             rest = f"the others' are {above} or more" if few is low else f"the others' are {below} or less"
