@@ -103,6 +103,7 @@ KEYS = {
     "datasets.*.annotations": ("data/moved/annotations.json", "ingest sam_pairs"),
     "datasets.*.labels": ("data/moved/labels.csv", "ingest sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
+    "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),
     "datasets.*.rendered.size": (256, "render_demo"),

@@ -47,10 +47,10 @@ def told(folder, rows):
 
         map = staticmethod(map)
 
-    pictures = inspect_all(paths, str(folder), Here())
+    pictures = inspect_all(paths, [str(folder)], Here())
     problems = check_copies(pictures, lambda name: EMPTY | rows[name])
     out = {problem.file for problem in problems}
-    return problems, check_near_copies(str(folder), pictures, lambda name: EMPTY | rows[name], out)
+    return problems, check_near_copies({"images": str(folder)}, pictures, lambda name: EMPTY | rows[name], out)
 
 
 @pytest.mark.parametrize(

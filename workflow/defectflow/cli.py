@@ -82,7 +82,7 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
     try:
         if not pictures:
             return path, inspector(path).told(), ""
-        photo = read_photograph(path)
+        photo = read_photograph(path, inspector.settings["depth"])
         verdict = inspector(photo)
         pictures.write(path, photo, verdict)
         return path, verdict.told(), ""

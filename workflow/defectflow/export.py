@@ -50,7 +50,8 @@ def export_bundle(
     reference = Inspector.load(folder, "torch")
     pictures = []
     if precision == "int8":
-        pictures = [reference.prepare(read_photograph(path)).picture for path in paths[:CALIBRATION]]
+        depth = reference.settings["depth"]
+        pictures = [reference.prepare(read_photograph(path, depth)).picture for path in paths[:CALIBRATION]]
     name = f"exports/{kind}-{precision}"
     with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:
         trial = temporary / "bundle"  # a copy, to open the export as the inspector would

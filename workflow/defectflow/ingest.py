@@ -21,14 +21,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.annotation_files import name_of
+from defectflow.bit_depth import add_option
 from defectflow.coco import annotations_by_image, entries_by_name
 from defectflow.copies import check_copies
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
-from defectflow.files import UserError, read_json, stage, write_json
+from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.folders import Folders
-from defectflow.images import read_mask
+from defectflow.ground_truth import Reading
 from defectflow.links import roots
+from defectflow.mask_checks import check_masks, place
 from defectflow.naming import id_maker
 from defectflow.near_copies import check_near_copies
 from defectflow.outline_kinds import refuse_several
@@ -36,6 +38,7 @@ from defectflow.outline_looker import Suspect
 from defectflow.outline_set import Settled, settle_outlines
 from defectflow.outline_sheet import write_sheet
 from defectflow.pictures import Picture, inspect_all
+from defectflow.set_depth import check_depths
 from defectflow.source_notices import link_problems, notices
 from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
@@ -48,7 +51,7 @@ class Surveyed(Mapping[str, Picture]):
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 8, paths)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 9, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -63,8 +66,8 @@ class Surveyed(Mapping[str, Picture]):
     @staticmethod
     def _row(picture: Mapping[str, Any]) -> tuple:
         known = Picture(**picture)
-        measured = (known.orientation, known.luminance, known.clipped, known.problem, known.fingerprint)
-        return known.sha256, *known.raw_size, *measured
+        measured = (known.luminance, known.clipped, known.problem, known.fingerprint, known.deep)
+        return known.sha256, *known.raw_size, known.orientation, *measured
 
 
 def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[str, str]]) -> list[Problem]:
@@ -99,33 +102,6 @@ def check_annotations(
     return problems, annotated, settled
 
 
-def check_masks(
-    rows: Mapping[str, Mapping[str, str]], pictures: Mapping[str, Picture], each: Callable = map
-) -> list[Problem]:
-    """Problems of the ground-truth defect masks: absent, unreadable, of another size, at odds with the label.
-
-    ``rows``: of the images that have one.
-    """
-
-    def fault(name: str) -> str:
-        path, size = rows[name]["mask"], pictures[name].size
-        try:
-            mask = read_mask(path)
-        except UserError:
-            return "is not a readable image" if os.path.exists(path) else "does not exist"
-        if mask.shape != size[::-1]:
-            return f"has {mask.shape[1]}x{mask.shape[0]} pixels, the picture {size[0]}x{size[1]}"
-        if rows[name]["label"] == "1" and not mask.any():
-            return "is empty, though the image is labelled bad"
-        if rows[name]["label"] == "0" and mask.any():
-            return "marks a defect, though the image is labelled good"
-        return ""
-
-    names = [name for name in rows if not pictures[name].problem]
-    faults = zip(names, each(fault, names), strict=True)
-    return [Problem(name, f"its mask {rows[name]['mask']} {text}", "mask") for name, text in faults if text]
-
-
 class Findings(NamedTuple):
     """What there is to say of a data set before its manifest is written.
 
@@ -134,6 +110,7 @@ class Findings(NamedTuple):
         annotated: names of the images that have a usable annotation.
         problems: all of them.
         warnings: what was put right or passed over.
+        reading: how ground-truth masks are read, where it is another than `read_mask` does.
         suspects: outlines that do not seem to lie on their photographs, to draw.
         folders: what each folder was read as, see `folders.Folders.report`.
     """
@@ -142,6 +119,7 @@ class Findings(NamedTuple):
     annotated: set[str]
     problems: list[Problem]
     warnings: list[Notice]
+    reading: Reading | None = None
     suspects: Sequence[Suspect] = ()
     folders: Sequence[Mapping[str, Any]] = ()
 
@@ -179,6 +157,11 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
+    of_depth, told_of_depth = check_depths(
+        pictures, str(resolved["images"]), resolved.get("depth"), bool(resolved.get("depth_given"))
+    )
+    problems += of_depth
+    warnings += told_of_depth
     annotated: set[str] = set()
     suspects: list[Suspect] = []
     if resolved["annotations"]:
@@ -187,10 +170,12 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
         warnings += settled.notices
         suspects = settled.suspects
     with ThreadPoolExecutor(threads) as pool:
-        problems += check_masks(masked, pictures, pool.map)
+        of_masks, told_of_masks, reading = check_masks(masked, pictures, str(resolved["images"]), pool.map)
+        problems += of_masks
+        warnings += told_of_masks
         left_out = {problem.file for problem in problems if problem.left_out == "image"}
-        warnings += check_near_copies(str(resolved["images"]), pictures, row, left_out, pool.map)
-    return Findings(row, annotated, problems, warnings, suspects, lines)
+        warnings += check_near_copies(resolved, pictures, row, left_out, pool.map)
+    return Findings(row, annotated, problems, warnings, reading, suspects, lines)
 
 
 def ingest(
@@ -273,15 +258,15 @@ def _spread(values: array) -> dict[str, float]:
 
 
 def main(args: argparse.Namespace) -> None:
-    resolved = resolved_of(args)
+    resolved = resolved_of(args) | {"depth": args.depth, "depth_given": args.depth_given}
     if args.surveys:
         pictures = Surveyed(args.surveys)
     else:
         with ThreadPoolExecutor(args.threads) as pool:
-            pictures = inspect_all(image_paths(resolved), roots(resolved), pool)
+            pictures = inspect_all(image_paths(resolved), roots(resolved), pool, args.depth)
     findings = check(resolved, pictures, args.threads, args.found)
     problems = findings.problems
-    if args.sheet and write_sheet(findings.suspects, args.sheet):
+    if args.sheet and write_sheet(findings.suspects, args.sheet, args.depth):
         print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
@@ -291,9 +276,15 @@ def main(args: argparse.Namespace) -> None:
                 "(correct them, or set on_problem: leave_out to go on without these files)"
             )
     summary = Summary()
-    with table_writer(args.out, MANIFEST) as add:
+    truth = args.ground_truth or f"{os.path.splitext(args.out)[0]}.ground_truth"
+    with (
+        table_writer(args.out, MANIFEST) as add,
+        atomic_dir(truth) as folder,
+        ThreadPoolExecutor(args.threads) as pool,
+    ):
         rows = ingest(resolved, pictures, findings)
         while part := list(islice(rows, ROWS)):
+            place([row for row, _ in part], len(pictures), findings.reading, folder, truth, pool.map)
             add(pd.DataFrame([row for row, _ in part], columns=MANIFEST))
             for row, picture in part:
                 summary.add(row, picture)
@@ -323,7 +314,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--on-problem", choices=["stop", "leave_out"], default="stop")
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
     parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")
+    add_option(parser)
+    parser.add_argument("--depth-given", action="store_true", help="the config names these bits: nothing to find out")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    parser.add_argument("--ground-truth", metavar="DIR", help="folder for clean masks; replaced (OUT.ground_truth)")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")
     return parser

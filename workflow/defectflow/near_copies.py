@@ -7,7 +7,7 @@ found by their fingerprints, and every one is then compared pixel by pixel: in a
 import os
 from collections.abc import Callable, Mapping
 from itertools import count
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -52,7 +52,7 @@ class Side(NamedTuple):
 
 
 def check_near_copies(
-    folder: str,
+    resolved: Mapping[str, Any],
     pictures: Mapping[str, Picture],
     row: Callable[[str], Mapping[str, str]],
     left_out: set[str],
@@ -61,13 +61,13 @@ def check_near_copies(
     """Tell pairs of photographs that hardly differ and have two labels, or judge each other.
 
     Args:
-        folder: of the images.
+        resolved: the data set: images, and depth where its photographs have one (see `images.read_rgb`).
         pictures: what is known of each image.
         row: what folders and labels.csv say of an image, see `dataset.row_reader`.
         left_out: names that do not count.
         each: maps a function over pairs, such as that of a pool.
     """
-    names, rows = [], []
+    folder, names, rows = str(resolved["images"]), [], []
     for name, picture in pictures.items():
         known = row(name) if picture.fingerprint and name not in left_out else {"label": "", "split": ""}
         if known["label"] or known["split"]:
@@ -81,7 +81,7 @@ def check_near_copies(
     )
     pairs, further = candidates(decoded(pictures[name].fingerprint for name in names), side.matters)
     paths = [(os.path.join(folder, names[one]), os.path.join(folder, names[other])) for one, other in pairs]
-    same = list(each(lambda pair: hardly_differ(*pair), paths))
+    same = list(each(lambda pair: hardly_differ(*pair, depth=resolved.get("depth")), paths))
     found = [
         Notice(names[other], _told(names[one], rows[one], rows[other]), "verdicts")
         for (one, other), alike in zip(pairs, same, strict=True)
@@ -133,10 +133,10 @@ def candidates(marks: np.ndarray, matters: Callable[[np.ndarray, np.ndarray], np
     return [(one, other) for _, one, other in best.tolist()], passed
 
 
-def hardly_differ(one: str, other: str) -> bool:
+def hardly_differ(one: str, other: str, depth: str | None = None) -> bool:
     """Whether two pictures are the same photograph but for what saving it again, smaller or larger, does to it."""
     try:
-        pair = [cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY) for path in (one, other)]
+        pair = [cv2.cvtColor(read_rgb(path, depth), cv2.COLOR_RGB2GRAY) for path in (one, other)]
     except UserError:
         return False
     heights, widths = zip(*(picture.shape for picture in pair), strict=True)

@@ -54,7 +54,7 @@ def settle_outlines(
     """Settle frame, size and unit of the outlines of a data set, and look whether they lie on their photographs.
 
     Args:
-        resolved: the data set: images, annotations, category.
+        resolved: the data set: images, annotations, category, and depth where its photographs have one.
         coco: its COCO file, as ``dataset.read_coco`` returned it.
         entries: {name: image in the COCO file}, as ``coco.entries_by_name`` finds them.
         pictures: what is known of each image.
@@ -82,7 +82,7 @@ def settle_outlines(
         also = "; their outlines are used" if drawn else ": box only, no mask is learned from it (export polygons)"
         told[f"boxes without an outline{also}"].append(name)
     choices = settle(listed)
-    looker = Looker(folder, entries, outlines, listed, pictures, threads)
+    looker = Looker(folder, entries, outlines, listed, pictures, threads, resolved.get("depth"))
     looker.read({name: choice for name, choice in choices.items() if choice.readings})
     readings = {}
     for name, choice in choices.items():

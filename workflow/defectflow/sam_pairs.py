@@ -18,6 +18,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from defectflow.annotation_files import name_of
+from defectflow.bit_depth import add_option
 from defectflow.coco import encode, entries_by_name, stored_size
 from defectflow.dataset import image_names, read_coco, row_reader
 from defectflow.files import UserError, atomic_dir, stage, write_json
@@ -51,7 +52,7 @@ def annotation_of(mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any]) -> None:
+def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any], depth: str | None = None) -> None:
     """Write one picture and its JSON; a JPEG that stands upright is copied, any other image re-encoded."""
     target = folder / f"{pair_name(number)}.jpg"
     with Image.open(source) as image:
@@ -59,7 +60,7 @@ def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any
     if as_it_is:
         shutil.copyfile(source, target)
     else:
-        Image.fromarray(read_rgb(source)).save(target, quality=95)
+        Image.fromarray(read_rgb(source, depth)).save(target, quality=95)
     width, height = annotation["crop_box"][2:]
     image = {"image_id": number, "width": width, "height": height, "file_name": target.name}
     write_json(target.with_suffix(".json"), {"image": image, "annotations": [{"id": number} | annotation]})
@@ -75,8 +76,8 @@ def main(args: argparse.Namespace) -> None:
     entries = entries_by_name(coco, image_names(resolved, folders))[0]
     paths = {name: os.path.join(resolved["images"], name) for name in entries}
     with ThreadPoolExecutor(args.threads) as pool:
-        pictures = inspect_all(paths, roots(resolved), pool)
-    settled = settle_outlines(resolved, coco, entries, pictures, args.threads)
+        pictures = inspect_all(paths, roots(resolved), pool, args.depth)
+    settled = settle_outlines(resolved | {"depth": args.depth}, coco, entries, pictures, args.threads)
     for fault in settled.problems:
         tqdm.write(f"{fault.text} (left out)", file=sys.stderr)
     listed = sorted((image_id_of(name), name, entry) for name, entry in entries.items() if not pictures[name].problem)
@@ -100,7 +101,7 @@ def main(args: argparse.Namespace) -> None:
                 pairs.append((paths[name], len(pairs) + 1, annotation))
                 box = dict(zip(PAIRS[-4:], annotation["bbox"], strict=True))
                 records[-1] |= {"pair": pair_name(len(pairs)), "area": annotation["area"], **box}
-        done = pool.map(lambda pair: write_pair(folder, *pair), pairs)
+        done = pool.map(lambda pair: write_pair(folder, *pair, args.depth), pairs)
         for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
             pass
         if not pairs:
@@ -116,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folder_options(parser)
     add_annotation_options(parser)
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs; replaced")
     parser.add_argument("--table", required=True, metavar="pairs.csv")

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from defectflow.bit_depth import add_option
 from defectflow.dataset import image_names
 from defectflow.files import stage, write_json
 from defectflow.folders import Folders
@@ -30,7 +31,7 @@ def main(args: argparse.Namespace) -> None:
     names = sorted(name for name in image_names(resolved, folders) if shard_of(image_id(name), shards) == shard)
     paths = {name: os.path.join(resolved["images"], name) for name in names}
     with ThreadPoolExecutor(args.threads) as pool:
-        pictures = inspect_all(paths, roots(resolved), pool)
+        pictures = inspect_all(paths, roots(resolved), pool, args.depth)
     rows = [
         {"image_id": image_id(name), "path": paths[name], "sha256": picture.sha256}
         | {"width": picture.size[0], "height": picture.size[1]}
@@ -47,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.survey", description=__doc__)
     add_folder_options(parser)
     parser.add_argument("--shard", default="0/1", metavar="K/N", help="only the images of shard K of N")
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--out", required=True, metavar="shard.csv")
     parser.add_argument("--report", required=True, metavar="shard.json")

@@ -270,6 +270,22 @@ def images_flag(wildcards) -> str:
     return " ".join((option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"]), *others))
 
 
+def depth_flag(wildcards) -> str:
+    """`--depth BITS` of a data set with 16-bit photographs; "" for all others."""
+    if is_rendered(wildcards):
+        return ""
+    asked = config["datasets"][wildcards.dataset].get("bit_depth", "auto")
+    return option(
+        "--depth", preflight.depth_of(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset)) or None
+    )
+
+
+def depth_given(wildcards) -> str:
+    """Whether the config names the bits."""
+    given = config["datasets"][wildcards.dataset].get("bit_depth", "auto") != "auto"
+    return option("--depth-given", given and bool(depth_flag(wildcards)))
+
+
 def source_flags(wildcards) -> str:
     source = source_of(wildcards)
     others = [option(f"--{key}", source[key]) for key in ("annotations", "labels", "category")]

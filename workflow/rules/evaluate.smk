@@ -128,13 +128,14 @@ rule render:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
+        depth=depth_flag,
         folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --threads {threads}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} {params.depth} --threads {threads}"
         " {params.folders} 2>&1 | tee {log}"
 
 
@@ -180,6 +181,7 @@ rule report:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
+        depth=depth_flag,
         settings=told_settings,
         code=code_hash("report", "templates"),
     message:
@@ -187,7 +189,7 @@ rule report:
     shell:
         "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} {params.depth} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 
