@@ -1,0 +1,72 @@
+"""Which good photographs score far above all others, and the limit that follows from the others.
+
+numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+MOST = 2  # photographs that may be set aside: more of them are no oddity but part of what good looks like
+FEWEST = 8  # others that it takes to say what is far
+LEVEL = 0.05  # chance that among good scores with an exponential tail the largest is taken for an outlier
+
+
+class Limit(NamedTuple):
+    """A limit for good scores.
+
+    Attributes:
+        value: what lies above it is bad; the largest score where none is set aside.
+        aside: how many of the largest scores were set aside, 0 to MOST; they are not in ``others``.
+        others: largest score of the others.
+    """
+
+    value: float
+    aside: int
+    others: float
+
+
+def tail_level(scores: np.ndarray, probability: float) -> float:
+    """The score that a further good photograph exceeds with this probability, from the upper half of ``scores``.
+
+    Excesses over the median are taken as exponential, the tail of bell-shaped and of Gumbel-like scores (a generalised
+    Pareto tail of shape 0). With m of them, another one exceeds x with probability (1 + x / (m mean))^-m: a generalised
+    Pareto tail of shape 1 / m, so that the fewer there are, the higher is the level.
+    Source: S. Coles, An Introduction to Statistical Modeling of Extreme Values (2001), chapter 4.
+
+    Args:
+        scores: float (n,).
+        probability: in (0, 1).
+
+    Returns:
+        the level; infinity where no score lies above the median, the median where half of the scores is to exceed it.
+    """
+    middle = float(np.median(scores))
+    excess = scores[scores > middle] - middle
+    if not len(excess):
+        return math.inf
+    share = min(1.0, probability * len(scores) / len(excess))
+    return middle + float(excess.mean()) * len(excess) * (share ** (-1 / len(excess)) - 1)
+
+
+def limit(good: np.ndarray) -> Limit:
+    """The limit from good scores alone, without the one or two that lie far above the others, if any do.
+
+    Scores are far where the smallest of them lies above the level that, by the tail of the others, the largest of n
+    good ones exceeds with probability LEVEL. Then the limit is the largest of the others, or the level that one
+    further good photograph exceeds with the probability it has of being the largest, whichever is higher.
+
+    Args:
+        good: float (n,), n >= 1, ascending.
+    """
+    n = len(good)
+    for aside in range(MOST, 0, -1):
+        others = good[: n - aside]
+        if len(others) >= FEWEST and good[n - aside] > tail_level(others, LEVEL / n):
+            largest = float(others[-1])
+            value = max(largest, tail_level(others, 1 / (len(others) + 1)))
+            return Limit(min(value, (largest + float(good[n - aside])) / 2), aside, largest)
+    return Limit(float(good[-1]), 0, float(good[-1]))
