@@ -27,7 +27,7 @@ from defectflow import metrics, verdicts
 from defectflow.calibrate import plan, score_all
 from defectflow.detector import DISTANCES, SCORES, FitOptions, ScoreOptions
 from defectflow.fit import bank_members
-from defectflow.learning import bank_seed, load_good
+from defectflow.learning import load_good
 from defectflow.patch_files import PatchFile, open_patches
 from defectflow.patchcore import PatchCore
 from defectflow.split import split
@@ -49,7 +49,7 @@ def measure(
     for name, kept in bank_members(good.images, splits).items():
         if name.startswith("group/"):
             continue
-        tensors = fit(torch.tensor(kept), bank_seed(options.seed, name))
+        tensors = fit(torch.tensor(kept))
         detector = PatchCore(tensors, PatchCore.settings(options), scoring)
         judged = splits["label"] == 1 if name == "all" else splits["fold"] == name.removeprefix("fold/")
         for image_id in splits["image_id"][judged]:

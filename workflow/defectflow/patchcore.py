@@ -155,7 +155,7 @@ class PatchCore(Detector):
         projected = projected if own_axes else project(projected, options.projection, options.seed)
         asked = coreset_size(len(good.patches), options.coreset_ratio, options.coreset_max)
 
-        def bank(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             own = rows = good.rows(kept)
             size = min(asked, len(rows))
             if size < len(rows):
