@@ -30,13 +30,13 @@ def test_a_photograph_far_above_the_others_is_named_with_what_the_threshold_is_w
     assert found["largest_of_others"] == ORDINARY[-1] and found["n_others"] == 29
     assert ORDINARY[-1] < found["without_them"] < 2 < 3 < found["with_them"] < 3.001
     text = good_only.sentence(found)
-    assert text.startswith("No labelled bad image") and "part 29.jpg (3) scores far above the 29 other" in text
+    assert text.startswith("No labelled bad image") and "part 29.jpg (3) stands out: the 29 other" in text
     assert "was set aside" in text and "Please look at it: label it bad if it shows a defect" in text
 
 
 def test_two_of_them_are_told_in_the_plural():
     text = good_only.sentence(told([*ORDINARY, 3.0, 3.1]))
-    assert "part 29.jpg and part 30.jpg (3 and 3.1) score far above" in text and "they were set aside" in text
+    assert "part 29.jpg and part 30.jpg (3 and 3.1) stand out" in text and "they were set aside" in text
 
 
 def test_another_strategy_keeps_its_threshold_and_says_what_it_would_be():

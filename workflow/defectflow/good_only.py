@@ -23,9 +23,10 @@ def figures(
         strategy, options: as for `thresholds.calibrate`.
 
     Returns:
-        image_ids, filenames and scores of the one or two photographs with the largest scores (two where both lie far
-        above the others); far (bool); n_others; largest_of_others; set_aside (bool: they lie above the threshold);
-        with_them, without_them: the threshold that counts them, and the one that does not, None without one.
+        image_ids, filenames and scores of the photograph with the largest score, or of two where both stand out from
+        the others; far (bool: they stand out); n_others; largest_of_others; set_aside (bool: they stand out and lie
+        above the threshold); with_them, without_them: the threshold that counts them, and the one that does not (None
+        where there is none).
     """
     known = table[calibrating(table)]
     if known.empty or (known["label"] == 1).any():
@@ -62,9 +63,9 @@ def sentence(found: Mapping[str, Any]) -> str:
         if without is None or without >= value:
             return text
         return f"{text} It is {value:.4g} because of {names} ({scores}); without that one it would be {without:.4g}."
-    it, them, verb, be = ("it", "it", "scores", "was") if one else ("they", "them", "score", "were")
+    it, them, verb, be = ("it", "it", "stands", "was") if one else ("they", "them", "stand", "were")
     text += (
-        f" {names} ({scores}) {verb} far above the {found['n_others']} other good photographs, which reach "
+        f" {names} ({scores}) {verb} out: the {found['n_others']} other good photographs reach "
         f"{found['largest_of_others']:.4g}. "
     )
     if found["set_aside"]:

@@ -1,4 +1,4 @@
-"""The gallery of good photographs that score far above all others, each beside the good ones that look most like it."""
+"""The gallery of good photographs whose scores stand out, each beside the good ones that look most like it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from defectflow.galleries import Gallery
 from defectflow.images import read_rgb
 from defectflow.scored import evenly
 
-ALIKE = 2  # good photographs shown beside each one that is far above the others
+ALIKE = 2  # good photographs shown beside each one that stands out
 COMPARED = 100  # good photographs that these are chosen from, at most
 SMALL = 32  # pixels, side of the pictures that are compared
 
 
 def to_look_at(table: pd.DataFrame, found: Mapping[str, Any] | None) -> Gallery | None:
-    """The photographs far above the others, each followed by the good ones that look most like it; None without any.
+    """The photographs that stand out, each followed by the good ones that look most like it; None without any.
 
     Photographs are compared as pictures of SMALL pixels, each divided by its mean, with up to COMPARED others.
 
@@ -41,8 +41,8 @@ def to_look_at(table: pd.DataFrame, found: Mapping[str, Any] | None) -> Gallery 
         alike = [i for i in others.index[order] if i not in shown]
         shown += [index, *alike[:ALIKE]]
     lead = (
-        "Labelled good, and scored far above all other good photographs; after each, the good ones that look most like "
-        "it. Does it show a defect?"
+        "Labelled good, with a score that stands out from those of all other good photographs; after each, the good "
+        "ones that look most like it. Does it show a defect?"
     )
     return Gallery("Please look at these first", lead, len(shown), table.loc[shown])
 

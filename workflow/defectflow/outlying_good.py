@@ -1,4 +1,4 @@
-"""Which good photographs score far above all others, and the limit that follows from the others.
+"""Which good photographs stand out by their scores, and the limit that follows from the others.
 
 numpy only.
 """
@@ -10,9 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-MOST = 2  # photographs that may be set aside: more of them are no oddity but part of what good looks like
-FEWEST = 8  # others that it takes to say what is far
-LEVEL = 0.05  # chance that among good scores with an exponential tail the largest is taken for an outlier
+FEWEST = 8  # others that it takes to say what stands out
+# Chance that the largest of good scores with an exponential tail is set aside, though nothing is wrong with it. High,
+# for that costs a look and hardly a false alarm more, while a defect taken for good lets most others pass.
+# Of two, the second has to stand out more, lest a plain one is set aside with an odd one. More than two are no oddity
+# but part of what good looks like.
+LEVELS = {2: 0.1, 1: 0.3}
 
 
 class Limit(NamedTuple):
@@ -20,7 +23,7 @@ class Limit(NamedTuple):
 
     Attributes:
         value: what lies above it is bad; the largest score where none is set aside.
-        aside: how many of the largest scores were set aside, 0 to MOST; they are not in ``others``.
+        aside: how many of the largest scores were set aside, 0 to 2; they are not in ``others``.
         others: largest score of the others.
     """
 
@@ -53,20 +56,20 @@ def tail_level(scores: np.ndarray, probability: float) -> float:
 
 
 def limit(good: np.ndarray) -> Limit:
-    """The limit from good scores alone, without the one or two that lie far above the others, if any do.
+    """The limit from good scores alone, without the one or two that stand out from the others, if any do.
 
-    Scores are far where the smallest of them lies above the level that, by the tail of the others, the largest of n
-    good ones exceeds with probability LEVEL. Then the limit is the largest of the others, or the level that one
-    further good photograph exceeds with the probability it has of being the largest, whichever is higher.
+    They do where the smallest of them lies above the level that, by the tail of the others, the largest of n good ones
+    exceeds with the probability in LEVELS. Then the limit is the largest of the others, or the level that one in twice
+    as many good photographs exceeds, whichever is higher; at most midway from the others to those set aside.
 
     Args:
         good: float (n,), n >= 1, ascending.
     """
     n = len(good)
-    for aside in range(MOST, 0, -1):
+    for aside, level in LEVELS.items():
         others = good[: n - aside]
-        if len(others) >= FEWEST and good[n - aside] > tail_level(others, LEVEL / n):
+        if len(others) >= FEWEST and good[n - aside] > tail_level(others, level / n):
             largest = float(others[-1])
-            value = max(largest, tail_level(others, 1 / (len(others) + 1)))
+            value = max(largest, tail_level(others, 0.5 / (len(others) + 1)))
             return Limit(min(value, (largest + float(good[n - aside])) / 2), aside, largest)
     return Limit(float(good[-1]), 0, float(good[-1]))

@@ -54,7 +54,7 @@ def f1_adaptive(sample: Sample) -> float:
     """Largest F1, anomalib's ``F1AdaptiveThreshold`` rule placed midway between scores.
 
     Ties go to the lowest threshold (fewest missed defects), as in anomalib. F1 needs both classes; with good images
-    only the threshold is just above the largest score, or where one or two of them lie far above the others, above
+    only the threshold is just above the largest score, or where one or two of them stand out from the others, above
     what these reach (:func:`outlying_good.limit`). With bad images only it is the smallest score.
     """
     if not len(sample.bad):
