@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow import charts, claims, galleries
+from defectflow import charts, claims, galleries, outlier_gallery
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.bit_depth import add_option
 from defectflow.cautions import of_data
@@ -221,6 +221,8 @@ def content(
     """Everything the template of the page wants."""
     table = chosen.table
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
+    if first := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"]):
+        shown = [first, *(outlier_gallery.without(gallery, first) for gallery in shown)]
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
         drawn = [galleries.case_of(row, maps, scale, _boxes(regions, row), look, depth) for row in rows]
