@@ -37,9 +37,9 @@ def photograph(rng: np.random.Generator, points: np.ndarray, size=SIZE) -> np.nd
     """uint8 RGB: boxes and stripes, the part before them."""
     image = np.full((size[1], size[0], 3), rng.integers(60, 120), np.uint8)
     for _ in range(14):
-        x, y = rng.integers(0, size[0]), rng.integers(0, size[1])
-        colour = tuple(int(v) for v in rng.integers(20, 200, 3))
-        cv2.rectangle(image, (int(x), int(y)), (int(x + rng.integers(10, 60)), int(y + rng.integers(10, 60))), colour, -1)
+        corner = rng.integers(0, size)
+        colour = rng.integers(20, 200, 3).tolist()
+        cv2.rectangle(image, corner.tolist(), (corner + rng.integers(10, 60, 2)).tolist(), colour, -1)
     image[mask_of(points, size)] = rng.integers(170, 230, 3)
     return np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
 

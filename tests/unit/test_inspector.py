@@ -1,3 +1,5 @@
+import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -12,7 +14,7 @@ from types import SimpleNamespace
 import bundle_set
 import numpy as np
 import pytest
-from defectflow import inspector_runtime
+from defectflow import cli, inspector_runtime
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
@@ -166,6 +168,38 @@ def test_any_kind_of_image_is_read_as_what_it_shows(tmp_path, one, name):
     limit = {"one_bit.png": 130, "palette.png": 60}.get(name, 25)
     assert np.abs(read.astype(int).mean(axis=2) - photo.mean(axis=2)).mean() < limit
     assert one(tmp_path / name).bad
+
+
+def with_depth(folder, depth):
+    """The bundle of another depth."""
+    settings = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(settings | {"depth": depth}))
+    return Inspector.load(folder)
+
+
+def test_a_bundle_keeps_the_depth_of_its_photographs_and_refuses_any_other(tmp_path, bundle_folder, capsys):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    grey = np.dstack([bundle_set.photograph(33, bad=True).mean(axis=2).astype(np.uint8)] * 3)
+    files = {"eight.png": grey[..., 0], "twelve.png": grey[..., 0].astype(np.uint16) << 4}
+    files["sixteen.png"] = grey[..., 0].astype(np.uint16) * 257
+    for name, pixels in files.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    expected = with_depth(folder, "12")(grey).raw_score
+    inspector = with_depth(folder, "12")
+    assert inspector(tmp_path / "twelve.png").raw_score == inspector(tmp_path / "eight.png").raw_score == expected
+    with pytest.raises(UserError, match=r"sixteen\.png: its largest value is \d+, and 12 bits hold 4095 at most"):
+        inspector(tmp_path / "sixteen.png")
+    with pytest.raises(UserError, match=r"twelve\.png: its largest value is \d+, and 8 bits hold 255 at most"):
+        with_depth(folder, "8")(tmp_path / "twelve.png")
+    for depth in ("8", "16"):
+        assert with_depth(folder, depth)(tmp_path / "sixteen.png").raw_score == expected
+    with_depth(folder, "12")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["inspect", str(folder), *(str(tmp_path / name) for name in files), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert ended.value.code == 2 and "sixteen.png" in told and told.count("4095") == 1
+    with pytest.raises(UserError, match="depth '13' is unknown"):
+        with_depth(folder, "13")
 
 
 def bomb(path, width=60000, height=60000):

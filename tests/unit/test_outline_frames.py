@@ -21,8 +21,8 @@ def truth(points, size):
 
 
 def choices_of(entries, annotations, raw, orientation):
-    listed = {str(k): listed_image(e, [a], raw, orientation) for k, (e, a) in enumerate(zip(entries, annotations, strict=True))}
-    return settle(listed)
+    pairs = enumerate(zip(entries, annotations, strict=True))
+    return settle({str(k): listed_image(entry, [drawn], raw, orientation) for k, (entry, drawn) in pairs})
 
 
 def exported(points, told):

@@ -139,6 +139,7 @@ def test_boxes_are_no_outlines(tmp_path):
     assert preflight.has_outlines(resolved, None)
     coco["annotations"][0]["segmentation"] = [coco["annotations"][0]["bbox"]]
     write(tmp_path, coco)
+    preflight.forget()
     assert not preflight.has_outlines(resolved, None)
     assert not preflight.has_outlines(resolved | {"annotations": None}, None)
 

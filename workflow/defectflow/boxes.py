@@ -6,7 +6,7 @@ images. Boxes and pixels are those of the upright photograph.
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,16 @@ from defectflow.tables import REGIONS, ROWS, index_of, read_parts, table_writer
 from defectflow.threads import in_order
 
 
-def coco_ids(names: Iterable[str], annotations: Path | None) -> dict[str, Any]:
-    """{name: id} of those of these images that are in the COCO file of the data set (None: there is none)."""
+def coco_ids(
+    names: Iterable[str], annotations: Path | Sequence[str] | None, images: str | None = None
+) -> dict[str, Any]:
+    """{name: id} of those of these images that are in the COCO files of the data set (None: there is none).
+
+    ``images``: folder of the photographs, among which the files may lie.
+    """
     if not annotations:
         return {}
-    entries, _ = entries_by_name(read_coco(annotations), names)
+    entries, _ = entries_by_name(read_coco(annotations, images), names)
     return {name: entry["id"] for name, entry in entries.items()}
 
 
@@ -60,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
         rows = [[image.image_id, n, *region.box, region.area, region.score] for n, region in enumerate(regions, 1)]
         return rows, [coco_result(region, number, size) for region in regions]
 
-    number = numbering(coco_ids((image.filename for image in images()), args.annotations))
+    number = numbering(coco_ids((image.filename for image in images()), args.annotations, args.images))
     jobs = ((image, number(image.filename)) for image in images())
     with table_writer(args.table, REGIONS) as add_rows, json_list_writer(args.coco) as add_result:
         found = in_order(search, jobs, max(args.threads, 1))
@@ -82,7 +87,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
-    parser.add_argument("--annotations", type=Path, help="COCO file of the data set, for its image ids")
+    parser.add_argument("--annotations", nargs="+", help="COCO files of the data set, for their image ids")
+    parser.add_argument("--images", help="folder of the photographs, among which those files may lie")
     parser.add_argument("--min-area", type=float, default=0.0001, help="share of the photograph (%(default)s)")
     parser.add_argument("--max-area", type=float, default=1.0, help="share of the photograph (%(default)s)")
     parser.add_argument("--merge", type=float, default=0.01, help="gap, share of the longer side (%(default)s)")

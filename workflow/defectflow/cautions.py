@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from defectflow import good_only
 from defectflow.verdicts import counted, scores_apart
 
 DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest is only counted
@@ -30,10 +31,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
             "label some good and bad images."
         )
     elif not n_bad:
-        said.append(
-            "No labelled bad image: the threshold is the largest score of good images, and how many defects "
-            "it misses is unknown."
-        )
+        said.append(good_only.sentence(result["threshold"]["good_only"]))
     elif not n_good:
         said.append("No labelled good image was scored: the false positive rate is unknown.")
     if untrained(fit):

@@ -12,7 +12,7 @@ from PIL import Image
 from defectflow.dataset import category_ids
 from defectflow.files import UserError
 from defectflow.images import UNREADABLE, orientation_of
-from defectflow.naming import Matcher
+from defectflow.matching import Matcher
 from defectflow.outline_frames import STORED, UPRIGHT, Listed, Reading, extent_of, same_aspect, settle, told_size
 from defectflow.outline_kinds import is_outline
 
@@ -48,10 +48,10 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
     Returns:
         {name: entry} in the order of the file, and one line per entry that fits no image or comes twice.
     """
-    matcher = Matcher(names, (str(entry["file_name"]) for entry in coco["images"]))
+    matcher = Matcher(names, ((str(entry["file_name"]), entry.get("_folder", "")) for entry in coco["images"]))
     found, ids, problems = {}, set(), []
     for entry in coco["images"]:
-        name, reason = matcher.find(str(entry["file_name"]))
+        name, reason = matcher.find(str(entry["file_name"]), entry.get("_folder", ""))
         if name in found:
             reason = "listed twice"
         elif entry["id"] in ids:

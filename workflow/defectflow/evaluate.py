@@ -6,7 +6,7 @@ chosen on all of them.
 
 metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the file itself):
     accuracy, precision, recall, f1, auroc, n_samples: the main figures, as in ``image``.
-    threshold: strategy, options, value (for new images), folds (n, min, max).
+    threshold: strategy, options, value (for new images), folds (n, min, max), good_only (see ``good_only.figures``).
     review: the review band and the errors it leaves, see ``verdicts.review_figures``; null without one.
     protocol: how images were held out, see ``protocols.protocol_of``.
     image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with whole groups apart.
@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from defectflow import figures, thresholds
+from defectflow import figures, good_only, thresholds
 from defectflow.anomaly_maps import load_maps
 from defectflow.cautions import of_data, warnings
 from defectflow.disk_index import DiskIndex
@@ -180,6 +180,7 @@ def evaluate(
             "options": dict(options),
             "value": overall.value if overall else None,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
+            "good_only": good_only.figures(table, overall.value if overall else None, strategy, options),
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
             "by the threshold chosen on the other folds, scored by banks that hold nothing of its own (folds: smallest "
             "and largest). Bad: raw_score >= threshold; "

@@ -100,6 +100,7 @@ def case_of(
     scale: Scale,
     boxes: np.ndarray | None = None,
     look: Look = DEFAULT,
+    depth: str | None = None,
 ) -> Case:
     """Photograph, part, heat and overlay of one image, each at most SIDE pixels long.
 
@@ -110,8 +111,9 @@ def case_of(
         scale: colours of the run.
         boxes: [N, 4], damaged regions as x, y, width, height in pixels of the photograph, or None.
         look: of the heat.
+        depth: of the photograph, see `read_rgb`.
     """
-    photo = read_rgb(row.path)
+    photo = read_rgb(row.path, depth)
     size = photo.shape[:2]
     small = shrink(photo)
     part = _mask(row.part, small)
@@ -137,9 +139,9 @@ def case_of(
     return Case(row, tuple(pictures))
 
 
-def mask_case(row: Any) -> Case:
+def mask_case(row: Any, depth: str | None = None) -> Case:
     """The outline of the part on one photograph, yellow where the mask is flagged."""
-    small = shrink(read_rgb(row.path))
+    small = shrink(read_rgb(row.path, depth))
     part = _mask(row.part, small)
     colour = drawing.WRONG if row.mask_present == 0 or row.mask_doubtful == 1 else drawing.PART
     return Case(row, (_picture("part", small if part is None else dimmed(small, part, colour)),))

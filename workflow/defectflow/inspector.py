@@ -124,7 +124,7 @@ class Inspector:
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
             with self._timed(seconds, "read"):
-                image = read_photograph(image)
+                image = read_photograph(image, self.settings["depth"])
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
         with self._timed(seconds, "segment"):
@@ -203,8 +203,10 @@ class Inspector:
         return find_regions(heat, level, part, **self.settings["regions"])
 
 
-def read_photograph(path: str | Path) -> np.ndarray:
+def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
     """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
+
+    ``depth`` is that of the bundle: 16-bit files that cannot be of it are refused, files of 8 bits never.
 
     Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
     refused before they are decoded.
@@ -212,7 +214,7 @@ def read_photograph(path: str | Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return read_rgb(path)
+            return read_rgb(path, depth)
     except UserError:
         raise
     except Exception as error:  # decoders of damaged files raise what they like

@@ -133,9 +133,10 @@ def same_aspect(one: Size, other: Size) -> bool:
 
 def _in_unit(one: Listed, unit: int, name: str) -> Choice:
     """Readings of coordinates that are shares or percent; percent may be pixels of a part in the corner, too."""
-    if unit == 100 and one.told and any(same_aspect(one.told, size) for _, size in one.frames()):
-        if not any(_equal(one.told, size) for _, size in one.frames()):
-            return _in_pixels(one, set())  # of a small copy, whose size the file tells
+    sizes = [size for _, size in one.frames()]
+    other = one.told if one.told and not any(_equal(one.told, size) for size in sizes) else None
+    if unit == 100 and other and any(same_aspect(other, size) for size in sizes):
+        return _in_pixels(one, set())  # of a small copy, whose size the file tells
     note = f"coordinates are {name}, not pixels: converted"
     readings = [Reading(frame, (unit, unit), note) for frame, _ in _frames_as_told(one)]
     if one.extent is None:

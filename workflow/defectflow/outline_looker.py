@@ -57,8 +57,9 @@ class Looker:
         listed: Mapping[str, Listed],
         pictures: Mapping[str, Picture],
         threads: int,
+        depth: str | None = None,
     ):
-        self._folder, self._entries = folder, entries
+        self._folder, self._entries, self._depth = folder, entries, depth
         self._outlines, self._listed, self._pictures, self._threads = outlines, listed, pictures, threads
         self._hinted = set(list(listed)[:HINTED])
         self.notes: dict[str, list[str]] = defaultdict(list)
@@ -219,7 +220,8 @@ class Looker:
 
     def _maps(self, name: str) -> np.ndarray | None:
         try:
-            return edge_maps(read_small(os.path.join(self._folder, name)), reduced_size(self._pictures[name].size))
+            photograph = read_small(os.path.join(self._folder, name), self._depth)
+            return edge_maps(photograph, reduced_size(self._pictures[name].size))
         except UserError:
             return None
 
@@ -228,7 +230,7 @@ class Looker:
             yield from tqdm(pool.map(function, items), desc=f"outlines: {what}", total=len(items), unit="image")
 
 
-def read_small(path: str) -> np.ndarray:
+def read_small(path: str, depth: str | None = None) -> np.ndarray:
     """Read a photograph upright as uint8 RGB, at least twice as large as the reduced picture; JPEG decodes smaller.
 
     Raises:
@@ -244,7 +246,7 @@ def read_small(path: str) -> np.ndarray:
         raise UserError(f"{path}: no such file") from None
     except UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({error})") from None
-    return read_rgb(path)
+    return read_rgb(path, depth)
 
 
 def _kind(choice: Choice) -> tuple:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from defectflow.annotation_files import name_of
 from defectflow.coco import annotations_by_image, listed_image, part_mask
 from defectflow.dataset import Notice, Problem
 from defectflow.outline_frames import Reading, settle
@@ -44,7 +45,7 @@ class Settled(NamedTuple):
 
 
 def settle_outlines(
-    resolved: Mapping[str, str | None],
+    resolved: Mapping[str, Any],
     coco: Mapping[str, list],
     entries: Mapping[str, Mapping[str, Any]],
     pictures: Mapping[str, Picture],
@@ -53,13 +54,13 @@ def settle_outlines(
     """Settle frame, size and unit of the outlines of a data set, and look whether they lie on their photographs.
 
     Args:
-        resolved: the data set: images, annotations, category.
+        resolved: the data set: images, annotations, category, and depth where its photographs have one.
         coco: its COCO file, as ``dataset.read_coco`` returned it.
         entries: {name: image in the COCO file}, as ``coco.entries_by_name`` finds them.
         pictures: what is known of each image.
         threads: photographs to look at at a time.
     """
-    source, folder = str(resolved["annotations"]), str(resolved["images"])
+    source, folder = name_of(resolved["annotations"]), str(resolved["images"])
     by_image, shared = annotations_by_image(coco, resolved["category"]), shared_ids(coco)
     problems: list[Problem] = []
     outlines, listed, boxed = {}, {}, []
@@ -81,7 +82,7 @@ def settle_outlines(
         also = "; their outlines are used" if drawn else ": box only, no mask is learned from it (export polygons)"
         told[f"boxes without an outline{also}"].append(name)
     choices = settle(listed)
-    looker = Looker(folder, entries, outlines, listed, pictures, threads)
+    looker = Looker(folder, entries, outlines, listed, pictures, threads, resolved.get("depth"))
     looker.read({name: choice for name, choice in choices.items() if choice.readings})
     readings = {}
     for name, choice in choices.items():

@@ -15,12 +15,13 @@ SIDE = 320  # pixels, width of a picture
 QUALITY = 88
 
 
-def write_sheet(suspects: Sequence[Suspect], path: str | Path) -> bool:
+def write_sheet(suspects: Sequence[Suspect], path: str | Path, depth: str | None = None) -> bool:
     """Draw suspicious outlines, two pictures for each; without any, remove the sheet of before.
 
     Args:
         suspects: what to draw.
         path: JPEG to write. It is not declared as an output: it must outlive a job that fails for what it shows.
+        depth: of the photographs, see `images.read_rgb`.
 
     Returns:
         Whether a sheet was written.
@@ -31,7 +32,7 @@ def write_sheet(suspects: Sequence[Suspect], path: str | Path) -> bool:
     cells = []
     for suspect in suspects:
         try:
-            photograph = read_small(suspect.path)
+            photograph = read_small(suspect.path, depth)
         except UserError:
             continue
         first, _, second = suspect.text.partition(", and ")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from defectflow import drawing
 from defectflow.anomaly_maps import AnomalyMaps, full_resolution, load_maps
+from defectflow.bit_depth import add_option
 from defectflow.drawing import Cell, Scale
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
@@ -100,9 +101,11 @@ def notice_of(row: Any) -> str:
     return f"doubtful mask: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
 
 
-def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path]) -> None:
+def draw(
+    job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path], depth: str | None = None
+) -> None:
     """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them."""
-    photo = read_rgb(job.path)
+    photo = read_rgb(job.path, depth)
     size = photo.shape[:2]
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
@@ -165,7 +168,9 @@ def sheets(rows: pd.DataFrame, count: int, overlays: Path, folder: Path) -> None
         write_png(folder / f"{name}.png", drawing.contact_sheet(title, sections))
 
 
-def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path) -> np.ndarray:
+def mask_sheet(
+    manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path, depth: str | None = None
+) -> np.ndarray:
     """Contact sheet of photographs with the outline of the part: every flagged one first, then a spread of the rest.
 
     Args:
@@ -173,6 +178,7 @@ def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predic
         masks: mask, present, doubtful, source and reason by image_id; those of images that are not in the manifest,
             as they are copies, are left out.
         predictions: predictions.csv, for the names of the files.
+        depth: of the photographs, see `read_rgb`.
     """
 
     def rows(flagged: bool) -> Iterator[MaskRow]:
@@ -188,7 +194,7 @@ def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predic
     names = dict(zip(named["image_id"], named["filename"], strict=True))
 
     def cells(rows: Sequence[MaskRow]) -> list[Cell]:
-        return [_mask_cell(row, names.get(row.image_id, row.image_id)) for row in rows]
+        return [_mask_cell(row, names.get(row.image_id, row.image_id), depth) for row in rows]
 
     sections = [(f"Flagged: {n_flagged} of {n_flagged + n_rest}", cells(first))]
     sections.append((f"A sample of the {n_rest} others", cells(rest)))
@@ -231,12 +237,12 @@ def main(args: argparse.Namespace) -> None:
                     yield _job(row, path, truth, mask, scale.level, found, place)
 
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
-        done = in_order(lambda job: draw(job, maps, scale, look, folders), jobs(), max(args.threads, 1))
+        done = in_order(lambda job: draw(job, maps, scale, look, folders, args.depth), jobs(), max(args.threads, 1))
         for _ in tqdm(done, total=count, desc="render", unit="image"):
             pass
         if "sheets" in folders:
             sheets(shown(scored_parts(args.predictions, maps)), count, folders["overlays"], folders["sheets"])
-            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions))
+            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions, args.depth))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -250,6 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=1, help="images drawn at a time")
     add_options(parser)
     return parser
@@ -295,8 +302,8 @@ def _cell(row: Any, overlays: Path) -> Cell:
     return Cell(picture, lines, drawing.WRONG if notice else colour)
 
 
-def _mask_cell(row: MaskRow, name: str) -> Cell:
-    picture = drawing.thumbnail(read_rgb(row.path), 640)
+def _mask_cell(row: MaskRow, name: str, depth: str | None) -> Cell:
+    picture = drawing.thumbnail(read_rgb(row.path, depth), 640)
     colour = drawing.WRONG if row.flagged else drawing.PART
     if row.mask:
         mask = drawing.thumbnail(read_mask(row.mask).astype(np.uint8), 640) > 0

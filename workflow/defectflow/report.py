@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow import charts, claims, galleries
+from defectflow import charts, claims, galleries, outlier_gallery
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.bit_depth import add_option
 from defectflow.cautions import of_data
 from defectflow.disk_index import DiskIndex
 from defectflow.drawing import DEFAULT, Scale
@@ -215,13 +216,17 @@ def content(
     fit: Mapping[str, Any],
     ingest_report: Mapping[str, Any],
     look: Look = DEFAULT,
+    depth: str | None = None,
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
     table = chosen.table
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
+    if first := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"]):
+        shown = [first, *(outlier_gallery.without(gallery, first) for gallery in shown)]
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
-        cases.append((gallery, [galleries.case_of(row, maps, scale, _boxes(regions, row), look) for row in rows]))
+        drawn = [galleries.case_of(row, maps, scale, _boxes(regions, row), look, depth) for row in rows]
+        cases.append((gallery, drawn))
     flagged = table[_flagged(table)].head(galleries.FLAGGED_SHOWN)
     some = pd.concat([flagged, table.loc[chosen.plain]])
     return {
@@ -237,7 +242,7 @@ def content(
         "n_unlabelled": chosen.n_unlabelled,
         "n_flagged": chosen.n_flagged,
         "mask_quality": mask_quality(metrics["segmentation"]),
-        "mask_cases": [galleries.mask_case(row) for row in some.itertuples()],
+        "mask_cases": [galleries.mask_case(row, depth) for row in some.itertuples()],
         "example": example_of(table),
         "facts": facts_of(settings, fit),
         "versions": versions(),
@@ -259,7 +264,8 @@ def main(args: argparse.Namespace) -> None:
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
     ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
     scale = run_scale(args.predictions, maps, metrics, look.clip_q)
-    told = content(chosen, metrics, maps, scale, boxes_of(args.regions), settings, fit, ingest_report, look)
+    regions = boxes_of(args.regions)
+    told = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
     write_page(args.out, "run.html", recipe=recipe, **told)
 
 
@@ -275,6 +281,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
     add_options(parser)
+    add_option(parser)
     parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
     return parser

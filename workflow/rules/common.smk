@@ -18,6 +18,7 @@ from snakemake.settings.types import DeploymentMethod
 from defectflow import preflight
 from defectflow.code_hash import code_hash
 from defectflow.configuration import (
+    check_methods,
     check_schema,
     check_sizes,
     check_threshold,
@@ -54,6 +55,7 @@ def prepare() -> tuple:
         schema = load_configfile(SCHEMA)
         config.update(typed(config, schema))
         check_schema(config, schema)
+        check_methods(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
         check_threshold(config)
         check_sizes(config)
@@ -216,7 +218,8 @@ def option(flag: str, value) -> str:
     """`--flag value`, or nothing where the value is None, False or an empty input; True gives the bare flag."""
     if value is None or value is False or value == []:
         return ""
-    return flag if value is True else f"{flag} {shlex.quote(str(value))}"
+    values = value if isinstance(value, list) else [value]
+    return flag if value is True else f"{flag} {shlex.join(map(str, values))}"
 
 
 def words(options: dict) -> str:
@@ -263,18 +266,30 @@ def source_files(wildcards) -> dict:
 
 def images_flag(wildcards) -> str:
     source = source_of(wildcards)
-    return option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"])
+    others = [option(f"--{key}", source.get(key)) for key in ("path", "links", "good")]
+    return " ".join((option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"]), *others))
+
+
+def depth_flag(wildcards) -> str:
+    """`--depth BITS` of a data set with 16-bit photographs; "" for all others."""
+    if is_rendered(wildcards):
+        return ""
+    asked = config["datasets"][wildcards.dataset].get("bit_depth", "auto")
+    return option(
+        "--depth", preflight.depth_of(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset)) or None
+    )
+
+
+def depth_given(wildcards) -> str:
+    """Whether the config names the bits."""
+    given = config["datasets"][wildcards.dataset].get("bit_depth", "auto") != "auto"
+    return option("--depth-given", given and bool(depth_flag(wildcards)))
 
 
 def source_flags(wildcards) -> str:
     source = source_of(wildcards)
     others = [option(f"--{key}", source[key]) for key in ("annotations", "labels", "category")]
     return " ".join((images_flag(wildcards), *others))
-
-
-def annotation_flags(wildcards) -> str:
-    source = source_of(wildcards)
-    return " ".join(option(f"--{key}", source[key]) for key in ("images", "annotations", "labels", "category"))
 
 
 def checkpoint_file(wildcards) -> list | str:
