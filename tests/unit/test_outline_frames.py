@@ -124,6 +124,14 @@ def test_one_image_of_a_kind_settles_the_others():
     assert [r.frame for r in alone["0"].readings] == [STORED, UPRIGHT]
 
 
+@pytest.mark.parametrize("told", [(1025, 769), (1023, 768), (1024.0, 768.4)])
+def test_a_size_that_was_rounded_is_that_of_the_picture(told):
+    size = (1024, 768)
+    entry, drawn = exported(blob(np.random.default_rng(1), size), told)
+    (choice,) = choices_of([entry], [drawn], size, 1).values()
+    assert [reading.note for reading in choice.readings] == [""]
+
+
 def test_a_few_outlines_that_reach_a_little_beyond_are_cut():
     size, rng = (320, 240), np.random.default_rng(0)
     pairs = [exported(blob(rng, size, (0.5, 0.5)), size) for _ in range(9)]

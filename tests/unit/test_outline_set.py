@@ -141,6 +141,7 @@ def test_boxes_are_no_outlines(tmp_path):
     write(tmp_path, coco)
     preflight.forget()
     assert not preflight.has_outlines(resolved, None)
+    assert "no outline in it: no mask is learned" in told(taken(tmp_path)[0])
     assert not preflight.has_outlines(resolved | {"annotations": None}, None)
 
 
