@@ -44,13 +44,15 @@ def photograph(rng: np.random.Generator, points: np.ndarray, size=SIZE) -> np.nd
     return np.clip(image + rng.normal(0, 5, image.shape), 0, 255).astype(np.uint8)
 
 
-def make(root: Path, count: int = 6, seed: int = 0, orientations=(), size=SIZE) -> tuple[dict, list[np.ndarray]]:
+def make(
+    root: Path, count: int = 6, seed: int = 0, orientations=(), size=SIZE, **place
+) -> tuple[dict, list[np.ndarray]]:
     """Write images/ and labels.csv; return the COCO dict with right outlines, and these outlines."""
     rng = np.random.default_rng(seed)
     (root / "images").mkdir(parents=True)
     images, annotations, outlines = [], [], []
     for k in range(count):
-        points = blob(rng, size)
+        points = blob(rng, size, **place)
         picture = Image.fromarray(photograph(rng, points, size))
         orientation = orientations[k] if k < len(orientations) else 1
         if orientation != 1:

@@ -116,6 +116,21 @@ def test_shares_and_percent(tmp_path, unit):
     assert "6 images" in told(report) and "converted" in told(report) and worst(masks, outlines) > 0.98
 
 
+@pytest.mark.parametrize("unit", [1, 100])
+def test_one_image_in_another_unit(tmp_path, unit):
+    coco, outlines = outlined_set.make(tmp_path)
+    write(tmp_path, redrawn(coco, outlines, lambda k, points: points * unit / SIZE if k == 2 else points))
+    report, masks = taken(tmp_path)
+    assert told(report).startswith("2.png: coordinates are") and worst(masks, outlines) > 0.98
+
+
+def test_a_part_in_the_corner_is_not_taken_for_percent(tmp_path):
+    _, outlines = outlined_set.make(tmp_path, centre=(0.21, 0.22), reach=0.15)
+    assert max(points.max() for points in outlines) < 100
+    report, masks = taken(tmp_path)
+    assert worst(masks, outlines) == 1 and report["problems"] == report["warnings"] == []
+
+
 def test_bare_run_lengths(tmp_path):
     coco, outlines = outlined_set.make(tmp_path)
     for one, points in zip(coco["annotations"], outlines, strict=True):
