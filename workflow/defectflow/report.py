@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from defectflow import charts, claims, galleries
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
-from defectflow.cautions import of_data
+from defectflow.cautions import headlines, of_data
 from defectflow.disk_index import DiskIndex
 from defectflow.drawing import DEFAULT, Scale
 from defectflow.files import UserError, read_json, stage
@@ -217,7 +217,7 @@ def content(
     look: Look = DEFAULT,
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
-    table = chosen.table
+    table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
@@ -226,7 +226,8 @@ def content(
     some = pd.concat([flagged, table.loc[chosen.plain]])
     return {
         "metrics": metrics,
-        "notes": metrics["warnings"] + of_data(ingest_report, bearing=False),
+        "headlines": first,
+        "notes": [text for text in metrics["warnings"] if text not in first] + of_data(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
         "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
