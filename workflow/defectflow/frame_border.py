@@ -31,7 +31,8 @@ class Border(NamedTuple):
     Attributes:
         detail, brightness: root mean square difference without and with what is coarse, mean over the photographs, in
             units of the contrast of a photograph; an even shift of the whole border does not count.
-        alike: correlation of a photograph with the one that resembles it most, median over the photographs.
+        alike: correlation of a photograph with the one that resembles it most, median over the photographs; of the
+            whole frame or of its middle, the larger.
     """
 
     detail: float
@@ -60,9 +61,9 @@ def compare(copies: np.ndarray) -> Border:
         others = np.arange(len(copies)) != n
         apart = [kind[n] - np.median(kind[others], axis=0) for kind in (fine, copies)]
         found.append([float((a[rim] - np.median(a[rim])).std()) for a in apart])
-    alike = np.corrcoef(copies.reshape(len(copies), -1))
-    np.fill_diagonal(alike, -1)
-    return Border(*map(float, np.mean(found, axis=0)), float(np.median(alike.max(axis=1))))
+    middle = copies[:, SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
+    alike = [np.corrcoef(pictures.reshape(len(copies), -1)) - 2 * np.eye(len(copies)) for pictures in (copies, middle)]
+    return Border(*map(float, np.mean(found, axis=0)), max(float(np.median(pairs.max(axis=1))) for pairs in alike))
 
 
 def near_border(size: tuple[int, int]) -> np.ndarray:
@@ -116,13 +117,10 @@ def background_figures(photographs: Mapping[str, tuple], maps: Mapping[str, Anom
             f"no part is masked, their border differs from picture to picture, and {percent(round(share, 2))} of the "
             f"heat lies within {percent(RIM)} of it (spread evenly it would be {percent(round(even, 2))})"
         )
-        remedy = (
-            "outline the part on a dozen photographs (data/README.md) and run again: segmenter template takes it out"
-        )
-        if border.alike >= ALIKE:
-            text = f"The background of these photographs is being judged: {where}. To have the part alone judged, {remedy}."
-        else:
-            text = f"If these photographs show a background, it is being judged: {where}. If so, {remedy}."
+        remedy = "outline it on a dozen photographs (data/README.md) and run again, with segmenter template"
+        sure = border.alike >= ALIKE  # in mere texture, which may fill the frame, no two photographs are alike
+        what = "The background of these photographs is" if sure else "If these photographs show a background, it is"
+        text = f"{what} being judged: {where}. To have the part alone judged, {remedy}."
     return {
         "n_photographs": len(ids),
         "border_detail": border.detail,
