@@ -11,7 +11,7 @@ def results(tmp_path_factory):
     runs = [root / "results/demo" / recipe for recipe in ("template/zero_out/patchcore", "none/none/patchcore")]
     for folder in runs:
         evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
-    board = root / "results/leaderboard.csv"
+    board = root / "results/demo/leaderboard.csv"
     args = ["--metrics", *(str(folder / "metrics.json") for folder in runs), "--splits", str(data.splits)]
     args += ["--predictions", *(str(folder / "predictions.csv") for folder in runs)]
     args += ["--table", str(board), "--page", str(board.with_suffix(".html"))]

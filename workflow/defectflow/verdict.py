@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from defectflow import intervals
+from defectflow import closing, intervals
 from defectflow.cautions import headlines
 from defectflow.files import UserError, read_json, stage
 from defectflow.pred_score import margins, two_digits
@@ -182,6 +182,8 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     places += [("every figure", "metrics.json")]
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
+    if threshold["value"] is not None:  # without one there is nothing to bundle
+        lines += ["", "New photographs", "-" * WIDTH, *closing.inspect_lines(folder)]
     return "\n".join(lines) + "\n"
 
 
@@ -191,13 +193,13 @@ def main(args: argparse.Namespace) -> None:
     if args.leaderboard is not None:
         board = read_board(args.leaderboard)
     elif args.run is None:
-        raise UserError("no run named (give its folder, or --leaderboard results/leaderboard.csv)")
+        raise UserError("no run named (give its folder, or --leaderboard results/DATASET/leaderboard.csv)")
     folder = args.run
     if folder is None:
         marked = board[board["main"] == 1]
         if marked.empty:
             raise UserError(f"{args.leaderboard}: no run is marked as the main one (give the folder of a run)")
-        folder = args.leaderboard.parent.joinpath(*marked.iloc[0][RECIPE].astype(str))
+        folder = args.leaderboard.parent.joinpath(*marked.iloc[0][RECIPE[1:]].astype(str))
     print(summary(folder, args.worst, board))
 
 
@@ -207,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", type=Path, nargs="?", help="folder with metrics.json; default: the leaderboard's main run"
     )
-    parser.add_argument("--leaderboard", type=Path, help="leaderboard.csv in the results folder, printed as well")
+    parser.add_argument("--leaderboard", type=Path, help="leaderboard.csv of the data set, printed as well")
     parser.add_argument("--worst", type=int, default=8, help="how many of the most anomalous images to list")
     return parser
 
