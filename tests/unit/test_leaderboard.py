@@ -92,6 +92,21 @@ def test_two_equal_runs_are_the_same_on_the_page(tmp_path):
     assert "cannot be told apart" in page and page.count("the same</span>") >= 2
 
 
+def test_without_an_auroc_no_run_is_called_the_best(tmp_path):
+    paths = [save(tmp_path, f"demo/none/none/{name}", auroc=None) for name in ("patchcore", "padim")]
+    _, page = run(tmp_path, *paths)
+    assert "Nothing to compare yet." in page
+    assert "the best" not in page and "best AUROC" not in page and "How to read the differences" not in page
+
+
+def test_a_run_without_an_auroc_is_not_called_worse(tmp_path):
+    first = save(tmp_path, "demo/template/crop/patchcore")
+    _, page = run(tmp_path, first, save(tmp_path, "demo/none/none/padim", auroc=None, scores=np.full(21, np.nan)))
+    assert "worse by more than chance" not in page and "1 of the others cannot be compared" in page
+    _, alone = run(tmp_path, first)
+    assert "It is the only run" in alone and "the best" not in alone
+
+
 def test_the_page_links_the_reports_and_holds_every_threshold_rule(tmp_path):
     path = save(tmp_path, "demo/template/zero_out/patchcore")
     _, page = run(tmp_path, path)
