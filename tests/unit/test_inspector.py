@@ -18,7 +18,7 @@ from defectflow import cli, inspector_runtime
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
-from defectflow.inspector_output import boxes_of, json_of, row_of
+from defectflow.inspector_output import boxes_of, json_of, line_of, row_of
 from defectflow.pred_score import BELOW_HALF
 from PIL import Image
 
@@ -95,6 +95,31 @@ def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):
     one.settings["review"] = before
     assert verdict.review and verdict.flagged and not verdict.bad and verdict.threshold == 1.2
     assert 0.5 + (verdict.raw_score - 1.2) / (3.0 - 0.7) == pytest.approx(verdict.score)
+
+
+def test_a_bad_verdict_without_a_region_shows_its_peak_and_says_so(one):
+    one.settings["pixel_threshold"], before = 1000.0, one.settings["pixel_threshold"]
+    good, bad = (one(bundle_set.photograph(30, bad)) for bad in (False, True))
+    one.settings["pixel_threshold"] = None
+    without = one(bundle_set.photograph(30, True))
+    one.settings["pixel_threshold"] = before
+    assert good.regions == [] and len(bad.regions) == 1 == len(without.regions)
+    dark = bundle_set.photograph(30, True).max(axis=2) < 60
+    rows, columns = np.nonzero(dark)
+    ((x, y, width, height),) = boxes_of(bad)
+    assert abs(x + width / 2 - columns.mean()) < 12 and abs(y + height / 2 - rows.mean()) < 12
+    mark = "above the image threshold only"
+    assert row_of(Path("a.png"), bad)["mark"] == row_of(Path("a.png"), without)["mark"] == mark
+    assert json_of(Path("a.png"), bad)["regions"][0]["mark"] == mark
+    assert line_of(Path("a.png"), bad).endswith(f"a.png  (no damaged region, box at the peak: {mark})")
+    assert row_of(Path("a.png"), good)["mark"] == ""
+
+
+def test_a_good_verdict_is_not_told_as_damaged(one):
+    bad = one(bundle_set.photograph(30, True))
+    assert "(1 damaged region)" in line_of(Path("a.png"), bad)
+    good = replace(bad, bad=False, score=0.42)
+    assert line_of(Path("a.png"), good) == "good  0.42  a.png  (1 region above the pixel threshold only)"
 
 
 def test_whoever_reads_the_exit_status_hears_of_a_doubtful_mask(one):

@@ -16,6 +16,7 @@ from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
+from defectflow.closing import closing_lines, config_options
 from defectflow.code_hash import code_hash
 from defectflow.configuration import (
     check_methods,
@@ -116,6 +117,8 @@ SOURCES, RUNS_BY_DATASET = prepare()
 RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
 HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
+# What sets the runs, or the categories, of the config beside each other.
+BOARD = f"results/{config['dataset']}{'.csv' if HAS_CATEGORIES else '/leaderboard.csv'}"
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -128,6 +131,13 @@ onstart:
         check_networks()
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+# Also where there was nothing to do: the paths are what a user looks for then.
+onsuccess:
+    given = workflow.config_settings
+    options = config_options(given.configfiles, given.config)
+    print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
 
 
 def check_networks() -> None:
