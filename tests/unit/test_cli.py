@@ -45,7 +45,7 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
         capsys, "inspect", bundle_folder, photos, "--csv", out / "t.csv", "--jsonl", out / "t.jsonl", "--out", out,
         "--triptychs",
     )  # fmt: skip
-    assert code == 3 and "5 inspected, 1 flagged" in err
+    assert code == 3 and "5 photographs judged, 1 flagged;" in err
     assert lines.count("\n") == 5 and lines.count("BAD") == 1 and "line\\nbreak.png" in lines
     rows = list(csv.DictReader((out / "t.csv").open(encoding="utf-8", newline="")))
     assert {Path(row["path"]).name for row in rows} == set(NAMES)
@@ -90,7 +90,7 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
     (photos / "torn.png").write_bytes(good.read_bytes()[:500])
     table = tmp_path / "t.csv"
     code, lines, err = run(capsys, "inspect", bundle_folder, photos, tmp_path / "absent.png", "--csv", table)
-    assert code == 2 and "5 inspected, 1 flagged, 2 not judged" in err and "Traceback" not in err
+    assert code == 2 and "5 photographs judged, 1 flagged, 2 not judged;" in err and "Traceback" not in err
     errors = [line for line in lines.splitlines() if line.startswith("ERROR")]
     assert len(errors) == 2 and "torn.png" in errors[0] and "absent.png: no such file" in errors[1]
     assert sum(row["verdict"] == "error" for row in csv.DictReader(table.open(newline=""))) == 2
@@ -255,7 +255,7 @@ def test_an_interrupt_is_the_end_of_a_watch_and_no_error(bundle_folder, tmp_path
     assert "first.png" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)  # an interrupt is ignored where tests run in the background
     status, told = process.wait(60), process.stderr.read()
-    assert status in (0, 3) and told.startswith("1 inspected, ") and told.count("\n") == 1
+    assert status in (0, 3) and told.startswith("1 photograph judged, ") and told.count("\n") == 1
 
 
 def test_photographs_may_be_named_behind_options(bundle_folder, photos, tmp_path, capsys):

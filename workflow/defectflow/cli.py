@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,13 @@ GOOD, ERROR, FLAGGED = 0, 2, 3
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Judge every photograph; returns the exit status: 0 all good, 3 something flagged, 2 something unreadable."""
+    """Judge every photograph; the exit status is 0 where all are good, 3 where one is flagged, 2 where one is not judged.
+
+    Files below the folders that are not read as photographs are named; those that look like pictures count as not judged.
+    """
     from defectflow.inspector import Inspector
     from defectflow.inspector_files import count, photographs, watch
-    from defectflow.inspector_output import Pictures, line_of, open_report
+    from defectflow.inspector_output import PassedOverFiles, Pictures, counted, line_of, open_report
 
     if bool(args.paths) == bool(args.watch):
         raise UserError("name photographs, folders or globs, or --watch FOLDER")
@@ -33,21 +36,25 @@ def inspect(args: argparse.Namespace) -> int:
         )
     settings = inspector.settings
     pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
-    paths = watch(args.watch, idle=args.idle) if args.watch else photographs(args.paths)
     quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
     total = None if quiet else count(args.paths)
     flagged = errors = judged = 0
-    ended = suppress(KeyboardInterrupt) if args.watch else nullcontext()  # the way to end a watch
-    with open_report(args.csv, args.jsonl) as report, ended:
+    with open_report(args.csv, args.jsonl) as report, ExitStack() as ended:
+        if args.watch:
+            ended.enter_context(suppress(KeyboardInterrupt))  # the way to end a watch
+        passed = PassedOverFiles(report)
+        found = watch(args.watch, idle=args.idle, tell=passed) if args.watch else photographs(args.paths, passed)
+        paths = ended.enter_context(closing(found))  # so that a watch tells the rest before the last line
         for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
             judged += verdict is not None  # first: whoever reads the line may interrupt the watch at once
             errors += verdict is None
             flagged += verdict is not None and verdict.flagged
             report.add(path, verdict, problem)
             print(line_of(path, verdict, problem), flush=True)
-    unreadable = f", {errors} not judged" if errors else ""
-    print(f"{judged} inspected, {flagged} flagged{unreadable} ({inspector.runtime})", file=sys.stderr)
-    return ERROR if errors else FLAGGED if flagged else GOOD
+    not_judged = f", {errors} not judged" if errors else ""
+    told = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.told()}"
+    print(f"{told}; {inspector.runtime}", file=sys.stderr)
+    return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
 
 
 def outdated(bundle: Path) -> bool:

@@ -10,8 +10,9 @@ from PIL import Image
 
 from defectflow.dataset import category_ids
 from defectflow.files import UserError
-from defectflow.images import UNREADABLE, orientation_of
+from defectflow.images import orientation_of
 from defectflow.naming import Matcher
+from defectflow.picture_files import UNREADABLE, unreadable
 
 
 def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
@@ -157,7 +158,7 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         with Image.open(path) as image:
             return image.size, orientation_of(image)
     except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+        raise unreadable(path, error) from None
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:

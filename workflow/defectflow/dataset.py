@@ -67,7 +67,7 @@ def image_names(resolved: Mapping[str, str | None]) -> Iterator[str]:
                 raise UserError(f"{folder}: the name {told} is not UTF-8 (rename the file)") from None
             yield name
     if empty:
-        raise UserError(f"{folder}: no images in this folder (.jpg, .png, .bmp, .tif or .webp; point `images` at them)")
+        raise UserError(f"{folder}: no images in this folder (.jpg, .png, .tif and others; point `images` at them)")
 
 
 def image_rows(

@@ -7,9 +7,8 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from defectflow.files import UserError, atomic
+from defectflow.picture_files import UNREADABLE, unreadable
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
 
 
@@ -36,7 +35,7 @@ def read_rgb(path: str | Path) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+        raise unreadable(path, error) from None
 
 
 def is_plain(path: str | Path) -> bool:

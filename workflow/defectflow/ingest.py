@@ -26,6 +26,7 @@ from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, read_json, stage, write_json
 from defectflow.images import read_mask
 from defectflow.naming import id_maker, scan
+from defectflow.passed_over import check_passed_over
 from defectflow.pictures import Picture, inspect_all
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -37,7 +38,7 @@ class Surveyed(Mapping[str, Picture]):
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 7, paths)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 8, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -52,7 +53,8 @@ class Surveyed(Mapping[str, Picture]):
     @staticmethod
     def _row(picture: Mapping[str, Any]) -> tuple:
         known = Picture(**picture)
-        return known.sha256, *known.raw_size, known.orientation, known.luminance, known.clipped, known.problem
+        measured = known.orientation, known.luminance, known.clipped, known.problem, known.pages
+        return known.sha256, *known.raw_size, *measured
 
 
 def check_pictures(pictures: Mapping[str, Picture]) -> list[Problem]:
@@ -165,11 +167,11 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
     Raises:
         UserError: a file that all depends on is absent or malformed.
     """
-    warnings: list[Notice] = []
+    passed, warnings = check_passed_over(str(resolved["images"]), pictures)
     row, of_labels = row_reader(resolved, pictures)
     if resolved["annotations"]:
         annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
-    problems = check_links(resolved) + check_pictures(pictures) + of_labels
+    problems = check_links(resolved) + check_pictures(pictures) + passed + of_labels
     masked = {}
     for name in pictures:
         known = row(name)

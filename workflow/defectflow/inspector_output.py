@@ -19,6 +19,7 @@ from defectflow.files import atomic
 from defectflow.images import write_png
 from defectflow.inspector import Verdict, map_size
 from defectflow.looks import Look
+from defectflow.picture_formats import PassedOver
 from defectflow.pred_score import two_digits
 
 COLUMNS = [
@@ -186,6 +187,34 @@ class Report:
         if self._lines:
             self._lines.write(json.dumps(json_of(path, verdict, problem), allow_nan=False) + "\n")
             self._lines.flush()
+
+
+class PassedOverFiles:
+    """Names each file that is passed over as it comes, and counts them.
+
+    Attributes:
+        pictures: how many of them look like pictures; these have a row in the report, as what cannot be read.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._files, self.pictures = report, 0, 0
+
+    def __call__(self, found: PassedOver) -> None:
+        text = f"{found.path}: {found.reason}"
+        self._files += found.files
+        if found.picture:
+            self.pictures += found.files
+            self._report.add(found.path, None, text)
+        print(f"passed over  {printable(text)}", flush=True)
+
+    def told(self) -> str:
+        """The end of a line that counts photographs; "" where nothing was passed over."""
+        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from defectflow.coco import stored_size, turned_size
 from defectflow.files import UserError, sha256_of
 from defectflow.images import read_rgb
+from defectflow.picture_files import pictures_in
 
 SMALLEST_SIDE = 32  # pixels
 CLIPPED = 254  # luminance from which a pixel counts as overexposed
@@ -19,7 +20,10 @@ CLIPPED = 254  # luminance from which a pixel counts as overexposed
 
 @dataclass(slots=True)  # a data set may have many
 class Picture:
-    """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels."""
+    """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels.
+
+    Of ``pages`` pictures in the file the first is read.
+    """
 
     sha256: str = ""
     raw_size: tuple[int, int] = (0, 0)
@@ -27,6 +31,7 @@ class Picture:
     luminance: float = 0.0
     clipped: float = 0.0
     problem: str = ""
+    pages: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -44,12 +49,12 @@ def inspect(path: str | Path, folder: str | Path) -> Picture:
         if min(raw_size) < SMALLEST_SIDE:
             return Picture(problem=f"only {raw_size[0]}x{raw_size[1]} pixels (at least {SMALLEST_SIDE} a side)")
         grey = cv2.cvtColor(read_rgb(path), cv2.COLOR_RGB2GRAY)
-        sha256 = sha256_of(path)
+        sha256, pages = sha256_of(path), pictures_in(path)
     except UserError as error:
         return Picture(problem=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Picture(problem=f"not readable ({error.strerror})")
-    return Picture(sha256, raw_size, orientation, float(grey.mean()), float((grey >= CLIPPED).mean()))
+    return Picture(sha256, raw_size, orientation, float(grey.mean()), float((grey >= CLIPPED).mean()), "", pages)
 
 
 def inspect_all(paths: Mapping[str, str], folder: str, pool: Executor) -> dict[str, Picture]:

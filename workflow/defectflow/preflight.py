@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from defectflow import passed_over
 from defectflow.dataset import Problem, category_ids, image_paths, image_rows, is_mvtec, read_coco
 from defectflow.files import UserError, atomic, sha256_of
 from defectflow.naming import Matcher, image_ids, scan, shard_of
@@ -150,7 +151,7 @@ def images_digest(
         shard: (k, n): only the images of that shard.
         labels: also what labels.csv or the folders say of these images, and their ground-truth masks.
         annotated_only: only images with an annotation (of the category), with their outlines and groups.
-        annotations: also the whole annotation file.
+        annotations: also the whole annotation file, and the names of files that are passed over.
 
     Returns:
         16 hex digits.
@@ -169,6 +170,8 @@ def images_digest(
         digest.update(json.dumps(row).encode())
     if annotations and resolved["annotations"]:
         digest.update(file_digests([resolved["annotations"]], cache)[resolved["annotations"]].encode())
+    if annotations:  # what ingest tells of
+        digest.update(json.dumps(sorted(passed_over.others(str(resolved["images"])))).encode())
     return digest.hexdigest()[:16]
 
 
