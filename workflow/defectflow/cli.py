@@ -82,16 +82,22 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
 
 
 def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
-    """Judge one photograph and draw it; (path, None, problem) if that fails, whatever the reason: the rest goes on."""
+    """Judge one photograph and draw it: (path, verdict, ""); of several pictures in a file the first, with a note.
+
+    (path, None, problem) if that fails, whatever the reason: the rest goes on.
+    """
     from defectflow.inspector import read_photograph
+    from defectflow.picture_files import pictures_in
 
     try:
+        several = pictures_in(path)
+        note = f"the first of {several} pictures in the file" if several > 1 else ""
         if not pictures:
-            return path, inspector(path).told(), ""
+            return path, inspector(path).told(), note
         photo = read_photograph(path)
         verdict = inspector(photo)
         pictures.write(path, photo, verdict)
-        return path, verdict.told(), ""
+        return path, verdict.told(), note
     except UserError as error:
         return path, None, str(error)
     except OSError:  # not of the photograph, whose reading raises a UserError: no picture can be written

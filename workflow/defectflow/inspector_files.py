@@ -181,5 +181,5 @@ def _unentered(folder: Path, reason: str) -> Iterator[PassedOver]:
     names = list(islice((name for _, _, files in os.walk(folder) for name in files), LOOKED_AT))
     if names:
         images, more = sum(map(_is_image, names)), " or more" if len(names) == LOOKED_AT else ""
-        told = f"{reason}; {len(names)}{more} files, {images}{more} of them images"
+        told = f"{reason}; files in it: {len(names)}{more}, of them images: {images}{more}"
         yield PassedOver(folder, told, images > 0, len(names))

@@ -49,7 +49,7 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
         "review": "" if verdict.review is None else int(verdict.review),
         "mask_present": "" if verdict.present is None else int(verdict.present),
         "mask_doubtful": "" if verdict.doubtful is None else int(verdict.doubtful),
-        "reason": verdict.reason,
+        "reason": reason_of(verdict, problem),
         "regions": "; ".join(boxes),
     }
 
@@ -71,11 +71,16 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
         "review": verdict.review,
         "mask_present": verdict.present,
         "mask_doubtful": verdict.doubtful,
-        "reason": verdict.reason,
+        "reason": reason_of(verdict, problem),
         "size": list(verdict.size[::-1]),
         "regions": regions,
         "seconds": {step: round(value, 5) for step, value in verdict.seconds.items()},
     }
+
+
+def reason_of(verdict: Verdict, note: str) -> str:
+    """Why the mask is in doubt, and what else there is to know of a verdict."""
+    return "; ".join(filter(None, [verdict.reason, note]))
 
 
 def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
@@ -96,7 +101,7 @@ def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
     name = printable(str(path))
     if verdict is None:
         return f"ERROR  {printable(problem)}"
-    notes = [*notices(verdict), *filter(None, [regions_text(verdict)])]
+    notes = [*notices(verdict), *filter(None, [regions_text(verdict), problem])]
     return f"{verdict_text(verdict)}  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
 
 

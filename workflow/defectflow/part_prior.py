@@ -190,15 +190,18 @@ class Prior:
 
         None leaves out the group that the photograph resembles most, as its own group is left out for each photograph
         that banks and thresholds come from. The outlines of its own session fit better, but by a rim that no bank has
-        seen: on hawk 10 of 12 good photographs were called bad with them.
+        seen: on hawk 10 of 12 good photographs were called bad with them. Where all are of one group, it leaves out the
+        photograph itself, if it is one of them.
         """
         return self.register_field(registration.log_luminance(image, self.templates.frame), leave_out)
 
     def register_field(self, log_lum: np.ndarray, leave_out: Sequence[int] | None = ()) -> Match:
         """As :meth:`register`, from the log-luminance in the registration frame."""
         if leave_out is None:
-            groups = np.array(self.groups)[self.chosen] if self.info["held_out"] == "group" else None
-            return self.templates.register(log_lum, groups=groups)
+            if self.info["held_out"] == "group":
+                return self.templates.register(log_lum, groups=np.array(self.groups)[self.chosen])
+            same = self.templates.same_picture(registration.gradient_field(log_lum))
+            return self.templates.register(log_lum, [] if same is None or len(self.chosen) == 1 else [same])
         return self.templates.register(log_lum, np.nonzero(np.isin(self.chosen, list(leave_out)))[0])
 
     def template(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:

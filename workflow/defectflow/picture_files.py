@@ -30,7 +30,8 @@ def unreadable(path: str | Path, error: Exception) -> UserError:
     if found and isinstance(error, UnidentifiedImageError):
         what = f"a {found[1:].upper()} picture that is damaged, or of a kind that is not read here"
         return UserError(f"{path}: {what} (save it again as JPEG or PNG)")
-    return UserError(f"{path}: not a readable image ({error})")
+    why = "its content is no picture" if isinstance(error, UnidentifiedImageError) else error
+    return UserError(f"{path}: not a readable image ({why})")
 
 
 def pictures_in(path: str | Path) -> int:

@@ -29,6 +29,7 @@ STEPS, FINE_STEPS = 12, 3  # of Gauss-Newton at most, on the middle and the fine
 GAIN = 1e-4  # in correlation, below which a step is the last
 OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
 AGREEING = 0.85  # share of the best score that a template needs to vote
+SAME = 0.97  # correlation of two whole pictures as they lie, from which they count as one photograph
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
 VISIBLE = 0.05  # weight above which a pixel of a template counts
 POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
@@ -371,19 +372,40 @@ class Templates:
         ]
         pose = max(refined, key=lambda item: item[1])[0]
         (scores,), (affines,) = coarse.peaks(small, [pose], allowed)
-        if groups is not None:
-            others = groups[allowed] != groups[allowed[scores.argmax()]]
-            if others.any():
-                allowed, scores, affines = allowed[others], scores[others], affines[others]
+        # All of them where the nearest is to be told: on the small picture many may come before it.
+        order, count = np.argsort(-scores, kind="stable"), votes + RESERVE
         found = []
-        for k in np.argsort(-scores, kind="stable")[: votes + RESERVE]:
+        for k in order if groups is not None else order[:count]:
             found.append((int(allowed[k]), *middle.refine(int(allowed[k]), medium, affines[k], STEPS)))
+        if groups is not None:
+            same = self.same_picture(field)
+            nearest = groups[max(found, key=lambda item: item[2])[0] if same is None else same]
+            found = ([item for item in found if groups[item[0]] != nearest] or found)[:count]
         found = sorted(found, key=lambda item: -item[2])[:votes]
         found = [(index, *fine.refine(index, full, affine, FINE_STEPS)) for index, affine, _ in found]
         found.sort(key=lambda item: -item[2])
-        # A template that fits clearly worse did not converge: it has no vote.
-        found = [item for item in found if item[2] >= AGREEING * found[0][2]]
+        # A template that fits clearly worse did not converge: it has no vote. The best may fit nowhere, below 0.
+        least = min(AGREEING * found[0][2], found[0][2])
+        found = [item for item in found if item[2] >= least]
         return Match(found[0][2], [i for i, _, _ in found], [affine for _, affine, _ in found])
+
+    def same_picture(self, field: np.ndarray) -> int | None:
+        """The template that shows the very picture of which ``field`` is the gradient field, if one does.
+
+        Told by whole pictures as they lie: it need not be the one whose part is found best.
+        """
+        size = fit_size(self.frame, COARSE)
+        seen = resized(field, size).ravel()
+        alike = self._pictures @ seen / max(float(np.linalg.norm(seen)), 1e-9)
+        nearest = int(alike.argmax())
+        return nearest if alike[nearest] >= SAME else None
+
+    @cached_property
+    def _pictures(self) -> np.ndarray:
+        """The whole fields, small, one a row of length 1."""
+        size = fit_size(self.frame, COARSE)
+        rows = np.stack([resized(field, size).ravel() for field in self.fields])
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
     def _poses(self) -> list[np.ndarray]:
         """The grid of the search: affines that turn and scale about the centre of the frame."""
