@@ -102,7 +102,9 @@ def test_mask_goes_to_the_frame_and_back():
 
 
 def test_a_template_that_fits_nowhere_is_a_match_below_zero(monkeypatch):
-    monkeypatch.setattr(registration.Level, "refine", lambda self, index, picture, affine, steps: (affine, -0.1 - index))
+    monkeypatch.setattr(
+        registration.Level, "refine", lambda self, index, picture, affine, steps: (affine, -0.1 - index)
+    )
     match, _ = locate(templates(3), scene(50)[0])
     assert match.score == -0.1 and match.templates == [0]
 

@@ -211,13 +211,15 @@ class Level:
             (m, n, 2, 3).
         """
         affines = np.stack(affines)
-        seen = [
-            warp(picture, self._own(affine), self.frame, border=0) @ _turn(_rotation(affine)[0]) for affine in affines
-        ]
-        scores, shifts = self._spectrum.peaks(np.stack(seen), chosen)
+        scores, shifts = self._spectrum.peaks(np.stack([self.seen(picture, affine) for affine in affines]), chosen)
         shifted = np.repeat(affines[:, None], len(chosen), axis=1)
         shifted[..., 2] += (shifts * self._to_full[[0, 1], [0, 1]]) @ affines[..., :2].swapaxes(1, 2)
         return scores, shifted
+
+    def seen(self, picture: np.ndarray, affine: np.ndarray, turn: bool = True) -> np.ndarray:
+        """A field of this frame as a template sees it under ``affine``; vectors turn with it, other numbers do not."""
+        seen = warp(picture, self._own(affine), self.frame, border=0)
+        return seen @ _turn(_rotation(affine)[0]) if turn else seen
 
     def _own(self, affine: np.ndarray) -> np.ndarray:
         return compose(self._from_full, compose(affine, self._to_full))
@@ -306,11 +308,13 @@ class Match:
         templates: indices of the voting templates, best first.
         affines: for each of them the 2x3 affine from registration-frame coordinates of the template to those of
             the photograph.
+        whole: correlation of the whole pictures, not of the part alone, under the affine of the best, in [-1, 1].
     """
 
     score: float
     templates: list[int]
     affines: list[np.ndarray]
+    whole: float
 
 
 @dataclass
@@ -387,7 +391,8 @@ class Templates:
         # A template that fits clearly worse did not converge: it has no vote. The best may fit nowhere, below 0.
         least = min(AGREEING * found[0][2], found[0][2])
         found = [item for item in found if item[2] >= least]
-        return Match(found[0][2], [i for i, _, _ in found], [affine for _, affine, _ in found])
+        index, affine, score = found[0]
+        return Match(score, [i for i, _, _ in found], [a for _, a, _ in found], self._whole(index, small, affine))
 
     def same_picture(self, field: np.ndarray) -> int | None:
         """The template that shows the very picture of which ``field`` is the gradient field, if one does.
@@ -399,6 +404,14 @@ class Templates:
         alike = self._pictures @ seen / max(float(np.linalg.norm(seen)), 1e-9)
         nearest = int(alike.argmax())
         return nearest if alike[nearest] >= SAME else None
+
+    def _whole(self, index: int, small: np.ndarray, affine: np.ndarray) -> float:
+        """Correlation of all of a template that lies in the photograph with ``small``, its field on the coarse level."""
+        coarse = self.levels[0]
+        seen = coarse.seen(small, affine)
+        inside = coarse.seen(np.ones_like(small), affine, turn=False) > 0.5
+        template, seen = coarse.reduced(self.fields[index])[inside], seen[inside]
+        return float(np.vdot(template, seen) / max(np.linalg.norm(template) * np.linalg.norm(seen), 1e-9))
 
     @cached_property
     def _pictures(self) -> np.ndarray:
