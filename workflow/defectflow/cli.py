@@ -17,9 +17,9 @@ GOOD, ERROR, FLAGGED = 0, 2, 3
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Judge every photograph; the exit status is 0 where all are good, 3 where one is flagged, 2 where one is not judged.
+    """Judge every photograph; the exit status is 0 where all are good, 3 if one is flagged, 2 if one was not judged.
 
-    Files below the folders that are not read as photographs are named; those that look like pictures count as not judged.
+    Files below the folders that are not read as photographs are named; what looks like a picture was not judged.
     """
     from defectflow.inspector import Inspector
     from defectflow.inspector_files import count, photographs, watch

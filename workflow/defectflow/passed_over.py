@@ -11,13 +11,12 @@ from typing import Any
 
 from defectflow.dataset import Notice, Problem
 from defectflow.naming import is_image, scan
-from defectflow.picture_formats import RAW, PassedOver, unread
+from defectflow.picture_formats import RAW, PassedOver, suffixes, unread
 
 # Labels, outlines, notes and what programs leave beside photographs: nothing that a user would look for in the report.
-COMPANIONS = tuple(
-    f".{end}"
-    for end in "json csv tsv txt md rst pdf xml yaml yml toml ini cfg log db html htm xlsx xls ods docx doc odt "
-    "npy npz parquet pkl xmp aae thm sha256 md5 py ipynb sh names data cache lnk url".split()
+COMPANIONS = suffixes(
+    "json csv tsv txt md rst pdf xml yaml yml toml ini cfg log db html htm xlsx xls ods docx doc odt npy npz parquet "
+    "pkl xmp aae thm sha256 md5 py ipynb sh names data cache lnk url"
 )
 NAMED = 3  # files named in a notice on many
 

@@ -8,21 +8,22 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
+
+def suffixes(words: str) -> tuple[str, ...]:
+    """Suffixes from a line of them without dots."""
+    return tuple(f".{word}" for word in words.split())
+
+
 # What Pillow decodes, in the spelling of tools and cameras; a test holds the list against Pillow's own.
-SUFFIXES = tuple(
-    f".{end}"
-    for end in (
-        "jpg jpeg jpe jfif jif mpo png apng bmp dib tif tiff webp gif avif avifs heic heif hif "
-        "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
-        "im msp pcd pxr xbm xpm"
-    ).split()
+SUFFIXES = suffixes(
+    "jpg jpeg jpe jfif jif mpo png apng bmp dib tif tiff webp gif avif avifs heic heif hif "
+    "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
+    "im msp pcd pxr xbm xpm"
 )
 # Decoded by Pillow, but no photographs: icons, textures, brushes and drawn films of programs.
-NOT_PHOTOGRAPHS = tuple(f".{end}" for end in "ico icns cur blp ftc ftu gbr fli flc".split())
-RAW = tuple(
-    f".{end}"
-    for end in "dng cr2 cr3 crw nef nrw arw sr2 srf orf rw2 rwl raf pef ptx srw x3f 3fr fff iiq erf kdc dcr mrw mos "
-    "mef raw gpr".split()
+NOT_PHOTOGRAPHS = suffixes("ico icns cur blp ftc ftu gbr fli flc")
+RAW = suffixes(
+    "dng cr2 cr3 crw nef nrw arw sr2 srf orf rw2 rwl raf pef ptx srw x3f 3fr fff iiq erf kdc dcr mrw mos mef raw gpr"
 )
 OTHER = {
     ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".wdp": "JPEG XR", ".exr": "OpenEXR", ".hdr": "Radiance HDR",

@@ -406,7 +406,7 @@ class Templates:
         return nearest if alike[nearest] >= SAME else None
 
     def _whole(self, index: int, small: np.ndarray, affine: np.ndarray) -> float:
-        """Correlation of all of a template that lies in the photograph with ``small``, its field on the coarse level."""
+        """Correlation of all of a template that lies in the photograph with ``small``, a field of the coarse level."""
         coarse = self.levels[0]
         seen = coarse.seen(small, affine)
         inside = coarse.seen(np.ones_like(small), affine, turn=False) > 0.5
