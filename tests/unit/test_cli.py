@@ -103,6 +103,15 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
         (["BUNDLE", "FOLDER/*.bmp"], "no image there"),
         (["BUNDLE", "FOLDER", "--triptychs"], "--triptychs: needs --out"),
         (["BUNDLE", "FOLDER", "--threads", "0"], "must be 1 or more"),
+        (["BUNDLE", "FOLDER", "--batch", "0"], "must be 1 or more"),
+        (
+            ["BUNDLE", "FOLDER", "--batch", "4", "--runtime", "onnx"],
+            "takes one photograph at a time",
+        ),
+        (
+            ["BUNDLE", "FOLDER", "--device", "cuda", "--runtime", "onnx"],
+            "computes on the processor",
+        ),
         (["BUNDLE", "FOLDER", "--out", "BUNDLE/bundle.json"], "File exists (make room, or write elsewhere)"),
         (["FOLDER", "FOLDER"], "not a bundle"),
         (["BUNDLE", "--watch", "absent"], "no such folder to watch"),
@@ -132,6 +141,23 @@ def test_streams_and_threads_change_nothing(bundle_folder, photos, tmp_path, cap
     for streams in (1, 3):
         run(capsys, "inspect", bundle_folder, photos, "--streams", streams, "--csv", tmp_path / f"{streams}.csv")
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
+
+
+def test_a_batch_says_what_single_photographs_say(bundle_folder, photos, tmp_path, capsys):
+    (photos / "torn.png").write_bytes((photos / "day 1/plain.png").read_bytes()[:500])
+    tables = []
+    for batch in ("1", "4"):
+        out = tmp_path / batch
+        words = ["--runtime", "torch", "--batch", batch, "--csv", out / "t.csv", "--out", out]
+        code, _, err = run(capsys, "inspect", bundle_folder, photos, *words)
+        assert code == 2 and "5 photographs judged, 1 flagged, 1 not judged; torch" in err
+        tables.append(list(csv.DictReader((out / "t.csv").open(encoding="utf-8", newline=""))))
+        assert len(list((out / "overlays").iterdir())) == 5
+    for one, other in zip(*tables, strict=True):
+        assert all(one[key] == other[key] for key in ("path", "verdict", "reason", "regions"))
+        assert one["verdict"] == "error" or float(one["raw_score"]) == pytest.approx(
+            float(other["raw_score"]), rel=1e-4
+        )
 
 
 def test_a_watched_folder_is_inspected_as_photographs_arrive(bundle_folder, tmp_path, capsys):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +67,37 @@ def outdated(bundle: Path) -> bool:
 
 
 def load(kind: Any, args: argparse.Namespace) -> Any:
-    """The inspector, with as many threads as asked for."""
-    return kind.load(args.bundle, args.runtime, precision=args.precision, threads=args.threads, streams=args.streams)
+    """The inspector, with as many threads as asked for.
+
+    Raises:
+        UserError: as `Inspector.load`, or several photographs at a time are asked of a runtime that takes one.
+    """
+    options = {"threads": args.threads, "streams": args.streams, "device": args.device}
+    inspector = kind.load(args.bundle, args.runtime, precision=args.precision, **options)
+    if args.batch > 1 and inspector.runtime != "torch":
+        raise UserError(
+            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time "
+            "(use --runtime torch, or --streams for several beside each other)"
+        )
+    return inspector
 
 
 def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[tuple]:
-    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time."""
+    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time.
+
+    With ``args.batch`` above 1 so many are read side by side and then go through the network together.
+    """
     from defectflow.threads import in_order
 
-    function = partial(judge_one, inspector, pictures)
-    if args.watch or args.streams == 1:  # what arrives is told at once, not when the next has come
-        yield from map(function, paths)
+    one = partial(judge_one, inspector, pictures)
+    if args.watch or args.streams == args.batch == 1:  # what arrives is told at once, not when the next has come
+        yield from map(one, paths)
+    elif args.batch == 1:
+        yield from in_order(one, paths, args.streams)
     else:
-        yield from in_order(function, paths, args.streams)
+        begun = in_order(partial(begin, inspector, pictures), paths, args.streams, 1 + args.batch // args.streams)
+        while batch := list(islice(begun, args.batch)):
+            yield from end(inspector, pictures, batch)
 
 
 def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
@@ -86,24 +105,47 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
 
     (path, None, problem) if that fails, whatever the reason: the rest goes on.
     """
+    return end(inspector, pictures, [begin(inspector, pictures, path)])[0]
+
+
+def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
+    """What comes before the network: (path, photograph if it is to be drawn, what is ready, note), or the problem."""
     from defectflow.inspector import read_photograph
     from defectflow.picture_files import pictures_in
 
     try:
         several = pictures_in(path)
         note = f"the first of {several} pictures in the file" if several > 1 else ""
-        if not pictures:
-            return path, inspector(path).told(), note
-        photo = read_photograph(path)
-        verdict = inspector(photo)
-        pictures.write(path, photo, verdict)
-        return path, verdict.told(), note
-    except UserError as error:
-        return path, None, str(error)
-    except OSError:  # not of the photograph, whose reading raises a UserError: no picture can be written
-        raise
+        photo = read_photograph(path) if pictures else None
+        return path, photo, inspector.ready(path if photo is None else photo), note
     except Exception as error:
-        return path, None, f"{path}: {type(error).__name__}: {error}"
+        return path, None, None, problem_of(path, error)
+
+
+def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[tuple[Path, Any, str]]:
+    """The verdicts on what `begin` returned, as `judge_one` has them; pictures are drawn."""
+    ready = [one for _, _, one, _ in batch if one is not None]
+    try:
+        verdicts = iter(inspector.finish(ready) if ready else [])
+    except Exception as error:
+        return [(path, None, problem_of(path, error) if one is not None else note) for path, _, one, note in batch]
+    results = []
+    for path, photo, one, note in batch:
+        verdict = next(verdicts) if one is not None else None
+        if pictures and verdict:
+            try:
+                pictures.write(path, photo, verdict)
+            except OSError:  # no picture can be written: no fault of the photograph
+                raise
+            except Exception as error:
+                verdict, note = None, problem_of(path, error)
+        results.append((path, verdict.told() if verdict else None, note))
+    return results
+
+
+def problem_of(path: Path, error: Exception) -> str:
+    """What to tell of a photograph that was not judged."""
+    return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
 
 
 def progress(results: Iterable[tuple], total: int | None, quiet: bool) -> Iterable[tuple]:
@@ -160,6 +202,10 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with all below) and globs")
     one.add_argument("--runtime", choices=("auto", "openvino", "onnx", "torch"), default="auto", help="(%(default)s)")
     one.add_argument("--streams", type=int, help="photographs in work at a time (as many as threads)")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of runtime torch (%(default)s)")
+    one.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="photographs in one call of runtime torch (%(default)s)"
+    )
     one.add_argument("--csv", type=Path, metavar="FILE", help="table to write")
     one.add_argument(
         "--jsonl", type=Path, metavar="FILE", help="the same as JSON lines, with damaged regions and times"
@@ -209,8 +255,8 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
     try:
-        if min(getattr(args, "threads", 1), getattr(args, "streams", 1)) < 1:
-            raise UserError("--threads, --streams: must be 1 or more")
+        if min(getattr(args, name, 1) for name in ("threads", "streams", "batch")) < 1:
+            raise UserError("--threads, --streams, --batch: must be 1 or more")
         import cv2
 
         cv2.setNumThreads(int(own))
