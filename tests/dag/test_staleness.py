@@ -145,6 +145,7 @@ KEYS = {
     "detectors.*.top_share": (0.05, "report"),  # of use to other scores than max
     "detectors.*.center_crop": (224, "features"),
     "detectors.*.precision": ("bfloat16", "features"),
+    "detectors.*.batch_size": (8, "features"),
     "detectors.*.distance": ("cosine", "fit calibrate"),
     "detectors.*.dimensions": (50, (JUDGED,)),
     "detectors.*.threshold": ("youden", "evaluate"),

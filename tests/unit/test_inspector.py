@@ -281,3 +281,22 @@ def test_a_hundred_megapixels_are_judged_within_bounded_memory(tmp_path, bundle_
     )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 1_500_000  # kilobytes; the picture itself has 300 MB
+
+
+def test_several_photographs_are_judged_as_each_alone(bundle_folder, inspector):
+    photos = [bundle_set.photograph(20 + seed, bad=seed == 1, size=(96 + 8 * seed, 128)) for seed in range(3)]
+    together = inspector.judge(photos)
+    assert inspector.judge([]) == []
+    for photo, verdict in zip(photos, together, strict=True):
+        alone = inspector(photo)
+        assert (verdict.bad, verdict.size) == (alone.bad, alone.size)
+        assert verdict.raw_score == pytest.approx(alone.raw_score, rel=1e-4)
+        np.testing.assert_allclose(verdict.map.grid_map, alone.map.grid_map, rtol=1e-3, atol=1e-4)
+
+
+def test_a_gpu_means_torch_and_is_told_where_there_is_none(bundle_folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device is available"):
+        Inspector.load(bundle_folder, device="cuda")
+    with pytest.raises(UserError, match="openvino computes on the processor"):
+        Inspector.load(bundle_folder, "openvino", device="cuda")

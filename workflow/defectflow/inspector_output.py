@@ -19,6 +19,7 @@ from defectflow.files import atomic
 from defectflow.images import write_png
 from defectflow.inspector import Verdict, map_size
 from defectflow.looks import Look
+from defectflow.picture_formats import PassedOver
 from defectflow.pred_score import two_digits
 
 COLUMNS = [
@@ -51,7 +52,7 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
         "review": "" if verdict.review is None else int(verdict.review),
         "mask_present": "" if verdict.present is None else int(verdict.present),
         "mask_doubtful": "" if verdict.doubtful is None else int(verdict.doubtful),
-        "reason": verdict.reason,
+        "reason": reason_of(verdict, problem),
         "regions": "; ".join(boxes),
         "mark": mark_of(verdict),
     }
@@ -74,11 +75,16 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
         "review": verdict.review,
         "mask_present": verdict.present,
         "mask_doubtful": verdict.doubtful,
-        "reason": verdict.reason,
+        "reason": reason_of(verdict, problem),
         "size": list(verdict.size[::-1]),
         "regions": regions,
         "seconds": {step: round(value, 5) for step, value in verdict.seconds.items()},
     }
+
+
+def reason_of(verdict: Verdict, note: str) -> str:
+    """Why the mask is in doubt, and what else there is to know of a verdict."""
+    return "; ".join(filter(None, [verdict.reason, note]))
 
 
 def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
@@ -99,7 +105,7 @@ def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
     name = printable(str(path))
     if verdict is None:
         return f"ERROR  {printable(problem)}"
-    notes = [*notices(verdict), *filter(None, [regions_text(verdict)])]
+    notes = [*notices(verdict), *filter(None, [regions_text(verdict), problem])]
     return f"{verdict_text(verdict)}  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
 
 
@@ -203,6 +209,34 @@ class Report:
         if self._lines:
             self._lines.write(json.dumps(json_of(path, verdict, problem), allow_nan=False) + "\n")
             self._lines.flush()
+
+
+class PassedOverFiles:
+    """Names each file that is passed over as it comes, and counts them.
+
+    Attributes:
+        pictures: how many of them look like pictures; these have a row in the report, as what cannot be read.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._files, self.pictures = report, 0, 0
+
+    def __call__(self, found: PassedOver) -> None:
+        text = f"{found.path}: {found.reason}"
+        self._files += found.files
+        if found.picture:
+            self.pictures += found.files
+            self._report.add(found.path, None, text)
+        print(f"passed over  {printable(text)}", flush=True)
+
+    def told(self) -> str:
+        """The end of a line that counts photographs; "" where nothing was passed over."""
+        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from defectflow import annotation_files, set_depth
+from defectflow import annotation_files, passed_over, set_depth
 from defectflow.dataset import Problem, category_ids, image_paths, image_rows, read_coco
 from defectflow.files import UserError, atomic, sha256_of
 from defectflow.folders import Folders
@@ -127,7 +127,7 @@ def images_digest(
         shard: (k, n): only the images of that shard.
         labels: also what labels.csv or the folders say of these images, and their ground-truth masks.
         annotated_only: only images with an annotation (of the category), with their outlines and groups.
-        annotations: also the whole annotation files, and the names of JSON files that are not read.
+        annotations: also the whole annotation files, and the names of files that are passed over.
 
     Returns:
         16 hex digits.
@@ -144,11 +144,11 @@ def images_digest(
         if labels:
             row += [sorted(data.rows[name].items()), data.masks.get(data.rows[name]["mask"], "")]
         digest.update(json.dumps(row).encode())
-    if annotations:
+    if annotations:  # what ingest reads or tells of
         files = file_digests(annotation_files.paths(resolved["annotations"]), cache)
         digest.update("".join(files.values()).encode())
-        if others := unread(resolved, data.json):
-            digest.update(json.dumps(others).encode())
+        others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
+        digest.update(json.dumps(others).encode())
     return digest.hexdigest()[:16]
 
 
