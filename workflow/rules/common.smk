@@ -16,7 +16,7 @@ from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
-from defectflow.code_hash import code_hash
+from defectflow.code_hash import code_hash, remember
 from defectflow.configuration import (
     check_schema,
     check_sizes,
@@ -108,6 +108,8 @@ def cache_file(name: str) -> str:
     """Where content hashes of unchanged files are remembered between invocations."""
     return f".snakemake/defectflow/{name}.json"
 
+
+remember(cache_file("code"))
 
 # Of each data set: where it lies, and its runs, the one that the config asks for first.
 SOURCES, RUNS_BY_DATASET = prepare()
