@@ -9,8 +9,13 @@ import sys
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
+
+# The same examples in every run, on machines of any speed.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60, database=None)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 # A server with Snakemake loaded, from which the process of every dry run is forked: a third less time for each.
