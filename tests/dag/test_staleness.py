@@ -327,8 +327,8 @@ def test_the_guards_see_every_module_and_every_rule():
 
 
 def edited(site: Made, path: str, edit: Callable[[str], str]) -> dict[str, int]:
-    """What is stale while a file reads otherwise."""
-    file = site.folder / path
+    """What is stale while a file reads otherwise: a path from the root of the copy, or a name in the package."""
+    file = site.folder / path if "/" in path or (site.folder / path).exists() else site.packaged(path)
     content = file.read_bytes()
     try:
         file.write_text(edit(content.decode(errors="replace")))  # not all files are text
@@ -347,7 +347,7 @@ def test_an_edit_of_a_module_re_runs_the_stages_that_import_it(site, demo, path)
 
 
 def test_masks_without_a_network_do_not_depend_on_its_code(site):
-    stale = edited(site, "workflow/defectflow/sam.py", lambda text: text + "\nCHANGED = 1\n")
+    stale = edited(site, "sam.py", lambda text: text + "\nCHANGED = 1\n")
     assert stale["masks"] == 2 and site.jobs("--forcerun", "masks", config=CONFIG)["masks"] == 4
 
 
@@ -358,11 +358,11 @@ def test_comments_docstrings_and_layout_re_run_nothing(site, module):
         rest = re.sub(r"^( *)return (.*[^(\[{,])$", r"\1# Another.\n\1return  \2", rest, flags=re.M)
         return f'"""Other words.\n"""\n# A comment.\n\n{rest}'
 
-    assert edited(site, f"workflow/defectflow/{module}.py", comment) == {}
+    assert edited(site, f"{module}.py", comment) == {}
 
 
 def test_a_network_s_settings_count_as_code(site):
-    stale = edited(site, "workflow/defectflow/configs/sam2.1_nano.yaml", lambda text: text + "# changed\n")
+    stale = edited(site, "sam2.1_nano.yaml", lambda text: text + "# changed\n")
     assert set(stale) == closure("segment", ALL)
 
 
@@ -535,7 +535,7 @@ def test_leaving_a_branch_and_coming_back_re_runs_nothing(site):
     git("commit", "-m", "here")
     git("checkout", "-b", "elsewhere")
     for name in ("files", "survey", "fit"):
-        path = site.folder / f"workflow/defectflow/{name}.py"
+        path = site.packaged(f"{name}.py")
         path.write_text(path.read_text() + "\nCHANGED = 1\n")
     (site.folder / "data/mine/labels.csv").write_text("filename,label\n")
     git("commit", "-am", "there")
