@@ -1,8 +1,11 @@
 """Dry runs over many configurations, on a few placeholder pictures: the cheapest test of a DAG."""
 
 import json
+import re
 import shutil
 
+import cv2
+import numpy as np
 import pytest
 from conftest import Workflow, make_coco_set, make_mvtec_set
 
@@ -216,3 +219,32 @@ def test_too_few_shards_for_the_images_is_one_clear_line_with_the_right_number(s
     result = site.snakemake("-n", config=config)
     assert result.returncode != 0 and "shards: 1 puts 5,000 images into a folder" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_every_stage_that_reads_photographs_is_told_the_depth_of_16_bit_ones(site):
+    deep = make_coco_set(site.folder / "deep")
+    for path in sorted((deep / "images").glob("*.png")):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).astype(np.uint16) << 4)
+    config = ALONE | {"dataset": "deep", "segmenter": "sam2.1-nano"}
+    targets = ["-np", "--forceall", "all", "bundle"]
+
+    def depths(**entry) -> dict[str, set[str]]:
+        datasets = {"deep": {"path": "deep"} | entry}
+        plan = site.snakemake(*targets, config=config | {"datasets": datasets}).stdout
+        found = {}
+        for stage, rest in re.findall(r"python -m defectflow\.(\w+)(.*)", plan):
+            found.setdefault(stage, set()).update(re.findall(r"--depth (\S+)", rest) or [""])
+        return found
+
+    reading = {"survey", "ingest", "sam_pairs", "segment", "masks", "isolate", "render", "report", "bundle"}
+    found = depths()
+    assert {stage for stage, depth in found.items() if depth == {"12"}} == reading
+    assert all(depth in ({"12"}, {""}) for depth in found.values())
+    assert depths(bit_depth=14)["survey"] == {"14"}
+    refused = site.snakemake("-n", config=config | {"datasets": {"deep": {"path": "deep", "bit_depth": 11}}})
+    assert refused.returncode != 0 and "bit_depth" in refused.stderr + refused.stdout
+
+
+def test_8_bit_photographs_have_no_depth(site):
+    plan = site.snakemake("-np", "--forceall", config=COCO).stdout
+    assert "defectflow.survey" in plan and "--depth" not in plan

@@ -65,7 +65,7 @@ CONFIG = {
     "augmentation": {"copies": 1},
     "detectors": {
         "patchcore": {"weights": "data/net.safetensors"},
-        "untrained": {"method": "patchcore", "backbone": "resnet18.tv_in1k", "score": "top_k_mean"},
+        "untrained": {"method": "padim", "backbone": "resnet18.tv_in1k", "score": "top_k_mean"},
     },
 }
 # The demo, and the making of our own weights.
@@ -103,6 +103,7 @@ KEYS = {
     "datasets.*.annotations": ("data/moved/annotations.json", "ingest sam_pairs"),
     "datasets.*.labels": ("data/moved/labels.csv", "ingest sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
+    "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),
     "datasets.*.rendered.size": (256, "render_demo"),
@@ -129,7 +130,7 @@ KEYS = {
     "augmentation.brightness": (0.2, "augment"),
     "augmentation.contrast": (0.2, "augment"),
     "augmentation.blur": (5, "augment"),
-    "detectors.*.method": ("pixel_difference", "features"),
+    "detectors.*.method": ("pixel_difference", (f"features {JUDGED}",)),
     "detectors.*.backbone": ("resnet18.tv_in1k", "features"),
     "detectors.*.weights": ("data/other.safetensors", "features"),
     "detectors.*.layers": (["layer2"], "features"),
@@ -145,7 +146,7 @@ KEYS = {
     "detectors.*.center_crop": (224, "features"),
     "detectors.*.precision": ("bfloat16", "features"),
     "detectors.*.distance": ("cosine", "fit calibrate"),
-    "detectors.*.dimensions": (50, "report"),  # of use to padim
+    "detectors.*.dimensions": (50, (JUDGED,)),
     "detectors.*.threshold": ("youden", "evaluate"),
     "regions.min_area": (0.01, "boxes"),
     "regions.max_area": (0.2, "boxes"),
@@ -171,6 +172,12 @@ WITH = {
     "compare[].segmenter": {"isolation": "zero_out", "detector": "pixel_difference"},
     "compare[].isolation": {"segmenter": "template", "detector": "pixel_difference"},
     "compare[].detector": {"segmenter": "none", "isolation": "none"},
+}
+# What another value does not allow beside it.
+NOT_WITH = {
+    "segmenters.*.method": ["model", "checkpoint"],
+    "isolations.*.crop": ["margin"],
+    "detectors.*.method": ["backbone"],
 }
 STRATEGY = {
     "threshold_options.max_fpr": "max_fpr",
@@ -253,6 +260,10 @@ def changed(key: str, value: object) -> dict:
         config["review"] = {"max_fpr": 0.1, "max_fnr": 0.1}
     entry = {"datasets": "demo" if "rendered" in key else "mine", "segmenters": "own", "isolations": "crop",
              "detectors": "patchcore"}  # fmt: skip
+    if key in ("detectors.*.method", "detectors.*.dimensions"):  # patchcore's entry has keys of its own method only
+        entry["detectors"] = "untrained"
+    for name in NOT_WITH.get(key, []):
+        config[key.partition(".")[0]][entry[key.partition(".")[0]]].pop(name)
     *folders, last = key.replace("*", entry.get(key.partition(".")[0], "*")).split(".")
     node = config
     for folder in folders:

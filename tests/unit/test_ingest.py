@@ -229,3 +229,110 @@ def test_two_runs_are_byte_identical(tmp_path):
     first = [run(tmp_path) and (tmp_path / "out" / name).read_bytes() for name in ("manifest.csv", "report.json")]
     second = [run(tmp_path) and (tmp_path / "out" / name).read_bytes() for name in ("manifest.csv", "report.json")]
     assert first == second
+
+
+def masked_set(root, encode, bad=4):
+    """Good and bad images with ground-truth masks, written by ``encode`` (mask, path)."""
+    rows, masks = ["filename,label,defect_type,group,mask"], {}
+    for number in range(bad + 2):
+        photograph(root / f"images/{number}.png", number)
+        if number < bad:
+            mask = np.zeros((40, 48), bool)
+            mask[8 + number : 20, 10:25] = True
+            masks[str(number)] = mask
+            (root / "gt").mkdir(exist_ok=True)
+            encode(mask, root / f"gt/{number}.png")
+        rows.append(f"{number}.png,{int(number < bad)},,,{f'gt/{number}.png' if number < bad else ''}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return masks
+
+
+def transparent(mask, path):
+    Image.fromarray(np.dstack([np.full((*mask.shape, 3), 255, np.uint8), mask.astype(np.uint8) * 255])).save(path)
+
+
+def as_jpeg(mask, path):
+    Image.fromarray(mask.astype(np.uint8) * 255).save(path, "JPEG", quality=85)
+
+
+@pytest.mark.parametrize(("encode", "told"), [(transparent, "alpha channel"), (as_jpeg, "cut at half")])
+def test_masks_that_mean_something_else_are_written_clean_and_told(tmp_path, encode, told):
+    masks = masked_set(tmp_path, encode)
+    manifest, report = run(tmp_path, "--ground-truth", str(tmp_path / "clean"))
+    table = manifest.set_index("image_id")["mask"]
+    for name, mask in masks.items():
+        assert table[name] == str(tmp_path / "clean" / f"{name}.png")
+        pixels = cv2.imread(table[name], cv2.IMREAD_UNCHANGED)
+        found = pixels > 0
+        assert set(np.unique(pixels)) == {0, 255} and (found & mask).sum() / (found | mask).sum() > 0.95
+    assert table["4"] == "" and sorted(path.name for path in (tmp_path / "clean").iterdir()) == [
+        f"{name}.png" for name in masks
+    ]
+    (warning,) = report["warnings"]
+    assert warning["figure"] == "pixels" and "4 ground-truth masks" in warning["text"] and told in warning["text"]
+
+
+@pytest.mark.parametrize("values", [(0, 1), (0, 255)])
+def test_plain_masks_stay_where_they_are_and_nothing_is_told(tmp_path, values):
+    def encode(mask, path):
+        cv2.imwrite(str(path), np.where(mask, values[1], values[0]).astype(np.uint8))
+
+    masked_set(tmp_path, encode)
+    manifest, report = run(tmp_path, "--ground-truth", str(tmp_path / "clean"))
+    assert manifest.set_index("image_id")["mask"]["0"] == str(tmp_path / "gt/0.png")
+    assert report["warnings"] == [] and list((tmp_path / "clean").iterdir()) == []
+
+
+def inverted(mask, path):
+    cv2.imwrite(str(path), np.where(mask, 0, 255).astype(np.uint8))
+
+
+def on_a_photograph(mask, path):
+    photo = np.random.default_rng(0).integers(0, 200, (*mask.shape, 3), np.uint8)
+    photo[mask] = (0, 0, 255)
+    cv2.imwrite(str(path), photo)
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"), [(inverted, "is it inverted?"), (on_a_photograph, "no colour that is most of the picture")]
+)
+def test_masks_that_can_mean_two_things_stop_and_name_every_file(tmp_path, capsys, encode, message):
+    masked_set(tmp_path, encode)
+    with pytest.raises(UserError, match="4 problems"):
+        run(tmp_path)
+    assert "gt/3.png" in (told := capsys.readouterr().err) and told.count(message) == 4
+    manifest, report = run(tmp_path, "--on-problem", "leave_out")
+    assert set(manifest["mask"]) == {""} and len(report["problems"]) == 4 and report["with_defect_mask"] == 0
+
+
+def deep_set(root, pictures):
+    (root / "images").mkdir()
+    for number, picture in enumerate(pictures):
+        cv2.imwrite(str(root / f"images/{number}.png"), picture)
+    (root / "labels.csv").write_text("filename,label\n" + "".join(f"{n}.png,0\n" for n in range(len(pictures))))
+
+
+def deep(seed, bits=12):
+    picture = np.random.default_rng(seed).integers(0, 1 << bits, (40, 48)).astype(np.uint16)
+    picture[:4, :4] = (1 << bits) - 1
+    return picture
+
+
+def test_the_depth_of_16_bit_photographs_is_told_and_used(tmp_path):
+    deep_set(tmp_path, [deep(0), deep(1), (deep(2) >> 4).astype(np.uint8)])
+    report = run(tmp_path, "--depth", "12")[1]
+    depth, mixed = report["warnings"]
+    assert "2 pictures in 16-bit files are read as 12 bits" in depth["text"]
+    assert "1 of 3 pictures are 8-bit files" in mixed["text"] and "2.png" in mixed["text"]
+    assert report["exposure"]["mean_luminance"]["minimum"] > 120
+
+
+def test_a_file_of_another_depth_is_a_problem_by_name(tmp_path, capsys):
+    deep_set(tmp_path, [deep(0), deep(1), deep(2), deep(3, bits=10)])
+    with pytest.raises(UserError, match="1 problems"):
+        run(tmp_path, "--depth", "12")
+    assert "3.png: its largest value is 1023, as of 10 bits; most others hold 12 bits" in capsys.readouterr().err
+    manifest, report = run(tmp_path, "--depth", "12", "--on-problem", "leave_out")
+    assert manifest["image_id"].tolist() == ["0", "1", "2"]
+    assert "3 pictures in 16-bit files" in report["warnings"][0]["text"]
+    assert len(run(tmp_path, "--depth", "12", "--depth-given")[0]) == 4

@@ -1,3 +1,5 @@
+import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -12,11 +14,11 @@ from types import SimpleNamespace
 import bundle_set
 import numpy as np
 import pytest
-from defectflow import inspector_runtime
+from defectflow import cli, inspector_runtime
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
-from defectflow.inspector_output import boxes_of, json_of, row_of
+from defectflow.inspector_output import boxes_of, json_of, line_of, row_of
 from defectflow.pred_score import BELOW_HALF
 from PIL import Image
 
@@ -95,6 +97,31 @@ def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):
     assert 0.5 + (verdict.raw_score - 1.2) / (3.0 - 0.7) == pytest.approx(verdict.score)
 
 
+def test_a_bad_verdict_without_a_region_shows_its_peak_and_says_so(one):
+    one.settings["pixel_threshold"], before = 1000.0, one.settings["pixel_threshold"]
+    good, bad = (one(bundle_set.photograph(30, bad)) for bad in (False, True))
+    one.settings["pixel_threshold"] = None
+    without = one(bundle_set.photograph(30, True))
+    one.settings["pixel_threshold"] = before
+    assert good.regions == [] and len(bad.regions) == 1 == len(without.regions)
+    dark = bundle_set.photograph(30, True).max(axis=2) < 60
+    rows, columns = np.nonzero(dark)
+    ((x, y, width, height),) = boxes_of(bad)
+    assert abs(x + width / 2 - columns.mean()) < 12 and abs(y + height / 2 - rows.mean()) < 12
+    mark = "above the image threshold only"
+    assert row_of(Path("a.png"), bad)["mark"] == row_of(Path("a.png"), without)["mark"] == mark
+    assert json_of(Path("a.png"), bad)["regions"][0]["mark"] == mark
+    assert line_of(Path("a.png"), bad).endswith(f"a.png  (no damaged region, box at the peak: {mark})")
+    assert row_of(Path("a.png"), good)["mark"] == ""
+
+
+def test_a_good_verdict_is_not_told_as_damaged(one):
+    bad = one(bundle_set.photograph(30, True))
+    assert "(1 damaged region)" in line_of(Path("a.png"), bad)
+    good = replace(bad, bad=False, score=0.42)
+    assert line_of(Path("a.png"), good) == "good  0.42  a.png  (1 region above the pixel threshold only)"
+
+
 def test_whoever_reads_the_exit_status_hears_of_a_doubtful_mask(one):
     sure = replace(one(bundle_set.photograph(31)), present=True, doubtful=False)
     assert not sure.flagged
@@ -166,6 +193,38 @@ def test_any_kind_of_image_is_read_as_what_it_shows(tmp_path, one, name):
     limit = {"one_bit.png": 130, "palette.png": 60}.get(name, 25)
     assert np.abs(read.astype(int).mean(axis=2) - photo.mean(axis=2)).mean() < limit
     assert one(tmp_path / name).bad
+
+
+def with_depth(folder, depth):
+    """The bundle of another depth."""
+    settings = json.loads((folder / "bundle.json").read_text())
+    (folder / "bundle.json").write_text(json.dumps(settings | {"depth": depth}))
+    return Inspector.load(folder)
+
+
+def test_a_bundle_keeps_the_depth_of_its_photographs_and_refuses_any_other(tmp_path, bundle_folder, capsys):
+    folder = shutil.copytree(bundle_folder, tmp_path / "bundle")
+    grey = np.dstack([bundle_set.photograph(33, bad=True).mean(axis=2).astype(np.uint8)] * 3)
+    files = {"eight.png": grey[..., 0], "twelve.png": grey[..., 0].astype(np.uint16) << 4}
+    files["sixteen.png"] = grey[..., 0].astype(np.uint16) * 257
+    for name, pixels in files.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    expected = with_depth(folder, "12")(grey).raw_score
+    inspector = with_depth(folder, "12")
+    assert inspector(tmp_path / "twelve.png").raw_score == inspector(tmp_path / "eight.png").raw_score == expected
+    with pytest.raises(UserError, match=r"sixteen\.png: its largest value is \d+, and 12 bits hold 4095 at most"):
+        inspector(tmp_path / "sixteen.png")
+    with pytest.raises(UserError, match=r"twelve\.png: its largest value is \d+, and 8 bits hold 255 at most"):
+        with_depth(folder, "8")(tmp_path / "twelve.png")
+    for depth in ("8", "16"):
+        assert with_depth(folder, depth)(tmp_path / "sixteen.png").raw_score == expected
+    with_depth(folder, "12")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["inspect", str(folder), *(str(tmp_path / name) for name in files), "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert ended.value.code == 2 and "sixteen.png" in told and told.count("4095") == 1
+    with pytest.raises(UserError, match="depth '13' is unknown"):
+        with_depth(folder, "13")
 
 
 def bomb(path, width=60000, height=60000):

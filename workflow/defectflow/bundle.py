@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.bit_depth import add_option
 from defectflow.bundle_card import card
 from defectflow.bundle_files import write_manifest
 from defectflow.export_graph import export_onnx
@@ -163,6 +164,7 @@ def main(args: argparse.Namespace) -> None:
             "segmenter": segmenter,
             "isolation": isolation,
             "detector": detector,
+            "depth": args.depth or "8",  # without the option no file has more
             "network": {key: metadata[key] for key in NETWORK_KEYS},
             **verdict_settings(metrics, labelled),
             "regions": entries["regions"],
@@ -200,6 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv, for photographs to compare on")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     return parser

@@ -15,12 +15,12 @@ from typing import Any
 
 from defectflow.files import UserError, atomic, read_json, sha256_of, write_json
 
-FORMAT = "defectflow-bundle-2"  # a reader knows one; whatever changes what a verdict is made of gets the next number
+FORMAT = "defectflow-bundle-3"  # a reader knows one; whatever changes what a verdict is made of gets the next number
 MANIFEST = "bundle.json"
 LARGEST = 20  # times the size of a .zip that what is in it may have: weights hardly get smaller in one
 SECTIONS = {
     "segmenter": dict, "isolation": dict, "detector": dict, "network": dict, "threshold": dict, "regions": dict,
-    "look": dict, "scale": dict, "versions": dict, "files": dict,
+    "look": dict, "scale": dict, "versions": dict, "files": dict, "depth": str,
 }  # fmt: skip
 
 

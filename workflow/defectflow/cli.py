@@ -1,4 +1,4 @@
-"""Command line of a fitted inspector: judge new photographs, pack it, export it for other runtimes, time it."""
+"""The command line: run the workflow on a folder; judge new photographs by what came out, pack, export and time it."""
 
 import argparse
 import errno
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from defectflow.files import UNWRITABLE, UserError
+from defectflow.run_workflow import add_command as add_run
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
 
@@ -81,7 +82,7 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
     try:
         if not pictures:
             return path, inspector(path).told(), ""
-        photo = read_photograph(path)
+        photo = read_photograph(path, inspector.settings["depth"])
         verdict = inspector(photo)
         pictures.write(path, photo, verdict)
         return path, verdict.told(), ""
@@ -142,6 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
         command.add_argument("--threads", type=int, default=cores, help="that compute (%(default)s)")
 
+    add_run(commands)
     one = commands.add_parser("inspect", help="judge photographs", description=inspect.__doc__)
     common(one)
     one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with all below) and globs")

@@ -29,6 +29,7 @@ DISTRIBUTIONS = {
     "hydra": "hydra-core",
     "sklearn": "scikit-learn",
     "training": "sam2",
+    "yaml": "pyyaml",
 }
 WITHOUT_INFLUENCE = {"tqdm"}  # it draws progress bars
 SETTLED = 2 * 10**9  # a file written less than so many ns ago may change again within the resolution of its time stamp

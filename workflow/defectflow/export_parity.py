@@ -69,7 +69,7 @@ def compare(
     rows, threshold, folder = [], reference.settings["threshold"]["value"], common_folder(photographs)
     least = max(FLOOR * abs(threshold), 1e-12)
     for path in photographs:
-        item = reference.prepare(read_photograph(path))
+        item = reference.prepare(read_photograph(path, reference.settings["depth"]))
         (expected, distances), (found, others) = reference.score(item), other.score(item)
         rows.append(
             {

@@ -6,24 +6,32 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from defectflow.bit_depth import is_deep
 from defectflow.files import UserError, atomic
+from defectflow.sixteen_bit import numbers_of, to_8_bits
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
 
 
-def read_rgb(path: str | Path) -> np.ndarray:
+def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
     """Read a photograph upright (EXIF orientation applied) as uint8 RGB of shape (height, width, 3).
 
-    16-bit grey images are scaled to 8 bits over their full range.
+    Args:
+        path: the file.
+        depth: bits that the numbers of a 16-bit PNG or TIFF hold, as `bit_depth` tells them: the upper 8 are taken.
+            None: the full range of 16 bits. Files of 8 bits are read as they are.
 
     Raises:
-        UserError: the file is absent, truncated or not an image, or its numbers have no range that is known.
+        UserError: the file is absent, truncated or not an image, or its numbers have no range that is known or do not
+            fit the depth.
     """
     try:
         # Opened here, since a TIFF that Pillow maps into memory is scrambled when it is turned by 90 degrees.
         with open(path, "rb") as file, Image.open(file) as image:
+            if depth and is_deep(path):
+                return _read_deep(image, path, depth)
             if image.mode == "F":
                 raise UserError(f"{path}: its pixels are floating-point numbers (save it as 8 or 16 bits)")
             ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
@@ -37,6 +45,24 @@ def read_rgb(path: str | Path) -> np.ndarray:
         raise UserError(f"{path}: no such file") from None
     except UNREADABLE as error:
         raise UserError(f"{path}: not a readable image ({error})") from None
+
+
+def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
+    """An opened PNG or TIFF of more than 8 bits as `read_rgb` returns it."""
+    grey = image.mode.startswith("I") or image.mode == "F"
+    if image.format == "PNG":
+        image.load()  # its orientation may stand behind the pixels
+    exif = image.getexif()  # loading a TIFF turns it, and takes the orientation out
+    if grey:
+        ImageOps.exif_transpose(image, in_place=True)
+    try:
+        reduced = Image.fromarray(to_8_bits(numbers_of(image, path), depth))
+    except ValueError as error:
+        raise UserError(f"{path}: {error} (save it in the depth of the others, or as 8 bits)") from None
+    if not grey:
+        reduced.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(reduced, in_place=True)
+    return np.asarray(reduced.convert("RGB"))
 
 
 def is_plain(path: str | Path) -> bool:

@@ -26,7 +26,7 @@ from defectflow.inspector_runtime import load_network, pick
 from defectflow.isolation import changes_nothing, isolate_part
 from defectflow.network_input import Loaded, fit_picture
 from defectflow.pred_score import normalise
-from defectflow.regions import Region, find_regions
+from defectflow.regions import Region, find_damage
 
 MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
 
@@ -43,7 +43,8 @@ class Verdict:
         review: whether the score lies in the review band, where a person decides; None without a band.
         present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
         reason: why it is doubtful or was not found, or "".
-        regions: damaged regions, the most anomalous first, in pixels of `heat`.
+        regions: damaged regions, the most anomalous first, in pixels of `heat`; where a bad one has none, its peak,
+            with a ``mark`` (see `Region`).
         map: distances on the grid, see `AnomalyMap`.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
@@ -124,7 +125,7 @@ class Inspector:
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
             with self._timed(seconds, "read"):
-                image = read_photograph(image)
+                image = read_photograph(image, self.settings["depth"])
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
         with self._timed(seconds, "segment"):
@@ -139,7 +140,7 @@ class Inspector:
         raw = float(f"{raw:.9g}")  # as tables keep it
         bad = raw >= threshold["value"]
         with self._timed(seconds, "regions"):
-            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
+            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None, bad)
         band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
@@ -193,18 +194,20 @@ class Inspector:
         item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
 
-    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None, bad: bool) -> list[Region]:
         level = self.settings["pixel_threshold"]
-        if level is None or anomaly.grid_map.max() < level:  # smoothing lowers peaks
+        if not bad and (level is None or anomaly.grid_map.max() < level):  # smoothing lowers peaks
             return []
         heat = heat_of(anomaly, size)
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-        return find_regions(heat, level, part, **self.settings["regions"])
+        return find_damage(heat, level, part, bad, **self.settings["regions"])
 
 
-def read_photograph(path: str | Path) -> np.ndarray:
+def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
     """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
+
+    ``depth`` is that of the bundle: 16-bit files that cannot be of it are refused, files of 8 bits never.
 
     Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
     refused before they are decoded.
@@ -212,7 +215,7 @@ def read_photograph(path: str | Path) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return read_rgb(path)
+            return read_rgb(path, depth)
     except UserError:
         raise
     except Exception as error:  # decoders of damaged files raise what they like

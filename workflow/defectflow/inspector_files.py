@@ -56,8 +56,8 @@ def watch(folder: str | Path, interval: float = 0.5, idle: float | None = None) 
     """
     if not Path(folder).is_dir():
         raise UserError(f"{folder}: no such folder to watch")
-    done: dict[Path, tuple[int, int]] = {}
-    growing: dict[Path, tuple[int, int]] = {}
+    done: dict[Path, tuple[int, ...]] = {}
+    growing: dict[Path, tuple[int, ...]] = {}
     last = time.monotonic()
     while idle is None or time.monotonic() - last < idle:
         present = set()
@@ -67,7 +67,7 @@ def watch(folder: str | Path, interval: float = 0.5, idle: float | None = None) 
                 status = path.stat()
             except OSError:  # moved away in between
                 continue
-            state = (status.st_size, status.st_mtime_ns)
+            state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
             if done.get(path) == state:
                 continue
             if growing.get(path) == state:

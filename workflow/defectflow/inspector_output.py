@@ -23,7 +23,7 @@ from defectflow.pred_score import two_digits
 
 COLUMNS = [
     "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
-    "regions",
+    "regions", "mark",
 ]  # fmt: skip
 LONGEST_NAME = 180  # bytes; file systems allow 255
 
@@ -34,7 +34,10 @@ def word(verdict: Verdict) -> str:
 
 
 def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
-    """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons."""
+    """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons.
+
+    ``mark`` is empty where they exceed the pixel threshold, and says why not where the one box is the peak alone.
+    """
     if verdict is None:
         return {"path": str(path), "verdict": "error", "reason": problem}
     boxes = ["{} {} {} {}".format(*box) for box in boxes_of(verdict)]
@@ -50,6 +53,7 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
         "mask_doubtful": "" if verdict.doubtful is None else int(verdict.doubtful),
         "reason": verdict.reason,
         "regions": "; ".join(boxes),
+        "mark": mark_of(verdict),
     }
 
 
@@ -58,7 +62,7 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
     if verdict is None:
         return {"path": str(path), "verdict": "error", "reason": problem}
     regions = [
-        {"box": list(box), "score": region.score, "pixels": region.area}
+        {"box": list(box), "score": region.score, "pixels": region.area, "mark": region.mark}
         for box, region in zip(boxes_of(verdict), verdict.regions, strict=True)
     ]
     return {
@@ -110,10 +114,23 @@ def notices(verdict: Verdict) -> list[str]:
     return why + ([verdict.reason] if verdict.present is False or verdict.doubtful else [])
 
 
+def mark_of(verdict: Verdict) -> str:
+    """Why the only box is the peak and no region above the pixel threshold; "" where it is one."""
+    return verdict.regions[0].mark if verdict.regions else ""
+
+
 def regions_text(verdict: Verdict) -> str:
-    """How many damaged regions there are; "" for none."""
+    """How many regions there are and what they are worth; "" for none.
+
+    In a photograph that is called good, what exceeds the pixel threshold is no damage.
+    """
     count = len(verdict.regions)
-    return f"{count} damaged region{'s' if count > 1 else ''}" if count else ""
+    if not count:
+        return ""
+    if mark_of(verdict):
+        return f"no damaged region, box at the peak: {mark_of(verdict)}"
+    regions = f"region{'s' if count > 1 else ''}"
+    return f"{count} damaged {regions}" if verdict.bad else f"{count} {regions} above the pixel threshold only"
 
 
 def printable(text: str) -> str:
@@ -148,9 +165,9 @@ class Pictures:
             found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
         with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
             drawing.write_heatmap(temporary, heat, self._scale, self._look)
-        legend = drawing.legend(found, None, part)
+        legend = drawing.legend(found, None, part, mark_of(verdict))
         pictures = {"overlays": drawing.overlay(photo, heat, self._scale, found, None, part, self._look)}
-        drawing.boxes(pictures["overlays"], [region.box for region in verdict.regions])
+        drawing.boxes(pictures["overlays"], [region.box for region in verdict.regions], dashed=bool(mark_of(verdict)))
         if self._triptychs:
             pictures["triptychs"] = drawing.triptych(photo, heat, self._scale, found, None, part, self._look)
         for kind, picture in pictures.items():

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from defectflow import inspector_search
+from defectflow.bit_depth import TOLD
 from defectflow.bundle_files import Bundle
 from defectflow.files import UserError
 from defectflow.isolation import BACKGROUNDS, NORMALISATIONS
@@ -61,6 +62,9 @@ def check_known(bundle: Bundle) -> None:
             raise UserError(
                 f"{where}: {section} {key} {value!r} is unknown to this version (known: {', '.join(known)})"
             )
+    if bundle.settings["depth"] not in TOLD:
+        depth = bundle.settings["depth"]
+        raise UserError(f"{where}: depth {depth!r} is unknown to this version (known: {', '.join(TOLD)})")
     for value in bundle.settings["isolation"]["normalise"]:
         if value not in NORMALISATIONS:
             raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.bit_depth import add_option
 from defectflow.files import UserError, atomic_dir, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.isolation import BACKGROUNDS, NORMALISATIONS, changes_nothing, crop_geometry, isolate_part
@@ -39,8 +40,11 @@ def main(args: argparse.Namespace) -> None:
                     row.path,
                     masks.get(image_id, ""),
                 )
+                if args.depth:  # what follows reads files of 8 bits
+                    image_path = str(out_dir / f"{image_id}.png")
+                    write_png(temporary / f"{image_id}.png", read_rgb(row.path, args.depth))
             else:
-                image = read_rgb(row.path)
+                image = read_rgb(row.path, args.depth)
                 whole = np.zeros(image.shape[:2], bool)
                 mask = read_mask(masks[image_id]) if args.masks else whole
                 image, mask, window = isolate_part(
@@ -75,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--crop", action="store_true", help="cut a window around the part, of one share of the frame")
     parser.add_argument("--margin", type=float, default=0.03, help="share of the window added on each side")
     parser.add_argument("--dilate", type=int, default=0, help="pixels by which the mask grows")
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out-dir", required=True)
     parser.add_argument("--table", required=True)

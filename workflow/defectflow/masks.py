@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.bit_depth import add_option
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_rgb, write_png
 from defectflow.part_masks import SEGMENTERS, baseline_mask, chosen_source, judge
@@ -18,12 +19,14 @@ from defectflow.part_prior import Prior
 from defectflow.tables import MANIFEST, MASKS, read_table, write_table
 
 
-def run(rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=None) -> pd.DataFrame:
+def run(
+    rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=None, depth: str | None = None
+) -> pd.DataFrame:
     """Write ``out_dir/{image_id}.png`` for every row of a manifest, atomically as a whole; return the MASKS table."""
     result = []
     with atomic_dir(out_dir) as folder:
         for row in tqdm(list(rows.itertuples()), desc=f"masks: {source}", unit="image"):
-            image = read_rgb(row.path)
+            image = read_rgb(row.path, depth)
             out = prior.leave_out(row.image_id)
             if predictor is None:
                 mask, record = baseline_mask(prior, source, image, out)
@@ -51,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
 
         weight = read_json(args.train_json).get("prior_weight", 0.0)
         predictor = Predictor(args.model_config, args.model, prior, args.device, weight)
-    table = run(rows, prior, source, Path(args.out_dir), predictor)
+    table = run(rows, prior, source, Path(args.out_dir), predictor, args.depth)
     absent, doubtful = int((table["present"] == 0).sum()), int(table["doubtful"].sum())
     if absent or doubtful:
         names = table.loc[(table["present"] == 0) | (table["doubtful"] == 1), ["image_id", "reason"]]
@@ -71,6 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train-json", help="train.json of segment (sam2.1)")
     parser.add_argument("--model-config", default="nano", help="configuration name that --model was trained with")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_option(parser)
     parser.add_argument("--out-dir", required=True, help="folder for {image_id}.png")
     parser.add_argument("--table", required=True, help="table to write (CSV)")
     return parser

@@ -19,14 +19,15 @@ from tqdm import tqdm
 
 from defectflow import drawing
 from defectflow.anomaly_maps import AnomalyMaps, full_resolution, load_maps
+from defectflow.bit_depth import add_option
 from defectflow.drawing import Cell, Scale
 from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
-from defectflow.pred_score import margins, two_digits
-from defectflow.scored import boxes_at, boxes_of, evenly, run_scale, scored_parts
-from defectflow.tables import index_of, read_table
+from defectflow.pred_score import is_close, margins, two_digits
+from defectflow.scored import boxes_at, boxes_of, evenly, mark_at, run_scale, scored_parts
+from defectflow.tables import index_of, read_parts, read_table
 from defectflow.threads import in_order
 
 PER_SECTION = 12
@@ -35,7 +36,7 @@ KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
 
 
 class Job(NamedTuple):
-    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` are those of its regions."""
+    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` and ``mark``: see `scored`."""
 
     image_id: str
     path: str
@@ -49,6 +50,7 @@ class Job(NamedTuple):
     bad: bool
     level: float
     boxes: tuple[tuple[int, int, int, int], ...]
+    mark: str
     place: str
 
 
@@ -100,9 +102,11 @@ def notice_of(row: Any) -> str:
     return f"doubtful mask: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
 
 
-def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path]) -> None:
+def draw(
+    job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path], depth: str | None = None
+) -> None:
     """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them."""
-    photo = read_rgb(job.path)
+    photo = read_rgb(job.path, depth)
     size = photo.shape[:2]
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
@@ -110,7 +114,7 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
         drawing.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
     found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
-    legend = drawing.legend(found, truth, part)
+    legend = drawing.legend(found, truth, part, job.mark)
 
     def write(kind: str, picture: np.ndarray) -> None:
         strip = drawing.caption_strip(
@@ -120,7 +124,7 @@ def draw(job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[st
 
     if "overlays" in folders:
         picture = drawing.overlay(photo, heat, scale, found, truth, part, look)
-        drawing.boxes(picture, job.boxes)
+        drawing.boxes(picture, job.boxes, dashed=bool(job.mark))
         write("overlays", picture)
     if "triptychs" in folders:
         write("triptychs", drawing.triptych(photo, heat, scale, found, truth, part, look))
@@ -141,10 +145,32 @@ def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return kept
 
 
-def sheets(rows: pd.DataFrame, count: int, overlays: Path, folder: Path) -> None:
-    """Write best.png, worst.png and borderline.png, from the overlays of ``count`` images; rows: see `shown`."""
+def judged(predictions: Path) -> tuple[int, int]:
+    """How many photographs labelled good and bad have a verdict."""
+    counts = [0, 0]
+    for part in read_parts(predictions, ["label", "predicted_label"]):
+        part = part[part["predicted_label"].notna()]
+        counts = [n + int((part["label"] == label).sum()) for label, n in enumerate(counts)]
+    return counts[0], counts[1]
+
+
+def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: Path, folder: Path) -> None:
+    """Write best.png, worst.png and borderline.png, from overlays.
+
+    Args:
+        rows: see `shown`.
+        count: how many images there are.
+        n_judged: see `judged`; errors that nobody could have made get no section.
+        overlays, folder: where the overlays are, and where to write.
+    """
     table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
     near = table[table["near"].notna()].sort_values(["near", "filename"], kind="stable")
+    title = "Nearest to the threshold: none of them is close"
+    if is_close(near["margin"], near["raw_score"], near["threshold"]).any():
+        title = "Borderline: nearest to the threshold, worth a second look"
+    missed, alarms = table[table["error"] == "missed defect"], table[table["error"] == "false alarm"][::-1]
+    errors = (("False alarms, highest score first", alarms), ("Missed defects, lowest score first", missed))
+    possible = [error for error, n in zip(errors, n_judged, strict=True) if n][::-1]
 
     def cells(rows: pd.DataFrame) -> list[Cell]:
         return [_cell(row, overlays) for row in rows.head(PER_SECTION).itertuples()]
@@ -155,17 +181,18 @@ def sheets(rows: pd.DataFrame, count: int, overlays: Path, folder: Path) -> None
             "Worst: most anomalous, and wrong verdicts",
             [
                 ("Highest scores", cells(table[::-1])),
-                ("Missed defects, lowest score first", cells(table[table["error"] == "missed defect"])),
-                ("False alarms, highest score first", cells(table[table["error"] == "false alarm"][::-1])),
+                *((name, cells(wrong)) for name, wrong in possible),
             ],
         ),
-        "borderline": ("Borderline: nearest to the threshold, worth a second look", [("Nearest first", cells(near))]),
+        "borderline": (title, [("Nearest first", cells(near))]),
     }
-    for name, (title, sections) in content.items():
-        write_png(folder / f"{name}.png", drawing.contact_sheet(title, sections))
+    for name, (heading, sections) in content.items():
+        write_png(folder / f"{name}.png", drawing.contact_sheet(heading, sections))
 
 
-def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path) -> np.ndarray:
+def mask_sheet(
+    manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path, depth: str | None = None
+) -> np.ndarray:
     """Contact sheet of photographs with the outline of the part: every flagged one first, then a spread of the rest.
 
     Args:
@@ -173,6 +200,7 @@ def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predic
         masks: mask, present, doubtful, source and reason by image_id; those of images that are not in the manifest,
             as they are copies, are left out.
         predictions: predictions.csv, for the names of the files.
+        depth: of the photographs, see `read_rgb`.
     """
 
     def rows(flagged: bool) -> Iterator[MaskRow]:
@@ -188,7 +216,7 @@ def mask_sheet(manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predic
     names = dict(zip(named["image_id"], named["filename"], strict=True))
 
     def cells(rows: Sequence[MaskRow]) -> list[Cell]:
-        return [_mask_cell(row, names.get(row.image_id, row.image_id)) for row in rows]
+        return [_mask_cell(row, names.get(row.image_id, row.image_id), depth) for row in rows]
 
     sections = [(f"Flagged: {n_flagged} of {n_flagged + n_rest}", cells(first))]
     sections.append((f"A sample of the {n_rest} others", cells(rest)))
@@ -226,17 +254,19 @@ def main(args: argparse.Namespace) -> None:
                 for row in part.itertuples():
                     (path, truth), (mask, *_) = manifest[row.image_id], masks.get(row.image_id, ("",))
                     place, found = place_of(row.image_id, count), boxes_at(boxes, row.image_id)
+                    mark = mark_at(boxes, row.image_id)
                     for kind in folders.keys() - {"sheets"}:
                         (folders[kind] / place).parent.mkdir(exist_ok=True)
-                    yield _job(row, path, truth, mask, scale.level, found, place)
+                    yield _job(row, path, truth, mask, scale.level, found, mark, place)
 
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
-        done = in_order(lambda job: draw(job, maps, scale, look, folders), jobs(), max(args.threads, 1))
+        done = in_order(lambda job: draw(job, maps, scale, look, folders, args.depth), jobs(), max(args.threads, 1))
         for _ in tqdm(done, total=count, desc="render", unit="image"):
             pass
         if "sheets" in folders:
-            sheets(shown(scored_parts(args.predictions, maps)), count, folders["overlays"], folders["sheets"])
-            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions))
+            rows = shown(scored_parts(args.predictions, maps))
+            sheets(rows, count, judged(args.predictions), folders["overlays"], folders["sheets"])
+            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions, args.depth))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -250,13 +280,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=1, help="images drawn at a time")
     add_options(parser)
     return parser
 
 
-def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, place: str) -> Job:
+def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, mark: str, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
+    if mark:
+        detail += f" · box at the peak, {mark}"
     return Job(
         row.image_id,
         path,
@@ -270,6 +303,7 @@ def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple,
         row.predicted_label == 1,
         level if np.isnan(row.map_threshold) else row.map_threshold,
         boxes,
+        mark,
         place,
     )
 
@@ -295,8 +329,8 @@ def _cell(row: Any, overlays: Path) -> Cell:
     return Cell(picture, lines, drawing.WRONG if notice else colour)
 
 
-def _mask_cell(row: MaskRow, name: str) -> Cell:
-    picture = drawing.thumbnail(read_rgb(row.path), 640)
+def _mask_cell(row: MaskRow, name: str, depth: str | None) -> Cell:
+    picture = drawing.thumbnail(read_rgb(row.path, depth), 640)
     colour = drawing.WRONG if row.flagged else drawing.PART
     if row.mask:
         mask = drawing.thumbnail(read_mask(row.mask).astype(np.uint8), 640) > 0

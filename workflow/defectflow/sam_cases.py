@@ -46,7 +46,13 @@ def _has_template(prior: Prior, leave_out: set[int]) -> bool:
 
 
 def negatives(
-    train: list[Annotated], cases: list[Case], prior: Prior, table: str, size: int, seed: int
+    train: list[Annotated],
+    cases: list[Case],
+    prior: Prior,
+    table: str,
+    size: int,
+    seed: int,
+    depth: str | None = None,
 ) -> tuple[list[Case], list[str]]:
     """Cases without the part: background crops of training photographs, and photographs that show no part.
 
@@ -58,7 +64,7 @@ def negatives(
     found, names = [], []
     listed = read_table(table, PAIRS).sort_values("image_id")
     for row in listed[listed["n_annotations"] == 0].itertuples():
-        image = read_rgb(row.path)
+        image = read_rgb(row.path, depth)
         if prior.info["registers"] and prior.register(image).score < prior.info["score_threshold"]:
             found.append(image)
             names.append(row.image_id)

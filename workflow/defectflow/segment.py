@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from defectflow.annotated import Annotated, read_annotated
+from defectflow.bit_depth import add_option
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.part_prior import Prior, iou_summary
 from defectflow.registration import iou
@@ -74,7 +75,7 @@ class Run:
             for part, items in parts.items()
         }
         self.negative, self.negative_images = sam_cases.negatives(
-            parts["train"], self.cases["train"], prior, args.table, size, args.seed
+            parts["train"], self.cases["train"], prior, args.table, size, args.seed, args.depth
         )
         # Where registration does not find it, the part may lie any way round.
         self.turn = 5.0 if prior.info["registers"] else 180.0
@@ -295,6 +296,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="continue from OUT's .state.pt if there is one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_option(parser)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", required=True, help='model.pt, {"model": state_dict}')
     parser.add_argument("--report", required=True, help="train.json")

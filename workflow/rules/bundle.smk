@@ -39,11 +39,12 @@ rule write_bundle:
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         downloads=option("--allow-downloads", config["allow_downloads"]),
         seed=config["seed"],
+        depth=depth_flag,
         code=code_hash("bundle"),
     message:
         "Bundle the inspector {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} of {wildcards.dataset}"
     shell:
         "python -m defectflow.bundle --entries {params.entries:q} --name {params.name} {params.files}"
         " --banks {input.banks} --fit {input.fit} --maps {input.maps} --metrics {input.metrics}"
-        " --predictions {input.predictions} --manifest {input.manifest} {params.downloads} --seed {params.seed}"
+        " --predictions {input.predictions} --manifest {input.manifest} {params.downloads} {params.depth} --seed {params.seed}"
         " --threads {threads} --out {output} 2>&1 | tee {log}"

@@ -45,12 +45,13 @@ rule survey:
     params:
         content=content(),
         images=images_flag,
+        depth=depth_flag,
         shards=config["shards"],
         code=code_hash("survey"),
     message:
         "Read the photographs of shard {wildcards.shard} of {wildcards.dataset}"
     shell:
-        "python -m defectflow.survey {params.images} --shard {wildcards.shard}/{params.shards} --threads {threads}"
+        "python -m defectflow.survey {params.images} --shard {wildcards.shard}/{params.shards} {params.depth} --threads {threads}"
         " --out {output.table} --report {output.report} 2>&1 | tee {log}"
 
 
@@ -62,6 +63,7 @@ rule ingest:
         surveys=collect("results/{{dataset}}/shards/{shard}.json", shard=SHARDS),
     output:
         manifest="results/{dataset}/manifest.csv",
+        ground_truth=directory("results/{dataset}/ground_truth"),
         report=report(
             "results/{dataset}/ingest_report.json",
             caption="../report/ingest.rst",
@@ -81,13 +83,16 @@ rule ingest:
     params:
         content=content(labels=True, annotations=True),
         source=source_flags,
+        found=lambda w: option("--found", source_of(w).get("found")),
+        depth=lambda w: f"{depth_flag(w)} {depth_given(w)}".strip(),
         on_problem=config["on_problem"],
         code=code_hash("ingest"),
     message:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
-        "python -m defectflow.ingest {params.source} --surveys {input.surveys} --on-problem {params.on_problem}"
-        " --threads {threads} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
+        "python -m defectflow.ingest {params.source} {params.found} {params.depth} --surveys {input.surveys}"
+        " --on-problem {params.on_problem} --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
+        " --ground-truth {output.ground_truth} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 
 
 rule sam_pairs:
@@ -110,12 +115,13 @@ rule sam_pairs:
         runtime=60,
     params:
         content=content(annotated_only=True),
-        source=annotation_flags,
+        source=source_flags,
+        depth=depth_flag,
         code=code_hash("sam_pairs"),
     message:
         "Convert the COCO annotations of {wildcards.dataset} to SA-1B pairs"
     shell:
-        "python -m defectflow.sam_pairs {params.source} --threads {threads} --out {output.folder}"
+        "python -m defectflow.sam_pairs {params.source} {params.depth} --threads {threads} --out {output.folder}"
         " --table {output.table} 2>&1 | tee {log}"
 
 

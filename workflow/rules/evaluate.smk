@@ -85,13 +85,14 @@ rule boxes:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
+        images=lambda w: option("--images", source_of(w)["images"] if is_annotated(w) else None),
         options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
         code=code_hash("boxes"),
     message:
         "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
-        " --manifest {input.manifest} {params.annotations} {params.options} --threads {threads}"
+        " --manifest {input.manifest} {params.annotations} {params.images} {params.options} --threads {threads}"
         " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"
 
 
@@ -127,13 +128,14 @@ rule render:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
+        depth=depth_flag,
         folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --threads {threads}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} {params.depth} --threads {threads}"
         " {params.folders} 2>&1 | tee {log}"
 
 
@@ -179,6 +181,7 @@ rule report:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
+        depth=depth_flag,
         settings=told_settings,
         code=code_hash("report", "templates"),
     message:
@@ -186,7 +189,7 @@ rule report:
     shell:
         "python -m defectflow.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} {params.depth} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 
@@ -199,19 +202,19 @@ rule leaderboard:
         splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
         table=report(
-            "results/leaderboard.csv",
+            f"results/{MAIN_RUNS[0].dataset}/leaderboard.csv",
             caption="../report/leaderboard.rst",
             category="3 Verdicts",
             labels={"run": "all", "what": "leaderboard, table"},
         ),
         page=report(
-            "results/leaderboard.html",
+            f"results/{MAIN_RUNS[0].dataset}/leaderboard.html",
             caption="../report/leaderboard.rst",
             category="3 Verdicts",
             labels={"run": "all", "what": "leaderboard"},
         ),
     log:
-        "<logs>/leaderboard.log",
+        f"<logs>/{MAIN_RUNS[0].dataset}/leaderboard.log",
     localrule: True
     conda:
         "../../envs/defectflow.yaml"

@@ -20,13 +20,14 @@ rule isolate:
         entry=lambda w: {key: isolation_of(w)[key] for key in ("background", "normalise", "dilate")},
         masks=lambda w, input: " ".join((option("--masks", input.get("masks")), option("--pairs", input.get("pairs")))),
         crop=lambda w: f"--crop --margin {isolation_of(w)['margin']}" if isolation_of(w)["crop"] else "",
+        depth=depth_flag,
         code=code_hash("isolate"),
     message:
         "Isolate the part in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
     shell:
         "python -m defectflow.isolate --manifest {input.images}"
         " {params.masks} --background {params.entry[background]} --normalise {params.entry[normalise]} {params.crop}"
-        " --dilate {params.entry[dilate]} --threads {threads}"
+        " --dilate {params.entry[dilate]} {params.depth} --threads {threads}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
 
 

@@ -48,12 +48,13 @@ rule fetch_checkpoint:
         runtime=60,
     params:
         entry=lambda w: {key: segmenter_of(w)[key] for key in ("checkpoint", "sha256")},
+        size=lambda w: option("--bytes", segmenter_of(w).get("bytes")),
         code=code_hash("fetch"),
     message:
         "Download the checkpoint of {wildcards.segmenter}"
     shell:
-        "python -m defectflow.fetch --url {params.entry[checkpoint]:q} --sha256 {params.entry[sha256]} --out {output}"
-        " 2>&1 | tee {log}"
+        "python -m defectflow.fetch --url {params.entry[checkpoint]:q} --sha256 {params.entry[sha256]} {params.size}"
+        " --out {output} 2>&1 | tee {log}"
 
 
 rule segment:
@@ -88,6 +89,7 @@ rule segment:
         entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k in SEGMENT_OPTIONS},
         start=lambda w, input: option("--checkpoint", input.get("start")),
         start_hash=start_hash,
+        depth=depth_flag,
         rate=lambda w: option("--learning-rate", segmenter_of(w)["learning_rate"]),
         seed=config["seed"],
         device=config["device"],
@@ -98,7 +100,7 @@ rule segment:
         "python -m defectflow.segment --pairs {input.pairs} --table {input.table} --splits {input.splits}"
         " --prior {input.prior} --model-config {params.entry[model]:q} {params.start}"
         " --engine {params.entry[engine]} --trainable {params.entry[trainable]} --steps {params.entry[steps]}"
-        " --batch-size {params.entry[batch_size]} --augmentations {params.entry[augmentations]} {params.rate}"
+        " --batch-size {params.entry[batch_size]} --augmentations {params.entry[augmentations]} {params.rate} {params.depth}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.model} --report {output.report} 2>&1 | tee {log}"
 
@@ -122,6 +124,7 @@ rule masks:
         mem_mb=lambda w, attempt: (4000 if trains(w) else 1000) * attempt,
         runtime=120,
     params:
+        depth=depth_flag,
         method=lambda w: segmenter_of(w)["method"],
         model=lambda w, input: " ".join(
             option(flag, value)
@@ -137,5 +140,5 @@ rule masks:
         "Find the part in shard {wildcards.shard} of {wildcards.dataset} with {wildcards.segmenter}"
     shell:
         "python -m defectflow.masks --manifest {input.images}"
-        " --segmenter {params.method} --prior {input.prior} {params.model} {params.device}"
+        " --segmenter {params.method} --prior {input.prior} {params.model} {params.device} {params.depth}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
