@@ -123,6 +123,7 @@ def _export(
     dynamic: tuple | None = None,
 ) -> None:
     try:
+        import onnx
         import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less plainly)
     except ModuleNotFoundError:
         raise UserError("export to ONNX: onnxscript is not installed (pip install 'defectflow[workflow]')") from None
@@ -132,6 +133,22 @@ def _export(
             model.eval(), example, str(target), input_names=inputs, output_names=outputs, opset_version=OPSET,
             dynamo=True, external_data=False, dynamic_shapes=dynamic, verbose=False,
         )  # fmt: skip
+    exported = onnx.load(str(target))
+    forget_origin(exported)
+    onnx.save(exported, str(target))
+
+
+def forget_origin(message: Any) -> None:
+    """Remove from an ONNX message, and all in it, the lines of code and the paths here that torch notes beside nodes.
+
+    The same network gives the same bytes wherever the code lies, and a bundle says nothing of the machine it is from.
+    """
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value if hasattr(value, "__len__") else [value]:
+                forget_origin(part)
 
 
 def to_openvino(onnx: str | Path, target: str | Path, precision: str, pictures: Sequence[np.ndarray] = ()) -> None:

@@ -17,7 +17,7 @@ from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
 from defectflow.closing import closing_lines, config_options
-from defectflow.code_hash import code_hash
+from defectflow.code_hash import code_hash, remember
 from defectflow.configuration import (
     check_methods,
     check_schema,
@@ -111,6 +111,8 @@ def cache_file(name: str) -> str:
     """Where content hashes of unchanged files are remembered between invocations."""
     return f".snakemake/defectflow/{name}.json"
 
+
+remember(cache_file("code"))
 
 # Of each data set: where it lies, and its runs, the one that the config asks for first.
 SOURCES, RUNS_BY_DATASET = prepare()
