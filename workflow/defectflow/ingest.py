@@ -268,14 +268,16 @@ def main(args: argparse.Namespace) -> None:
             pictures = inspect_all(image_paths(resolved), roots(resolved), pool, args.depth)
     findings = check(resolved, pictures, args.threads, args.found)
     problems = findings.problems
+    drawn = ""
     if args.sheet and write_sheet(findings.suspects, args.sheet, args.depth):
-        print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
+        drawn = f"; suspicious outlines are drawn in {args.sheet}"
+        print(drawn.removeprefix("; "), file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
             raise UserError(
                 f"{resolved['images']}: {len(problems)} problems, listed above "
-                "(correct them, or set on_problem: leave_out to go on without these files)"
+                f"(correct them, or set on_problem: leave_out to go on without these files{drawn})"
             )
     summary = Summary()
     truth = args.ground_truth or f"{os.path.splitext(args.out)[0]}.ground_truth"

@@ -17,6 +17,7 @@ ROUNDING = 0.02  # share of the side by which an outline may leave its picture: 
 SLOPPY = 0.10  # the same for a few outlines of a set, which are cut at the rim
 FEW = 0.2  # share of the outlines of a set
 ASPECT = 0.01  # by which the aspects of two sizes may differ, beside the rounding to whole pixels
+SAME = 0.005  # share of a side by which a size that a tool rounded differs from that of the picture
 HUNDREDS = 200  # pixels: in a picture of this size coordinates up to 100 are percent
 
 
@@ -133,6 +134,10 @@ def same_aspect(one: Size, other: Size) -> bool:
 
 def _in_unit(one: Listed, unit: int, name: str) -> Choice:
     """Readings of coordinates that are shares or percent; percent may be pixels of a part in the corner, too."""
+    sizes = [size for _, size in one.frames()]
+    other = one.told if one.told and not any(_equal(one.told, size) for size in sizes) else None
+    if unit == 100 and other and any(same_aspect(other, size) for size in sizes):
+        return _in_pixels(one, set())  # of a small copy, whose size the file tells
     note = f"coordinates are {name}, not pixels: converted"
     readings = [Reading(frame, (unit, unit), note) for frame, _ in _frames_as_told(one)]
     if one.extent is None:
@@ -262,7 +267,7 @@ def _frames_as_told(one: Listed) -> list[tuple[str, tuple[int, int]]]:
 
 
 def _equal(one: Size, other: Size) -> bool:
-    return abs(one[0] - other[0]) < 0.5 and abs(one[1] - other[1]) < 0.5
+    return all(abs(a - b) <= max(0.5, SAME * b) for a, b in zip(one, other, strict=True))
 
 
 def _disagree(told: Size, picture: str) -> str:
