@@ -7,6 +7,7 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from defectflow.links import follower
@@ -254,11 +255,17 @@ class Folders:
 
 def mask_folder(name: str) -> str | None:
     """The folder of masks that a picture lies in, "" if only its own name says that it is one, None if nothing does."""
-    parts = name.split("/")
-    for number, part in enumerate(parts[:-1], 1):
-        if plain(part) in TRUTH | MASKS:
-            return "/".join(parts[:number])
-    return "" if MASK_NAME.fullmatch(_stem(name)) else None
+    folder, _, last = name.rpartition("/")
+    if found := _mask_folder(folder):
+        return found
+    return "" if MASK_NAME.fullmatch(_stem(last)) else None
+
+
+@lru_cache(maxsize=1024)
+def _mask_folder(folder: str) -> str | None:
+    parts = folder.split("/")
+    ends = (number for number, part in enumerate(parts, 1) if plain(part) in TRUTH | MASKS)
+    return "/".join(parts[: next(ends, 0)]) or None
 
 
 def _key(name: str) -> Key:
