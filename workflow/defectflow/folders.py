@@ -8,6 +8,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from defectflow.links import follower
@@ -80,6 +81,7 @@ class Folders:
 
     def __init__(self, resolved: Mapping[str, Any], keep: bool = False):
         self.root = str(resolved["images"])
+        self._path = resolved.get("path")
         self._good = good_names(resolved)
         self.by_folder = resolved["layout"] == "mvtec"
         tops = subfolders(self.root) if self.by_folder else {}
@@ -152,8 +154,9 @@ class Folders:
                 text = f"{count} photographs held out like those of test/: judged, nothing is learned from them"
                 told.append((folder, text, "verdicts"))
             if not label:
-                text = f"{count} photographs are unlabelled: no folder says whether they are good"
-                told.append((folder, f"{text} (move those that show a defect into bad/KIND/)", "verdicts"))
+                remedy = f"move good ones into {folder}/good" if side else "move those with a defect into bad/KIND"
+                text = f"{count} photographs are unlabelled: no folder says whether they are good ({remedy})"
+                told.append((folder, text, "verdicts"))
         masks = Counter(mask_folder(name) or name.rpartition("/")[0] or "." for name in self._masks)
         lines += [{"folder": folder, "pictures": count, "read_as": "masks"} for folder, count in sorted(masks.items())]
         for folder, count in sorted(self._others.items()):
@@ -208,7 +211,7 @@ class Folders:
     def _find_masks(self) -> None:
         """Find the pictures that are masks: in a ground-truth folder, or with the names of photographs."""
         suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "" of those told by their own name
-        for name in self._all():
+        for name in chain(self._all(), self._beside()):
             if not is_image(name):
                 if name.lower().endswith(".json"):
                     self.json.append(name)
@@ -240,16 +243,23 @@ class Folders:
             uses = Counter(os.path.relpath(mask, self.root) for name, mask in rows if mask)
             self._shared = {mask for mask, count in uses.items() if count > 1}
 
+    def _beside(self) -> Iterator[str]:
+        """Yield the files in folders of masks that lie beside the folder of all photographs."""
+        for top, path in subfolders(self._path).items() if self.by_folder else ():
+            if plain(top) in TRUTH | MASKS and not os.path.samefile(self._path, self.root):
+                for name, _ in scan(path):
+                    yield os.path.relpath(os.path.join(path, name), self.root)
+
     def _mask_of(self, name: str) -> str:
         """Path of the mask of a bad photograph; of one that should exist where its folder has masks, else ""."""
         keys = _photo_keys(name)
         for key in keys:
             for start in range(len(key)):
                 if found := self._by_key.get(key[start:]):
-                    return "" if found in self._shared else os.path.join(self.root, found)
+                    return "" if found in self._shared else os.path.normpath(os.path.join(self.root, found))
         for key in keys:
             if len(key) > 1 and (folder := self._folder_by_key.get(key[:-1])):
-                return os.path.join(self.root, folder, f"{_stem(name)}_mask.png")
+                return os.path.normpath(os.path.join(self.root, folder, f"{_stem(name)}_mask.png"))
         return ""
 
 
@@ -273,7 +283,7 @@ def _key(name: str) -> Key:
     *folders, _ = name.split("/")
     stem = _stem(name)
     named = MASK_NAME.fullmatch(stem)
-    kept = [part for part in folders if plain(part) not in TRUTH | MASKS | PICTURES]
+    kept = [part for part in folders if part != ".." and plain(part) not in TRUTH | MASKS | PICTURES]
     return (*(SIDES.get(plain(part), part) for part in kept), named[1] if named else stem)
 
 

@@ -30,7 +30,7 @@ from defectflow.images import read_mask
 from defectflow.links import roots
 from defectflow.naming import id_maker
 from defectflow.pictures import Picture, inspect_all
-from defectflow.source_notices import link_problems, notices
+from defectflow.source_notices import link_problems, masks_read_as_photographs, notices
 from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -180,6 +180,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
+    problems += masks_read_as_photographs(resolved, masked, pictures)
     annotated: set[str] = set()
     if resolved["annotations"]:
         more, annotated = check_annotations(resolved, pictures)
