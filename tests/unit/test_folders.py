@@ -171,6 +171,16 @@ def test_a_mask_that_fits_two_photographs_is_told_and_not_used(tmp_path):
     assert [file for file, _ in told(resolved)] == ["masks/0.png"]
 
 
+def test_masks_of_no_photograph_are_told(tmp_path):
+    resolved = make(tmp_path, [*CONTROL, *TRUTH, "ground_truth/cracks/0_mask.png", "labels/x.png"])
+    assert [file for file, _ in told(resolved)] == ["labels", "ground_truth/cracks"]
+
+
+def test_the_case_of_a_kind_does_not_count_for_its_masks(tmp_path):
+    names = [*CONTROL, "ground_truth/Crack/0_MASK.png", "ground_truth/Crack/1.PNG"]
+    assert rows(make(tmp_path, names))["test/crack/1.png"][3] == names[-1]
+
+
 def test_a_mask_that_is_missing_beside_others_stays_named(tmp_path):
     assert rows(make(tmp_path, [*CONTROL, TRUTH[0]]))["test/crack/1.png"][3] == TRUTH[1]
 

@@ -141,8 +141,10 @@ class Folders:
             a list of {folder, pictures, read_as}, and (folder, text, figure) as `dataset.Notice` takes them.
         """
         counts: Counter[tuple[str, str, str, str]] = Counter()
+        free = set(self._masks) if self.by_folder else set()
         for name in self.photographs() if self.by_folder else ():
             row = self.row(name)
+            free.discard(self._mask_like(name) or "")
             folder = "/".join(name.split("/")[:-1][: 1 + self._splits]) or "."
             counts[folder, self._place(name)[0], row["label"], row.get("defect_type", "")] += 1
         lines, told = [], []
@@ -165,6 +167,9 @@ class Folders:
         for folder, (count, fits) in sorted(self._doubtful.items()):
             text = f"{count} pictures read as photographs: {fits} of them have the name of another one, as masks have"
             told.append((folder, text, "verdicts"))
+        for folder, count in sorted(Counter(name.rpartition("/")[0] for name in free).items()):
+            text = f"{count} masks fit no photograph (name their folders and files as those of the photographs)"
+            told.append((folder, text, "pixels"))
         for mask in sorted(self._shared):
             text = "not used: its name fits several photographs (put it into a folder named as theirs)"
             told.append((mask, text, "pixels"))
@@ -233,8 +238,10 @@ class Folders:
                 self._masks.update(fits)
             elif kind in TRUTH or 2 * len(fits) >= len(listed):
                 self._masks.update(listed)
-            elif kind in ("mask", "masks") or fits:
+            elif self._is_read(folder) and (kind in ("mask", "masks") or fits):
                 self._doubtful[folder] = len(listed), len(fits)
+        unread = (name for listed in suspects.values() for name in listed if not self._is_read(name))
+        self._others.update(name.rpartition("/")[0].partition("/")[0] for name in unread if name not in self._masks)
         for name in sorted(self._masks, key=lambda name: (MASK_NAME.fullmatch(_stem(name)) is None, name)):
             self._by_key.setdefault(key := _key(name), name)
             self._folder_by_key.setdefault(key[:-1], name.rpartition("/")[0])
@@ -250,14 +257,16 @@ class Folders:
                 for name, _ in scan(path):
                     yield os.path.relpath(os.path.join(path, name), self.root)
 
+    def _mask_like(self, name: str) -> str | None:
+        """The mask that has the folders and the name of a photograph, or as many of its folders as it has any."""
+        tails = (key[start:] for key in _photo_keys(name) for start in range(len(key)))
+        return next((self._by_key[tail] for tail in tails if tail in self._by_key), None)
+
     def _mask_of(self, name: str) -> str:
         """Path of the mask of a bad photograph; of one that should exist where its folder has masks, else ""."""
-        keys = _photo_keys(name)
-        for key in keys:
-            for start in range(len(key)):
-                if found := self._by_key.get(key[start:]):
-                    return "" if found in self._shared else os.path.normpath(os.path.join(self.root, found))
-        for key in keys:
+        if found := self._mask_like(name):
+            return "" if found in self._shared else os.path.normpath(os.path.join(self.root, found))
+        for key in _photo_keys(name):
             if len(key) > 1 and (folder := self._folder_by_key.get(key[:-1])):
                 return os.path.normpath(os.path.join(self.root, folder, f"{_stem(name)}_mask.png"))
         return ""
@@ -284,13 +293,13 @@ def _key(name: str) -> Key:
     stem = _stem(name)
     named = MASK_NAME.fullmatch(stem)
     kept = [part for part in folders if part != ".." and plain(part) not in TRUTH | MASKS | PICTURES]
-    return (*(SIDES.get(plain(part), part) for part in kept), named[1] if named else stem)
+    return (*(SIDES.get(plain(part), part.casefold()) for part in kept), (named[1] if named else stem).casefold())
 
 
 def _photo_keys(name: str) -> list[Key]:
     """The keys that a mask of this photograph may have: with and without the split."""
     key = _key(name)
-    own = (*key[:-1], _stem(name))
+    own = (*key[:-1], _stem(name).casefold())
     bare = tuple(part for part in own[:-1] if part not in SIDES.values())
     return [own] if len(bare) == len(own) - 1 else [own, (*bare, own[-1])]
 
