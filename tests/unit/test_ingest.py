@@ -95,7 +95,7 @@ def test_coco_layout(tmp_path):
     assert 80 < report["exposure"]["mean_luminance"]["median"] < 120
 
 
-def test_mvtec_layout(tmp_path):
+def test_mvtec_layout(tmp_path, capsys):
     for number, name in enumerate(["train/good/000", "test/good/000", "test/crack/000", "test/stain/000"]):
         photograph(tmp_path / f"{name}.png", number)
     gray_mask(tmp_path / "ground_truth" / "crack" / "000_mask.png", True)
@@ -108,6 +108,8 @@ def test_mvtec_layout(tmp_path):
     assert table.loc["test__crack__000", "mask"].endswith("ground_truth/crack/000_mask.png")
     assert table.loc["test__stain__000", "mask"].endswith("ground_truth/stain/000.png")
     assert report["defect_types"] == {"crack": 1, "stain": 1} and report["splits"] == {"test": 3, "train": 1}
+    assert report["warnings"] == [] and len(report["folders"]) == 5
+    assert "test/crack: 1 pictures: bad, crack, held out" in capsys.readouterr().out
 
 
 def broken_set(root):

@@ -40,7 +40,7 @@ from defectflow.outline_sheet import write_sheet
 from defectflow.passed_over import check_passed_over
 from defectflow.pictures import Picture, inspect_all
 from defectflow.set_depth import check_depths
-from defectflow.source_notices import link_problems, notices
+from defectflow.source_notices import link_problems, masks_read_as_photographs, notices
 from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -164,6 +164,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
     )
     problems += of_depth
     warnings += told_of_depth
+    problems += masks_read_as_photographs(resolved, masked, pictures)
     annotated: set[str] = set()
     suspects: list[Suspect] = []
     if resolved["annotations"]:
