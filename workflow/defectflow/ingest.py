@@ -157,9 +157,7 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
-    of_depth, told_of_depth = check_depths(
-        pictures, str(resolved["images"]), resolved.get("depth"), bool(resolved.get("depth_given"))
-    )
+    of_depth, told_of_depth = check_depths(pictures, resolved.get("depth"), bool(resolved.get("depth_given")))
     problems += of_depth
     warnings += told_of_depth
     annotated: set[str] = set()
@@ -167,7 +165,7 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
         more, annotated = check_annotations(resolved, pictures)
         problems += more
     with ThreadPoolExecutor(threads) as pool:
-        of_masks, told_of_masks, reading = check_masks(masked, pictures, str(resolved["images"]), pool.map)
+        of_masks, told_of_masks, reading = check_masks(masked, pictures, pool.map)
     return Findings(row, annotated, problems + of_masks, warnings + told_of_masks, reading)
 
 

@@ -26,14 +26,13 @@ class _Checked(NamedTuple):
 
 
 def check_masks(
-    rows: Rows, pictures: Mapping[str, Picture], folder: str, each: Callable = map
+    rows: Rows, pictures: Mapping[str, Picture], each: Callable = map
 ) -> tuple[list[Problem], list[Notice], Reading | None]:
     """Find out how the masks of a set are read, and check every one.
 
     Args:
         rows: of the images that have a mask.
         pictures: what is known of each image.
-        folder: that a notice about all masks names.
         each: `map`, or that of a pool.
 
     Returns:
@@ -65,7 +64,7 @@ def check_masks(
     else:
         problems += [problem(name, one.fault) for name, one in zip(sound, checked, strict=True) if one.fault]
         if reading.text:
-            notices.append(Notice(folder, f"{len(sound)} ground-truth masks: {reading.text}", "pixels"))
+            notices.append(Notice("ground-truth masks", f"all {len(sound)} are read alike: {reading.text}", "pixels"))
     return sorted(problems), notices, None if all(one.plain for one in checked) else reading
 
 

@@ -135,14 +135,11 @@ def _told(depth: str) -> str:
     return f"{bits} bits, left-aligned in 16" if left else f"{bits} bits"
 
 
-def check_depths(
-    pictures: Mapping[str, Any], folder: str, depth: str | None, given: bool
-) -> tuple[list[Problem], list[Notice]]:
+def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) -> tuple[list[Problem], list[Notice]]:
     """How the numbers of 16-bit files were read, and the files that are of another depth than most.
 
     Args:
         pictures: `pictures.Picture` of each image.
-        folder: that a notice about all of them names.
         depth: what the set was read as, or None.
         given: whether the config names the bits.
     """
@@ -153,17 +150,17 @@ def check_depths(
     problems = [Problem(name, f"{text} ({REMEDY})", "image") for name, text in sorted(decision.odd.items())]
     notices = []
     if decision.text:
-        text = f"{len(deep) - len(decision.odd)} pictures in 16-bit files are {decision.text}"
-        notices.append(Notice(folder, text, "" if decision.sure else "verdicts"))
+        text = f"{len(deep) - len(decision.odd)} of {len(pictures)} are {decision.text}"
+        notices.append(Notice("16-bit photographs", text, "" if decision.sure else "verdicts"))
     shallow = sorted(name for name, picture in pictures.items() if not picture.deep and not picture.problem)
     if shallow:
         few, which = (shallow, "8-bit") if len(shallow) <= len(deep) else (sorted(deep), "16-bit")
         names = ", ".join(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")
         text = (
-            f"{len(few)} of {len(shallow) + len(deep)} pictures are {which} files, the others are not: {names}. Of "
+            f"{len(few)} of {len(shallow) + len(deep)} files are {which} ones, the others are not: {names}. Of "
             f"{_told(depth)} the upper 8 are used, as the 8-bit mode of a camera gives them"
         )
-        notices.append(Notice(folder, text, "verdicts"))
+        notices.append(Notice("16-bit photographs", text, "verdicts"))
     return problems, notices
 
 
