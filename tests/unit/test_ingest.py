@@ -305,6 +305,17 @@ def test_masks_that_can_mean_two_things_stop_and_name_every_file(tmp_path, capsy
     assert set(manifest["mask"]) == {""} and len(report["problems"]) == 4 and report["with_defect_mask"] == 0
 
 
+def test_one_inverted_mask_among_others_is_told(tmp_path, capsys):
+    masked_set(tmp_path, lambda mask, path: (inverted if path.stem == "2" else as_png)(mask, path))
+    with pytest.raises(UserError, match="1 problems"):
+        run(tmp_path)
+    assert "gt/2.png covers 92% of the picture, and most masks" in capsys.readouterr().err
+
+
+def as_png(mask, path):
+    cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
+
+
 def deep_set(root, pictures):
     (root / "images").mkdir()
     for number, picture in enumerate(pictures):

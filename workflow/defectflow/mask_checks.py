@@ -15,6 +15,7 @@ from defectflow.images import read_mask, write_png
 from defectflow.naming import place_of
 from defectflow.pictures import Picture
 
+INVERTED = 0.8  # of the picture: a mask that covers more, where most do not cover half, is the wrong way round
 REMEDY = "(save the defect bright on dark; a mask of the part is no ground truth: take it out)"
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -62,7 +63,10 @@ def check_masks(
         text = f"covers {{:.0%}} of the picture, as most masks of the set more than half: is it inverted? {REMEDY}"
         problems += [problem(name, text.format(one.share)) for name, one in zip(sound, checked, strict=True)]
     else:
-        problems += [problem(name, one.fault) for name, one in zip(sound, checked, strict=True) if one.fault]
+        text = f"covers {{:.0%}} of the picture, and most masks of the set less than half: is it inverted? {REMEDY}"
+        for name, one in zip(sound, checked, strict=True):
+            if one.fault or one.share > INVERTED:
+                problems.append(problem(name, one.fault or text.format(one.share)))
         if reading.text:
             notices.append(Notice("ground-truth masks", f"all {len(sound)} are read alike: {reading.text}", "pixels"))
     return sorted(problems), notices, None if all(one.plain for one in checked) else reading
