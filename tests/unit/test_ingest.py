@@ -271,7 +271,7 @@ def test_masks_that_mean_something_else_are_written_clean_and_told(tmp_path, enc
         f"{name}.png" for name in masks
     ]
     (warning,) = report["warnings"]
-    assert warning["figure"] == "pixels" and "4 ground-truth masks" in warning["text"] and told in warning["text"]
+    assert warning["figure"] == "pixels" and "all 4 are read alike" in warning["text"] and told in warning["text"]
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255)])
@@ -307,6 +307,17 @@ def test_masks_that_can_mean_two_things_stop_and_name_every_file(tmp_path, capsy
     assert set(manifest["mask"]) == {""} and len(report["problems"]) == 4 and report["with_defect_mask"] == 0
 
 
+def test_one_inverted_mask_among_others_is_told(tmp_path, capsys):
+    masked_set(tmp_path, lambda mask, path: (inverted if path.stem == "2" else as_png)(mask, path))
+    with pytest.raises(UserError, match="1 problems"):
+        run(tmp_path)
+    assert "gt/2.png covers 92% of the picture, and most masks" in capsys.readouterr().err
+
+
+def as_png(mask, path):
+    cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
+
+
 def deep_set(root, pictures):
     (root / "images").mkdir()
     for number, picture in enumerate(pictures):
@@ -324,8 +335,8 @@ def test_the_depth_of_16_bit_photographs_is_told_and_used(tmp_path):
     deep_set(tmp_path, [deep(0), deep(1), (deep(2) >> 4).astype(np.uint8)])
     report = run(tmp_path, "--depth", "12")[1]
     depth, mixed = report["warnings"]
-    assert "2 pictures in 16-bit files are read as 12 bits" in depth["text"]
-    assert "1 of 3 pictures are 8-bit files" in mixed["text"] and "2.png" in mixed["text"]
+    assert "2 of 3 are read as 12 bits" in depth["text"]
+    assert "1 of 3 files are 8-bit ones" in mixed["text"] and "2.png" in mixed["text"]
     assert report["exposure"]["mean_luminance"]["minimum"] > 120
 
 
@@ -336,5 +347,5 @@ def test_a_file_of_another_depth_is_a_problem_by_name(tmp_path, capsys):
     assert "3.png: its largest value is 1023, as of 10 bits; most others hold 12 bits" in capsys.readouterr().err
     manifest, report = run(tmp_path, "--depth", "12", "--on-problem", "leave_out")
     assert manifest["image_id"].tolist() == ["0", "1", "2"]
-    assert "3 pictures in 16-bit files" in report["warnings"][0]["text"]
+    assert "3 of 4 are read as 12 bits" in report["warnings"][0]["text"]
     assert len(run(tmp_path, "--depth", "12", "--depth-given")[0]) == 4

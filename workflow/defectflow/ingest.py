@@ -159,9 +159,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
-    of_depth, told_of_depth = check_depths(
-        pictures, str(resolved["images"]), resolved.get("depth"), bool(resolved.get("depth_given"))
-    )
+    of_depth, told_of_depth = check_depths(pictures, resolved.get("depth"), bool(resolved.get("depth_given")))
     problems += of_depth
     warnings += told_of_depth
     problems += masks_read_as_photographs(resolved, masked, pictures)
@@ -173,7 +171,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
         warnings += settled.notices
         suspects = settled.suspects
     with ThreadPoolExecutor(threads) as pool:
-        of_masks, told_of_masks, reading = check_masks(masked, pictures, str(resolved["images"]), pool.map)
+        of_masks, told_of_masks, reading = check_masks(masked, pictures, pool.map)
         problems += of_masks
         warnings += told_of_masks
         left_out = {problem.file for problem in problems if problem.left_out == "image"}

@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from defectflow import annotation_files, passed_over, set_depth
+from defectflow import annotation_files, passed_over
 from defectflow.dataset import Problem, category_ids, image_paths, image_rows, read_coco
 from defectflow.files import UserError, atomic, sha256_of
 from defectflow.folders import Folders
@@ -176,14 +176,6 @@ def forget() -> None:
     """Let the next call read data sets anew."""
     for function in (index, _has_outlines, _listing, _shards):
         function.cache_clear()
-
-
-def depth_of(resolved: Mapping[str, str | None], asked: str | int, cache: str | Path | None) -> str:
-    """Bits that the 16-bit files of a data set are read with, "" where there are none; see `set_depth.depth_of`."""
-    key, cache = _key(resolved), str(cache) if cache else None
-    digests, paths = index(key, cache).images, _listing(key).paths
-    remembered = f"{os.path.splitext(cache)[0]}.depth.json" if cache else None
-    return set_depth.depth_of({name: (paths[name], digests[name]) for name in paths}, str(asked), remembered)
 
 
 def check_sha256(path: str | Path, expected: str, cache: str | Path | None, size: int | None = None) -> None:

@@ -31,6 +31,7 @@ from defectflow.configuration import (
     typed,
 )
 from defectflow.dataset import categories
+from defectflow.depth_lookup import depth_of_set
 from defectflow.files import UserError
 
 SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
@@ -287,9 +288,11 @@ def depth_flag(wildcards) -> str:
     if is_rendered(wildcards):
         return ""
     asked = config["datasets"][wildcards.dataset].get("bit_depth", "auto")
-    return option(
-        "--depth", preflight.depth_of(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset)) or None
-    )
+    try:
+        found = depth_of_set(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    return option("--depth", found or None)
 
 
 def depth_given(wildcards) -> str:
