@@ -33,7 +33,7 @@ class Side(NamedTuple):
 
     Attributes:
         label: int8, 0 good, 1 bad, -1 unknown.
-        split: int8, 0 none, 1 train, 2 test.
+        split: int8, 0 none, equal for those of one side.
         group: int64, equal for those of one group.
     """
 
@@ -73,10 +73,10 @@ def check_near_copies(
         if known["label"] or known["split"]:
             names.append(name)
             rows.append((known["label"], known["split"], known["group"]))
-    groups, alone = {}, count(-1, -1)
+    groups, splits, alone = {}, {"": 0}, count(-1, -1)
     side = Side(
         np.array([int(label or -1) for label, _, _ in rows], np.int8),
-        np.array([("", "train", "test").index(split) for _, split, _ in rows], np.int8),
+        np.array([splits.setdefault(split, len(splits)) for _, split, _ in rows], np.int8),
         np.array([groups.setdefault(group, len(groups)) if group else next(alone) for *_, group in rows], np.int64),
     )
     pairs, further = candidates(decoded(pictures[name].fingerprint for name in names), side.matters)
@@ -195,5 +195,5 @@ def _told(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) 
         words = {"0": "good", "1": "bad"}
         return f"{text} This one is labelled {words[other_label]}, that one {words[label]} (correct one, or delete one)"
     if split != other_split:
-        return f"{text} One is in train, one in test, where it is judged by itself (delete one)"
+        return f"{text} One is in {split}, one in {other_split}: it is judged by itself (delete one)"
     return f"{text} One may be judged by the other (delete one, or give both the same group in labels.csv)"
