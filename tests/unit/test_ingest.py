@@ -209,6 +209,22 @@ def test_leave_out_goes_on_without_what_is_broken(tmp_path, capsys):
     assert "21 problems" in capsys.readouterr().err
 
 
+def test_of_equal_files_with_two_labels_neither_counts_and_near_copies_are_told(tmp_path, capsys):
+    for number, name in enumerate("abc"):
+        photograph(tmp_path / "images" / f"{name}.png", number, (96, 80))
+    (tmp_path / "images/copy.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    Image.open(tmp_path / "images/b.png").save(tmp_path / "images/nearly.bmp")
+    (tmp_path / "labels.csv").write_text("filename,label\na.png,0\nb.png,0\nc.png,0\ncopy.png,1\nnearly.bmp,1\n")
+    with pytest.raises(UserError, match="2 problems"):
+        run(tmp_path)
+    manifest, report = run(tmp_path, "--on-problem", "leave_out")
+    assert manifest["image_id"].tolist() == ["b", "c", "nearly"]
+    assert [problem["file"] for problem in report["problems"]] == ["a.png", "copy.png"]
+    (warning,) = report["warnings"]
+    assert warning["file"] == "nearly.bmp" and warning["figure"] == "verdicts"
+    assert warning["text"].startswith("hardly differs from b.png: ") and "1 warnings:" in capsys.readouterr().err
+
+
 def test_bad_image_in_the_training_split(tmp_path):
     photograph(tmp_path / "train" / "good" / "0.png", 0)
     photograph(tmp_path / "train" / "crack" / "0.png", 1)
