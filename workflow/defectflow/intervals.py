@@ -109,9 +109,12 @@ def reversed_order(auroc: Sequence[float] | None) -> bool:
 
 
 def text(interval: Sequence[float]) -> tuple[str, str]:
-    """The ends of an interval in [0, 1] with two decimals, rounded outwards: they never look like one number."""
+    """The ends of an interval in [0, 1] with two decimals; outwards where they would look like one number."""
     low, high = interval
-    return f"{math.floor(100 * low + 1e-9) / 100:.2f}", f"{math.ceil(100 * high - 1e-9) / 100:.2f}"
+    ends = f"{low:.2f}", f"{high:.2f}"
+    if low < high and ends[0] == ends[1]:
+        return f"{math.floor(100 * low) / 100:.2f}", f"{math.ceil(100 * high) / 100:.2f}"
+    return ends
 
 
 def _placements(bad: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
