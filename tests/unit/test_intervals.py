@@ -113,3 +113,9 @@ def test_an_interval_never_looks_like_one_number(interval, text):
 def test_below_one_half_by_more_than_chance():
     assert intervals.reversed_order([0.0, 0.3]) and not intervals.reversed_order([0.2, 0.5])
     assert not intervals.reversed_order(None)
+
+
+def test_three_against_three_in_perfect_order_may_be_chance():
+    found = auroc_interval(two_classes(3, 3), np.arange(6.0), list("abcdef"))
+    assert found[1] == 1.0 and not intervals.better_than_chance(found) and not intervals.reversed_order(found)
+    assert intervals.better_than_chance([0.51, 0.9]) and not intervals.better_than_chance(None)

@@ -103,9 +103,14 @@ def with_width(
     return result
 
 
+def better_than_chance(auroc: Sequence[float] | None) -> bool:
+    """Whether the interval of an AUROC lies above 0.5, also as it is told, with two decimals."""
+    return auroc is not None and round(auroc[0], 2) > 0.5
+
+
 def reversed_order(auroc: Sequence[float] | None) -> bool:
-    """Whether the interval of an AUROC lies below 0.5: good images score higher, and not by chance."""
-    return auroc is not None and auroc[1] < 0.5
+    """Whether it lies below 0.5, likewise: good images score higher, and not by chance."""
+    return auroc is not None and round(auroc[1], 2) < 0.5
 
 
 def text(interval: Sequence[float]) -> tuple[str, str]:
