@@ -20,7 +20,7 @@ MOST = 40  # photographs that are looked at
 # figurines, screws, cookies on one tray) and by 0.34 to 0.55 where it is not; brightness by 0.24 to 0.45 against 0.54
 # to 0.98, the former also where the light or the size of the part changes.
 DETAIL, BRIGHTNESS = 0.30, 0.60
-HEAT = 0.20  # share of the heat near the border: 0.04 to 0.14 against 0.27 and more; spread evenly it is 0.29
+HEAT = 0.15  # share of the heat near the border, half of what an even spread gives: 0.08 to 0.11 against 0.25 to 0.32
 ALIKE = 0.6  # correlation from which two photographs show the same thing in the same place, and are no mere texture
 
 
