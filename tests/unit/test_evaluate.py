@@ -128,7 +128,7 @@ def test_an_auroc_of_one_has_an_interval_with_a_width(tmp_path):
     low, high = metrics["confidence_intervals"]["auroc"]
     assert metrics["auroc"] == 1.0 == high and 0.5 < low < 0.8
     text = " ".join(metrics["warnings"])
-    assert f"anywhere from {low - 0.005:.2f} to 1.00" in text and "no bootstrap interval" not in text
+    assert f"anywhere from {low:.2f} to 1.00" in text and "no bootstrap interval" not in text
     assert "chance" not in text
 
 
@@ -143,7 +143,7 @@ def test_without_masks_a_background_that_differs_is_told_first(tmp_path):
         maps = load_maps([path])
         save_maps(path, {name: (grid, maps[name].affine) for name in list(maps)}, (128, 128))
     metrics, _ = run(data, tmp_path / "out")
-    assert metrics["background"]["border_differs"] and metrics["background"]["heat_near_border"] > 0.5
+    assert metrics["background"]["border_differs"] and metrics["background"]["heat_near_border"] > 0.4
     assert metrics["background"]["warning"] == metrics["warnings"][0] == cautions.headlines(metrics)[0]
     assert "background" in metrics["warnings"][0]
 

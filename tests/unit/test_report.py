@@ -141,7 +141,14 @@ def test_good_photographs_alone_prove_no_verdict_right(tmp_path):
 def test_charts_galleries_masks_and_versions_are_there(written):
     *_, page = written
     assert len(page.named("svg")) == 5  # histogram, strips, ROC, precision and recall, calibration
-    for text in ("Missed defects", "False alarms", "Close calls", "Typical good", "Masks of the part", "numpy "):
+    for text in (
+        "Missed defects",
+        "False alarms",
+        "Nearest to the threshold",
+        "Typical good",
+        "Masks of the part",
+        "numpy ",
+    ):
         assert text in page.text
     assert len(page.named("img")) > 20
 
