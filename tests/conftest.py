@@ -44,6 +44,11 @@ class Workflow:
         for name in ("Snakefile", "config.yaml", "requirements.lock"):
             shutil.copy(ROOT / name, folder / name)
 
+    def packaged(self, name: str) -> Path:
+        """The one file of this name in the package of the copy, in whatever room."""
+        (path,) = (self.folder / "workflow/defectflow").rglob(name)
+        return path
+
     def snakemake(self, *args: str, config: dict | None = None, **options) -> subprocess.CompletedProcess:
         """Run ``snakemake *args --config ...`` in the copy; values of ``config`` are given as JSON."""
         command = self.command(*args, config=config)

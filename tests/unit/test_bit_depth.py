@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from defectflow import preflight
 from defectflow.bit_depth import Values, is_deep
+from defectflow.depth_lookup import depth_of, depth_of_set
 from defectflow.files import UserError, sha256_of
 from defectflow.images import read_rgb
 from defectflow.pictures import inspect
-from defectflow.set_depth import decide, depth_of
+from defectflow.set_depth import decide
 from defectflow.sixteen_bit import measure, to_8_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -232,7 +233,9 @@ def test_only_new_files_are_measured(tmp_path, monkeypatch):
     assert depth_of(known, "auto", cache) == "12"
     assert len(json.loads(cache.read_text())["deep"]) == 2
     measured = []
-    monkeypatch.setattr("defectflow.set_depth._measured", lambda paths: measured.extend(paths) or [[9000, 0, 0, False]])
+    monkeypatch.setattr(
+        "defectflow.depth_lookup._measured", lambda paths: measured.extend(paths) or [[9000, 0, 0, False]]
+    )
     assert depth_of(known, "auto", cache) == "12" and measured == []
     assert depth_of(known, "14", cache) == "14" and measured == []
     more = files(tmp_path / "images", c=scene(2))
@@ -253,8 +256,9 @@ def test_a_broken_16_bit_file_is_left_to_the_stage_that_reads_it(tmp_path):
 
 def test_a_measurement_that_fails_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.executable", "false")
-    with pytest.raises(UserError, match=r"a\.png: how many bits .* could not be measured"):
+    with pytest.raises(UserError, match=r"a\.png: how many bits .* could not be measured .*bit_depth"):
         depth_of(files(tmp_path, a=scene(0)), "auto", None)
+    assert depth_of(files(tmp_path, a=scene(0)), "12", None) == "12"
 
 
 def test_the_depth_of_a_data_set_is_known_before_the_first_job(tmp_path):
@@ -262,9 +266,9 @@ def test_the_depth_of_a_data_set_is_known_before_the_first_job(tmp_path):
     files(tmp_path / "images", a=scene(0, 0.9, 12), b=scene(1, 0.8, 12))
     (tmp_path / "labels.csv").write_text("filename,label\na.png,0\nb.png,0\n")
     resolved = preflight.resolve({"path": str(tmp_path)})
-    assert preflight.depth_of(resolved, "auto", tmp_path / "set.json") == "12"
+    assert depth_of_set(resolved, "auto", tmp_path / "set.json") == "12"
     assert (tmp_path / "set.depth.json").exists()
-    assert preflight.depth_of(resolved, 14, None) == "14"
+    assert depth_of_set(resolved, 14, None) == "14"
 
 
 def test_values_survive_as_text():

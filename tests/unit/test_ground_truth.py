@@ -84,6 +84,16 @@ def smooth(mask: np.ndarray, path: Path) -> None:
     )
 
 
+def grey_alpha(mask: np.ndarray, path: Path) -> None:
+    Image.fromarray(np.dstack([np.full(SIZE, 255, np.uint8), mask.astype(np.uint8) * 255]), "LA").save(path)
+
+
+def transparent_palette(mask: np.ndarray, path: Path) -> None:
+    image = Image.fromarray(mask.astype(np.uint8))
+    image.putpalette([255, 255, 255, 255, 255, 255])
+    image.save(path, transparency=0)
+
+
 def one_bit(mask: np.ndarray, path: Path) -> None:
     Image.fromarray(mask).save(path)
 
@@ -116,6 +126,8 @@ EXACT = {
     "alpha, black": rgba((0, 0, 0, 0), (0, 0, 0, 255)),
     "alpha, white on black": rgba((0, 0, 0, 0), (255, 255, 255, 255)),
     "alpha, red on white": rgba((255, 255, 255, 0), (255, 0, 0, 255)),
+    "alpha, grey": grey_alpha,
+    "alpha of a palette": transparent_palette,
     "alpha, half": rgba((0, 0, 0, 0), (255, 0, 0, 128)),
     "opaque, white on black": rgba((0, 0, 0, 255), (255, 255, 255, 255)),
     "opaque, red on black": rgba((0, 0, 0, 255), (255, 0, 0, 255)),

@@ -95,7 +95,7 @@ def test_coco_layout(tmp_path):
     assert 80 < report["exposure"]["mean_luminance"]["median"] < 120
 
 
-def test_mvtec_layout(tmp_path):
+def test_mvtec_layout(tmp_path, capsys):
     for number, name in enumerate(["train/good/000", "test/good/000", "test/crack/000", "test/stain/000"]):
         photograph(tmp_path / f"{name}.png", number)
     gray_mask(tmp_path / "ground_truth" / "crack" / "000_mask.png", True)
@@ -108,6 +108,8 @@ def test_mvtec_layout(tmp_path):
     assert table.loc["test__crack__000", "mask"].endswith("ground_truth/crack/000_mask.png")
     assert table.loc["test__stain__000", "mask"].endswith("ground_truth/stain/000.png")
     assert report["defect_types"] == {"crack": 1, "stain": 1} and report["splits"] == {"test": 3, "train": 1}
+    assert report["warnings"] == [] and len(report["folders"]) == 5
+    assert "test/crack: 1 pictures: bad, crack, held out" in capsys.readouterr().out
 
 
 def broken_set(root):
@@ -207,6 +209,22 @@ def test_leave_out_goes_on_without_what_is_broken(tmp_path, capsys):
     assert "21 problems" in capsys.readouterr().err
 
 
+def test_of_equal_files_with_two_labels_neither_counts_and_near_copies_are_told(tmp_path, capsys):
+    for number, name in enumerate("abc"):
+        photograph(tmp_path / "images" / f"{name}.png", number, (96, 80))
+    (tmp_path / "images/copy.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    Image.open(tmp_path / "images/b.png").save(tmp_path / "images/nearly.bmp")
+    (tmp_path / "labels.csv").write_text("filename,label\na.png,0\nb.png,0\nc.png,0\ncopy.png,1\nnearly.bmp,1\n")
+    with pytest.raises(UserError, match="2 problems"):
+        run(tmp_path)
+    manifest, report = run(tmp_path, "--on-problem", "leave_out")
+    assert manifest["image_id"].tolist() == ["b", "c", "nearly"]
+    assert [problem["file"] for problem in report["problems"]] == ["a.png", "copy.png"]
+    (warning,) = report["warnings"]
+    assert warning["file"] == "nearly.bmp" and warning["figure"] == "verdicts"
+    assert warning["text"].startswith("hardly differs from b.png: ") and "1 warnings:" in capsys.readouterr().err
+
+
 def test_bad_image_in_the_training_split(tmp_path):
     photograph(tmp_path / "train" / "good" / "0.png", 0)
     photograph(tmp_path / "train" / "crack" / "0.png", 1)
@@ -269,7 +287,7 @@ def test_masks_that_mean_something_else_are_written_clean_and_told(tmp_path, enc
         f"{name}.png" for name in masks
     ]
     (warning,) = report["warnings"]
-    assert warning["figure"] == "pixels" and "4 ground-truth masks" in warning["text"] and told in warning["text"]
+    assert warning["figure"] == "pixels" and "all 4 are read alike" in warning["text"] and told in warning["text"]
 
 
 @pytest.mark.parametrize("values", [(0, 1), (0, 255)])
@@ -305,6 +323,17 @@ def test_masks_that_can_mean_two_things_stop_and_name_every_file(tmp_path, capsy
     assert set(manifest["mask"]) == {""} and len(report["problems"]) == 4 and report["with_defect_mask"] == 0
 
 
+def test_one_inverted_mask_among_others_is_told(tmp_path, capsys):
+    masked_set(tmp_path, lambda mask, path: (inverted if path.stem == "2" else as_png)(mask, path))
+    with pytest.raises(UserError, match="1 problems"):
+        run(tmp_path)
+    assert "gt/2.png covers 92% of the picture, and most masks" in capsys.readouterr().err
+
+
+def as_png(mask, path):
+    cv2.imwrite(str(path), mask.astype(np.uint8) * 255)
+
+
 def deep_set(root, pictures):
     (root / "images").mkdir()
     for number, picture in enumerate(pictures):
@@ -322,8 +351,8 @@ def test_the_depth_of_16_bit_photographs_is_told_and_used(tmp_path):
     deep_set(tmp_path, [deep(0), deep(1), (deep(2) >> 4).astype(np.uint8)])
     report = run(tmp_path, "--depth", "12")[1]
     depth, mixed = report["warnings"]
-    assert "2 pictures in 16-bit files are read as 12 bits" in depth["text"]
-    assert "1 of 3 pictures are 8-bit files" in mixed["text"] and "2.png" in mixed["text"]
+    assert "2 of 3 are read as 12 bits" in depth["text"]
+    assert "1 of 3 files are 8-bit ones" in mixed["text"] and "2.png" in mixed["text"]
     assert report["exposure"]["mean_luminance"]["minimum"] > 120
 
 
@@ -334,5 +363,5 @@ def test_a_file_of_another_depth_is_a_problem_by_name(tmp_path, capsys):
     assert "3.png: its largest value is 1023, as of 10 bits; most others hold 12 bits" in capsys.readouterr().err
     manifest, report = run(tmp_path, "--depth", "12", "--on-problem", "leave_out")
     assert manifest["image_id"].tolist() == ["0", "1", "2"]
-    assert "3 pictures in 16-bit files" in report["warnings"][0]["text"]
+    assert "3 of 4 are read as 12 bits" in report["warnings"][0]["text"]
     assert len(run(tmp_path, "--depth", "12", "--depth-given")[0]) == 4

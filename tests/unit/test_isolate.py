@@ -184,3 +184,16 @@ def test_crop_without_masks_is_one_clear_line(tmp_path, picture):
     result, table = run_stage(tmp_path, picture, "--background", "keep", "--crop", masks=False)
     assert result.returncode == 1 and result.stderr.strip().startswith("error: isolation with crop")
     assert not table.exists()
+
+
+def test_stage_without_change_writes_16_bit_photographs_in_their_depth(tmp_path, picture):
+    image = np.dstack([picture[0][..., 0]] * 3)
+    row = dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": str(tmp_path / "deep.png"), "width": 50, "height": 40}
+    write_table(tmp_path / "deep.csv", pd.DataFrame([row]), MANIFEST)
+    cv2.imwrite(row["path"], image[..., 0].astype(np.uint16) << 4)
+    command = ["--manifest", tmp_path / "deep.csv", "--background", "keep", "--depth", "12"]
+    command += ["--out-dir", tmp_path / "out", "--table", tmp_path / "out.csv"]
+    main(build_parser().parse_args([str(word) for word in command]))
+    found = read_table(tmp_path / "out.csv", ISOLATED).iloc[0]
+    assert found.image == str(tmp_path / "out/a.png") and found.x1 == 50
+    assert (cv2.imread(found.image, cv2.IMREAD_UNCHANGED) == image).all()

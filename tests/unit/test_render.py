@@ -1,7 +1,9 @@
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
+import cv2
 import inspection_set
 import numpy as np
 import pytest
@@ -274,3 +276,19 @@ def test_captions(values, verdict, notice, detail):
     image = row(**values)
     text, _, rest = render.verdict_of(image)
     assert (text, render.notice_of(image), rest) == (verdict, notice, detail)
+
+
+def test_16_bit_photographs_are_drawn_as_8_bit_ones(rendered, tmp_path):
+    data, root = rendered
+    images = shutil.copytree(data.root / "images", tmp_path / "images")
+    for path in images.rglob("*.png"):
+        cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) << 4)
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text(data.manifest.read_text().replace(str(data.root / "images"), str(images)))
+    shutil.copytree(root / "out", tmp_path / "out", ignore=shutil.ignore_patterns("heatmaps", "overlays", "sheets"))
+    run(replace(data, manifest=manifest), tmp_path / "out", "--depth", "12")
+    for kind in ("overlays", "sheets"):
+        names = sorted(path.name for path in (root / "out" / kind).iterdir())
+        assert names and names == sorted(path.name for path in (tmp_path / "out" / kind).iterdir())
+        for name in names:
+            assert (tmp_path / "out" / kind / name).read_bytes() == (root / "out" / kind / name).read_bytes(), name

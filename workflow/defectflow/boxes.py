@@ -1,7 +1,8 @@
 """Stage boxes: the damaged regions of every scored image, as a table and as COCO results.
 
 A region lies above the pixel threshold of its image (map_threshold in predictions.csv), which was chosen on other
-images. Boxes and pixels are those of the upright photograph.
+images. An image that is called bad and has none gets its peak, with a mark that says so. Boxes and pixels are those of
+the upright photograph.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from defectflow.coco import entries_by_name
 from defectflow.dataset import read_coco
 from defectflow.files import json_list_writer, stage
 from defectflow.images import read_mask
-from defectflow.regions import coco_result, find_regions
+from defectflow.regions import coco_result, find_damage
 from defectflow.tables import REGIONS, ROWS, index_of, read_parts, table_writer
 from defectflow.threads import in_order
 
@@ -52,8 +53,9 @@ def main(args: argparse.Namespace) -> None:
     masks, maps = index_of(args.masks, ["mask"]), load_maps(args.maps)
 
     def images() -> Iterator[Any]:
-        for part in read_parts(args.predictions, ["image_id", "filename", "map_threshold"]):
-            yield from (row for row in part.dropna().itertuples() if row.image_id in maps)
+        for part in read_parts(args.predictions, ["image_id", "filename", "predicted_label", "map_threshold"]):
+            judged = part[part["map_threshold"].notna() | (part["predicted_label"] == 1)]
+            yield from (row for row in judged.itertuples() if row.image_id in maps)
 
     def search(job: tuple[Any, Any]) -> tuple[list[list], list[dict[str, Any]]]:
         image, number = job
@@ -61,8 +63,9 @@ def main(args: argparse.Namespace) -> None:
         entry = maps[image.image_id]
         heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
         mask = read_mask(path) if path else np.ones(size, bool)
-        regions = find_regions(heat, image.map_threshold, mask, **options)
-        rows = [[image.image_id, n, *region.box, region.area, region.score] for n, region in enumerate(regions, 1)]
+        level = None if np.isnan(image.map_threshold) else image.map_threshold
+        regions = find_damage(heat, level, mask, image.predicted_label == 1, **options)
+        rows = [[image.image_id, n, *r.box, r.area, r.score, r.mark] for n, r in enumerate(regions, 1)]
         return rows, [coco_result(region, number, size) for region in regions]
 
     number = numbering(coco_ids((image.filename for image in images()), args.annotations, args.images))

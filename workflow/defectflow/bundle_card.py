@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from defectflow import intervals
+
 
 def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
     """Markdown, from the content of bundle.json (before its files are listed), of metrics.json and of fit.json."""
@@ -78,4 +80,4 @@ def figure(value: float | None, interval: list[float] | None) -> str:
     """A figure with its interval, or a dash."""
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+    return f"{value:.3f}" + (f" [{', '.join(intervals.text(interval))}]" if interval else "")

@@ -11,10 +11,11 @@ from PIL import Image
 
 from defectflow.dataset import category_ids
 from defectflow.files import UserError
-from defectflow.images import UNREADABLE, orientation_of
+from defectflow.images import orientation_of
 from defectflow.matching import Matcher
 from defectflow.outline_frames import STORED, UPRIGHT, Listed, Reading, extent_of, same_aspect, settle, told_size
 from defectflow.outline_kinds import is_outline
+from defectflow.picture_files import UNREADABLE, unreadable
 
 BARE_RUNS = "outlines are bare run lengths (RLE without its size): read as RLE"
 BY_ROWS = "run row by row and not column by column: read by rows"
@@ -192,7 +193,7 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         with Image.open(path) as image:
             return image.size, orientation_of(image)
     except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+        raise unreadable(path, error) from None
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:

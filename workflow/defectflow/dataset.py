@@ -69,7 +69,7 @@ def image_names(resolved: Mapping[str, Any], folders: Folders | None = None) -> 
     if empty and (packed := archives_in(folder)):
         raise UserError(f"{folder}: no images in this folder ({unpack(packed[0], folder)})")
     if empty:
-        raise UserError(f"{folder}: no images in this folder (.jpg, .png, .bmp, .tif or .webp; point `images` at them)")
+        raise UserError(f"{folder}: no images in this folder (.jpg, .png, .tif and others; point `images` at them)")
 
 
 def image_rows(

@@ -76,6 +76,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     elif found["without_them"] is not None and found["without_them"] < found["with_them"]:
         text += f"The threshold is {found['with_them']:.4g}; without {them} it would be {found['without_them']:.4g}. "
     return text + (
+        f"{'It is' if one else 'They are'} still in the memory bank, so that defects like {them} may pass. "
         f"Please look at {them}: label {them} bad if {it} {'shows' if one else 'show'} a defect, and otherwise add "
         f"more good photographs like {them}."
     )

@@ -37,9 +37,10 @@ from defectflow.outline_kinds import refuse_several
 from defectflow.outline_looker import Suspect
 from defectflow.outline_set import Settled, settle_outlines
 from defectflow.outline_sheet import write_sheet
+from defectflow.passed_over import check_passed_over
 from defectflow.pictures import Picture, inspect_all
 from defectflow.set_depth import check_depths
-from defectflow.source_notices import link_problems, notices
+from defectflow.source_notices import link_problems, masks_read_as_photographs, notices
 from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -51,7 +52,7 @@ class Surveyed(Mapping[str, Picture]):
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 9, paths)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 10, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -66,7 +67,7 @@ class Surveyed(Mapping[str, Picture]):
     @staticmethod
     def _row(picture: Mapping[str, Any]) -> tuple:
         known = Picture(**picture)
-        measured = (known.luminance, known.clipped, known.problem, known.fingerprint, known.deep)
+        measured = (known.luminance, known.clipped, known.problem, known.fingerprint, known.deep, known.pages)
         return known.sha256, *known.raw_size, known.orientation, *measured
 
 
@@ -143,12 +144,13 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
     folders = Folders(resolved)
     row, of_labels = row_reader(resolved, pictures, folders)
     lines, told = folders.report()
-    warnings = notices(resolved, folders, told, pictures, row, found)
+    passed, passed_quietly = check_passed_over(str(resolved["images"]), pictures)
+    warnings = notices(resolved, folders, told, pictures, row, found) + passed_quietly
     if resolved["annotations"]:
         coco = read_coco(resolved["annotations"])
         annotations_by_image(coco, resolved["category"])
         refuse_several(coco, resolved["category"], name_of(resolved["annotations"]))
-    problems = link_problems(folders) + check_pictures(pictures, row) + of_labels
+    problems = link_problems(folders) + check_pictures(pictures, row) + passed + of_labels
     masked = {}
     for name in pictures:
         known = row(name)
@@ -157,11 +159,10 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
             problems.append(Problem(name, text, "image"))
         if known["mask"]:
             masked[name] = known
-    of_depth, told_of_depth = check_depths(
-        pictures, str(resolved["images"]), resolved.get("depth"), bool(resolved.get("depth_given"))
-    )
+    of_depth, told_of_depth = check_depths(pictures, resolved.get("depth"), bool(resolved.get("depth_given")))
     problems += of_depth
     warnings += told_of_depth
+    problems += masks_read_as_photographs(resolved, masked, pictures)
     annotated: set[str] = set()
     suspects: list[Suspect] = []
     if resolved["annotations"]:
@@ -170,7 +171,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
         warnings += settled.notices
         suspects = settled.suspects
     with ThreadPoolExecutor(threads) as pool:
-        of_masks, told_of_masks, reading = check_masks(masked, pictures, str(resolved["images"]), pool.map)
+        of_masks, told_of_masks, reading = check_masks(masked, pictures, pool.map)
         problems += of_masks
         warnings += told_of_masks
         left_out = {problem.file for problem in problems if problem.left_out == "image"}

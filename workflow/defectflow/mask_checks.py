@@ -15,6 +15,7 @@ from defectflow.images import read_mask, write_png
 from defectflow.naming import place_of
 from defectflow.pictures import Picture
 
+INVERTED = 0.8  # of the picture: a mask that covers more, where most do not cover half, is the wrong way round
 REMEDY = "(save the defect bright on dark; a mask of the part is no ground truth: take it out)"
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -26,14 +27,13 @@ class _Checked(NamedTuple):
 
 
 def check_masks(
-    rows: Rows, pictures: Mapping[str, Picture], folder: str, each: Callable = map
+    rows: Rows, pictures: Mapping[str, Picture], each: Callable = map
 ) -> tuple[list[Problem], list[Notice], Reading | None]:
     """Find out how the masks of a set are read, and check every one.
 
     Args:
         rows: of the images that have a mask.
         pictures: what is known of each image.
-        folder: that a notice about all masks names.
         each: `map`, or that of a pool.
 
     Returns:
@@ -63,9 +63,12 @@ def check_masks(
         text = f"covers {{:.0%}} of the picture, as most masks of the set more than half: is it inverted? {REMEDY}"
         problems += [problem(name, text.format(one.share)) for name, one in zip(sound, checked, strict=True)]
     else:
-        problems += [problem(name, one.fault) for name, one in zip(sound, checked, strict=True) if one.fault]
+        text = f"covers {{:.0%}} of the picture, and most masks of the set less than half: is it inverted? {REMEDY}"
+        for name, one in zip(sound, checked, strict=True):
+            if one.fault or one.share > INVERTED:
+                problems.append(problem(name, one.fault or text.format(one.share)))
         if reading.text:
-            notices.append(Notice(folder, f"{len(sound)} ground-truth masks: {reading.text}", "pixels"))
+            notices.append(Notice("ground-truth masks", f"all {len(sound)} are read alike: {reading.text}", "pixels"))
     return sorted(problems), notices, None if all(one.plain for one in checked) else reading
 
 

@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from defectflow.picture_formats import SUFFIXES
+
 FLAT = 5000  # images up to which their pictures share one folder
 LONGEST_ID = 160  # file systems allow 255 bytes; stages append to the id
 

@@ -14,6 +14,7 @@ from defectflow.coco import stored_size, turned_size
 from defectflow.files import UserError, sha256_of
 from defectflow.fingerprint import fingerprint
 from defectflow.images import read_rgb
+from defectflow.picture_files import pictures_in
 from defectflow.sixteen_bit import measured
 
 SMALLEST_SIDE = 32  # pixels
@@ -25,7 +26,7 @@ class Picture:
     """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels.
 
     ``fingerprint``: see `fingerprint.fingerprint`. ``deep`` tells `bit_depth.Values` of a 16-bit file as text, where
-    the depth of the set is known.
+    the depth of the set is known. Of ``pages`` pictures in the file the first is read.
     """
 
     sha256: str = ""
@@ -36,6 +37,7 @@ class Picture:
     problem: str = ""
     fingerprint: str = ""
     deep: str = ""
+    pages: int = 1
 
     @property
     def size(self) -> tuple[int, int]:
@@ -53,20 +55,20 @@ def inspect(path: str | Path, *folders: str | Path, depth: str | None = None) ->
     """
     real = os.path.realpath(path)
     if not any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders):
-        return Picture(problem="a link that leaves the image folder")
+        return Picture(problem="a link that leaves the image folder (copy the file, or see `links`)")
     try:
         raw_size, orientation = stored_size(path)
         if min(raw_size) < SMALLEST_SIDE:
             return Picture(problem=f"only {raw_size[0]}x{raw_size[1]} pixels (at least {SMALLEST_SIDE} a side)")
         grey = cv2.cvtColor(read_rgb(path, depth), cv2.COLOR_RGB2GRAY)
-        sha256 = sha256_of(path)
+        sha256, pages = sha256_of(path), pictures_in(path)
         deep = measured(path) if depth and is_deep(path) else ""
     except UserError as error:
         return Picture(problem=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Picture(problem=f"not readable ({error.strerror})")
     luminance, clipped = float(grey.mean()), float((grey >= CLIPPED).mean())
-    return Picture(sha256, raw_size, orientation, luminance, clipped, fingerprint=fingerprint(grey), deep=deep)
+    return Picture(sha256, raw_size, orientation, luminance, clipped, "", fingerprint(grey), deep, pages)
 
 
 def inspect_all(

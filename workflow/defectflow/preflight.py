@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from defectflow import annotation_files, set_depth
+from defectflow import annotation_files, passed_over
 from defectflow.dataset import Problem, category_ids, image_paths, image_rows, read_coco
 from defectflow.files import UserError, atomic, sha256_of
 from defectflow.folders import Folders
@@ -125,7 +125,7 @@ def images_digest(
         shard: (k, n): only the images of that shard.
         labels: also what labels.csv or the folders say of these images, and their ground-truth masks.
         annotated_only: only images with an annotation (of the category), with their outlines and groups.
-        annotations: also the whole annotation files, and the names of JSON files that are not read.
+        annotations: also the whole annotation files, and the names of files that are passed over.
 
     Returns:
         16 hex digits.
@@ -142,11 +142,11 @@ def images_digest(
         if labels:
             row += [sorted(data.rows[name].items()), data.masks.get(data.rows[name]["mask"], "")]
         digest.update(json.dumps(row).encode())
-    if annotations:
+    if annotations:  # what ingest reads or tells of
         files = file_digests(annotation_files.paths(resolved["annotations"]), cache)
         digest.update("".join(files.values()).encode())
-        if others := unread(resolved, data.json):
-            digest.update(json.dumps(others).encode())
+        others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
+        digest.update(json.dumps(others).encode())
     return digest.hexdigest()[:16]
 
 
@@ -176,14 +176,6 @@ def forget() -> None:
     """Let the next call read data sets anew."""
     for function in (index, _has_outlines, _listing, _shards):
         function.cache_clear()
-
-
-def depth_of(resolved: Mapping[str, str | None], asked: str | int, cache: str | Path | None) -> str:
-    """Bits that the 16-bit files of a data set are read with, "" where there are none; see `set_depth.depth_of`."""
-    key, cache = _key(resolved), str(cache) if cache else None
-    digests, paths = index(key, cache).images, _listing(key).paths
-    remembered = f"{os.path.splitext(cache)[0]}.depth.json" if cache else None
-    return set_depth.depth_of({name: (paths[name], digests[name]) for name in paths}, str(asked), remembered)
 
 
 def check_sha256(path: str | Path, expected: str, cache: str | Path | None, size: int | None = None) -> None:

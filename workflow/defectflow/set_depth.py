@@ -1,23 +1,15 @@
 """The bits of a data set's 16-bit files: one depth for all, found from their largest values over the whole set.
 
-Standard library only: the Snakefile imports this module. Pixels are measured by `depth_values` in a process of its own.
+Standard library only: the Snakefile imports this module.
 """
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from defectflow.bit_depth import DEPTHS, Values, is_deep, parsed
+from defectflow.bit_depth import DEPTHS, Values, parsed
 from defectflow.dataset import Notice, Problem
-from defectflow.files import UserError, atomic
 
-SUFFIXES = (".png", ".tif", ".tiff")
 SATURATED = 10  # pixels at the top of a depth from which a picture counts as saturated there
 GAP = 8  # largest values of one camera's pictures lie closer to each other than by this factor
 NAMED = 20  # files that a notice names
@@ -135,14 +127,11 @@ def _told(depth: str) -> str:
     return f"{bits} bits, left-aligned in 16" if left else f"{bits} bits"
 
 
-def check_depths(
-    pictures: Mapping[str, Any], folder: str, depth: str | None, given: bool
-) -> tuple[list[Problem], list[Notice]]:
+def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) -> tuple[list[Problem], list[Notice]]:
     """How the numbers of 16-bit files were read, and the files that are of another depth than most.
 
     Args:
         pictures: `pictures.Picture` of each image.
-        folder: that a notice about all of them names.
         depth: what the set was read as, or None.
         given: whether the config names the bits.
     """
@@ -153,72 +142,15 @@ def check_depths(
     problems = [Problem(name, f"{text} ({REMEDY})", "image") for name, text in sorted(decision.odd.items())]
     notices = []
     if decision.text:
-        text = f"{len(deep) - len(decision.odd)} pictures in 16-bit files are {decision.text}"
-        notices.append(Notice(folder, text, "" if decision.sure else "verdicts"))
+        text = f"{len(deep) - len(decision.odd)} of {len(pictures)} are {decision.text}"
+        notices.append(Notice("16-bit photographs", text, "" if decision.sure else "verdicts"))
     shallow = sorted(name for name, picture in pictures.items() if not picture.deep and not picture.problem)
     if shallow:
         few, which = (shallow, "8-bit") if len(shallow) <= len(deep) else (sorted(deep), "16-bit")
         names = ", ".join(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")
         text = (
-            f"{len(few)} of {len(shallow) + len(deep)} pictures are {which} files, the others are not: {names}. Of "
+            f"{len(few)} of {len(shallow) + len(deep)} files are {which} ones, the others are not: {names}. Of "
             f"{_told(depth)} the upper 8 are used, as the 8-bit mode of a camera gives them"
         )
-        notices.append(Notice(folder, text, "verdicts"))
+        notices.append(Notice("16-bit photographs", text, "verdicts"))
     return problems, notices
-
-
-def depth_of(files: Mapping[str, tuple[str, str]], asked: str, cache: str | Path | None) -> str:
-    """Depth that the 16-bit files among some pictures are read as, "" where there are none.
-
-    Args:
-        files: {name: (path, sha256)} of all pictures of a data set.
-        asked: "auto", or the bits that the config names.
-        cache: JSON file that remembers what each content shows, so that only new files are opened.
-
-    Raises:
-        UserError: the files cannot be measured.
-    """
-    known = _read(cache)
-    old, deep, plain, new = known["deep"], {}, set(known["plain"]), {}
-    for name, (path, sha256) in files.items():
-        if not name.lower().endswith(SUFFIXES) or not sha256:
-            continue
-        key = sha256[:16]
-        if key in old:
-            deep[name] = old[key]
-        elif key not in plain:
-            new[name] = (path, key)
-    found = {name: item for name, item in new.items() if is_deep(item[0])}
-    if found:
-        measured = dict(zip(found, _measured([path for path, _ in found.values()]), strict=True))
-        deep |= measured
-    if new and cache:
-        plain |= {key for name, (_, key) in new.items() if name not in found}
-        kept = old | {found[name][1]: deep[name] for name in found}
-        with suppress(OSError), atomic(cache) as temporary:
-            temporary.write_text(json.dumps({"deep": kept, "plain": sorted(plain)}), encoding="utf-8")
-    return decide({name: Values(*values) for name, values in deep.items() if values}, asked).depth
-
-
-def _measured(paths: list[str]) -> list[list | None]:
-    """`Values` of files as lists, None for what has none, measured by another process."""
-    package = Path(__file__).parents[1]
-    environment = os.environ | {"PYTHONPATH": str(package)}
-    command = [sys.executable, "-m", "defectflow.depth_values"]
-    done = subprocess.run(command, env=environment, input=json.dumps(paths), capture_output=True, text=True)
-    try:
-        return json.loads(done.stdout)
-    except ValueError:
-        lines = done.stderr.strip().splitlines() or ["no answer"]
-        raise UserError(
-            f"{paths[0]}: how many bits the 16-bit files hold could not be measured ({lines[-1]}); run "
-            "python -m defectflow.depth_values on it, or save the pictures as 8 bits"
-        ) from None
-
-
-def _read(cache: str | Path | None) -> dict:
-    try:
-        known = json.loads(Path(cache).read_text(encoding="utf-8")) if cache else {}
-        return {"deep": dict(known["deep"]), "plain": list(known["plain"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"deep": {}, "plain": []}

@@ -16,7 +16,8 @@ from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
-from defectflow.code_hash import code_hash
+from defectflow.closing import closing_lines, config_options
+from defectflow.code_hash import code_hash, remember
 from defectflow.configuration import (
     check_methods,
     check_schema,
@@ -30,6 +31,7 @@ from defectflow.configuration import (
     typed,
 )
 from defectflow.dataset import categories
+from defectflow.depth_lookup import depth_of_set
 from defectflow.files import UserError
 
 SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
@@ -111,11 +113,16 @@ def cache_file(name: str) -> str:
     return f".snakemake/defectflow/{name}.json"
 
 
+remember(cache_file("code"))
+
 # Of each data set: where it lies, and its runs, the one that the config asks for first.
 SOURCES, RUNS_BY_DATASET = prepare()
 RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
 HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
+# What sets the runs, or the categories, of the config beside each other.
+BOARD = "results/{}.csv" if HAS_CATEGORIES else "results/{}/leaderboard.csv"
+BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -128,6 +135,13 @@ onstart:
         check_networks()
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+# Also where there was nothing to do: the paths are what a user looks for then.
+onsuccess:
+    given = workflow.config_settings
+    options = config_options(given.configfiles, given.config)
+    print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
 
 
 def check_networks() -> None:
@@ -275,9 +289,11 @@ def depth_flag(wildcards) -> str:
     if is_rendered(wildcards):
         return ""
     asked = config["datasets"][wildcards.dataset].get("bit_depth", "auto")
-    return option(
-        "--depth", preflight.depth_of(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset)) or None
-    )
+    try:
+        found = depth_of_set(SOURCES[wildcards.dataset], asked, cache_file(wildcards.dataset))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    return option("--depth", found or None)
 
 
 def depth_given(wildcards) -> str:

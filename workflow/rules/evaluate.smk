@@ -202,19 +202,19 @@ rule leaderboard:
         splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
         table=report(
-            "results/leaderboard.csv",
+            f"results/{MAIN_RUNS[0].dataset}/leaderboard.csv",
             caption="../report/leaderboard.rst",
             category="3 Verdicts",
             labels={"run": "all", "what": "leaderboard, table"},
         ),
         page=report(
-            "results/leaderboard.html",
+            f"results/{MAIN_RUNS[0].dataset}/leaderboard.html",
             caption="../report/leaderboard.rst",
             category="3 Verdicts",
             labels={"run": "all", "what": "leaderboard"},
         ),
     log:
-        "<logs>/leaderboard.log",
+        f"<logs>/{MAIN_RUNS[0].dataset}/leaderboard.log",
     localrule: True
     conda:
         "../../envs/defectflow.yaml"
