@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
-	@$(BIN)/python -m defectflow.verdict --leaderboard results/leaderboard.csv
+	@$(BIN)/python -m defectflow.verdict --leaderboard results/demo/leaderboard.csv
 
 # Two at a time, a file by one: most of the time goes into dry runs, which take one core each.
 test: lint

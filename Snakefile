@@ -30,4 +30,4 @@ rule all:
         [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
         [f"{run.folder}/overlays" for run in MAIN_RUNS],
         [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["pictures"]["triptychs"]],
-        f"results/{config['dataset']}.csv" if HAS_CATEGORIES else "results/leaderboard.csv",
+        BOARD,

@@ -9,8 +9,13 @@ import sys
 from pathlib import Path
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
+
+# The same examples in every run, on machines of any speed.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=60, database=None)
+hypothesis.settings.load_profile("repeatable")
 
 ROOT = Path(__file__).parents[1]
 # A server with Snakemake loaded, from which the process of every dry run is forked: a third less time for each.
@@ -38,6 +43,11 @@ class Workflow:
             shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         for name in ("Snakefile", "config.yaml", "requirements.lock"):
             shutil.copy(ROOT / name, folder / name)
+
+    def packaged(self, name: str) -> Path:
+        """The one file of this name in the package of the copy, in whatever room."""
+        (path,) = (self.folder / "workflow/defectflow").rglob(name)
+        return path
 
     def snakemake(self, *args: str, config: dict | None = None, **options) -> subprocess.CompletedProcess:
         """Run ``snakemake *args --config ...`` in the copy; values of ``config`` are given as JSON."""

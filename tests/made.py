@@ -37,7 +37,7 @@ class Made(Workflow):
         annotations.write_text(json.dumps(coco))
         (folder / "data/start.pt").write_text("start weights")
         # Looked into before the first job.
-        shutil.copy(folder / "workflow/defectflow/weights/patch-nano.safetensors", folder / "data/net.safetensors")
+        shutil.copy(self.packaged("patch-nano.safetensors"), folder / "data/net.safetensors")
         for name in ("other.pt", "other.safetensors"):
             (folder / "data" / name).write_text("other weights")
         for name in ("moved", "twin", "pool"):

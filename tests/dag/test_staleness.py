@@ -65,7 +65,7 @@ CONFIG = {
     "augmentation": {"copies": 1},
     "detectors": {
         "patchcore": {"weights": "data/net.safetensors"},
-        "untrained": {"method": "patchcore", "backbone": "resnet18.tv_in1k", "score": "top_k_mean"},
+        "untrained": {"method": "padim", "backbone": "resnet18.tv_in1k", "score": "top_k_mean"},
     },
 }
 # The demo, and the making of our own weights.
@@ -130,7 +130,7 @@ KEYS = {
     "augmentation.brightness": (0.2, "augment"),
     "augmentation.contrast": (0.2, "augment"),
     "augmentation.blur": (5, "augment"),
-    "detectors.*.method": ("pixel_difference", "features"),
+    "detectors.*.method": ("pixel_difference", (f"features {JUDGED}",)),
     "detectors.*.backbone": ("resnet18.tv_in1k", "features"),
     "detectors.*.weights": ("data/other.safetensors", "features"),
     "detectors.*.layers": (["layer2"], "features"),
@@ -145,8 +145,9 @@ KEYS = {
     "detectors.*.top_share": (0.05, "report"),  # of use to other scores than max
     "detectors.*.center_crop": (224, "features"),
     "detectors.*.precision": ("bfloat16", "features"),
+    "detectors.*.batch_size": (8, "features"),
     "detectors.*.distance": ("cosine", "fit calibrate"),
-    "detectors.*.dimensions": (50, "report"),  # of use to padim
+    "detectors.*.dimensions": (50, (JUDGED,)),
     "detectors.*.threshold": ("youden", "evaluate"),
     "regions.min_area": (0.01, "boxes"),
     "regions.max_area": (0.2, "boxes"),
@@ -172,6 +173,12 @@ WITH = {
     "compare[].segmenter": {"isolation": "zero_out", "detector": "pixel_difference"},
     "compare[].isolation": {"segmenter": "template", "detector": "pixel_difference"},
     "compare[].detector": {"segmenter": "none", "isolation": "none"},
+}
+# What another value does not allow beside it.
+NOT_WITH = {
+    "segmenters.*.method": ["model", "checkpoint"],
+    "isolations.*.crop": ["margin"],
+    "detectors.*.method": ["backbone"],
 }
 STRATEGY = {
     "threshold_options.max_fpr": "max_fpr",
@@ -254,6 +261,10 @@ def changed(key: str, value: object) -> dict:
         config["review"] = {"max_fpr": 0.1, "max_fnr": 0.1}
     entry = {"datasets": "demo" if "rendered" in key else "mine", "segmenters": "own", "isolations": "crop",
              "detectors": "patchcore"}  # fmt: skip
+    if key in ("detectors.*.method", "detectors.*.dimensions"):  # patchcore's entry has keys of its own method only
+        entry["detectors"] = "untrained"
+    for name in NOT_WITH.get(key, []):
+        config[key.partition(".")[0]][entry[key.partition(".")[0]]].pop(name)
     *folders, last = key.replace("*", entry.get(key.partition(".")[0], "*")).split(".")
     node = config
     for folder in folders:
@@ -271,32 +282,65 @@ def test_a_config_key_re_runs_what_it_changes(site, demo, key):
 
 # --- Code -----------------------------------------------------------------------------------------------------------
 PACKAGE = ROOT / "workflow/defectflow"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py") if path.stem != "__init__")
+FILES = sorted(PACKAGE.rglob("*.py"))
+NAMES = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in FILES}
 RULES = dict(
     re.findall(
-        r'^rule (\w+):(?:(?!^rule ).)*?code_hash\("(\w+)"',
+        r'^rule (\w+):(?:(?!^rule ).)*?code_hash\("([\w.]+)"',
         "".join(path.read_text() for path in sorted((ROOT / "workflow/rules").glob("*.smk"))),
         flags=re.MULTILINE | re.DOTALL,
     )
 )
 
 
-def users(module: str) -> set[str]:
-    """Modules that import ``module``, however far up, found with a regular expression in their text."""
-    text = {name: (PACKAGE / f"{name}.py").read_text() for name in MODULES}
-    pattern = r"^ *(?:from defectflow\.{0} import|from defectflow import [\w, ]*\b{0}\b|import defectflow\.{0}\b)"
-    found, todo = set(), [module]
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file of the package imports, found with a regular expression in its text."""
+    found = set()
+    text = path.read_text()
+    assert not re.search(r"^ *from \.", text, re.MULTILINE), f"{path}: import by the whole name"
+    for module, several, one in re.findall(
+        r"^ *from (defectflow[\w.]*) import (?:\(([^)]*)\)|(.*))", text, re.MULTILINE
+    ):
+        names = (
+            part.split(" as ")[0].split("#")[0].strip()
+            for line in (several or one).split("\n")
+            for part in line.split(",")
+        )
+        found |= {f"{module}.{name}" for name in names if name}
+    return found | set(re.findall(r"^ *import (defectflow[\w.]*)", text, re.MULTILINE))
+
+
+def runs_with(path: Path) -> set[Path]:
+    """Files of the package that run when one of them does, one step away: what it imports, and their packages."""
+    dotted = {f"defectflow.{NAMES[path]}"} | imports(path)
+    names = {".".join(name.split(".")[1:end]) for name in dotted for end in range(1, name.count(".") + 2)}
+    of = {name.removesuffix("__init__").rstrip("."): file for file, name in NAMES.items()}
+    return {of[name] for name in names if name in of}
+
+
+NEEDS = {path: runs_with(path) for path in FILES}
+
+
+def users(path: Path) -> set[str]:
+    """Modules that run ``path``, however far up."""
+    found, todo = set(), [path]
     while todo:
-        name = todo.pop()
-        if name not in found:
-            found.add(name)
-            todo += [other for other in MODULES if re.search(pattern.format(name), text[other], re.MULTILINE)]
-    return found
+        file = todo.pop()
+        if file not in found:
+            found.add(file)
+            todo += [other for other in FILES if file in NEEDS[other]]
+    return {NAMES[file] for file in found}
+
+
+def test_the_guards_see_every_module_and_every_rule():
+    assert len(FILES) > 100 and {"__init__"} < set(NAMES.values())
+    assert set(RULES.values()) <= set(NAMES.values())
+    assert set(RULES) >= set(AFTER) - {"all", "pretrain"} and len(RULES) > 20
 
 
 def edited(site: Made, path: str, edit: Callable[[str], str]) -> dict[str, int]:
-    """What is stale while a file reads otherwise."""
-    file = site.folder / path
+    """What is stale while a file reads otherwise: a path from the root of the copy, or a name in the package."""
+    file = site.folder / path if "/" in path or (site.folder / path).exists() else site.packaged(path)
     content = file.read_bytes()
     try:
         file.write_text(edit(content.decode(errors="replace")))  # not all files are text
@@ -305,18 +349,17 @@ def edited(site: Made, path: str, edit: Callable[[str], str]) -> dict[str, int]:
         file.write_bytes(content)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_an_edit_of_a_module_re_runs_the_stages_that_import_it(site, demo, module):
-    stages = users(module)
+@pytest.mark.parametrize("path", FILES, ids=NAMES.values())
+def test_an_edit_of_a_module_re_runs_the_stages_that_import_it(site, demo, path):
+    stages = users(path)
     first = " ".join(rule for rule, stage in RULES.items() if stage in stages)
     place, present = (site, ALL) if closure(first, ALL) else (demo, ALL_OF_DEMO)
-    assert set(edited(place, f"workflow/defectflow/{module}.py", lambda text: text + "\nCHANGED = 1\n")) == closure(
-        first, present
-    )
+    stale = edited(place, str(path.relative_to(ROOT)), lambda text: text + "\nCHANGED = 1\n")
+    assert set(stale) == closure(first, present)
 
 
 def test_masks_without_a_network_do_not_depend_on_its_code(site):
-    stale = edited(site, "workflow/defectflow/sam.py", lambda text: text + "\nCHANGED = 1\n")
+    stale = edited(site, "sam.py", lambda text: text + "\nCHANGED = 1\n")
     assert stale["masks"] == 2 and site.jobs("--forcerun", "masks", config=CONFIG)["masks"] == 4
 
 
@@ -327,11 +370,11 @@ def test_comments_docstrings_and_layout_re_run_nothing(site, module):
         rest = re.sub(r"^( *)return (.*[^(\[{,])$", r"\1# Another.\n\1return  \2", rest, flags=re.M)
         return f'"""Other words.\n"""\n# A comment.\n\n{rest}'
 
-    assert edited(site, f"workflow/defectflow/{module}.py", comment) == {}
+    assert edited(site, f"{module}.py", comment) == {}
 
 
 def test_a_network_s_settings_count_as_code(site):
-    stale = edited(site, "workflow/defectflow/configs/sam2.1_nano.yaml", lambda text: text + "# changed\n")
+    stale = edited(site, "sam2.1_nano.yaml", lambda text: text + "# changed\n")
     assert set(stale) == closure("segment", ALL)
 
 
@@ -504,7 +547,7 @@ def test_leaving_a_branch_and_coming_back_re_runs_nothing(site):
     git("commit", "-m", "here")
     git("checkout", "-b", "elsewhere")
     for name in ("files", "survey", "fit"):
-        path = site.folder / f"workflow/defectflow/{name}.py"
+        path = site.packaged(f"{name}.py")
         path.write_text(path.read_text() + "\nCHANGED = 1\n")
     (site.folder / "data/mine/labels.csv").write_text("filename,label\n")
     git("commit", "-am", "there")

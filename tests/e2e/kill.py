@@ -98,7 +98,7 @@ def stage_of(process: subprocess.Popen, module: str) -> psutil.Process | None:
     """The stage among the descendants of Snakemake."""
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            if f"defectflow.{module}" in child.cmdline()[1:3]:
+            if any(word.startswith("defectflow.") and word.endswith(f".{module}") for word in child.cmdline()[1:3]):
                 return child
         except psutil.Error:
             continue
@@ -107,7 +107,7 @@ def stage_of(process: subprocess.Popen, module: str) -> psutil.Process | None:
 
 def kill(workflow: Finished, rule: str, seconds: float, alone: bool) -> bool:
     """Edit a stage, run, and kill it after so many processor seconds of the stage; whether it was still running."""
-    with open(workflow.folder / f"workflow/defectflow/{MODULES.get(rule, rule)}.py", "a") as module:
+    with open(workflow.packaged(f"{MODULES.get(rule, rule)}.py"), "a") as module:
         module.write(f"\nEDITED_{time.monotonic_ns()} = 1\n")
     command = workflow.command("--cores", "2", "--nolock", *workflow.targets, config=workflow.config)
     run = subprocess.Popen(

@@ -50,7 +50,7 @@ def test_everything_promised_is_there_and_the_blots_are_found(finished):
         stem = row["filename"].removesuffix(".png")
         for kind in ("heatmaps", "overlays"):
             assert cv2.imread(str(folder / kind / f"{stem}.png")) is not None, (kind, stem)
-    assert (finished.folder / "results/leaderboard.csv").read_text().count("\n") == 2
+    assert (finished.folder / "results/demo/leaderboard.csv").read_text().count("\n") == 2
 
 
 def test_nothing_is_left_to_do(finished):
@@ -93,7 +93,7 @@ def test_another_threshold_re_runs_the_evaluation_only(finished):
     ],
 )
 def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, spared):
-    path = finished.folder / f"workflow/defectflow/{module}.py"
+    path = finished.packaged(f"{module}.py")
     text = path.read_text()
     try:
         path.write_text(text + "\nCHANGED = 1\n")
@@ -105,7 +105,7 @@ def test_an_edit_re_runs_that_stage_and_what_follows(finished, module, first, sp
 
 
 def test_what_follows_an_edit_that_changes_no_bytes_is_not_stale_once_that_stage_has_run(finished):
-    path = finished.folder / "workflow/defectflow/split.py"
+    path = finished.packaged("split.py")
     text = path.read_text()
     steps = ("--cores", "1", "--until", "split")
     try:
@@ -122,7 +122,7 @@ def test_what_follows_an_edit_that_changes_no_bytes_is_not_stale_once_that_stage
 
 
 def test_an_edited_template_re_runs_the_pages_alone(finished):
-    path = finished.folder / "workflow/defectflow/templates/style.css"
+    path = finished.packaged("style.css")
     text = path.read_text()
     try:
         path.write_text(text + "\n/* a change */\n")

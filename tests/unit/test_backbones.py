@@ -1,8 +1,10 @@
 """Backbones: shapes, weights, errors, the way into anomalib, and a training run that can be interrupted."""
 
 import copy
+import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +12,8 @@ import timm
 import torch
 from defectflow import backbones, pretrain_backbone
 from defectflow.backbones import create_backbone
+from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder, input_statistics
+from defectflow.embedding import descriptors as descriptors_of
 from defectflow.files import UserError, read_json
 from defectflow.patch_nano import (
     LAYERS,
@@ -267,3 +271,107 @@ def test_card_is_written_from_figures(tmp_path):
 
 def test_packaged_weights_are_where_the_package_looks():
     assert PATCH_NANO_WEIGHTS.parent.parent.samefile(backbones.__file__.rsplit("/", 1)[0])
+
+
+def saved(path, state):
+    save_file(state, path) if path.suffix == ".safetensors" else torch.save(state, path)
+    return path
+
+
+def facebook_dinov2(state):
+    return {"mask_token": torch.zeros(1, 384), **state}
+
+
+def facebook_dinov2_with_registers(state):
+    patches = torch.cat([torch.zeros(1, 1, 384), state["pos_embed"]], 1)
+    state = {**state, "pos_embed": patches, "register_tokens": state["reg_token"], "mask_token": torch.zeros(1, 384)}
+    del state["reg_token"]
+    return {"teacher": {f"backbone.{key}": value for key, value in state.items()}, "epoch": 3}
+
+
+def facebook_convnext(state):
+    def name(key):
+        key = re.sub(r"^stem", "downsample_layers.0", key)
+        key = re.sub(r"stages\.(\d)\.downsample", r"downsample_layers.\1", key)
+        key = re.sub(r"stages\.(\d)\.blocks", r"stages.\1", key).replace("head.norm", "norm").replace("head.fc", "head")
+        return key.replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv")
+
+    # The original's 1 x 1 convolutions are linear: timm's small ones are not, and take the numbers reshaped.
+    return {"model": {name(k): v[..., 0, 0] if ".mlp.fc" in k and v.ndim == 4 else v for k, v in state.items()}}
+
+
+def torchvision_convnext(state):
+    inner = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5"}
+
+    def name(key):
+        key = key.replace("head.norm", "classifier.0").replace("head.fc", "classifier.2")
+        key = re.sub(r"stages\.(\d)\.downsample", lambda m: f"features.{2 * int(m[1])}", key)
+        key = re.sub(r"stages\.(\d)\.blocks", lambda m: f"features.{2 * int(m[1]) + 1}", key)
+        key = re.sub(r"^stem", "features.0", key).replace("gamma", "layer_scale")
+        return re.sub("conv_dw|mlp.fc1|mlp.fc2|(?<=[0-9].)norm", lambda m: inner[m[0]], key)
+
+    return {name(key): value[:, None, None] if "gamma" in key else value for key, value in state.items()}
+
+
+def original_tresnet(state):
+    def name(key):
+        key = re.sub(r"(conv\d)\.conv\.", r"\1.0.", key)
+        return re.sub(r"downsample\.(\d)\.conv", r"downsample.\1.0", key)
+
+    return {"state_dict": {f"module.{name(key)}": value for key, value in state.items()}}
+
+
+FILES = {
+    "dinov2.pth": ("vit_small_patch14_dinov2.lvd142m", ["blocks.1"], facebook_dinov2),
+    "registers.pt": ("vit_small_patch14_reg4_dinov2", ["blocks.1"], facebook_dinov2_with_registers),
+    "timm.safetensors": ("convnext_atto", ["stages.1", "stages.2"], dict),
+    "facebook.pth": ("convnext_atto", ["stages.1", "stages.2"], facebook_convnext),
+    "torchvision.bin": ("convnext_tiny", ["stages.0", "stages.1"], torchvision_convnext),
+    "tresnet.pth": ("tresnet_m", ["body.layer2"], original_tresnet),
+    "resnet.pth": ("resnet10t", ["layer2"], lambda state: {"model": state}),
+}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_file_with_other_names_gives_the_same_network(tmp_path, file):
+    name, layers, rename = FILES[file]
+    torch.manual_seed(3)
+    whole = timm.create_model(name.split(".")[0])
+    state = {key: torch.rand_like(v) if v.is_floating_point() else v for key, v in whole.state_dict().items()}
+    own = create_backbone(name, layers, saved(tmp_path / "own.safetensors", state))
+    other = create_backbone(name, layers, saved(tmp_path / file, rename(state)))
+    for key, expected in own.state_dict().items():
+        found = other.state_dict()[key]
+        assert key.endswith("num_batches_tracked") or torch.allclose(found, expected, atol=2e-5), key  # timm adds 1e-5
+
+
+def test_positions_of_another_grid_are_interpolated(tmp_path):
+    name = "vit_tiny_patch16_224"
+    state = timm.create_model(name, img_size=96).state_dict()
+    network = create_backbone(name, ["blocks.1"], saved(tmp_path / "other.pth", state))
+    assert network.state_dict()["model.pos_embed"].shape == (1, 197, 192)
+    assert network(torch.zeros(1, 3, 160, 96))[0].shape == (1, 192, 10, 6)
+
+
+def test_a_wrong_file_is_told_by_the_names_that_do_not_fit(tmp_path):
+    small = saved(tmp_path / "small.pth", timm.create_model("vit_tiny_patch16_224").state_dict())
+    with pytest.raises(UserError) as caught:
+        create_backbone("resnet10t", ["layer2"], small)
+    told = str(caught.value)
+    assert "missing: conv1.0.weight, " in told and "of other names in the file: cls_token, pos_embed, " in told
+    with pytest.raises(UserError, match=r"cls_token \(1x1x192, wanted 1x1x384\)"):
+        create_backbone("vit_small_patch16_224", ["blocks.1"], small)
+    torch.save({"model": {"a": torch.zeros(1)}, "args": SimpleNamespace()}, tmp_path / "more.pth")
+    with pytest.raises(UserError, match="holds more than tensors"):
+        create_backbone("resnet10t", ["layer2"], tmp_path / "more.pth")
+
+
+def test_a_network_gets_its_input_as_its_weights_want_it():
+    assert input_statistics("tresnet_m.miil_in1k") == ((0, 0, 0), (1, 1, 1))
+    assert input_statistics("vit_small_patch16_224.mine")[0] == (0.5, 0.5, 0.5)
+    for name in ("patch-nano", "resnet18.tv_in1k", "vit_small_patch14_dinov2"):
+        assert input_statistics(name) == (IMAGENET_MEAN, IMAGENET_STD)
+    picture = np.full((1, 64, 64, 3), 255, np.uint8)
+    embedder = PatchEmbedder("vit_tiny_patch16_224", ["blocks.0"])
+    expected = embedder.network(torch.ones(1, 3, 64, 64))["blocks.0"]  # (1 - 0.5) / 0.5
+    torch.testing.assert_close(embedder(picture), descriptors_of({"": expected}))

@@ -178,7 +178,7 @@ def test_what_cannot_be_of_the_depth_is_refused_by_name(tmp_path, pixels, depth,
     Image.fromarray(pixels).save(tmp_path / "a.png")
     with pytest.raises(UserError, match=rf"a\.png: .*{message}.*save it"):
         read_rgb(tmp_path / "a.png", depth)
-    assert message in inspect(tmp_path / "a.png", tmp_path, depth).problem
+    assert message in inspect(tmp_path / "a.png", tmp_path, depth=depth).problem
 
 
 def test_files_of_8_bits_are_read_as_they_are_whatever_the_depth(tmp_path):

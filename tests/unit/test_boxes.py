@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from defectflow import boxes, evaluate
 from defectflow.images import read_mask
-from defectflow.tables import MANIFEST, PREDICTIONS, REGIONS, read_table
+from defectflow.tables import MANIFEST, PREDICTIONS, REGIONS, read_table, write_table
 
 
 def run(data, out, *more):
@@ -60,7 +60,8 @@ def test_regions_are_where_the_defects_are(found):
 def test_a_region_is_above_the_threshold_that_was_chosen_without_its_image(found):
     _, out, table, _ = found
     predictions = read_table(out / "predictions.csv", PREDICTIONS).set_index("image_id")
-    assert (table["score"] >= predictions.loc[table["image_id"], "map_threshold"].to_numpy()).all()
+    regions = table[table["mark"] == ""]
+    assert (regions["score"] >= predictions.loc[regions["image_id"], "map_threshold"].to_numpy()).all()
     metrics = json.loads((out / "metrics.json").read_text())["pixel"]["map_threshold"]
     new = predictions[predictions["label"].isna()]
     assert new["map_threshold"].to_numpy() == pytest.approx(metrics["value"], rel=1e-8)
@@ -108,7 +109,25 @@ def test_options_and_threads(found):
     run(data, out, "--threads", "2")
     assert text == ((out / "regions.csv").read_bytes(), (out / "regions.json").read_bytes())
     fewer, _ = run(data, out, "--min-area", "0.005")
-    assert (fewer["area"] >= 0.005 * 240 * 320).all() and len(fewer) < len(table)
+    regions, peaks = fewer[fewer["mark"] == ""], fewer[fewer["mark"] != ""]
+    assert (regions["area"] >= 0.005 * 240 * 320).all() and len(regions) < len(table)
+    assert set(peaks["mark"]) <= {"left out by size or shape"} and not set(peaks["image_id"]) & set(regions["image_id"])
+
+
+def test_every_bad_photograph_has_a_box_and_one_below_the_pixel_threshold_is_marked(found, tmp_path):
+    data, out, table, _ = found
+    predictions = read_table(out / "predictions.csv", PREDICTIONS)
+    bad = set(predictions.loc[predictions["predicted_label"] == 1, "image_id"])
+    assert bad and bad <= set(table["image_id"])
+    # With a pixel threshold that nothing reaches, or none, all that is left are the peaks of the bad ones.
+    for level in (1000.0, np.nan):
+        (tmp_path / "predictions.csv").unlink(missing_ok=True)
+        write_table(tmp_path / "predictions.csv", predictions.assign(map_threshold=level), PREDICTIONS)
+        peaks, results = run(data, tmp_path)
+        assert set(peaks["image_id"]) == bad and len(peaks) == len(bad) == len(results)
+        assert set(peaks["mark"]) == {"above the image threshold only"} == {r["mark"] for r in results}
+    kept = peaks.set_index("image_id")["score"]
+    assert (kept > 0).all() and (peaks[["width", "height"]] > 0).all(axis=None)
 
 
 def test_without_a_threshold_there_are_no_regions(tmp_path):

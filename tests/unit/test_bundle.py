@@ -9,11 +9,13 @@ import bundle_set
 import numpy as np
 import pytest
 from defectflow import bundle
+from defectflow.bundle_card import learned
 from defectflow.bundle_files import pack, read_bundle
 from defectflow.embedding import has_bfloat16
 from defectflow.export import export_bundle
 from defectflow.files import UserError, read_json
 from defectflow.inspector import Inspector
+from defectflow.inspector_search import METHODS
 from safetensors.torch import load_file
 
 
@@ -234,3 +236,10 @@ def test_a_fine_tuned_sam_becomes_safetensors_of_the_same_weights(tmp_path):
     assert all((a == b).all() for a, b in zip(one.parameters(), other.parameters(), strict=True))
     with pytest.raises(UserError, match="a bundle takes nano"):
         bundle.write_segmenter({"model": "mine.yaml"}, sam.PACKAGED["nano"], tmp_path / "other.safetensors")
+
+
+def test_the_card_says_what_a_picture_is_compared_with():
+    fit = {"banks": {"all": {"size": 1024}}}
+    assert learned({"method": "patchcore", "distance": "cosine"}, fit) == "cosine distances to 1024 patches"
+    assert "Gaussian in each of 1024 places" in learned({"method": "padim", "distance": "euclidean"}, fit)
+    assert set(METHODS) == {"patchcore", "padim", "centroid"}, "give a new method its words in bundle_card.learned"

@@ -52,6 +52,13 @@ def test_an_auroc_that_may_be_chance_is_not_called_better_than_guessing():
     )
 
 
+def test_worse_than_guessing_asks_for_the_labels():
+    data = figures(auroc=0.08)
+    data["confidence_intervals"]["auroc"] = [0.0, 0.3]
+    text = told(claims.proven(data))
+    assert "worse than guessing (50 %). Are the labels the wrong way round?" in text and "better" not in text
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.001])
 def test_the_number_without_error_is_the_smallest_whose_exact_limit_is_below_the_rate(rate):
     n = claims.without_error(rate)
@@ -112,9 +119,15 @@ def test_the_review_band_is_told_with_what_is_left():
     assert "no missed defects and 1 false alarm are left" in claims.proven(data)[-1]
 
 
-@pytest.mark.parametrize(
-    ("share", "text"), [(0, "0 %"), (1, "100 %"), (0.05, "5 %"), (0.042, "4.2 %"), (0.5, "50 %"), (0.938, "93.8 %")]
-)
+SHARES = [(0, "0 %"), (1, "100 %"), (0.05, "5 %"), (0.042, "4.2 %"), (0.5, "50 %"), (0.938, "93.8 %")]
+SHARES += [(0.9996, "99.96 %"), (0.0001, "0.01 %")]  # nearly all is not all
+
+
+SHARES = [(0, "0 %"), (1, "100 %"), (0.05, "5 %"), (0.042, "4.2 %"), (0.5, "50 %"), (0.938, "93.8 %")]
+SHARES += [(0.9996, "99.96 %"), (0.0001, "0.01 %")]  # nearly all is not all
+
+
+@pytest.mark.parametrize(("share", "text"), SHARES)
 def test_percentages(share, text):
     assert told([claims.percent(share)]) == text
 

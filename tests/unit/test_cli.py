@@ -45,7 +45,7 @@ def test_every_name_gets_one_line_one_row_and_its_pictures(bundle_folder, photos
         capsys, "inspect", bundle_folder, photos, "--csv", out / "t.csv", "--jsonl", out / "t.jsonl", "--out", out,
         "--triptychs",
     )  # fmt: skip
-    assert code == 3 and "5 inspected, 1 flagged" in err
+    assert code == 3 and "5 photographs judged, 1 flagged;" in err
     assert lines.count("\n") == 5 and lines.count("BAD") == 1 and "line\\nbreak.png" in lines
     rows = list(csv.DictReader((out / "t.csv").open(encoding="utf-8", newline="")))
     assert {Path(row["path"]).name for row in rows} == set(NAMES)
@@ -90,7 +90,7 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
     (photos / "torn.png").write_bytes(good.read_bytes()[:500])
     table = tmp_path / "t.csv"
     code, lines, err = run(capsys, "inspect", bundle_folder, photos, tmp_path / "absent.png", "--csv", table)
-    assert code == 2 and "5 inspected, 1 flagged, 2 not judged" in err and "Traceback" not in err
+    assert code == 2 and "5 photographs judged, 1 flagged, 2 not judged;" in err and "Traceback" not in err
     errors = [line for line in lines.splitlines() if line.startswith("ERROR")]
     assert len(errors) == 2 and "torn.png" in errors[0] and "absent.png: no such file" in errors[1]
     assert sum(row["verdict"] == "error" for row in csv.DictReader(table.open(newline=""))) == 2
@@ -103,6 +103,15 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
         (["BUNDLE", "FOLDER/*.bmp"], "no image there"),
         (["BUNDLE", "FOLDER", "--triptychs"], "--triptychs: needs --out"),
         (["BUNDLE", "FOLDER", "--threads", "0"], "must be 1 or more"),
+        (["BUNDLE", "FOLDER", "--batch", "0"], "must be 1 or more"),
+        (
+            ["BUNDLE", "FOLDER", "--batch", "4", "--runtime", "onnx"],
+            "takes one photograph at a time",
+        ),
+        (
+            ["BUNDLE", "FOLDER", "--device", "cuda", "--runtime", "onnx"],
+            "computes on the processor",
+        ),
         (["BUNDLE", "FOLDER", "--out", "BUNDLE/bundle.json"], "File exists (make room, or write elsewhere)"),
         (["FOLDER", "FOLDER"], "not a bundle"),
         (["BUNDLE", "--watch", "absent"], "no such folder to watch"),
@@ -132,6 +141,23 @@ def test_streams_and_threads_change_nothing(bundle_folder, photos, tmp_path, cap
     for streams in (1, 3):
         run(capsys, "inspect", bundle_folder, photos, "--streams", streams, "--csv", tmp_path / f"{streams}.csv")
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
+
+
+def test_a_batch_says_what_single_photographs_say(bundle_folder, photos, tmp_path, capsys):
+    (photos / "torn.png").write_bytes((photos / "day 1/plain.png").read_bytes()[:500])
+    tables = []
+    for batch in ("1", "4"):
+        out = tmp_path / batch
+        words = ["--runtime", "torch", "--batch", batch, "--csv", out / "t.csv", "--out", out]
+        code, _, err = run(capsys, "inspect", bundle_folder, photos, *words)
+        assert code == 2 and "5 photographs judged, 1 flagged, 1 not judged; torch" in err
+        tables.append(list(csv.DictReader((out / "t.csv").open(encoding="utf-8", newline=""))))
+        assert len(list((out / "overlays").iterdir())) == 5
+    for one, other in zip(*tables, strict=True):
+        assert all(one[key] == other[key] for key in ("path", "verdict", "reason", "regions"))
+        assert one["verdict"] == "error" or float(one["raw_score"]) == pytest.approx(
+            float(other["raw_score"]), rel=1e-4
+        )
 
 
 def test_a_watched_folder_is_inspected_as_photographs_arrive(bundle_folder, tmp_path, capsys):
@@ -255,7 +281,7 @@ def test_an_interrupt_is_the_end_of_a_watch_and_no_error(bundle_folder, tmp_path
     assert "first.png" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)  # an interrupt is ignored where tests run in the background
     status, told = process.wait(60), process.stderr.read()
-    assert status in (0, 3) and told.startswith("1 inspected, ") and told.count("\n") == 1
+    assert status in (0, 3) and told.startswith("1 photograph judged, ") and told.count("\n") == 1
 
 
 def test_photographs_may_be_named_behind_options(bundle_folder, photos, tmp_path, capsys):

@@ -146,4 +146,4 @@ def test_entries_are_matched_and_oddities_named():
     ]
     found, problems = coco.entries_by_name({"images": entries}, ["a.jpg", "sub/b.jpg", "c.jpg"])
     assert {name: entry["id"] for name, entry in found.items()} == {"a.jpg": 1, "sub/b.jpg": 2}
-    assert [p.split(": ")[1][:12] for p in problems] == ["listed twice", "the path lea", "no such imag", "its id 2 is "]
+    assert [p.split(": ")[1][:12] for p in problems] == ["no such imag", "the path lea", "no such imag", "its id 2 is "]

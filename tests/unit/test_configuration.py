@@ -7,6 +7,7 @@ import yaml
 from defectflow.configuration import (
     THRESHOLD_OPTIONS,
     Run,
+    check_methods,
     check_schema,
     check_threshold,
     labels_needed,
@@ -71,12 +72,43 @@ def test_no_object_of_the_schema_lets_an_unknown_key_pass():
         ({"dataset": "../x"}, "dataset"),
         ({"detectors": {"p": {"method": "patchcore", "coreset": 0.1}}}, "detectors.p: unknown key 'coreset'"),
         ({"segmenters": {"s": {"method": "sam2.1"}}}, "'model' is a required property"),
+        ({"segmenters": {"s": {"method": "sam2.1", "model": "xyz"}}}, "'xyz' is not one of nano"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
     with pytest.raises(UserError) as error:
         check_schema(changed(**change), SCHEMA)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"detectors": {"p": {"method": "padim", "coreset_max": 9}}}, "detectors.p: method padim does not read 'core"),
+        ({"detectors": {"p": {"method": "pixel_difference", "backbone": "nonsense"}}}, "does not read 'backbone'"),
+        ({"detectors": {"p": {"method": "centroid", "score": "max"}}}, "it reads: method, backbone, weights"),
+        ({"detectors": {"p": {"method": "patchcore", "dimensions": 9}}}, "does not read 'dimensions'"),
+        ({"segmenters": {"s": {"method": "template", "checkpoint": "x.pt"}}}, "template does not read 'checkpoint'"),
+        (
+            {"segmenters": {"s": {"method": "sam2.1", "model": "nano", "engine": "official", "augmentations": 2}}},
+            "segmenters.s: engine official does not read 'augmentations'",
+        ),
+        ({"isolations": {"i": {"background": "zero", "margin": 0.1}}}, "isolations.i: 'margin' is read with crop"),
+        ({"isolations": {"i": {"background": "keep", "dilate": 3}}}, "isolations.i: 'dilate' is not read where"),
+    ],
+)
+def test_a_key_that_the_method_does_not_read_is_refused(change, message):
+    with pytest.raises(UserError) as error:
+        check_methods(changed(**change), SCHEMA)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_each_method_of_the_code_is_named_in_the_schema_and_no_other():
+    for section in ("segmenters", "detectors"):
+        properties = SCHEMA["properties"][section]["additionalProperties"]["properties"]
+        named = {method for about in properties.values() for method in about.get("methods", [])}
+        assert named <= set(properties["method"]["enum"])
+    check_methods(CONFIG, SCHEMA)
 
 
 def test_the_strategies_and_their_options_are_those_of_the_code():
@@ -199,7 +231,7 @@ def test_comparisons_inherit_and_appear_once():
         ({"segmenter": "templat"}, True, "did you mean 'template'?"),
         ({"dataset": "hawk"}, True, "no entry 'hawk' in datasets"),
         ({"detector": "x"}, True, "no entry 'x' in detectors"),
-        ({"segmenter": "template"}, False, "add annotations.json"),
+        ({"segmenter": "template"}, False, "segmenter=none isolation=none"),
         ({"segmenter": "none", "isolation": "crop"}, True, "needs masks of the part"),
         ({"compare": [{"isolation": "zero"}]}, True, "no entry 'zero' in isolations"),
     ],

@@ -71,11 +71,11 @@ def test_every_stage_the_rules_call_exists_and_explains_itself():
     called = {
         name
         for path in (ROOT / "workflow/rules").glob("*.smk")
-        for name in re.findall(r"python -m defectflow\.(\w+)", path.read_text())
+        for name in re.findall(r"python -m defectflow\.([\w.]+)", path.read_text())
     }
-    assert {"survey", "ingest", "fit", "score", "evaluate"} <= called
+    assert {"survey", "ingest", "fit", "score", "evaluate"} <= {name.rpartition(".")[2] for name in called}
     for name in called:
-        text = (ROOT / f"workflow/defectflow/{name}.py").read_text()
+        text = (ROOT / f"workflow/defectflow/{name.replace('.', '/')}.py").read_text()
         assert text.startswith('"""') and "def build_parser(" in text, name
 
 

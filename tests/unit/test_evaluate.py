@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow import cautions, evaluate, thresholds
+from defectflow.anomaly_maps import load_maps, save_maps
 from defectflow.files import UserError, write_json
 from defectflow.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, index_of, read_table, write_table
 from defectflow.verdicts import SCORE, SPLIT, counted, file_name, gather, judge, review_figures
@@ -110,6 +111,41 @@ def test_warnings_are_honest(full):
     assert "8 good, 6 bad" in text
     assert "3 group(s)" in text and "with whole groups left out" in text
     assert "1 mask(s) are doubtful: good__001" in text
+
+
+def test_labels_the_wrong_way_round_are_asked_about_and_chance_is_not(tmp_path):
+    data = inspection_set.make(tmp_path / "set", good=10, bad=10, overlap=False)
+    for path, columns in ((data.manifest, MANIFEST), (data.splits, SPLITS)):
+        edit(path, columns, lambda t: t.assign(label=(1 - t["label"]).astype("Int64")))
+    metrics, _ = run(data, tmp_path / "out")
+    assert metrics["auroc"] < 0.1 and metrics["confidence_intervals"]["auroc"][1] < 0.5
+    assert "are the labels the wrong way round" in metrics["warnings"][0]
+    assert "cannot be told from chance" not in " ".join(metrics["warnings"])
+
+
+def test_an_auroc_of_one_has_an_interval_with_a_width(tmp_path):
+    metrics, _ = run(inspection_set.make(tmp_path / "set", good=6, bad=6, overlap=False), tmp_path / "out")
+    low, high = metrics["confidence_intervals"]["auroc"]
+    assert metrics["auroc"] == 1.0 == high and 0.5 < low < 0.8
+    text = " ".join(metrics["warnings"])
+    assert f"anywhere from {low - 0.005:.2f} to 1.00" in text and "no bootstrap interval" not in text
+    assert "chance" not in text
+
+
+def test_without_masks_a_background_that_differs_is_told_first(tmp_path):
+    data = inspection_set.make(tmp_path / "set")  # the noise behind the disc is another one in each picture
+    masked, _ = run(data, tmp_path / "masked")
+    assert masked["background"] is None
+    data.masks.clear()
+    grid = np.ones((16, 16), np.float32)
+    grid[3:6, 0:3] = 9  # hot in the corner of the photograph
+    for path in data.maps:
+        maps = load_maps([path])
+        save_maps(path, {name: (grid, maps[name].affine) for name in list(maps)}, (128, 128))
+    metrics, _ = run(data, tmp_path / "out")
+    assert metrics["background"]["border_differs"] and metrics["background"]["heat_near_border"] > 0.5
+    assert metrics["background"]["warning"] == metrics["warnings"][0] == cautions.headlines(metrics)[0]
+    assert "background" in metrics["warnings"][0]
 
 
 def test_a_failed_sam_is_told():

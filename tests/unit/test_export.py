@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import bundle_set
 import numpy as np
@@ -74,6 +75,16 @@ def test_only_the_score_that_a_graph_gives_becomes_one(folder, paths, score):
     written = folder / "exports/onnx-fp32"
     assert {path.name for path in written.iterdir()} == {"network.onnx", "parity.json"}
     assert "score max" in read_json(written / "parity.json")["detector"]["not_written"]
+
+
+def test_graphs_do_not_say_where_they_were_made(folder, paths):
+    export_bundle(folder, "onnx", "fp32", paths)
+    root = str(Path(export_graph.__file__).parents[2]).encode()
+    graphs = [folder / "network.onnx", *(folder / "exports/onnx-fp32").glob("*.onnx")]
+    assert len(graphs) == 3
+    for graph in graphs:
+        content = graph.read_bytes()
+        assert root not in content and b"defectflow" not in content and b".py" not in content, graph.name
 
 
 def test_a_detector_graph_that_differs_is_not_written(folder, paths, monkeypatch):

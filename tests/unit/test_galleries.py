@@ -1,5 +1,6 @@
 import base64
 import io
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -14,12 +15,12 @@ from PIL import Image
 
 def table(rows):
     frame = pd.DataFrame(rows, columns=["filename", "label", "predicted_label", "margin", "outcome"])
-    return frame.assign(raw_score=frame["margin"] + 5, review=0.0)
+    return frame.assign(raw_score=frame["margin"] + 5, threshold=5.0, review=0.0)
 
 
 ROWS = [
     *((f"good{k}", 0.0, 0.0, -3 + 0.1 * k, "right") for k in range(20)),
-    *((f"bad{k}", 1.0, 1.0, 0.5 + 0.1 * k, "right") for k in range(20)),
+    *((f"bad{k}", 1.0, 1.0, 0.01 + 0.02 * k, "right") for k in range(20)),
     *((f"missed{k}", 1.0, 0.0, -2 + 0.1 * k, "missed") for k in range(12)),
     ("alarm0", 0.0, 1.0, 0.2, "false alarm"),
     ("alarm1", 0.0, 1.0, 0.9, "false alarm"),
@@ -40,6 +41,35 @@ def test_each_gallery_shows_what_its_title_says():
     assert names(chosen["Typical good"]) == ["good8", "good9", "good10"]
     assert names(chosen["Typical bad"]) == ["bad11", "bad12", "bad13"]  # of those that are no close calls
     assert names(chosen["Without a label"])[0] == "new7"
+
+
+def test_far_from_the_threshold_nothing_is_called_close():
+    far = [("good", 0.0, 0.0, -2.65, "right"), ("bad", 1.0, 1.0, 0.3, "right")]
+    chosen = {g.title: g for g in galleries.choose(table(far), 0)}
+    assert "Close calls" not in chosen and "none is a close call" in chosen["Nearest to the threshold"].lead
+    assert names(chosen["Nearest to the threshold"]) == ["good", "bad"]
+    # 0.20 under 2.85 may be near in units of the range, and is far in those of the score.
+    one = table([("good", 0.0, 0.0, -0.05, "right")]).assign(raw_score=0.2, threshold=2.85)
+    assert "Close calls" not in {g.title for g in galleries.choose(one, 0)}
+
+
+def test_what_could_not_go_wrong_is_not_praised():
+    good, both = (galleries.choose(table(rows), 0) for rows in (ROWS[:20], [*ROWS[:25]]))
+    assert (good[0].title, good[0].none) == ("Missed defects", "No photograph of a bad part has a label and a verdict.")
+    assert good[1].none == "None of 20 good ones."
+    assert both[0].none == "None of 5 bad ones."
+
+
+def test_where_heat_shows_is_told_as_it_is():
+    scale, look = drawing.Scale(0, 1, 2, 6), Look()
+    cases = [galleries.Case(None, (), frozenset(["found"]), glow) for glow in (0.01, 0.2, 0.9)]
+    calm = galleries.heat_note(look, scale, True, cases[:2])
+    assert "99 of 100 pixels of good photographs" in calm and "glow" not in calm
+    assert "1 of the 3 pictured glows over more than half" in galleries.heat_note(look, scale, True, cases)
+    assert "pixels of good photographs exceed too" in galleries.heat_note(look, drawing.Scale(0, 2, 2, 6), True, cases)
+    assert "No photograph is labelled good" in galleries.heat_note(look, scale, False, [])
+    whole = galleries.heat_note(Look(alpha_mode="heat"), scale, True, cases)
+    assert "covers the whole" in whole and "glow" not in whole
 
 
 def test_no_photograph_is_shown_twice():
@@ -101,6 +131,25 @@ def test_boxes_are_drawn_where_they_are_in_the_photograph(case):
     factor = galleries.SIDE / 900
     assert [columns.min(), rows.min()] == pytest.approx([90 * factor, 90 * factor], abs=6)
     assert [columns.max(), rows.max()] == pytest.approx([270 * factor, 180 * factor], abs=6)
+
+
+def test_a_case_knows_what_is_drawn_on_it_and_a_peak_is_dashed(case):
+    row, maps = case
+    bad = next(pd.DataFrame([row]).itertuples())
+    made = galleries.case_of(bad, maps, drawing.Scale(0, 1, 2, 6))
+    assert made.drawn == {"found", "truth", "part"} and 0 < made.glow < 0.3 and made.mark == ""
+    plain = next(pd.DataFrame([row | {"part": "", "mask": "", "predicted_label": 0.0}]).itertuples())
+    cold = galleries.case_of(
+        plain, {"x": replace(maps["x"], grid_map=maps["x"].grid_map / 99)}, drawing.Scale(0, 1, 2, 6)
+    )
+    assert cold.drawn == set() and cold.glow == 0
+    box = np.array([[90, 90, 300, 200]])
+    whole, dashed = (
+        decoded(galleries.case_of(bad, maps, drawing.Scale(0, 98, 99, 100), box, mark=mark).pictures[-1]).astype(int)
+        for mark in ("", "above the image threshold only")
+    )
+    top = [int(p[50:58, 60:240].max(axis=0)[:, 0].__gt__(200).sum()) for p in (whole, dashed)]
+    assert 0.25 * top[0] < top[1] < 0.75 * top[0]
 
 
 def test_heat_has_the_colours_that_were_asked_for(case):

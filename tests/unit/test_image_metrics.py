@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 from defectflow import thresholds
 from defectflow.image_metrics import calibration_curve, image_figures, units_of
+from defectflow.intervals import auroc_interval
 from defectflow.metrics import confusion, wilson
 from defectflow.verdicts import judge, with_calibration
 from sklearn.calibration import calibration_curve as sklearns_curve
@@ -46,7 +47,22 @@ def test_every_figure_has_an_interval_around_it():
     tn, fp, fn, tp = part["image"]["confusion_matrix"].values()
     assert part["confidence_intervals"]["recall"] == wilson(tp, tp + fn)
     assert part["confidence_intervals"]["false_negative_rate"] == wilson(fn, tp + fn)
-    assert part["confidence_intervals"]["auroc"] == spread["auroc"] and tn + fp == 40
+    table = random_table()
+    area = auroc_interval(table["label"].to_numpy(), table["raw_score"].to_numpy(), table["image_id"])
+    assert part["confidence_intervals"]["auroc"] == area and tn + fp == 40
+
+
+def test_where_all_images_are_right_no_interval_is_without_width():
+    table = judge(scored(np.arange(12.0), [0] * 6 + [1] * 6, list("012345") * 2), "f1_adaptive").table
+    table["predicted_label"] = table["label"]
+    found = image_figures(table, "f1_adaptive", {}, seed=0)["confidence_intervals"]
+    assert found["auroc"][1] == 1.0 and 0.5 < found["auroc"][0] < 0.8
+    spread = found["bootstrap"]
+    for name in ("auroc", "average_precision", "accuracy", "precision", "recall", "f1"):
+        assert spread[name][0] < spread[name][1] == 1.0, name
+    for name in ("false_positive_rate", "false_negative_rate"):
+        assert spread[name][1] > spread[name][0] == 0.0, name
+    assert spread["recall"] == wilson(6, 6) and spread["confusion_matrix"]["true_positive"] == [6 * wilson(6, 6)[0], 6]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from defectflow import cli, inspector_runtime
 from defectflow.files import UserError
 from defectflow.images import write_png
 from defectflow.inspector import Inspector, read_photograph
-from defectflow.inspector_output import boxes_of, json_of, row_of
+from defectflow.inspector_output import boxes_of, json_of, line_of, row_of
 from defectflow.pred_score import BELOW_HALF
 from PIL import Image
 
@@ -95,6 +95,31 @@ def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):
     one.settings["review"] = before
     assert verdict.review and verdict.flagged and not verdict.bad and verdict.threshold == 1.2
     assert 0.5 + (verdict.raw_score - 1.2) / (3.0 - 0.7) == pytest.approx(verdict.score)
+
+
+def test_a_bad_verdict_without_a_region_shows_its_peak_and_says_so(one):
+    one.settings["pixel_threshold"], before = 1000.0, one.settings["pixel_threshold"]
+    good, bad = (one(bundle_set.photograph(30, bad)) for bad in (False, True))
+    one.settings["pixel_threshold"] = None
+    without = one(bundle_set.photograph(30, True))
+    one.settings["pixel_threshold"] = before
+    assert good.regions == [] and len(bad.regions) == 1 == len(without.regions)
+    dark = bundle_set.photograph(30, True).max(axis=2) < 60
+    rows, columns = np.nonzero(dark)
+    ((x, y, width, height),) = boxes_of(bad)
+    assert abs(x + width / 2 - columns.mean()) < 12 and abs(y + height / 2 - rows.mean()) < 12
+    mark = "above the image threshold only"
+    assert row_of(Path("a.png"), bad)["mark"] == row_of(Path("a.png"), without)["mark"] == mark
+    assert json_of(Path("a.png"), bad)["regions"][0]["mark"] == mark
+    assert line_of(Path("a.png"), bad).endswith(f"a.png  (no damaged region, box at the peak: {mark})")
+    assert row_of(Path("a.png"), good)["mark"] == ""
+
+
+def test_a_good_verdict_is_not_told_as_damaged(one):
+    bad = one(bundle_set.photograph(30, True))
+    assert "(1 damaged region)" in line_of(Path("a.png"), bad)
+    good = replace(bad, bad=False, score=0.42)
+    assert line_of(Path("a.png"), good) == "good  0.42  a.png  (1 region above the pixel threshold only)"
 
 
 def test_whoever_reads_the_exit_status_hears_of_a_doubtful_mask(one):
@@ -256,3 +281,22 @@ def test_a_hundred_megapixels_are_judged_within_bounded_memory(tmp_path, bundle_
     )
     assert result.returncode == 0, result.stderr
     assert int(result.stdout) < 1_500_000  # kilobytes; the picture itself has 300 MB
+
+
+def test_several_photographs_are_judged_as_each_alone(bundle_folder, inspector):
+    photos = [bundle_set.photograph(20 + seed, bad=seed == 1, size=(96 + 8 * seed, 128)) for seed in range(3)]
+    together = inspector.judge(photos)
+    assert inspector.judge([]) == []
+    for photo, verdict in zip(photos, together, strict=True):
+        alone = inspector(photo)
+        assert (verdict.bad, verdict.size) == (alone.bad, alone.size)
+        assert verdict.raw_score == pytest.approx(alone.raw_score, rel=1e-4)
+        np.testing.assert_allclose(verdict.map.grid_map, alone.map.grid_map, rtol=1e-3, atol=1e-4)
+
+
+def test_a_gpu_means_torch_and_is_told_where_there_is_none(bundle_folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device is available"):
+        Inspector.load(bundle_folder, device="cuda")
+    with pytest.raises(UserError, match="openvino computes on the processor"):
+        Inspector.load(bundle_folder, "openvino", device="cuda")

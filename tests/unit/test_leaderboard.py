@@ -46,7 +46,7 @@ def save(root, recipe, scores=None, **changes):
 
 
 def run(root, *paths):
-    board = root / "results/leaderboard.csv"
+    board = root / "results/demo/leaderboard.csv"
     args = ["--metrics", *map(str, paths), "--predictions", *(str(path.with_name("predictions.csv")) for path in paths)]
     args += ["--splits", str(root / "splits.csv"), "--table", str(board), "--page", str(board.with_suffix(".html"))]
     leaderboard.main(leaderboard.build_parser().parse_args(args))
@@ -92,10 +92,25 @@ def test_two_equal_runs_are_the_same_on_the_page(tmp_path):
     assert "cannot be told apart" in page and page.count("the same</span>") >= 2
 
 
+def test_without_an_auroc_no_run_is_called_the_best(tmp_path):
+    paths = [save(tmp_path, f"demo/none/none/{name}", auroc=None) for name in ("patchcore", "padim")]
+    _, page = run(tmp_path, *paths)
+    assert "Nothing to compare yet." in page
+    assert "the best" not in page and "best AUROC" not in page and "How to read the differences" not in page
+
+
+def test_a_run_without_an_auroc_is_not_called_worse(tmp_path):
+    first = save(tmp_path, "demo/template/crop/patchcore")
+    _, page = run(tmp_path, first, save(tmp_path, "demo/none/none/padim", auroc=None, scores=np.full(21, np.nan)))
+    assert "worse by more than chance" not in page and "1 of the others cannot be compared" in page
+    _, alone = run(tmp_path, first)
+    assert "It is the only run" in alone and "the best" not in alone
+
+
 def test_the_page_links_the_reports_and_holds_every_threshold_rule(tmp_path):
     path = save(tmp_path, "demo/template/zero_out/patchcore")
     _, page = run(tmp_path, path)
-    assert 'href="demo/template/zero_out/patchcore/report.html"' in page
+    assert 'href="template/zero_out/patchcore/report.html"' in page
     for rule in ("max_fpr, max_fpr 0.2", "youden", "normal_sigma, sigma 3", "conformal, alpha 0.05"):
         assert f"<code>{rule}</code>" in page
     assert re.search(r"needs at least 19 good images", page)  # told, not hidden

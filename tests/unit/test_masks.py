@@ -120,7 +120,7 @@ def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **mor
     mask = np.zeros((20, 20), bool)
     mask.ravel()[: int(400 * area)] = True
     more = {"source": "sam2.1", "prior_iou": 0.95} | more
-    guess = Guess("appearance" if found else "constant", mask.astype(np.float32), 0.95, Match(score, [0], []))
+    guess = Guess("appearance" if found else "constant", mask.astype(np.float32), 0.95, Match(score, [0], [], 1.0))
     return stage.judge(prior_with(registers, heads), guess=guess, mask=mask, **more)
 
 

@@ -79,7 +79,7 @@ def test_cosine_distances(neighbours, bank):
     position = torch.arange(len(good))
     kept, _ = PatchCore.condense(good, position, len(good), options)
     good_patches = GoodPatches(kept, position, torch.zeros(60, dtype=torch.int64), None, 0, 60, None, (6, 10))
-    tensors = PatchCore.fit(good_patches, options)(torch.tensor([True]), 0)
+    tensors = PatchCore.fit(good_patches, options)(torch.tensor([True]))
     detector = PatchCore(tensors, PatchCore.settings(options), ScoreOptions(neighbours=neighbours))
     score, distances = detector.judge(patches * torch.rand(20, 1, generator=generator) * 9, torch.arange(20))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -9,9 +10,11 @@ from pathlib import Path
 
 import pytest
 from defectflow import preflight
-from defectflow.dataset import categories, image_paths, read_labels
+from defectflow.dataset import categories, image_paths
 from defectflow.files import UserError, sha256_of
-from defectflow.naming import Matcher, image_ids, leaves, shard_of
+from defectflow.labels_csv import read_labels
+from defectflow.matching import Matcher
+from defectflow.naming import image_ids, leaves, shard_of
 
 
 def make(root: Path, labels: str = "filename,label,group\na.jpg,0,A\nb.jpg,0,A\nsub/c.png,1,B\n") -> dict:
@@ -210,7 +213,7 @@ def test_names_are_matched_by_path_then_by_base_name():
     given = ["a\\x.jpg", "other/y.jpg", "x.jpg", "../a/x.jpg"]
     matcher = Matcher(["a/x.jpg", "b/x.jpg", "a/y.jpg"], given)
     assert matcher.find("a\\x.jpg")[0] == "a/x.jpg"
-    assert matcher.find("other/y.jpg")[0] == "a/y.jpg"
+    assert matcher.find("other/y.jpg") == (None, "no such image in the image folder (nearest: a/y.jpg)")
     assert "several images" in matcher.find("x.jpg")[1]
     assert "leaves" in matcher.find("../a/x.jpg")[1]
     assert all(map(leaves, ("/etc/a.jpg", "C:\\a.jpg", "a/../../b.jpg"))) and not leaves("a/../b.jpg")
@@ -236,14 +239,13 @@ def test_a_new_image_changes_its_shard_only(tmp_path):
     assert digest(resolved, annotated_only=True) == annotated
 
 
-def test_a_copy_counts_when_the_first_one_goes(tmp_path):
+def test_the_label_of_a_copy_re_runs_what_reads_labels_only(tmp_path):
     resolved = make(tmp_path)
     (tmp_path / "images" / "z.jpg").write_bytes(b"a.jpg")
-    own = (shard_of("z", 5), 5)
-    assert shard_of("a", 5) != own[0]
-    before = digest(resolved, shard=own)
-    (tmp_path / "images" / "a.jpg").unlink()
-    assert digest(resolved, shard=own) != before
+    plain, labelled = digest(resolved), digest(resolved, labels=True)
+    with open(tmp_path / "labels.csv", "a") as stream:
+        stream.write("z.jpg,1,B\n")
+    assert digest(resolved) == plain and digest(resolved, labels=True) != labelled
 
 
 def test_annotated_digest_follows_outlines_and_groups_only(tmp_path):
@@ -281,6 +283,47 @@ def test_label_digest_follows_labels_and_mask_files(tmp_path):
     assert digest(resolved) == plain
 
 
+def settle(monkeypatch):
+    """A minute later: of a file that was written a moment ago nothing is remembered."""
+    now = time.time_ns
+    monkeypatch.setattr(preflight.time, "time_ns", lambda: now() + 60 * 10**9)
+
+
+@pytest.mark.parametrize("way", ["replaced", "rewritten", "copied"])
+def test_another_file_of_the_same_size_and_time_is_read_again(tmp_path, monkeypatch, way):
+    resolved, cache = make(tmp_path / "d"), tmp_path / "cache.json"
+    path, other = tmp_path / "d/images/b.jpg", tmp_path / "other"
+    os.utime(path, (1e9, 1e9))
+    settle(monkeypatch)
+    before = digest(resolved, cache)
+    assert str(path.stat().st_ino) in cache.read_text()
+    if way == "replaced":  # as rsync and unpacking do
+        other.write_bytes(b"x.jpg")
+        os.utime(other, (1e9, 1e9))
+        os.replace(other, path)
+    elif way == "rewritten":
+        path.write_bytes(b"x.jpg")
+        os.utime(path, (1e9, 1e9))
+    else:  # the same content in a new file: read again, and nothing to do
+        shutil.copy2(path, other)
+        os.replace(other, path)
+    read = []
+    monkeypatch.setattr(preflight, "sha256_of", lambda path: read.append(path) or sha256_of(path))
+    assert (digest(resolved, cache) == before) == (way == "copied")
+    assert read == [str(path)]
+
+
+def test_a_cache_without_ctime_and_inode_is_not_trusted(tmp_path, monkeypatch):
+    resolved, cache = make(tmp_path / "d"), tmp_path / "cache.json"
+    settle(monkeypatch)
+    before = digest(resolved, cache)
+    known = json.loads(cache.read_text())
+    for files in known["files"].values():
+        files.update({name: [*entry[:2], "0" * 64] for name, entry in files.items()})
+    cache.write_text(json.dumps(known))
+    assert digest(resolved, cache) == before
+
+
 def test_file_digests_use_the_cache_and_survive_without(tmp_path, monkeypatch):
     folder, cache = tmp_path / "d", tmp_path / "cache" / "c.json"
     folder.mkdir()
@@ -289,6 +332,8 @@ def test_file_digests_use_the_cache_and_survive_without(tmp_path, monkeypatch):
         (folder / name).write_text(name)
         os.utime(folder / name, (old, old))
     expected = {"a": sha256_of(folder / "a"), "b": sha256_of(folder / "b")}
+    assert preflight.file_digests(folder, cache) == expected
+    settle(monkeypatch)
     assert preflight.file_digests(folder, cache) == expected
     read = []
     monkeypatch.setattr(preflight, "sha256_of", lambda path: read.append(path) or "new")
@@ -336,4 +381,4 @@ def test_categories_of_a_folder_are_data_sets(tmp_path):
 def test_names_that_look_the_same_are_the_same():
     on_disk = "T\u0075\u0308r.jpg"  # as a Mac writes it
     assert Matcher([on_disk], ["T\u00fcr.jpg"]).find("T\u00fcr.jpg") == (on_disk, "")
-    assert Matcher(["T\u00fcr.jpg"], [on_disk]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")
+    assert Matcher(["T\u00fcr.jpg"], [f"x/{on_disk}"]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")

@@ -2,7 +2,9 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from defectflow import prior as stage
@@ -154,3 +156,30 @@ def test_small_grey_photographs_and_a_black_one(tmp_path):
     assert np.isfinite(prior.info["score_threshold"])
     tiny = prior.register(np.full((9, 7, 3), 90, np.uint8))
     assert prior.template(tiny, (9, 7))[0].shape == (9, 7)
+
+
+def shelf(seed: int, scene: int) -> SimpleNamespace:
+    """An annotated photograph of a fixed scene, a little moved; the outline is that of one small hole among many."""
+    rng, world = np.random.default_rng(seed), np.random.default_rng(scene)
+    image = cv2.resize(world.uniform(40, 160, (12, 16)).astype(np.float32), (320, 240), interpolation=cv2.INTER_CUBIC)
+    for x, y in world.integers((20, 20), (300, 220), (40, 2)).tolist():
+        cv2.rectangle(image, (x, y), (x + 12, y + 9), int(world.integers(20, 200)), 1)
+    for x, y in [(165, 100), *world.integers((20, 20), (300, 220), (8, 2)).tolist()]:
+        cv2.circle(image, (x, y), 6, 40, -1)
+        cv2.circle(image, (x, y), 6, 200, 1)
+    mask = cv2.circle(np.zeros((240, 320), np.uint8), (165, 100), 6, 1, -1)
+    shift = np.float32([[1, 0, rng.uniform(-6, 6)], [0, 1, rng.uniform(-6, 6)]])
+    image, mask = (cv2.warpAffine(m, shift, (320, 240), borderMode=cv2.BORDER_REFLECT) for m in (image, mask))
+    image = (image + rng.normal(0, 3, image.shape)).clip(0, 255).astype(np.uint8)
+    rgb, name = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), f"img_{seed}"
+    return SimpleNamespace(image_id=name, group=f"g{seed % 3}", split="train", image=lambda: rgb, mask=lambda: mask > 0)
+
+
+def test_a_small_region_is_not_found_by_chance_in_other_surroundings(result):
+    prior, report = stage.build([shelf(seed, 1) for seed in range(6)], 0)
+    assert report["template"]["iou_mean"] > 0.8 and report["registration"]["surroundings"] > 0.3
+    assert not any(prior.lost(prior.register(shelf(seed, 1).image())) for seed in (10, 11))
+    for scene in (2, 3, 4):
+        match = prior.register(shelf(10, scene).image())
+        assert match.score > prior.info["score_threshold"] and "surroundings" in prior.lost(match)
+    assert result[0].info["whole_threshold"] is None  # a large part needs no such help

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from defectflow.regions import coco_result, find_regions
+from defectflow.regions import FILTERED, IMAGE_ONLY, coco_result, find_damage, find_regions
 from scipy import ndimage
 
 EVERYTHING = {"min_area": 0.0, "merge": 0.0}
@@ -103,3 +103,52 @@ def test_coco_results_hold_the_pixels_of_the_region():
     assert (result["image_id"], result["category_id"], result["score"]) == (7, 1, 3.0)
     assert (coco_mask.decode(result["segmentation"]) == (heat >= 1.0)).all()
     assert coco_mask.toBbox(result["segmentation"]).tolist() == result["bbox"] == list(region.box)
+
+
+def hill(peak=2.0, at=(30, 50), size=(60, 80)):
+    rows, columns = np.indices(size)
+    return (peak * np.exp(-((rows - at[0]) ** 2 + (columns - at[1]) ** 2) / 200)).astype(np.float32)
+
+
+def test_a_bad_photograph_without_a_region_has_its_peak_marked():
+    heat = hill()
+    (peak,) = find_damage(heat, 3.0, None, True)
+    assert peak.mark == IMAGE_ONLY and peak.score == heat.max()
+    assert peak.x <= 50 < peak.x + peak.width and peak.y <= 30 < peak.y + peak.height
+    assert (
+        peak.area == peak.pixels.sum() > 20
+        and (heat[peak.y :, peak.x :][: peak.height, : peak.width][peak.pixels] > 1.5).all()
+    )
+    (unknown,) = find_damage(heat, None, None, True)  # no pixel threshold at all
+    assert unknown == peak
+
+
+def test_a_region_that_was_left_out_by_its_size_is_told_apart():
+    (peak,) = find_damage(hill(), 1.0, None, True, max_area=0.001)
+    assert peak.mark == FILTERED
+    (region,) = find_damage(hill(), 1.0, None, True)
+    assert region.mark == "" and region == find_regions(hill(), 1.0)[0]
+
+
+def test_a_good_photograph_has_no_peak():
+    assert find_damage(hill(), 3.0, None, False) == [] == find_damage(hill(), None, None, False)
+
+
+def test_the_peak_is_that_of_the_part():
+    heat = hill() + hill(9.0, at=(5, 5))
+    mask = np.zeros(heat.shape, bool)
+    mask[20:50, 30:70] = True
+    (peak,) = find_damage(heat, 99.0, mask, True)
+    assert peak.score == heat[mask].max() and mask[peak.y, peak.x]
+    (anywhere,) = find_damage(heat, 99.0, np.zeros(heat.shape, bool), True)  # no part was found
+    assert anywhere.score == heat.max()
+
+
+def test_the_peak_of_a_flat_map_is_all_of_it():
+    (peak,) = find_damage(np.ones((6, 8), np.float32), 2.0, None, True)
+    assert peak.box == (0, 0, 8, 6)
+
+
+def test_a_peak_is_marked_in_the_coco_results_too():
+    peak, region = find_damage(hill(), 3.0, None, True)[0], find_damage(hill(), 1.0, None, True)[0]
+    assert coco_result(peak, 1, (60, 80))["mark"] == IMAGE_ONLY and "mark" not in coco_result(region, 1, (60, 80))

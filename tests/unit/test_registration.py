@@ -99,3 +99,23 @@ def test_mask_goes_to_the_frame_and_back():
     mask = scene(0)[1]
     soft = registration.mask_in_frame(mask, (128, 128)).astype(np.float32) / 255
     assert iou(registration.mask_from_frame(soft, SIZE) >= 0.5, mask) > 0.97
+
+
+def test_a_template_that_fits_nowhere_is_a_match_below_zero(monkeypatch):
+    monkeypatch.setattr(
+        registration.Level, "refine", lambda self, index, picture, affine, steps: (affine, -0.1 - index)
+    )
+    match, _ = locate(templates(3), scene(50)[0])
+    assert match.score == -0.1 and match.templates == [0]
+
+
+def test_the_session_of_the_photograph_itself_has_no_vote():
+    poses = [{"angle": 1.7 * k - 17, "scale": 0.9 + 0.01 * k, "shift": (3 * k - 30, 20 - 2 * k)} for k in range(20)]
+    shown = [scene(k, **pose) for k, pose in enumerate(poses)]
+    frame, label = registration.fit_size(SIZE, registration.FINE), registration.fit_size(SIZE, registration.LABEL)
+    fields = np.stack([registration.gradient_field(registration.log_luminance(i, frame)) for i, _ in shown])
+    t = Templates(fields, np.stack([registration.mask_in_frame(m, label) > 127 for _, m in shown]))
+    groups = np.arange(20) // 2
+    for k in range(20):
+        match, _ = locate(t, shown[k][0], groups=groups)
+        assert groups[k] not in groups[match.templates], k

@@ -178,8 +178,40 @@ def test_without_labels_masks_or_ground_truth(tmp_path):
 
 def test_good_images_only(tmp_path):
     page = Page(make(tmp_path, bad=0, unlabelled=0)[2].read_text())
+    assert "Missed defects No photograph of a bad part has a label and a verdict." in page.text
+    assert "marked as the defect" not in page.text and "the part" in page.text
     assert "How many defects are missed: no photograph of a bad part was labelled." in page.text
     assert len(page.named("svg")) == 2  # histogram, calibration
+
+
+def test_what_bears_on_everything_stands_above_the_figures(written, tmp_path):
+    data, folder, *_ = written
+    (tmp_path / RECIPE).mkdir(parents=True)
+    metrics = read_json(folder / "metrics.json")
+    metrics["background"] = {"warning": "The background of these photographs is being judged: 40 % of the heat ..."}
+    metrics["warnings"].insert(0, metrics["background"]["warning"])
+    metrics["confidence_intervals"]["auroc"], metrics["image"]["auroc"] = [0.0, 0.3], 0.08
+    write_json(tmp_path / RECIPE / "metrics.json", metrics)
+    shutil.copy(folder / "predictions.csv", tmp_path / RECIPE)
+    text = Page(run(data, tmp_path / RECIPE, "{}", tmp_path / "page.html")[2].read_text()).text
+    top, rest = text.split("Measured on", 1)
+    assert "The background of these photographs is being judged" in top and "judged: 40 %" not in rest
+    assert "clearly below 0.5" in top and "worse than guessing" in rest and "better than guessing" not in rest
+
+
+@pytest.mark.parametrize(
+    "low, high, n, text",
+    [
+        (0.2005, 2.848, 5, "0.2005 to 2.848. That is much"),
+        (1.0, 1.1, 5, "from fold to fold: 1.000 to 1.100."),
+        (1.2, 1.2, 5, "never its own fold: 1.200."),
+        (-0.1, 0.4, 5, "That is much"),
+    ],
+)
+def test_how_much_the_thresholds_differ_is_told_as_it_is(low, high, n, text):
+    note = report.threshold_note({"n": n, "min": low, "max": high})
+    assert text in note and "a little" not in note and ("That is much" in note) == (high > 1.5 * low or low < 0)
+    assert report.threshold_note(None) == ""
 
 
 def test_a_long_table_keeps_what_has_to_be_looked_at():

@@ -1,7 +1,9 @@
+import shutil
+
 import inspection_set
 import pytest
 from defectflow import evaluate, leaderboard, verdict
-from defectflow.files import UserError, read_json
+from defectflow.files import UserError, read_json, write_json
 
 
 @pytest.fixture(scope="module")
@@ -11,7 +13,7 @@ def results(tmp_path_factory):
     runs = [root / "results/demo" / recipe for recipe in ("template/zero_out/patchcore", "none/none/patchcore")]
     for folder in runs:
         evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
-    board = root / "results/leaderboard.csv"
+    board = root / "results/demo/leaderboard.csv"
     args = ["--metrics", *(str(folder / "metrics.json") for folder in runs), "--splits", str(data.splits)]
     args += ["--predictions", *(str(folder / "predictions.csv") for folder in runs)]
     args += ["--table", str(board), "--page", str(board.with_suffix(".html"))]
@@ -64,6 +66,28 @@ def test_the_review_band_is_told(results, tmp_path, capsys):
     marked = [line for line in lines if line.endswith((" <- to a person", ", in review"))]
     wrong_and_reviewed = sum(line.endswith(", in review") for line in lines) // 2  # told in both lists
     assert len(marked) - wrong_and_reviewed == review["n_reviewed"] + review["unlabelled_reviewed"] > 0
+
+
+def test_what_bears_on_everything_comes_first(results, tmp_path, capsys):
+    _, runs = results
+    folder = tmp_path / "results/demo/none/none/patchcore"
+    shutil.copytree(runs[1], folder)
+    metrics = read_json(folder / "metrics.json")
+    metrics["background"] = {"warning": "The background of these photographs is being judged."}
+    metrics["confidence_intervals"]["auroc"], metrics["image"]["auroc"] = [0.0, 0.3], 0.08
+    write_json(folder / "metrics.json", metrics)
+    text = printed(capsys, folder)
+    top, figures = text.split("Figures, held out")
+    assert "! The background of these photographs is being judged." in top and "wrong way round" in top
+    assert "below 0.5: are the labels the wrong way round?" in figures and "1 = every bad" not in figures
+
+
+def test_the_commands_for_new_photographs_have_the_paths_of_the_run(results, capsys):
+    _, runs = results
+    text = printed(capsys, runs[1]).split("New photographs")[1]
+    assert (
+        f"snakemake --cores all {runs[1]}/bundle" in text and f"defectflow inspect {runs[1]}/bundle new/*.jpg" in text
+    )
 
 
 def test_no_line_is_wider_than_the_terminal_but_paths(results, capsys):

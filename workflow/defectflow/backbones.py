@@ -9,6 +9,7 @@ other name is timm's.
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
@@ -22,6 +23,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from defectflow.checkpoint_names import converted
 from defectflow.files import UserError, stage
 from defectflow.patch_nano import (
     PATCH_NANO,
@@ -29,8 +31,8 @@ from defectflow.patch_nano import (
     PatchNano,
     check_layers,
     is_patch_nano,
-    load_weights,
 )
+from defectflow.state_dicts import load_state, read_state
 
 
 def _cfg() -> dict:
@@ -91,11 +93,18 @@ def _known(
         raise UserError(f"backbone '{name}' does not say which weights: name one of {', '.join(tags)}")
     if download and name not in timm.list_pretrained(f"{arch}.*"):
         raise UserError(f"backbone '{name}': timm offers no such weights")
-    options = {"dynamic_img_size": True} if arch.startswith("vit_") else {}
     with torch.device("meta"):  # the names alone: no memory, no time
+        options = _any_size(timm.create_model(arch))
         known = [info["module"] for info in timm.create_model(arch, features_only=True, **options).feature_info.info]
     check_layers(name, layers, known)
     return arch, options, [known.index(layer) for layer in layers]
+
+
+def _any_size(network: nn.Module) -> dict[str, bool]:
+    """Options that let a transformer take pictures of other sizes than its own: it interpolates its positions."""
+    takes = inspect.signature(type(network).__init__).parameters
+    wanted = {"dynamic_img_size": True, "strict_img_size": False}
+    return {name: value for name, value in wanted.items() if name in takes}
 
 
 def create_backbone(
@@ -111,14 +120,17 @@ def create_backbone(
     Args:
         name: `patch-nano`, or a timm name with its tag (`resnet18.tv_in1k`).
         layers: Feature modules to return, lowest first, e.g. `("layer2", "layer3")`.
-        weights: A .safetensors or .pth state dict of the whole network or of its lower part. Loaded without
-            executing anything. None: the packaged weights for `patch-nano`, else see `allow_download`.
+        weights: A .safetensors, .pth, .pt or .bin state dict of the whole network or of its lower part, with the
+            names of timm, of the network's original code or of torchvision. Loaded without executing anything.
+            Position embeddings of another grid are interpolated. None: the packaged weights for `patch-nano`, else
+            see `allow_download`.
         allow_download: Let timm fetch the weights that the tag names when no file is given.
         seed: Seed of the untrained weights when there is neither a file nor a download.
 
     Returns:
         timm `features_only` network in eval mode without gradients. It maps (B, 3, H, W) float, normalised with
-        ImageNet's mean and standard deviation, to a list of (B, C, H/stride, W/stride), one per layer.
+        the mean and standard deviation of `embedding.input_statistics`, to a list of (B, C, H/stride, W/stride), one
+        per layer.
         `.trained` is False for the untrained network. It can be given to anomalib's `PatchcoreModel` as `backbone`.
 
     Raises:
@@ -130,13 +142,19 @@ def create_backbone(
     download = weights is None and allow_download
     with torch.random.fork_rng(devices=[]), _NothingDrawn() if weights is not None else nullcontext():
         torch.manual_seed(seed)
+        given = dict(options)
         options |= {"features_only": True, "out_indices": indices}
         try:
             model = timm.create_model(name if download else arch, pretrained=download, **options)
         except OSError as error:  # what all of timm's ways of fetching raise without a connection
             raise UserError(f"backbone '{name}': its weights could not be downloaded; give a local file") from error
     if weights is not None:
-        load_weights(model, weights, name)
+        state = read_state(weights, name)
+        if not is_patch_nano(name) and not model.state_dict().keys() <= state.keys():
+            with torch.device("meta"):
+                whole = timm.create_model(arch, **given)
+            state = converted(state, arch, whole)
+        load_state(model, state, weights, name)
     model.trained = weights is not None or download
     # convolutions in this layout are up to half as fast again on CPUs and pass it on, whatever the input has
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -161,7 +179,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("name", help="patch-nano or a timm name with its tag")
     parser.add_argument("--layers", nargs="+", required=True, help="lowest first")
     parser.add_argument("--size", type=int, required=True, help="side of its input, in pixels")
-    parser.add_argument("--weights", help="local .safetensors or .pth file")
+    parser.add_argument("--weights", help="local .safetensors, .pth, .pt or .bin file")
     parser.add_argument(
         "--allow-downloads", action="store_true", help="timm would fetch the weights the tag stands for"
     )

@@ -1,12 +1,13 @@
 """Stage boxes: the damaged regions of every scored image, as a table and as COCO results.
 
 A region lies above the pixel threshold of its image (map_threshold in predictions.csv), which was chosen on other
-images. Boxes and pixels are those of the upright photograph.
+images. An image that is called bad and has none gets its peak, with a mark that says so. Boxes and pixels are those of
+the upright photograph.
 """
 
 import argparse
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,21 @@ from defectflow.coco import entries_by_name
 from defectflow.dataset import read_coco
 from defectflow.files import json_list_writer, stage
 from defectflow.images import read_mask
-from defectflow.regions import coco_result, find_regions
+from defectflow.regions import coco_result, find_damage
 from defectflow.tables import REGIONS, ROWS, index_of, read_parts, table_writer
 from defectflow.threads import in_order
 
 
-def coco_ids(names: Iterable[str], annotations: Path | None) -> dict[str, Any]:
-    """{name: id} of those of these images that are in the COCO file of the data set (None: there is none)."""
+def coco_ids(
+    names: Iterable[str], annotations: Path | Sequence[str] | None, images: str | None = None
+) -> dict[str, Any]:
+    """{name: id} of those of these images that are in the COCO files of the data set (None: there is none).
+
+    ``images``: folder of the photographs, among which the files may lie.
+    """
     if not annotations:
         return {}
-    entries, _ = entries_by_name(read_coco(annotations), names)
+    entries, _ = entries_by_name(read_coco(annotations, images), names)
     return {name: entry["id"] for name, entry in entries.items()}
 
 
@@ -47,8 +53,9 @@ def main(args: argparse.Namespace) -> None:
     masks, maps = index_of(args.masks, ["mask"]), load_maps(args.maps)
 
     def images() -> Iterator[Any]:
-        for part in read_parts(args.predictions, ["image_id", "filename", "map_threshold"]):
-            yield from (row for row in part.dropna().itertuples() if row.image_id in maps)
+        for part in read_parts(args.predictions, ["image_id", "filename", "predicted_label", "map_threshold"]):
+            judged = part[part["map_threshold"].notna() | (part["predicted_label"] == 1)]
+            yield from (row for row in judged.itertuples() if row.image_id in maps)
 
     def search(job: tuple[Any, Any]) -> tuple[list[list], list[dict[str, Any]]]:
         image, number = job
@@ -56,11 +63,12 @@ def main(args: argparse.Namespace) -> None:
         entry = maps[image.image_id]
         heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
         mask = read_mask(path) if path else np.ones(size, bool)
-        regions = find_regions(heat, image.map_threshold, mask, **options)
-        rows = [[image.image_id, n, *region.box, region.area, region.score] for n, region in enumerate(regions, 1)]
+        level = None if np.isnan(image.map_threshold) else image.map_threshold
+        regions = find_damage(heat, level, mask, image.predicted_label == 1, **options)
+        rows = [[image.image_id, n, *r.box, r.area, r.score, r.mark] for n, r in enumerate(regions, 1)]
         return rows, [coco_result(region, number, size) for region in regions]
 
-    number = numbering(coco_ids((image.filename for image in images()), args.annotations))
+    number = numbering(coco_ids((image.filename for image in images()), args.annotations, args.images))
     jobs = ((image, number(image.filename)) for image in images())
     with table_writer(args.table, REGIONS) as add_rows, json_list_writer(args.coco) as add_result:
         found = in_order(search, jobs, max(args.threads, 1))
@@ -82,7 +90,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
-    parser.add_argument("--annotations", type=Path, help="COCO file of the data set, for its image ids")
+    parser.add_argument("--annotations", nargs="+", help="COCO files of the data set, for their image ids")
+    parser.add_argument("--images", help="folder of the photographs, among which those files may lie")
     parser.add_argument("--min-area", type=float, default=0.0001, help="share of the photograph (%(default)s)")
     parser.add_argument("--max-area", type=float, default=1.0, help="share of the photograph (%(default)s)")
     parser.add_argument("--merge", type=float, default=0.01, help="gap, share of the longer side (%(default)s)")

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from defectflow import intervals
+
 
 def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
     """Markdown, from the content of bundle.json (before its files are listed), of metrics.json and of fit.json."""
@@ -36,8 +38,7 @@ def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[s
         f"{', '.join(settings['isolation']['normalise'])}{', cropped' if settings['isolation']['crop'] else ''}, "
         f"fitted into {network['input_size'][1]} x {network['input_size'][0]} pixels.",
         f"- Detector: {detector['method']}, backbone {network['backbone']} ({', '.join(network['layers'])}), "
-        f"{detector['distance']} distances to {fit['banks']['all']['size']} patches of {fit['good_images']} good "
-        "images.",
+        f"{learned(detector, fit)} of {fit['good_images']} good images.",
         f"- Bad from raw score {threshold['value']:.6g} on (rule: {rule}); shown as 0.50.",
         *([f"- To a person: raw scores from {band[0]:.6g} up to {band[1]:.6g}."] if band else []),
         "",
@@ -65,8 +66,18 @@ def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[s
     return "\n".join(lines)
 
 
+def learned(detector: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
+    """What a picture is compared with, in words that end before "of ... good images"."""
+    size = fit["banks"]["all"]["size"]
+    return {
+        "patchcore": f"{detector['distance']} distances to {size} patches",
+        "padim": f"Mahalanobis distances to a Gaussian in each of {size} places",
+        "centroid": "cosine distances to the centroid",
+    }[detector["method"]]
+
+
 def figure(value: float | None, interval: list[float] | None) -> str:
     """A figure with its interval, or a dash."""
     if value is None:
         return "-"
-    return f"{value:.3f}" + (f" [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+    return f"{value:.3f}" + (f" [{', '.join(intervals.text(interval))}]" if interval else "")

@@ -24,7 +24,7 @@ from defectflow.detector import Detector, FitOptions, GoodPatches, ScoreOptions,
 from defectflow.detectors import METHODS
 from defectflow.device import keep_memory
 from defectflow.files import stage
-from defectflow.learning import add_options, bank_seed, by_forks, load_good, options_of
+from defectflow.learning import add_options, by_forks, load_good, options_of
 from defectflow.patch_files import PatchFile, open_patches
 from defectflow.threads import in_forks, in_threads
 
@@ -58,13 +58,11 @@ class Plan(NamedTuple):
 
     Attributes:
         protocol: one of PROTOCOLS.
-        name: of the bank, for its seed.
         kept: bool (images,), the good images that it learns from.
         judged: the images that it scores, each with the folds that its score is for.
     """
 
     protocol: str
-    name: str
     kept: torch.Tensor
     judged: dict[str, list[str]]
 
@@ -83,12 +81,11 @@ def plan(splits: pd.DataFrame, good: pd.DataFrame) -> list[Plan]:
     for protocol, column in PROTOCOLS.items():
         for without, parts in inner_parts(set(judged_images[column]) - {""}).items():
             kept = torch.tensor(~good[column].isin(without).to_numpy())
-            name = f"{protocol}/{'+'.join(sorted(without, key=int))}"
             fold_of = zip(judged_images["image_id"], judged_images[column], strict=True)
             folds = {i: [fold for fold, part in parts if own in part] for i, own in fold_of}
             judged = {i: own for i, own in folds.items() if own}
             if kept.any():
-                plans.append(Plan(protocol, name, kept, judged))
+                plans.append(Plan(protocol, kept, judged))
     return plans
 
 
@@ -125,7 +122,7 @@ def score_all(
     places = {image_id: (file, i) for file, i, image_id in items if image_id in wanted}
 
     def judge(bank: Plan) -> Iterator[Scored]:
-        tensors = fit(bank.kept, bank_seed(options.seed, bank.name))
+        tensors = fit(bank.kept)
         detector = method(tensors, {**config, **method.settings(options)}, scoring)
 
         def score(image_id: str) -> tuple[str, float, np.ndarray, np.ndarray]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import pandas as pd
 
+from defectflow import good_only, intervals
 from defectflow.verdicts import counted, scores_apart
 
+REVERSED = "Bad photographs score lower than good ones: are the labels the wrong way round (1 is bad, 0 is good)?"
 DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest is only counted
 
 
@@ -19,9 +21,19 @@ def of_data(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
     return said
 
 
+def headlines(metrics: Mapping[str, Any]) -> list[str]:
+    """What bears on everything else in metrics.json: told above the figures, and among the warnings."""
+    said = []
+    if (metrics.get("background") or {}).get("warning"):
+        said.append(metrics["background"]["warning"])
+    if intervals.reversed_order(metrics["confidence_intervals"]["auroc"]):
+        said.append(f"The AUROC ({metrics['image']['auroc']:.2f}) is clearly below 0.5. {REVERSED}")
+    return said
+
+
 def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
     """Sentences a reader of the figures has to know; most important first. ``unscored``: images without a score."""
-    image, intervals, said = result["image"], result["confidence_intervals"], []
+    image, said = result["image"], headlines(result)
     known = table[counted(table)]
     n_good, n_bad = image["n_good"], image["n_bad"]
     if known.empty:
@@ -30,10 +42,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
             "label some good and bad images."
         )
     elif not n_bad:
-        said.append(
-            "No labelled bad image: the threshold is the largest score of good images, and how many defects "
-            "it misses is unknown."
-        )
+        said.append(good_only.sentence(result["threshold"]["good_only"]))
     elif not n_good:
         said.append("No labelled good image was scored: the false positive rate is unknown.")
     if untrained(fit):
@@ -42,17 +51,12 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         )
     if known.empty:
         return said
-    span = intervals["auroc"]
+    span = result["confidence_intervals"]["auroc"]
     if min(n_good, n_bad) < 30:
-        tail = f": the AUROC may lie anywhere from {span[0]:.2f} to {span[1]:.2f} (95 %)" if span else ""
+        tail = f": the AUROC may lie anywhere from {' to '.join(intervals.text(span))} (95 %)" if span else ""
         said.append(f"Few labelled images ({n_good} good, {n_bad} bad){tail}.")
-    if span and span[0] <= 0.5:
+    if span and span[0] <= 0.5 <= span[1]:
         said.append("The AUROC cannot be told from chance (0.5) on this many images.")
-    if image["auroc"] == 1.0:
-        said.append(
-            "An AUROC of 1.0 has no bootstrap interval: it means no error was seen on "
-            f"{n_good + n_bad} images, not that there will be none."
-        )
     baseline = result["baseline"]["accuracy"]
     if n_good and n_bad and image["accuracy"] is not None and image["accuracy"] <= baseline:
         said.append(

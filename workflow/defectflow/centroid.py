@@ -48,7 +48,7 @@ class Centroid(Detector):
         """The centroids of any part of the good images."""
         embeddings, cells = normalize(good.means, dim=1), good.grid[0] * good.grid[1]
 
-        def centroids(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        def centroids(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             rows = good.rows(kept)
             centroid = normalize(embeddings[kept].mean(dim=0, keepdim=True), dim=1)
             places = torch.zeros(cells, embeddings.shape[1]).index_add_(0, good.position[rows], good.patches[rows])

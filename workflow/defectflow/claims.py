@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from defectflow.intervals import reversed_order
+
 GOAL = 0.01  # a rate of errors that inspection is often asked for, to say how many photographs would show it
 IN_USE = 0.01  # share of bad parts in production, to say what an alarm is worth there
 
@@ -16,11 +18,16 @@ def proven(metrics: Mapping[str, Any]) -> list[str]:
         low, high = spans["auroc"]
         text = (
             f"Shown a bad and a good photograph that it had never seen, the detector scored the bad one higher in "
-            f"{percent(image['auroc'])} of the pairs (AUROC). Other photographs of the same kind would have given "
+            f"{percent(image['auroc'])} of the pairs (AUROC). Other photographs of the same kind might have given "
             f"{percent(low)} to {percent(high)}"
         )
-        guessing = f", which does not exclude guessing ({percent(0.5)})."
-        said.append(text + (": better than guessing." if low > 0.5 else guessing))
+        if low > 0.5:
+            text += ": better than guessing."
+        elif reversed_order(spans["auroc"]):
+            text += f": worse than guessing ({percent(0.5)}). Are the labels the wrong way round?"
+        else:
+            text += f", which does not exclude guessing ({percent(0.5)})."
+        said.append(text)
     if image["n_bad"]:
         low, high = spans["recall"]
         said.append(_rate(matrix["false_negative"], image["n_bad"], "bad", "missed", "miss rate", [1 - high, 1 - low]))
@@ -100,9 +107,11 @@ def without_error(rate: float, level: float = 0.95) -> int:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage, one decimal where that is below 10 or above 90 and not whole."""
+    """A share as a percentage, one decimal where that is below 10 or above 90 and not whole; 0 and 100 are exact."""
     value = 100 * share
     digits = 1 if 0 < value < 10 or 90 < value < 100 else 0
+    while digits and digits < 4 and round(value, digits) in (0, 100):
+        digits += 1
     return f"{value:.{digits}f}".removesuffix(".0") + "\N{NO-BREAK SPACE}%"
 
 

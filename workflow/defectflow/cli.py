@@ -1,4 +1,4 @@
-"""Command line of a fitted inspector: judge new photographs, pack it, export it for other runtimes, time it."""
+"""The command line: run the workflow on a folder; judge new photographs by what came out, pack, export and time it."""
 
 import argparse
 import errno
@@ -6,21 +6,26 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from defectflow.files import UNWRITABLE, UserError
+from defectflow.run_workflow import add_command as add_run
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
 
 
 def inspect(args: argparse.Namespace) -> int:
-    """Judge every photograph; returns the exit status: 0 all good, 3 something flagged, 2 something unreadable."""
+    """Judge every photograph; the exit status is 0 where all are good, 3 if one is flagged, 2 if one was not judged.
+
+    Files below the folders that are not read as photographs are named; what looks like a picture was not judged.
+    """
     from defectflow.inspector import Inspector
     from defectflow.inspector_files import count, photographs, watch
-    from defectflow.inspector_output import Pictures, line_of, open_report
+    from defectflow.inspector_output import PassedOverFiles, Pictures, counted, line_of, open_report
 
     if bool(args.paths) == bool(args.watch):
         raise UserError("name photographs, folders or globs, or --watch FOLDER")
@@ -33,21 +38,25 @@ def inspect(args: argparse.Namespace) -> int:
         )
     settings = inspector.settings
     pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
-    paths = watch(args.watch, idle=args.idle) if args.watch else photographs(args.paths)
     quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
     total = None if quiet else count(args.paths)
     flagged = errors = judged = 0
-    ended = suppress(KeyboardInterrupt) if args.watch else nullcontext()  # the way to end a watch
-    with open_report(args.csv, args.jsonl) as report, ended:
+    with open_report(args.csv, args.jsonl) as report, ExitStack() as ended:
+        if args.watch:
+            ended.enter_context(suppress(KeyboardInterrupt))  # the way to end a watch
+        passed = PassedOverFiles(report)
+        found = watch(args.watch, idle=args.idle, tell=passed) if args.watch else photographs(args.paths, passed)
+        paths = ended.enter_context(closing(found))  # so that a watch tells the rest before the last line
         for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
             judged += verdict is not None  # first: whoever reads the line may interrupt the watch at once
             errors += verdict is None
             flagged += verdict is not None and verdict.flagged
             report.add(path, verdict, problem)
             print(line_of(path, verdict, problem), flush=True)
-    unreadable = f", {errors} not judged" if errors else ""
-    print(f"{judged} inspected, {flagged} flagged{unreadable} ({inspector.runtime})", file=sys.stderr)
-    return ERROR if errors else FLAGGED if flagged else GOOD
+    not_judged = f", {errors} not judged" if errors else ""
+    told = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.told()}"
+    print(f"{told}; {inspector.runtime}", file=sys.stderr)
+    return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
 
 
 def outdated(bundle: Path) -> bool:
@@ -59,38 +68,85 @@ def outdated(bundle: Path) -> bool:
 
 
 def load(kind: Any, args: argparse.Namespace) -> Any:
-    """The inspector, with as many threads as asked for."""
-    return kind.load(args.bundle, args.runtime, precision=args.precision, threads=args.threads, streams=args.streams)
+    """The inspector, with as many threads as asked for.
+
+    Raises:
+        UserError: as `Inspector.load`, or several photographs at a time are asked of a runtime that takes one.
+    """
+    options = {"threads": args.threads, "streams": args.streams, "device": args.device}
+    inspector = kind.load(args.bundle, args.runtime, precision=args.precision, **options)
+    if args.batch > 1 and inspector.runtime != "torch":
+        raise UserError(
+            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time "
+            "(use --runtime torch, or --streams for several beside each other)"
+        )
+    return inspector
 
 
 def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[tuple]:
-    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time."""
+    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time.
+
+    With ``args.batch`` above 1 so many are read side by side and then go through the network together.
+    """
     from defectflow.threads import in_order
 
-    function = partial(judge_one, inspector, pictures)
-    if args.watch or args.streams == 1:  # what arrives is told at once, not when the next has come
-        yield from map(function, paths)
+    one = partial(judge_one, inspector, pictures)
+    if args.watch or args.streams == args.batch == 1:  # what arrives is told at once, not when the next has come
+        yield from map(one, paths)
+    elif args.batch == 1:
+        yield from in_order(one, paths, args.streams)
     else:
-        yield from in_order(function, paths, args.streams)
+        begun = in_order(partial(begin, inspector, pictures), paths, args.streams, 1 + args.batch // args.streams)
+        while batch := list(islice(begun, args.batch)):
+            yield from end(inspector, pictures, batch)
 
 
 def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
-    """Judge one photograph and draw it; (path, None, problem) if that fails, whatever the reason: the rest goes on."""
+    """Judge one photograph and draw it: (path, verdict, ""); of several pictures in a file the first, with a note.
+
+    (path, None, problem) if that fails, whatever the reason: the rest goes on.
+    """
+    return end(inspector, pictures, [begin(inspector, pictures, path)])[0]
+
+
+def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
+    """What comes before the network: (path, photograph if it is to be drawn, what is ready, note), or the problem."""
     from defectflow.inspector import read_photograph
+    from defectflow.picture_files import pictures_in
 
     try:
-        if not pictures:
-            return path, inspector(path).told(), ""
-        photo = read_photograph(path, inspector.settings["depth"])
-        verdict = inspector(photo)
-        pictures.write(path, photo, verdict)
-        return path, verdict.told(), ""
-    except UserError as error:
-        return path, None, str(error)
-    except OSError:  # not of the photograph, whose reading raises a UserError: no picture can be written
-        raise
+        several = pictures_in(path)
+        note = f"the first of {several} pictures in the file" if several > 1 else ""
+        photo = read_photograph(path, inspector.settings["depth"]) if pictures else None
+        return path, photo, inspector.ready(path if photo is None else photo), note
     except Exception as error:
-        return path, None, f"{path}: {type(error).__name__}: {error}"
+        return path, None, None, problem_of(path, error)
+
+
+def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[tuple[Path, Any, str]]:
+    """The verdicts on what `begin` returned, as `judge_one` has them; pictures are drawn."""
+    ready = [one for _, _, one, _ in batch if one is not None]
+    try:
+        verdicts = iter(inspector.finish(ready) if ready else [])
+    except Exception as error:
+        return [(path, None, problem_of(path, error) if one is not None else note) for path, _, one, note in batch]
+    results = []
+    for path, photo, one, note in batch:
+        verdict = next(verdicts) if one is not None else None
+        if pictures and verdict:
+            try:
+                pictures.write(path, photo, verdict)
+            except OSError:  # no picture can be written: no fault of the photograph
+                raise
+            except Exception as error:
+                verdict, note = None, problem_of(path, error)
+        results.append((path, verdict.told() if verdict else None, note))
+    return results
+
+
+def problem_of(path: Path, error: Exception) -> str:
+    """What to tell of a photograph that was not judged."""
+    return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
 
 
 def progress(results: Iterable[tuple], total: int | None, quiet: bool) -> Iterable[tuple]:
@@ -142,11 +198,16 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
         command.add_argument("--threads", type=int, default=cores, help="that compute (%(default)s)")
 
+    add_run(commands)
     one = commands.add_parser("inspect", help="judge photographs", description=inspect.__doc__)
     common(one)
     one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with all below) and globs")
     one.add_argument("--runtime", choices=("auto", "openvino", "onnx", "torch"), default="auto", help="(%(default)s)")
     one.add_argument("--streams", type=int, help="photographs in work at a time (as many as threads)")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of runtime torch (%(default)s)")
+    one.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="photographs in one call of runtime torch (%(default)s)"
+    )
     one.add_argument("--csv", type=Path, metavar="FILE", help="table to write")
     one.add_argument(
         "--jsonl", type=Path, metavar="FILE", help="the same as JSON lines, with damaged regions and times"
@@ -196,8 +257,8 @@ def main(arguments: list[str] | None = None) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
     try:
-        if min(getattr(args, "threads", 1), getattr(args, "streams", 1)) < 1:
-            raise UserError("--threads, --streams: must be 1 or more")
+        if min(getattr(args, name, 1) for name in ("threads", "streams", "batch")) < 1:
+            raise UserError("--threads, --streams, --batch: must be 1 or more")
         import cv2
 
         cv2.setNumThreads(int(own))

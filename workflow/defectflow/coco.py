@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,14 @@ from PIL import Image
 
 from defectflow.dataset import category_ids
 from defectflow.files import UserError
-from defectflow.images import UNREADABLE, orientation_of
-from defectflow.naming import Matcher
+from defectflow.images import orientation_of
+from defectflow.matching import Matcher
+from defectflow.outline_frames import STORED, UPRIGHT, Listed, Reading, extent_of, same_aspect, settle, told_size
+from defectflow.outline_kinds import is_outline
+from defectflow.picture_files import UNREADABLE, unreadable
+
+BARE_RUNS = "outlines are bare run lengths (RLE without its size): read as RLE"
+BY_ROWS = "run row by row and not column by column: read by rows"
 
 
 def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
@@ -42,10 +49,10 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
     Returns:
         {name: entry} in the order of the file, and one line per entry that fits no image or comes twice.
     """
-    matcher = Matcher(names, (str(entry["file_name"]) for entry in coco["images"]))
+    matcher = Matcher(names, ((str(entry["file_name"]), entry.get("_folder", "")) for entry in coco["images"]))
     found, ids, problems = {}, set(), []
     for entry in coco["images"]:
-        name, reason = matcher.find(str(entry["file_name"]))
+        name, reason = matcher.find(str(entry["file_name"]), entry.get("_folder", ""))
         if name in found:
             reason = "listed twice"
         elif entry["id"] in ids:
@@ -59,44 +66,81 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
 
 
 def part_mask(
-    entry: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], raw_size: tuple[int, int], orientation: int
+    entry: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
+    raw_size: tuple[int, int],
+    orientation: int,
+    reading: Reading | None = None,
+    notes: list[str] | None = None,
 ) -> tuple[np.ndarray | None, int, list[str]]:
     """Union of the annotations of one image, in the frame of the upright picture.
-
-    Annotations refer to the upright picture if their size is that of the upright picture; if it is only that of the
-    pixels as stored, the mask is turned along with the picture.
 
     Args:
         entry: the image in the COCO file.
         annotations: those of the image.
         raw_size: (width, height) of the pixels as stored.
         orientation: EXIF orientation, 1 to 8.
+        reading: of the coordinates; None: the likeliest for this image alone, see `outline_frames.settle`.
+        notes: takes a line for what was put right in an RLE.
 
     Returns:
         bool mask of the upright picture (None: nothing usable), number of annotations used, one line per problem.
     """
-    upright_size = turned_size(raw_size, orientation)
-    size = annotated_size(entry, annotations) or upright_size
-    if size not in (upright_size, raw_size):
-        stored = f" ({raw_size[0]}x{raw_size[1]} before EXIF rotation)" if raw_size != upright_size else ""
-        text = f"sizes disagree: annotated as {size[0]}x{size[1]}, the picture has {upright_size[0]}x{upright_size[1]}"
-        return None, 0, [text + stored]
-    mask, used, problems = np.zeros(size[::-1], bool), 0, []
+    listed = listed_image(entry, annotations, raw_size, orientation)
+    if reading is None:
+        choice = settle({"": listed})[""]
+        if choice.readings and (choice.confirm or not choice.problem):
+            reading = choice.readings[0]
+        elif listed.told not in dict(listed.frames()).values():
+            return None, 0, [choice.problem]
+        else:  # what lies outside is named one by one
+            reading = next(Reading(frame, size) for frame, size in listed.frames() if size == listed.told)
+    upright_size, mask, used, problems = listed.upright_size, None, 0, []
     for annotation in annotations:
         name = f"annotation {annotation.get('id', '?')}"
         try:
-            part = decode(annotation.get("segmentation"), *size)
+            part, frame, note = _part(annotation.get("segmentation"), listed, reading)
         except UserError as error:
             problems.append(f"{name}: {error}")
             continue
         if not part.any():
             problems.append(f"{name}: its mask is empty")
             continue
-        mask |= part
+        part = upright(part, orientation) if frame == STORED else part
+        mask = part if mask is None else mask | part
         used += 1
-    if not used:
-        return None, 0, problems
-    return (mask if size == upright_size else upright(mask, orientation)), used, problems
+        if note and notes is not None and note not in notes:
+            notes.append(note)
+    assert mask is None or mask.shape == upright_size[::-1]
+    return mask, used, problems
+
+
+def listed_image(
+    entry: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], raw_size: tuple[int, int], orientation: int
+) -> Listed:
+    """What `outline_frames.settle` needs to know of an image; malformed outlines count for nothing there."""
+    polygons: list[Sequence[float]] = []
+    sizes = []
+    for annotation in annotations:
+        segmentation = annotation.get("segmentation")
+        if isinstance(segmentation, dict):
+            sizes.append(segmentation.get("size"))
+        elif is_outline(segmentation) and not is_counts(segmentation, raw_size):
+            for polygon in segmentation if isinstance(segmentation[0], list) else [segmentation]:
+                with suppress(UserError):
+                    polygons.append(_points(polygon).ravel().tolist())
+    told = told_size(entry)
+    if told is None and _is_size(size := next(iter(sizes), None)):
+        told = (size[1], size[0])
+    return Listed(raw_size, orientation, told, extent_of(polygons), bool(sizes))
+
+
+def is_counts(segmentation: Any, size: tuple[int, int]) -> bool:
+    """Whether a list is one of run lengths, i.e. an RLE without its size, for a picture of ``size``."""
+    if not isinstance(segmentation, list) or not segmentation:
+        return False
+    runs = segmentation[0] if len(segmentation) == 1 and isinstance(segmentation[0], list) else segmentation
+    return all(isinstance(run, int) and run >= 0 for run in runs) and sum(runs) == size[0] * size[1]
 
 
 def decode(segmentation: Any, width: int, height: int) -> np.ndarray:
@@ -107,6 +151,15 @@ def decode(segmentation: Any, width: int, height: int) -> np.ndarray:
     """
     if isinstance(segmentation, dict):
         return _decode_rle(segmentation, width, height)
+    return decode_polygons(segmentation, width, height, (width, height))
+
+
+def decode_polygons(segmentation: Any, width: int, height: int, unit: tuple[float, float]) -> np.ndarray:
+    """Decode a list of polygons to a bool mask (height, width); ``unit`` is that size in the unit of the coordinates.
+
+    Raises:
+        UserError: it is missing or malformed.
+    """
     if not isinstance(segmentation, list) or not segmentation:
         raise UserError("it has no outline (a box alone is not enough: export polygons or masks)")
     from pycocotools import mask as mask_utils
@@ -114,15 +167,10 @@ def decode(segmentation: Any, width: int, height: int) -> np.ndarray:
     polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
     rles = []
     for polygon in polygons:
-        try:
-            points = np.asarray(polygon, np.float64)
-        except (TypeError, ValueError):
-            points = np.empty(0)
-        if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
-            raise UserError("a polygon needs at least 3 points x1, y1, x2, y2, ...")
+        points = _points(polygon) * (width / unit[0], height / unit[1])
         # A point far outside would make the rasteriser walk (and allocate) all the way to it.
-        limits = np.tile([width, height], len(points) // 2)
-        rles += mask_utils.frPyObjects([points.clip(-limits, 2 * limits).tolist()], height, width)
+        limits = np.array([width, height])
+        rles += mask_utils.frPyObjects([points.clip(-limits, 2 * limits).ravel().tolist()], height, width)
     merged = mask_utils.merge(rles)
     return _decode_rle({"size": merged["size"], "counts": merged["counts"].decode("ascii")}, width, height)
 
@@ -135,18 +183,6 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def annotated_size(entry: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
-    """(width, height) the annotations of an image refer to: from its entry, else from an RLE; None if not told."""
-    width, height = entry.get("width"), entry.get("height")
-    if width and height:
-        return int(width), int(height)
-    for annotation in annotations:
-        segmentation = annotation.get("segmentation")
-        if isinstance(segmentation, dict) and _is_size(segmentation.get("size")):
-            return int(segmentation["size"][1]), int(segmentation["size"][0])
-    return None
-
-
 def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
     """((width, height) of the pixels as stored, EXIF orientation 1 to 8) of an image file, from its header.
 
@@ -157,7 +193,7 @@ def stored_size(path: str | Path) -> tuple[tuple[int, int], int]:
         with Image.open(path) as image:
             return image.size, orientation_of(image)
     except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+        raise unreadable(path, error) from None
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
@@ -179,20 +215,91 @@ def upright(mask: np.ndarray, orientation: int) -> np.ndarray:
     return np.ascontiguousarray(turns[orientation](mask)) if orientation in turns else mask
 
 
+def _points(polygon: Any) -> np.ndarray:
+    """Points float64 (n, 2) of a polygon x1, y1, x2, y2, ..."""
+    try:
+        points = np.asarray(polygon, np.float64)
+    except (TypeError, ValueError):
+        points = np.empty(0)
+    if points.ndim == 2 and points.shape[1] == 2 and len(points) >= 3:
+        points = points.ravel()
+    if points.ndim != 1 or len(points) < 6 or len(points) % 2 or not np.isfinite(points).all():
+        raise UserError("a polygon needs at least 3 points x1, y1, x2, y2, ...")
+    return points.reshape(-1, 2)
+
+
+def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarray, str, str]:
+    """One outline as a bool mask of a frame, that frame, and what was put right."""
+    sizes = dict(listed.frames())
+    if not isinstance(segmentation, dict) and not is_counts(segmentation, listed.raw_size):
+        width, height = sizes[reading.frame]
+        return decode_polygons(segmentation, width, height, reading.unit), reading.frame, ""
+    if not isinstance(segmentation, dict):
+        runs = segmentation[0] if isinstance(segmentation[0], list) else segmentation
+        order = sorted(sizes.items(), key=lambda one: one[0] != reading.frame)
+        candidates = [(_unrolled(runs, *size, by), frame, by) for frame, size in order for by in "CR"]
+        mask, frame, by = min(candidates, key=lambda one: raggedness(one[0]))
+        return mask, frame, BARE_RUNS + (f", {BY_ROWS}" if by == "R" else "")
+    size = segmentation.get("size")
+    if not _is_size(size):
+        raise UserError("its RLE has no size [height, width]")
+    height, width = size
+    runs = _sound_runs(segmentation, width, height)
+    mask, note = _unrolled(runs, width, height, "C"), ""
+    if raggedness(mask) > 4 and raggedness(other := _unrolled(runs, width, height, "R")) < raggedness(mask) / 2:
+        mask, note = other, f"RLE {BY_ROWS}"
+    frames = [frame for frame, known in sizes.items() if known == (width, height)]
+    if frames:
+        return mask, reading.frame if reading.frame in frames else frames[0], note
+    if listed.orientation == 1 and (height, width) == sizes[UPRIGHT]:
+        # Width and height were exchanged: in the size alone, or the rows of the picture were taken for its columns.
+        mask = min((_unrolled(runs, height, width, order) for order in "CR"), key=raggedness)
+        return mask, UPRIGHT, "RLE with width and height exchanged: put right"
+    frames = [frame for frame, known in sizes.items() if same_aspect((width, height), known)]
+    if not frames:
+        image = "x".join(map(str, sizes[UPRIGHT]))
+        raise UserError(f"sizes disagree: its RLE is {width}x{height}, its image {image}")
+    frame = reading.frame if reading.frame in frames else frames[0]
+    scaled = Image.fromarray(mask.astype(np.uint8) * 255).resize(sizes[frame], Image.Resampling.BILINEAR)
+    return np.asarray(scaled) >= 128, frame, f"RLE of another size than the picture ({width}x{height}): scaled"
+
+
+def raggedness(mask: np.ndarray) -> float:
+    """How ragged a mask is: changes between neighbours per column and row that it reaches.
+
+    A filled shape has two of each; runs laid out in the wrong order are stripes, with many.
+    """
+    columns, rows = mask.any(0).sum(), mask.any(1).sum()
+    changes = np.count_nonzero(mask[:, 1:] != mask[:, :-1]) + np.count_nonzero(mask[1:] != mask[:-1])
+    return changes / max(1, columns + rows)
+
+
+def _unrolled(runs: Sequence[int], width: int, height: int, order: str) -> np.ndarray:
+    """Run lengths, starting with background, as a bool mask: by columns ("C", as COCO has it) or by rows ("R")."""
+    values = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    mask = values.reshape(width, height).T if order == "C" else values.reshape(height, width)
+    return np.ascontiguousarray(mask)
+
+
 def _decode_rle(rle: Mapping[str, Any], width: int, height: int) -> np.ndarray:
-    """Decode RLE (column by column, starting with background); every run is checked, which pycocotools does not do."""
-    size, counts = rle.get("size"), rle.get("counts")
+    """Decode RLE of this size."""
+    size = rle.get("size")
     if not _is_size(size):
         raise UserError("its RLE has no size [height, width]")
     if [int(side) for side in size] != [height, width]:
         raise UserError(f"sizes disagree: its RLE is {size[1]}x{size[0]}, its image {width}x{height}")
+    return _unrolled(_sound_runs(rle, width, height), width, height, "C")
+
+
+def _sound_runs(rle: Mapping[str, Any], width: int, height: int) -> list[int]:
+    """Run lengths of an RLE; every run is checked, which pycocotools does not do."""
+    counts = rle.get("counts")
     runs = _runs(counts) if isinstance(counts, str) else counts
     if not isinstance(runs, list) or not all(isinstance(run, int) and run >= 0 for run in runs):
         raise UserError("its RLE counts are malformed")
     if sum(runs) != width * height:
         raise UserError(f"its RLE covers {sum(runs)} of {width * height} pixels")
-    values = np.arange(len(runs)) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, runs).reshape(width, height).T)
+    return runs
 
 
 def _runs(counts: str) -> list[int]:

@@ -104,6 +104,41 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     raise UserError(f"config.yaml: {where}: {error.message}")
 
 
+def check_methods(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    """Check, before defaults are filled in, that each entry holds only keys that its method, or the rest of it, reads.
+
+    Raises:
+        UserError: one line with the key, the nearest one that the method reads, and all of these.
+    """
+    for section in ("segmenters", "detectors"):
+        properties = schema["properties"][section]["additionalProperties"]["properties"]
+        for name, entry in config[section].items():
+            method = entry["method"]
+            own = [key for key, about in properties.items() if method in about.get("methods", [method])]
+            for key in entry:
+                if key not in own:
+                    where = f"config.yaml: {section}.{name}: method {method}"
+                    raise UserError(f"{where} does not read {key!r} ({_own_keys(key, own)}; give it its own entry)")
+    for name, entry in config["segmenters"].items():
+        if entry.get("engine") == "official" and "augmentations" in entry:
+            raise UserError(
+                f"config.yaml: segmenters.{name}: engine official does not read 'augmentations' (its trainer varies "
+                "photographs itself: leave the key out)"
+            )
+    for name, entry in config["isolations"].items():
+        cut = entry.get("crop", False)
+        if "margin" in entry and not cut:
+            raise UserError(f"config.yaml: isolations.{name}: 'margin' is read with crop: true only (leave it out)")
+        whole = entry["background"] == "keep" and entry.get("normalise", ["none"]) == ["none"] and not cut
+        if "dilate" in entry and whole:
+            raise UserError(f"config.yaml: isolations.{name}: 'dilate' is not read where nothing is cut (leave it out)")
+
+
+def _own_keys(key: str, own: list[str]) -> str:
+    close = difflib.get_close_matches(key, own, n=1)
+    return f"{f'did you mean {close[0]!r}? ' if close else ''}it reads: {', '.join(own)}"
+
+
 def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[str, float]]:
     """Strategy of the threshold and its options: those of the detector's entry, or those of the whole config."""
     entry = config["detectors"].get(detector, {})
@@ -235,16 +270,20 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
     method = _entry(config, "segmenter", segmenter)["method"]
     if method != "none" and not has_annotations:
         raise UserError(
-            f"config.yaml: segmenter: {segmenter!r} learns from COCO annotations and data set {chosen['dataset']!r} "
-            "has none (add annotations.json, or set segmenter: none)"
+            f"config.yaml: segmenter: {segmenter!r} learns from COCO outlines and data set {chosen['dataset']!r} has "
+            "none (go on without: `segmenter=none isolation=none`; or outline some photographs and put the COCO file "
+            "into the folder of the data set)"
         )
     if isolation == "auto":
         isolation = "none" if method == "none" else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
+        what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "
+        if has_annotations:
+            raise UserError(f"{what}segmenter {segmenter} makes none (set segmenter: auto, or isolation: none)")
         raise UserError(
-            f"config.yaml: isolation: {isolation!r} needs masks of the part, and segmenter none makes none "
-            "(set isolation: none, or a segmenter)"
+            f"{what}data set {chosen['dataset']!r} has no outlines to learn them from (go on without: "
+            "`isolation=none`; or outline some photographs and put the COCO file into the folder of the data set)"
         )
     _entry(config, "detector", chosen["detector"])
     return Run(chosen["dataset"], segmenter, isolation, chosen["detector"])

@@ -4,21 +4,20 @@ Standard library only: the Snakefile imports this module through ``preflight``. 
 ``preflight.resolve`` returns: layout, images, annotations, labels, category.
 """
 
-import csv
 import difflib
-import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from defectflow.files import UserError, read_json
-from defectflow.naming import Matcher, is_image, leaves, scan
-
-LABEL_COLUMNS = ("filename", "label", "defect_type", "group", "mask", "split")
-# Spreadsheets and pandas write 0 and 1 as 0.0 and 1.0 when other cells of the column are empty.
-LABELS = {"": "", "0": "0", "0.0": "0", "good": "0", "1": "1", "1.0": "1", "bad": "1"}
+from defectflow.annotation_files import folder_of, merged, paths
+from defectflow.archives import archives_in, unpack
+from defectflow.files import UserError, nearest_path, read_json
+from defectflow.folders import Folders, subfolders, tells_labels
+from defectflow.labels_csv import LABEL_COLUMNS, read_labels, second_row
+from defectflow.matching import Matcher
+from defectflow.naming import leaves
 
 
 class Problem(NamedTuple):
@@ -40,53 +39,57 @@ class Notice(NamedTuple):
     figure: str = ""
 
 
-def image_paths(resolved: Mapping[str, str | None]) -> dict[str, str]:
+def image_paths(resolved: Mapping[str, Any], folders: Folders | None = None) -> dict[str, str]:
     """{relative name: path} of the images of a data set, sorted by name; see `image_names`."""
     folder = str(resolved["images"])
-    return {name: os.path.join(folder, name) for name in sorted(image_names(resolved))}
+    return {name: os.path.join(folder, name) for name in sorted(image_names(resolved, folders))}
 
 
-def image_names(resolved: Mapping[str, str | None]) -> Iterator[str]:
+def image_names(resolved: Mapping[str, Any], folders: Folders | None = None) -> Iterator[str]:
     """Yield the names of the images of a data set (MVTec: of those in train/ and test/), relative to its folder.
+
+    ``folders``: how its folders are read, where that is known.
 
     Raises:
         UserError: the folder is absent or holds no image, or a name is not UTF-8, as tables are.
     """
     folder = str(resolved["images"])
     if not os.path.isdir(folder):
-        what = "not a folder" if os.path.exists(folder) else "no such folder"
+        what = "not a folder" if os.path.exists(folder) else f"no such folder{nearest_path(folder)}"
         raise UserError(f"{folder}: {what} (correct `path` or `images` of the data set in the config)")
     empty = True
-    for name, _ in scan(folder):
-        if _belongs(resolved, name):
-            empty = False
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                told = os.fsencode(name).decode(errors="backslashreplace")
-                raise UserError(f"{folder}: the name {told} is not UTF-8 (rename the file)") from None
-            yield name
+    for name in (folders or Folders(resolved)).photographs():
+        empty = False
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            told = os.fsencode(name).decode(errors="backslashreplace")
+            raise UserError(f"{folder}: the name {told} is not UTF-8 (rename the file)") from None
+        yield name
+    if empty and (packed := archives_in(folder)):
+        raise UserError(f"{folder}: no images in this folder ({unpack(packed[0], folder)})")
     if empty:
-        raise UserError(f"{folder}: no images in this folder (.jpg, .png, .bmp, .tif or .webp; point `images` at them)")
+        raise UserError(f"{folder}: no images in this folder (.jpg, .png, .tif and others; point `images` at them)")
 
 
 def image_rows(
-    resolved: Mapping[str, str | None], names: Iterable[str]
+    resolved: Mapping[str, Any], names: Iterable[str], folders: Folders | None = None
 ) -> tuple[dict[str, dict[str, str]], list[Problem]]:
     """What folders and labels.csv say of each image, {name: row}, and the problems; see `row_reader`."""
     names = sorted(names)
-    row, problems = row_reader(resolved, names)
+    row, problems = row_reader(resolved, names, folders)
     return {name: row(name) for name in names}, problems
 
 
 def row_reader(
-    resolved: Mapping[str, str | None], names: Iterable[str]
+    resolved: Mapping[str, Any], names: Iterable[str], folders: Folders | None = None
 ) -> tuple[Callable[[str], dict[str, str]], list[Problem]]:
     """What folders (MVTec layout) and labels.csv say of an image; filled cells of labels.csv win.
 
     Args:
         resolved: the data set.
         names: of all its images.
+        folders: how its folders are read, where that is known.
 
     Returns:
         A function from name to {label, defect_type, group, mask (a path), split}, every value a str, "" where unknown;
@@ -95,17 +98,20 @@ def row_reader(
     Raises:
         UserError: labels.csv cannot be read, has a wrong column or a wrong value.
     """
+    folders = folders or Folders(resolved)
     labels = read_labels(resolved["labels"]) if resolved["labels"] else []
-    matcher, filled = Matcher(names, (given["filename"] for given in labels)), {}
+    matcher, filled = Matcher(names, (given["filename"] for given in labels), str(resolved["images"])), {}
+    first: dict[str, dict[str, str]] = {}
     base = os.path.dirname(str(resolved["labels"]))
     problems: list[Problem] = []
     for given in labels:
         name, reason = matcher.find(given["filename"])
         if name is None or name in filled:
-            text = f"{given['filename']}: {reason or 'this image has two rows'}"
+            text = f"{given['filename']}: {reason or second_row(first[name], given, filled[name])}"
             problems.append(Problem(str(resolved["labels"]), text, "label"))
             continue
-        filled[name] = {column: value for column, value in given.items() if column != "filename" and value}
+        first[name] = given
+        filled[name] = {column: given[column] for column in LABEL_COLUMNS[1:] if given[column]}
         if "mask" in filled[name]:
             if leaves(filled[name]["mask"]):
                 text = f"{given['filename']}: the path of the mask leaves the folder of labels.csv"
@@ -115,61 +121,32 @@ def row_reader(
                 filled[name]["mask"] = os.path.join(base, filled[name]["mask"].replace("\\", "/"))
 
     def row(name: str) -> dict[str, str]:
-        of_place = _mvtec_row(str(resolved["images"]), name) if resolved["layout"] == "mvtec" else {}
-        return dict.fromkeys(LABEL_COLUMNS[1:], "") | of_place | filled.get(name, {})
+        return dict.fromkeys(LABEL_COLUMNS[1:], "") | folders.row(name) | filled.get(name, {})
 
     return row, problems
 
 
-def read_labels(path: str | Path) -> list[dict[str, str]]:
-    """Read labels.csv (comma or semicolon, UTF-8): one dict per row with all LABEL_COLUMNS, label "0", "1" or "".
-
-    Raises:
-        UserError: the file is absent or not UTF-8, a column is wrong or missing, a label or split is not allowed.
-    """
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file (correct `labels` in the config, or leave it out)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not readable as text ({error}; save it as CSV UTF-8)") from None
-    first = text.partition("\n")[0]
-    reader = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in first and "," not in first else ",")
-    columns = [column.strip() for column in reader.fieldnames or []]
-    reader.fieldnames = columns
-    allowed = ", ".join(LABEL_COLUMNS)
-    for column in columns:
-        if column not in LABEL_COLUMNS:
-            near = difflib.get_close_matches(column.lower(), LABEL_COLUMNS, 1)
-            raise UserError(f"{path}: unknown column {column!r} ({f'{near[0]}? ' if near else ''}allowed: {allowed})")
-    for column in LABEL_COLUMNS[:2]:
-        if column not in columns:
-            raise UserError(f"{path}: column {column!r} is missing (the first line names the columns: {allowed})")
-    rows = []
-    for raw in reader:
-        where = f"{path}, line {reader.line_num}"
-        if None in raw:
-            raise UserError(f"{where}: more cells than columns (put names with a comma in double quotes)")
-        row = {column: (raw.get(column) or "").strip() for column in LABEL_COLUMNS}
-        if not row["filename"]:
-            if any(row.values()):
-                raise UserError(f"{where}: no filename")
-            continue
-        if row["label"].lower() not in LABELS:
-            raise UserError(f"{where}: label {row['label']!r} is not allowed (0 = good, 1 = bad, empty = unknown)")
-        if row["split"] not in ("", "train", "test"):
-            raise UserError(f"{where}: split {row['split']!r} is not allowed (train, test or empty)")
-        row["label"] = LABELS[row["label"].lower()]
-        rows.append(row)
-    return rows
-
-
-def read_coco(path: str | Path) -> dict[str, list[dict[str, Any]]]:
+def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
     """Read a COCO file and check its form: lists ``images``, ``annotations`` and ``categories`` (may be empty).
+
+    Args:
+        path: the file, or several that are read as one (see `annotation_files.merged`).
+        images: folder of the photographs; an entry of a file that lies in a folder below it gets the name of that
+            folder as ``_folder``, for `matching.Matcher`.
 
     Raises:
         UserError: the file is absent, not JSON, not COCO, or holds no image or no annotation.
     """
+    files = paths(path if isinstance(path, str | Sequence) else str(path))
+    found = []
+    for file in files:
+        found.append((file, _read_coco(file)))
+        for image in found[-1][1]["images"]:
+            image["_folder"] = folder_of(file, images)
+    return found[0][1] if len(files) == 1 else merged(found)
+
+
+def _read_coco(path: str) -> dict[str, list[dict[str, Any]]]:
     coco = read_json(path)
     if not isinstance(coco, dict) or not all(isinstance(coco.get(key), list) for key in ("images", "annotations")):
         raise UserError(f"{path}: not a COCO file (it needs the lists `images` and `annotations`)")
@@ -207,11 +184,6 @@ def category_ids(coco: Mapping[str, list], category: str | None, source: object 
     return ids
 
 
-def is_mvtec(root: str | Path | None) -> bool:
-    """Whether a folder is in the MVTec layout."""
-    return os.path.isdir(os.path.join(str(root), "train", "good"))
-
-
 def categories(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The data sets that one entry of ``datasets:`` stands for, by name.
 
@@ -225,8 +197,9 @@ def categories(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     if wanted is None:
         return {name: dict(entry)}
     if not root or not os.path.isdir(root):
-        raise UserError(f"{root}: no such folder (categories of data set {name!r} are looked for there)")
-    found = [folder for folder in sorted(os.listdir(root)) if is_mvtec(os.path.join(root, folder))]
+        near = nearest_path(root) if root else ""
+        raise UserError(f"{root}: no such folder{near} (categories of data set {name!r} are looked for there)")
+    found = [folder for folder, path in subfolders(root).items() if tells_labels(path, entry.get("good") or ())]
     if wanted == "all":
         wanted = found
     for folder in wanted:
@@ -238,24 +211,3 @@ def categories(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]
         raise UserError(f"{root}: no folder in it has train/good (give the folder that holds the categories)")
     rest = {key: value for key, value in entry.items() if key != "categories"}
     return {f"{name}-{folder}": rest | {"path": os.path.join(root, folder)} for folder in wanted}
-
-
-def _belongs(resolved: Mapping[str, str | None], name: str) -> bool:
-    if resolved["layout"] == "mvtec":
-        return is_image(name) and name.startswith(("train/", "test/"))
-    return is_image(name) and not name.startswith("ground_truth/")
-
-
-def _mvtec_row(root: str, name: str) -> dict[str, str]:
-    """Label, defect type, split and mask that the place of an image in the MVTec layout tells."""
-    split, *folders, base = name.split("/")
-    kind = folders[0] if folders else ""
-    row = {"split": split, "label": "" if not kind else "0" if kind == "good" else "1"}
-    if kind not in ("", "good"):
-        row["defect_type"] = kind
-        folder = os.path.join(root, "ground_truth", *folders)
-        stem = os.path.splitext(base)[0]
-        candidates = [os.path.join(folder, stem + ending) for ending in ("_mask.png", ".png")]
-        if os.path.isdir(folder):  # no folder: this kind of defect has no masks; a folder without the file: a problem
-            row["mask"] = next((path for path in candidates if os.path.exists(path)), candidates[0])
-    return row

@@ -18,8 +18,8 @@ DISTANCES = ("euclidean", "cosine")
 BANKS = ("float32", "float16", "pca_float16")  # the last: coordinates along the axes with 99 % of the bank's variance
 
 # Tensors of one bank by name, the main one "" of shape (size, dimensions): what is learned from those images, bool
-# (images,), with this seed.
-Fit = Callable[[torch.Tensor, int], dict[str, torch.Tensor]]
+# (images,).
+Fit = Callable[[torch.Tensor], dict[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)

@@ -171,11 +171,13 @@ def draw_outlines(picture: np.ndarray, found: np.ndarray, truth: np.ndarray | No
     outline(picture, found, FOUND, width)
 
 
-def legend(found: np.ndarray, truth: np.ndarray | None, part: np.ndarray | None) -> list[tuple[str, Colour]]:
-    """What the outlines mean that `overlay` draws with these arguments, for `caption_strip`."""
+def legend(
+    found: np.ndarray, truth: np.ndarray | None, part: np.ndarray | None, mark: str = ""
+) -> list[tuple[str, Colour]]:
+    """What the outlines mean that `overlay` draws with these arguments, for `caption_strip`; mark: see `Region`."""
     meanings = [("part", PART)] if part is not None and part.any() else []
-    meanings += [("ground truth", TRUTH)] if truth is not None else []
-    return meanings + ([("anomalous", FOUND)] if found.any() else [])
+    meanings += [("ground truth", TRUTH)] if truth is not None and truth.any() else []
+    return meanings + ([("peak only" if mark else "anomalous", FOUND)] if found.any() else [])
 
 
 def triptych(
@@ -211,15 +213,27 @@ def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour, thickness: in
     cv2.drawContours(picture, contours, -1, colour, thickness, cv2.LINE_AA)
 
 
-def boxes(picture: np.ndarray, regions: Sequence[tuple[int, int, int, int]]) -> None:
-    """Draw boxes (x, y, width, height) around regions into ``picture`` in place, a little off what they enclose."""
+def boxes(picture: np.ndarray, regions: Sequence[tuple[int, int, int, int]], dashed: bool = False) -> None:
+    """Draw boxes (x, y, width, height) around regions into ``picture`` in place, a little off what they enclose.
+
+    A dashed one stands around a peak, which does not exceed the pixel threshold.
+    """
     height, width = picture.shape[:2]
     line = max(1, round(max(height, width) / 700))
     for x, y, w, h in regions:
         first = (max(x - 3 * line, 0), max(y - 3 * line, 0))
         last = (min(x + w + 3 * line, width) - 1, min(y + h + 3 * line, height) - 1)
         cv2.rectangle(picture, first, last, (20, 20, 20), line + 2)
-        cv2.rectangle(picture, first, last, FOUND, line)
+        if not dashed:
+            cv2.rectangle(picture, first, last, FOUND, line)
+            continue
+        step = max(6 * line, (last[0] - first[0] + last[1] - first[1]) // 16)
+        for left in range(first[0], last[0], 2 * step):
+            for row in (first[1], last[1]):
+                cv2.line(picture, (left, row), (min(left + step, last[0]), row), FOUND, line)
+        for top in range(first[1], last[1], 2 * step):
+            for column in (first[0], last[0]):
+                cv2.line(picture, (column, top), (column, min(top + step, last[1])), FOUND, line)
 
 
 def strip_height(width: int) -> int:

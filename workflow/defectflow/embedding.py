@@ -28,6 +28,19 @@ def has_bfloat16() -> bool:
     return mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
+def input_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation, in [0, 1] by channel, that the input of a backbone is normalised with.
+
+    ImageNet's for most; timm knows those of each set of weights, and the name without a tag stands for the first set.
+    """
+    if is_patch_nano(backbone) or backbone == PIXELS:
+        return IMAGENET_MEAN, IMAGENET_STD
+    from timm.models import get_pretrained_cfg, is_model_pretrained
+
+    known = get_pretrained_cfg(backbone if is_model_pretrained(backbone) else backbone.split(".")[0])
+    return (tuple(known.mean), tuple(known.std)) if known else (IMAGENET_MEAN, IMAGENET_STD)
+
+
 def feature_network(
     backbone: str,
     layers: Sequence[str],
@@ -58,7 +71,7 @@ def feature_network(
     nodes = {layer if layer in modules else layer.replace(".", "_"): layer for layer in layers}
     try:
         traced = create_feature_extractor(network, return_nodes=nodes)
-    except (ValueError, fx.proxy.TraceError):  # control flow, or no output of its own: transformers
+    except (ValueError, TypeError, fx.proxy.TraceError):  # control flow, or no output of its own: transformers
         traced = None
     if traced is None or getattr(network, "output_fmt", None) == "NHWC":
         traced = _Maps(network, layers)
@@ -128,8 +141,9 @@ class PatchEmbedder:
         self.network.to(self.device, self._dtype, memory_format=torch.channels_last)
         if self.device.type == "cpu" and has_onednn() and isinstance(self.network, fx.GraphModule):
             _fuse(self.network)
-        self._mean = torch.tensor(IMAGENET_MEAN, device=self.device) * 255
-        self._std = torch.tensor(IMAGENET_STD, device=self.device) * 255
+        mean, std = input_statistics(backbone)
+        self._mean = torch.tensor(mean, device=self.device) * 255
+        self._std = torch.tensor(std, device=self.device) * 255
 
     @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> torch.Tensor:

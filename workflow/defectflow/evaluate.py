@@ -6,16 +6,19 @@ chosen on all of them.
 
 metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the file itself):
     accuracy, precision, recall, f1, auroc, n_samples: the main figures, as in ``image``.
-    threshold: strategy, options, value (for new images), folds (n, min, max).
+    threshold: strategy, options, value (for new images), folds (n, min, max), good_only (see ``good_only.figures``).
     review: the review band and the errors it leaves, see ``verdicts.review_figures``; null without one.
     protocol: how images were held out, see ``protocols.protocol_of``.
     image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with whole groups apart.
     calibration_curve: bins of pred_score (low, high, n, n_bad, share_bad, interval).
     pixel: full_frame and in_part (auroc, au_pro, au_pro_0_05, aupimo, precision, recall, f1, f1_max, ...), n_images,
         map_threshold (value, rule, folds): the pixel threshold, see ``pixel_metrics.pixel_figures``.
+    background: whether the border differs from photograph to photograph and how much heat lies there, see
+        ``frame_border.background_figures``; null where parts are masked.
     segmentation: prior.json or train.json, and which masks are absent or doubtful.
     by_defect: n, recall, auroc and mean scores of each defect type.
-    confidence_intervals: Wilson intervals, and under ``bootstrap`` those of every figure, grouped where groups allow.
+    confidence_intervals: of the AUROC, Wilson's of rates, and under ``bootstrap`` those of every figure, grouped where
+        groups allow; see ``intervals``.
     baseline: what always giving the same answer reaches.
     robustness: perturbed copies together, and ``table`` by perturbation and strength; null without copies.
     warnings: what a reader has to know, most important first.
@@ -31,11 +34,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from defectflow import figures, thresholds
+from defectflow import figures, good_only, intervals, thresholds
 from defectflow.anomaly_maps import load_maps
+from defectflow.bit_depth import add_option
 from defectflow.cautions import of_data, warnings
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
+from defectflow.frame_border import background_figures
 from defectflow.image_metrics import calibration_curve, defect_figures, image_figures
 from defectflow.pixel_metrics import PixelResult, pixel_figures
 from defectflow.protocols import protocol_of
@@ -112,7 +117,7 @@ def draw(folder: Path, table: pd.DataFrame, new_scores: np.ndarray, result: dict
     known = table[counted(table) & table["predicted_label"].notna()]
     labels, raw, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), result["image"]
     area, span = image["auroc"], result["confidence_intervals"]["auroc"]
-    name = f"held out: AUROC {area:.3f} [{span[0]:.2f}, {span[1]:.2f}]" if area is not None else ""
+    name = f"held out: AUROC {area:.3f} [{', '.join(intervals.text(span))}]" if area is not None else ""
     other = {}
     grouped = known[known["group_out_score"].notna()]
     if grouped["label"].nunique() == 2:
@@ -146,6 +151,7 @@ def evaluate(
     splits: pd.DataFrame,
     copies: pd.DataFrame,
     segmentation: dict[str, Any],
+    background: dict[str, Any] | None,
     fit: dict[str, Any],
     ingest_report: Mapping[str, Any],
     strategy: str,
@@ -162,6 +168,7 @@ def evaluate(
         splits: columns SPLITS, of the labelled images.
         copies: columns SCORES, of perturbed copies.
         segmentation: what `segmentation_figures` returned.
+        background: what `background_figures` returned, None where parts are masked.
         fit: content of fit.json, or nothing.
         ingest_report: content of ingest_report.json, or nothing.
         strategy, options, review: see `judge`.
@@ -180,6 +187,7 @@ def evaluate(
             "options": dict(options),
             "value": overall.value if overall else None,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
+            "good_only": good_only.figures(table, overall.value if overall else None, strategy, options),
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
             "by the threshold chosen on the other folds, scored by banks that hold nothing of its own (folds: smallest "
             "and largest). Bad: raw_score >= threshold; "
@@ -190,6 +198,7 @@ def evaluate(
         "image": image,
         "calibration_curve": calibration_curve(table),
         "pixel": pixel.figures,
+        "background": background,
         "segmentation": segmentation,
         "by_defect": defect_figures(table),
         "confidence_intervals": part["confidence_intervals"],
@@ -327,6 +336,9 @@ def main(args: argparse.Namespace) -> None:
             segmentation=segmentation_figures(
                 args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
             ),
+            background=None
+            if args.masks
+            else background_figures(index_of([args.manifest], ["path", "width", "height"]), maps, args.depth),
             fit=read_json(args.fit) if args.fit else {},
             ingest_report=read_json(args.ingest_report) if args.ingest_report else {},
             strategy=strategy,
@@ -357,6 +369,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threshold", nargs="+", required=True, metavar=("STRATEGY", "OPTION=VALUE"), help=what)
     what = "e.g. max_fpr=0.01 max_fnr=0.02: shares of good and bad images that may be decided wrongly without a person"
     parser.add_argument("--review", nargs=2, metavar="CAP=SHARE", help=what)
+    add_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv to write")

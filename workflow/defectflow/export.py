@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import posixpath
 import shutil
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from defectflow.bundle_files import Bundle, read_bundle, write_manifest
-from defectflow.dataset import read_labels
 from defectflow.export_parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.files import UserError, scratch_dir, write_json
 from defectflow.inspector import Inspector, read_photograph
 from defectflow.inspector_runtime import NETWORK, pick
-from defectflow.naming import Matcher
+from defectflow.labels_csv import read_labels
+from defectflow.matching import Matcher
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
 SUFFIX = {"onnx": "onnx", "openvino": "xml"}
@@ -33,7 +34,7 @@ def export_bundle(
         kind: "onnx" or "openvino".
         precision: "fp32", "fp16" or "int8".
         photographs: to compare on, and to calibrate int8 on.
-        labels: labels.csv of them, see `dataset.read_labels`: the AUROC of both is added to the report.
+        labels: labels.csv of them, see `labels_csv.read_labels`: the AUROC of both is added to the report.
 
     Returns:
         What was found, in a few lines.
@@ -97,13 +98,13 @@ def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict
     given = {posixpath.normpath(row["filename"].replace("\\", "/")): row["label"] for row in read_labels(labels)}
     below = [[(folder / row["image"]).relative_to(top).as_posix() for row in rows] for top in (folder, *folder.parents)]
     names = max(below, key=lambda names: len(given.keys() & set(names)))
-    # The photographs may be some of those in the table: a base name alone has to be unique in both.
-    in_table, in_folder = Matcher(given, names), Matcher(names, given)
-    known = []
-    for name, row in zip(names, rows, strict=True):
-        entry, _ = in_table.find(name)
-        if entry and given[entry] and in_folder.find(entry)[0] == name:
-            known.append((int(given[entry]), row))
+    matcher = Matcher(names, given)
+    meant = {entry: matcher.find(entry)[0] for entry in given}
+    times = Counter(meant.values())
+    # The photographs may be some of those in the table: a row that fits one may be that of another.
+    labels_of = {name: given[entry] for entry, name in meant.items() if times[name] == 1}
+    pairs = zip(names, rows, strict=True)
+    known = [(int(labels_of[name]), row) for name, row in pairs if labels_of.get(name)]
     truth = [label for label, _ in known]
     return {key: auroc(truth, [row[key] for _, row in known]) for key in ("reference", "other")}
 

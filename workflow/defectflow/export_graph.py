@@ -14,20 +14,25 @@ import numpy as np
 import torch
 from torch import nn
 
-from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD, descriptors, feature_network
+from defectflow.embedding import descriptors, feature_network, input_statistics
 from defectflow.files import UserError
 
 OPSET = 18
 
 
 class Network(nn.Module):
-    """From a picture, uint8 RGB (1, height, width, 3), to its patches, float32 (1, grid height, grid width, d)."""
+    """From a picture, uint8 RGB (1, height, width, 3), to its patches, float32 (1, grid height, grid width, d).
 
-    def __init__(self, model: nn.Module) -> None:
+    Args:
+        model: see `feature_network`.
+        statistics: mean and standard deviation of its input, see `input_statistics`.
+    """
+
+    def __init__(self, model: nn.Module, statistics: tuple[Sequence[float], Sequence[float]]) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1) * 255)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1) * 255)
+        for name, values in zip(("mean", "std"), statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255)
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
         return descriptors(self.model((picture.permute(0, 3, 1, 2).float() - self.mean) / self.std))
@@ -84,7 +89,8 @@ class Search(nn.Module):
 
 def make_network(settings: Mapping[str, Any], weights: str | Path) -> Network:
     """The network of a bundle; ``settings`` has backbone and layers, ``weights`` is its backbone.safetensors."""
-    return Network(feature_network(settings["backbone"], settings["layers"], weights)).eval()
+    backbone = settings["backbone"]
+    return Network(feature_network(backbone, settings["layers"], weights), input_statistics(backbone)).eval()
 
 
 def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | Path) -> None:
@@ -117,6 +123,7 @@ def _export(
     dynamic: tuple | None = None,
 ) -> None:
     try:
+        import onnx
         import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less plainly)
     except ModuleNotFoundError:
         raise UserError("export to ONNX: onnxscript is not installed (pip install 'defectflow[workflow]')") from None
@@ -126,6 +133,22 @@ def _export(
             model.eval(), example, str(target), input_names=inputs, output_names=outputs, opset_version=OPSET,
             dynamo=True, external_data=False, dynamic_shapes=dynamic, verbose=False,
         )  # fmt: skip
+    exported = onnx.load(str(target))
+    forget_origin(exported)
+    onnx.save(exported, str(target))
+
+
+def forget_origin(message: Any) -> None:
+    """Remove from an ONNX message, and all in it, the lines of code and the paths here that torch notes beside nodes.
+
+    The same network gives the same bytes wherever the code lies, and a bundle says nothing of the machine it is from.
+    """
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value if hasattr(value, "__len__") else [value]:
+                forget_origin(part)
 
 
 def to_openvino(onnx: str | Path, target: str | Path, precision: str, pictures: Sequence[np.ndarray] = ()) -> None:

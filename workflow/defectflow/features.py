@@ -21,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from defectflow import tables
+from defectflow.batch_sizes import batch_option, batch_size
 from defectflow.code_hash import code_hash
 from defectflow.device import pick_device
 from defectflow.embedding import PIXELS, PRECISIONS, PatchEmbedder
@@ -29,6 +30,8 @@ from defectflow.images import is_plain, read_mask, read_rgb
 from defectflow.network_input import Loaded, fit_picture
 from defectflow.patch_files import PatchFile, write_patches
 from defectflow.threads import in_threads
+
+MOST = 64  # pictures at a time on a GPU: more gain nothing
 
 
 def _read(path: str) -> np.ndarray:
@@ -161,10 +164,14 @@ def main(args: argparse.Namespace) -> None:
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
     # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
     noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)
+    on_gpu = embedder.device.type == "cuda"
+    before = torch.cuda.memory_allocated(embedder.device) if on_gpu else 0
     try:
         (noise,) = in_threads(embedder, [noise])
     except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
         raise UserError(f"--image-size {crop[0]} {crop[1]}: {args.backbone} does not take it: {error}") from None
+    one = torch.cuda.max_memory_allocated(embedder.device) - before if on_gpu else 0
+    batch = batch_size(args.batch_size, embedder.device, one, MOST)
     *grid, dimensions = noise.shape[1:]
     object_only = args.object_only and args.backbone != PIXELS
     config = {
@@ -198,7 +205,7 @@ def main(args: argparse.Namespace) -> None:
     rows = list(table.itertuples())
     new = 0
     with write_patches(args.out, config, dimensions, dtype) as writer:
-        embedded = embed_all(rows, embedder, load, kept, args.batch_size)
+        embedded = embed_all(rows, embedder, load, kept, batch)
         for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
             writer.add(patches, item.cells, item.affine, item.present, key)
             new += key not in kept
@@ -222,7 +229,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stored", choices=["float32", "float16"], default="float32", help="type of the stored patches"
     )
-    parser.add_argument("--batch-size", type=int, default=16, help="images at a time on a GPU")
+    parser.add_argument(
+        "--batch-size",
+        type=batch_option,
+        default="auto",
+        metavar="N",
+        help=f"images at a time on a GPU (auto: what its memory holds, {MOST} at most); a CPU takes one a thread",
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     parser.add_argument("--allow-downloads", action="store_true", help="let timm fetch the weights the tag stands for")

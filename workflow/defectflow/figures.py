@@ -143,7 +143,8 @@ def confusion_matrix(path: Path, counts: dict[str, Any]) -> None:
             dark = share[row, column] > 0.6
             colour = "white" if dark else LINE
             axes.text(column, row - 0.06, str(count), ha="center", va="center", color=colour, fontsize=22)
-            text = f"{share[row, column]:.0%} of {'bad' if row else 'good'}"
+            kind = "bad" if row else "good"
+            text = f"{share[row, column]:.0%} of {kind}" if matrix[row].any() else f"no {kind} one"
             axes.text(column, row + 0.22, text, ha="center", va="center", color=colour, fontsize=9)
         axes.set_title("Verdicts, held out")
         axes.set_xticks([0, 1], ["called good", "called bad"])

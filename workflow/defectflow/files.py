@@ -4,6 +4,7 @@ Standard library only: the Snakefile imports this module.
 """
 
 import argparse
+import difflib
 import errno
 import gc
 import hashlib
@@ -43,6 +44,23 @@ def stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentP
         if error.errno not in UNWRITABLE:
             raise
         sys.exit(f"error: {error.filename or 'results'}: {error.strerror} (make room, or the folder writable)")
+
+
+def nearest_path(path: str | Path) -> str:
+    """ "; did you mean PATH?" for a path that does not exist, "" where nothing has a name like it."""
+    missing: list[str] = []
+    found = Path(path)
+    while not found.exists() and found != found.parent:
+        missing.insert(0, found.name)
+        found = found.parent
+    near = found
+    for name in missing:
+        known = {one.name.casefold(): one.name for one in near.iterdir()} if near.is_dir() else {}
+        close = [name] if (near / name).exists() else difflib.get_close_matches(name.casefold(), known, 1)
+        if not close:
+            break
+        near /= known.get(close[0], close[0])
+    return "" if near == found else f"; did you mean {near}?"
 
 
 def sha256_of(path: str | Path) -> str:
@@ -122,7 +140,7 @@ def read_json(path: str | Path) -> Any:
         UserError: the file is absent or is not valid JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_bytes())  # of bytes it tells the encoding, also from a byte order mark
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

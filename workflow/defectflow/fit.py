@@ -16,7 +16,7 @@ from defectflow import tables
 from defectflow.detectors import METHODS
 from defectflow.device import keep_memory
 from defectflow.files import UserError, atomic, stage, write_json
-from defectflow.learning import add_options, bank_seed, by_forks, load_good, options_of
+from defectflow.learning import add_options, by_forks, load_good, options_of
 from defectflow.patch_files import open_patches
 from defectflow.threads import in_forks
 
@@ -54,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
     fit = method.fit(good, options)
 
     def learn(name: str) -> dict[str, np.ndarray]:
-        tensors = fit(torch.tensor(members[name]), bank_seed(args.seed, name))
+        tensors = fit(torch.tensor(members[name]))
         return {key: tensor.numpy() for key, tensor in tensors.items()}
 
     banks: dict[str, np.ndarray] = {}

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,9 +16,11 @@ from defectflow.anomaly_maps import AnomalyMap, full_resolution
 from defectflow.drawing import DEFAULT, Scale
 from defectflow.images import read_mask, read_rgb
 from defectflow.looks import Look
+from defectflow.pred_score import is_close
 
 SIDE = 560  # pixels, longer side of a picture; twice what a page shows, for sharp screens
 QUALITY = 80
+GLOWS = 0.5  # share of a picture covered by heat from which it glows all over
 ERRORS_SHOWN, CLOSE_SHOWN, TYPICAL_SHOWN, NEW_SHOWN = 10, 5, 3, 5
 FLAGGED_SHOWN, MASKS_SHOWN = 12, 6
 
@@ -35,20 +37,32 @@ class Picture:
 
 @dataclass(frozen=True)
 class Case:
-    """One photograph of a gallery: its row of the joined table and its pictures."""
+    """One photograph of a gallery.
+
+    Attributes:
+        row: of the joined table.
+        pictures: of it.
+        drawn: what its overlay shows: some of "found", "truth", "part".
+        glow: share of the overlay that heat covers, in [0, 1].
+        mark: why its box is the peak and no region, or ""; see `regions.Region`.
+    """
 
     row: Any
     pictures: tuple[Picture, ...]
+    drawn: frozenset[str] = frozenset()
+    glow: float = 0.0
+    mark: str = ""
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """Photographs of one kind: the rows shown, and how many there are."""
+    """Photographs of one kind: the rows shown, how many there are, and what is said where there are none."""
 
     title: str
     lead: str
     total: int
     rows: pd.DataFrame
+    none: str = "None."
 
 
 def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
@@ -67,12 +81,22 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
         Gallery("Missed defects", "Bad, and called good; the least suspicious first.", len(missed), missed),
         Gallery("False alarms", "Good, and called bad; the most suspicious first.", len(alarms), alarms),
     ]
-    shown = [Gallery(g.title, g.lead, g.total, g.rows.head(ERRORS_SHOWN)) for g in shown]
+    judged = table[outcome != ""]
+    shown = [
+        replace(g, rows=g.rows.head(ERRORS_SHOWN), none=_none_of(judged["label"] == label, word))
+        for g, label, word in zip(shown, (1, 0), ("bad", "good"), strict=True)
+    ]
     rest = table.drop(index=pd.concat([missed, alarms]).index)
     close = rest[rest["outcome"] == "right"]
     close = close.loc[close["margin"].abs().sort_values(kind="stable").index[:CLOSE_SHOWN]].sort_values("margin")
-    lead = "Judged rightly, nearest to their threshold: a little more or less light and the verdict might be another."
-    shown.append(Gallery("Close calls", lead, len(close), close))
+    near = close[is_close(close["margin"], close["raw_score"], close["threshold"])]
+    if len(near):
+        close = near
+        lead = "Judged rightly, but near their threshold: with a little more light the verdict might be another."
+        shown.append(Gallery("Close calls", lead, len(close), close))
+    else:
+        lead = "Judged rightly, and none is a close call: these are the nearest."
+        shown.append(Gallery("Nearest to the threshold", lead, len(close), close))
     rest = rest.drop(index=close.index)
     for title, lead, wanted in (
         ("Typical bad", "Called bad, rightly, with a middling score for their kind.", 1),
@@ -88,6 +112,43 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
     return [gallery for gallery in shown if gallery.total or gallery.title in ("Missed defects", "False alarms")]
 
 
+def _none_of(which: pd.Series, kind: str) -> str:
+    """What an empty gallery of errors says: that there were none among so many, or nothing to go wrong."""
+    n = int(which.sum())
+    return (
+        f"None of {n} {kind} one{'s' * (n != 1)}."
+        if n
+        else f"No photograph of a {kind} part has a label and a verdict."
+    )
+
+
+def heat_note(look: Look, scale: Scale, good: bool, cases: Sequence[Case]) -> str:
+    """Where heat shows on the overlays of a page, in words that hold for these.
+
+    Args:
+        look, scale: of the heat.
+        good: whether a photograph is labelled good, so that the scale knows what good ones reach.
+        cases: those shown.
+    """
+    if look.alpha_mode == "heat":
+        text = "Heat covers the whole of an overlay, stronger where values are larger."
+    elif not good:
+        text = "No photograph is labelled good: heat shows where values are largest among all of them."
+    elif scale.warm >= scale.level:
+        text = "Heat shows from the pixel threshold on, which some pixels of good photographs exceed too."
+    else:
+        text = "Heat shows above what 99 of 100 pixels of good photographs reach."
+    text += " All pictures have one scale."
+    drawn = [case for case in cases if case.drawn or case.glow]
+    glowing = sum(case.glow > GLOWS for case in drawn)
+    if glowing and look.alpha_mode != "heat":
+        text += (
+            f" {glowing} of the {len(drawn)} pictured glow{'s' * (glowing == 1)} over more than half of the frame, as "
+            "other light, distance or background look: such heat points at no defect."
+        )
+    return text
+
+
 def _middle(rows: pd.DataFrame, count: int) -> pd.DataFrame:
     """``count`` rows around the middle of ordered rows."""
     start = max(0, (len(rows) - count) // 2)
@@ -100,6 +161,7 @@ def case_of(
     scale: Scale,
     boxes: np.ndarray | None = None,
     look: Look = DEFAULT,
+    mark: str = "",
     depth: str | None = None,
 ) -> Case:
     """Photograph, part, heat and overlay of one image, each at most SIDE pixels long.
@@ -111,10 +173,12 @@ def case_of(
         scale: colours of the run.
         boxes: [N, 4], damaged regions as x, y, width, height in pixels of the photograph, or None.
         look: of the heat.
+        mark: of the boxes, see `Case`.
         depth: of the photograph, see `read_rgb`.
     """
     photo = read_rgb(row.path, depth)
     size = photo.shape[:2]
+    drawn, glow = set(), 0.0
     small = shrink(photo)
     part = _mask(row.part, small)
     pictures = [_picture("photograph", small)]
@@ -131,12 +195,17 @@ def case_of(
         if truth is not None:  # in a small picture the line has to be stronger, and further off what it encloses
             drawing.outline(overlay, cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8)), drawing.TRUTH, 2)
         if boxes is not None:
-            drawing.boxes(overlay, np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist())
+            small_boxes = np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist()
+            drawing.boxes(overlay, small_boxes, dashed=bool(mark))
+        shown = {"found": found.any() or boxes is not None, "truth": truth is not None and truth.any()}
+        shown["part"] = part is not None and part.any()
+        drawn = {name for name, there in shown.items() if there}
+        glow = float((drawing.opacities(drawing.blurred(heat, look), scale, look) > 0).mean())
         # Heat is smooth: at half the size it looks the same.
         index = drawing.heat_index(drawing.blurred(heat, look), scale, look.gamma)
         pictures.append(_picture("heat", drawing.palette(look.colours)[index[::2, ::2]]))
         pictures.append(_picture("overlay", overlay))
-    return Case(row, tuple(pictures))
+    return Case(row, tuple(pictures), frozenset(drawn), glow, mark)
 
 
 def mask_case(row: Any, depth: str | None = None) -> Case:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from defectflow import metrics
 from defectflow.files import UserError
+from defectflow.intervals import auroc_interval, with_width
 from defectflow.verdicts import GROUP_WITHOUT, WITHOUT, counted, judge, scores_apart
 
 ENOUGH_GROUPS = 5  # of either kind of images, from which resampling whole groups says more than that there are few
@@ -15,10 +16,11 @@ SCORE_BINS = 10
 MEANING = {
     "image": "Every labelled image is scored by a memory bank built without it (see fold in splits.csv); AUROC and "
     "average precision are computed on raw scores, the other figures on verdicts with the fold's own threshold.",
-    "intervals": "auroc and bootstrap: percentile bootstrap, 2000 resamples of whole units (images, or groups where "
-    "5 or more hold good images, 5 or more bad ones, and some several), those with good, bad and both kinds of images "
-    "apart; the others: Wilson, images treated as independent. Where groups are few all of them are too narrow. A "
-    "bootstrap of a figure that is 0 or 1 has no width: look at Wilson's.",
+    "intervals": "auroc: method 5 of Newcombe (2006), with the design effect of the groups where these are the unit; "
+    "bootstrap: percentile bootstrap, 2000 resamples of whole units (images, or groups where 5 or more hold good "
+    "images, 5 or more bad ones, and some several), those with good, bad and both kinds of images apart; where that "
+    "has no width, as of a figure that is 0 or 1, Wilson on the number of units; the others: Wilson, images treated as "
+    "independent. Where groups are few all of them are too narrow.",
     "leave_group_out": "Neither the bank nor the threshold has seen an image of the same group (session, burst): what "
     "to expect of a new session.",
     "calibration_curve": "Share of bad images among the labelled ones, by pred_score. pred_score is no probability: it "
@@ -45,10 +47,12 @@ def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, floa
     matrix = metrics.confusion(labels, known["predicted_label"])
     tn, fp, fn, tp = matrix.values()
     unit, units = units_of(known)
+    area = auroc_interval(labels, raw, units)
     spread = metrics.bootstrap(labels, raw, known["predicted_label"], units, seed)
+    spread = with_width(spread, labels, known["predicted_label"], units, area)
     intervals = {
         "level": 0.95,
-        "auroc": spread["auroc"],
+        "auroc": area,
         "accuracy": metrics.wilson(tn + tp, tn + fp + fn + tp),
         "recall": metrics.wilson(tp, tp + fn),
         "precision": metrics.wilson(tp, tp + fp),
@@ -73,7 +77,7 @@ def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, floa
         "meaning": MEANING["image"],
     }
     if known["group_out_score"].notna().any():
-        image["leave_group_out"] = group_out_figures(known, strategy, options, seed)
+        image["leave_group_out"] = group_out_figures(known, strategy, options)
     majority = max(tn + fp, fn + tp)
     baseline = {
         "majority_class": None if not len(known) else "good" if tn + fp >= fn + tp else "bad",
@@ -83,9 +87,7 @@ def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, floa
     return {"image": image, "confidence_intervals": intervals, "baseline": baseline, "n_samples": len(known)}
 
 
-def group_out_figures(
-    known: pd.DataFrame, strategy: str, options: Mapping[str, float] | None, seed: int
-) -> dict[str, Any]:
+def group_out_figures(known: pd.DataFrame, strategy: str, options: Mapping[str, float] | None) -> dict[str, Any]:
     """The second protocol: whole groups left out of the bank and of what the threshold is chosen on.
 
     Rates are of the groups without which good images of two others are left, one to learn from and one to choose the
@@ -107,7 +109,7 @@ def group_out_figures(
     matrix = metrics.confusion(judged["label"], judged["predicted_label"])
     return {
         "auroc": metrics.auroc(labels, raw),
-        "auroc_interval": metrics.bootstrap(labels, raw, np.zeros(len(raw)), units_of(apart)[1], seed)["auroc"],
+        "auroc_interval": auroc_interval(labels, raw, units_of(apart)[1]),
         "confusion_matrix": matrix,
         **metrics.rates(matrix),
         "n_samples": len(apart),

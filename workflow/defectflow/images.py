@@ -8,10 +8,9 @@ from PIL import ExifTags, Image, ImageOps
 
 from defectflow.bit_depth import is_deep
 from defectflow.files import UserError, atomic
+from defectflow.picture_files import UNREADABLE, unreadable
 from defectflow.sixteen_bit import numbers_of, to_8_bits
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
 
 
@@ -44,7 +43,7 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except UNREADABLE as error:
-        raise UserError(f"{path}: not a readable image ({error})") from None
+        raise unreadable(path, error) from None
 
 
 def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:

@@ -20,16 +20,28 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.annotation_files import name_of
 from defectflow.bit_depth import add_option
-from defectflow.coco import annotations_by_image, entries_by_name, part_mask
+from defectflow.coco import annotations_by_image, entries_by_name
+from defectflow.copies import check_copies
 from defectflow.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
+from defectflow.folders import Folders
 from defectflow.ground_truth import Reading
+from defectflow.links import roots
 from defectflow.mask_checks import check_masks, place
-from defectflow.naming import id_maker, scan
+from defectflow.naming import id_maker
+from defectflow.near_copies import check_near_copies
+from defectflow.outline_kinds import refuse_several
+from defectflow.outline_looker import Suspect
+from defectflow.outline_set import Settled, settle_outlines
+from defectflow.outline_sheet import write_sheet
+from defectflow.passed_over import check_passed_over
 from defectflow.pictures import Picture, inspect_all
 from defectflow.set_depth import check_depths
+from defectflow.source_notices import link_problems, notices
+from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
 SHOWN = 20  # problems printed before the rest is only counted
@@ -40,7 +52,7 @@ class Surveyed(Mapping[str, Picture]):
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
-        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 8, paths)
+        self._rows = DiskIndex(((name, *self._row(picture)) for name, picture in found), 10, paths)
 
     def __getitem__(self, name: str) -> Picture:
         sha256, width, height, *measured = self._rows[name]
@@ -55,60 +67,40 @@ class Surveyed(Mapping[str, Picture]):
     @staticmethod
     def _row(picture: Mapping[str, Any]) -> tuple:
         known = Picture(**picture)
-        measured = (known.luminance, known.clipped, known.problem, known.deep)
+        measured = (known.luminance, known.clipped, known.problem, known.fingerprint, known.deep, known.pages)
         return known.sha256, *known.raw_size, known.orientation, *measured
 
 
-def check_pictures(pictures: Mapping[str, Picture]) -> list[Problem]:
-    """Problems of the files themselves, and all but the first of images with equal content."""
-    problems, marks = [], array("Q")
-    for name, picture in pictures.items():
-        if picture.problem:
-            problems.append(Problem(name, picture.problem, "image"))
-        else:
-            marks.append(int(picture.sha256[:16], 16))
-    ordered = np.sort(np.frombuffer(marks, np.uint64))
-    alike = set(ordered[1:][ordered[1:] == ordered[:-1]].tolist())
-    first: dict[str, str] = {}
-    for name, picture in pictures.items() if alike else ():
-        if not picture.problem and int(picture.sha256[:16], 16) in alike:
-            original = first.setdefault(picture.sha256, name)
-            if original != name:
-                problems.append(Problem(name, f"the same file as {original}", "image"))
-    return sorted(problems)
-
-
-def check_links(resolved: Mapping[str, str | None]) -> list[Problem]:
-    """Links to folders are never followed: name those that could hide images."""
-    links = [name for name, entry in scan(str(resolved["images"])) if entry.is_symlink() and entry.is_dir()]
-    return [Problem(name, "a link to a folder (not followed: copy the images)", "image") for name in sorted(links)]
+def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[str, str]]) -> list[Problem]:
+    """Problems of the files themselves, and equal ones that do not count."""
+    broken = [Problem(name, picture.problem, "image") for name, picture in pictures.items() if picture.problem]
+    return sorted(broken + check_copies(pictures, row))
 
 
 def check_annotations(
-    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture]
-) -> tuple[list[Problem], set[str]]:
-    """Problems of the COCO file, and the names of the images that have a usable annotation."""
-    source = str(resolved["annotations"])
-    coco = read_coco(source)
+    resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int = 1
+) -> tuple[list[Problem], set[str], Settled]:
+    """Problems of the COCO file, the names of the images that have a usable annotation, and what was settled."""
+    source = name_of(resolved["annotations"])
+    coco = read_coco(resolved["annotations"], resolved["images"])
     by_image = annotations_by_image(coco, resolved["category"])
     known = {category.get("id") for category in coco["categories"]}
     entries, faults = entries_by_name(coco, pictures)
     for annotation in coco["annotations"]:
         if known and annotation.get("category_id") not in known:
             faults.append(f"annotation {annotation.get('id')} is of an unknown category")
+    settled = settle_outlines(resolved, coco, entries, pictures, threads)
     annotated = set()
-    for name, entry in tqdm(entries.items(), desc="ingest: annotations", unit="image"):
-        picture, annotations = pictures[name], by_image.get(entry["id"], [])
-        if annotations and not picture.problem:
-            mask, _, more = part_mask(entry, annotations, picture.raw_size, picture.orientation)
-            faults += [f"{name}: {fault}" for fault in more]
-            if mask is not None:
-                annotated.add(name)
+    for name in tqdm(settled.readings, desc="ingest: annotations", unit="image"):
+        mask, _, more = settled.mask(name, entries[name], pictures[name])
+        faults += [f"{name}: {fault}" for fault in more]
+        if mask is not None:
+            annotated.add(name)
     listed = {entry["id"] for entry in coco["images"]}
     for image_id in sorted(by_image.keys() - listed, key=str):
         faults.append(f"{len(by_image[image_id])} annotations point at image id {image_id}, which is not in the file")
-    problems = [Problem(source, fault, "annotation") for fault in faults]
-    return problems, annotated
+    problems = [Problem(source, fault, "annotation") for fault in faults] + settled.problems
+    return problems, annotated, settled
 
 
 class Findings(NamedTuple):
@@ -120,35 +112,45 @@ class Findings(NamedTuple):
         problems: all of them.
         warnings: what was put right or passed over.
         reading: how ground-truth masks are read, where it is another than `read_mask` does.
+        suspects: outlines that do not seem to lie on their photographs, to draw.
+        folders: what each folder was read as, see `folders.Folders.report`.
     """
 
     row: Callable[[str], dict[str, str]]
     annotated: set[str]
     problems: list[Problem]
     warnings: list[Notice]
-    reading: Reading | None
+    reading: Reading | None = None
+    suspects: Sequence[Suspect] = ()
+    folders: Sequence[Mapping[str, Any]] = ()
 
     def without(self, what: str) -> set[str]:
         """Names of the images that do without ``what``: image or mask."""
         return {problem.file for problem in self.problems if problem.left_out == what}
 
 
-def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], threads: int) -> Findings:
+def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int, found: bool = False) -> Findings:
     """Look for all that may be wrong with a data set.
 
     Args:
         resolved: layout, images, annotations, labels, category, as ``preflight.resolve`` returns them.
         pictures: what is known of each image, in the order of the names.
         threads: that decode masks.
+        found: whether the annotation files were found by their content.
 
     Raises:
         UserError: a file that all depends on is absent or malformed.
     """
-    warnings: list[Notice] = []
-    row, of_labels = row_reader(resolved, pictures)
+    folders = Folders(resolved)
+    row, of_labels = row_reader(resolved, pictures, folders)
+    lines, told = folders.report()
+    passed, passed_quietly = check_passed_over(str(resolved["images"]), pictures)
+    warnings = notices(resolved, folders, told, pictures, row, found) + passed_quietly
     if resolved["annotations"]:
-        annotations_by_image(read_coco(resolved["annotations"]), resolved["category"])
-    problems = check_links(resolved) + check_pictures(pictures) + of_labels
+        coco = read_coco(resolved["annotations"])
+        annotations_by_image(coco, resolved["category"])
+        refuse_several(coco, resolved["category"], name_of(resolved["annotations"]))
+    problems = link_problems(folders) + check_pictures(pictures, row) + passed + of_labels
     masked = {}
     for name in pictures:
         known = row(name)
@@ -161,16 +163,23 @@ def check(resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], t
     problems += of_depth
     warnings += told_of_depth
     annotated: set[str] = set()
+    suspects: list[Suspect] = []
     if resolved["annotations"]:
-        more, annotated = check_annotations(resolved, pictures)
+        more, annotated, settled = check_annotations(resolved, pictures, threads)
         problems += more
+        warnings += settled.notices
+        suspects = settled.suspects
     with ThreadPoolExecutor(threads) as pool:
         of_masks, told_of_masks, reading = check_masks(masked, pictures, pool.map)
-    return Findings(row, annotated, problems + of_masks, warnings + told_of_masks, reading)
+        problems += of_masks
+        warnings += told_of_masks
+        left_out = {problem.file for problem in problems if problem.left_out == "image"}
+        warnings += check_near_copies(resolved, pictures, row, left_out, pool.map)
+    return Findings(row, annotated, problems, warnings, reading, suspects, lines)
 
 
 def ingest(
-    resolved: Mapping[str, str | None], pictures: Mapping[str, Picture], findings: Findings
+    resolved: Mapping[str, Any], pictures: Mapping[str, Picture], findings: Findings
 ) -> Iterator[tuple[dict[str, Any], Picture]]:
     """Yield the row of each image in the manifest (columns MANIFEST) and its picture, without what is broken.
 
@@ -249,22 +258,16 @@ def _spread(values: array) -> dict[str, float]:
 
 
 def main(args: argparse.Namespace) -> None:
-    resolved = {
-        "layout": "mvtec" if args.mvtec else "coco",
-        "images": (args.mvtec or args.images).rstrip("/") or "/",
-        "annotations": args.annotations,
-        "labels": args.labels,
-        "category": args.category,
-        "depth": args.depth,
-        "depth_given": "yes" if args.depth_given else None,
-    }
+    resolved = resolved_of(args) | {"depth": args.depth, "depth_given": args.depth_given}
     if args.surveys:
         pictures = Surveyed(args.surveys)
     else:
         with ThreadPoolExecutor(args.threads) as pool:
-            pictures = inspect_all(image_paths(resolved), resolved["images"], pool, args.depth)
-    findings = check(resolved, pictures, args.threads)
+            pictures = inspect_all(image_paths(resolved), roots(resolved), pool, args.depth)
+    findings = check(resolved, pictures, args.threads, args.found)
     problems = findings.problems
+    if args.sheet and write_sheet(findings.suspects, args.sheet, args.depth):
+        print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
@@ -289,6 +292,9 @@ def main(args: argparse.Namespace) -> None:
         report = {"images_folder": resolved["images"], "layout": resolved["layout"]} | told
         if not report["images"]:
             raise UserError(f"{resolved['images']}: no usable image is left")
+    report["folders"] = findings.folders
+    for line in findings.folders[:SHOWN]:
+        print(f"  {line['folder']}: {line['pictures']} pictures: {line['read_as']}")
     found = {"problems": problems, "warnings": findings.warnings}
     write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
     if findings.warnings:
@@ -302,14 +308,12 @@ def main(args: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", metavar="DIR", help="folder of photographs")
-    source.add_argument("--mvtec", metavar="DIR", help="folder with train/good, test/<defect>, ground_truth/<defect>")
-    parser.add_argument("--annotations", metavar="FILE", help="COCO file with the outlines of the part")
-    parser.add_argument("--labels", metavar="FILE", help="labels.csv")
-    parser.add_argument("--category", help="name of the COCO category to use (default: all)")
+    add_folder_options(parser)
+    add_annotation_options(parser)
+    parser.add_argument("--found", action="store_true", help="the annotation files were found by their content")
     parser.add_argument("--on-problem", choices=["stop", "leave_out"], default="stop")
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
+    parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")
     add_option(parser)
     parser.add_argument("--depth-given", action="store_true", help="the config names these bits: nothing to find out")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -21,12 +22,12 @@ from defectflow.anomaly_maps import AnomalyMap, full_resolution, grid_map
 from defectflow.bundle_files import Bundle, read_bundle, unpacked
 from defectflow.files import UserError
 from defectflow.images import read_rgb
-from defectflow.inspector_parts import check_known, make_locator, numpy_judge, torch_judge
+from defectflow.inspector_parts import Located, check_known, make_locator, numpy_judge, torch_judge
 from defectflow.inspector_runtime import load_network, pick
 from defectflow.isolation import changes_nothing, isolate_part
 from defectflow.network_input import Loaded, fit_picture
 from defectflow.pred_score import normalise
-from defectflow.regions import Region, find_regions
+from defectflow.regions import Region, find_damage
 
 MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
 
@@ -43,7 +44,8 @@ class Verdict:
         review: whether the score lies in the review band, where a person decides; None without a band.
         present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
         reason: why it is doubtful or was not found, or "".
-        regions: damaged regions, the most anomalous first, in pixels of `heat`.
+        regions: damaged regions, the most anomalous first, in pixels of `heat`; where a bad one has none, its peak,
+            with a ``mark`` (see `Region`).
         map: distances on the grid, see `AnomalyMap`.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
@@ -79,6 +81,15 @@ class Verdict:
         return heat_of(self.map, self.size)
 
 
+class Ready(NamedTuple):
+    """A photograph on its way to the network: its size (height, width), the part or None, and what the network sees."""
+
+    size: tuple[int, int]
+    part: Located | None
+    item: Loaded
+    seconds: dict[str, float]
+
+
 class Inspector:
     """A bundle ready to judge; `Inspector.load` makes it. It may be called from several threads at a time.
 
@@ -88,16 +99,25 @@ class Inspector:
         clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
     """
 
-    def __init__(self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int) -> None:
+    def __init__(
+        self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int, device: str = "cpu"
+    ) -> None:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
-        self._network = load_network(bundle, runtime, precision, threads, streams)
-        self._judge = torch_judge(bundle) if runtime == "torch" else numpy_judge(bundle)
-        self._locate = make_locator(bundle)
+        self._network = load_network(bundle, runtime, precision, threads, streams, device)
+        self._judge = torch_judge(bundle, device) if runtime == "torch" else numpy_judge(bundle)
+        self._locate = make_locator(bundle, device)
 
     @classmethod
     def load(
-        cls, folder: str | Path, runtime: str = "auto", *, precision: str = "fp32", threads: int = 1, streams: int = 1
+        cls,
+        folder: str | Path,
+        runtime: str = "auto",
+        *,
+        precision: str = "fp32",
+        threads: int = 1,
+        streams: int = 1,
+        device: str = "cpu",
     ) -> Inspector:
         """Open a bundle.
 
@@ -107,13 +127,15 @@ class Inspector:
             precision: "fp32", or "fp16" or "int8" if it was exported.
             threads: how many compute the network.
             streams: how many photographs will be judged at a time, from as many threads of the caller.
+            device: "cpu", or "cuda" for the torch runtime, which "auto" then means.
 
         Raises:
-            UserError: the bundle is damaged or of another version, or the runtime is not installed.
+            UserError: the bundle is damaged or of another version, the runtime is not installed, there is no such
+                device, or the runtime does not compute there.
         """
         with unpacked(folder) as whole:  # all is in memory after this
             bundle = read_bundle(whole)
-            return cls(bundle, pick(runtime, bundle), precision, threads, streams)
+            return cls(bundle, pick(runtime, bundle, device), precision, threads, streams, device)
 
     def __call__(self, image: np.ndarray | str | Path) -> Verdict:
         """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).
@@ -121,6 +143,21 @@ class Inspector:
         Raises:
             UserError: the file is not a readable image, or the array is none.
         """
+        return self.finish([self.ready(image)])[0]
+
+    def judge(self, images: Sequence[np.ndarray | str | Path]) -> list[Verdict]:
+        """Judge several photographs in one call of the network, where the runtime takes several: torch does.
+
+        Args:
+            images: as for a single one; all are in memory at a time, as the network sees them.
+
+        Raises:
+            UserError: as for a single one.
+        """
+        return self.finish([self.ready(image) for image in images]) if len(images) else []
+
+    def ready(self, image: np.ndarray | str | Path) -> Ready:
+        """Read a photograph and find the part in it: what comes before the network. Arguments and errors as above."""
         seconds: dict[str, float] = {}
         if not isinstance(image, np.ndarray):
             with self._timed(seconds, "read"):
@@ -131,7 +168,21 @@ class Inspector:
             part = self._locate(image) if self._locate else None
         with self._timed(seconds, "isolate"):
             item = self._fitted(image, part.mask if part else None)
-        raw, distances = self.score(item, seconds)
+        return Ready(image.shape[:2], part, item, seconds)
+
+    def finish(self, photographs: Sequence[Ready]) -> list[Verdict]:
+        """Verdicts on photographs that are ready, at least one, in one call of the network."""
+        shared: dict[str, float] = {}
+        with self._timed(shared, "network"):
+            patches = self._network(np.stack([one.item.picture for one in photographs]))
+        for one in photographs:
+            one.seconds["network"] = shared["network"] / len(photographs)
+        return [self._verdict(one, own) for one, own in zip(photographs, patches, strict=True)]
+
+    def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
+        size, part, item, seconds = photograph
+        with self._timed(seconds, "search"):
+            raw, distances = self._judge(patches[item.cells], item.cells)
         network = self.settings["network"]
         grid = grid_map(distances, item.cells, tuple(network["grid"]))
         anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
@@ -139,7 +190,7 @@ class Inspector:
         raw = float(f"{raw:.9g}")  # as tables keep it
         bad = raw >= threshold["value"]
         with self._timed(seconds, "regions"):
-            regions = self._regions(anomaly, image.shape[:2], part.mask if part else None)
+            regions = self._regions(anomaly, size, part.mask if part else None, bad)
         band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
@@ -153,7 +204,7 @@ class Inspector:
             reason=record.get("reason", ""),
             regions=regions,
             map=anomaly,
-            size=image.shape[:2],
+            size=size,
             part=part.mask if part else None,
             seconds=seconds,
         )
@@ -163,13 +214,10 @@ class Inspector:
         part = self._locate(image) if self._locate else None
         return self._fitted(image, part.mask if part else None)
 
-    def score(self, item: Loaded, seconds: dict[str, float] | None = None) -> tuple[float, np.ndarray]:
-        """Raw score of a prepared photograph and the distances of its cells, float32 (p,); times go to ``seconds``."""
-        seconds = {} if seconds is None else seconds
-        with self._timed(seconds, "network"):
-            patches = self._network(item.picture)[item.cells]
-        with self._timed(seconds, "search"):
-            return self._judge(patches, item.cells)
+    def score(self, item: Loaded) -> tuple[float, np.ndarray]:
+        """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
+        patches = self._network(item.picture[None])[0]
+        return self._judge(patches[item.cells], item.cells)
 
     @contextmanager
     def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
@@ -193,14 +241,14 @@ class Inspector:
         item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
 
-    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None) -> list[Region]:
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None, bad: bool) -> list[Region]:
         level = self.settings["pixel_threshold"]
-        if level is None or anomaly.grid_map.max() < level:  # smoothing lowers peaks
+        if not bad and (level is None or anomaly.grid_map.max() < level):  # smoothing lowers peaks
             return []
         heat = heat_of(anomaly, size)
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-        return find_regions(heat, level, part, **self.settings["regions"])
+        return find_damage(heat, level, part, bad, **self.settings["regions"])
 
 
 def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:

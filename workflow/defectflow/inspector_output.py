@@ -19,11 +19,12 @@ from defectflow.files import atomic
 from defectflow.images import write_png
 from defectflow.inspector import Verdict, map_size
 from defectflow.looks import Look
+from defectflow.picture_formats import PassedOver
 from defectflow.pred_score import two_digits
 
 COLUMNS = [
     "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
-    "regions",
+    "regions", "mark",
 ]  # fmt: skip
 LONGEST_NAME = 180  # bytes; file systems allow 255
 
@@ -34,7 +35,10 @@ def word(verdict: Verdict) -> str:
 
 
 def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
-    """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons."""
+    """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons.
+
+    ``mark`` is empty where they exceed the pixel threshold, and says why not where the one box is the peak alone.
+    """
     if verdict is None:
         return {"path": str(path), "verdict": "error", "reason": problem}
     boxes = ["{} {} {} {}".format(*box) for box in boxes_of(verdict)]
@@ -48,8 +52,9 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
         "review": "" if verdict.review is None else int(verdict.review),
         "mask_present": "" if verdict.present is None else int(verdict.present),
         "mask_doubtful": "" if verdict.doubtful is None else int(verdict.doubtful),
-        "reason": verdict.reason,
+        "reason": reason_of(verdict, problem),
         "regions": "; ".join(boxes),
+        "mark": mark_of(verdict),
     }
 
 
@@ -58,7 +63,7 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
     if verdict is None:
         return {"path": str(path), "verdict": "error", "reason": problem}
     regions = [
-        {"box": list(box), "score": region.score, "pixels": region.area}
+        {"box": list(box), "score": region.score, "pixels": region.area, "mark": region.mark}
         for box, region in zip(boxes_of(verdict), verdict.regions, strict=True)
     ]
     return {
@@ -70,11 +75,16 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
         "review": verdict.review,
         "mask_present": verdict.present,
         "mask_doubtful": verdict.doubtful,
-        "reason": verdict.reason,
+        "reason": reason_of(verdict, problem),
         "size": list(verdict.size[::-1]),
         "regions": regions,
         "seconds": {step: round(value, 5) for step, value in verdict.seconds.items()},
     }
+
+
+def reason_of(verdict: Verdict, note: str) -> str:
+    """Why the mask is in doubt, and what else there is to know of a verdict."""
+    return "; ".join(filter(None, [verdict.reason, note]))
 
 
 def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
@@ -95,7 +105,7 @@ def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
     name = printable(str(path))
     if verdict is None:
         return f"ERROR  {printable(problem)}"
-    notes = [*notices(verdict), *filter(None, [regions_text(verdict)])]
+    notes = [*notices(verdict), *filter(None, [regions_text(verdict), problem])]
     return f"{verdict_text(verdict)}  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
 
 
@@ -110,10 +120,23 @@ def notices(verdict: Verdict) -> list[str]:
     return why + ([verdict.reason] if verdict.present is False or verdict.doubtful else [])
 
 
+def mark_of(verdict: Verdict) -> str:
+    """Why the only box is the peak and no region above the pixel threshold; "" where it is one."""
+    return verdict.regions[0].mark if verdict.regions else ""
+
+
 def regions_text(verdict: Verdict) -> str:
-    """How many damaged regions there are; "" for none."""
+    """How many regions there are and what they are worth; "" for none.
+
+    In a photograph that is called good, what exceeds the pixel threshold is no damage.
+    """
     count = len(verdict.regions)
-    return f"{count} damaged region{'s' if count > 1 else ''}" if count else ""
+    if not count:
+        return ""
+    if mark_of(verdict):
+        return f"no damaged region, box at the peak: {mark_of(verdict)}"
+    regions = f"region{'s' if count > 1 else ''}"
+    return f"{count} damaged {regions}" if verdict.bad else f"{count} {regions} above the pixel threshold only"
 
 
 def printable(text: str) -> str:
@@ -148,9 +171,9 @@ class Pictures:
             found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
         with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
             drawing.write_heatmap(temporary, heat, self._scale, self._look)
-        legend = drawing.legend(found, None, part)
+        legend = drawing.legend(found, None, part, mark_of(verdict))
         pictures = {"overlays": drawing.overlay(photo, heat, self._scale, found, None, part, self._look)}
-        drawing.boxes(pictures["overlays"], [region.box for region in verdict.regions])
+        drawing.boxes(pictures["overlays"], [region.box for region in verdict.regions], dashed=bool(mark_of(verdict)))
         if self._triptychs:
             pictures["triptychs"] = drawing.triptych(photo, heat, self._scale, found, None, part, self._look)
         for kind, picture in pictures.items():
@@ -186,6 +209,34 @@ class Report:
         if self._lines:
             self._lines.write(json.dumps(json_of(path, verdict, problem), allow_nan=False) + "\n")
             self._lines.flush()
+
+
+class PassedOverFiles:
+    """Names each file that is passed over as it comes, and counts them.
+
+    Attributes:
+        pictures: how many of them look like pictures; these have a row in the report, as what cannot be read.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._files, self.pictures = report, 0, 0
+
+    def __call__(self, found: PassedOver) -> None:
+        text = f"{found.path}: {found.reason}"
+        self._files += found.files
+        if found.picture:
+            self.pictures += found.files
+            self._report.add(found.path, None, text)
+        print(f"passed over  {printable(text)}", flush=True)
+
+    def told(self) -> str:
+        """The end of a line that counts photographs; "" where nothing was passed over."""
+        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 @contextmanager

@@ -26,7 +26,7 @@ KNOWN = {
     "augmentations learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
     "detector": "method backbone layers image_size center_crop precision object_only distance neighbours score "
-    "top_share bank | weights max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
+    "top_share bank | weights batch_size max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
 }
 
 
@@ -70,8 +70,8 @@ def check_known(bundle: Bundle) -> None:
             raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")
 
 
-def make_locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
-    """Function that finds the part in a photograph; None where the bundle has no segmenter."""
+def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], Located] | None:
+    """Function that finds the part in a photograph; None where the bundle has no segmenter. SAM runs on ``device``."""
     entry = bundle.settings["segmenter"]
     source = entry["source"]
     if source == "none":
@@ -85,7 +85,7 @@ def make_locator(bundle: Bundle) -> Callable[[np.ndarray], Located] | None:
         raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
     if source != "sam2.1":
         return lambda image: Located(*baseline_mask(prior, source, image, None))
-    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, "cpu", entry["prior_weight"])
+    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, device, entry["prior_weight"])
 
     def locate(image: np.ndarray) -> Located:
         found = predictor.predict(image, None)
@@ -114,20 +114,23 @@ def numpy_judge(bundle: Bundle) -> Judge:
     return inspector_search.METHODS[entry["method"]](tensors, settings, entry).judge
 
 
-def torch_judge(bundle: Bundle) -> Judge:
-    """The detector of a bundle with torch, as the workflow has it."""
+def torch_judge(bundle: Bundle, device: str = "cpu") -> Judge:
+    """The detector of a bundle with torch, as the workflow has it, on "cpu" or "cuda"."""
     import torch
 
     from defectflow.detector import ScoreOptions
     from defectflow.detectors import METHODS
+    from defectflow.device import pick_device
 
     tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
-    detector = METHODS[entry["method"]]({k: torch.from_numpy(v) for k, v in tensors.items()}, settings, options)
+    where = pick_device(device)
+    bank = {k: torch.from_numpy(v).to(where) for k, v in tensors.items()}
+    detector = METHODS[entry["method"]](bank, settings, options)
 
     def run(patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
-        score, distances = detector.judge(torch.from_numpy(patches), torch.from_numpy(position))
-        return score, distances.numpy()
+        score, distances = detector.judge(torch.from_numpy(patches).to(where), torch.from_numpy(position).to(where))
+        return score, distances.cpu().numpy()
 
     return run

@@ -18,8 +18,9 @@ NETWORK = "network.onnx"
 LIBRARIES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
 PRECISIONS = ("fp32", "fp16", "int8")
 
-# Patches of a picture: uint8 RGB (height, width, 3) to float32 (grid height * grid width, d).
+# Patches of pictures of one size: uint8 RGB (n, height, width, 3) to float32 (n, grid height * grid width, d).
 Network = Callable[[np.ndarray], np.ndarray]
+Single = Callable[[np.ndarray], np.ndarray]  # the same of one picture, without the first axis
 
 
 def installed(runtime: str) -> bool:
@@ -27,12 +28,18 @@ def installed(runtime: str) -> bool:
     return importlib.util.find_spec(LIBRARIES[runtime]) is not None
 
 
-def pick(runtime: str, bundle: Bundle) -> str:
+def pick(runtime: str, bundle: Bundle, device: str = "cpu") -> str:
     """The runtime asked for, or for "auto" the first of LIBRARIES that is installed and gives the run's verdicts.
+
+    On "cuda" that is torch: the graphs of the other two are run on the processor.
 
     Raises:
         UserError: it is unknown or not installed, or none is, or it would give other verdicts.
     """
+    if device != "cpu":
+        if runtime in ("openvino", "onnx"):
+            raise UserError(f"device {device}: runtime {runtime} computes on the processor (use runtime torch)")
+        runtime = "torch" if runtime == "auto" else runtime
     if NETWORK not in bundle.settings["files"]:
         if runtime in ("openvino", "onnx"):
             raise UserError(
@@ -67,7 +74,9 @@ def graph_file(bundle: Bundle, runtime: str, precision: str) -> Path:
     return bundle.path(name)
 
 
-def load_network(bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1) -> Network:
+def load_network(
+    bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1, device: str = "cpu"
+) -> Network:
     """Make the network ready to run.
 
     Args:
@@ -76,6 +85,7 @@ def load_network(bundle: Bundle, runtime: str, precision: str = "fp32", threads:
         precision: one of PRECISIONS; torch has fp32 only.
         threads: how many compute, all streams together.
         streams: how many pictures are computed at a time.
+        device: "cpu" or "cuda", for torch. The graphs of the others hold one picture: several go one by one.
 
     Raises:
         UserError: the bundle has no such graph, or the library refuses it.
@@ -83,16 +93,16 @@ def load_network(bundle: Bundle, runtime: str, precision: str = "fp32", threads:
     if runtime == "torch":
         if precision != "fp32":
             raise UserError(f"precision {precision}: the torch runtime has fp32 only")
-        return _torch(bundle, threads, streams)
+        return _torch(bundle, threads, streams, device)
     path = graph_file(bundle, runtime, precision)
     try:
-        return {"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams)
+        return _one_by_one({"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams))
     except Exception as error:  # the libraries have many kinds for a graph they cannot take
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: {runtime} cannot run this graph ({text})") from None
 
 
-def _openvino(path: Path, threads: int, streams: int) -> Network:
+def _openvino(path: Path, threads: int, streams: int) -> Single:
     import openvino
 
     options = {
@@ -121,7 +131,7 @@ def _openvino(path: Path, threads: int, streams: int) -> Network:
     return run
 
 
-def _onnx(path: Path, threads: int, streams: int) -> Network:
+def _onnx(path: Path, threads: int, streams: int) -> Single:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -137,18 +147,29 @@ def _onnx(path: Path, threads: int, streams: int) -> Network:
     return run
 
 
-def _torch(bundle: Bundle, threads: int, streams: int) -> Network:
+def _one_by_one(run: Single) -> Network:
+    def network(pictures: np.ndarray) -> np.ndarray:
+        return run(pictures[0])[None] if len(pictures) == 1 else np.stack([run(picture) for picture in pictures])
+
+    return network
+
+
+def _torch(bundle: Bundle, threads: int, streams: int, device: str) -> Network:
     import torch
 
+    from defectflow.device import pick_device
     from defectflow.embedding import PatchEmbedder
 
     network = bundle.settings["network"]
     weights, precision = bundle.path("backbone.safetensors"), network.get("precision", "float32")
-    embedder = PatchEmbedder(network["backbone"], network["layers"], weights, precision=precision)
+    backbone, layers = network["backbone"], network["layers"]
+    embedder = PatchEmbedder(backbone, layers, weights, device=pick_device(device), precision=precision)
     own = max(1, threads // streams)
+    if device == "cuda":  # which would round float32 to 10 binary digits: scores would differ from the processor's
+        torch.backends.cudnn.allow_tf32 = False
 
-    def run(picture: np.ndarray) -> np.ndarray:
+    def run(pictures: np.ndarray) -> np.ndarray:
         torch.set_num_threads(own)  # of the thread that calls
-        return embedder(picture[None]).flatten(0, 2).numpy()
+        return embedder(pictures).flatten(1, 2).cpu().numpy()
 
     return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
 
@@ -113,8 +112,3 @@ def by_forks(good: GoodPatches, options: FitOptions, banks: int) -> bool:
     threads = torch.get_num_threads()
     few = len(good.patches) * threads <= _FORKED
     return few and min(threads, banks) > 1 and torch.device(options.device).type == "cpu" and can_fork()
-
-
-def bank_seed(seed: int, name: str) -> int:
-    """Seed of one bank, so that a bank does not depend on which others there are."""
-    return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16)

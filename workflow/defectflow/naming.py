@@ -1,4 +1,4 @@
-"""Names of images: which files of a folder are images, their ids, their shards, and what a name in a table means.
+"""Names of images: which files of a folder are images, their ids and their shards.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -7,14 +7,14 @@ import hashlib
 import os
 import posixpath
 import re
-import unicodedata
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+from defectflow.picture_formats import SUFFIXES
+
 FLAT = 5000  # images up to which their pictures share one folder
 LONGEST_ID = 160  # file systems allow 255 bytes; stages append to the id
 
@@ -62,10 +62,12 @@ def id_maker(names: Callable[[], Iterable[str]]) -> Callable[[str], str]:
     return image_id
 
 
-def scan(folder: str | Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+def scan(
+    folder: str | Path, enter: Callable[[str], bool] = lambda path: False
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (relative name with "/", directory entry) of the files and links below ``folder``, hidden ones left out.
 
-    Links to folders are yielded, not entered: they could lead anywhere, also in a circle.
+    Links to folders could lead anywhere, also in a circle: they are yielded, or entered where ``enter`` says so.
     """
     pending = [("", os.fspath(folder))]
     while pending:
@@ -74,7 +76,8 @@ def scan(folder: str | Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
             for entry in entries:
                 if entry.name.startswith("."):
                     continue
-                if entry.is_dir(follow_symlinks=False):
+                linked = entry.is_symlink()
+                if entry.is_dir(follow_symlinks=linked) and (not linked or enter(entry.path)):
                     pending.append((f"{prefix}{entry.name}/", entry.path))
                 else:
                     yield prefix + entry.name, entry
@@ -89,45 +92,6 @@ def leaves(name: str) -> bool:
     """Whether a name written in a table or COCO file is absolute or climbs out of its folder with ``..``."""
     name = name.replace("\\", "/")
     return name.startswith("/") or bool(re.match(r"[A-Za-z]:/", name)) or posixpath.normpath(name).split("/")[0] == ".."
-
-
-class Matcher:
-    """Finds the image that a name in a labels table or COCO file means: by relative path, else by unique base name.
-
-    Args:
-        names: of all images.
-        given: the names to be found, as they are written; others are not.
-    """
-
-    def __init__(self, names: Iterable[str], given: Iterable[str]):
-        wanted = {posixpath.basename(_normal(name)) for name in given}
-        self._names = {composed: name for name in names if posixpath.basename(composed := _composed(name)) in wanted}
-        self._by_base: defaultdict[str, list[str]] = defaultdict(list)
-        for composed, name in sorted(self._names.items()):
-            self._by_base[posixpath.basename(composed)].append(name)
-
-    def find(self, name: str) -> tuple[str | None, str]:
-        """Return (name of the image, "") or (None, reason), the reason being ready for a message."""
-        if leaves(name):
-            return None, "the path leaves the image folder"
-        name = _normal(name)
-        if name in self._names:
-            return self._names[name], ""
-        candidates = self._by_base.get(posixpath.basename(name), [])
-        if len(candidates) == 1:
-            return candidates[0], ""
-        if candidates:
-            return None, f"the name fits several images: {candidates[0]}, {candidates[1]}"
-        return None, "no such image in the image folder"
-
-
-def _normal(name: str) -> str:
-    return posixpath.normpath(_composed(name).replace("\\", "/"))
-
-
-def _composed(name: str) -> str:
-    """The name with each accented letter as one character: a Mac writes two, which look the same."""
-    return unicodedata.normalize("NFC", name)
 
 
 def _plain_id(name: str) -> str:

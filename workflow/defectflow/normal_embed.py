@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD
+from defectflow.embedding import input_statistics
 from defectflow.files import UserError, read_json, stage, write_json
 
 KEPT = ("backbone", "layers", "precision", "fitted_size", "input_size", "object_only", "dilation")
@@ -36,8 +36,7 @@ def main(args: argparse.Namespace) -> None:
         args.out,
         {
             **{key: metadata[key] for key in KEPT},
-            "mean": IMAGENET_MEAN,
-            "std": IMAGENET_STD,
+            **dict(zip(("mean", "std"), input_statistics(metadata["backbone"]), strict=True)),
             "centroid": [float(f"{value:.9g}") for value in centroid],
             "threshold": threshold["value"],
             "threshold_strategy": {"name": threshold["strategy"], **threshold["options"]},

@@ -41,7 +41,7 @@ class Padim(Detector):
         if not torch.equal(good.position, everywhere):
             raise UserError("fit: padim needs the patches of all places (make the features without --object-only)")
 
-        def gaussians(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        def gaussians(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             patches = good.patches[good.rows(kept)][:, axes].view(-1, height, width, len(axes))
             if len(patches) < 2:
                 raise UserError("fit: padim needs two good images in each bank (label more, or choose other folds)")

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from defectflow import intervals
 from defectflow.claims import percent
 from defectflow.files import atomic
 from defectflow.pred_score import two_digits
@@ -33,7 +34,7 @@ def signed(value: float, digits: int = 2) -> str:
 
 def span(interval: Sequence[float] | None) -> str:
     """An interval: 0.82 to 0.99; empty for None."""
-    return "" if interval is None else f"{interval[0]:.2f} to {interval[1]:.2f}"
+    return "" if interval is None else " to ".join(intervals.text(interval))
 
 
 def rule(strategy: str, options: Mapping[str, float]) -> str:

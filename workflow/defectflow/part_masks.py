@@ -31,9 +31,8 @@ def judge(
     """
     info, reasons, seen = prior.info, [], bool(prior.heads)
     score = f"registration score {guess.match.score:.2f}"
-    lost = guess.match.score < info["score_threshold"] if not seen else not guess.found
-    told = f"{score} < {info['score_threshold']:.2f}" if not seen else "nothing looks like it"
-    absent = lost
+    told = prior.lost(guess.match) if not seen else "" if guess.found else "nothing looks like it"
+    absent = lost = bool(told)
     if lost and not info["registers"] and not seen:
         absent = object_score is not None and object_score < 0
         if not absent:

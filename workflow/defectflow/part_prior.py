@@ -98,7 +98,8 @@ class Prior:
         templates: see :class:`registration.Templates`, in the order of ``chosen``.
         info: statistics: size (typical height, width), held_out ("group" or "image"), group_of (group of every
             annotated photograph, also those beyond the limit of the prior), area_mean, area_sd (shares of the
-            picture), score_threshold (below: absent), score_doubtful, components, fill_holes,
+            picture), score_threshold (below: absent), score_doubtful, whole_threshold (correlation of whole pictures,
+            below which a small part is absent; None where it does not tell), components, fill_holes,
             registers (held-out template IoU is good enough to trust the gate), trained_on and backbone
             (of the appearance heads, see :class:`appearance.Appearance`).
         heads: weights of the appearance heads by name; empty where registration does as well.
@@ -190,16 +191,32 @@ class Prior:
 
         None leaves out the group that the photograph resembles most, as its own group is left out for each photograph
         that banks and thresholds come from. The outlines of its own session fit better, but by a rim that no bank has
-        seen: on hawk 10 of 12 good photographs were called bad with them.
+        seen: on hawk 10 of 12 good photographs were called bad with them. Where all are of one group, it leaves out the
+        photograph itself, if it is one of them.
         """
         return self.register_field(registration.log_luminance(image, self.templates.frame), leave_out)
 
     def register_field(self, log_lum: np.ndarray, leave_out: Sequence[int] | None = ()) -> Match:
         """As :meth:`register`, from the log-luminance in the registration frame."""
         if leave_out is None:
-            groups = np.array(self.groups)[self.chosen] if self.info["held_out"] == "group" else None
-            return self.templates.register(log_lum, groups=groups)
+            if self.info["held_out"] == "group":
+                return self.templates.register(log_lum, groups=np.array(self.groups)[self.chosen])
+            same = self.templates.same_picture(registration.gradient_field(log_lum))
+            return self.templates.register(log_lum, [] if same is None or len(self.chosen) == 1 else [same])
         return self.templates.register(log_lum, np.nonzero(np.isin(self.chosen, list(leave_out)))[0])
+
+    def lost(self, match: Match) -> str:
+        """Why the match says that the part is not in the photograph; "" where it says that it is.
+
+        A region of few pixels fits somewhere in any picture: where its surroundings are the same in all annotated
+        photographs, they have to fit as well.
+        """
+        limit, whole = self.info["score_threshold"], self.info.get("whole_threshold")
+        if match.score < limit:
+            return f"registration score {match.score:.2f} < {limit:.2f}"
+        if whole is not None and match.whole < whole:
+            return f"its surroundings are others: correlation {match.whole:.2f} < {whole:.2f}"
+        return ""
 
     def template(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
         """Soft mask (float32, ``size``) that the matched labels vote for, and their agreement (mean IoU with it)."""
@@ -223,7 +240,7 @@ class Prior:
         if self.appearance and (found := self.appearance.locate(image, leave_out or ())):
             if (found[0] >= 0.5).any():
                 return Guess("appearance", *found, match)
-        elif match.score >= self.info["score_threshold"]:
+        elif not self.lost(match):
             return Guess("template", *self.template(match, size), match)
         return Guess("constant", self.constant(size, leave_out), 0.0, match)
 

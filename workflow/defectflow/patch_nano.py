@@ -14,6 +14,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from defectflow.files import UserError
+from defectflow.state_dicts import load_state, read_state
 
 PATCH_NANO = "patch-nano"
 PATCH_NANO_WEIGHTS = Path(__file__).parent / "weights" / "patch-nano.safetensors"
@@ -194,28 +195,4 @@ def load_weights(model: nn.Module, path: str | Path, name: str) -> None:
     Raises:
         UserError: The file is absent or unreadable, or a tensor that the extractor needs is missing or misshapen.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"weights of backbone '{name}': no file {path}")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # both libraries raise many kinds for a file that is not theirs
-        raise UserError(f"weights of backbone '{name}': {path} is not a readable state dict") from error
-    if isinstance(state, dict):
-        state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"weights of backbone '{name}': {path} is not a state dict")
-    own = model.state_dict()
-    # timm wraps transformers once more, under "model."
-    state = {key if key in own else f"model.{key}": value for key, value in state.items()}
-    needed = [key for key in own if not key.endswith("num_batches_tracked")]
-    bad = [key for key in needed if key not in state or state[key].shape != own[key].shape]
-    if bad:
-        raise UserError(f"weights of backbone '{name}': {path} does not fit, {len(bad)} of {len(needed)} tensors, "
-                        f"first '{bad[0]}' (give those of this network, up to its highest layer)")  # fmt: skip
-    model.load_state_dict({key: state[key].to(own[key].dtype) for key in needed}, strict=False)
+    load_state(model, read_state(path, name), path, name)

@@ -146,20 +146,23 @@ class PatchCore(Detector):
     def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
         """A memory bank of any part of the good images: a coreset, selected in a projection that all banks share.
 
-        Principal axes are each bank's own: what they are depends on the images.
+        Principal axes are each bank's own: what they are depends on the images. The size is not: the fewer patches a
+        bank has, the farther all images are from it, and a threshold from smaller banks would be too high for others.
+        Every bank has ``coreset_ratio`` of the patches of all good images, or all of its own where these are fewer.
         """
         own_axes = options.projection == "pca"
         projected = good.patches.to(options.device)
         projected = projected if own_axes else project(projected, options.projection, options.seed)
+        asked = coreset_size(len(good.patches), options.coreset_ratio, options.coreset_max)
 
-        def bank(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             own = rows = good.rows(kept)
-            size = coreset_size(len(rows), options.coreset_ratio, options.coreset_max)
+            size = min(asked, len(rows))
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(options.device)]
                 candidates = project(candidates, "pca", options.seed) if own_axes else candidates
                 alone = parent_process() is None  # bars of several processes would overwrite each other
-                rows = rows[k_center_greedy(candidates, size, seed=seed, progress=alone)]
+                rows = rows[k_center_greedy(candidates, size, start=most_central(candidates), progress=alone)]
             tensors = {"": good.patches[rows]}
             if options.bank == "pca_float16":
                 subspace = Subspace.of(good.patches[own], seed=options.seed)
@@ -169,6 +172,12 @@ class PatchCore(Detector):
             return tensors
 
         return bank
+
+
+def most_central(patches: torch.Tensor) -> int:
+    """Row of ``patches`` (n, d) that is nearest to their mean: a coreset that begins there depends on no draw."""
+    mean = patches.mean(dim=0)
+    return int((torch.linalg.vector_norm(patches, dim=1).square_() - 2 * (patches @ mean)).argmin())
 
 
 def comparable(patches: torch.Tensor, distance: str) -> torch.Tensor:

@@ -30,7 +30,7 @@ class PixelDifference(Detector):
         """The mean by position of any part of the good images."""
         cells = good.grid[0] * good.grid[1]
 
-        def means(kept: torch.Tensor, seed: int) -> dict[str, torch.Tensor]:
+        def means(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             rows = good.rows(kept)
             return {"": mean_by_position(good.patches[rows], good.position[rows], cells)}
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+CLOSE_MARGIN, CLOSE_TO_ITSELF = 0.1, 0.25
 BELOW_HALF = 0.499999999  # the largest score in [0, 1] that is below 0.5 with the nine digits that tables keep
 
 
@@ -32,6 +33,17 @@ def margins(score: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.nda
     """
     beyond = np.where(np.abs(score - 0.5) >= 0.5, raw - threshold, 0.0)
     return np.where(np.isnan(threshold), raw, score - 0.5 + beyond)
+
+
+def is_close(margin: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.ndarray:
+    """Whether scores lie near their threshold: within a tenth of the calibration scores' range and a quarter of itself.
+
+    Args:
+        margin: float [N], see `margins`.
+        raw, threshold: float [N].
+    """
+    near = np.abs(raw - threshold) <= CLOSE_TO_ITSELF * np.abs(threshold)
+    return (np.abs(margin) <= CLOSE_MARGIN) & near
 
 
 def two_digits(score: float) -> str:

@@ -17,49 +17,21 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from defectflow.dataset import Problem, category_ids, image_paths, image_rows, is_mvtec, read_coco
+from defectflow import annotation_files, passed_over
+from defectflow.dataset import Problem, category_ids, image_paths, image_rows, read_coco
 from defectflow.files import UserError, atomic, sha256_of
-from defectflow.naming import Matcher, image_ids, scan, shard_of
+from defectflow.folders import Folders
+from defectflow.matching import Matcher
+from defectflow.naming import image_ids, scan, shard_of
+from defectflow.outline_kinds import is_outline, refuse_several
+from defectflow.sources import check_paths, unread, way_out
+from defectflow.sources import resolve as resolve
 
 BATCH = 100  # files that a thread hashes at a time: handing over single ones takes as long as hashing small files
 
 
-def resolve(entry: Mapping[str, Any]) -> dict[str, str | None]:
-    """Turn an entry of ``datasets:`` into the paths it means.
-
-    Args:
-        entry: ``path`` (a folder in the MVTec layout, or one that holds images/, annotations.json and labels.csv,
-            the latter two optional) or ``images``, ``annotations``, ``labels``, each overriding; ``category``.
-
-    Returns:
-        layout ("coco" or "mvtec"), images (folder; for MVTec the root), annotations, labels, category (None: absent).
-
-    Raises:
-        UserError: neither ``path`` nor ``images`` is given.
-    """
-    root = entry.get("path")
-    images = entry.get("images")
-    if not (root or images):
-        raise UserError("datasets: an entry has neither `path` nor `images` (give the folder of the photographs)")
-    found: dict[str, str | None] = {"annotations": None, "labels": None}
-    if root:
-        for key, name in (("annotations", "annotations.json"), ("labels", "labels.csv")):
-            path = os.path.join(root, name)
-            found[key] = path if os.path.exists(path) else None
-        if not images:
-            inside = os.path.join(root, "images")
-            images = inside if os.path.isdir(inside) and not is_mvtec(root) else root
-    return {
-        "layout": "mvtec" if is_mvtec(images) else "coco",
-        "images": str(images),
-        "annotations": entry.get("annotations") or found["annotations"],
-        "labels": entry.get("labels") or found["labels"],
-        "category": entry.get("category"),
-    }
-
-
 def check(
-    resolved: Mapping[str, str | None],
+    resolved: Mapping[str, Any],
     on_problem: str = "stop",
     calibration: Mapping[str, int] | None = None,
     cache: str | Path | None = None,
@@ -74,6 +46,7 @@ def check(
         calibration: {"good": n, "bad": n}, images that a threshold is chosen on beside the one it judges.
         cache: see ``file_digests``; a COCO file checked before is then not read again.
     """
+    check_paths(resolved)
     data = _listing(_key(resolved))
     rows, problems = data.rows, data.problems
     if resolved["annotations"]:
@@ -87,10 +60,7 @@ def check(
         raise UserError(f"{source}: {loose[0]} has a label and no split (fill column split for every labelled image)")
     good = sum(row["label"] == "0" and row["split"] != "test" for row in rows.values())
     if good < (1 if fixed else 2):
-        raise UserError(
-            f"{source}: {good} images are labelled good (put at least 2 with label 0 into labels.csv: "
-            "the detector learns from them)"
-        )
+        raise UserError(f"{source}: {good} images are labelled good, and {way_out(resolved, next(iter(data.paths)))}")
     judged = [row["label"] for row in rows.values() if row["split"] != "train"]
     check_labels(str(source), {"good": judged.count("0"), "bad": judged.count("1")}, calibration or {})
 
@@ -111,9 +81,16 @@ def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[st
             )
 
 
-def count(resolved: Mapping[str, str | None]) -> int:
+def count(resolved: Mapping[str, Any]) -> int:
     """Number of images of a data set."""
     return len(_listing(_key(resolved)).paths)
+
+
+def has_outlines(resolved: Mapping[str, str | None], cache: str | Path | None) -> bool:
+    """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes are none."""
+    if not resolved["annotations"]:
+        return False
+    return any(_outline_digests(resolved, _listing(_key(resolved)).paths, cache).values())
 
 
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
@@ -121,8 +98,8 @@ def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | N
 
     Args:
         files: a folder (searched through, hidden files left out), or paths.
-        cache: JSON file that remembers the hash for (size, mtime), so that only new or changed files are read. It is
-            rewritten atomically; that it cannot be written does no harm.
+        cache: JSON file that remembers the hash for (size, mtime, ctime, inode), so that only new or changed files
+            are read. It is rewritten atomically; that it cannot be written does no harm.
 
     Returns:
         {name relative to the folder, or path as given: sha256}, sorted; what cannot be read has the hash "".
@@ -133,7 +110,7 @@ def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | N
 
 
 def images_digest(
-    resolved: Mapping[str, str | None],
+    resolved: Mapping[str, Any],
     cache: str | Path | None,
     shard: tuple[int, int] | None = None,
     labels: bool = False,
@@ -150,7 +127,7 @@ def images_digest(
         shard: (k, n): only the images of that shard.
         labels: also what labels.csv or the folders say of these images, and their ground-truth masks.
         annotated_only: only images with an annotation (of the category), with their outlines and groups.
-        annotations: also the whole annotation file.
+        annotations: also the whole annotation files, and the names of files that are passed over.
 
     Returns:
         16 hex digits.
@@ -159,7 +136,7 @@ def images_digest(
     data = index(key, cache)
     digest = hashlib.sha256()
     for name in _shards(key, cache, shard[1])[shard[0]] if shard else data.images:
-        row: list[Any] = [name, data.ids[name], data.images[name], name in data.copies]
+        row: list[Any] = [name, data.ids[name], data.images[name]]
         if annotated_only:
             if name not in data.outlines:
                 continue
@@ -167,8 +144,11 @@ def images_digest(
         if labels:
             row += [sorted(data.rows[name].items()), data.masks.get(data.rows[name]["mask"], "")]
         digest.update(json.dumps(row).encode())
-    if annotations and resolved["annotations"]:
-        digest.update(file_digests([resolved["annotations"]], cache)[resolved["annotations"]].encode())
+    if annotations:  # what ingest reads or tells of
+        files = file_digests(annotation_files.paths(resolved["annotations"]), cache)
+        digest.update("".join(files.values()).encode())
+        others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
+        digest.update(json.dumps(others).encode())
     return digest.hexdigest()[:16]
 
 
@@ -177,11 +157,11 @@ class Index:
     """Names and content hashes of one data set: images, ids, label rows, mask files, outlines (annotated images)."""
 
     images: dict[str, str]
-    copies: set[str]  # images with the content of one before them, which ingest leaves out
     ids: dict[str, str]
     rows: dict[str, dict[str, str]]
     masks: dict[str, str]
     outlines: dict[str, str]
+    json: list[str]  # JSON files among the images
 
 
 @lru_cache(maxsize=32)
@@ -191,9 +171,7 @@ def index(key: str, cache: str | None) -> Index:
     images = _digests(os.path.abspath(resolved["images"]), data.paths, cache)
     masks = file_digests(sorted({row["mask"] for row in data.rows.values() if row["mask"]}), cache)
     outlines = _outline_digests(resolved, images, cache) if resolved["annotations"] else {}
-    first = {sha256: name for name, sha256 in reversed(images.items())}
-    copies = {name for name, sha256 in images.items() if first[sha256] != name}
-    return Index(images, copies, image_ids(images), data.rows, masks, outlines)
+    return Index(images, image_ids(images), data.rows, masks, outlines, data.json)
 
 
 def forget() -> None:
@@ -228,14 +206,18 @@ class _Listing(NamedTuple):
     paths: dict[str, str]
     rows: dict[str, dict[str, str]]
     problems: list[Problem]
+    json: list[str]
 
 
 @lru_cache(maxsize=32)
 def _listing(key: str) -> _Listing:
     """Images of a data set and what labels.csv says of them: what needs no content."""
     resolved = json.loads(key)
-    paths = image_paths(resolved)
-    return _Listing(paths, *image_rows(resolved, paths))
+    if not os.path.isdir(resolved["images"]):
+        image_paths(resolved)  # says what is wrong
+    folders = Folders(resolved, keep=True)
+    paths = image_paths(resolved, folders)
+    return _Listing(paths, *image_rows(resolved, paths, folders), folders.json)
 
 
 @lru_cache(maxsize=32)
@@ -248,32 +230,57 @@ def _shards(key: str, cache: str | None, count: int) -> list[list[str]]:
     return shards
 
 
-def _key(resolved: Mapping[str, str | None]) -> str:
+def _key(resolved: Mapping[str, Any]) -> str:
     return json.dumps(dict(resolved), sort_keys=True)
 
 
 def _outline_digests(resolved: Mapping[str, Any], names: Iterable[str], cache: str | None) -> dict[str, str]:
-    """Hash of the outlines of every image that the COCO file lists; annotation ids and their order do not count."""
-    path, category = resolved["annotations"], resolved["category"]
-    key = f"{file_digests([path], cache).get(path)} {category}"
+    """Hash of the outlines of every image that the COCO files list; annotation ids and their order do not count.
+
+    It is "" for an image without an outline: a box is none.
+
+    Raises:
+        UserError: a file is not COCO, or two list the same image.
+    """
+    found: dict[str, str] = {}
+    category, owners = resolved["category"], []
+    files = annotation_files.paths(resolved["annotations"])
+    digests = file_digests(files, cache)
     known = _read_cache(cache)
-    by_file = known["outlines"].get(key)
-    if by_file is None:
-        coco = read_coco(path)
-        allowed = category_ids(coco, category, path)
-        outlines = defaultdict(list)
-        for annotation in coco["annotations"]:
-            if annotation.get("segmentation") and (allowed is None or annotation.get("category_id") in allowed):
-                outlines[annotation["image_id"]].append(json.dumps(annotation["segmentation"], sort_keys=True))
-        by_file = {}
-        for image in coco["images"]:
-            content = [image.get("width"), image.get("height"), *sorted(outlines[image["id"]])]
-            by_file[str(image["file_name"])] = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        known["outlines"] = {key: by_file}
+    keys = {path: f"outlines {digests[path]} {category}" for path in files}
+    if new := [path for path in files if keys[path] not in known["outlines"]]:
+        fresh = {keys[path]: _outlines_of(path, category) for path in new}
+        known["outlines"] = {key: known["outlines"].get(key) or fresh[key] for key in keys.values()}
         _write_cache(cache, known)
-    matcher = Matcher(names, by_file)
-    found = ((matcher.find(file_name)[0], digest) for file_name, digest in by_file.items())
-    return {name: digest for name, digest in found if name}
+    for path in files:
+        by_file, folder = known["outlines"][keys[path]], annotation_files.folder_of(path, resolved["images"])
+        matcher = Matcher(names, ((file_name, folder) for file_name in by_file))
+        for file_name, digest in by_file.items():
+            name = matcher.find(file_name, folder)[0]
+            if name:
+                found[name] = digest
+                owners.append((path, name))
+    if len(files) > 1:
+        annotation_files.check_disjoint(owners)
+    return found
+
+
+def _outlines_of(path: str, category: str | None) -> dict[str, str]:
+    """Hash of the outlines of each entry of a COCO file, by the name of its image there."""
+    coco = read_coco(path)
+    allowed = category_ids(coco, category, path)
+    refuse_several(coco, category, path)
+    outlines = defaultdict(list)
+    for annotation in coco["annotations"]:
+        chosen = allowed is None or annotation.get("category_id") in allowed
+        if chosen and is_outline(annotation.get("segmentation")):
+            outlines[annotation["image_id"]].append(json.dumps(annotation["segmentation"], sort_keys=True))
+    by_file = {}
+    for image in coco["images"]:
+        content = [image.get("width"), image.get("height"), *sorted(outlines[image["id"]])]
+        of_image = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        by_file[str(image["file_name"])] = of_image if outlines[image["id"]] else ""
+    return by_file
 
 
 def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -> dict[str, str]:
@@ -285,8 +292,8 @@ def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -
     fresh, new = dict.fromkeys(paths, ""), []
     for name, stat in stats.items():
         entry = old.get(key[name])
-        if entry and entry[:2] == [stat.st_size, stat.st_mtime_ns]:
-            fresh[name] = entry[2]
+        if entry and entry[:-1] == _state(stat):
+            fresh[name] = entry[-1]
         else:
             new.append(name)
     if new:
@@ -297,9 +304,9 @@ def _digests(section: str, paths: Mapping[str, str], cache: str | Path | None) -
         # A file written a moment ago may change again within the resolution of its time stamp.
         settled = time.time_ns() - 2 * 10**9
         entries = {
-            key[name]: [stat.st_size, stat.st_mtime_ns, fresh[name]]
+            key[name]: [*_state(stat), fresh[name]]
             for name, stat in stats.items()
-            if stat.st_mtime_ns < settled and fresh[name]
+            if max(stat.st_mtime_ns, stat.st_ctime_ns) < settled and fresh[name]
         }
         known["files"][section] = entries if section else old | entries
         _write_cache(cache, known)
@@ -311,6 +318,11 @@ def _stat(path: str) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
+
+
+def _state(stat: os.stat_result) -> list[int]:
+    """What changes when a file does: copying and unpacking keep size and mtime, but never ctime and inode as well."""
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 
 def _hashes(paths: Iterable[str]) -> list[str]:

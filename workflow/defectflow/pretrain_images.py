@@ -16,7 +16,8 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from tqdm import tqdm
 
 from defectflow.files import UserError
-from defectflow.images import SUFFIXES, read_rgb
+from defectflow.images import read_rgb
+from defectflow.naming import is_image
 
 
 def load_pool(folder: str | Path, seed: int, max_short: int = 384) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -28,7 +29,7 @@ def load_pool(folder: str | Path, seed: int, max_short: int = 384) -> tuple[list
     Raises:
         UserError: Fewer than two readable photographs.
     """
-    paths = sorted(p for p in Path(folder).rglob("*") if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in Path(folder).rglob("*") if is_image(p.name))
     if len(paths) < 2:
         raise UserError(f"{folder}: a pool needs at least two photographs")
     photos = []

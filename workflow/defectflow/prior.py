@@ -20,6 +20,8 @@ ANNOTATED = 512
 # (their 5th percentile, so that one black frame does not open the gate); doubtful below four fifths of it.
 ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
 UNKNOWN_SCORE = 0.5  # stands for that percentile when nothing can be held out (a single annotated photograph)
+# A part of less than this share of the picture fits by chance; its surroundings tell, where they correlate held out.
+SMALL, TELLING = 0.01, 0.3
 REGISTERS = 0.9  # held-out IoU of the template masks from which the registration score alone decides on absence
 
 
@@ -94,22 +96,25 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
         "fill_holes": bool(np.mean([holes for _, holes in shapes]) < 0.005),
     }
     prior = Prior([a.image_id for a in annotated], groups, labels, chosen, templates, info)
-    scores, ious = [], {"constant": {}, "template": {}}
+    scores, wholes, ious = [], [], {"constant": {}, "template": {}}
     if len(annotated) > 1:
         for item, picture in zip(tqdm(annotated, desc="prior: hold out", unit="image"), pictures, strict=True):
             truth, out = item.mask(), prior.leave_out(item.image_id)
             match = prior.register_field(picture, out)
             scores.append(match.score)
+            wholes.append(match.whole)
             for name, soft in (
                 ("constant", prior.constant(truth.shape, out)),
                 ("template", prior.template(match, truth.shape)[0]),
             ):
                 ious[name][item.image_id] = iou(prior.clean(soft >= 0.5), truth)
     low = float(np.percentile(scores, PERCENTILE)) if scores else UNKNOWN_SCORE
+    whole = float(np.percentile(wholes, PERCENTILE)) if scores and np.mean(areas) < SMALL else 0.0
     report = {name: iou_summary(values, group_of) for name, values in ious.items()}
     prior.info |= {
         "score_threshold": ABSENT_SHARE * low,
         "score_doubtful": DOUBTFUL_SHARE * low,
+        "whole_threshold": ABSENT_SHARE * whole if whole >= TELLING else None,
         "registers": bool(scores) and report["template"]["iou_mean"] >= REGISTERS,
     }
     if scores and not prior.info["registers"]:
@@ -125,6 +130,7 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
             "doubtful_below": prior.info["score_doubtful"],
             "rule": f"absent below {ABSENT_SHARE:g} x, doubtful below {DOUBTFUL_SHARE:g} x the {PERCENTILE}th"
             " percentile of the held-out scores of annotated images",
+            "surroundings": prior.info["whole_threshold"],
             "decides": prior.info["registers"],
         },
     }

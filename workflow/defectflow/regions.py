@@ -1,10 +1,19 @@
-"""Damaged regions: what exceeds the pixel threshold, as connected regions with box, area and score."""
+"""Damaged regions: what exceeds the pixel threshold, as connected regions with box, area and score.
+
+A photograph that is called bad without any has its peak instead, marked as such: nobody should have to search for why.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
 import numpy as np
+
+# Why a photograph that is called bad has no region: its peak stays below the pixel threshold, or the region there was
+# left out by the options.
+IMAGE_ONLY = "above the image threshold only"
+FILTERED = "left out by size or shape"
+NEAR_PEAK = 0.8  # of the way from the lowest value of the map to the highest: what belongs to a peak
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,7 @@ class Region:
         area: number of its pixels.
         score: largest value of the map in it.
         pixels: bool (height, width), which pixels of the box belong to it.
+        mark: "" for a region above the pixel threshold; IMAGE_ONLY or FILTERED for the peak that stands in for one.
     """
 
     x: int
@@ -25,11 +35,49 @@ class Region:
     area: int
     score: float
     pixels: np.ndarray = field(compare=False, repr=False)
+    mark: str = ""
 
     @property
     def box(self) -> tuple[int, int, int, int]:
         """(x, y, width, height)."""
         return self.x, self.y, self.width, self.height
+
+
+def find_damage(
+    anomaly_map: np.ndarray, threshold: float | None, mask: np.ndarray | None, bad: bool, **options: Any
+) -> list[Region]:
+    """Regions of a photograph as `find_regions`, or the peak alone where it is called ``bad`` and has none.
+
+    Args:
+        anomaly_map, mask: see `find_regions`.
+        threshold: that of the pixels, or None.
+        bad: the verdict on the photograph.
+        options: of `find_regions`.
+    """
+    found = [] if threshold is None else find_regions(anomaly_map, threshold, mask, **options)
+    return found if found or not bad else [find_peak(anomaly_map, threshold, mask)]
+
+
+def find_peak(anomaly_map: np.ndarray, threshold: float | None, mask: np.ndarray | None = None) -> Region:
+    """The largest value of a map and what lies around it, with the mark that says why it is no region.
+
+    Args:
+        anomaly_map: float (H, W).
+        threshold: that of the pixels, or None.
+        mask: bool (H, W), where to look for the peak; None, or nowhere true: everywhere.
+    """
+    inside = np.ones(anomaly_map.shape, bool) if mask is None or not mask.any() else mask
+    values = anomaly_map[inside]
+    low, high = float(values.min()), float(values.max())
+    near = inside & (anomaly_map >= low + NEAR_PEAK * (high - low))
+    row, column = np.unravel_index(np.where(inside, anomaly_map, -np.inf).argmax(), anomaly_map.shape)
+    _, label = cv2.connectedComponents(near.astype(np.uint8), connectivity=8)
+    pixels = label == label[row, column]
+    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    y, x = int(rows[0]), int(columns[0])
+    pixels = pixels[y : rows[-1] + 1, x : columns[-1] + 1]
+    mark = FILTERED if threshold is not None and high >= threshold else IMAGE_ONLY
+    return Region(x, y, pixels.shape[1], pixels.shape[0], int(pixels.sum()), high, pixels, mark)
 
 
 def find_regions(
@@ -83,7 +131,8 @@ def find_regions(
 def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[str, Any]:
     """The region as an entry of a COCO results file, with its pixels as compressed run lengths.
 
-    The only category is 1, anomaly: a detector of the unusual does not tell kinds apart.
+    The only category is 1, anomaly: a detector of the unusual does not tell kinds apart. A peak that stands in for a
+    region has its mark in the further key ``mark``.
 
     Args:
         region: in pixels of the photograph.
@@ -101,7 +150,7 @@ def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[st
         "bbox": list(region.box),
         "score": region.score,
         "segmentation": {"size": list(size), "counts": runs["counts"].decode("ascii")},
-    }
+    } | ({"mark": region.mark} if region.mark else {})
 
 
 def _bridged(found: np.ndarray, merge: float) -> np.ndarray:

@@ -29,6 +29,7 @@ STEPS, FINE_STEPS = 12, 3  # of Gauss-Newton at most, on the middle and the fine
 GAIN = 1e-4  # in correlation, below which a step is the last
 OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
 AGREEING = 0.85  # share of the best score that a template needs to vote
+SAME = 0.97  # correlation of two whole pictures as they lie, from which they count as one photograph
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
 VISIBLE = 0.05  # weight above which a pixel of a template counts
 POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
@@ -210,13 +211,15 @@ class Level:
             (m, n, 2, 3).
         """
         affines = np.stack(affines)
-        seen = [
-            warp(picture, self._own(affine), self.frame, border=0) @ _turn(_rotation(affine)[0]) for affine in affines
-        ]
-        scores, shifts = self._spectrum.peaks(np.stack(seen), chosen)
+        scores, shifts = self._spectrum.peaks(np.stack([self.seen(picture, affine) for affine in affines]), chosen)
         shifted = np.repeat(affines[:, None], len(chosen), axis=1)
         shifted[..., 2] += (shifts * self._to_full[[0, 1], [0, 1]]) @ affines[..., :2].swapaxes(1, 2)
         return scores, shifted
+
+    def seen(self, picture: np.ndarray, affine: np.ndarray, turn: bool = True) -> np.ndarray:
+        """A field of this frame as a template sees it under ``affine``; vectors turn with it, other numbers do not."""
+        seen = warp(picture, self._own(affine), self.frame, border=0)
+        return seen @ _turn(_rotation(affine)[0]) if turn else seen
 
     def _own(self, affine: np.ndarray) -> np.ndarray:
         return compose(self._from_full, compose(affine, self._to_full))
@@ -305,11 +308,13 @@ class Match:
         templates: indices of the voting templates, best first.
         affines: for each of them the 2x3 affine from registration-frame coordinates of the template to those of
             the photograph.
+        whole: correlation of the whole pictures, not of the part alone, under the affine of the best, in [-1, 1].
     """
 
     score: float
     templates: list[int]
     affines: list[np.ndarray]
+    whole: float
 
 
 @dataclass
@@ -371,19 +376,49 @@ class Templates:
         ]
         pose = max(refined, key=lambda item: item[1])[0]
         (scores,), (affines,) = coarse.peaks(small, [pose], allowed)
-        if groups is not None:
-            others = groups[allowed] != groups[allowed[scores.argmax()]]
-            if others.any():
-                allowed, scores, affines = allowed[others], scores[others], affines[others]
+        # All of them where the nearest is to be told: on the small picture many may come before it.
+        order, count = np.argsort(-scores, kind="stable"), votes + RESERVE
         found = []
-        for k in np.argsort(-scores, kind="stable")[: votes + RESERVE]:
+        for k in order if groups is not None else order[:count]:
             found.append((int(allowed[k]), *middle.refine(int(allowed[k]), medium, affines[k], STEPS)))
+        if groups is not None:
+            same = self.same_picture(field)
+            nearest = groups[max(found, key=lambda item: item[2])[0] if same is None else same]
+            found = ([item for item in found if groups[item[0]] != nearest] or found)[:count]
         found = sorted(found, key=lambda item: -item[2])[:votes]
         found = [(index, *fine.refine(index, full, affine, FINE_STEPS)) for index, affine, _ in found]
         found.sort(key=lambda item: -item[2])
-        # A template that fits clearly worse did not converge: it has no vote.
-        found = [item for item in found if item[2] >= AGREEING * found[0][2]]
-        return Match(found[0][2], [i for i, _, _ in found], [affine for _, affine, _ in found])
+        # A template that fits clearly worse did not converge: it has no vote. The best may fit nowhere, below 0.
+        least = min(AGREEING * found[0][2], found[0][2])
+        found = [item for item in found if item[2] >= least]
+        index, affine, score = found[0]
+        return Match(score, [i for i, _, _ in found], [a for _, a, _ in found], self._whole(index, small, affine))
+
+    def same_picture(self, field: np.ndarray) -> int | None:
+        """The template that shows the very picture of which ``field`` is the gradient field, if one does.
+
+        Told by whole pictures as they lie: it need not be the one whose part is found best.
+        """
+        size = fit_size(self.frame, COARSE)
+        seen = resized(field, size).ravel()
+        alike = self._pictures @ seen / max(float(np.linalg.norm(seen)), 1e-9)
+        nearest = int(alike.argmax())
+        return nearest if alike[nearest] >= SAME else None
+
+    def _whole(self, index: int, small: np.ndarray, affine: np.ndarray) -> float:
+        """Correlation of all of a template that lies in the photograph with ``small``, a field of the coarse level."""
+        coarse = self.levels[0]
+        seen = coarse.seen(small, affine)
+        inside = coarse.seen(np.ones_like(small), affine, turn=False) > 0.5
+        template, seen = coarse.reduced(self.fields[index])[inside], seen[inside]
+        return float(np.vdot(template, seen) / max(np.linalg.norm(template) * np.linalg.norm(seen), 1e-9))
+
+    @cached_property
+    def _pictures(self) -> np.ndarray:
+        """The whole fields, small, one a row of length 1."""
+        size = fit_size(self.frame, COARSE)
+        rows = np.stack([resized(field, size).ravel() for field in self.fields])
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
 
     def _poses(self) -> list[np.ndarray]:
         """The grid of the search: affines that turn and scale about the centre of the frame."""

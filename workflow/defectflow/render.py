@@ -25,9 +25,9 @@ from defectflow.files import UserError, atomic_dir, read_json, stage
 from defectflow.images import read_mask, read_rgb, write_png
 from defectflow.looks import Look, add_options, look_of
 from defectflow.naming import place_of
-from defectflow.pred_score import margins, two_digits
-from defectflow.scored import boxes_at, boxes_of, evenly, run_scale, scored_parts
-from defectflow.tables import index_of, read_table
+from defectflow.pred_score import is_close, margins, two_digits
+from defectflow.scored import boxes_at, boxes_of, evenly, mark_at, run_scale, scored_parts
+from defectflow.tables import index_of, read_parts, read_table
 from defectflow.threads import in_order
 
 PER_SECTION = 12
@@ -36,7 +36,7 @@ KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
 
 
 class Job(NamedTuple):
-    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` are those of its regions."""
+    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` and ``mark``: see `scored`."""
 
     image_id: str
     path: str
@@ -50,6 +50,7 @@ class Job(NamedTuple):
     bad: bool
     level: float
     boxes: tuple[tuple[int, int, int, int], ...]
+    mark: str
     place: str
 
 
@@ -113,7 +114,7 @@ def draw(
         drawing.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
     found = heat >= drawing.outline_level(heat, replace(scale, level=job.level), job.bad)
-    legend = drawing.legend(found, truth, part)
+    legend = drawing.legend(found, truth, part, job.mark)
 
     def write(kind: str, picture: np.ndarray) -> None:
         strip = drawing.caption_strip(
@@ -123,7 +124,7 @@ def draw(
 
     if "overlays" in folders:
         picture = drawing.overlay(photo, heat, scale, found, truth, part, look)
-        drawing.boxes(picture, job.boxes)
+        drawing.boxes(picture, job.boxes, dashed=bool(job.mark))
         write("overlays", picture)
     if "triptychs" in folders:
         write("triptychs", drawing.triptych(photo, heat, scale, found, truth, part, look))
@@ -144,10 +145,32 @@ def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return kept
 
 
-def sheets(rows: pd.DataFrame, count: int, overlays: Path, folder: Path) -> None:
-    """Write best.png, worst.png and borderline.png, from the overlays of ``count`` images; rows: see `shown`."""
+def judged(predictions: Path) -> tuple[int, int]:
+    """How many photographs labelled good and bad have a verdict."""
+    counts = [0, 0]
+    for part in read_parts(predictions, ["label", "predicted_label"]):
+        part = part[part["predicted_label"].notna()]
+        counts = [n + int((part["label"] == label).sum()) for label, n in enumerate(counts)]
+    return counts[0], counts[1]
+
+
+def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: Path, folder: Path) -> None:
+    """Write best.png, worst.png and borderline.png, from overlays.
+
+    Args:
+        rows: see `shown`.
+        count: how many images there are.
+        n_judged: see `judged`; errors that nobody could have made get no section.
+        overlays, folder: where the overlays are, and where to write.
+    """
     table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
     near = table[table["near"].notna()].sort_values(["near", "filename"], kind="stable")
+    title = "Nearest to the threshold: none of them is close"
+    if is_close(near["margin"], near["raw_score"], near["threshold"]).any():
+        title = "Borderline: nearest to the threshold, worth a second look"
+    missed, alarms = table[table["error"] == "missed defect"], table[table["error"] == "false alarm"][::-1]
+    errors = (("False alarms, highest score first", alarms), ("Missed defects, lowest score first", missed))
+    possible = [error for error, n in zip(errors, n_judged, strict=True) if n][::-1]
 
     def cells(rows: pd.DataFrame) -> list[Cell]:
         return [_cell(row, overlays) for row in rows.head(PER_SECTION).itertuples()]
@@ -158,14 +181,13 @@ def sheets(rows: pd.DataFrame, count: int, overlays: Path, folder: Path) -> None
             "Worst: most anomalous, and wrong verdicts",
             [
                 ("Highest scores", cells(table[::-1])),
-                ("Missed defects, lowest score first", cells(table[table["error"] == "missed defect"])),
-                ("False alarms, highest score first", cells(table[table["error"] == "false alarm"][::-1])),
+                *((name, cells(wrong)) for name, wrong in possible),
             ],
         ),
-        "borderline": ("Borderline: nearest to the threshold, worth a second look", [("Nearest first", cells(near))]),
+        "borderline": (title, [("Nearest first", cells(near))]),
     }
-    for name, (title, sections) in content.items():
-        write_png(folder / f"{name}.png", drawing.contact_sheet(title, sections))
+    for name, (heading, sections) in content.items():
+        write_png(folder / f"{name}.png", drawing.contact_sheet(heading, sections))
 
 
 def mask_sheet(
@@ -232,16 +254,18 @@ def main(args: argparse.Namespace) -> None:
                 for row in part.itertuples():
                     (path, truth), (mask, *_) = manifest[row.image_id], masks.get(row.image_id, ("",))
                     place, found = place_of(row.image_id, count), boxes_at(boxes, row.image_id)
+                    mark = mark_at(boxes, row.image_id)
                     for kind in folders.keys() - {"sheets"}:
                         (folders[kind] / place).parent.mkdir(exist_ok=True)
-                    yield _job(row, path, truth, mask, scale.level, found, place)
+                    yield _job(row, path, truth, mask, scale.level, found, mark, place)
 
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
         done = in_order(lambda job: draw(job, maps, scale, look, folders, args.depth), jobs(), max(args.threads, 1))
         for _ in tqdm(done, total=count, desc="render", unit="image"):
             pass
         if "sheets" in folders:
-            sheets(shown(scored_parts(args.predictions, maps)), count, folders["overlays"], folders["sheets"])
+            rows = shown(scored_parts(args.predictions, maps))
+            sheets(rows, count, judged(args.predictions), folders["overlays"], folders["sheets"])
             write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions, args.depth))
 
 
@@ -262,8 +286,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, place: str) -> Job:
+def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, mark: str, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
+    if mark:
+        detail += f" · box at the peak, {mark}"
     return Job(
         row.image_id,
         path,
@@ -277,6 +303,7 @@ def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple,
         row.predicted_label == 1,
         level if np.isnan(row.map_threshold) else row.map_threshold,
         boxes,
+        mark,
         place,
     )
 

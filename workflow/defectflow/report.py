@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow import charts, claims, galleries
+from defectflow import charts, claims, galleries, outlier_gallery
 from defectflow.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.bit_depth import add_option
-from defectflow.cautions import of_data
+from defectflow.cautions import headlines, of_data
 from defectflow.disk_index import DiskIndex
 from defectflow.drawing import DEFAULT, Scale
 from defectflow.files import UserError, read_json, stage
 from defectflow.looks import Look, add_options, look_of
-from defectflow.pages import write_page
+from defectflow.pages import short, write_page
 from defectflow.pred_score import margins
-from defectflow.scored import boxes_at, boxes_of, evenly, run_scale
+from defectflow.scored import boxes_at, boxes_of, evenly, mark_at, run_scale
 from defectflow.tables import PREDICTIONS, index_of, read_parts
 
 ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
@@ -198,6 +198,20 @@ def versions() -> list[tuple[str, str]]:
     return found
 
 
+def threshold_note(folds: Mapping[str, Any] | None) -> str:
+    """How much the thresholds of the folds differ, in words that fit the figures; "" where there are none."""
+    if not folds:
+        return ""
+    low, high = folds["min"], folds["max"]
+    if folds["n"] == 1 or low == high:
+        return f"For a labelled photograph only the others count, never its own fold: {short(low)}."
+    text = "For a labelled photograph only the others count, never its own fold, so the threshold differs from fold to "
+    text += f"fold: {short(low)} to {short(high)}."
+    if low <= 0 or high > 1.5 * low:
+        text += " That is much: a few photographs decide where it lies, and more labelled ones would steady it."
+    return text
+
+
 def example_of(table: pd.DataFrame) -> Any | None:
     """A labelled photograph to explain a verdict with: judged rightly, bad if there is one, in the middle of those."""
     right = table[table["outcome"] == "right"].sort_values(["label", "margin", "filename"], kind="stable")
@@ -219,21 +233,27 @@ def content(
     depth: str | None = None,
 ) -> dict[str, Any]:
     """Everything the template of the page wants."""
-    table = chosen.table
+    table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
+    if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"], depth):
+        shown = [odd, *(outlier_gallery.without(gallery, odd) for gallery in shown)]
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
-        drawn = [galleries.case_of(row, maps, scale, _boxes(regions, row), look, depth) for row in rows]
-        cases.append((gallery, drawn))
+        cases.append((gallery, [_case(row, maps, scale, regions, look, depth) for row in rows]))
     flagged = table[_flagged(table)].head(galleries.FLAGGED_SHOWN)
     some = pd.concat([flagged, table.loc[chosen.plain]])
     return {
         "metrics": metrics,
-        "notes": metrics["warnings"] + of_data(ingest_report, bearing=False),
+        "headlines": first,
+        "notes": [text for text in metrics["warnings"] if text not in first] + of_data(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
         "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
         "galleries": cases,
+        "drawn": frozenset().union(*(case.drawn for _, those in cases for case in those)),
+        "heat_note": galleries.heat_note(
+            look, scale, (table["label"] == 0).any(), [case for _, those in cases for case in those]
+        ),
         "anchors": {case.row.image_id: f"photo-{case.row.Index}" for _, those in cases for case in those},
         "rows": list(rows_of(table).itertuples()),
         "n_images": chosen.n_images,
@@ -242,6 +262,7 @@ def content(
         "mask_quality": mask_quality(metrics["segmentation"]),
         "mask_cases": [galleries.mask_case(row, depth) for row in some.itertuples()],
         "example": example_of(table),
+        "threshold_note": threshold_note(metrics["threshold"]["folds"]),
         "facts": facts_of(settings, fit),
         "versions": versions(),
     }
@@ -285,9 +306,12 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _boxes(regions: DiskIndex, row: Any) -> np.ndarray | None:
+def _case(
+    row: Any, maps: AnomalyMaps, scale: Scale, regions: DiskIndex, look: Look, depth: str | None
+) -> galleries.Case:
     found = boxes_at(regions, row.image_id)
-    return np.array(found) if found else None
+    boxes = np.array(found) if found else None
+    return galleries.case_of(row, maps, scale, boxes, look, mark_at(regions, row.image_id), depth)
 
 
 def _told(value: Any) -> str:

@@ -65,7 +65,7 @@ def negatives(
     listed = read_table(table, PAIRS).sort_values("image_id")
     for row in listed[listed["n_annotations"] == 0].itertuples():
         image = read_rgb(row.path, depth)
-        if prior.info["registers"] and prior.register(image).score < prior.info["score_threshold"]:
+        if prior.info["registers"] and prior.lost(prior.register(image)):
             found.append(image)
             names.append(row.image_id)
     for item in train:

@@ -17,13 +17,18 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from defectflow.annotation_files import name_of
 from defectflow.bit_depth import add_option
-from defectflow.coco import annotations_by_image, encode, entries_by_name, part_mask, stored_size
-from defectflow.dataset import image_names, is_mvtec, read_coco, row_reader
+from defectflow.coco import encode, entries_by_name, stored_size
+from defectflow.dataset import image_names, read_coco, row_reader
 from defectflow.files import UserError, atomic_dir, stage, write_json
+from defectflow.folders import Folders
 from defectflow.images import read_rgb
+from defectflow.links import roots
 from defectflow.naming import id_maker
+from defectflow.outline_set import settle_outlines
 from defectflow.pictures import inspect_all
+from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import PAIRS, write_table
 
 
@@ -63,22 +68,23 @@ def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any
 
 def main(args: argparse.Namespace) -> None:
     """Write the pairs of every sound image that the COCO file lists, and their table (tables.PAIRS)."""
-    layout = "mvtec" if is_mvtec(args.images) else "coco"
-    resolved = {"layout": layout, "images": args.images, "labels": args.labels}
-    coco = read_coco(args.annotations)
-    by_image = annotations_by_image(coco, args.category)
-    row, _ = row_reader(resolved, image_names(resolved))
-    image_id_of = id_maker(lambda: image_names(resolved))
-    entries = entries_by_name(coco, image_names(resolved))[0]
-    paths = {name: os.path.join(args.images, name) for name in entries}
+    resolved = resolved_of(args)
+    folders = Folders(resolved)
+    coco = read_coco(args.annotations, resolved["images"])
+    row, _ = row_reader(resolved, image_names(resolved, folders), folders)
+    image_id_of = id_maker(lambda: image_names(resolved, folders))
+    entries = entries_by_name(coco, image_names(resolved, folders))[0]
+    paths = {name: os.path.join(resolved["images"], name) for name in entries}
     with ThreadPoolExecutor(args.threads) as pool:
-        pictures = inspect_all(paths, args.images, pool, args.depth)
+        pictures = inspect_all(paths, roots(resolved), pool, args.depth)
+    settled = settle_outlines(resolved | {"depth": args.depth}, coco, entries, pictures, args.threads)
+    for fault in settled.problems:
+        tqdm.write(f"{fault.text} (left out)", file=sys.stderr)
     listed = sorted((image_id_of(name), name, entry) for name, entry in entries.items() if not pictures[name].problem)
 
     def prepare(item: tuple[str, str, dict]) -> tuple[int, dict | None]:
         image_id, name, entry = item
-        picture = pictures[name]
-        mask, used, problems = part_mask(entry, by_image.get(entry["id"], []), picture.raw_size, picture.orientation)
+        mask, used, problems = settled.mask(name, entry, pictures[name])
         for problem in problems:
             tqdm.write(f"{image_id}: {problem} (left out)", file=sys.stderr)
         return used, None if mask is None else annotation_of(mask)
@@ -99,7 +105,8 @@ def main(args: argparse.Namespace) -> None:
         for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
             pass
         if not pairs:
-            raise UserError(f"{args.annotations}: no sound image of {args.images} has a usable annotation")
+            source = name_of(args.annotations)
+            raise UserError(f"{source}: no sound image of {resolved['images']} has a usable annotation")
         table = pd.DataFrame(records, columns=PAIRS)
         table[PAIRS[-5:]] = table[PAIRS[-5:]].astype("Int64")
     write_table(args.table, table, PAIRS)
@@ -108,10 +115,8 @@ def main(args: argparse.Namespace) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", required=True, metavar="DIR", help="image folder (or MVTec root) given to ingest")
-    parser.add_argument("--annotations", required=True, metavar="FILE", help="COCO file")
-    parser.add_argument("--labels", metavar="FILE", help="labels.csv, for the groups")
-    parser.add_argument("--category", help="name of the COCO category to use (default: all)")
+    add_folder_options(parser)
+    add_annotation_options(parser)
     add_option(parser)
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs; replaced")

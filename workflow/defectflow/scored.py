@@ -56,14 +56,24 @@ def run_scale(predictions: Path, maps: Mapping[str, AnomalyMap], metrics: Mappin
 
 
 def boxes_of(regions: Path) -> DiskIndex:
-    """Boxes of the regions of each image in regions.csv, on disk; for `boxes_at`."""
-    rows = (row for part in read_parts(regions, ["image_id", *BOX]) for row in part.itertuples(index=False))
+    """Boxes and mark of the regions of each image in regions.csv, on disk; for `boxes_at` and `mark_at`."""
+    rows = (row for part in read_parts(regions, ["image_id", *BOX, "mark"]) for row in part.itertuples(index=False))
     grouped = groupby(rows, key=lambda row: row.image_id)  # the regions of an image follow each other
-    found = ((name, json.dumps([[getattr(row, c) for c in BOX] for row in own])) for name, own in grouped)
-    return DiskIndex(found, 1, [regions])
+
+    def found() -> Iterator[tuple[str, str, str]]:
+        for name, own in grouped:
+            those = list(own)
+            yield name, json.dumps([[getattr(row, c) for c in BOX] for row in those]), those[0].mark
+
+    return DiskIndex(found(), 2, [regions])
 
 
 def boxes_at(boxes: DiskIndex, image_id: str) -> tuple[tuple[int, int, int, int], ...]:
     """x, y, width and height of the regions of an image, in pixels."""
-    (text,) = boxes.get(image_id, ("[]",))
+    text, _ = boxes.get(image_id, ("[]", ""))
     return tuple(map(tuple, json.loads(text)))
+
+
+def mark_at(boxes: DiskIndex, image_id: str) -> str:
+    """Why the only box of an image is a peak and no region above the pixel threshold; "" where it is one."""
+    return boxes.get(image_id, ("", ""))[1]

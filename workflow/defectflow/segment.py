@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from defectflow.annotated import Annotated, read_annotated
+from defectflow.batch_sizes import batch_option, batch_size
 from defectflow.bit_depth import add_option
 from defectflow.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.part_prior import Prior, iou_summary
@@ -20,6 +21,9 @@ BASELINES = ("template", "constant", "appearance")
 TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and still be used
 NEGATIVE_SHARE = 0.15  # of the training items that do not show the part
 PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the prior's logits beside SAM's, to choose from on the validation side
+BATCH = 4  # photographs in a step, with which the steps and rates of config.yaml were chosen
+# Upper bounds of the memory that one takes in a step at 1024 pixels: of decoder and neck alone, of the whole model.
+STEP_BYTES = (2 * 2**30, 10 * 2**30)
 WEAK_SHARE = 0.1  # of the training prompts made as if registration had failed
 
 
@@ -47,6 +51,13 @@ def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -
         for name, guess in soft.items():
             result[name][item.image_id] = iou(prior.clean(guess >= 0.5), truth)
     return result
+
+
+def batch_of(args: argparse.Namespace) -> int:
+    """Photographs in a step: as asked, or BATCH, fewer where the GPU holds fewer. It bears on what is learned."""
+    from defectflow.device import pick_device
+
+    return batch_size(args.batch_size, pick_device(args.device), STEP_BYTES[args.trainable == "all"], BATCH)
 
 
 def start_of(args: argparse.Namespace) -> str | Path | None:
@@ -198,6 +209,7 @@ def main(args: argparse.Namespace) -> None:
     if official:
         sam_official.check_extras()
     trainable = args.trainable
+    args.batch_size = batch_of(args)
     start = start_of(args)
     if not start:
         # A random encoder is a poor one, but it is cached once: on a CPU a step takes a twentieth of one with "all".
@@ -287,7 +299,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--trainable", default="decoder", choices=("decoder", "decoder_and_neck", "all"))
     parser.add_argument("--steps", type=int, default=400, help="optimiser steps; 0 judges the checkpoint as it is")
-    parser.add_argument("--batch-size", type=int, default=4)
+    parser.add_argument(
+        "--batch-size", type=batch_option, default="auto", metavar="N",
+        help=f"photographs in a step (auto: {BATCH}, fewer where the memory of a GPU holds fewer)",
+    )  # fmt: skip
     parser.add_argument("--learning-rate", type=float, help="default 1e-4, from scratch 1e-3")
     parser.add_argument("--augmentations", type=int, default=3, help="augmented copies of each photograph in the cache")
     parser.add_argument("--evaluate-every", type=int, default=50, help="steps between validations")

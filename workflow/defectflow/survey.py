@@ -14,21 +14,24 @@ import pandas as pd
 from defectflow.bit_depth import add_option
 from defectflow.dataset import image_names
 from defectflow.files import stage, write_json
+from defectflow.folders import Folders
+from defectflow.links import roots
 from defectflow.naming import id_maker, shard_of
 from defectflow.pictures import inspect_all
+from defectflow.source_options import add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, write_table
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the sound images of a shard as a table (tables.MANIFEST, nothing of labels) and a report on all of them."""
-    folder = (args.mvtec or args.images).rstrip("/") or "/"
-    resolved = {"layout": "mvtec" if args.mvtec else "coco", "images": folder}
+    resolved = resolved_of(args)
+    folders = Folders(resolved)
     shard, shards = (int(number) for number in args.shard.split("/"))
-    image_id = id_maker(lambda: image_names(resolved))
-    names = sorted(name for name in image_names(resolved) if shard_of(image_id(name), shards) == shard)
-    paths = {name: os.path.join(folder, name) for name in names}
+    image_id = id_maker(lambda: image_names(resolved, folders))
+    names = sorted(name for name in image_names(resolved, folders) if shard_of(image_id(name), shards) == shard)
+    paths = {name: os.path.join(resolved["images"], name) for name in names}
     with ThreadPoolExecutor(args.threads) as pool:
-        pictures = inspect_all(paths, folder, pool, args.depth)
+        pictures = inspect_all(paths, roots(resolved), pool, args.depth)
     rows = [
         {"image_id": image_id(name), "path": paths[name], "sha256": picture.sha256}
         | {"width": picture.size[0], "height": picture.size[1]}
@@ -43,9 +46,7 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.survey", description=__doc__)
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--images", metavar="DIR", help="folder of photographs")
-    source.add_argument("--mvtec", metavar="DIR", help="folder with train/good, test/<defect>")
+    add_folder_options(parser)
     parser.add_argument("--shard", default="0/1", metavar="K/N", help="only the images of shard K of N")
     add_option(parser)
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")

@@ -30,12 +30,13 @@ PREDICTIONS = [
     "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
     "map_threshold",
 ]  # fmt: skip
-REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score"]
+# mark: "" for what exceeds the pixel threshold; why not, for the peak of a photograph that is called bad without it
+REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "mark"]
 
 TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
-    "mask_reason", "protocol", "judged_fold",
+    "mask_reason", "protocol", "judged_fold", "mark",
 }  # fmt: skip
 
 ROWS = 5000  # of a table in memory at a time, where it is read in parts

@@ -15,6 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from defectflow import outlying_good
+
 DIGITS = 9  # significant digits that tables keep: thresholds hold no more, so the CSV tells the same verdicts
 SLACK = 1e-9  # of a count of images: 0.1 x 30 is 3, also where binary fractions make it 3.0000000000000004
 
@@ -52,16 +54,19 @@ def f1_adaptive(sample: Sample) -> float:
     """Largest F1, anomalib's ``F1AdaptiveThreshold`` rule placed midway between scores.
 
     Ties go to the lowest threshold (fewest missed defects), as in anomalib. F1 needs both classes; with good images
-    only the threshold is just above the largest score, with bad images only it is the smallest score.
+    only the threshold is just above the largest score, or where one or two of them stand out from the others, above
+    what these reach (:func:`outlying_good.limit`). With bad images only it is the smallest score.
     """
-    cuts = sample.cuts
-    return float(cuts["threshold"].iloc[-1] if not len(sample.bad) else cuts["threshold"][cuts["f1"].idxmax()])
+    if not len(sample.bad):
+        return _of_good_only(sample)
+    return float(sample.cuts["threshold"][sample.cuts["f1"].idxmax()])
 
 
 def youden(sample: Sample, max_fpr: float | None = None, max_fnr: float | None = None) -> float:
     """Largest Youden index (TPR - FPR), among the cuts with FPR <= ``max_fpr`` and FNR <= ``max_fnr`` where given.
 
-    Ties go to the lowest threshold. With one class only as :func:`f1_adaptive`.
+    Ties go to the lowest threshold. With one class only as :func:`f1_adaptive`; with ``max_fpr`` and no bad image just
+    above the largest score.
     Source: W. J. Youden, Cancer 3 (1950); the caps as in MATLAB's anomalyThreshold.
 
     Raises:
@@ -72,6 +77,8 @@ def youden(sample: Sample, max_fpr: float | None = None, max_fnr: float | None =
         allowed &= _fpr_at_most(sample, max_fpr)
     if max_fnr is not None:
         allowed &= _fnr_at_most(sample, max_fnr)
+    if not len(sample.bad) and max_fpr is None:
+        return _of_good_only(sample)
     cuts = sample.cuts[allowed]
     if cuts.empty:
         raise ValueError(f"no threshold has FPR <= {max_fpr:g} and FNR <= {max_fnr:g} at once")
@@ -270,6 +277,10 @@ def _cuts(good: np.ndarray, bad: np.ndarray) -> pd.DataFrame:
             "youden": tp / n_bad - fp / n_good,
         }
     )
+
+
+def _of_good_only(sample: Sample) -> float:
+    return just_above(outlying_good.limit(sample.good).value)
 
 
 def _fpr_at_most(sample: Sample, cap: float) -> pd.Series:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defectflow import closing, intervals
+from defectflow.cautions import headlines
 from defectflow.files import UserError, read_json, stage
 from defectflow.pred_score import margins, two_digits
 from defectflow.tables import PREDICTIONS, read_table
@@ -20,7 +22,7 @@ def figure(value: float | None, interval: list[float] | None = None) -> str:
     """A figure with its 95 % interval, as text of constant width."""
     if value is None:
         return "    -"
-    return f"{value:.3f}" + (f"  [{interval[0]:.2f}, {interval[1]:.2f}]" if interval else "")
+    return f"{value:.3f}" + (f"  [{', '.join(intervals.text(interval))}]" if interval else "")
 
 
 def verdict_table(predictions: pd.DataFrame) -> list[str]:
@@ -41,7 +43,10 @@ def figures_of(metrics: dict[str, Any]) -> list[str]:
     """The main figures, one a line, with what they mean."""
     image, spans, pixel = metrics["image"], metrics["confidence_intervals"], metrics["pixel"]
     baseline = metrics["baseline"]["accuracy"]
-    rows = [("AUROC", figure(image["auroc"], spans["auroc"]), "1 = every bad image scores above every good one")]
+    meaning = "1 = every bad image scores above every good one"
+    if intervals.reversed_order(spans["auroc"]):
+        meaning = "below 0.5: are the labels the wrong way round?"
+    rows = [("AUROC", figure(image["auroc"], spans["auroc"]), meaning)]
     if "leave_group_out" in image:
         apart = image["leave_group_out"]
         rows.append(("  groups apart", figure(apart["auroc"], apart["auroc_interval"]), "a session never seen before"))
@@ -73,6 +78,11 @@ def review_lines(review: dict[str, Any] | None) -> list[str]:
     ]
 
 
+def marked(text: str) -> list[str]:
+    """A warning, wrapped, with its mark."""
+    return textwrap.wrap(text, WIDTH - 2, initial_indent="  ! ", subsequent_indent="    ")
+
+
 def images_table(rows: pd.DataFrame) -> list[str]:
     """File name, score, verdict and label of images, one a line."""
     lines = [f"  {'score':>6}  {'verdict':<8} {'label':<24} file"]
@@ -100,7 +110,7 @@ def leaderboard_table(board: pd.DataFrame) -> list[str]:
     lines = [f"    {'masks / isolation / detector':<52}{'AUROC':>7}{'95 %':>16}{'F1':>8}{'IoU':>8}"]
     for row in board.itertuples():
         name = f"{row.segmenter} / {row.isolation} / {row.detector}"
-        span = "" if np.isnan(row.auroc_low) else f"[{row.auroc_low:.2f}, {row.auroc_high:.2f}]"
+        span = "" if np.isnan(row.auroc_low) else f"[{', '.join(intervals.text([row.auroc_low, row.auroc_high]))}]"
         values = "".join(f"{'-' if np.isnan(v) else f'{v:.3f}':>8}" for v in (row.f1, row.held_out_iou))
         area = "-" if np.isnan(row.auroc) else f"{row.auroc:.3f}"
         lines.append(f"  {'*' if row.main else ' '} {_fit(name, 51):<52}{area:>7}{span:>16}{values}")
@@ -129,7 +139,11 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     metrics, predictions = read_json(folder / "metrics.json"), read_table(folder / "predictions.csv", PREDICTIONS)
     threshold = metrics["threshold"]
     rule = ", ".join([threshold["strategy"], *(f"{name} {value:g}" for name, value in threshold["options"].items())])
-    lines = ["", f"Verdicts: {' / '.join(folder.parts[-4:])}", "=" * WIDTH, *verdict_table(predictions), ""]
+    lines = ["", f"Verdicts: {' / '.join(folder.parts[-4:])}", "=" * WIDTH]
+    first = headlines(metrics)
+    for text in first:
+        lines += [*marked(text), ""]
+    lines += [*verdict_table(predictions), ""]
     if threshold["value"] is not None:
         lines += [
             f"  Bad from raw score {threshold['value']:.6g} on (rule: {rule}), shown as 0.50.",
@@ -152,10 +166,11 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
         lines += [f"Wrong verdicts{shown}", "-" * WIDTH, *images_table(wrong.head(worst)), ""]
     if board is not None and len(board) > 1:
         lines += ["Runs compared", "-" * WIDTH, *leaderboard_table(board), ""]
-    if metrics["warnings"]:
+    rest = [text for text in metrics["warnings"] if text not in first]
+    if rest:
         lines += ["Read this too", "-" * WIDTH]
-        for text in metrics["warnings"]:
-            lines += textwrap.wrap(text, WIDTH - 2, initial_indent="  ! ", subsequent_indent="    ")
+        for text in rest:
+            lines += marked(text)
         lines.append("")
     places = [
         ("all of it on one page", "report.html"),
@@ -167,6 +182,8 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     places += [("every figure", "metrics.json")]
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
+    if threshold["value"] is not None:  # without one there is nothing to bundle
+        lines += ["", "New photographs", "-" * WIDTH, *closing.inspect_lines(folder)]
     return "\n".join(lines) + "\n"
 
 
@@ -176,13 +193,13 @@ def main(args: argparse.Namespace) -> None:
     if args.leaderboard is not None:
         board = read_board(args.leaderboard)
     elif args.run is None:
-        raise UserError("no run named (give its folder, or --leaderboard results/leaderboard.csv)")
+        raise UserError("no run named (give its folder, or --leaderboard results/DATASET/leaderboard.csv)")
     folder = args.run
     if folder is None:
         marked = board[board["main"] == 1]
         if marked.empty:
             raise UserError(f"{args.leaderboard}: no run is marked as the main one (give the folder of a run)")
-        folder = args.leaderboard.parent.joinpath(*marked.iloc[0][RECIPE].astype(str))
+        folder = args.leaderboard.parent.joinpath(*marked.iloc[0][RECIPE[1:]].astype(str))
     print(summary(folder, args.worst, board))
 
 
@@ -192,7 +209,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "run", type=Path, nargs="?", help="folder with metrics.json; default: the leaderboard's main run"
     )
-    parser.add_argument("--leaderboard", type=Path, help="leaderboard.csv in the results folder, printed as well")
+    parser.add_argument("--leaderboard", type=Path, help="leaderboard.csv of the data set, printed as well")
     parser.add_argument("--worst", type=int, default=8, help="how many of the most anomalous images to list")
     return parser
 

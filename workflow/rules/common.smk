@@ -16,8 +16,10 @@ from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow import preflight
-from defectflow.code_hash import code_hash
+from defectflow.closing import closing_lines, config_options
+from defectflow.code_hash import code_hash, remember
 from defectflow.configuration import (
+    check_methods,
     check_schema,
     check_sizes,
     check_threshold,
@@ -55,6 +57,7 @@ def prepare() -> tuple:
         schema = load_configfile(SCHEMA)
         config.update(typed(config, schema))
         check_schema(config, schema)
+        check_methods(config, schema)
         validate(config, str(SCHEMA))  # fills in the defaults of the schema
         check_threshold(config)
         check_sizes(config)
@@ -70,7 +73,7 @@ def prepare() -> tuple:
             elif entry:
                 sources[name] = preflight.resolve(entry)
                 preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
-                annotated = bool(sources[name]["annotations"])
+                annotated = preflight.has_outlines(sources[name], cache_file(name))
                 images = max(images, preflight.count(sources[name]))
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
@@ -110,11 +113,15 @@ def cache_file(name: str) -> str:
     return f".snakemake/defectflow/{name}.json"
 
 
+remember(cache_file("code"))
+
 # Of each data set: where it lies, and its runs, the one that the config asks for first.
 SOURCES, RUNS_BY_DATASET = prepare()
 RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
 HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
+# What sets the runs, or the categories, of the config beside each other.
+BOARD = f"results/{config['dataset']}{'.csv' if HAS_CATEGORIES else '/leaderboard.csv'}"
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
@@ -127,6 +134,13 @@ onstart:
         check_networks()
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+# Also where there was nothing to do: the paths are what a user looks for then.
+onsuccess:
+    given = workflow.config_settings
+    options = config_options(given.configfiles, given.config)
+    print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
 
 
 def check_networks() -> None:
@@ -217,7 +231,8 @@ def option(flag: str, value) -> str:
     """`--flag value`, or nothing where the value is None, False or an empty input; True gives the bare flag."""
     if value is None or value is False or value == []:
         return ""
-    return flag if value is True else f"{flag} {shlex.quote(str(value))}"
+    values = value if isinstance(value, list) else [value]
+    return flag if value is True else f"{flag} {shlex.join(map(str, values))}"
 
 
 def words(options: dict) -> str:
@@ -241,7 +256,7 @@ def source_of(wildcards) -> dict:
 
 
 def is_annotated(wildcards) -> bool:
-    return bool(source_of(wildcards)["annotations"])
+    return is_rendered(wildcards) or preflight.has_outlines(SOURCES[wildcards.dataset], cache_file(wildcards.dataset))
 
 
 def source_folder(wildcards) -> list | str:
@@ -264,7 +279,8 @@ def source_files(wildcards) -> dict:
 
 def images_flag(wildcards) -> str:
     source = source_of(wildcards)
-    return option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"])
+    others = [option(f"--{key}", source.get(key)) for key in ("path", "links", "good")]
+    return " ".join((option("--mvtec" if source["layout"] == "mvtec" else "--images", source["images"]), *others))
 
 
 def depth_flag(wildcards) -> str:
@@ -289,11 +305,6 @@ def source_flags(wildcards) -> str:
     source = source_of(wildcards)
     others = [option(f"--{key}", source[key]) for key in ("annotations", "labels", "category")]
     return " ".join((images_flag(wildcards), *others))
-
-
-def annotation_flags(wildcards) -> str:
-    source = source_of(wildcards)
-    return " ".join(option(f"--{key}", source[key]) for key in ("images", "annotations", "labels", "category"))
 
 
 def checkpoint_file(wildcards) -> list | str:

@@ -83,14 +83,16 @@ rule ingest:
     params:
         content=content(labels=True, annotations=True),
         source=source_flags,
+        found=lambda w: option("--found", source_of(w).get("found")),
         depth=lambda w: f"{depth_flag(w)} {depth_given(w)}".strip(),
         on_problem=config["on_problem"],
         code=code_hash("ingest"),
     message:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
-        "python -m defectflow.ingest {params.source} --surveys {input.surveys} --on-problem {params.on_problem}"
-        " {params.depth} --threads {threads} --ground-truth {output.ground_truth} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
+        "python -m defectflow.ingest {params.source} {params.found} {params.depth} --surveys {input.surveys}"
+        " --on-problem {params.on_problem} --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
+        " --ground-truth {output.ground_truth} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 
 
 rule sam_pairs:
@@ -113,7 +115,7 @@ rule sam_pairs:
         runtime=60,
     params:
         content=content(annotated_only=True),
-        source=annotation_flags,
+        source=source_flags,
         depth=depth_flag,
         code=code_hash("sam_pairs"),
     message:

@@ -47,6 +47,7 @@ rule evaluate:
         review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
+        depth=depth_flag,
         seed=config["seed"],
         code=code_hash("evaluate"),
     message:
@@ -56,7 +57,7 @@ rule evaluate:
         " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit}"
         " --ingest-report {input.ingest_report} {params.segmentation}"
-        " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
+        " {params.verdict} {params.review} {params.depth} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 
 
@@ -85,13 +86,14 @@ rule boxes:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
+        images=lambda w: option("--images", source_of(w)["images"] if is_annotated(w) else None),
         options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
         code=code_hash("boxes"),
     message:
         "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
-        " --manifest {input.manifest} {params.annotations} {params.options} --threads {threads}"
+        " --manifest {input.manifest} {params.annotations} {params.images} {params.options} --threads {threads}"
         " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"
 
 
@@ -201,19 +203,19 @@ rule leaderboard:
         splits=f"results/{MAIN_RUNS[0].dataset}/splits.csv",
     output:
         table=report(
-            "results/leaderboard.csv",
+            f"results/{MAIN_RUNS[0].dataset}/leaderboard.csv",
             caption="../report/leaderboard.rst",
             category="3 Verdicts",
             labels={"run": "all", "what": "leaderboard, table"},
         ),
         page=report(
-            "results/leaderboard.html",
+            f"results/{MAIN_RUNS[0].dataset}/leaderboard.html",
             caption="../report/leaderboard.rst",
             category="3 Verdicts",
             labels={"run": "all", "what": "leaderboard"},
         ),
     log:
-        "<logs>/leaderboard.log",
+        f"<logs>/{MAIN_RUNS[0].dataset}/leaderboard.log",
     localrule: True
     conda:
         "../../envs/defectflow.yaml"

@@ -25,6 +25,7 @@ rule features:
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
         object_only=lambda w: option("--object-only", takes_part_only(w)),
+        batch_size=lambda w: detector_of(w)["batch_size"],
         start=network_start,
         device=config["device"],
         code=code_hash("features"),
@@ -33,7 +34,7 @@ rule features:
     shell:
         "python -m defectflow.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
         " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
-        " --precision {params.precision}"
+        " --precision {params.precision} --batch-size {params.batch_size}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 

@@ -48,12 +48,13 @@ rule fetch_checkpoint:
         runtime=60,
     params:
         entry=lambda w: {key: segmenter_of(w)[key] for key in ("checkpoint", "sha256")},
+        size=lambda w: option("--bytes", segmenter_of(w).get("bytes")),
         code=code_hash("fetch"),
     message:
         "Download the checkpoint of {wildcards.segmenter}"
     shell:
-        "python -m defectflow.fetch --url {params.entry[checkpoint]:q} --sha256 {params.entry[sha256]} --out {output}"
-        " 2>&1 | tee {log}"
+        "python -m defectflow.fetch --url {params.entry[checkpoint]:q} --sha256 {params.entry[sha256]} {params.size}"
+        " --out {output} 2>&1 | tee {log}"
 
 
 rule segment:

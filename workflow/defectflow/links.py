@@ -1,0 +1,46 @@
+"""Which linked folders of a data set are followed.
+
+Standard library only: the Snakefile imports this module through ``preflight``.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+
+def roots(resolved: Mapping[str, Any]) -> list[str]:
+    """Folders in which the photographs of a data set may lie: its own and those that the config names (`links`)."""
+    folders = (resolved["images"], resolved.get("path"), *(resolved.get("links") or ()))
+    return [str(folder) for folder in folders if folder]
+
+
+def within(path: str, folders: Iterable[str]) -> bool:
+    """Whether a path lies in one of the folders; all without links (`os.path.realpath`)."""
+    return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
+
+
+def follower(resolved: Mapping[str, Any], reads: Callable[[str], bool]) -> Callable[[str], str]:
+    """A function that says of a link to a folder why it is not followed: "" (it is), outside, read or circle.
+
+    Args:
+        resolved: the data set.
+        reads: whether the photographs of a folder, relative to that of all photographs, are read in their own place.
+    """
+    images = os.path.realpath(str(resolved["images"]))
+    allowed = [os.path.realpath(folder) for folder in roots(resolved)]
+
+    def reason(path: str) -> str:
+        real = os.path.realpath(path)
+        if not within(real, allowed):
+            return "outside"
+        above = [path := os.path.dirname(path)]
+        while len(path) > len(str(resolved["images"])):
+            above.append(path := os.path.dirname(path))
+        if any(within(os.path.realpath(folder), [real]) for folder in above):
+            return "circle"
+        inside = os.path.relpath(real, images)
+        if within(real, [images]) and not any(part.startswith(".") for part in inside.split("/")) and reads(inside):
+            return "read"
+        return ""
+
+    return reason

@@ -1,0 +1,213 @@
+"""Which photograph a name in a table or COCO file means.
+
+Tools write names with the folders of their own machine, with upload prefixes, as URLs. Such a name is compared with the
+names of the photographs and is never opened as a path.
+
+Standard library only: the Snakefile imports this module through ``preflight``.
+"""
+
+import difflib
+import os
+import posixpath
+import re
+import unicodedata
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from urllib.parse import unquote
+
+# Folders that tools and people put above an export; they say nothing about which photograph is meant.
+GENERIC = {
+    "/", "..", "data", "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "upload", "uploads",
+    "media", "files", "local-files", "obj_train_data", "jpegimages", "download", "downloads",
+}  # fmt: skip
+URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)(.*)", re.DOTALL)
+STRANGE = re.compile(r"[\\%]|\?d=|//|^/|^[A-Za-z]:|(?:^|/)\.{1,2}/|/$")
+UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: 8f3a1c2e-a.jpg
+ROBOFLOW = re.compile(r"(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+\.[a-z]+", re.IGNORECASE)
+HINTS = 20  # nearest names that are looked for: as many as are printed
+WINDOW = 100  # names in order among which the nearest is looked for, on each side
+
+Path = tuple[str, ...]
+
+
+class Matcher:
+    """Finds the photograph that a name in a labels table or COCO file means.
+
+    The path counts as far as both have one: `day1/a.jpg` fits `a.jpg` only where `day1` is a folder above all names
+    given (the root of an export), and never `day2/a.jpg`. The base name alone counts where the name has no folder, or
+    none but such a root that says nothing (`/data/upload/`, a URL). A prefix or suffix that a tool put into the base
+    name (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is passed over where no photograph has it.
+
+    Args:
+        names: of all photographs, relative to their folder.
+        given: the names to be found, as they are written; others are not. A pair (name, folder) is a name in a file
+            that lies in that folder among the photographs.
+        base: folder of the photographs; its own name may stand before the names given.
+    """
+
+    def __init__(self, names: Iterable[str], given: Iterable[str | tuple[str, str]], base: str | os.PathLike = ""):
+        self._again = () if isinstance(names, Iterator) else names
+        pairs = {(one, "") if isinstance(one, str) else one for one in given}
+        wanted, loose = set(), set()
+        above: defaultdict[str, set[Path]] = defaultdict(set)
+        for name, folder in pairs:
+            readings = _readings(name)
+            for _, last in readings:
+                wanted.add(last)
+                loose.update(map(_loose, _without_tool(last)))
+            above[folder].add(readings[0][0])
+        self._shared = {folder: _common(paths) for folder, paths in above.items()}
+        self._names: dict[str, str] = {}
+        self._by_base: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_loose: defaultdict[str, list[str]] = defaultdict(list)
+        folders = set()
+        for name in names:
+            composed = _composed(name)
+            folder, _, last = composed.rpartition("/")
+            folders.add(folder)
+            if last in wanted:
+                self._names[composed] = name
+                self._by_base[last].append(name)
+            if loose and _loose(last) in loose:
+                self._by_loose[_loose(last)].append(name)
+        self._folders = {folder[: match.start()] for folder in folders for match in re.finditer(r"/|$", folder)} - {""}
+        self._beside: set[str] = set()
+        for name, folder in pairs:
+            if folder and folder not in self._beside and self._exact(name, folder):
+                self._beside.add(folder)
+        self._base = _split(os.path.abspath(base))[0] + (os.path.basename(os.path.abspath(base)),) if base else ()
+        self._hinted = 0
+
+    def find(self, name: str, folder: str = "") -> tuple[str | None, str]:
+        """Return (name of the photograph, "") or (None, reason), the reason being ready for a message."""
+        if exact := self._exact(name, folder):
+            return exact, ""
+        readings = _readings(name)
+        if folder not in self._beside:  # names in a file beside its photographs are relative to where it lies
+            if folder and (exact := self._exact(name, "")):
+                return exact, ""
+            for search in (self._named, self._renamed):
+                for folders, last in readings:
+                    fits = self._fits(folders, search(last), self._shared.get(folder, ()))
+                    if len(fits) == 1:
+                        return fits[0], ""
+                    if fits:
+                        return None, f"the name fits several images: {fits[0]}, {fits[1]}"
+        top = readings[0][0][:1]
+        left = top and (top[0] in ("/", "..") or re.fullmatch(r"[A-Za-z]:", top[0]))
+        near = self._nearest(name)
+        hint = f" (nearest: {near})" if near else ""
+        return None, ("the path leaves the image folder" if left else "no such image in the image folder") + hint
+
+    def _exact(self, name: str, folder: str) -> str | None:
+        for folders, last in _readings(name):
+            path = "/".join((*folders, last))
+            if found := self._names.get(posixpath.normpath(posixpath.join(folder, path)) if folder else path):
+                return found
+        return None
+
+    def _named(self, last: str) -> list[str]:
+        return sorted(self._by_base.get(last, ()))
+
+    def _renamed(self, last: str) -> list[str]:
+        return sorted({name for plain in _without_tool(last) for name in self._by_loose.get(_loose(plain), ())})
+
+    def _fits(self, folders: Path, candidates: list[str], shared: Path) -> list[str]:
+        """Those of the candidates, all of one base name, whose folders agree best with those of the name given."""
+        ranked = [(self._agreement(folders, _split(name)[0], shared), name) for name in candidates]
+        best = max((rank for rank, _ in ranked), default=-1)
+        return [name for rank, name in ranked if rank == best >= 0]
+
+    def _agreement(self, given: Path, own: Path, shared: Path) -> int:
+        """How many folders agree, times two, one more where all of the photograph's do; -1: one contradicts another."""
+        if own[len(own) - len(given) :] == given or not given:
+            return 2 * len(given)
+        if given[len(given) - len(own) :] == own and self._is_root(given[: len(given) - len(own)], shared):
+            return 2 * len(own) + 1
+        # An export's root that says nothing, and below it the same folders or none.
+        known = next((n for n, part in enumerate(given) if not _is_generic(part)), len(given))
+        known = min(known, len(_common([given, shared])))
+        rest = given[known:]
+        return 2 * len(rest) if known and own[len(own) - len(rest) :] == rest else -1
+
+    def _is_root(self, folders: Path, shared: Path) -> bool:
+        """Whether these folders only say where the export, or this set, once lay."""
+        if "/".join(folders) in self._folders:
+            return False
+        return folders == shared[: len(folders)] or folders == self._base[len(self._base) - len(folders) :]
+
+    def _nearest(self, name: str) -> str | None:
+        folders, last = _readings(name)[0]
+        alike = self._by_base.get(last) or self._renamed(last)
+        if alike:
+            return difflib.get_close_matches("/".join((*folders, last)), alike, 1, 0)[0]
+        if self._hinted >= HINTS:
+            return None
+        self._hinted += 1
+        key, window = _stem(last), {}
+        for turn, known in self._sorted.items():
+            place = bisect_left(known, (key[::turn],))
+            window |= {stem[::turn]: name for stem, name in known[max(0, place - WINDOW) : place + WINDOW]}
+        close = difflib.get_close_matches(key, window, 1)
+        return window[close[0]] if close else None
+
+    @cached_property
+    def _sorted(self) -> dict[int, list[tuple[str, str]]]:
+        """(base name without suffix, name) of all photographs, sorted from the front (1) and from the end (-1)."""
+        stems = [(_stem(posixpath.basename(_composed(name))), name) for name in self._again]
+        return {turn: sorted((stem[::turn], name) for stem, name in stems) for turn in (1, -1)}
+
+
+def _readings(name: str) -> list[tuple[Path, str]]:
+    """(folders, base name) as written, and with %20 and the like decoded; a URL and a drive count as folders."""
+    name = _composed(name)
+    if not STRANGE.search(name):
+        *plain, last = name.split("/")
+        return [(tuple(plain), last)]
+    if "?d=" in name:  # Label Studio, files of its own machine: /data/local-files/?d=day1/a.jpg
+        before, _, name = name.partition("?d=")
+        return [_split(posixpath.join(before, unquote(name).lstrip("/")))]
+    if url := URL.fullmatch(name):
+        scheme, rest = url.groups()
+        folders, last = _split(unquote(re.split(r"[?#]", rest)[0]))
+        return [((scheme + "".join(folders[:1]), *folders[1:]), last)]
+    plain = _split(name)
+    return [plain, _split(unquote(name))] if "%" in name else [plain]
+
+
+def _split(name: str) -> tuple[Path, str]:
+    path = posixpath.normpath(name.replace("\\", "/"))
+    *folders, last = path.lstrip("/").split("/")
+    return ((("/",) if path.startswith("/") else ()) + tuple(folders)), last
+
+
+def _stem(last: str) -> str:
+    return posixpath.splitext(last)[0].casefold()
+
+
+def _common(paths: Iterable[Path]) -> Path:
+    """The folders that all paths begin with."""
+    first, last = min(paths), max(paths)
+    return first[: next((n for n, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))]
+
+
+def _is_generic(part: str) -> bool:
+    return part.lower() in GENERIC or part.isdecimal() or part.endswith(":") or "://" in part
+
+
+def _without_tool(last: str) -> list[str]:
+    """The base name without what Label Studio or Roboflow added to it; none where there is nothing of the kind."""
+    upload, roboflow = UPLOAD.fullmatch(last), ROBOFLOW.fullmatch(last)
+    return ([upload[1]] if upload else []) + ([f"{roboflow[1]}.{roboflow[2]}"] if roboflow else [])
+
+
+def _loose(name: str) -> str:
+    """Tools write other characters as underscores."""
+    return re.sub(r"[^\w.-]", "_", name)
+
+
+def _composed(name: str) -> str:
+    """The name with each accented letter as one character: a Mac writes two, which look the same."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

@@ -1,0 +1,75 @@
+"""Which good photographs stand out by their scores, and the limit that follows from the others.
+
+numpy only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+FEWEST = 8  # others that it takes to say what stands out
+# Chance that the largest of good scores with an exponential tail is set aside, though nothing is wrong with it. High,
+# for that costs a look and hardly a false alarm more, while a defect taken for good lets most others pass.
+# Of two, the second has to stand out more, lest a plain one is set aside with an odd one. More than two are no oddity
+# but part of what good looks like.
+LEVELS = {2: 0.1, 1: 0.3}
+
+
+class Limit(NamedTuple):
+    """A limit for good scores.
+
+    Attributes:
+        value: what lies above it is bad; the largest score where none is set aside.
+        aside: how many of the largest scores were set aside, 0 to 2; they are not in ``others``.
+        others: largest score of the others.
+    """
+
+    value: float
+    aside: int
+    others: float
+
+
+def tail_level(scores: np.ndarray, probability: float) -> float:
+    """The score that a further good photograph exceeds with this probability, from the upper half of ``scores``.
+
+    Excesses over the median are taken as exponential, the tail of bell-shaped and of Gumbel-like scores (a generalised
+    Pareto tail of shape 0). With m of them, another one exceeds x with probability (1 + x / (m mean))^-m: a generalised
+    Pareto tail of shape 1 / m, so that the fewer there are, the higher is the level.
+    Source: S. Coles, An Introduction to Statistical Modeling of Extreme Values (2001), chapter 4.
+
+    Args:
+        scores: float (n,).
+        probability: in (0, 1).
+
+    Returns:
+        the level; infinity where no score lies above the median, the median where half of the scores is to exceed it.
+    """
+    middle = float(np.median(scores))
+    excess = scores[scores > middle] - middle
+    if not len(excess):
+        return math.inf
+    share = min(1.0, probability * len(scores) / len(excess))
+    return middle + float(excess.mean()) * len(excess) * (share ** (-1 / len(excess)) - 1)
+
+
+def limit(good: np.ndarray) -> Limit:
+    """The limit from good scores alone, without the one or two that stand out from the others, if any do.
+
+    They do where the smallest of them lies above the level that, by the tail of the others, the largest of n good ones
+    exceeds with the probability in LEVELS. Then the limit is the largest of the others, or the level that one in twice
+    as many good photographs exceeds, whichever is higher; at most midway from the others to those set aside.
+
+    Args:
+        good: float (n,), n >= 1, ascending.
+    """
+    n = len(good)
+    for aside, level in LEVELS.items():
+        others = good[: n - aside]
+        if len(others) >= FEWEST and good[n - aside] > tail_level(others, level / n):
+            largest = float(others[-1])
+            value = max(largest, tail_level(others, 0.5 / (len(others) + 1)))
+            return Limit(min(value, (largest + float(good[n - aside])) / 2), aside, largest)
+    return Limit(float(good[-1]), 0, float(good[-1]))

@@ -1,0 +1,125 @@
+"""Which files are pictures: by the end of their names, and by the first bytes of what has another name.
+
+Standard library only: the Snakefile imports this module through ``naming``.
+"""
+
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+
+def suffixes(words: str) -> tuple[str, ...]:
+    """Suffixes from a line of them without dots."""
+    return tuple(f".{word}" for word in words.split())
+
+
+# What Pillow decodes, in the spelling of tools and cameras; a test holds the list against Pillow's own.
+SUFFIXES = suffixes(
+    "jpg jpeg jpe jfif jif mpo png apng bmp dib tif tiff webp gif avif avifs heic heif hif "
+    "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
+    "im msp pcd pxr xbm xpm"
+)
+# Decoded by Pillow, but no photographs: icons, textures, brushes and drawn films of programs.
+NOT_PHOTOGRAPHS = suffixes("ico icns cur blp ftc ftu gbr fli flc")
+RAW = suffixes(
+    "dng cr2 cr3 crw nef nrw arw sr2 srf orf rw2 rwl raf pef ptx srw x3f 3fr fff iiq erf kdc dcr mrw mos mef raw gpr"
+)
+OTHER = {
+    ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".wdp": "JPEG XR", ".exr": "OpenEXR", ".hdr": "Radiance HDR",
+    ".pam": "PAM", ".jls": "JPEG-LS", ".svg": "SVG", ".eps": "PostScript", ".emf": "a drawing of Windows",
+    ".wmf": "a drawing of Windows", ".dcm": "DICOM", ".fits": "FITS", ".fit": "FITS", ".xcf": "Gimp's own",
+    ".kra": "Krita's own",
+}  # fmt: skip
+HEIC = (".heic", ".heif", ".hif")
+# Marks at the start of a file, and the suffix that says the same; 12 bytes tell all of them.
+MARKS = (
+    (b"\xff\xd8\xff", ".jpg"), (b"\x89PNG\r\n\x1a\n", ".png"), (b"GIF87a", ".gif"), (b"GIF89a", ".gif"),
+    (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"II+\0", ".tif"), (b"MM\0+", ".tif"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"), (b"\xff\x4f\xff\x51", ".j2k"), (b"qoif", ".qoi"), (b"8BPS\0\x01", ".psd"),
+    (b"DDS ", ".dds"), (b"\x01\xda\0\x01", ".sgi"), (b"\x01\xda\x01\x01", ".sgi"), (b"\x59\xa6\x6a\x95", ".ras"),
+    (b"\xff\x0a", ".jxl"), (b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"), (b"v/1\x01", ".exr"), (b"#?RADIANCE", ".hdr"),
+    (b"FUJIFILMCCD-", ".raf"), (b"IIRO", ".orf"), (b"IIU\0", ".rw2"), (b"FOVb", ".x3f"),
+)  # fmt: skip
+BRANDS = {b"avif": ".avif", b"avis": ".avif", b"crx ": ".cr3"} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), ".heic"
+)
+ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
+PACKED = (".gz", ".bz2", ".xz", ".zst")  # one file, or a .tar
+NAMED, LISTED = 20, 200  # suffixes named in a message; names of an archive that are looked at
+
+
+class PassedOver(NamedTuple):
+    """A file that is not read as a photograph.
+
+    Attributes:
+        path: of the file; of a folder that is not looked into.
+        reason: with the remedy, ready for a message.
+        picture: whether it looks like a picture, which then is missing among the photographs.
+        files: how many files it stands for.
+    """
+
+    path: Path
+    reason: str
+    picture: bool
+    files: int = 1
+
+
+def common(suffixes: Iterable[str] = SUFFIXES) -> str:
+    """The first NAMED suffixes for a message."""
+    return ", ".join(list(suffixes)[:NAMED]) + " and others"
+
+
+def content_suffix(path: str | Path) -> str:
+    """The suffix that the first bytes of a file stand for, if they are those of a picture, else "".
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(16)
+    if head[4:8] == b"ftyp":
+        return BRANDS.get(head[8:12], "")
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        return ".webp"
+    if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":
+        return ".bmp"
+    if head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3] in (b"\n", b" ", b"\r", b"\t"):
+        return ".pnm"
+    return next((suffix for mark, suffix in MARKS if head.startswith(mark)), "")
+
+
+def unread(path: str | Path) -> PassedOver:
+    """Why a file whose suffix is none of SUFFIXES is no photograph, and whether it looks like a picture."""
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in RAW:
+        return PassedOver(path, "a camera's raw file (convert it to JPEG, PNG or TIFF)", True)
+    if suffix in OTHER:
+        return PassedOver(path, f"{OTHER[suffix]}, which is not read (convert it to JPEG, PNG or TIFF)", True)
+    if suffix in NOT_PHOTOGRAPHS:
+        return PassedOver(path, "not a format of photographs (convert it to PNG if it is one)", True)
+    if suffix in ARCHIVES + PACKED:
+        return PassedOver(path, "an archive (unpack it)", _holds_pictures(path))
+    try:
+        found = content_suffix(path)
+    except OSError as error:
+        return PassedOver(path, f"cannot be read ({error.strerror})", True)
+    if found:
+        ending = f"its name ends in {suffix}" if suffix else "its name has no ending"
+        remedy = f"rename it to {found}" if found in SUFFIXES else "convert it to JPEG, PNG or TIFF"
+        return PassedOver(path, f"a {found[1:].upper()} picture, but {ending} ({remedy})", True)
+    return PassedOver(path, "not a picture", False)
+
+
+def _holds_pictures(path: Path) -> bool:
+    """Whether an archive has a picture among its first names; one that cannot be listed may have."""
+    if path.suffix.lower() in PACKED:
+        return path.stem.lower().endswith((".tar", *SUFFIXES, *RAW))
+    if path.suffix.lower() != ".zip":
+        return True
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.lower().endswith((*SUFFIXES, *RAW)) for name in archive.namelist()[:LISTED])
+    except (OSError, zipfile.BadZipFile, NotImplementedError):
+        return True

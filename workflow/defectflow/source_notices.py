@@ -1,0 +1,99 @@
+"""What ingest tells about files of a data set that were found, passed over or read in an unusual way."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from defectflow.annotation_files import is_coco, paths
+from defectflow.dataset import Notice, Problem
+from defectflow.folders import Folders
+from defectflow.sources import unread
+
+SINGLY = 3  # JSON files of one folder up to which each is named
+
+
+def link_problems(folders: Folders) -> list[Problem]:
+    """Links to folders that are not followed."""
+    texts = {
+        "outside": "leads out of the data set (not followed: name the folder that it leads to in the entry of the data "
+        "set, `links: [FOLDER]`, or copy the images)",
+        "circle": "leads to a folder above it (not followed: remove it)",
+        "read": "leads to photographs that are read in their own folder (not followed: remove it)",
+    }
+    links = sorted(folders.links.items())
+    return [Problem(name, f"a link to a folder, {texts[why]}", "image") for name, why in links]
+
+
+def notices(
+    resolved: Mapping[str, Any],
+    folders: Folders,
+    told: Iterable[tuple[str, str, str]],
+    names: Iterable[str],
+    row: Callable[[str], Mapping[str, str]],
+    found: bool,
+) -> list[Notice]:
+    """All there is to tell.
+
+    Args:
+        resolved: the data set.
+        folders: how its folders are read; ``told``: of `Folders.report`.
+        names: of its photographs.
+        row: what is known of each, see `dataset.row_reader`.
+        found: whether the annotation files were found by their content.
+    """
+    notes = [Notice(*one) for one in told]
+    named = paths(resolved["annotations"])
+    own = os.path.join(str(resolved.get("path") or resolved["images"]), "annotations.json")
+    for path in named if found else ():
+        if os.path.normpath(path) != os.path.normpath(own):
+            text = "outlines are read from this COCO file, found by its content (`annotations: []` for none)"
+            notes.append(Notice(path, text, "masks"))
+    notes += _of_json(unread(resolved, folders.json), named)
+    notes += _of_labels(resolved, folders, names, row)
+    return notes
+
+
+def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
+    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    for path in files:
+        by_folder[os.path.dirname(path)].append(path)
+    notes = []
+    for folder, listed in sorted(by_folder.items()):
+        if len(listed) > SINGLY:
+            text = f"{len(listed)} JSON files are not read, the first is {os.path.basename(listed[0])}"
+            notes.append(Notice(folder, f"{text} (outlines are read from COCO files: export them as COCO)", "masks"))
+            continue
+        for path in listed:
+            why = "it has no lists `images` and `annotations`, as COCO files have"
+            if named and is_coco(path):
+                why = f"the config names {', '.join(named)}"
+            elif is_coco(path):
+                why = "the config names none"
+            notes.append(Notice(path, f"not read: {why}", "masks"))
+    return notes
+
+
+def _of_labels(
+    resolved: Mapping[str, Any], folders: Folders, names: Iterable[str], row: Callable[[str], Mapping[str, str]]
+) -> list[Notice]:
+    """Of a data set with labels.csv: folders called good or bad that say something else, and masks it does not name."""
+    silent, used = set(folders.silent()), []
+    without: Counter[str] = Counter()
+    against: Counter[str] = Counter()
+    for name in names if not folders.by_folder else ():
+        known, top = row(name), name.partition("/")[0]
+        used += [known["mask"]] if known["mask"] else []
+        if top in silent:
+            without[top] += not known["label"]
+            against[top] += bool(known["label"]) and folders.is_good(top) != (known["label"] == "0")
+    labels = resolved["labels"] or "labels.csv"
+    notes = [Notice(*one) for one in folders.unused_masks(used)]
+    for top in sorted(silent):
+        if without[top]:
+            text = f"{without[top]} photographs in it have no label in {labels}, and count as unlabelled"
+            notes.append(Notice(top, text, "verdicts"))
+        if against[top]:
+            text = f"{labels} labels {against[top]} photographs in it the other way than the folder's name: it counts"
+            notes.append(Notice(top, text, "verdicts"))
+    return notes

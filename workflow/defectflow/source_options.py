@@ -1,0 +1,36 @@
+"""The options by which stages are told where the photographs of a data set lie."""
+
+import argparse
+from typing import Any
+
+
+def add_folder_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say which files are photographs, and what their folders mean."""
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--images", metavar="DIR", help="folder of photographs")
+    source.add_argument("--mvtec", metavar="DIR", help="folder whose folders tell labels: train/good, good")
+    parser.add_argument("--path", metavar="DIR", help="folder of the whole data set: links may lead to it")
+    parser.add_argument("--links", nargs="+", default=[], metavar="DIR", help="further folders that links may lead to")
+    parser.add_argument("--good", nargs="+", default=[], metavar="NAME", help="further names of folders of good ones")
+
+
+def add_annotation_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say what is known of the photographs."""
+    parser.add_argument("--annotations", nargs="+", metavar="FILE", help="COCO files with the outlines of the part")
+    parser.add_argument("--labels", metavar="FILE", help="labels.csv")
+    parser.add_argument("--category", help="name of the COCO category to use (default: all)")
+
+
+def resolved_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The data set that the options describe, as ``preflight.resolve`` returns it."""
+    files = getattr(args, "annotations", None) or [None]
+    return {
+        "layout": "mvtec" if args.mvtec else "coco",
+        "images": (args.mvtec or args.images).rstrip("/") or "/",
+        "path": args.path,
+        "annotations": files[0] if len(files) == 1 else files,
+        "labels": getattr(args, "labels", None),
+        "category": getattr(args, "category", None),
+        "good": args.good,
+        "links": args.links,
+    }
