@@ -272,6 +272,9 @@ def _sum(profiles: list[Profile], packed: bool = False) -> Counter:
 
 
 def _count(values: np.ndarray) -> Counter:
+    if values.dtype == np.uint8:  # 20 times faster than sorting
+        counts = np.bincount(values.ravel(), minlength=256)
+        return Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
     found, counts = np.unique(values, return_counts=True)
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
