@@ -23,7 +23,12 @@ def uncompressed(mask):
     return {"size": list(mask.shape), "counts": ([0] if flat[0] else []) + counts}
 
 
-@pytest.mark.parametrize("segmentation", [[POLYGON], POLYGON, uncompressed(box()), coco.encode(box())])
+POINTS = [[4, 2], [12, 2], [12, 8], [4, 8]]
+
+
+@pytest.mark.parametrize(
+    "segmentation", [[POLYGON], POLYGON, POINTS, [POINTS], uncompressed(box()), coco.encode(box())]
+)
 def test_every_form_decodes_to_the_same_mask(segmentation):
     mask = coco.decode(segmentation, 20, 10)
     assert mask.dtype == bool

@@ -126,7 +126,7 @@ def listed_image(
         if isinstance(segmentation, dict):
             sizes.append(segmentation.get("size"))
         elif is_outline(segmentation) and not is_counts(segmentation, raw_size):
-            for polygon in segmentation if isinstance(segmentation[0], list) else [segmentation]:
+            for polygon in _polygons(segmentation):
                 with suppress(UserError):
                     polygons.append(_points(polygon).ravel().tolist())
     told = told_size(entry)
@@ -164,9 +164,8 @@ def decode_polygons(segmentation: Any, width: int, height: int, unit: tuple[floa
         raise UserError("it has no outline (a box alone is not enough: export polygons or masks)")
     from pycocotools import mask as mask_utils
 
-    polygons = segmentation if isinstance(segmentation[0], list) else [segmentation]
     rles = []
-    for polygon in polygons:
+    for polygon in _polygons(segmentation):
         points = _points(polygon) * (width / unit[0], height / unit[1])
         # A point far outside would make the rasteriser walk (and allocate) all the way to it.
         limits = np.array([width, height])
@@ -213,6 +212,14 @@ def upright(mask: np.ndarray, orientation: int) -> np.ndarray:
         8: lambda a: np.rot90(a, 1),
     }
     return np.ascontiguousarray(turns[orientation](mask)) if orientation in turns else mask
+
+
+def _polygons(segmentation: list) -> list:
+    """The polygons of a list: of several, of one alone as numbers, or of one alone as points [x, y]."""
+    if not isinstance(segmentation[0], list):
+        return [segmentation]
+    alone = len(segmentation) > 2 and all(isinstance(point, list) and len(point) == 2 for point in segmentation)
+    return [segmentation] if alone else segmentation
 
 
 def _points(polygon: Any) -> np.ndarray:
