@@ -98,6 +98,18 @@ def test_the_number_of_jobs_follows_from_the_shards_and_these_double_with_the_im
     assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 13
 
 
+def test_boxes_are_no_outlines_to_learn_masks_from(site, tmp_path):
+    data = make_coco_set(tmp_path / "boxes")
+    config = COCO | ALONE | {"datasets": {"mine": {"path": str(data)}}}
+    assert {"sam_pairs", "masks"} <= site.jobs(config=config).keys()
+    coco = json.loads((data / "annotations.json").read_text())
+    for one in coco["annotations"]:
+        one["segmentation"] = []
+    (data / "annotations.json").write_text(json.dumps(coco))
+    jobs = site.jobs(config=config)
+    assert jobs["ingest"] == 1 and not {"sam_pairs", "masks", "split_annotated"} & jobs.keys()
+
+
 def broken(folder, what: str) -> dict:
     """A COCO set with one thing wrong, and the configuration that runs it."""
     data = make_coco_set(folder / what.replace(" ", "_"))
@@ -107,6 +119,11 @@ def broken(folder, what: str) -> dict:
         (data / "annotations.json").write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     elif what == "annotations not JSON":
         (data / "annotations.json").write_text("{")
+    elif what == "several categories":
+        coco = json.loads((data / "annotations.json").read_text())
+        coco["categories"].append({"id": 2, "name": "scratch"})
+        coco["annotations"].append(coco["annotations"][0] | {"id": 99, "category_id": 2})
+        (data / "annotations.json").write_text(json.dumps(coco))
     elif what == "wrong column":
         labels.write_text(labels.read_text().replace("label", "lable", 1))
     elif what == "wrong label":
@@ -134,6 +151,7 @@ def broken(folder, what: str) -> dict:
     [
         ("no annotations in the file", "annotations.json"),
         ("annotations not JSON", "annotations.json"),
+        ("several categories", "`category: part`"),
         ("wrong column", "label"),
         ("wrong label", "maybe"),
         ("no folder", "no_folder"),

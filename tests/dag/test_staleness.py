@@ -102,6 +102,8 @@ KEYS = {
     "datasets.*.images": ("data/moved/images", "survey sam_pairs"),
     "datasets.*.annotations": ("data/moved/annotations.json", "ingest sam_pairs"),
     "datasets.*.labels": ("data/moved/labels.csv", "ingest sam_pairs"),
+    "datasets.*.good": (["fine"], "survey sam_pairs"),
+    "datasets.*.links": (["data"], "survey sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
     "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
     "datasets.*.rendered.views": (20, "render_demo"),

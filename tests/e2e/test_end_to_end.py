@@ -30,6 +30,10 @@ def finished(tmp_path_factory) -> Workflow:
     make_coco_set(workflow.folder / "data/mine")
     result = workflow.snakemake("--cores", "2", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
+    last = result.stderr[result.stderr.rindex("Verdict:") :]
+    assert f"python -m defectflow.verdict {RUN}\n" in last and f"Report:   {RUN}/report.html\n" in last
+    assert "Compare:  results/mine/leaderboard.html\n" in last and f"inspect {RUN}/bundle new/*.jpg\n" in last
+    assert "Bundle:   snakemake --cores all bundle --config " in last and "dataset=mine" in last
     return workflow
 
 

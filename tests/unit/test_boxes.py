@@ -10,6 +10,8 @@ from defectflow import boxes, evaluate
 from defectflow.images import read_mask
 from defectflow.tables import MANIFEST, PREDICTIONS, REGIONS, read_table, write_table
 
+MARKS = ("above the image threshold only", "left out by size or shape")
+
 
 def run(data, out, *more):
     boxes.main(boxes.build_parser().parse_args(data.boxes_args(out, *more)))
@@ -111,7 +113,9 @@ def test_options_and_threads(found):
     fewer, _ = run(data, out, "--min-area", "0.005")
     regions, peaks = fewer[fewer["mark"] == ""], fewer[fewer["mark"] != ""]
     assert (regions["area"] >= 0.005 * 240 * 320).all() and len(regions) < len(table)
-    assert set(peaks["mark"]) <= {"left out by size or shape"} and not set(peaks["image_id"]) & set(regions["image_id"])
+    assert set(peaks["mark"]) <= set(MARKS) and not set(peaks["image_id"]) & set(regions["image_id"])
+    none, _ = run(data, out, "--min-area", "0.9")
+    assert "left out by size or shape" in set(none["mark"]) <= set(MARKS)
 
 
 def test_every_bad_photograph_has_a_box_and_one_below_the_pixel_threshold_is_marked(found, tmp_path):

@@ -123,10 +123,6 @@ SHARES = [(0, "0 %"), (1, "100 %"), (0.05, "5 %"), (0.042, "4.2 %"), (0.5, "50 %
 SHARES += [(0.9996, "99.96 %"), (0.0001, "0.01 %")]  # nearly all is not all
 
 
-SHARES = [(0, "0 %"), (1, "100 %"), (0.05, "5 %"), (0.042, "4.2 %"), (0.5, "50 %"), (0.938, "93.8 %")]
-SHARES += [(0.9996, "99.96 %"), (0.0001, "0.01 %")]  # nearly all is not all
-
-
 @pytest.mark.parametrize(("share", "text"), SHARES)
 def test_percentages(share, text):
     assert told([claims.percent(share)]) == text

@@ -98,6 +98,18 @@ def test_a_photograph_saved_again_hardly_differs(tmp_path, form):
     assert hardly_differ(first, again)
 
 
+def test_a_copy_squeezed_to_a_square_and_a_large_one_hardly_differ(tmp_path):
+    first = saved(tmp_path / "a.png", picture(0, size=1200)[:, :1100])
+    square = Image.fromarray(picture(0, size=1200)[:, :1100]).resize((700, 700))
+    square.save(tmp_path / "b.jpg", quality=90)
+    assert hardly_differ(first, str(tmp_path / "b.jpg"))
+    assert hardly_differ(first, saved(tmp_path / "c.jpg", picture(0, size=1200)[:, :1100], "JPEG", quality=80))
+    assert not hardly_differ(first, saved(tmp_path / "d.jpg", picture(1, size=1200)[:, :1100], "JPEG", quality=95))
+    corner = picture(0, size=1200)[:, :1100]
+    corner[1180:1192, 1080:1092] = 250
+    assert not hardly_differ(first, saved(tmp_path / "e.jpg", corner, "JPEG", quality=80))
+
+
 def scratched(pixels):
     pixels = pixels.copy()
     cv2.line(pixels, (80, 90), (110, 100), (20, 20, 20), 3)

@@ -174,6 +174,12 @@ def test_labels_are_read_as_those_of_a_data_set(tmp_path, rows, auroc):
     assert aurocs(images, tmp_path / "test", labels) == {"reference": auroc, "other": auroc}
 
 
+def test_a_photograph_with_two_labels_is_told(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename,label\na.png,0\n./a.png,1\n")
+    with pytest.raises(UserError, match=r"labels.csv, line 3: a.png has two labels \(delete the wrong row\)"):
+        aurocs([], tmp_path, tmp_path / "labels.csv")
+
+
 def test_an_auroc_of_zero_is_told(tmp_path):
     deviation = {"largest": 0.0}
     report = {"n_images": 2, "verdicts_changed": 0, "raw_score": deviation, "map": deviation}

@@ -7,7 +7,7 @@ import pytest
 from defectflow.dataset import image_names, row_reader
 from defectflow.files import UserError
 from defectflow.folders import GOOD, SIDES, Folders, tells_labels
-from defectflow.source_notices import link_problems, notices
+from defectflow.source_notices import link_problems, masks_read_as_photographs, notices
 from defectflow.sources import resolve, way_out
 from hypothesis import given
 from hypothesis import strategies as st
@@ -124,8 +124,8 @@ def test_with_labels_csv_bare_folders_say_nothing_and_that_is_told(tmp_path):
     (tmp_path / "labels.csv").write_text("filename,label\ngood/0.png,0\ngood/1.png,1\nbad/0.png,1\n")
     resolved = make(tmp_path, ["good/0.png", "good/1.png", "good/2.png", "bad/0.png"])
     assert resolved["layout"] == "coco" and [row[1] for row in rows(resolved).values()] == ["1", "0", "1", ""]
-    assert [text[:25] for file, text in told(resolved) if file == "good"] == [
-        "1 photographs in it have no label"[:25], f"{tmp_path}/labels.csv"[:25],
+    assert [text[:34] for file, text in told(resolved) if file == "good"] == [
+        "1 photographs in it have no label ", "1 photographs in it are labelled t"
     ]  # fmt: skip
 
 
@@ -169,6 +169,16 @@ def test_a_mask_that_fits_two_photographs_is_told_and_not_used(tmp_path):
     resolved = make(tmp_path, [*CONTROL, "test/dent/0.png", "masks/0.png"])
     assert {row[3] for row in rows(resolved).values()} == {""}
     assert [file for file, _ in told(resolved)] == ["masks/0.png"]
+
+
+def test_masks_of_no_photograph_are_told(tmp_path):
+    resolved = make(tmp_path, [*CONTROL, *TRUTH, "ground_truth/cracks/0_mask.png", "labels/x.png"])
+    assert [file for file, _ in told(resolved)] == ["labels", "ground_truth/cracks"]
+
+
+def test_the_case_of_a_kind_does_not_count_for_its_masks(tmp_path):
+    names = [*CONTROL, "ground_truth/Crack/0_MASK.png", "ground_truth/Crack/1.PNG"]
+    assert rows(make(tmp_path, names))["test/crack/1.png"][3] == names[-1]
 
 
 def test_a_mask_that_is_missing_beside_others_stays_named(tmp_path):
@@ -223,3 +233,29 @@ def test_an_archive_is_told_with_the_command_that_unpacks_it(tmp_path, name, com
         resolve({"path": str(tmp_path / name)})
     with pytest.raises(UserError, match=f"no images in this folder .*{command}"):
         list(image_names(resolve({"path": str(tmp_path)})))
+
+
+def test_photographs_and_masks_in_folders_side_by_side(tmp_path):
+    resolved = make(
+        tmp_path, ["Images/Normal/0.jpg", "Images/Anomaly/0.jpg", "Masks/Anomaly/0.png", "ground_truth/x.png"]
+    )
+    assert resolved["images"] == f"{tmp_path}/Images"
+    assert [row[3] for row in rows(resolved).values()] == [f"{tmp_path}/Masks/Anomaly/0.png", ""]
+
+
+def test_a_label_against_the_folder_is_told(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename,label\ntest/good/0.png,1\ntest/crack/0.png,1\n")
+    resolved = make(tmp_path, CONTROL)
+    assert rows(resolved)["test/good/0.png"][1] == "1"
+    assert [(file, text[:48]) for file, text in told(resolved)] == [
+        ("test/good", "1 photographs in it are labelled the other way i")
+    ]
+
+
+def test_a_mask_of_labels_csv_that_is_read_as_a_photograph_is_a_problem(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename,label,mask\na.jpg,0,\nb.jpg,1,blots/b1.png\n")
+    resolved = make(tmp_path, ["a.jpg", "b.jpg", "blots/b1.png"])
+    names = sorted(image_names(resolved))
+    row = row_reader(resolved, names)[0]
+    masked = {name: row(name) for name in names if row(name)["mask"]}
+    assert [one.file for one in masks_read_as_photographs(resolved, masked, names)] == ["blots/b1.png"]

@@ -95,7 +95,7 @@ def test_coco_layout(tmp_path):
     assert 80 < report["exposure"]["mean_luminance"]["median"] < 120
 
 
-def test_mvtec_layout(tmp_path):
+def test_mvtec_layout(tmp_path, capsys):
     for number, name in enumerate(["train/good/000", "test/good/000", "test/crack/000", "test/stain/000"]):
         photograph(tmp_path / f"{name}.png", number)
     gray_mask(tmp_path / "ground_truth" / "crack" / "000_mask.png", True)
@@ -108,6 +108,8 @@ def test_mvtec_layout(tmp_path):
     assert table.loc["test__crack__000", "mask"].endswith("ground_truth/crack/000_mask.png")
     assert table.loc["test__stain__000", "mask"].endswith("ground_truth/stain/000.png")
     assert report["defect_types"] == {"crack": 1, "stain": 1} and report["splits"] == {"test": 3, "train": 1}
+    assert report["warnings"] == [] and len(report["folders"]) == 5
+    assert "test/crack: 1 pictures: bad, crack, held out" in capsys.readouterr().out
 
 
 def broken_set(root):
@@ -205,6 +207,22 @@ def test_leave_out_goes_on_without_what_is_broken(tmp_path, capsys):
     # Of m there are only an annotation without outline and one of an unknown category.
     assert report["annotated"] == 3
     assert "21 problems" in capsys.readouterr().err
+
+
+def test_of_equal_files_with_two_labels_neither_counts_and_near_copies_are_told(tmp_path, capsys):
+    for number, name in enumerate("abc"):
+        photograph(tmp_path / "images" / f"{name}.png", number, (96, 80))
+    (tmp_path / "images/copy.png").write_bytes((tmp_path / "images/a.png").read_bytes())
+    Image.open(tmp_path / "images/b.png").save(tmp_path / "images/nearly.bmp")
+    (tmp_path / "labels.csv").write_text("filename,label\na.png,0\nb.png,0\nc.png,0\ncopy.png,1\nnearly.bmp,1\n")
+    with pytest.raises(UserError, match="2 problems"):
+        run(tmp_path)
+    manifest, report = run(tmp_path, "--on-problem", "leave_out")
+    assert manifest["image_id"].tolist() == ["b", "c", "nearly"]
+    assert [problem["file"] for problem in report["problems"]] == ["a.png", "copy.png"]
+    (warning,) = report["warnings"]
+    assert warning["file"] == "nearly.bmp" and warning["figure"] == "verdicts"
+    assert warning["text"].startswith("hardly differs from b.png: ") and "1 warnings:" in capsys.readouterr().err
 
 
 def test_bad_image_in_the_training_split(tmp_path):

@@ -99,10 +99,11 @@ def test_a_figure_at_the_rim_gets_wilsons_of_the_units_it_is_about():
     "interval, text",
     [
         ([0.5, 0.9], ("0.50", "0.90")),
-        ([0.123, 0.456], ("0.12", "0.46")),  # outwards: what stands there holds the interval
-        ([0.9991, 1.0], ("0.99", "1.00")),
+        ([0.123, 0.456], ("0.12", "0.46")),
+        ([0.9991, 1.0], ("0.99", "1.00")),  # outwards, not "1.00 to 1.00"
         ([0.0, 0.0004], ("0.00", "0.01")),
         ([0.5001, 0.5002], ("0.50", "0.51")),
+        ([0.3, 0.3], ("0.30", "0.30")),
     ],
 )
 def test_an_interval_never_looks_like_one_number(interval, text):
@@ -112,3 +113,9 @@ def test_an_interval_never_looks_like_one_number(interval, text):
 def test_below_one_half_by_more_than_chance():
     assert intervals.reversed_order([0.0, 0.3]) and not intervals.reversed_order([0.2, 0.5])
     assert not intervals.reversed_order(None)
+
+
+def test_three_against_three_in_perfect_order_may_be_chance():
+    found = auroc_interval(two_classes(3, 3), np.arange(6.0), list("abcdef"))
+    assert found[1] == 1.0 and not intervals.better_than_chance(found) and not intervals.reversed_order(found)
+    assert intervals.better_than_chance([0.51, 0.9]) and not intervals.better_than_chance(None)

@@ -26,7 +26,7 @@ def test_on_ordinary_scores_few_are_set_aside_and_false_alarms_stay_those_of_the
     alarms, largest = (np.mean([(new > value).mean() for value in values]) for values in (
         [entry.value for entry in found], [scores[-1] for scores in draws]
     ))  # fmt: skip
-    assert alarms < largest + (0.02 if n > 20 else 0.05)
+    assert alarms < largest + (0.02 if n > 20 else 0.06)
 
 
 @pytest.mark.parametrize("far", [1, 2])
@@ -35,20 +35,20 @@ def test_one_or_two_far_ones_do_not_set_the_limit(far):
     for seed in range(60):
         scores = ordinary(seed)
         found = limit(np.append(scores, [3.0, 3.2][:far]))
-        assert found.aside >= far and found.value < 2.3
+        assert found.aside >= far and found.value <= scores[-1]
         plain += found.aside > far  # a plain one set aside as well
     assert plain <= 12
 
 
 def test_more_than_two_are_part_of_what_good_looks_like():
     scores = np.append(ordinary(), np.linspace(3, 3.4, 5))
-    assert limit(scores) == (3.4, 0, 3.4)
+    assert limit(scores) == (3.4, 0)
 
 
 def test_with_too_few_others_the_largest_counts():
     scores = np.append(ordinary(n=FEWEST - 1), 9.0)
-    assert limit(scores).value == 9.0 and limit(np.array([2.0])) == (2.0, 0, 2.0)
-    assert limit(np.full(30, 2.0)) == (2.0, 0, 2.0)  # without any spread nothing is far
+    assert limit(scores).value == 9.0 and limit(np.array([2.0])) == (2.0, 0)
+    assert limit(np.full(30, 2.0)) == (2.0, 0)  # without any spread nothing is far
 
 
 def test_the_limit_follows_the_unit_of_the_scores():
@@ -70,7 +70,7 @@ def test_thresholds_of_good_images_only_are_not_set_by_one_far_above_the_others(
     scores = ordinary()
     with_speck = np.append(scores, 3.0)
     value = calibrate(with_speck, np.zeros(30), strategy, **options).value
-    assert scores[-1] < value < 2
+    assert value == just_above(scores[-1])
     assert calibrate(scores, np.zeros(29), strategy, **options).value == just_above(scores[-1])
     labels = np.append(np.zeros(30), 1)  # with a bad image the labels decide
     assert calibrate(np.append(with_speck, 4.0), labels, strategy, **options).value == pytest.approx(3.5)

@@ -122,10 +122,33 @@ def test_the_headline_and_the_matrix_agree_with_the_metrics(written):
         assert text in page.text
 
 
+def test_good_photographs_alone_prove_no_verdict_right(tmp_path):
+    data, folder, out = make(tmp_path, good=20, bad=0, overlap=False)
+    text = Page(out.read_text()).text
+    assert "judged rightly." not in text and "nothing here says how many defects are found" in text
+    assert "of 20 good photographs lie below the threshold chosen on the others." in text
+    assert "Please look at these first" not in text
+    metrics = read_json(folder / "metrics.json")
+    metrics["threshold"]["good_only"] |= {"far": True, "set_aside": True, "with_them": 50.0}
+    write_json(folder / "metrics.json", metrics)
+    run(data, folder, "{}", out)
+    page = Page(out.read_text())
+    assert "Please look at these first" in page.text and "which would have put it at 50" in page.text
+    assert "stands out from all others" in page.text
+    assert len(page.ids) == len(set(page.ids))
+
+
 def test_charts_galleries_masks_and_versions_are_there(written):
     *_, page = written
     assert len(page.named("svg")) == 5  # histogram, strips, ROC, precision and recall, calibration
-    for text in ("Missed defects", "False alarms", "Close calls", "Typical good", "Masks of the part", "numpy "):
+    for text in (
+        "Missed defects",
+        "False alarms",
+        "Nearest to the threshold",
+        "Typical good",
+        "Masks of the part",
+        "numpy ",
+    ):
         assert text in page.text
     assert len(page.named("img")) > 20
 

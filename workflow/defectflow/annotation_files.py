@@ -31,13 +31,10 @@ def find(root: str | os.PathLike | None, images: str | os.PathLike) -> Found:
     Files are told by their content: lists `images` and `annotations` that are not empty. One JSON file for each
     photograph, as LabelMe writes them, is none of them.
     """
-    coco, others, seen = [], [], set()
-    for top in dict.fromkeys(str(folder) for folder in (root, images) if folder):
-        for path in _json_files(top):
-            if (real := os.path.realpath(path)) not in seen:
-                seen.add(real)
-                meant = root and os.path.normpath(path) == os.path.normpath(os.path.join(root, NAMED))
-                (coco if meant or is_coco(path) else others).append(path)
+    coco, others = [], []
+    for path in _json_files([str(folder) for folder in (root, images) if folder]):
+        meant = root and os.path.normpath(path) == os.path.normpath(os.path.join(root, NAMED))
+        (coco if meant or is_coco(path) else others).append(path)
     return Found(coco, others)
 
 
@@ -123,13 +120,14 @@ def check_disjoint(listed: Iterable[tuple[str, str]]) -> None:
             )
 
 
-def _json_files(top: str) -> Iterator[str]:
-    """Paths of the JSON files in a folder and a little below, in order; of one for each photograph only some."""
-    pending = [(0, top)]
-    for _ in range(FOLDERS):
-        if not pending:
-            return
+def _json_files(tops: Iterable[str]) -> Iterator[str]:
+    """Paths of the JSON files in folders and a little below, in order; of one for each photograph only some."""
+    pending, seen = [(0, top) for top in tops], set()
+    while pending and len(seen) < FOLDERS:
         depth, folder = pending.pop(0)
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
         found, folders = [], []
         try:
             with os.scandir(folder) as entries:

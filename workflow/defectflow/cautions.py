@@ -55,7 +55,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
     if min(n_good, n_bad) < 30:
         tail = f": the AUROC may lie anywhere from {' to '.join(intervals.text(span))} (95 %)" if span else ""
         said.append(f"Few labelled images ({n_good} good, {n_bad} bad){tail}.")
-    if span and span[0] <= 0.5 <= span[1]:
+    if span and not intervals.better_than_chance(span) and not intervals.reversed_order(span):
         said.append("The AUROC cannot be told from chance (0.5) on this many images.")
     baseline = result["baseline"]["accuracy"]
     if n_good and n_bad and image["accuracy"] is not None and image["accuracy"] <= baseline:

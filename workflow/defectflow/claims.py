@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from defectflow.intervals import reversed_order
+from defectflow.intervals import better_than_chance, reversed_order
 
 GOAL = 0.01  # a rate of errors that inspection is often asked for, to say how many photographs would show it
 IN_USE = 0.01  # share of bad parts in production, to say what an alarm is worth there
@@ -21,7 +21,7 @@ def proven(metrics: Mapping[str, Any]) -> list[str]:
             f"{percent(image['auroc'])} of the pairs (AUROC). Other photographs of the same kind might have given "
             f"{percent(low)} to {percent(high)}"
         )
-        if low > 0.5:
+        if better_than_chance(spans["auroc"]):
             text += ": better than guessing."
         elif reversed_order(spans["auroc"]):
             text += f": worse than guessing ({percent(0.5)}). Are the labels the wrong way round?"

@@ -92,10 +92,17 @@ def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict
         rows: of a parity report.
         folder: that their paths are relative to.
         labels: labels.csv; its paths may be relative to any folder above the photographs.
+
+    Raises:
+        UserError: labels.csv cannot be read, or gives a photograph two labels.
     """
     from defectflow.metrics import auroc
 
-    given = {posixpath.normpath(row["filename"].replace("\\", "/")): row["label"] for row in read_labels(labels)}
+    given: dict[str, str] = {}
+    for row in read_labels(labels):
+        name = posixpath.normpath(row["filename"].replace("\\", "/"))
+        if given.setdefault(name, row["label"]) != row["label"]:
+            raise UserError(f"{labels}, line {row['line']}: {name} has two labels (delete the wrong row)")
     below = [[(folder / row["image"]).relative_to(top).as_posix() for row in rows] for top in (folder, *folder.parents)]
     names = max(below, key=lambda names: len(given.keys() & set(names)))
     matcher = Matcher(names, given)

@@ -7,6 +7,8 @@ import os
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from defectflow.links import follower
@@ -79,6 +81,7 @@ class Folders:
 
     def __init__(self, resolved: Mapping[str, Any], keep: bool = False):
         self.root = str(resolved["images"])
+        self._path = resolved.get("path")
         self._good = good_names(resolved)
         self.by_folder = resolved["layout"] == "mvtec"
         tops = subfolders(self.root) if self.by_folder else {}
@@ -87,7 +90,7 @@ class Folders:
         self._splits = any(plain(sub) in self._good for sub in good)
         # Without a side to learn from, or of good ones to learn from alone, photographs are held out in turns.
         learned = [sub for top, path in tops.items() if SIDES.get(plain(top)) == "train" for sub in subfolders(path)]
-        only_good = all(plain(sub) in self._good for sub in learned)
+        only_good = all(plain(sub) in self._good | TRUTH | MASKS for sub in learned)
         self.fixed = self._splits and "train" in sides and (len(sides) > 1 or not only_good)
         self._reason = follower(resolved, self._is_read)
         self.links: dict[str, str] = {}
@@ -138,8 +141,10 @@ class Folders:
             a list of {folder, pictures, read_as}, and (folder, text, figure) as `dataset.Notice` takes them.
         """
         counts: Counter[tuple[str, str, str, str]] = Counter()
+        free = set(self._masks) if self.by_folder else set()
         for name in self.photographs() if self.by_folder else ():
             row = self.row(name)
+            free.discard(self._mask_like(name) or "")
             folder = "/".join(name.split("/")[:-1][: 1 + self._splits]) or "."
             counts[folder, self._place(name)[0], row["label"], row.get("defect_type", "")] += 1
         lines, told = [], []
@@ -151,8 +156,9 @@ class Folders:
                 text = f"{count} photographs held out like those of test/: judged, nothing is learned from them"
                 told.append((folder, text, "verdicts"))
             if not label:
-                text = f"{count} photographs are unlabelled: no folder says whether they are good"
-                told.append((folder, f"{text} (move those that show a defect into bad/KIND/)", "verdicts"))
+                remedy = f"move good ones into {folder}/good" if side else "move those with a defect into bad/KIND"
+                text = f"{count} photographs are unlabelled: no folder says whether they are good ({remedy})"
+                told.append((folder, text, "verdicts"))
         masks = Counter(mask_folder(name) or name.rpartition("/")[0] or "." for name in self._masks)
         lines += [{"folder": folder, "pictures": count, "read_as": "masks"} for folder, count in sorted(masks.items())]
         for folder, count in sorted(self._others.items()):
@@ -161,6 +167,9 @@ class Folders:
         for folder, (count, fits) in sorted(self._doubtful.items()):
             text = f"{count} pictures read as photographs: {fits} of them have the name of another one, as masks have"
             told.append((folder, text, "verdicts"))
+        for folder, count in sorted(Counter(name.rpartition("/")[0] for name in free).items()):
+            text = f"{count} masks fit no photograph (name their folders and files as those of the photographs)"
+            told.append((folder, text, "pixels"))
         for mask in sorted(self._shared):
             text = "not used: its name fits several photographs (put it into a folder named as theirs)"
             told.append((mask, text, "pixels"))
@@ -207,7 +216,7 @@ class Folders:
     def _find_masks(self) -> None:
         """Find the pictures that are masks: in a ground-truth folder, or with the names of photographs."""
         suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "" of those told by their own name
-        for name in self._all():
+        for name in chain(self._all(), self._beside()):
             if not is_image(name):
                 if name.lower().endswith(".json"):
                     self.json.append(name)
@@ -229,8 +238,10 @@ class Folders:
                 self._masks.update(fits)
             elif kind in TRUTH or 2 * len(fits) >= len(listed):
                 self._masks.update(listed)
-            elif kind in ("mask", "masks") or fits:
+            elif self._is_read(folder) and (kind in ("mask", "masks") or fits):
                 self._doubtful[folder] = len(listed), len(fits)
+        unread = (name for listed in suspects.values() for name in listed if not self._is_read(name))
+        self._others.update(name.rpartition("/")[0].partition("/")[0] for name in unread if name not in self._masks)
         for name in sorted(self._masks, key=lambda name: (MASK_NAME.fullmatch(_stem(name)) is None, name)):
             self._by_key.setdefault(key := _key(name), name)
             self._folder_by_key.setdefault(key[:-1], name.rpartition("/")[0])
@@ -239,26 +250,41 @@ class Folders:
             uses = Counter(os.path.relpath(mask, self.root) for name, mask in rows if mask)
             self._shared = {mask for mask, count in uses.items() if count > 1}
 
+    def _beside(self) -> Iterator[str]:
+        """Yield the files in folders of masks that lie beside the folder of all photographs."""
+        for top, path in subfolders(self._path).items() if self.by_folder else ():
+            if plain(top) in TRUTH | MASKS and not os.path.samefile(self._path, self.root):
+                for name, _ in scan(path):
+                    yield os.path.relpath(os.path.join(path, name), self.root)
+
+    def _mask_like(self, name: str) -> str | None:
+        """The mask that has the folders and the name of a photograph, or as many of its folders as it has any."""
+        tails = (key[start:] for key in _photo_keys(name) for start in range(len(key)))
+        return next((self._by_key[tail] for tail in tails if tail in self._by_key), None)
+
     def _mask_of(self, name: str) -> str:
         """Path of the mask of a bad photograph; of one that should exist where its folder has masks, else ""."""
-        keys = _photo_keys(name)
-        for key in keys:
-            for start in range(len(key)):
-                if found := self._by_key.get(key[start:]):
-                    return "" if found in self._shared else os.path.join(self.root, found)
-        for key in keys:
+        if found := self._mask_like(name):
+            return "" if found in self._shared else os.path.normpath(os.path.join(self.root, found))
+        for key in _photo_keys(name):
             if len(key) > 1 and (folder := self._folder_by_key.get(key[:-1])):
-                return os.path.join(self.root, folder, f"{_stem(name)}_mask.png")
+                return os.path.normpath(os.path.join(self.root, folder, f"{_stem(name)}_mask.png"))
         return ""
 
 
 def mask_folder(name: str) -> str | None:
     """The folder of masks that a picture lies in, "" if only its own name says that it is one, None if nothing does."""
-    parts = name.split("/")
-    for number, part in enumerate(parts[:-1], 1):
-        if plain(part) in TRUTH | MASKS:
-            return "/".join(parts[:number])
-    return "" if MASK_NAME.fullmatch(_stem(name)) else None
+    folder, _, last = name.rpartition("/")
+    if found := _mask_folder(folder):
+        return found
+    return "" if MASK_NAME.fullmatch(_stem(last)) else None
+
+
+@lru_cache(maxsize=1024)
+def _mask_folder(folder: str) -> str | None:
+    parts = folder.split("/")
+    ends = (number for number, part in enumerate(parts, 1) if plain(part) in TRUTH | MASKS)
+    return "/".join(parts[: next(ends, 0)]) or None
 
 
 def _key(name: str) -> Key:
@@ -266,14 +292,14 @@ def _key(name: str) -> Key:
     *folders, _ = name.split("/")
     stem = _stem(name)
     named = MASK_NAME.fullmatch(stem)
-    kept = [part for part in folders if plain(part) not in TRUTH | MASKS | PICTURES]
-    return (*(SIDES.get(plain(part), part) for part in kept), named[1] if named else stem)
+    kept = [part for part in folders if part != ".." and plain(part) not in TRUTH | MASKS | PICTURES]
+    return (*(SIDES.get(plain(part), part.casefold()) for part in kept), (named[1] if named else stem).casefold())
 
 
 def _photo_keys(name: str) -> list[Key]:
     """The keys that a mask of this photograph may have: with and without the split."""
     key = _key(name)
-    own = (*key[:-1], _stem(name))
+    own = (*key[:-1], _stem(name).casefold())
     bare = tuple(part for part in own[:-1] if part not in SIDES.values())
     return [own] if len(bare) == len(own) - 1 else [own, (*bare, own[-1])]
 

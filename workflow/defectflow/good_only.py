@@ -53,8 +53,10 @@ def figures(
     }
 
 
-def sentence(found: Mapping[str, Any]) -> str:
-    """What a reader has to know of `figures`."""
+def sentence(found: Mapping[str, Any] | None) -> str:
+    """What a reader has to know of `figures`; without them, what holds where no bad image was scored held out."""
+    if found is None:  # bad images only among those of a calibration side
+        return "No labelled bad image was judged: how many defects the threshold misses is unknown."
     text = "No labelled bad image: how many defects the threshold misses is unknown."
     scores = " and ".join(f"{score:.4g}" for score in found["scores"])
     names, one = " and ".join(found["filenames"]), len(found["filenames"]) == 1
@@ -76,6 +78,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     elif found["without_them"] is not None and found["without_them"] < found["with_them"]:
         text += f"The threshold is {found['with_them']:.4g}; without {them} it would be {found['without_them']:.4g}. "
     return text + (
+        f"{'It is' if one else 'They are'} still in the memory bank, so that defects like {them} may pass. "
         f"Please look at {them}: label {them} bad if {it} {'shows' if one else 'show'} a defect, and otherwise add "
         f"more good photographs like {them}."
     )

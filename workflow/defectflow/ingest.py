@@ -40,7 +40,7 @@ from defectflow.outline_sheet import write_sheet
 from defectflow.passed_over import check_passed_over
 from defectflow.pictures import Picture, inspect_all
 from defectflow.set_depth import check_depths
-from defectflow.source_notices import link_problems, notices
+from defectflow.source_notices import link_problems, masks_read_as_photographs, notices
 from defectflow.source_options import add_annotation_options, add_folder_options, resolved_of
 from defectflow.tables import MANIFEST, ROWS, table_writer
 
@@ -162,6 +162,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
     of_depth, told_of_depth = check_depths(pictures, resolved.get("depth"), bool(resolved.get("depth_given")))
     problems += of_depth
     warnings += told_of_depth
+    problems += masks_read_as_photographs(resolved, masked, pictures)
     annotated: set[str] = set()
     suspects: list[Suspect] = []
     if resolved["annotations"]:
@@ -266,14 +267,16 @@ def main(args: argparse.Namespace) -> None:
             pictures = inspect_all(image_paths(resolved), roots(resolved), pool, args.depth)
     findings = check(resolved, pictures, args.threads, args.found)
     problems = findings.problems
+    drawn = ""
     if args.sheet and write_sheet(findings.suspects, args.sheet, args.depth):
-        print(f"outlines that do not seem to lie on the part are drawn in {args.sheet}", file=sys.stderr)
+        drawn = f"; suspicious outlines are drawn in {args.sheet}"
+        print(drawn.removeprefix("; "), file=sys.stderr)
     if problems:
         print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
             raise UserError(
                 f"{resolved['images']}: {len(problems)} problems, listed above "
-                "(correct them, or set on_problem: leave_out to go on without these files)"
+                f"(correct them, or set on_problem: leave_out to go on without these files{drawn})"
             )
     summary = Summary()
     truth = args.ground_truth or f"{os.path.splitext(args.out)[0]}.ground_truth"

@@ -103,15 +103,23 @@ def with_width(
     return result
 
 
+def better_than_chance(auroc: Sequence[float] | None) -> bool:
+    """Whether the interval of an AUROC lies above 0.5, also as it is told, with two decimals."""
+    return auroc is not None and round(auroc[0], 2) > 0.5
+
+
 def reversed_order(auroc: Sequence[float] | None) -> bool:
-    """Whether the interval of an AUROC lies below 0.5: good images score higher, and not by chance."""
-    return auroc is not None and auroc[1] < 0.5
+    """Whether it lies below 0.5, likewise: good images score higher, and not by chance."""
+    return auroc is not None and round(auroc[1], 2) < 0.5
 
 
 def text(interval: Sequence[float]) -> tuple[str, str]:
-    """The ends of an interval in [0, 1] with two decimals, rounded outwards: they never look like one number."""
+    """The ends of an interval in [0, 1] with two decimals; outwards where they would look like one number."""
     low, high = interval
-    return f"{math.floor(100 * low + 1e-9) / 100:.2f}", f"{math.ceil(100 * high - 1e-9) / 100:.2f}"
+    ends = f"{low:.2f}", f"{high:.2f}"
+    if low < high and ends[0] == ends[1]:
+        return f"{math.floor(100 * low) / 100:.2f}", f"{math.ceil(100 * high) / 100:.2f}"
+    return ends
 
 
 def _placements(bad: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -199,7 +199,8 @@ def _is_generic(part: str) -> bool:
 
 def _without_tool(last: str) -> list[str]:
     """The base name without what Label Studio or Roboflow added to it; none where there is nothing of the kind."""
-    upload, roboflow = UPLOAD.fullmatch(last), ROBOFLOW.fullmatch(last)
+    upload = last[8:9] == "-" and UPLOAD.fullmatch(last)
+    roboflow = ".rf." in last and ROBOFLOW.fullmatch(last)
     return ([upload[1]] if upload else []) + ([f"{roboflow[1]}.{roboflow[2]}"] if roboflow else [])
 
 

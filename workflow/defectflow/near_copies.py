@@ -5,8 +5,8 @@ found by their fingerprints, and every one is then compared pixel by pixel: in a
 """
 
 import os
-from collections.abc import Callable, Mapping
-from itertools import count
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import cv2
@@ -24,7 +24,7 @@ ALIKE = 0.05  # root mean square between fingerprints, in standard deviations: c
 FINE = 0.6  # correlation of what is finer than 2 pixels: copies 0.67 to 1.0, moved by one pixel 0.34 to 0.76
 LOCAL = 0.9  # difference of 8x8 pixels in units of their contrast: copies 0.0 to 0.7, with a scratch 0.7 to 5
 GRAIN = 0.3  # share of blocks whose grain is their own: copies 0.0 to 0.24, two shots up to 1.0
-CHECKED = 500  # pairs, the most similar ones, that are decoded
+CHECKED = 200  # pairs, the most similar ones, that are decoded
 _ROWS, _COLUMNS = 256, 4096  # a tile of distances is 4 MB
 
 
@@ -33,7 +33,7 @@ class Side(NamedTuple):
 
     Attributes:
         label: int8, 0 good, 1 bad, -1 unknown.
-        split: int8, 0 none, 1 train, 2 test.
+        split: int8, 0 none, equal for those of one side.
         group: int64, equal for those of one group.
     """
 
@@ -73,10 +73,10 @@ def check_near_copies(
         if known["label"] or known["split"]:
             names.append(name)
             rows.append((known["label"], known["split"], known["group"]))
-    groups, alone = {}, count(-1, -1)
+    groups, splits, alone = {}, {"": 0}, count(-1, -1)
     side = Side(
         np.array([int(label or -1) for label, _, _ in rows], np.int8),
-        np.array([("", "train", "test").index(split) for _, split, _ in rows], np.int8),
+        np.array([splits.setdefault(split, len(splits)) for _, split, _ in rows], np.int8),
         np.array([groups.setdefault(group, len(groups)) if group else next(alone) for *_, group in rows], np.int64),
     )
     pairs, further = candidates(decoded(pictures[name].fingerprint for name in names), side.matters)
@@ -139,27 +139,28 @@ def hardly_differ(one: str, other: str, depth: str | None = None) -> bool:
         pair = [cv2.cvtColor(read_rgb(path, depth), cv2.COLOR_RGB2GRAY) for path in (one, other)]
     except UserError:
         return False
-    heights, widths = zip(*(picture.shape for picture in pair), strict=True)
-    height, width = min(heights), min(widths)
-    if abs(heights[0] * widths[1] / (heights[1] * widths[0]) - 1) > 0.02:
-        return False
-    a, b = (_standardised(cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)) for picture in pair)
-    fine_a, fine_b = (picture - cv2.GaussianBlur(picture, (0, 0), 2) for picture in (a, b))
-    if _correlation(fine_a, fine_b) < FINE:
-        return False
-    contrast = np.minimum(_contrast(a), _contrast(b))
-    if (np.abs(cv2.blur(a - b, (8, 8))) / (contrast + 0.1)).max() > LOCAL:
-        return False
-    return _own_grain(a, b, 0.5 / pair[0].std()) <= GRAIN
+    height, width = (min(sides) for sides in zip(*(picture.shape for picture in pair), strict=True))
+    resized = (cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA) for picture in pair)
+    looks = [(picture, float(picture.mean()), max(float(picture.std()), 0.1)) for picture in resized]
+    products, own, blocks = np.zeros(3), 0, 0
+    for tile in _tiles(height, width):
+        x, y = ((picture[tile].astype(np.float32) - mean) / spread for picture, mean, spread in looks)
+        contrast = np.minimum(_contrast(x), _contrast(y))
+        if (np.abs(cv2.blur(x - y, (8, 8))) / (contrast + 0.1)).max() > LOCAL:
+            return False
+        fine_x, fine_y = (picture - cv2.GaussianBlur(picture, (0, 0), 2) for picture in (x, y))
+        products += [float((fine_x * fine_y).sum()), float((fine_x**2).sum()), float((fine_y**2).sum())]
+        differ = _own_grain(x, y, 0.5 / looks[0][2])
+        own, blocks = own + int(differ.sum()), blocks + differ.size
+    return products[0] >= FINE * np.sqrt(products[1] * products[2]) and own <= GRAIN * blocks
 
 
-def _standardised(grey: np.ndarray) -> np.ndarray:
-    values = grey.astype(np.float32)
-    return (values - values.mean()) / max(float(values.std()), 1e-6)
-
-
-def _correlation(a: np.ndarray, b: np.ndarray) -> float:
-    return float((a * b).mean() / np.sqrt((a * a).mean() * (b * b).mean() + 1e-12))
+def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
+    """Parts of a picture of about 1024 pixels a side: a large one takes no more memory than decoding it."""
+    ys, xs = (np.linspace(0, side, side // 1024 + 2).round().astype(int).tolist() for side in (height, width))
+    for top, bottom in pairwise(ys):
+        for left, right in pairwise(xs):
+            yield slice(top, bottom), slice(left, right)
 
 
 def _contrast(picture: np.ndarray) -> np.ndarray:
@@ -168,8 +169,8 @@ def _contrast(picture: np.ndarray) -> np.ndarray:
     return np.sqrt(np.maximum(cv2.blur(picture * picture, (8, 8)) - mean * mean, 0))
 
 
-def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> float:
-    """Share of 16x16 blocks in which two pictures have as much grain, but not the same: noise of two exposures.
+def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
+    """Of blocks of 16x16 pixels: whether both pictures have as much grain, but not the same, noise of two exposures.
 
     Where a copy has lost its grain, it has less of it. ``faint``: grain below this is the rounding of the grey levels.
     """
@@ -183,8 +184,8 @@ def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> float:
     x, y = blocks(a), blocks(b)
     power_x, power_y = (x * x).mean(1), (y * y).mean(1)
     least, most = np.minimum(power_x, power_y), np.maximum(power_x, power_y)
-    own = (x * y).mean(1) < 0.3 * np.sqrt(power_x * power_y)
-    return float((own & (least > faint**2) & (least > most / 2)).mean())
+    differ = (x * y).mean(1) < 0.3 * np.sqrt(power_x * power_y)
+    return differ & (least > faint**2) & (least > most / 2)
 
 
 def _told(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) -> str:
@@ -195,5 +196,5 @@ def _told(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) 
         words = {"0": "good", "1": "bad"}
         return f"{text} This one is labelled {words[other_label]}, that one {words[label]} (correct one, or delete one)"
     if split != other_split:
-        return f"{text} One is in train, one in test, where it is judged by itself (delete one)"
+        return f"{text} One is in {split}, one in {other_split}: it is judged by itself (delete one)"
     return f"{text} One may be judged by the other (delete one, or give both the same group in labels.csv)"

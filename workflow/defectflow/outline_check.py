@@ -3,8 +3,8 @@
 The masks of a set may agree with each other and lie beside the part all the same. The photograph itself tells: along a
 right outline there are edges that run with it (`outline_edges`), elsewhere fewer. An outline is suspicious where one
 that was shifted, turned, mirrored or scaled, or one of another photograph, lies on clearly more of them. A photograph
-without edges says nothing, and neither does this check. Limits were chosen on half of 2,400 right outlines and of wrong
-ones made from them, and measured on the other half (docs/input.md).
+without edges says nothing, and neither does this check. Limits were chosen on one half of 970 right outlines and of
+wrong ones made from them, and measured on others (benchmarks/README.md, by benchmarks/outlines.py).
 """
 
 from collections.abc import Sequence

@@ -7,16 +7,18 @@ numbers; where two readings fit, the pictures decide (`outline_set`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 Size = tuple[float, float]  # width, height
 
 UPRIGHT, STORED = "upright", "stored"
+SHARES, PERCENT = "shares of the picture", "percent of the picture"
 ROUNDING = 0.02  # share of the side by which an outline may leave its picture: pens are thick, tools round
 SLOPPY = 0.10  # the same for a few outlines of a set, which are cut at the rim
 FEW = 0.2  # share of the outlines of a set
 ASPECT = 0.01  # by which the aspects of two sizes may differ, beside the rounding to whole pixels
+SAME = 0.005  # share of a side by which a size that a tool rounded differs from that of the picture
 HUNDREDS = 200  # pixels: in a picture of this size coordinates up to 100 are percent
 
 
@@ -104,12 +106,12 @@ def settle(listed: Mapping[str, Listed]) -> dict[str, Choice]:
     largest = max((max(extent[2:]) for extent in extents), default=0.0)
     smallest = min((min(extent[:2]) for extent in extents), default=0.0)
     if extents and largest <= 1 + ROUNDING and smallest >= -ROUNDING:
-        return {name: _in_unit(one, 1, "shares of the picture") for name, one in listed.items()}
+        return {name: _in_unit(one, 1, SHARES) for name, one in listed.items()}
     large = all(min(one.raw_size) >= HUNDREDS for one in listed.values())
     if extents and large and largest <= 100 * (1 + ROUNDING) and smallest >= -100 * ROUNDING:
-        return {name: _in_unit(one, 100, "percent of the picture") for name, one in listed.items()}
+        return {name: _in_unit(one, 100, PERCENT) for name, one in listed.items()}
     evidence = _evidence(listed)
-    found = {name: _in_pixels(one, evidence) for name, one in listed.items()}
+    found = {name: _of_mixed_unit(one, _in_pixels(one, evidence)) for name, one in listed.items()}
     outside = [name for name, choice in found.items() if not choice.readings]
     if len(outside) <= max(1, FEW * len(found)) < len(found):
         for name in outside:
@@ -133,6 +135,10 @@ def same_aspect(one: Size, other: Size) -> bool:
 
 def _in_unit(one: Listed, unit: int, name: str) -> Choice:
     """Readings of coordinates that are shares or percent; percent may be pixels of a part in the corner, too."""
+    sizes = [size for _, size in one.frames()]
+    other = one.told if one.told and not any(_equal(one.told, size) for size in sizes) else None
+    if unit == 100 and other and any(same_aspect(other, size) for size in sizes):
+        return _in_pixels(one, set())  # of a small copy, whose size the file tells
     note = f"coordinates are {name}, not pixels: converted"
     readings = [Reading(frame, (unit, unit), note) for frame, _ in _frames_as_told(one)]
     if one.extent is None:
@@ -140,6 +146,19 @@ def _in_unit(one: Listed, unit: int, name: str) -> Choice:
     if unit == 100:
         readings += [Reading(frame, size) for frame, size in one.frames()]
     return Choice(tuple(readings))
+
+
+def _of_mixed_unit(one: Listed, choice: Choice) -> Choice:
+    """The same for an image of a set in pixels, whose own outlines may be shares or percent: exports were merged."""
+    if one.extent is None or min(one.extent[:2]) < -ROUNDING:
+        return choice
+    largest = max(one.extent[2:])
+    if largest <= 1 + ROUNDING:
+        return _in_unit(one, 1, SHARES)
+    if largest > 100 * (1 + ROUNDING) or min(one.raw_size) < HUNDREDS or not choice.readings:
+        return choice
+    percent = tuple(reading for reading in _in_unit(one, 100, PERCENT).readings if reading.unit == (100, 100))
+    return replace(choice, readings=choice.readings + percent)  # taken only if the picture shows it
 
 
 def _evidence(listed: Mapping[str, Listed]) -> set[tuple]:
@@ -262,7 +281,7 @@ def _frames_as_told(one: Listed) -> list[tuple[str, tuple[int, int]]]:
 
 
 def _equal(one: Size, other: Size) -> bool:
-    return abs(one[0] - other[0]) < 0.5 and abs(one[1] - other[1]) < 0.5
+    return all(abs(a - b) <= max(0.5, SAME * b) for a, b in zip(one, other, strict=True))
 
 
 def _disagree(told: Size, picture: str) -> str:

@@ -58,7 +58,7 @@ def refuse_several(coco: Mapping[str, Sequence[Mapping[str, Any]]], category: st
         if name is not None and annotation["image_id"] in size and is_outline(annotation.get("segmentation")):
             shares[name].append(_area(annotation) / (size[annotation["image_id"]] or 1))
     if len(shares) > 1:
-        told = [f"{name} ({len(found)} outlines{_mean(found)})" for name, found in sorted(shares.items())]
+        told = [f"{name} (outlines: {len(found)}{_mean(found)})" for name, found in sorted(shares.items())]
         largest = max(shares, key=lambda name: (sum(shares[name]), name))
         raise UserError(
             f"{source}: outlines of {len(shares)} categories: {', '.join(told)} (say which is the part: "

@@ -21,7 +21,7 @@ from defectflow.pictures import Picture
 CHECKED = 500  # photographs that are looked at, at most
 SMALLEST = 64  # pixels, longer side: smaller ones are not looked at
 OTHERS = 12  # outlines of other photographs that an outline is compared with
-ELSEWHERE = 60  # photographs on which a wrong outline is laid, to find its own
+ELSEWHERE = 150  # photographs on which a wrong outline is laid, to find its own
 HINTED = 24  # outlines that no reading fits, for which one is looked for, to name it
 SHEET = 24  # suspicious outlines that are drawn
 CLEAR = (0.07, 2.0)  # by how much one of two readings must lie better: mean strength, spreads
@@ -134,22 +134,29 @@ class Looker:
         found = dict(zip(checked, self._map(compare, checked, "edges"), strict=True))
         fits_of = {name: result for name, (result, _) in found.items() if result}
         usual_lead = float(np.median([result.lead for result in fits_of.values()])) if len(fits_of) >= ENOUGH else 0.0
-        homes = self._homes({n: r for n, r in fits_of.items() if r.other - r.own >= PASTED}, own, checked)
+        nowhere = {
+            name: result
+            for name, result in fits_of.items()
+            if result.lead < NOWHERE and usual_lead >= CONFIRMED and result.usual >= EDGES
+        }
+        rivalled = {name: result for name, result in fits_of.items() if result.other - result.own >= PASTED}
+        homes = self._homes(rivalled | nowhere, own, checked)
         suspects = []
         for name, result in fits_of.items():
             others = found[name][1]
             matrix, from_whom, surely = result.matrix, name, result.within(WRONG)
             named = result.within(SUSPICIOUS) and not result.change.startswith("other")
-            if name in homes and not named:
+            if name in homes and name in rivalled and not named:
                 from_whom, surely, matrix = others[result.other_index], True, np.eye(2, 3)
                 text = f"that of {from_whom} lies better on this picture, and it lies better on {homes[name]}"
             elif result.within(SUSPICIOUS):
                 if result.change.startswith("other"):
                     from_whom = others[int(result.change.split()[1])]
-                text, surely = self._told(name, result, from_whom), surely or name in homes
-            elif result.lead < NOWHERE and usual_lead >= CONFIRMED and result.usual >= EDGES:
-                surely = result.lead < SURELY_NOWHERE
-                text, matrix = "it follows the edges of the picture no more than anywhere, unlike the others", None
+                text, surely = self._told(name, result, from_whom), surely or (name in homes and name in rivalled)
+            elif name in nowhere:
+                surely, matrix = result.lead < SURELY_NOWHERE, None
+                text = "it follows the edges of the picture no more than anywhere, unlike the others"
+                text += f", and it lies better on {homes[name]}" if name in homes else ""
             else:
                 continue
             path = os.path.join(self._folder, name)

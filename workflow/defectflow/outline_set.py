@@ -81,6 +81,9 @@ def settle_outlines(
     for name, drawn in boxed:
         also = "; their outlines are used" if drawn else ": box only, no mask is learned from it (export polygons)"
         told[f"boxes without an outline{also}"].append(name)
+    if not outlines and not problems:
+        which = f" of category {resolved['category']}" if resolved["category"] else ""
+        told[f"no outline{which} in it: no mask is learned"] = []
     choices = settle(listed)
     looker = Looker(folder, entries, outlines, listed, pictures, threads, resolved.get("depth"))
     looker.read({name: choice for name, choice in choices.items() if choice.readings})
@@ -110,7 +113,7 @@ def settle_outlines(
         text = next(text for name, text, *_ in suspects if name == doubtful[0])
         which = "" if len(doubtful) == 1 else f"of {doubtful[0]}, "
         told[f"perhaps the outline does not lie on the part ({which}{text}): look at the sheet of outlines"] = doubtful
-    notices = [Notice(source, f"{among(names)}: {text}", "masks") for text, names in told.items()]
+    notices = [Notice(source, f"{among(names)}: {text}" if names else text, "masks") for text, names in told.items()]
     if looker.left:
         text = f"{looker.left} outlines were not compared with their photographs, {CHECKED} others were"
         notices.append(Notice(source, text, "masks"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from defectflow.drawing import BAD, DIM, GOOD, INK, Cell, contact_sheet
+from defectflow.drawing import BAD, DIM, GOOD, INK, UNKNOWN, Cell, contact_sheet
 from defectflow.files import UserError, atomic
 from defectflow.outline_edges import Outline
 from defectflow.outline_looker import Suspect, read_small
@@ -35,10 +35,10 @@ def write_sheet(suspects: Sequence[Suspect], path: str | Path, depth: str | None
             photograph = read_small(suspect.path, depth)
         except UserError:
             continue
-        what = suspect.text.partition(": ")[2] or suspect.text
+        first, _, second = suspect.text.partition(", and ")
         cells.append(Cell(_drawn(photograph, suspect.outline, BAD), ((suspect.name, INK), ("as annotated", DIM)), BAD))
-        if suspect.better:
-            cells.append(Cell(_drawn(photograph, suspect.better, GOOD), ((what, INK), ("", DIM)), GOOD))
+        beside = _drawn(photograph, suspect.better, GOOD)
+        cells.append(Cell(beside, ((first, INK), (second, INK)), GOOD if suspect.better else UNKNOWN))
     sections = [("red: as annotated; green: what lies better", cells)]
     sheet = contact_sheet("Outlines that do not seem to lie on the part", sections)
     with atomic(path) as temporary:
@@ -47,10 +47,12 @@ def write_sheet(suspects: Sequence[Suspect], path: str | Path, depth: str | None
     return True
 
 
-def _drawn(photograph: np.ndarray, outline: Outline, colour: tuple[int, int, int]) -> np.ndarray:
-    """The photograph at the width of the sheet with the points of an outline."""
+def _drawn(photograph: np.ndarray, outline: Outline | None, colour: tuple[int, int, int]) -> np.ndarray:
+    """The photograph at the width of the sheet with the points of an outline, if there is one."""
     height, width = photograph.shape[:2]
     picture = cv2.resize(photograph, (SIDE, max(1, round(height * SIDE / width))), interpolation=cv2.INTER_AREA)
+    if outline is None:
+        return picture
     scale = SIDE / outline.size[0]
     for x, y in (outline.points * scale).round().astype(int).tolist():
         cv2.circle(picture, (x, y), 2, (0, 0, 0), -1)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEWEST = 8  # others that it takes to say what stands out
+FEWEST = 10  # others that it takes to say what stands out
 # Chance that the largest of good scores with an exponential tail is set aside, though nothing is wrong with it. High,
 # for that costs a look and hardly a false alarm more, while a defect taken for good lets most others pass.
 # Of two, the second has to stand out more, lest a plain one is set aside with an odd one. More than two are no oddity
@@ -22,14 +22,12 @@ class Limit(NamedTuple):
     """A limit for good scores.
 
     Attributes:
-        value: what lies above it is bad; the largest score where none is set aside.
-        aside: how many of the largest scores were set aside, 0 to 2; they are not in ``others``.
-        others: largest score of the others.
+        value: what lies above it is bad: the largest score that was not set aside.
+        aside: how many of the largest scores were set aside, 0 to 2.
     """
 
     value: float
     aside: int
-    others: float
 
 
 def tail_level(scores: np.ndarray, probability: float) -> float:
@@ -56,11 +54,10 @@ def tail_level(scores: np.ndarray, probability: float) -> float:
 
 
 def limit(good: np.ndarray) -> Limit:
-    """The limit from good scores alone, without the one or two that stand out from the others, if any do.
+    """The largest of good scores, without the one or two that stand out from the others, if any do.
 
     They do where the smallest of them lies above the level that, by the tail of the others, the largest of n good ones
-    exceeds with the probability in LEVELS. Then the limit is the largest of the others, or the level that one in twice
-    as many good photographs exceeds, whichever is higher; at most midway from the others to those set aside.
+    exceeds with the probability in LEVELS.
 
     Args:
         good: float (n,), n >= 1, ascending.
@@ -69,7 +66,5 @@ def limit(good: np.ndarray) -> Limit:
     for aside, level in LEVELS.items():
         others = good[: n - aside]
         if len(others) >= FEWEST and good[n - aside] > tail_level(others, level / n):
-            largest = float(others[-1])
-            value = max(largest, tail_level(others, 0.5 / (len(others) + 1)))
-            return Limit(min(value, (largest + float(good[n - aside])) / 2), aside, largest)
-    return Limit(float(good[-1]), 0, float(good[-1]))
+            return Limit(float(others[-1]), aside)
+    return Limit(float(good[-1]), 0)

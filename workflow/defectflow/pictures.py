@@ -55,7 +55,7 @@ def inspect(path: str | Path, *folders: str | Path, depth: str | None = None) ->
     """
     real = os.path.realpath(path)
     if not any(Path(real).is_relative_to(os.path.realpath(folder)) for folder in folders):
-        return Picture(problem="a link that leaves the image folder")
+        return Picture(problem="a link that leaves the image folder (copy the file, or see `links`)")
     try:
         raw_size, orientation = stored_size(path)
         if min(raw_size) < SMALLEST_SIDE:

@@ -88,9 +88,7 @@ def count(resolved: Mapping[str, Any]) -> int:
 
 def has_outlines(resolved: Mapping[str, str | None], cache: str | Path | None) -> bool:
     """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes are none."""
-    if not resolved["annotations"]:
-        return False
-    return any(_outline_digests(resolved, _listing(_key(resolved)).paths, cache).values())
+    return _has_outlines(_key(resolved), str(cache) if cache else None)
 
 
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
@@ -176,7 +174,7 @@ def index(key: str, cache: str | None) -> Index:
 
 def forget() -> None:
     """Let the next call read data sets anew."""
-    for function in (index, _listing, _shards):
+    for function in (index, _has_outlines, _listing, _shards):
         function.cache_clear()
 
 
@@ -218,6 +216,12 @@ def _listing(key: str) -> _Listing:
     folders = Folders(resolved, keep=True)
     paths = image_paths(resolved, folders)
     return _Listing(paths, *image_rows(resolved, paths, folders), folders.json)
+
+
+@lru_cache(maxsize=32)
+def _has_outlines(key: str, cache: str | None) -> bool:
+    resolved = json.loads(key)
+    return bool(resolved["annotations"]) and any(_outline_digests(resolved, _listing(key).paths, cache).values())
 
 
 @lru_cache(maxsize=32)

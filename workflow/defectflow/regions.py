@@ -13,7 +13,7 @@ import numpy as np
 # left out by the options.
 IMAGE_ONLY = "above the image threshold only"
 FILTERED = "left out by size or shape"
-NEAR_PEAK = 0.8  # of the way from the lowest value of the map to the highest: what belongs to a peak
+NEAR_PEAK = 0.9  # of the way from the lowest value of the map to the highest: what belongs to a peak
 
 
 @dataclass(frozen=True)

@@ -105,8 +105,10 @@ def main(args: argparse.Namespace) -> None:
         for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
             pass
         if not pairs:
-            source = name_of(args.annotations)
-            raise UserError(f"{source}: no sound image of {resolved['images']} has a usable annotation")
+            raise UserError(
+                f"{name_of(args.annotations)}: no sound image of {resolved['images']} has a usable annotation "
+                "(correct the outlines, or set segmenter: none)"
+            )
         table = pd.DataFrame(records, columns=PAIRS)
         table[PAIRS[-5:]] = table[PAIRS[-5:]].astype("Int64")
     write_table(args.table, table, PAIRS)

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import Any
 
 from defectflow.annotation_files import is_coco, paths
@@ -23,6 +23,15 @@ def link_problems(folders: Folders) -> list[Problem]:
     }
     links = sorted(folders.links.items())
     return [Problem(name, f"a link to a folder, {texts[why]}", "image") for name, why in links]
+
+
+def masks_read_as_photographs(
+    resolved: Mapping[str, Any], rows: Mapping[str, Mapping[str, str]], names: Container[str]
+) -> list[Problem]:
+    """Masks that labels.csv names (``rows``: of the photographs with one) and that are among the photographs."""
+    found = {os.path.relpath(row["mask"], str(resolved["images"])).replace(os.sep, "/") for row in rows.values()}
+    text = "named as a mask, and read as a photograph (move the masks into a folder called ground_truth)"
+    return [Problem(name, text, "image") for name in sorted(found) if name in names]
 
 
 def notices(
@@ -48,7 +57,7 @@ def notices(
     for path in named if found else ():
         if os.path.normpath(path) != os.path.normpath(own):
             text = "outlines are read from this COCO file, found by its content (`annotations: []` for none)"
-            notes.append(Notice(path, text, "masks"))
+            notes.append(Notice(path, text))
     notes += _of_json(unread(resolved, folders.json), named)
     notes += _of_labels(resolved, folders, names, row)
     return notes
@@ -56,13 +65,14 @@ def notices(
 
 def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
     by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    figure = "" if named else "masks"
     for path in files:
         by_folder[os.path.dirname(path)].append(path)
     notes = []
     for folder, listed in sorted(by_folder.items()):
         if len(listed) > SINGLY:
             text = f"{len(listed)} JSON files are not read, the first is {os.path.basename(listed[0])}"
-            notes.append(Notice(folder, f"{text} (outlines are read from COCO files: export them as COCO)", "masks"))
+            notes.append(Notice(folder, f"{text} (outlines are read from COCO files: export them as COCO)", figure))
             continue
         for path in listed:
             why = "it has no lists `images` and `annotations`, as COCO files have"
@@ -70,7 +80,7 @@ def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
                 why = f"the config names {', '.join(named)}"
             elif is_coco(path):
                 why = "the config names none"
-            notes.append(Notice(path, f"not read: {why}", "masks"))
+            notes.append(Notice(path, f"not read: {why}", figure))
     return notes
 
 
@@ -78,22 +88,21 @@ def _of_labels(
     resolved: Mapping[str, Any], folders: Folders, names: Iterable[str], row: Callable[[str], Mapping[str, str]]
 ) -> list[Notice]:
     """Of a data set with labels.csv: folders called good or bad that say something else, and masks it does not name."""
-    silent, used = set(folders.silent()), []
+    silent, used = folders.silent(), []
     without: Counter[str] = Counter()
     against: Counter[str] = Counter()
-    for name in names if not folders.by_folder else ():
-        known, top = row(name), name.partition("/")[0]
+    for name in names if resolved["labels"] or not folders.by_folder else ():
+        known, folder, says = row(name), name.rpartition("/")[0], folders.row(name).get("label", "")
         used += [known["mask"]] if known["mask"] else []
-        if top in silent:
+        if (top := name.partition("/")[0]) in silent:
+            folder, says = top, "0" if folders.is_good(top) else "1"
             without[top] += not known["label"]
-            against[top] += bool(known["label"]) and folders.is_good(top) != (known["label"] == "0")
-    labels = resolved["labels"] or "labels.csv"
+        against[folder] += bool(says) and known["label"] not in ("", says)
     notes = [Notice(*one) for one in folders.unused_masks(used)]
-    for top in sorted(silent):
-        if without[top]:
-            text = f"{without[top]} photographs in it have no label in {labels}, and count as unlabelled"
-            notes.append(Notice(top, text, "verdicts"))
-        if against[top]:
-            text = f"{labels} labels {against[top]} photographs in it the other way than the folder's name: it counts"
-            notes.append(Notice(top, text, "verdicts"))
+    for folder, count in sorted((+without).items()):
+        text = f"{count} photographs in it have no label in {resolved['labels']}, and count as unlabelled"
+        notes.append(Notice(folder, text, "verdicts"))
+    for folder, count in sorted((+against).items()):
+        text = f"{count} photographs in it are labelled the other way in {resolved['labels']}, which counts"
+        notes.append(Notice(folder, text, "verdicts"))
     return notes

@@ -43,8 +43,8 @@ def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
         if not labels and os.path.exists(beside := os.path.join(root, "labels.csv")):
             labels = beside
         if not images:
-            inside = os.path.join(root, "images")
-            images = inside if os.path.isdir(inside) and not tells_labels(root, good, labels) else root
+            inside = next((path for name, path in subfolders(root).items() if plain(name) == "images"), None)
+            images = inside if inside and not tells_labels(root, good, labels) else root
     annotations, found = annotation_files.paths(entry.get("annotations")), entry.get("annotations") is None
     if found:
         annotations = annotation_files.find(root, images).coco

@@ -121,7 +121,8 @@ RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
 HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
 # What sets the runs, or the categories, of the config beside each other.
-BOARD = f"results/{config['dataset']}{'.csv' if HAS_CATEGORIES else '/leaderboard.csv'}"
+BOARD = "results/{}.csv" if HAS_CATEGORIES else "results/{}/leaderboard.csv"
+BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
