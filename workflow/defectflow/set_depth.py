@@ -66,7 +66,7 @@ def decide(files: Mapping[str, Values], asked: str = "auto") -> Decision:
     if left:
         text += f", and the lowest {min(zero_bits, 16 - bits)} bits are always 0"
     if not left:
-        more = ", ".join(str(other) for other in DEPTHS if other > bits)
+        more = " or ".join(str(other) for other in DEPTHS if other > bits)
         text += "" if sure else ", which a deeper camera also gives in the dark"
         text += f" (if the camera has more bits, set bit_depth of the data set to {more})"
     return Decision(depth, text, sure, odd)
