@@ -92,9 +92,3 @@ def test_cosine_distances(neighbours, bank):
     weights = np.exp(table[winner, support])
     expected = table[winner, nearest] * (1 - weights[0] / weights.sum() if neighbours > 1 else 1)
     assert score == pytest.approx(expected, abs=1e-5 if bank == "float32" else 2e-3)
-
-
-def test_a_bank_of_one_patch_scores_by_distance():
-    detector = PatchCore({"": torch.zeros(1, 3)}, {"distance": "euclidean"}, ScoreOptions(neighbours=9))
-    score, distances = detector.judge(torch.tensor([[3.0, 4.0, 0.0], [1.0, 0.0, 0.0]]), torch.arange(2))
-    assert score == 5 and distances.tolist() == [5, 1]
