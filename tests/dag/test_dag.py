@@ -254,7 +254,7 @@ def test_every_stage_that_reads_photographs_is_told_the_depth_of_16_bit_ones(sit
             found.setdefault(stage, set()).update(re.findall(r"--depth (\S+)", rest) or [""])
         return found
 
-    reading = {"survey", "ingest", "sam_pairs", "segment", "masks", "isolate", "render", "report", "bundle"}
+    reading = {"survey", "ingest", "sam_pairs", "segment", "masks", "isolate", "evaluate", "render", "report", "bundle"}
     found = depths()
     assert {stage for stage, depth in found.items() if depth == {"12"}} == reading
     assert all(depth in ({"12"}, {""}) for depth in found.values())

@@ -54,7 +54,7 @@ def test_everything_promised_is_there_and_the_blots_are_found(finished):
         stem = row["filename"].removesuffix(".png")
         for kind in ("heatmaps", "overlays"):
             assert cv2.imread(str(folder / kind / f"{stem}.png")) is not None, (kind, stem)
-    assert (finished.folder / "results/demo/leaderboard.csv").read_text().count("\n") == 2
+    assert (finished.folder / "results/mine/leaderboard.csv").read_text().count("\n") == 2
 
 
 def test_nothing_is_left_to_do(finished):

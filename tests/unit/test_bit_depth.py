@@ -1,6 +1,7 @@
 """16-bit photographs: the depth of a set, what is told of it, and what cannot be of it."""
 
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from defectflow.depth_lookup import depth_of, depth_of_set
 from defectflow.files import UserError, sha256_of
 from defectflow.images import read_rgb
 from defectflow.pictures import inspect
-from defectflow.set_depth import decide
+from defectflow.set_depth import check_depths, darker, decide
 from defectflow.sixteen_bit import measure, to_8_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -51,7 +52,8 @@ def test_the_depth_follows_from_the_largest_value_of_all(bits, left, bright, mos
 def test_a_dark_set_is_read_brighter_and_that_is_said():
     found = decided(scene(0, 0.22, 12), scene(1, 0.2, 12))
     assert found.depth == "10" and found.sure
-    assert "largest value of all is 901" in found.text and "set bit_depth of the data set to 12, 14, 16" in found.text
+    assert "largest value of all is 901" in found.text
+    assert "set bit_depth of the data set to 12 or 14 or 16" in found.text
     found = decided(scene(0, 0.3, 12))
     assert found.depth == "12" and not found.sure and "a deeper camera also gives in the dark" in found.text
 
@@ -75,6 +77,22 @@ def test_files_of_another_depth_are_told_by_name(few, many):
     found = decided(*(saturated(number, many) for number in range(4)), saturated(9, few))
     assert list(found.odd) == ["4.png"] and found.depth == str(many)
     assert f"as of {few} bits" in found.odd["4.png"] and f"most others hold {many} bits" in found.odd["4.png"]
+
+
+def test_8_bits_moved_up_by_different_numbers_of_bits_are_told_apart():
+    dark = [scene(number, 0.6, 8) for number in range(5)]
+    found = decided(*(picture << 4 for picture in dark[:3]), *(picture << 2 for picture in dark[3:]))
+    assert found.depth == "12" and list(found.odd) == ["3.png", "4.png"]
+
+
+def test_several_pictures_far_darker_than_all_others_are_named():
+    files = {f"{n}.png": measure(scene(n, 0.7, 10 if n > 3 else 12)) for n in range(6)}
+    assert darker(files) == (["4.png", "5.png"], 716, 2866)
+    pictures = {name: SimpleNamespace(deep=" ".join(map(str, map(int, v))), problem="") for name, v in files.items()}
+    problems, notices = check_depths(pictures, "12", False)
+    assert problems == [] and "4.png, 5.png" in notices[1].text and "are they of another depth" in notices[1].text
+    assert len(check_depths(pictures, "12", True)[1]) == 1
+    assert darker({f"{n}.png": measure(scene(n, 0.9 / 2**n, 12)) for n in range(6)})[0] == []
 
 
 def test_a_left_aligned_file_among_others_is_told():

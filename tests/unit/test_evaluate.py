@@ -210,7 +210,7 @@ def test_a_good_image_that_stands_out_is_named_and_sets_no_threshold(tmp_path):
         edit(path, SCORES, lambda t: t.assign(raw_score=t["raw_score"].where(t["image_id"] != "good__007", 50.0)))
     metrics, predictions = run(data, tmp_path / "out")
     found = metrics["threshold"]["good_only"]
-    assert found["filenames"] == ["good/007.png"] and found["set_aside"] and found["with_them"] > 50
+    assert found["filenames"] == ["good/007.png"] and found["set_aside"] and found["with_them"] >= 50
     others = predictions.loc[(predictions["label"] == 0) & (predictions["filename"] != "good/007.png"), "raw_score"]
     assert metrics["threshold"]["value"] == pytest.approx(others.max()) and metrics["threshold"]["value"] > others.max()
     assert "good/007.png (50) stands out" in metrics["warnings"][0]

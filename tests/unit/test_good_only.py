@@ -60,6 +60,9 @@ def test_few_or_equal_scores_are_no_trouble(scores):
 def test_with_bad_images_there_is_nothing_to_tell():
     table = pd.concat([judged([1.0, 2.0]), judged([3.0], 1.0)])
     assert good_only.figures(table, 2.5, "f1_adaptive", {}) is None
+    held_out = table.assign(detection=["fold", "fold", "calibration"])
+    assert good_only.figures(held_out, 2.5, "f1_adaptive", {}) is None
+    assert "was judged" in good_only.sentence(None)  # what is then told where none of the judged ones is bad
     assert good_only.figures(judged([np.nan]), None, "f1_adaptive", {}) is None
 
 

@@ -59,7 +59,7 @@ def twins(method, scoring, **how):
     kept = [kind.condense(good[owner == i], position[owner == i], cells, options)[0] for i in range(4)]
     means = good.view(4, cells, -1).mean(dim=1)
     images = GoodPatches(torch.cat(kept), position, owner, range(4), 0, len(good), means, (5, 8))
-    tensors = kind.fit(images, options)(torch.ones(4, dtype=torch.bool), 0)
+    tensors = kind.fit(images, options)(torch.ones(4, dtype=torch.bool))
     settings = kind.settings(options)
     score, neighbours = scoring
     floats = {

@@ -36,6 +36,7 @@ import pandas as pd
 
 from defectflow import figures, good_only, intervals, thresholds
 from defectflow.anomaly_maps import load_maps
+from defectflow.bit_depth import add_option
 from defectflow.cautions import of_data, warnings
 from defectflow.disk_index import DiskIndex
 from defectflow.files import UserError, atomic_dir, read_json, stage, write_json
@@ -337,7 +338,7 @@ def main(args: argparse.Namespace) -> None:
             ),
             background=None
             if args.masks
-            else background_figures(index_of([args.manifest], ["path", "width", "height"]), maps),
+            else background_figures(index_of([args.manifest], ["path", "width", "height"]), maps, args.depth),
             fit=read_json(args.fit) if args.fit else {},
             ingest_report=read_json(args.ingest_report) if args.ingest_report else {},
             strategy=strategy,
@@ -368,6 +369,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--threshold", nargs="+", required=True, metavar=("STRATEGY", "OPTION=VALUE"), help=what)
     what = "e.g. max_fpr=0.01 max_fnr=0.02: shares of good and bad images that may be decided wrongly without a person"
     parser.add_argument("--review", nargs=2, metavar="CAP=SHARE", help=what)
+    add_option(parser)
     parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv to write")

@@ -90,7 +90,7 @@ class Folders:
         self._splits = any(plain(sub) in self._good for sub in good)
         # Without a side to learn from, or of good ones to learn from alone, photographs are held out in turns.
         learned = [sub for top, path in tops.items() if SIDES.get(plain(top)) == "train" for sub in subfolders(path)]
-        only_good = all(plain(sub) in self._good for sub in learned)
+        only_good = all(plain(sub) in self._good | TRUTH | MASKS for sub in learned)
         self.fixed = self._splits and "train" in sides and (len(sides) > 1 or not only_good)
         self._reason = follower(resolved, self._is_read)
         self.links: dict[str, str] = {}

@@ -92,12 +92,15 @@ def heat_near_border(maps: Sequence[AnomalyMap], sizes: Sequence[tuple[int, int]
     return sum(float(e[near_border(e.shape)].sum()) for e in excess) / total if total > 0 else None
 
 
-def background_figures(photographs: Mapping[str, tuple], maps: Mapping[str, AnomalyMap]) -> dict[str, Any] | None:
+def background_figures(
+    photographs: Mapping[str, tuple], maps: Mapping[str, AnomalyMap], depth: str | None = None
+) -> dict[str, Any] | None:
     """The content of ``background`` in metrics.json: what differs at the border, and a sentence or None to be told.
 
     Args:
         photographs: path, width and height by image_id.
         maps: by image_id; of what is not among the photographs (copies) none counts.
+        depth: of the photographs, see `read_rgb`.
 
     Returns:
         None where there are fewer than three photographs to compare.
@@ -106,7 +109,7 @@ def background_figures(photographs: Mapping[str, tuple], maps: Mapping[str, Anom
     if len(ids) < 3:
         return None
     ids = [ids[n] for n in np.unique(np.linspace(0, len(ids) - 1, min(len(ids), MOST)).astype(int))]
-    border = compare(np.stack([small_copy(read_rgb(photographs[image_id][0])) for image_id in ids]))
+    border = compare(np.stack([small_copy(read_rgb(photographs[image_id][0], depth)) for image_id in ids]))
     sizes = [(int(photographs[image_id][2]), int(photographs[image_id][1])) for image_id in ids]
     share = heat_near_border([maps[image_id] for image_id in ids], sizes)
     even = 1 - (1 - 2 * RIM) ** 2

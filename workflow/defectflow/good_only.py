@@ -53,8 +53,10 @@ def figures(
     }
 
 
-def sentence(found: Mapping[str, Any]) -> str:
-    """What a reader has to know of `figures`."""
+def sentence(found: Mapping[str, Any] | None) -> str:
+    """What a reader has to know of `figures`; without them, what holds where no bad image was scored held out."""
+    if found is None:  # bad images only among those of a calibration side
+        return "No labelled bad image was judged: how many defects the threshold misses is unknown."
     text = "No labelled bad image: how many defects the threshold misses is unknown."
     scores = " and ".join(f"{score:.4g}" for score in found["scores"])
     names, one = " and ".join(found["filenames"]), len(found["filenames"]) == 1

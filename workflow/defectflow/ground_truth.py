@@ -186,7 +186,8 @@ def _of_values(counts: Counter, soft: bool, lossy: bool, channel: str) -> Readin
     if len(counts) > 2 and soft and (high - low >= CONTRAST or high <= 1):
         margin, cut = (high - low) / 8, (low + high) / 2
         between = sum(n for value, n in counts.items() if low + margin < value < high - margin)
-        if between > SPREAD * total:
+        beyond = sum(n for value, n in counts.items() if value >= low + margin)
+        if between > SPREAD * total or between * 3 > 2 * beyond:
             raise Ambiguous("has all values, as a photograph or a heatmap (save the defect as 255 on 0, as PNG)")
         return Reading(channel, low, cut, f"values from {low:g} to {high:g} are cut at half, {cut:g}")
     if soft and len(counts) > 2 and (lossy or high > FEW):
@@ -225,7 +226,7 @@ def _of_colours(counts: Counter, lossy: bool) -> Reading:
         raise Ambiguous(f"has colours that are hardly other than {name} (save the defect white on black, as PNG)")
     middle = {colour: d for colour, d in distances.items() if CONTRAST / 2 <= d <= high - CONTRAST / 2}
     between = sum(counts[colour] for colour in middle)
-    if between > SPREAD * total or (between * 2 > total - near and not _drawn(counts, distances)):
+    if between > SPREAD * total or (between * 4 > total - near and not _drawn(counts, distances)):
         raise Ambiguous("has many colours, as a photograph (save the mask alone, white on black)")
     text = f"colours: {name} is background, others are cut at half the largest difference to it"
     return Reading("colour", background, high / 2, text)
@@ -272,6 +273,9 @@ def _sum(profiles: list[Profile], packed: bool = False) -> Counter:
 
 
 def _count(values: np.ndarray) -> Counter:
+    if values.dtype == np.uint8:  # 20 times faster than sorting
+        counts = np.bincount(values.ravel(), minlength=256)
+        return Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
     found, counts = np.unique(values, return_counts=True)
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 

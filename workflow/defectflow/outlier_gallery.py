@@ -18,7 +18,7 @@ COMPARED = 100  # good photographs that these are chosen from, at most
 SMALL = 32  # pixels, side of the pictures that are compared
 
 
-def to_look_at(table: pd.DataFrame, found: Mapping[str, Any] | None) -> Gallery | None:
+def to_look_at(table: pd.DataFrame, found: Mapping[str, Any] | None, depth: str | None = None) -> Gallery | None:
     """The photographs that stand out, each followed by the good ones that look most like it; None without any.
 
     Photographs are compared as pictures of SMALL pixels, each divided by its mean, with up to COMPARED others.
@@ -35,9 +35,9 @@ def to_look_at(table: pd.DataFrame, found: Mapping[str, Any] | None) -> Gallery 
     if far.empty:
         return None
     others = others.iloc[evenly(len(others), COMPARED)]
-    pictures, shown = np.stack([_small(path) for path in others["path"]]), []
+    pictures, shown = np.stack([_small(path, depth) for path in others["path"]]), []
     for index, path in far["path"].items():
-        order = np.abs(pictures - _small(path)).mean(axis=1).argsort(kind="stable")
+        order = np.abs(pictures - _small(path, depth)).mean(axis=1).argsort(kind="stable")
         alike = [i for i in others.index[order] if i not in shown]
         shown += [index, *alike[:ALIKE]]
     lead = (
@@ -55,6 +55,7 @@ def without(gallery: Gallery, shown: Gallery) -> Gallery:
     return Gallery(gallery.title, lead, gallery.total, rows)
 
 
-def _small(path: str) -> np.ndarray:
-    picture = cv2.resize(read_rgb(path), (SMALL, SMALL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
+def _small(path: str, depth: str | None) -> np.ndarray:
+    photo = read_rgb(path, depth)
+    picture = cv2.resize(photo, (SMALL, SMALL), interpolation=cv2.INTER_AREA).astype(np.float32).ravel()
     return picture / max(float(picture.mean()), 1.0)

@@ -235,7 +235,7 @@ def content(
     """Everything the template of the page wants."""
     table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
-    if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"]):
+    if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"], depth):
         shown = [odd, *(outlier_gallery.without(gallery, odd) for gallery in shown)]
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()

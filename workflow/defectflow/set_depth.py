@@ -12,6 +12,7 @@ from defectflow.dataset import Notice, Problem
 
 SATURATED = 10  # pixels at the top of a depth from which a picture counts as saturated there
 GAP = 8  # largest values of one camera's pictures lie closer to each other than by this factor
+APART = 2.5  # the same where several pictures are darker than all others: not sure enough to stop
 NAMED = 20  # files that a notice names
 REMEDY = "save it in one depth with the others, or name that of the camera: bit_depth of the data set"
 
@@ -65,7 +66,7 @@ def decide(files: Mapping[str, Values], asked: str = "auto") -> Decision:
     if left:
         text += f", and the lowest {min(zero_bits, 16 - bits)} bits are always 0"
     if not left:
-        more = ", ".join(str(other) for other in DEPTHS if other > bits)
+        more = " or ".join(str(other) for other in DEPTHS if other > bits)
         text += "" if sure else ", which a deeper camera also gives in the dark"
         text += f" (if the camera has more bits, set bit_depth of the data set to {more})"
     return Decision(depth, text, sure, odd)
@@ -86,7 +87,7 @@ def _depth(files: Iterable[Values]) -> str:
 
 def _odd(files: Mapping[str, Values]) -> dict[str, str]:
     """Files whose numbers are clearly of another depth than most; which one is the set's is told by their number."""
-    kinds = {name: kind for name, values in files.items() if (kind := _evident(values))}
+    kinds = _by_steps(files) or {name: kind for name, values in files.items() if (kind := _evident(values))}
     counts = Counter(kinds.values())
     if len(counts) > 1:
         most = max(counts, key=lambda kind: (counts[kind], kind))
@@ -105,6 +106,30 @@ def _odd(files: Mapping[str, Values]) -> dict[str, str]:
     return {}
 
 
+def _by_steps(files: Mapping[str, Values]) -> dict[str, int]:
+    """Bits of files that are all 8 bits moved up, by different numbers of bits; {} where that is not so."""
+    moved = {name: values for name, values in files.items() if values.largest and not values.stretched}
+    steps = {values.zero_bits for values in moved.values()}
+    if len(steps) < 2 or not all(v.zero_bits >= 2 and v.largest < 1 << (v.zero_bits + 8) for v in moved.values()):
+        return {}
+    kinds = {name: values.zero_bits + 8 for name, values in moved.items()}
+    return kinds if set(kinds.values()) <= set(DEPTHS) else {}
+
+
+def darker(files: Mapping[str, Values]) -> tuple[list[str], int, int]:
+    """Pictures whose largest values lie far below those of all others, and would fit a smaller depth.
+
+    Returns:
+        Their names, the largest value of them, and the smallest largest value of the others; ([], 0, 0) for none.
+    """
+    ordered = sorted((values.largest, name) for name, values in files.items() if values.largest)
+    for place in range(2, len(ordered) - 1):
+        below, above = ordered[place - 1][0], ordered[place][0]
+        if above >= APART * below and _bits_for(below) < _bits_for(above):
+            return [name for _, name in ordered[:place]], below, above
+    return [], 0, 0
+
+
 def _evident(values: Values) -> int:
     """Bits that a file holds by itself without doubt: 16 (also left-aligned), 8 to 14 where it is saturated; else 0."""
     if values.largest > 0x3FFF or (values.stretched and values.largest):
@@ -120,6 +145,10 @@ def _bits_for(largest: int) -> int:
 
 def _too_large(largest: int, bits: int) -> str:
     return f"its largest value is {largest}, and {bits} bits hold {(1 << bits) - 1} at most"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _told(depth: str) -> str:
@@ -144,12 +173,18 @@ def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) ->
     if decision.text:
         text = f"{len(deep) - len(decision.odd)} of {len(pictures)} are {decision.text}"
         notices.append(Notice("16-bit photographs", text, "" if decision.sure else "verdicts"))
+    low, below, above = darker({name: values for name, values in deep.items() if name not in decision.odd})
+    if low and not given:
+        text = (
+            f"the largest values of {len(low)} are {below} or less, of all others {above} or more: are they of another "
+            f"depth, or only dark? {_listed(low)} (of another depth: save all in one; dark: name the bits, bit_depth)"
+        )
+        notices.append(Notice("16-bit photographs", text, "verdicts"))
     shallow = sorted(name for name, picture in pictures.items() if not picture.deep and not picture.problem)
     if shallow:
         few, which = (shallow, "8-bit") if len(shallow) <= len(deep) else (sorted(deep), "16-bit")
-        names = ", ".join(few[:NAMED]) + (f" and {len(few) - NAMED} more" if len(few) > NAMED else "")
         text = (
-            f"{len(few)} of {len(shallow) + len(deep)} files are {which} ones, the others are not: {names}. Of "
+            f"{len(few)} of {len(shallow) + len(deep)} files are {which} ones, the others are not: {_listed(few)}. Of "
             f"{_told(depth)} the upper 8 are used, as the 8-bit mode of a camera gives them"
         )
         notices.append(Notice("16-bit photographs", text, "verdicts"))

@@ -47,6 +47,7 @@ rule evaluate:
         review=f"--review {words(config['review'])}" if config["review"] else "",
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
+        depth=depth_flag,
         seed=config["seed"],
         code=code_hash("evaluate"),
     message:
@@ -56,7 +57,7 @@ rule evaluate:
         " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit}"
         " --ingest-report {input.ingest_report} {params.segmentation}"
-        " {params.verdict} {params.review} --seed {params.seed} --metrics {output.metrics}"
+        " {params.verdict} {params.review} {params.depth} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 
 
