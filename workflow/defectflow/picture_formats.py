@@ -76,6 +76,8 @@ def content_suffix(path: str | Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
+    if Path(path).exists() and not Path(path).is_file():  # a pipe would let its reader wait
+        return ""
     with open(path, "rb") as stream:
         head = stream.read(16)
     if head[4:8] == b"ftyp":
