@@ -12,7 +12,7 @@ from PIL import Image
 
 def save(path, size=(48, 40), **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("RGB", size, (len(path.name) % 200, 90, 30)).save(path, **options)
+    Image.new("RGB", size, (sum(path.name.encode()) % 200, 90, 30)).save(path, **options)
     return path
 
 
@@ -66,7 +66,7 @@ def test_a_linked_folder_is_followed_where_it_leads_to_what_is_named(folder):
 
 def test_folders_that_a_pattern_finds_are_searched(folder):
     assert found(folder, [folder / "s*"]) == (["sub/b.JPE", "sub/deep/c.tga"], {})
-    assert found(folder, [folder / "**/*.tga"]) == (["sub/deep/c.tga"], {})
+    assert found(folder, [folder / "sub/**/*.tga"]) == (["sub/deep/c.tga"], {})
 
 
 def test_a_watch_tells_each_file_once_when_it_ends(folder):
@@ -109,7 +109,7 @@ def test_the_workflow_stops_at_what_looks_like_a_photograph(folder, tmp_path, ca
     assert "h.NEF: not read: a camera's raw file" in told and "j.HEIC: a HEIC picture needs pillow-heif" in told
     report = run_ingest(folder, tmp_path, "--on-problem", "leave_out")
     assert report["images"] == 3
-    assert [problem["file"] for problem in report["problems"]] == ["f.jpeg.part", "h.NEF", "j.HEIC"]
+    assert sorted(problem["file"] for problem in report["problems"]) == ["f.jpeg.part", "h.NEF", "j.HEIC"]
     (notice,) = report["warnings"]  # notes.txt is what anybody keeps beside photographs
     assert notice["text"] == "1 file passed over, no pictures: pipe"
 
@@ -130,7 +130,7 @@ def test_companions_are_quiet_and_raw_files_beside_their_photographs_stop_nothin
 
 def test_an_animation_is_told(tmp_path):
     save(tmp_path / "set/a.png")
-    Image.new("P", (40, 40)).save(tmp_path / "set/b.gif", save_all=True, append_images=[Image.new("P", (40, 40), 9)])
+    save(tmp_path / "set/b.gif", save_all=True, append_images=[Image.new("RGB", (48, 40), (9, 200, 9))])
     (notice,) = run_ingest(tmp_path / "set", tmp_path)["warnings"]
     assert notice == {"file": "b.gif", "text": "holds 2 pictures: only the first is taken", "figure": ""}
 

@@ -45,6 +45,7 @@ def pictures_in(path: str | Path) -> int:
                 return 1
             if image.format != "TIFF":
                 return image.n_frames
-            return sum(page.size == image.size for page in ImageSequence.Iterator(image))
+            first = image.size
+            return sum(page.size == first for page in ImageSequence.Iterator(image))
     except UNREADABLE:
         return 1
