@@ -101,6 +101,8 @@ def test_the_workflow_stops_at_what_looks_like_a_photograph(folder, tmp_path, ca
     os.remove(folder / "i.jpg")
     os.remove(folder / "link")
     os.remove(folder / "again")
+    (folder / "README").write_text("mine")
+    (folder / "k.mp4").write_bytes(b"\0\0\0\x18ftypisom")
     save(folder / "j.HEIC", format="PNG").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     with pytest.raises(UserError, match="3 problems"):
         run_ingest(folder, tmp_path)
@@ -110,8 +112,8 @@ def test_the_workflow_stops_at_what_looks_like_a_photograph(folder, tmp_path, ca
     report = run_ingest(folder, tmp_path, "--on-problem", "leave_out")
     assert report["images"] == 3
     assert sorted(problem["file"] for problem in report["problems"]) == ["f.jpeg.part", "h.NEF", "j.HEIC"]
-    (notice,) = report["warnings"]  # notes.txt is what anybody keeps beside photographs
-    assert notice["text"] == "1 file passed over, no pictures: pipe"
+    (notice,) = report["warnings"]  # notes.txt and README are what anybody keeps beside photographs
+    assert notice["text"] == "1 file passed over, no pictures: k.mp4"
 
 
 def test_companions_are_quiet_and_raw_files_beside_their_photographs_stop_nothing(tmp_path):

@@ -49,7 +49,7 @@ def check_passed_over(folder: str, pictures: Mapping[str, Any]) -> tuple[list[Pr
             told["archives (unpack them, if they hold photographs of this set)"].append(name)
         elif found.picture:
             problems.append(Problem(name, f"not read: {found.reason}", "image"))
-        else:
+        elif suffix:  # README, LICENSE and the like are companions too
             told["no pictures"].append(name)
     notices = [Notice(folder, f"{_count(names)} passed over, {what}: {_some(names)}") for what, names in told.items()]
     for name, picture in pictures.items():
