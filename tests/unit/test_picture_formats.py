@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -40,6 +41,22 @@ def test_a_picture_of_any_suffix_is_read_as_what_it_shows(tmp_path, suffix):
     picture().save(path, **({"quality": 95} if suffix.lower() in ("jpg", "jpeg", "jpe", "jfif", "avif") else {}))
     assert is_image(path.name) and stored_size(path) == ((56, 40), 1) and pictures_in(path) == 1
     assert np.abs(read_rgb(path).astype(int) - np.asarray(picture())).mean() < 12
+
+
+@pytest.mark.parametrize("suffix", "jpg png bmp tif webp gif avif jp2 ppm tga pcx sgi qoi dds".split())  # noqa: SIM905
+def test_a_damaged_file_is_told_in_one_line_whatever_its_format(tmp_path, suffix):
+    path, rng = tmp_path / f"a.{suffix}", np.random.default_rng(0)
+    picture().save(path)
+    whole = path.read_bytes()
+    for trial in range(40):
+        torn = bytearray(whole[: rng.integers(1, len(whole))] if trial % 2 else whole)
+        for place in rng.integers(0, min(len(torn), 200), 6):
+            torn[place] = rng.integers(256)
+        path.write_bytes(torn)
+        assert pictures_in(path) >= 1
+        for read in (read_rgb, stored_size):
+            with suppress(UserError):
+                read(path)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Picture files as Pillow opens them: which format needs another package, and how many pictures a file holds."""
 
+import struct
+import warnings
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -12,7 +14,11 @@ from defectflow.picture_formats import HEIC, content_suffix
 with suppress(ImportError):  # no dependency: it brings its own decoder of 15 MB, for files of phones alone
     import_module("pillow_heif").register_heif_opener()
 
-UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
+# What Pillow's decoders raise for a file that is damaged or of a kind that they do not take.
+UNREADABLE = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
+    struct.error, Image.DecompressionBombError,
+)  # fmt: skip
 # Files of these formats may hold several pictures of equal rank; in others those behind the first are thumbnails,
 # layers or other views of it.
 SEQUENCES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "DCX")
@@ -39,7 +45,10 @@ def pictures_in(path: str | Path) -> int:
     Decodes nothing but headers where the format allows; 1 also for what is no image.
     """
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
             if image.format not in SEQUENCES or getattr(image, "n_frames", 1) == 1:
                 return 1
             if image.format != "TIFF":

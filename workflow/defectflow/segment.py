@@ -21,7 +21,7 @@ TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and stil
 NEGATIVE_SHARE = 0.15  # of the training items that do not show the part
 PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the prior's logits beside SAM's, to choose from on the validation side
 BATCH = 4  # photographs in a step, with which the steps and rates of config.yaml were chosen
-# Upper bounds of the memory that one takes in a step at 1024 pixels: of decoder and neck alone, of the whole model.
+# Memory that one is assumed to take in a step at 1024 pixels: decoder and neck alone, or the whole model.
 STEP_BYTES = (2 * 2**30, 10 * 2**30)
 WEAK_SHARE = 0.1  # of the training prompts made as if registration had failed
 
