@@ -7,7 +7,7 @@ import numpy as np
 import outlined_set
 import pytest
 from defectflow import ingest, preflight, sam_pairs
-from defectflow.coco import decode, encode
+from defectflow.coco import decode, encode, part_mask
 from defectflow.files import UserError, read_json
 from defectflow.tables import PAIRS, read_table
 from outlined_set import SIZE, annotation, mask_of, stored, write
@@ -247,3 +247,26 @@ def test_the_same_file_is_told_the_same_twice(tmp_path):
     write(tmp_path, redrawn(coco, outlines, lambda k, points: points - (30, 15) if k == 2 else points))
     first, second = (json.dumps(taken(tmp_path, "--on-problem", "leave_out")[0]) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_masks_of_the_ground_instead_of_the_part_are_problems(tmp_path, compressed):
+    coco, outlines = outlined_set.make(tmp_path)
+    for one, points in zip(coco["annotations"], outlines, strict=True):
+        ground = ~mask_of(points)
+        runs = np.diff(np.flatnonzero(np.diff(ground.T.ravel(), prepend=0, append=0)), prepend=0).tolist()
+        one["segmentation"] = encode(ground) if compressed else {"size": [*SIZE[::-1]], "counts": runs}
+    write(tmp_path, coco)
+    report, masks = taken(tmp_path, "--on-problem", "leave_out")
+    assert (
+        masks == {}
+        and len(report["problems"]) == len(outlines)
+        and "the ground, not the part?" in told(report, "problems")
+    )
+
+
+def test_a_mask_of_a_part_that_fills_the_picture_may_have_a_small_hole(tmp_path):
+    coco, _ = outlined_set.make(tmp_path)
+    whole = np.ones(SIZE[::-1], bool)
+    whole[100:110, 100:110] = False
+    assert part_mask(coco["images"][0], [{"id": 1, "segmentation": encode(whole)}], SIZE, 1)[2] == []
