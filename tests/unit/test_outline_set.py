@@ -270,3 +270,18 @@ def test_a_mask_of_a_part_that_fills_the_picture_may_have_a_small_hole(tmp_path)
     whole = np.ones(SIZE[::-1], bool)
     whole[100:110, 100:110] = False
     assert part_mask(coco["images"][0], [{"id": 1, "segmentation": encode(whole)}], SIZE, 1)[2] == []
+
+
+@pytest.mark.parametrize("as_stored", [True, False])
+@pytest.mark.parametrize("told_stored", [True, False])
+def test_an_rle_is_of_the_frame_that_has_its_size(tmp_path, as_stored, told_stored):
+    coco, outlines = outlined_set.make(tmp_path, orientations=(6, 8) * 3)
+    for k, (one, entry) in enumerate(zip(coco["annotations"], coco["images"], strict=True)):
+        mask = mask_of(outlines[k])
+        one["segmentation"] = encode(np.rot90(mask, -1 if k % 2 else 1) if as_stored else mask)
+        if told_stored:
+            entry |= {"width": SIZE[1], "height": SIZE[0]}
+    write(tmp_path, coco)
+    report, masks = taken(tmp_path)
+    assert worst(masks, outlines) > 0.95 and len(masks) == len(outlines)
+    assert ("turned along" in told(report)) == as_stored and len(report["warnings"]) == as_stored

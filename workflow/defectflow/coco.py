@@ -135,7 +135,10 @@ def listed_image(
                 with suppress(UserError):
                     polygons.append(_points(polygon).ravel().tolist())
     told = told_size(entry)
-    if told is None and _is_size(size := next(iter(sizes), None)):
+    frames = (raw_size, turned_size(raw_size, orientation))
+    turned = not polygons and told in frames and frames[0] != frames[1]  # an RLE is of the frame that has its size
+    size = next(iter(sizes), None)
+    if _is_size(size) and (told is None or (turned and (size[1], size[0]) in frames)):
         told = (size[1], size[0])
     return Listed(raw_size, orientation, told, extent_of(polygons), bool(sizes))
 
