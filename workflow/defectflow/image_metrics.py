@@ -25,7 +25,7 @@ MEANING = {
     "to expect of a new session.",
     "calibration_curve": "Share of bad images among the labelled ones, by pred_score. pred_score is not a probability: "
     "it says how far from the threshold (0.5) a raw score lies, in units of the range of the calibration scores. A "
-    "share holds for the mix of good and bad images that was labelled; a line with fewer defects has fewer in every bin.",
+    "share holds for the labelled mix of good and bad images; a line with fewer defects has fewer in every bin.",
 }
 
 
