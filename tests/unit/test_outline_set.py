@@ -197,7 +197,7 @@ def test_a_single_wrong_outline_is_named_with_what_is_better(tmp_path, change):
     sheet = cv2.imread(f"{tmp_path}/sheet/outlines.jpg")
     assert sheet.shape[1] > 1000 and sheet.std() > 20
     report, masks = taken(tmp_path, "--on-problem", "leave_out")
-    assert f"2.png: its outline does not lie on the part: {change}" in told(report, "problems")
+    assert f"2.png: its outline does not match the part: {change}" in told(report, "problems")
     assert sorted(masks) == ["0.png", "1.png", "3.png", "4.png", "5.png"] and worst(masks, outlines) == 1
     write(tmp_path, coco)
     taken(tmp_path)
@@ -209,8 +209,8 @@ def test_outlines_of_other_photographs(tmp_path):
     write(tmp_path, redrawn(coco, outlines, lambda k, points: outlines[{1: 4, 4: 1}.get(k, k)]))
     report, masks = taken(tmp_path, "--on-problem", "leave_out")
     assert sorted(masks) == ["0.png", "2.png", "3.png", "5.png", "6.png", "7.png"]
-    assert "it lies better on 4.png" in told(report, "problems")
-    assert "it lies better on 1.png" in told(report, "problems")
+    assert "it fits better on 4.png" in told(report, "problems")
+    assert "it fits better on 1.png" in told(report, "problems")
 
 
 def test_several_categories_stop_with_their_counts_and_areas(tmp_path):

@@ -1,4 +1,4 @@
-"""What the folders of a data set say: who is good, who trains, and which pictures are masks of others.
+"""Labels and splits from the folders of a data set, and which pictures are masks of others.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """

@@ -1,4 +1,4 @@
-"""What ingest tells about files of a data set that were found, passed over or read in an unusual way."""
+"""Notices of ingest about files of a data set that were found, passed over or read in an unusual way."""
 
 import os
 from collections import Counter, defaultdict
