@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import make_coco_set
 from defectflow.files import UserError
-from defectflow.run_workflow import command_of, dataset_of, errors_of, name_of, planned
+from defectflow.run_workflow import ROOT, command_of, dataset_of, errors_of, name_of, planned
 
 
 def test_a_folder_gives_the_data_set_its_name(tmp_path):
@@ -106,6 +106,21 @@ def test_a_dry_run_lists_its_jobs_and_a_mistake_is_one_line(workflow, tmp_path):
     )
     wrong = run(workflow, data, "--set", "isolation=zero")
     assert wrong.returncode == 2 and "no entry 'zero' in isolations" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+def test_problems_are_listed_with_the_error_that_tells_of_them(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    lines = ["1 problem in a:", "  a/x.jpg: broken", "error: a: 1 problem, listed above (or set on_problem: leave_out)"]
+    told = errors_of(["read: 100%", *lines, "RuleException:", lines[-1]])
+    assert told[:3] == lines and len(told) == 4 and "--set on_problem=leave_out" in told[3]
+
+
+def test_paths_in_errors_lead_there_from_any_folder(monkeypatch, tmp_path):
+    lines = ["error: /data/results/a.jpg: broken (drawn in results/a/sheets/outlines.jpg)"]
+    monkeypatch.chdir(ROOT)
+    assert errors_of(lines) == lines
+    monkeypatch.chdir(tmp_path)
+    assert errors_of(lines) == [lines[0].replace("in results/", f"in {ROOT}/results/")]
 
 
 def test_an_interrupted_run_ends_soon_and_goes_on_later(workflow, tmp_path):

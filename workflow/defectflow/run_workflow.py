@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from pathlib import Path
 
 from defectflow.archives import is_archive
@@ -116,12 +117,32 @@ def run(args: argparse.Namespace) -> int:
 
 
 def errors_of(lines: Sequence[str]) -> list[str]:
-    """What went wrong, as Snakemake or a stage told it; a line at least."""
-    told = list(dict.fromkeys(line for line in lines if line.startswith("error: ")))
+    """What went wrong, as Snakemake or a stage told it, with the list that it tells of; a line at least."""
+    told: list[str] = []
+    for line in lines:
+        if not line.startswith("error: ") or line in told:
+            continue
+        if "listed above" in line:
+            told += listed(lines)
+        told.append(line)
     if any("LockException" in line or "cannot be locked" in line for line in lines):
         unlock = f"cd {shlex.quote(str(ROOT))} && snakemake --unlock"
         told.append(f"error: {ROOT}: another run is at work there, or was killed (wait for it, or: {unlock})")
+    if any("on_problem: leave_out" in line for line in told):
+        told.append("on_problem: leave_out is `--set on_problem=leave_out` behind `defectflow run`")
+    if Path.cwd() != ROOT:  # paths of results are those of the checkout
+        told = [re.sub(r"(?<![\w/.-])results/", f"{ROOT}/results/", line) for line in told]
     return told or ["error: Snakemake stopped without a reason that is known here (--verbose shows all it says)"]
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    """The list of problems that the first stage prints before it stops: its heading and the indented lines below it."""
+    heads = [k for k, line in enumerate(lines) if re.match(r"\d+ problems? in .*:$", line)]
+    return [*lines[heads[-1] : heads[-1] + 1], *takewhile(_indented, lines[heads[-1] + 1 :])] if heads else []
+
+
+def _indented(line: str) -> bool:
+    return line.startswith("  ")
 
 
 def planned(lines: Iterable[str]) -> list[str]:
