@@ -298,3 +298,14 @@ def test_a_table_that_cannot_be_written_is_told_in_one_line(bundle_folder, photo
     monkeypatch.setattr("defectflow.inspector_output.open_report", refuse)
     code, _, err = run(capsys, "inspect", bundle_folder, photos, "--csv", tmp_path / "o.csv")
     assert code == 2 and err == f"error: {tmp_path}/o.csv: Permission denied (make room, or write elsewhere)\n"
+
+
+@pytest.mark.parametrize("words", [(), ("--help",)])
+def test_the_help_tells_the_commands_in_the_order_of_use(capsys, words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(list(words))
+    text = "".join(capsys.readouterr())
+    assert caught.value.code == (0 if words else 2)
+    for start in ("\n    ", "\n  defectflow "):
+        places = [text.index(f"{start}{name} ") for name in ("run", "inspect", "pack", "export", "bench")]
+        assert places == sorted(places)

@@ -109,7 +109,7 @@ def test_warnings_are_honest(full):
     text = " ".join(metrics["warnings"])
     assert "not trained" in text
     assert "8 good, 6 bad" in text
-    assert "3 group(s)" in text and "with whole groups left out" in text
+    assert "come from 3 groups" in text and "with whole groups left out" in text
     assert "1 mask(s) are doubtful: good__001" in text
 
 

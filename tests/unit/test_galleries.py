@@ -10,6 +10,7 @@ from defectflow import drawing, galleries
 from defectflow.anomaly_maps import AnomalyMap
 from defectflow.images import write_png
 from defectflow.looks import Look
+from defectflow.outlier_gallery import without
 from PIL import Image
 
 
@@ -58,6 +59,16 @@ def test_what_could_not_go_wrong_is_not_praised():
     assert (good[0].title, good[0].none) == ("Missed defects", "No photograph of a bad part has a label and a verdict.")
     assert good[1].none == "None of 20 good ones."
     assert both[0].none == "None of 5 bad ones."
+
+
+def test_what_is_shown_above_leaves_the_galleries_below_true():
+    rows = [(f"good{k}", 0.0, 0.0, -3.0, "right") for k in range(9)] + [("far", 0.0, 1.0, 2.0, "false alarm")]
+    chosen = galleries.choose(table(rows), 0)
+    missed, alarms = chosen[:2]
+    above = replace(alarms, title="Please look at these first")
+    assert without(missed, above).none == "No photograph of a bad part has a label and a verdict."
+    rest = without(alarms, above)
+    assert rest.total == 0 and rest.none.endswith("1 is shown above.")
 
 
 def test_where_heat_shows_is_told_as_it_is():

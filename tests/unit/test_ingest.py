@@ -222,13 +222,13 @@ def test_of_equal_files_with_two_labels_neither_counts_and_near_copies_are_told(
     assert [problem["file"] for problem in report["problems"]] == ["a.png", "copy.png"]
     (warning,) = report["warnings"]
     assert warning["file"] == "nearly.bmp" and warning["figure"] == "verdicts"
-    assert warning["text"].startswith("hardly differs from b.png: ") and "1 warnings:" in capsys.readouterr().err
+    assert warning["text"].startswith("hardly differs from b.png: ") and "1 warning:" in capsys.readouterr().err
 
 
 def test_bad_image_in_the_training_split(tmp_path):
     photograph(tmp_path / "train" / "good" / "0.png", 0)
     photograph(tmp_path / "train" / "crack" / "0.png", 1)
-    with pytest.raises(UserError, match="1 problems"):
+    with pytest.raises(UserError, match="1 problem,"):
         run(tmp_path, mvtec=True)
     assert run(tmp_path, "--on-problem", "leave_out", mvtec=True)[0]["image_id"].tolist() == ["train__good__0"]
 
@@ -325,7 +325,7 @@ def test_masks_that_can_mean_two_things_stop_and_name_every_file(tmp_path, capsy
 
 def test_one_inverted_mask_among_others_is_told(tmp_path, capsys):
     masked_set(tmp_path, lambda mask, path: (inverted if path.stem == "2" else as_png)(mask, path))
-    with pytest.raises(UserError, match="1 problems"):
+    with pytest.raises(UserError, match="1 problem,"):
         run(tmp_path)
     assert "gt/2.png covers 92% of the picture, and most masks" in capsys.readouterr().err
 
@@ -358,7 +358,7 @@ def test_the_depth_of_16_bit_photographs_is_told_and_used(tmp_path):
 
 def test_a_file_of_another_depth_is_a_problem_by_name(tmp_path, capsys):
     deep_set(tmp_path, [deep(0), deep(1), deep(2), deep(3, bits=10)])
-    with pytest.raises(UserError, match="1 problems"):
+    with pytest.raises(UserError, match="1 problem,"):
         run(tmp_path, "--depth", "12")
     assert "3.png: its largest value is 1023, as of 10 bits; most others hold 12 bits" in capsys.readouterr().err
     manifest, report = run(tmp_path, "--depth", "12", "--on-problem", "leave_out")

@@ -192,7 +192,7 @@ CHANGES = {
 def test_a_single_wrong_outline_is_named_with_what_is_better(tmp_path, change):
     coco, outlines = outlined_set.make(tmp_path)
     write(tmp_path, redrawn(coco, outlines, lambda k, points: CHANGES[change](points) if k == 2 else points))
-    with pytest.raises(UserError, match=r"1 problems.*drawn in .*sheet/outlines\.jpg"):
+    with pytest.raises(UserError, match=r"1 problem,.*drawn in .*sheet/outlines\.jpg"):
         taken(tmp_path)
     sheet = cv2.imread(f"{tmp_path}/sheet/outlines.jpg")
     assert sheet.shape[1] > 1000 and sheet.std() > 20

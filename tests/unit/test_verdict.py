@@ -104,6 +104,28 @@ def test_a_set_without_labels_prints_too(tmp_path, capsys):
     assert "No labelled image has a held-out score" in text
 
 
+def test_what_the_first_stage_put_right_is_told_too(results, capsys):
+    board, runs = results
+    told = {"file": "a.json", "text": "found under another name", "figure": ""}
+    write_json(board.with_name("ingest_report.json"), {"warnings": [told, told | {"file": "b", "figure": "masks"}]})
+    text = printed(capsys, runs[0])
+    board.with_name("ingest_report.json").unlink()
+    assert "! a.json: found under another name" in text and "! b:" not in text  # that one is for metrics.json
+
+
+def test_the_command_that_packs_is_the_one_that_was_given(results, capsys):
+    _, runs = results
+    assert "\n  defectflow run mine --bundle\n" in printed(capsys, runs[0], "--bundle", "defectflow run mine --bundle")
+
+
+def test_good_photographs_alone_give_no_figure_of_bad_ones(tmp_path, capsys):
+    data = inspection_set.make(tmp_path / "set", good=12, bad=0)
+    folder = tmp_path / "d/s/i/p"
+    evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
+    text = printed(capsys, folder)
+    assert "false alarms  " in text and not any(name in text for name in ("precision  ", "recall  ", "AUROC  "))
+
+
 def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(UserError, match="no run named"):
         verdict.main(verdict.build_parser().parse_args([]))

@@ -68,10 +68,12 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
     if n_good and sessions < 5:
         apart = image.get("leave_group_out", {}).get("auroc")
         tail = f"; with whole groups left out the AUROC is {apart:.2f}" if apart is not None else ""
-        said.append(
-            f"The good images come from {sessions} group(s): photographs of one group resemble each other, "
-            f"and a new session may score differently{tail}."
+        groups = (
+            f"come from {sessions} group{'s' if sessions > 1 else ''}: photographs of one group resemble each other"
         )
+        if (good["group"] == "").all():
+            groups = f"are {sessions}, and nothing says which were taken together (column group of labels.csv)"
+        said.append(f"The good images {groups}, and a new session may score differently{tail}.")
     protocol = result["protocol"]
     if protocol["n_with_group_mates"]:
         said.append(

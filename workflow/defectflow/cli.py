@@ -16,6 +16,21 @@ from defectflow.files import UNWRITABLE, UserError
 from defectflow.run_workflow import add_command as add_run
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
+EXAMPLES = """\
+in the order of use:
+  defectflow run data/mine -n                  what would be done with the photographs of this folder
+  defectflow run data/mine                     do it: find the part, learn what is good, judge, report
+  defectflow run data/mine --bundle            the same, and pack the inspector into the folder bundle/
+  defectflow inspect BUNDLE new/               judge the photographs of a folder with it
+  defectflow inspect BUNDLE new/ --csv verdicts.csv --out pictures/     with a table, heatmaps and overlays
+  defectflow pack BUNDLE                       one .zip of it, to send to another computer
+  defectflow export BUNDLE --format openvino --images new/*.jpg         a graph for a faster runtime
+  defectflow bench BUNDLE new/*.jpg            how long a photograph takes
+
+`defectflow run` names the BUNDLE of a run in its last lines. How photographs are laid out: data/README.md; every
+setting: config.yaml; each option: defectflow COMMAND --help. The exit status is 0 if all is well, 3 if a photograph
+was flagged, 2 after an error.
+"""
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -189,8 +204,14 @@ def bench(args: argparse.Namespace) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="defectflow", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="defectflow",
+        description="From photographs of one part to an inspector that tells good from bad, and shows where.",
+        epilog=EXAMPLES,
+        formatter_class=lines,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def common(command: argparse.ArgumentParser) -> None:
@@ -199,7 +220,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--threads", type=int, default=cores, help="computing threads (%(default)s)")
 
     add_run(commands)
-    one = commands.add_parser("inspect", help="judge photographs", description=inspect.__doc__)
+    one = commands.add_parser("inspect", help="judge new photographs by a bundle", description=inspect.__doc__)
     common(one)
     one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with subfolders) and globs")
     one.add_argument("--runtime", choices=("auto", "openvino", "onnx", "torch"), default="auto", help="(%(default)s)")
@@ -220,7 +241,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=inspect)
 
-    two = commands.add_parser("export", help="make graphs for other runtimes", description=export.__doc__)
+    four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
+    four.add_argument("bundle", type=Path, help="folder made by rule bundle")
+    four.add_argument(
+        "file", type=Path, nargs="?", help="file to write (default: next to the folder, its name with .zip)"
+    )
+    four.set_defaults(run=pack)
+
+    two = commands.add_parser("export", help="make graphs of a bundle for faster runtimes", description=export.__doc__)
     two.add_argument("bundle", type=Path, help="folder made by rule bundle; exports/ is written into it")
     two.add_argument("--format", choices=("onnx", "openvino"), required=True)
     two.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
@@ -228,14 +256,7 @@ def build_parser() -> argparse.ArgumentParser:
     two.add_argument("--labels", type=Path, help="labels.csv of these photographs, to report the change in AUROC")
     two.set_defaults(run=export)
 
-    four = commands.add_parser("pack", help="make a .zip of a bundle", description=pack.__doc__)
-    four.add_argument("bundle", type=Path, help="folder made by rule bundle")
-    four.add_argument(
-        "file", type=Path, nargs="?", help="file to write (default: next to the folder, its name with .zip)"
-    )
-    four.set_defaults(run=pack)
-
-    three = commands.add_parser("bench", help="measure latency", description=bench.__doc__)
+    three = commands.add_parser("bench", help="measure how long a photograph takes", description=bench.__doc__)
     common(three)
     three.add_argument("paths", nargs="+", metavar="PATH", help="photographs")
     three.add_argument(
@@ -249,6 +270,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; a UserError becomes one line on stderr. Exits with 0, 2 (error) or 3 (something flagged)."""
     parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        sys.exit(ERROR)
     args, rest = parser.parse_known_args(arguments)
     if rest and ("paths" not in args or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -271,8 +295,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(args.run(args))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["stopped", *map(str, interrupt.args)]), file=sys.stderr)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:

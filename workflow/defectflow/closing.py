@@ -40,11 +40,17 @@ def closing_lines(folders: Sequence[str], board: str, options: str = "") -> list
     return lines
 
 
-def inspect_lines(folder: str | Path) -> list[str]:
-    """How a run judges new photographs, for the printed verdict: two commands, the first where there is no bundle."""
+def inspect_lines(folder: str | Path, bundle: str = "") -> list[str]:
+    """How a run judges new photographs, for the printed verdict: two commands, the first where there is no bundle.
+
+    Args:
+        folder: of the run.
+        bundle: the command that packs the inspector; "": Snakemake's, without the settings of the run.
+    """
     lines = [f"  {inspect_command(folder)}"]
     if not Path(folder, "bundle").exists():
-        lines.insert(0, f"  snakemake --cores all {shlex.quote(f'{folder}/bundle')}   with the --config of the run")
+        made = f"snakemake --cores all {shlex.quote(f'{folder}/bundle')}   with the --config of the run"
+        lines.insert(0, f"  {bundle or made}")
     return lines
 
 

@@ -179,9 +179,11 @@ class Folders:
                 text += "under `good:` in the entry of the data set; else move or rename it)"
                 told.append((folder, text, "verdicts"))
             if not label:
-                remedy = f"move good ones into {folder}/good" if side else "move those with a defect into bad/KIND"
+                remedy = (
+                    f"move good ones into {folder}/good" if side else "good ones belong into good, others into bad/KIND"
+                )
                 text = f"{count} photographs are unlabelled: no folder says whether they are good ({remedy})"
-                told.append((folder, text, "verdicts"))
+                told.append(("top folder" if folder == "." else folder, text, "verdicts"))
         masks = Counter(mask_folder(name) or name.rpartition("/")[0] or "." for name in self._masks)
         lines += [{"folder": folder, "pictures": count, "read_as": "masks"} for folder, count in sorted(masks.items())]
         for folder, count in sorted(self._others.items()):

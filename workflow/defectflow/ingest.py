@@ -253,6 +253,10 @@ def tell(found: Sequence[Problem] | Sequence[Notice]) -> str:
     return "\n".join(lines)
 
 
+def _counted(found: Sequence, what: str) -> str:
+    return f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
+
+
 def _spread(values: array) -> dict[str, float]:
     keys = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
     return dict(zip(keys, np.percentile(values, (0, 25, 50, 75, 100)).round(5).tolist(), strict=True))
@@ -272,10 +276,10 @@ def main(args: argparse.Namespace) -> None:
         drawn = f"; suspicious outlines are drawn in {args.sheet}"
         print(drawn.removeprefix("; "), file=sys.stderr)
     if problems:
-        print(f"{len(problems)} problems in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
+        print(f"{_counted(problems, 'problem')} in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
             raise UserError(
-                f"{resolved['images']}: {len(problems)} problems, listed above "
+                f"{resolved['images']}: {_counted(problems, 'problem')}, listed above "
                 f"(correct them, or set on_problem: leave_out to go on without these files{drawn})"
             )
     summary = Summary()
@@ -301,11 +305,11 @@ def main(args: argparse.Namespace) -> None:
     found = {"problems": problems, "warnings": findings.warnings}
     write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
     if findings.warnings:
-        print(f"{len(findings.warnings)} warnings:\n{tell(findings.warnings)}", file=sys.stderr)
+        print(f"{_counted(findings.warnings, 'warning')}:\n{tell(findings.warnings)}", file=sys.stderr)
     print(
         f"{report['images']} images: {report['good']} good, {report['bad']} bad, {report['unlabelled']} unlabelled; "
-        f"{report['annotated']} annotated, {len(report['groups'])} groups, {len(problems)} problems, "
-        f"{len(findings.warnings)} warnings"
+        f"{report['annotated']} annotated, {len(report['groups'])} groups, {_counted(problems, 'problem')}, "
+        f"{_counted(findings.warnings, 'warning')}"
     )
 
 

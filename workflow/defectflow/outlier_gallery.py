@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import cv2
@@ -51,8 +52,10 @@ def without(gallery: Gallery, shown: Gallery) -> Gallery:
     """``gallery`` less the photographs of ``shown``, which stand above it."""
     rows = gallery.rows[~gallery.rows.index.isin(shown.rows.index)]
     dropped = len(gallery.rows) - len(rows)
-    lead = f"{gallery.lead} {dropped} {'is' if dropped == 1 else 'are'} shown above." if dropped else gallery.lead
-    return Gallery(gallery.title, lead, gallery.total, rows)
+    if not dropped:
+        return gallery
+    lead = f"{gallery.lead} {dropped} {'is' if dropped == 1 else 'are'} shown above."
+    return replace(gallery, lead=lead, none=lead, total=gallery.total - dropped, rows=rows)
 
 
 def _small(path: str, depth: str | None) -> np.ndarray:

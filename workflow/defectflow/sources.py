@@ -93,7 +93,7 @@ def way_out(resolved: Mapping[str, Any], some: str) -> str:
     good, bad = os.path.join(folder, "good"), os.path.join(folder, "bad")
     return (
         f"{needed} (move good ones into {good}, bad ones into {bad}; or write {labels}: a line `filename,label`, then "
-        f"one for each: `{some},0` for a good one, `{some},1` for a bad one)"
+        f"one for each: `{some},0` if it is good, `{some},1` if it is bad)"
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow import closing, intervals
-from defectflow.cautions import headlines
+from defectflow.cautions import headlines, of_data
 from defectflow.files import UserError, read_json, stage
 from defectflow.pred_score import margins, two_digits
 from defectflow.tables import PREDICTIONS, read_table
@@ -58,6 +58,8 @@ def figures_of(metrics: dict[str, Any]) -> list[str]:
         ("false alarms", figure(image["false_positive_rate"], spans["false_positive_rate"]), "good images called bad"),
         ("F1", figure(image["f1"], spans["bootstrap"]["f1"]), ""),
     ]
+    if not image["n_bad"]:  # of what bad images alone tell
+        rows = [row for row in rows if row[0] not in ("AUROC", "recall", "precision", "F1")]
     for name, where in (("in_part", "inside the part"), ("full_frame", "full frame")):
         if pixel[name]:
             text = f"AUROC {figure(pixel[name]['auroc'])}   AU-PRO {figure(pixel[name]['au_pro'])}"
@@ -134,8 +136,8 @@ def read_board(path: Path) -> pd.DataFrame:
     return board.astype({"auroc": float, "auroc_low": float, "f1": float, "held_out_iou": float})
 
 
-def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
-    """The text that is printed for the run in ``folder``."""
+def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle: str = "") -> str:
+    """The text that is printed for the run in ``folder``; ``bundle``: the command that packs its inspector."""
     metrics, predictions = read_json(folder / "metrics.json"), read_table(folder / "predictions.csv", PREDICTIONS)
     threshold = metrics["threshold"]
     rule = ", ".join([threshold["strategy"], *(f"{name} {value:g}" for name, value in threshold["options"].items())])
@@ -167,6 +169,9 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     if board is not None and len(board) > 1:
         lines += ["Runs compared", "-" * WIDTH, *leaderboard_table(board), ""]
     rest = [text for text in metrics["warnings"] if text not in first]
+    ingested = Path(*folder.parts[:-3]) / "ingest_report.json"
+    if ingested.is_file():  # what bears on no figure stands in it alone
+        rest += of_data(read_json(ingested), bearing=False)
     if rest:
         lines += ["Read this too", "-" * WIDTH]
         for text in rest:
@@ -183,7 +188,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None) -> str:
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
     if threshold["value"] is not None:  # without one there is nothing to bundle
-        lines += ["", "New photographs", "-" * WIDTH, *closing.inspect_lines(folder)]
+        lines += ["", "New photographs", "-" * WIDTH, *closing.inspect_lines(folder, bundle)]
     return "\n".join(lines) + "\n"
 
 
@@ -200,7 +205,7 @@ def main(args: argparse.Namespace) -> None:
         if marked.empty:
             raise UserError(f"{args.leaderboard}: no run is marked as the main one (give the folder of a run)")
         folder = args.leaderboard.parent.joinpath(*marked.iloc[0][RECIPE[1:]].astype(str))
-    print(summary(folder, args.worst, board))
+    print(summary(folder, args.worst, board, args.bundle))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -211,6 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--leaderboard", type=Path, help="leaderboard.csv of the data set, printed as well")
     parser.add_argument("--worst", type=int, default=8, help="how many of the most anomalous images to list")
+    parser.add_argument("--bundle", default="", help="the command that packs the inspector, to be named")
     return parser
 
 
