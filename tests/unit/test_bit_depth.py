@@ -90,7 +90,7 @@ def test_pictures_far_darker_than_all_others_are_named():
     assert darker(files) == (["4.png", "5.png"], 716, 2866)
     pictures = {name: SimpleNamespace(deep=" ".join(map(str, map(int, v))), problem="") for name, v in files.items()}
     problems, notices = check_depths(pictures, "12", False)
-    assert problems == [] and "4.png, 5.png" in notices[1].text and "are they of another depth" in notices[1].text
+    assert problems == [] and "4.png, 5.png" in notices[1].text and "of another depth, or only dark?" in notices[1].text
     assert len(check_depths(pictures, "12", True)[1]) == 1
     assert darker({f"{n}.png": measure(scene(n, 0.9 / 2**n, 12)) for n in range(6)})[0] == []
 

@@ -179,8 +179,9 @@ def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) ->
     low, below, above = darker({name: values for name, values in deep.items() if name not in decision.odd})
     if low and not given:
         text = (
-            f"{len(low)} of {len(deep)} have no value above {below}, each of the others one of {above} or more: are they of "
-            f"another depth, or only dark? {_listed(low)} (of another depth: save all in one; dark: name the bits, bit_depth)"
+            f"{len(low)} of {len(deep)} have no value above {below}, each of the others one of {above} or more: are "
+            f"they of another depth, or only dark? {_listed(low)} (of another depth: save all in one; dark: name the "
+            "bits, bit_depth)"
         )
         notices.append(Notice("16-bit photographs", text, "verdicts"))
     shallow = sorted(name for name, picture in pictures.items() if not picture.deep and not picture.problem)
