@@ -233,7 +233,7 @@ def test_what_bears_on_everything_stands_above_the_figures(written, tmp_path):
 )
 def test_how_much_the_thresholds_differ_is_told_as_it_is(low, high, n, text):
     note = report.threshold_note({"n": n, "min": low, "max": high})
-    assert text in note and "a little" not in note and ("That is much" in note) == (high > 1.5 * low or low < 0)
+    assert text in note and "a little" not in note and ("That is a lot" in note) == (high > 1.5 * low or low < 0)
     assert report.threshold_note(None) == ""
 
 
