@@ -225,15 +225,15 @@ def test_what_bears_on_everything_stands_above_the_figures(written, tmp_path):
 @pytest.mark.parametrize(
     "low, high, n, text",
     [
-        (0.2005, 2.848, 5, "0.2005 to 2.848. That is much"),
+        (0.2005, 2.848, 5, "0.2005 to 2.848. That is a lot"),
         (1.0, 1.1, 5, "from fold to fold: 1.000 to 1.100."),
         (1.2, 1.2, 5, "never its own fold: 1.200."),
-        (-0.1, 0.4, 5, "That is much"),
+        (-0.1, 0.4, 5, "That is a lot"),
     ],
 )
 def test_how_much_the_thresholds_differ_is_told_as_it_is(low, high, n, text):
     note = report.threshold_note({"n": n, "min": low, "max": high})
-    assert text in note and "a little" not in note and ("That is much" in note) == (high > 1.5 * low or low < 0)
+    assert text in note and "a little" not in note and ("That is a lot" in note) == (high > 1.5 * low or low < 0)
     assert report.threshold_note(None) == ""
 
 

@@ -21,7 +21,7 @@ from defectflow.distances import (
 _BLOCK = 2**24  # bytes of a block of distances: malloc keeps that much for the next block
 _ROWS, _POINTS = (256, 512), 32768  # where points are few, more rows: between steps threads wait for each other
 _ROTATION = {torch.bfloat16: 6, torch.float32: 1}  # times as slow is float32, in which queries meet the axes
-_TRY, _SELDOM = 8, 64  # of so many photographs one tries fewer axes: of 8, of twice as many whenever it is in vain
+_TRY, _SELDOM = 8, 64  # fewer axes are tried on one of so many photographs: of 8, then twice as many after each failure
 _CROWD = 32  # candidates for each query, beyond which float32 has to tell them apart
 
 
