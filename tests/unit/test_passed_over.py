@@ -120,7 +120,7 @@ def test_companions_are_quiet_and_raw_files_beside_their_photographs_stop_nothin
     folder = tmp_path / "set"
     for number in range(3):
         save(folder / f"{number}.jpg", (48 + number, 40))
-        (folder / f"{number}.json").write_text("{}")
+        (folder / f"{number}.txt").write_text("{}")
         (folder / f"{number}.CR2").write_bytes(bytes(9))
     for name in ("Thumbs.db", "labels.csv", "desktop.ini", ".DS_Store", "0.xml"):
         (folder / name).write_bytes(b"x")
