@@ -366,6 +366,24 @@ def test_a_wrong_file_is_told_by_the_names_that_do_not_fit(tmp_path):
         create_backbone("resnet10t", ["layer2"], tmp_path / "more.pth")
 
 
+@pytest.mark.parametrize(
+    ("name", "layers", "deeper"),
+    [("resnet18", ["layer2"], "resnet34"), ("convnext_tiny", ["stages.0"], "convnext_small")],
+)
+def test_weights_of_a_deeper_network_are_refused_though_all_that_is_needed_is_there(tmp_path, name, layers, deeper):
+    path = saved(tmp_path / "deeper.pth", timm.create_model(deeper).state_dict())
+    with pytest.raises(UserError, match="is of a deeper network, "):
+        create_backbone(name, layers, path)
+    create_backbone(deeper, layers, path)
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    state = timm.create_model("resnet10t").state_dict()
+    state["layer1.0.conv1.weight"][0] = float("nan")
+    with pytest.raises(UserError, match=r"not finite: layer1\.0\.conv1\.weight$"):
+        create_backbone("resnet10t", ["layer2"], saved(tmp_path / "broken.pth", state))
+
+
 def test_a_network_gets_its_input_as_its_weights_want_it():
     assert input_statistics("tresnet_m.miil_in1k") == ((0, 0, 0), (1, 1, 1))
     assert input_statistics("vit_small_patch16_224.mine")[0] == (0.5, 0.5, 0.5)

@@ -32,7 +32,7 @@ from defectflow.patch_nano import (
     check_layers,
     is_patch_nano,
 )
-from defectflow.state_dicts import load_state, read_state
+from defectflow.state_dicts import load_state, read_state, refuse_deeper
 
 
 def _cfg() -> dict:
@@ -150,11 +150,15 @@ def create_backbone(
             raise UserError(f"backbone '{name}': its weights could not be downloaded; give a local file") from error
     if weights is not None:
         state = read_state(weights, name)
-        if not is_patch_nano(name) and not model.state_dict().keys() <= state.keys():
+        whole = None
+        if not is_patch_nano(name):
             with torch.device("meta"):
                 whole = timm.create_model(arch, **given)
-            state = converted(state, arch, whole)
+            if not model.state_dict().keys() <= state.keys():
+                state = converted(state, arch, whole)
         load_state(model, state, weights, name)
+        if whole is not None:
+            refuse_deeper(state, whole, weights, name)
     model.trained = weights is not None or download
     # convolutions in this layout are up to half as fast again on CPUs and pass it on, whatever the input has
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)

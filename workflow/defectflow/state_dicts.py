@@ -60,7 +60,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, 
         path, name: of the file and of the network, for errors.
 
     Raises:
-        UserError: a tensor that the extractor needs is missing or misshapen.
+        UserError: a tensor that the extractor needs is missing or misshapen, or holds numbers that are not finite.
     """
     own = model.state_dict()
     known = {_flat(key): value for key, value in state.items()}
@@ -82,7 +82,39 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, 
             f"weights of backbone '{name}': {path} does not fit, of {len(needed)} tensors {told} "
             "(give those of this network, up to its highest layer)"
         )
+    broken = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    if broken:
+        raise UserError(f"weights of backbone '{name}': {path} holds numbers that are not finite: {_some(broken)}")
     model.load_state_dict({key: value.to(own[key].dtype) for key, value in found.items()}, strict=False)
+
+
+def refuse_deeper(state: Mapping[str, Tensor], whole: nn.Module, path: str | Path, name: str) -> None:
+    """Refuse the weights of a network with more blocks in a stage: all that is needed would be there, and be wrong.
+
+    Args:
+        state: tensors by timm's names.
+        whole: the whole network, of any weights, also on the meta device.
+        path, name: of the file and of the network, for errors.
+
+    Raises:
+        UserError: ``state`` is of a deeper network.
+    """
+    last: dict[str, int] = {}  # highest number of a block, by name of the stage
+    for key in whole.state_dict():
+        for stage, number in _numbered(key):
+            last[stage] = max(number, last.get(stage, 0))
+    more = [key for key in state if any(number > last.get(stage, number) for stage, number in _numbered(key))]
+    if more:
+        raise UserError(
+            f"weights of backbone '{name}': {path} is of a deeper network, {len(more)} tensors are of blocks that this "
+            f"one does not have: {_some(more)} (give those of this network)"
+        )
+
+
+def _numbered(key: str) -> list[tuple[str, int]]:
+    """(name of what holds it, number) of each number in the name of a tensor."""
+    parts = key.split(".")
+    return [(".".join(parts[:i]), int(part)) for i, part in enumerate(parts) if part.isdigit()]
 
 
 def _flat(key: str) -> str:
