@@ -48,7 +48,7 @@ def test_a_network_that_differs_is_not_written_and_the_bundle_runs_on_torch_alon
     assert not (folder / "network.onnx").exists() and not (folder / "parity.json").exists()
     inspector = Inspector.load(folder)
     assert inspector.runtime == "torch" and inspector(bundle_set.photograph(3)).raw_score == 0
-    with pytest.raises(UserError, match=r"would make other verdicts of its network"):
+    with pytest.raises(UserError, match=r"would give other verdicts with this network"):
         Inspector.load(folder, "openvino")
 
 
@@ -62,7 +62,7 @@ def test_a_network_in_bfloat16_runs_on_torch_alone_with_the_verdicts_of_the_run(
     assert inspector(bundle_set.photograph(3)).raw_score == 0  # the patches of the bank, to the last bit
     assert inspector(bundle_set.photograph(60, bad=True)).raw_score > 1
     for refused in (lambda: Inspector.load(folder, "onnx"), lambda: export_bundle(folder, "openvino", "fp32", [])):
-        with pytest.raises(UserError, match=r"would make other verdicts of its network"):
+        with pytest.raises(UserError, match=r"would give other verdicts with this network"):
             refused()
 
 
@@ -78,7 +78,7 @@ def test_where_weights_lay_is_not_told(tmp_path):
     [
         (
             {"detector": bundle_set.ENTRIES["detector"] | {"method": "pixel_difference"}},
-            "pixel_difference is a baseline",
+            "pixel_difference is only a baseline",
         ),
         ({"isolation": bundle_set.ENTRIES["isolation"] | {"warp": 3}}, "isolation option 'warp' is unknown"),
     ],

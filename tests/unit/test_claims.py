@@ -40,7 +40,7 @@ def test_no_miss_is_told_with_the_rate_it_still_allows():
 
 def test_misses_are_told_as_one_minus_recall():
     text = told(claims.proven(figures(MATRIX | {"false_negative": 1, "true_positive": 23})))
-    assert "1 of the 24 bad photographs was missed. The miss rate in the long run lies between 0.7 % and 20 %." in text
+    assert "1 of the 24 bad photographs was missed. The miss rate in the long run is between 0.7 % and 20 %." in text
 
 
 def test_an_auroc_that_may_be_chance_is_not_called_better_than_guessing():
@@ -56,7 +56,7 @@ def test_worse_than_guessing_asks_for_the_labels():
     data = figures(auroc=0.08)
     data["confidence_intervals"]["auroc"] = [0.0, 0.3]
     text = told(claims.proven(data))
-    assert "worse than guessing (50 %). Are the labels the wrong way round?" in text and "better" not in text
+    assert "worse than guessing (50 %). Are the labels swapped?" in text and "better" not in text
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.05, 0.001])

@@ -70,7 +70,7 @@ def test_a_packed_bundle_inspects_and_is_not_exported_into(bundle_folder, photos
     code, lines, _ = run(capsys, "inspect", packed, photos)
     assert code == 3 and lines == run(capsys, "inspect", bundle_folder, photos)[1]
     code, _, err = run(capsys, "export", packed, "--format", "onnx", "--images", photos)
-    assert code == 2 and err == f"error: {packed}: a .zip cannot be added to (unpack it, export, pack it again)\n"
+    assert code == 2 and err == f"error: {packed}: cannot export into a .zip (unpack it, export, pack it again)\n"
 
 
 def test_a_bundle_older_than_its_run_is_told(bundle_folder, photos, tmp_path, capsys):
@@ -79,7 +79,7 @@ def test_a_bundle_older_than_its_run_is_told(bundle_folder, photos, tmp_path, ca
     assert "note" not in run(capsys, "inspect", named, good)[2]
     (named.parent / "metrics.json").write_text("{}")
     assert "older than the run" not in run(capsys, "inspect", bundle_folder, good)[2]
-    assert f"note: {named} is older than the run it lies in" in run(capsys, "inspect", named, good)[2]
+    assert f"note: {named} is older than the run next to it" in run(capsys, "inspect", named, good)[2]
     os.utime(named / "bundle.json")
     assert "note" not in run(capsys, "inspect", named, good)[2]
 
@@ -99,7 +99,7 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["BUNDLE"], "name photographs, folders or globs"),
+        (["BUNDLE"], "give photographs, folders or globs"),
         (["BUNDLE", "FOLDER/*.bmp"], "no image there"),
         (["BUNDLE", "FOLDER", "--triptychs"], "--triptychs: needs --out"),
         (["BUNDLE", "FOLDER", "--threads", "0"], "must be 1 or more"),

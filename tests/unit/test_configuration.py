@@ -124,10 +124,10 @@ def test_the_strategies_and_their_options_are_those_of_the_code():
 @pytest.mark.parametrize(
     ("strategy", "options", "message"),
     [
-        ("f1_adaptive", {"max_fpr": 0.1}, "'max_fpr' is no option of f1_adaptive (it takes none)"),
-        ("youden", {"alpha": 0.1}, "'alpha' is no option of youden (it takes max_fpr and max_fnr)"),
+        ("f1_adaptive", {"max_fpr": 0.1}, "'max_fpr' is not an option of f1_adaptive (it takes none)"),
+        ("youden", {"alpha": 0.1}, "'alpha' is not an option of youden (it takes max_fpr and max_fnr)"),
         ("conformal", {}, "conformal needs alpha (set threshold_options: {alpha: ...})"),
-        ("target_recall", {"max_fnr": 0.1}, "'max_fnr' is no option of target_recall (it takes recall)"),
+        ("target_recall", {"max_fnr": 0.1}, "'max_fnr' is not an option of target_recall (it takes recall)"),
     ],
 )
 def test_a_wrong_or_missing_option_is_told_before_anything_runs(strategy, options, message):

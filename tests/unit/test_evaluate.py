@@ -119,8 +119,8 @@ def test_labels_the_wrong_way_round_are_asked_about_and_chance_is_not(tmp_path):
         edit(path, columns, lambda t: t.assign(label=(1 - t["label"]).astype("Int64")))
     metrics, _ = run(data, tmp_path / "out")
     assert metrics["auroc"] < 0.1 and metrics["confidence_intervals"]["auroc"][1] < 0.5
-    assert "are the labels the wrong way round" in metrics["warnings"][0]
-    assert "cannot be told from chance" not in " ".join(metrics["warnings"])
+    assert "are the labels swapped" in metrics["warnings"][0]
+    assert "cannot be distinguished from chance" not in " ".join(metrics["warnings"])
 
 
 def test_an_auroc_of_one_has_an_interval_with_a_width(tmp_path):

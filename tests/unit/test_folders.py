@@ -259,3 +259,24 @@ def test_a_mask_of_labels_csv_that_is_read_as_a_photograph_is_a_problem(tmp_path
     row = row_reader(resolved, names)[0]
     masked = {name: row(name) for name in names if row(name)["mask"]}
     assert [one.file for one in masks_read_as_photographs(resolved, masked, names)] == ["blots/b1.png"]
+
+
+def test_a_kind_of_defect_that_is_called_nearly_good_is_told(tmp_path):
+    names = ["test/good_2/0.png", "test/OK images/0.png", "test/normals/0.png", "test/unlabelled/0.png"]
+    found = told(make(tmp_path, CONTROL + names))
+    assert sorted(file for file, text in found if "`good:`" in text) == sorted(n.rpartition("/")[0] for n in names)
+    assert not told(make(tmp_path / "named", CONTROL + names[:1], good=["good_2"]))
+
+
+@pytest.mark.parametrize(
+    "kind", ["crack", "not_good_2", "ko", "broken_large", "hole", "poke", "wood", "gold", "bypass"]
+)
+def test_an_ordinary_kind_of_defect_is_not_told(tmp_path, kind):
+    assert not told(make(tmp_path, [*CONTROL, f"test/{kind}/0.png"]))
+
+
+def test_a_folder_that_is_read_through_a_link_is_not_called_unread(tmp_path):
+    make(tmp_path, [*CONTROL, "store/dent/0.png", "store/loose/1.png"])
+    (tmp_path / "test/dent").symlink_to(tmp_path / "store/dent")
+    found = told(resolve({"path": str(tmp_path)}))
+    assert [(file, text[:18]) for file, text in found] == [("store", "1 pictures not rea")]

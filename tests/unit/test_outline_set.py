@@ -7,7 +7,7 @@ import numpy as np
 import outlined_set
 import pytest
 from defectflow import ingest, preflight, sam_pairs
-from defectflow.coco import decode, encode
+from defectflow.coco import decode, encode, part_mask
 from defectflow.files import UserError, read_json
 from defectflow.tables import PAIRS, read_table
 from outlined_set import SIZE, annotation, mask_of, stored, write
@@ -197,7 +197,7 @@ def test_a_single_wrong_outline_is_named_with_what_is_better(tmp_path, change):
     sheet = cv2.imread(f"{tmp_path}/sheet/outlines.jpg")
     assert sheet.shape[1] > 1000 and sheet.std() > 20
     report, masks = taken(tmp_path, "--on-problem", "leave_out")
-    assert f"2.png: its outline does not lie on the part: {change}" in told(report, "problems")
+    assert f"2.png: its outline does not match the part: {change}" in told(report, "problems")
     assert sorted(masks) == ["0.png", "1.png", "3.png", "4.png", "5.png"] and worst(masks, outlines) == 1
     write(tmp_path, coco)
     taken(tmp_path)
@@ -209,8 +209,8 @@ def test_outlines_of_other_photographs(tmp_path):
     write(tmp_path, redrawn(coco, outlines, lambda k, points: outlines[{1: 4, 4: 1}.get(k, k)]))
     report, masks = taken(tmp_path, "--on-problem", "leave_out")
     assert sorted(masks) == ["0.png", "2.png", "3.png", "5.png", "6.png", "7.png"]
-    assert "it lies better on 4.png" in told(report, "problems")
-    assert "it lies better on 1.png" in told(report, "problems")
+    assert "it fits better on 4.png" in told(report, "problems")
+    assert "it fits better on 1.png" in told(report, "problems")
 
 
 def test_several_categories_stop_with_their_counts_and_areas(tmp_path):
@@ -247,3 +247,41 @@ def test_the_same_file_is_told_the_same_twice(tmp_path):
     write(tmp_path, redrawn(coco, outlines, lambda k, points: points - (30, 15) if k == 2 else points))
     first, second = (json.dumps(taken(tmp_path, "--on-problem", "leave_out")[0]) for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+def test_masks_of_the_ground_instead_of_the_part_are_problems(tmp_path, compressed):
+    coco, outlines = outlined_set.make(tmp_path)
+    for one, points in zip(coco["annotations"], outlines, strict=True):
+        ground = ~mask_of(points)
+        runs = np.diff(np.flatnonzero(np.diff(ground.T.ravel(), prepend=0, append=0)), prepend=0).tolist()
+        one["segmentation"] = encode(ground) if compressed else {"size": [*SIZE[::-1]], "counts": runs}
+    write(tmp_path, coco)
+    report, masks = taken(tmp_path, "--on-problem", "leave_out")
+    assert (
+        masks == {}
+        and len(report["problems"]) == len(outlines)
+        and "the ground, not the part?" in told(report, "problems")
+    )
+
+
+def test_a_mask_of_a_part_that_fills_the_picture_may_have_a_small_hole(tmp_path):
+    coco, _ = outlined_set.make(tmp_path)
+    whole = np.ones(SIZE[::-1], bool)
+    whole[100:110, 100:110] = False
+    assert part_mask(coco["images"][0], [{"id": 1, "segmentation": encode(whole)}], SIZE, 1)[2] == []
+
+
+@pytest.mark.parametrize("as_stored", [True, False])
+@pytest.mark.parametrize("told_stored", [True, False])
+def test_an_rle_is_of_the_frame_that_has_its_size(tmp_path, as_stored, told_stored):
+    coco, outlines = outlined_set.make(tmp_path, orientations=(6, 8) * 3)
+    for k, (one, entry) in enumerate(zip(coco["annotations"], coco["images"], strict=True)):
+        mask = mask_of(outlines[k])
+        one["segmentation"] = encode(np.rot90(mask, -1 if k % 2 else 1) if as_stored else mask)
+        if told_stored:
+            entry |= {"width": SIZE[1], "height": SIZE[0]}
+    write(tmp_path, coco)
+    report, masks = taken(tmp_path)
+    assert worst(masks, outlines) > 0.95 and len(masks) == len(outlines)
+    assert ("turned along" in told(report)) == as_stored and len(report["warnings"]) == as_stored

@@ -127,14 +127,14 @@ def test_companions_are_quiet_and_raw_files_beside_their_photographs_stop_nothin
     report = run_ingest(folder, tmp_path)
     assert report["problems"] == []
     (notice,) = report["warnings"]
-    assert notice["text"].startswith("3 files passed over, raw files beside the photographs of the same name: 0.CR2, ")
+    assert notice["text"].startswith("3 files passed over, raw files next to photographs of the same name: 0.CR2, ")
 
 
 def test_an_animation_is_told(tmp_path):
     save(tmp_path / "set/a.png")
     save(tmp_path / "set/b.gif", save_all=True, append_images=[Image.new("RGB", (48, 40), (9, 200, 9))])
     (notice,) = run_ingest(tmp_path / "set", tmp_path)["warnings"]
-    assert notice == {"file": "b.gif", "text": "holds 2 pictures: only the first is taken", "figure": ""}
+    assert notice == {"file": "b.gif", "text": "holds 2 pictures: only the first is used", "figure": ""}
 
 
 def test_a_file_that_is_passed_over_later_makes_ingest_stale_and_nothing_else(folder, tmp_path):

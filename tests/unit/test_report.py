@@ -117,7 +117,7 @@ def test_the_headline_and_the_matrix_agree_with_the_metrics(written):
     metrics = read_json(folder / "metrics.json")
     matrix = metrics["image"]["confusion_matrix"]
     right = matrix["true_negative"] + matrix["true_positive"]
-    assert f"{right} of 18 labelled photographs judged rightly." in page.text
+    assert f"{right} of 18 labelled photographs judged correctly." in page.text
     for text in (*metrics["warnings"], "f1_adaptive", "What these figures prove", "They do not show"):
         assert text in page.text
 
@@ -125,15 +125,15 @@ def test_the_headline_and_the_matrix_agree_with_the_metrics(written):
 def test_good_photographs_alone_prove_no_verdict_right(tmp_path):
     data, folder, out = make(tmp_path, good=20, bad=0, overlap=False)
     text = Page(out.read_text()).text
-    assert "judged rightly." not in text and "nothing here says how many defects are found" in text
-    assert "of 20 good photographs lie below the threshold chosen on the others." in text
+    assert "judged correctly." not in text and "it is unknown how many defects are found" in text
+    assert "of 20 good photographs are below the threshold chosen on the others." in text
     assert "Please look at these first" not in text
     metrics = read_json(folder / "metrics.json")
     metrics["threshold"]["good_only"] |= {"far": True, "set_aside": True, "with_them": 50.0}
     write_json(folder / "metrics.json", metrics)
     run(data, folder, "{}", out)
     page = Page(out.read_text())
-    assert "Please look at these first" in page.text and "which would have put it at 50" in page.text
+    assert "Please look at these first" in page.text and "with which it would be 50" in page.text
     assert "stands out from all others" in page.text
     assert len(page.ids) == len(set(page.ids))
 

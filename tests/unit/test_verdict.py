@@ -78,8 +78,8 @@ def test_what_bears_on_everything_comes_first(results, tmp_path, capsys):
     write_json(folder / "metrics.json", metrics)
     text = printed(capsys, folder)
     top, figures = text.split("Figures, held out")
-    assert "! The background of these photographs is being judged." in top and "wrong way round" in top
-    assert "below 0.5: are the labels the wrong way round?" in figures and "1 = every bad" not in figures
+    assert "! The background of these photographs is being judged." in top and "labels swapped" in top
+    assert "below 0.5: are the labels swapped?" in figures and "1 = every bad" not in figures
 
 
 def test_the_commands_for_new_photographs_have_the_paths_of_the_run(results, capsys):
@@ -101,7 +101,7 @@ def test_a_set_without_labels_prints_too(tmp_path, capsys):
     folder = tmp_path / "d/s/i/p"
     evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder)))
     text = printed(capsys, folder)
-    assert "No labelled image was scored held out" in text
+    assert "No labelled image has a held-out score" in text
 
 
 def test_what_the_first_stage_put_right_is_told_too(results, capsys):

@@ -1,4 +1,4 @@
-"""defectflow: photographs of one part in, a calibrated good/bad inspector with heatmaps out."""
+"""defectflow: turn photographs of one part into a calibrated good/bad inspector with heatmaps."""
 
 import os
 

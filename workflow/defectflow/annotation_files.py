@@ -1,4 +1,4 @@
-"""The annotation files of a data set, by whatever name a tool gave them: found by their content.
+"""Find the annotation files of a data set by their content, whatever they are called.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -115,7 +115,7 @@ def check_disjoint(listed: Iterable[tuple[str, str]]) -> None:
         other = owner.setdefault(name, path)
         if other != path:
             raise UserError(
-                f"{other} and {path} both list {name}: which outlines count? (say it in the entry of the data set: "
+                f"{other} and {path} both list {name}: which outlines count? (set it in the entry of the data set: "
                 f"`annotations: {other}`, or `annotations: []` for none)"
             )
 

@@ -1,4 +1,4 @@
-"""Anomaly maps: patch distances on the grid of the network, brought to the pixels of the original photograph."""
+"""Anomaly maps: patch distances on the grid of the network, mapped to the pixels of the original photograph."""
 
 from __future__ import annotations
 

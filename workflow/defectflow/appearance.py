@@ -1,9 +1,9 @@
-"""Where the part lies, told by what it looks like: small networks on top of patch-nano's features.
+"""Find the part by what it looks like: small networks on top of patch-nano's features.
 
-For parts that lie anywhere and any way round, which registration on templates does not find. A head is a few dilated
-convolutions over frozen features (as linear and convolutional probes of self-supervised features are, M. Oquab et al.,
-DINOv2, 2023, section 7.4), trained in half a minute on the annotated photographs. Several heads are trained, each
-without one fold of the photographs: a photograph is told by those that have not seen its group, a new one by all.
+For parts in any position and orientation, which template registration does not find. A head is a few dilated
+convolutions over frozen features (like linear and convolutional probes of self-supervised features, M. Oquab et al.,
+DINOv2, 2023, section 7.4), trained in half a minute on the annotated photographs. Each head is trained without one
+fold of the photographs: a known photograph is segmented by the heads that have not seen its group, a new one by all.
 
 Imports torch; import this module inside the function that needs it.
 """

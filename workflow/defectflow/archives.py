@@ -1,4 +1,4 @@
-"""Archives given for a folder: they are not read, the command that unpacks them is told."""
+"""Archives given instead of a folder: not read; the error names the command that unpacks them."""
 
 import os
 

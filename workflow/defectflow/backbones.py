@@ -1,6 +1,6 @@
-"""Backbones: networks that turn an image into the feature maps that PatchCore's descriptors are made of.
+"""Backbones: networks that turn an image into feature maps, from which PatchCore's patch features are made.
 
-As a command it checks that one can be had: what only timm knows, before a workflow has found the part in all pictures.
+As a command it checks that timm can build the chosen backbone, early, before a workflow masks all pictures.
 
 `patch-nano` is our own (`defectflow.patch_nano`), registered here with timm as `patch_nano` and `patch-nano`; every
 other name is timm's.
@@ -177,12 +177,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the check."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.backbones", description=__doc__)
     parser.add_argument("name", help="patch-nano or a timm name with its tag")
-    parser.add_argument("--layers", nargs="+", required=True, help="lowest first")
-    parser.add_argument("--size", type=int, required=True, help="side of its input, in pixels")
+    parser.add_argument("--layers", nargs="+", required=True, help="layer names, lowest first")
+    parser.add_argument("--size", type=int, required=True, help="side of the input image, in pixels")
     parser.add_argument("--weights", help="local .safetensors, .pth, .pt or .bin file")
-    parser.add_argument(
-        "--allow-downloads", action="store_true", help="timm would fetch the weights the tag stands for"
-    )
+    parser.add_argument("--allow-downloads", action="store_true", help="timm may download the weights of the tag")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""How many pictures are computed at a time: a number, or what the device holds. torch is imported for a GPU alone."""
+"""How many pictures are computed at a time: a number, or as many as fit on the device. Imports torch only for a GPU."""
 
 import argparse
 from typing import Any

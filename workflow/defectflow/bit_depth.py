@@ -1,4 +1,4 @@
-"""How many bits the numbers of a 16-bit file hold.
+"""How many bits the values of a 16-bit file use.
 
 Cameras of 10, 12 or 14 bits write 16-bit files, with the numbers at the lower end (largest value of 12 bits: 4095) or
 at the upper end ("left-aligned": the low bits are always zero). A file does not tell which; `set_depth` looks at all of

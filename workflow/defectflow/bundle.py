@@ -1,4 +1,4 @@
-"""Stage bundle: a finished run as one folder that judges new photographs, without the workflow and in any place."""
+"""Stage bundle: pack a finished run into one folder that judges new photographs anywhere, without the workflow."""
 
 from __future__ import annotations
 
@@ -136,10 +136,12 @@ def main(args: argparse.Namespace) -> None:
     labelled = read_table(args.predictions, ["label", "split", "raw_score"], lambda part: part["label"].notna())
     segmenter, isolation, detector = (dict(entries[key]) for key in ("segmenter", "isolation", "detector"))
     for entry, key in ((detector, "weights"), (segmenter, "checkpoint")):
-        if entry.get(key):  # where they lay here is nobody's business elsewhere
+        if entry.get(key):  # the bundle keeps no path of this machine
             entry[key] = Path(entry[key]).name
     if detector["method"] == "pixel_difference":
-        raise UserError("bundle: pixel_difference is a baseline to beat, not an inspector (bundle another detector)")
+        raise UserError(
+            "bundle: pixel_difference is only a baseline for comparison, not an inspector (bundle another detector)"
+        )
     segmenter["source"] = "none"
     if segmenter["method"] != "none":
         segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
@@ -188,19 +190,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.bundle", description=__doc__)
     what = "JSON: segmenter, isolation, detector (entries of the config), regions and look (its sections)"
     parser.add_argument("--entries", required=True, help=what)
-    parser.add_argument("--name", required=True, help="of the run, e.g. demo/template/zero_out/patchcore")
-    parser.add_argument("--prior", type=Path, help="prior.safetensors, where there are masks")
+    parser.add_argument("--name", required=True, help="name of the run, e.g. demo/template/zero_out/patchcore")
+    parser.add_argument("--prior", type=Path, help="prior.safetensors, if there are masks")
     parser.add_argument("--model", type=Path, help="model.pt of segment (sam2.1)")
     parser.add_argument("--train-json", type=Path, help="train.json of segment (sam2.1)")
     parser.add_argument("--pairs", type=Path, help="pairs.csv, for the window of an isolation with crop")
     parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors")
     parser.add_argument("--fit", type=Path, required=True, help="fit.json")
     parser.add_argument("--weights", type=Path, help="weights of the backbone, unless they are packaged")
-    parser.add_argument("--allow-downloads", action="store_true", help="let timm fetch the weights the tag stands for")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights of an untrained network")
+    parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
-    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv, for photographs to compare on")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest.csv, to choose photographs to compare on"
+    )
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     add_option(parser)
     parser.add_argument("--threads", type=int, default=1)

@@ -1,4 +1,4 @@
-"""A bundle: one folder with all that a fitted inspector needs, as safetensors, ONNX and JSON, each with its sha256.
+"""A bundle: one folder with everything a fitted inspector needs, as safetensors, ONNX and JSON, each with its sha256.
 
 Or a .zip of that folder. Standard library only. Nothing in a bundle is executed, and no file outside of it is read.
 """

@@ -1,4 +1,4 @@
-"""What a reader of the figures has to be told: one honest sentence for each reason to doubt them."""
+"""Warnings for readers of the figures: one sentence for each reason to doubt them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ import pandas as pd
 from defectflow import good_only, intervals
 from defectflow.verdicts import counted, scores_apart
 
-REVERSED = "Bad photographs score lower than good ones: are the labels the wrong way round (1 is bad, 0 is good)?"
+REVERSED = "Bad photographs score lower than good ones: are the labels swapped (1 is bad, 0 is good)?"
 DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest is only counted
 
 
@@ -38,7 +38,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
     n_good, n_bad = image["n_good"], image["n_bad"]
     if known.empty:
         said.append(
-            "No labelled image was scored held out, so there is no threshold, no verdict and no metric: "
+            "No labelled image has a held-out score, so there is no threshold, no verdict and no metric: "
             "label some good and bad images."
         )
     elif not n_bad:
@@ -56,7 +56,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         tail = f": the AUROC may lie anywhere from {' to '.join(intervals.text(span))} (95 %)" if span else ""
         said.append(f"Few labelled images ({n_good} good, {n_bad} bad){tail}.")
     if span and not intervals.better_than_chance(span) and not intervals.reversed_order(span):
-        said.append("The AUROC cannot be told from chance (0.5) on this many images.")
+        said.append("With this number of images the AUROC cannot be distinguished from chance (0.5).")
     baseline = result["baseline"]["accuracy"]
     if n_good and n_bad and image["accuracy"] is not None and image["accuracy"] <= baseline:
         said.append(
@@ -82,7 +82,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         )
     if mixed := int((~known.loc[known["detection"] == "fold", "fold"].isin(scores_apart(known))).sum()):
         said.append(
-            f"The thresholds of {mixed} image(s) were chosen on scores by banks that hold good images of their own "
+            f"The thresholds of {mixed} image(s) were chosen on scores by banks that contain good images of their own "
             "fold: with good images in three folds they would not be (label more of them, or set folds)."
         )
     said += _threshold_warnings(known, result)
@@ -96,7 +96,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         )
     if pixel["components_off_the_part"]:
         said.append(
-            f"{pixel['components_off_the_part']} marked defect(s) lie wholly off the part's mask: they count "
+            f"{pixel['components_off_the_part']} marked defect(s) are entirely outside the part's mask: they count "
             "in the full frame only."
         )
     return said
@@ -122,7 +122,7 @@ def _threshold_warnings(known: pd.DataFrame, result: dict[str, Any]) -> list[str
     if "percentile" in options and (n := image["n_good"]) * (1 - options["percentile"] / 100) < 1:
         said.append(
             f"On {n} good images the percentile {options['percentile']:g} is their largest score: "
-            "more good images are needed to tell it."
+            "more good images are needed to estimate it."
         )
     if result["review"]:
         for cap, rate in (("max_fpr", "false_positive_rate_left"), ("max_fnr", "false_negative_rate_left")):
@@ -152,8 +152,8 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
         used = "appearance" if learned.get("used") else "template"
         instead = f"; masks come from the part's appearance ({_iou(prior, used)})" if learned.get("used") else ""
         said.append(
-            f"Registration finds the part badly (held-out IoU {_iou(prior, 'template')}){instead}. Where parts lie "
-            "anywhere and any way round, segmenter=sam2.1-nano, fine-tuned on your photographs, draws outlines better."
+            f"Registration finds the part badly (held-out IoU {_iou(prior, 'template')}){instead}. If parts lie "
+            "in any position and orientation, segmenter=sam2.1-nano, fine-tuned on your photographs, is more exact."
         )
     masks = segmentation.get("masks", {})
     if masks.get("absent"):

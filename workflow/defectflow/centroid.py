@@ -1,4 +1,4 @@
-"""Distance to the centroid of the good images: the simplest detector there is that learns from good images only."""
+"""Distance to the centroid of the good images: the simplest detector that learns from good images only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures of a run do and do not prove with as many photographs as there were, in plain words."""
+"""What the figures of a run do and do not prove, given the number of photographs, in plain words."""
 
 import math
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ def proven(metrics: Mapping[str, Any]) -> list[str]:
         low, high = spans["auroc"]
         text = (
             f"Shown a bad and a good photograph that it had never seen, the detector scored the bad one higher in "
-            f"{percent(image['auroc'])} of the pairs (AUROC). Other photographs of the same kind might have given "
+            f"{percent(image['auroc'])} of the pairs (AUROC). With other photographs of the same kind it might be "
             f"{percent(low)} to {percent(high)}"
         )
         if better_than_chance(spans["auroc"]):
             text += ": better than guessing."
         elif reversed_order(spans["auroc"]):
-            text += f": worse than guessing ({percent(0.5)}). Are the labels the wrong way round?"
+            text += f": worse than guessing ({percent(0.5)}). Are the labels swapped?"
         else:
             text += f", which does not exclude guessing ({percent(0.5)})."
         said.append(text)
@@ -66,14 +66,14 @@ def not_proven(metrics: Mapping[str, Any]) -> list[str]:
                 f"one miss; here {_were(n_bad)}{f', and {missed} {_was(missed)} missed' if missed else ''}."
             )
     if not n_good:
-        said.append("How often a good part raises an alarm: no photograph of a good part was scored held out.")
+        said.append("How often a good part raises an alarm: no photograph of a good part has a held-out score.")
     said += _another_session(image)
     types = {name: entry["n"] for name, entry in metrics["by_defect"].items() if name != "unspecified"}
     if types:
         few = [name for name, n in types.items() if n < 10]
         text = f"Anything about kinds of defects not seen here. {_count(len(types), 'kind')} had photographs"
         who = "each of them" if len(few) == len(types) > 1 else _list(few) if few else ""
-        said.append(text + (f"; {who} fewer than ten, too few to tell how well that kind is found." if few else "."))
+        said.append(text + (f"; {who} fewer than ten, too few to say how well that kind is found." if few else "."))
     elif n_bad:
         said.append("Anything about kinds of defects that are not among the labelled photographs.")
     if worth := alarms_in_use(metrics):
@@ -119,24 +119,24 @@ def _rate(errors: int, n: int, kind: str, what: str, rate: str, span: list[float
     text = f"{errors or 'None'} of the {n} {kind} photographs {_was(errors)} {what}. "
     if not errors:
         return text + f"That still fits a {rate} of up to {percent(span[1])} in the long run."
-    return text + f"The {rate} in the long run lies between {percent(span[0])} and {percent(span[1])}."
+    return text + f"The {rate} in the long run is between {percent(span[0])} and {percent(span[1])}."
 
 
 def _another_session(image: Mapping[str, Any]) -> list[str]:
     apart = image.get("leave_group_out") or {}
     if apart.get("auroc") is not None:
         return [
-            "How a new session (another day, camera, light) will do, except for this: with whole sessions held out the "
-            f"AUROC is {percent(apart['auroc'])}, from {image['n_groups']} sessions in all."
+            "How well it works in a new session (another day, camera, light), except for this: with whole sessions "
+            f"held out the AUROC is {percent(apart['auroc'])}, from {image['n_groups']} sessions in all."
         ]
     if image["n_groups"] == image["n_good"] + image["n_bad"]:  # each on its own: nobody has named a session
         return [
-            "How another camera, light or tool will do. Nothing says which photographs were taken together (column "
-            "group of labels.csv), so none could be held out together."
+            "How well it works with another camera, light or tool. Nothing says which photographs were taken together "
+            "(column group of labels.csv), so none could be held out together."
         ]
     return [
-        f"How another camera, light or tool will do. The photographs come from {_count(image['n_groups'], 'group')}; "
-        "what none of them shows, no figure here covers."
+        "How well it works with another camera, light or tool. The photographs come from "
+        f"{_count(image['n_groups'], 'group')}; no figure here covers what none of them shows."
     ]
 
 

@@ -1,4 +1,4 @@
-"""The command line: run the workflow on a folder; judge new photographs by what came out, pack, export and time it."""
+"""The command line: run the workflow on a folder; use, pack, export and time the resulting inspector."""
 
 import argparse
 import errno
@@ -43,13 +43,13 @@ def inspect(args: argparse.Namespace) -> int:
     from defectflow.inspector_output import PassedOverFiles, Pictures, counted, line_of, open_report
 
     if bool(args.paths) == bool(args.watch):
-        raise UserError("name photographs, folders or globs, or --watch FOLDER")
+        raise UserError("give photographs, folders or globs, or --watch FOLDER")
     if args.triptychs and not args.out:
         raise UserError("--triptychs: needs --out FOLDER")
     inspector = load(Inspector, args)
     if outdated(args.bundle):
         print(
-            f"note: {args.bundle} is older than the run it lies in (`snakemake bundle` makes it again)", file=sys.stderr
+            f"note: {args.bundle} is older than the run next to it (`snakemake bundle` makes it again)", file=sys.stderr
         )
     settings = inspector.settings
     pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
@@ -93,7 +93,7 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
     if args.batch > 1 and inspector.runtime != "torch":
         raise UserError(
             f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time "
-            "(use --runtime torch, or --streams for several beside each other)"
+            "(use --runtime torch, or --streams to process several at once)"
         )
     return inspector
 
@@ -217,14 +217,14 @@ def build_parser() -> argparse.ArgumentParser:
     def common(command: argparse.ArgumentParser) -> None:
         command.add_argument("bundle", type=Path, help="folder that `defectflow run DATA --bundle` made, or a .zip")
         command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
-        command.add_argument("--threads", type=int, default=cores, help="that compute (%(default)s)")
+        command.add_argument("--threads", type=int, default=cores, help="computing threads (%(default)s)")
 
     add_run(commands)
     one = commands.add_parser("inspect", help="judge new photographs by a bundle", description=inspect.__doc__)
     common(one)
-    one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with all below) and globs")
+    one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with subfolders) and globs")
     one.add_argument("--runtime", choices=("auto", "openvino", "onnx", "torch"), default="auto", help="(%(default)s)")
-    one.add_argument("--streams", type=int, help="photographs in work at a time (as many as threads)")
+    one.add_argument("--streams", type=int, help="photographs processed at the same time (default: as many as threads)")
     one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of runtime torch (%(default)s)")
     one.add_argument(
         "--batch", type=int, default=1, metavar="N", help="photographs in one call of runtime torch (%(default)s)"
@@ -236,26 +236,32 @@ def build_parser() -> argparse.ArgumentParser:
     one.add_argument("--out", type=Path, metavar="FOLDER", help="heatmaps/ and overlays/ with damage boxes go here")
     one.add_argument("--triptychs", action="store_true", help="and triptychs/: photograph, mask, heatmap")
     one.add_argument("--watch", type=Path, metavar="FOLDER", help="inspect photographs as they arrive there")
-    one.add_argument("--idle", type=float, metavar="SECONDS", help="stop watching after so long without a new one")
+    one.add_argument(
+        "--idle", type=float, metavar="SECONDS", help="stop watching after this long without a new photograph"
+    )
     one.set_defaults(run=inspect)
 
     four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
     four.add_argument("bundle", type=Path, help="folder of the bundle")
-    four.add_argument("file", type=Path, nargs="?", help="to write (beside the folder, its name with .zip)")
+    four.add_argument(
+        "file", type=Path, nargs="?", help="file to write (default: next to the folder, its name with .zip)"
+    )
     four.set_defaults(run=pack)
 
     two = commands.add_parser("export", help="make graphs of a bundle for faster runtimes", description=export.__doc__)
-    two.add_argument("bundle", type=Path, help="folder of the bundle; exports/ in it is written")
+    two.add_argument("bundle", type=Path, help="folder of the bundle; exports/ is written into it")
     two.add_argument("--format", choices=("onnx", "openvino"), required=True)
     two.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
     two.add_argument("--images", nargs="+", required=True, metavar="PATH", help="photographs to compare on")
-    two.add_argument("--labels", type=Path, help="labels.csv of them: what the precision costs in AUROC is reported")
+    two.add_argument("--labels", type=Path, help="labels.csv of these photographs, to report the change in AUROC")
     two.set_defaults(run=export)
 
     three = commands.add_parser("bench", help="measure how long a photograph takes", description=bench.__doc__)
     common(three)
     three.add_argument("paths", nargs="+", metavar="PATH", help="photographs")
-    three.add_argument("--runtimes", nargs="+", default=["openvino", "onnx", "torch"], help="(all that are installed)")
+    three.add_argument(
+        "--runtimes", nargs="+", default=["openvino", "onnx", "torch"], help="(default: all that are installed)"
+    )
     three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
     three.set_defaults(run=bench)
     return parser

@@ -1,4 +1,4 @@
-"""What a finished run says last: where its verdict and its report are, and the command that packs the inspector.
+"""The last lines of a finished run: where its verdict and report are, and the command that packs the inspector.
 
 Standard library only: the Snakefile imports it.
 """

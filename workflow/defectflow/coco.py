@@ -18,6 +18,7 @@ from defectflow.outline_kinds import is_outline
 from defectflow.picture_files import UNREADABLE, unreadable
 
 BARE_RUNS = "outlines are bare run lengths (RLE without its size): read as RLE"
+HOLE = 0.05  # share of the picture that a mask of its whole rim leaves out, from which on it may be inverted
 BY_ROWS = "run row by row and not column by column: read by rows"
 
 
@@ -106,6 +107,10 @@ def part_mask(
         if not part.any():
             problems.append(f"{name}: its mask is empty")
             continue
+        if is_inverted(part):
+            text = "its mask covers the whole rim of the picture and not the inside: the ground, not the part?"
+            problems.append(f"{name}: {text} (export the mask of the part)")
+            continue
         part = upright(part, orientation) if frame == STORED else part
         mask = part if mask is None else mask | part
         used += 1
@@ -130,7 +135,10 @@ def listed_image(
                 with suppress(UserError):
                     polygons.append(_points(polygon).ravel().tolist())
     told = told_size(entry)
-    if told is None and _is_size(size := next(iter(sizes), None)):
+    frames = (raw_size, turned_size(raw_size, orientation))
+    turned = not polygons and told in frames and frames[0] != frames[1]  # an RLE is of the frame that has its size
+    size = next(iter(sizes), None)
+    if _is_size(size) and (told is None or (turned and (size[1], size[0]) in frames)):
         told = (size[1], size[0])
     return Listed(raw_size, orientation, told, extent_of(polygons), bool(sizes))
 
@@ -279,6 +287,12 @@ def raggedness(mask: np.ndarray) -> float:
     columns, rows = mask.any(0).sum(), mask.any(1).sum()
     changes = np.count_nonzero(mask[:, 1:] != mask[:, :-1]) + np.count_nonzero(mask[1:] != mask[:-1])
     return changes / max(1, columns + rows)
+
+
+def is_inverted(mask: np.ndarray) -> bool:
+    """Whether a mask may be that of the ground: all of the rim of the picture, and not what lies inside."""
+    rim = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return all(side.all() for side in rim) and mask.mean() <= 1 - HOLE
 
 
 def _unrolled(runs: Sequence[int], width: int, height: int, order: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a stage computes with, as a hash: what Snakemake compares to know that an edit made an output stale.
+"""A hash of everything a stage computes with. Snakemake compares it to find outputs that an edit has made stale.
 
 That is the code of its modules and of the packages they lie in, the settings they read from the package, and the locked
 versions of the libraries they import. Comments, docstrings and layout do not count: they change no result.

@@ -181,7 +181,9 @@ def _check_options(where: str, chosen: Mapping[str, Any]) -> None:
     for name in given:
         if name not in known:
             takes = f"takes {' and '.join(known)}" if known else "takes none"
-            raise UserError(f"config.yaml: {where}threshold_options: {name!r} is no option of {strategy} (it {takes})")
+            raise UserError(
+                f"config.yaml: {where}threshold_options: {name!r} is not an option of {strategy} (it {takes})"
+            )
     missing = [name for name in known if name not in given and strategy != "youden"]
     if missing:
         raise UserError(

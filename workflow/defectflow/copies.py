@@ -1,4 +1,4 @@
-"""Equal files among the photographs of a data set: which of them counts."""
+"""Equal files among the photographs of a data set: which one to keep."""
 
 from array import array
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""A data set as it lies on disk: its images, what folders and labels.csv say of them, its COCO file.
+"""A data set on disk: its images, what folders and labels.csv say about them, its COCO file.
 
 Standard library only: the Snakefile imports this module through ``preflight``. A data set is given as the dict that
 ``preflight.resolve`` returns: layout, images, annotations, labels, category.

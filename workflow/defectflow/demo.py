@@ -235,8 +235,8 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.demo", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write (replaced when it exists)")
-    parser.add_argument("--views", type=int, default=57, help="views of sound parts, about two thirds with a label")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder to write (replaced if it exists)")
+    parser.add_argument("--views", type=int, default=57, help="views of good parts, about two thirds with a label")
     parser.add_argument("--defects", type=int, default=24, help="views of defective parts")
     parser.add_argument("--size", type=int, default=512, help="width and height of a photograph in pixels")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The demo's six kinds of defect: each takes a part (``demo_part``) and returns it spoilt, what changed marked."""
+"""The demo's six kinds of defect: each takes a part (``demo_part``) and returns it with the defect and its mask."""
 
 from dataclasses import replace
 

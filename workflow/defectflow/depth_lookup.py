@@ -1,4 +1,4 @@
-"""The depth of a data set before anything runs: 16-bit files are found by their headers, and new ones measured.
+"""The bit depth of a data set before anything runs: find 16-bit files by their headers and measure new ones.
 
 Standard library only: the Snakefile imports this module. Pixels are measured by `depth_values` in a process of its own.
 """

@@ -1,4 +1,4 @@
-"""What the numbers of 16-bit files show: a JSON list of paths on stdin, a list of `bit_depth.Values` on stdout.
+"""Measure the values of 16-bit files: a JSON list of paths on stdin, a list of `bit_depth.Values` on stdout.
 
 Called by `bit_depth` when a workflow starts; null stands for a file that cannot be read or has no such numbers.
 """

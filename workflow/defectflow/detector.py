@@ -1,4 +1,4 @@
-"""What all detectors have in common: they learn from patches of good pictures and judge the patches of others."""
+"""The interface of all detectors: learn from patches of good pictures, score the patches of others."""
 
 from __future__ import annotations
 
@@ -154,8 +154,15 @@ def pool(distances: torch.Tensor, options: ScoreOptions) -> float:
 def add_score_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `ScoreOptions`."""
     parser.add_argument("--score", choices=SCORES, default="max", help="image score (default: %(default)s)")
-    parser.add_argument("--neighbours", type=int, default=9, help="of the re-weighting in max (default: %(default)s)")
-    parser.add_argument("--fraction", type=float, default=0.01, help="of the patches, for top_k_mean and percentile")
+    parser.add_argument(
+        "--neighbours",
+        type=int,
+        default=9,
+        help="number of neighbours in the re-weighting of max (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--fraction", type=float, default=0.01, help="share of the patches, for top_k_mean and percentile"
+    )
 
 
 def score_options(args: argparse.Namespace) -> ScoreOptions:

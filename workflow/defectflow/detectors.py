@@ -1,4 +1,4 @@
-"""The detection methods by the name that `method:` of an entry of `detectors:` gives."""
+"""Registry of the detection methods, by the name in `method:` of an entry of `detectors:`."""
 
 from defectflow.centroid import Centroid
 from defectflow.detector import Detector

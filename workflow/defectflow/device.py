@@ -1,4 +1,4 @@
-"""Where networks run."""
+"""Choose the device that networks run on."""
 
 import ctypes
 import sys

@@ -1,4 +1,4 @@
-"""Rows by name, kept on disk: what is looked up now and then need not be in memory for every image of a large set.
+"""Rows by name, kept on disk, so that rare lookups need no memory for every image of a large set.
 
 Standard library only.
 """
@@ -48,7 +48,7 @@ class DiskIndex(Mapping[str, tuple]):
             raise UserError(f"{where}: image {name} occurs twice (pass each shard once)") from None
         except sqlite3.OperationalError as error:
             raise UserError(
-                f"temporary files: {error} (make room in /var/tmp, or let TMPDIR name a folder that has some)"
+                f"temporary files: {error} (make room in /var/tmp, or set TMPDIR to a folder with free space)"
             ) from None
 
     def __getitem__(self, name: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Lower bounds on distances, from matrix products of few columns: they tell which distances have to be measured.
+"""Lower bounds on distances, from matrix products of few columns; they show which exact distances have to be computed.
 
 Along the principal axes, with the distance from their subspace as one more coordinate, points are as near as they are
 or nearer (triangle inequality in the complement); a matrix product gives these distances with a bound on its error.

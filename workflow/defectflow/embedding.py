@@ -1,4 +1,4 @@
-"""From pictures to patches: the vectors that detectors learn from and judge, as anomalib's PatchCore makes them."""
+"""From pictures to patches: the vectors that detectors learn from and score, computed as in anomalib's PatchCore."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def has_bfloat16() -> bool:
-    """Whether torch computes convolutions in bfloat16 on this processor, be it without matrix units and slowly."""
+    """Whether torch can compute convolutions in bfloat16 on this processor (slowly, if it has no matrix units)."""
     return mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
@@ -134,7 +134,7 @@ class PatchEmbedder:
         if backbone == PIXELS:
             return
         if precision == "bfloat16" and self.device.type == "cpu" and not has_bfloat16():
-            raise UserError("precision bfloat16: torch does not have it on this processor (use float32)")
+            raise UserError("precision bfloat16: torch does not support it on this processor (use float32)")
         self.network = feature_network(backbone, layers, weights, allow_download=allow_download, seed=seed)
         self.trained = self.network.trained
         self._dtype = getattr(torch, precision)

@@ -44,7 +44,7 @@ def export_bundle(
             then nothing is written.
     """
     if Path(folder).is_file():
-        raise UserError(f"{folder}: a .zip cannot be added to (unpack it, export, pack it again)")
+        raise UserError(f"{folder}: cannot export into a .zip (unpack it, export, pack it again)")
     bundle, paths = read_bundle(folder), list(photographs)
     pick(kind, bundle)
     reference = Inspector.load(folder, "torch")

@@ -1,4 +1,4 @@
-"""Whether two inspectors of one bundle say the same: raw scores and maps, photograph by photograph."""
+"""Compare two inspectors of one bundle: raw scores and maps, photograph by photograph."""
 
 from __future__ import annotations
 

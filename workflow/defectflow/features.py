@@ -217,29 +217,38 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.features", description=__doc__)
     parser.add_argument("--tables", nargs="+", required=True, help="ISOLATED tables of one shard: originals and copies")
     parser.add_argument("--backbone", required=True, help="patch-nano, a timm name with its tag, or pixels")
-    parser.add_argument("--weights", help="local .safetensors or .pth file; without it the packaged ones or none")
+    parser.add_argument("--weights", help="local .safetensors or .pth file (default: the included weights, if any)")
     parser.add_argument("--layers", nargs="+", default=["layer2", "layer3"], help="lowest first (default: %(default)s)")
-    parser.add_argument("--image-size", nargs="+", type=int, default=[512], metavar="PIXELS", help="one side or H W")
-    parser.add_argument("--center-crop", type=int, metavar="PIXELS", help="side of the square cut out of its middle")
-    parser.add_argument("--object-only", action="store_true", help="keep the patches of the part only")
-    parser.add_argument("--dilation", type=int, default=4, help="pixels by which the part is enlarged for that")
+    parser.add_argument(
+        "--image-size",
+        nargs="+",
+        type=int,
+        default=[512],
+        metavar="PIXELS",
+        help="side of a square, or height and width, in pixels",
+    )
+    parser.add_argument(
+        "--center-crop", type=int, metavar="PIXELS", help="side of the square cut from the middle, in pixels"
+    )
+    parser.add_argument("--object-only", action="store_true", help="keep only the patches of the part")
+    parser.add_argument("--dilation", type=int, default=4, help="pixels to grow the part's mask by before that")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="of the network (default: %(default)s)"
     )
     parser.add_argument(
-        "--stored", choices=["float32", "float16"], default="float32", help="type of the stored patches"
+        "--stored", choices=["float32", "float16"], default="float32", help="number format of the stored patches"
     )
     parser.add_argument(
         "--batch-size",
         type=batch_option,
         default="auto",
         metavar="N",
-        help=f"images at a time on a GPU (auto: what its memory holds, {MOST} at most); a CPU takes one a thread",
+        help=f"images at a time on a GPU (auto: what fits in memory, at most {MOST}); a CPU takes one per thread",
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--allow-downloads", action="store_true", help="let timm fetch the weights the tag stands for")
-    parser.add_argument("--seed", type=int, default=0, help="of the weights of an untrained network")
+    parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
     parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
     return parser
 

@@ -1,4 +1,4 @@
-"""Stage fetch: download one file and keep it only if its checksum is the stated one."""
+"""Stage fetch: download one file and keep it only if its checksum is as expected."""
 
 import argparse
 import shutil
@@ -28,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{args.url}: cannot be fetched ({error}); give the path of a local copy instead") from None
         size = temporary.stat().st_size
         if args.bytes and size != args.bytes:
-            raise UserError(f"{args.url}: {size} bytes came, expected {args.bytes} (nothing was kept: try again)")
+            raise UserError(f"{args.url}: received {size} bytes, expected {args.bytes} (nothing was kept: try again)")
         found = sha256_of(temporary)
         if found != args.sha256:
             raise UserError(f"{args.url}: sha256 is {found}, expected {args.sha256} (nothing was kept)")
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.fetch", description=__doc__)
     parser.add_argument("--url", required=True)
     parser.add_argument("--sha256", required=True)
-    parser.add_argument("--bytes", type=int, help="size, if it is known")
+    parser.add_argument("--bytes", type=int, help="size in bytes, if known")
     parser.add_argument("--out", required=True)
     return parser
 

@@ -1,4 +1,4 @@
-"""What every stage does with files: one-line errors, content hashes, outputs that are whole or absent.
+"""File handling for all stages: one-line errors, content hashes, outputs that are complete or absent.
 
 Standard library only: the Snakefile imports this module.
 """

@@ -1,4 +1,4 @@
-"""A photograph at a glance: what is alike in all copies of it, in whatever format or size they were saved."""
+"""A fingerprint of a photograph that is similar for all its copies, whatever their format or size."""
 
 import base64
 from collections.abc import Iterable

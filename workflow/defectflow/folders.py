@@ -1,8 +1,9 @@
-"""What the folders of a data set say: who is good, who trains, and which pictures are masks of others.
+"""Labels and splits from the folders of a data set, and which pictures are masks of others.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
 
+import difflib
 import os
 import re
 from collections import Counter, defaultdict
@@ -11,7 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
-from defectflow.links import follower
+from defectflow.links import follower, within
 from defectflow.naming import is_image, scan
 
 # Names of folders in the form of `plain`: lower case, without spaces and punctuation.
@@ -28,6 +29,8 @@ SIDES = {
 TRUTH = {"groundtruth", "gt"}
 MASKS = {"masks", "mask", "labels", "annotations"}  # only where the names are those of photographs
 PICTURES = {"images", "image", "img", "imgs", "photos", "photographs", "rgb"}  # beside a folder of masks
+NOT_KNOWN = {"unlabelled", "unlabeled", "unknown", "unsorted", "unchecked"}  # told where they count as a kind of defect
+NOT = {"not", "no", "non", "un", "n"}
 MASK_NAME = re.compile(r"(.+)[_-](?:mask|gt|ground_truth)", re.IGNORECASE)
 
 Key = tuple[str, ...]
@@ -41,6 +44,15 @@ def plain(name: str) -> str:
 def good_names(resolved: Mapping[str, Any]) -> set[str]:
     """Names of folders that hold good photographs: GOOD and what the config calls `good`."""
     return GOOD | {plain(name) for name in resolved.get("good") or ()}
+
+
+def is_nearly_good(folder: str, good: Iterable[str] = GOOD) -> bool:
+    """Whether a folder's name looks like one of good photographs without being one: good_2, OK images, goood."""
+    words = [word for word in re.split(r"[\W\d_]+", folder.casefold()) if word]
+    if not words or NOT & set(words):
+        return False
+    near = difflib.get_close_matches(plain(folder), [name for name in good if len(name) > 3], 1, 0.82)
+    return bool(near) or any(word in good or word.removesuffix("s") in good for word in words)
 
 
 def tells_labels(root: str | os.PathLike | None, good: Iterable[str] = (), labels: str | None = None) -> bool:
@@ -94,6 +106,7 @@ class Folders:
         self.fixed = self._splits and "train" in sides and (len(sides) > 1 or not only_good)
         self._reason = follower(resolved, self._is_read)
         self.links: dict[str, str] = {}
+        self._linked: set[str] = set()  # folders that a link leads to, which is followed
         self.json: list[str] = []
         self._others: Counter[str] = Counter()  # pictures in folders that are not read
         self._masks: set[str] = set()
@@ -111,6 +124,8 @@ class Folders:
         def enter(path: str) -> bool:
             if reason := self._reason(path):
                 self.links[os.path.relpath(path, self.root)] = reason
+            else:
+                self._linked.add(os.path.realpath(path))
             return not reason
 
         return ((name, entry) for name, entry in scan(self.root, enter) if name not in self.links)
@@ -154,6 +169,14 @@ class Folders:
             lines.append({"folder": folder, "pictures": count, "read_as": ", ".join(filter(None, (what, part)))})
             if side == "val" and self.fixed:
                 text = f"{count} photographs held out like those of test/: judged, nothing is learned from them"
+                told.append((folder, text, "verdicts"))
+            if (
+                label == "1"
+                and kind not in ("", *BAD)
+                and (plain(kind) in NOT_KNOWN or is_nearly_good(kind, self._good))
+            ):
+                text = f"{count} photographs are read as a kind of defect, {kind} (if they are good: name the folder "
+                text += "under `good:` in the entry of the data set; else move or rename it)"
                 told.append((folder, text, "verdicts"))
             if not label:
                 remedy = (
@@ -217,6 +240,7 @@ class Folders:
 
     def _find_masks(self) -> None:
         """Find the pictures that are masks: in a ground-truth folder, or with the names of photographs."""
+        unread: list[str] = []
         suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "" of those told by their own name
         for name in chain(self._all(), self._beside()):
             if not is_image(name):
@@ -225,9 +249,9 @@ class Folders:
             elif (folder := mask_folder(name)) is not None:
                 suspects[folder].append(name)
             elif not self._is_read(name):
-                self._others[name.rpartition("/")[0].partition("/")[0]] += 1
+                unread.append(name)
         if not suspects:
-            return
+            return self._pass_over(unread)
         wanted = {_key(name) for listed in suspects.values() for name in listed}
         lengths = {len(key) for key in wanted}
         partners: set[Key] = set()
@@ -242,8 +266,8 @@ class Folders:
                 self._masks.update(listed)
             elif self._is_read(folder) and (kind in ("mask", "masks") or fits):
                 self._doubtful[folder] = len(listed), len(fits)
-        unread = (name for listed in suspects.values() for name in listed if not self._is_read(name))
-        self._others.update(name.rpartition("/")[0].partition("/")[0] for name in unread if name not in self._masks)
+        more = (name for listed in suspects.values() for name in listed if not self._is_read(name))
+        self._pass_over(chain(unread, (name for name in more if name not in self._masks)))
         for name in sorted(self._masks, key=lambda name: (MASK_NAME.fullmatch(_stem(name)) is None, name)):
             self._by_key.setdefault(key := _key(name), name)
             self._folder_by_key.setdefault(key[:-1], name.rpartition("/")[0])
@@ -251,6 +275,13 @@ class Folders:
             rows = ((name, self.row(name).get("mask", "")) for name in self.photographs())
             uses = Counter(os.path.relpath(mask, self.root) for name, mask in rows if mask)
             self._shared = {mask for mask, count in uses.items() if count > 1}
+
+    def _pass_over(self, names: Iterable[str]) -> None:
+        """Count pictures in folders that are not read; what a link leads to is read under the name of the link."""
+        for name in names:
+            folder = name.rpartition("/")[0]
+            if not self._linked or not within(os.path.realpath(os.path.join(self.root, folder)), self._linked):
+                self._others[folder.partition("/")[0]] += 1
 
     def _beside(self) -> Iterator[str]:
         """Yield the files in folders of masks that lie beside the folder of all photographs."""

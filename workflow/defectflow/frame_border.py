@@ -1,4 +1,4 @@
-"""Whether a run without masks judges the background: photographs whose border differs, and heat that lies there.
+"""Detect that a run without masks judges the background: the border differs between photographs and has much heat.
 
 Small copies and stored maps of some photographs are enough; no network runs.
 """

@@ -1,4 +1,4 @@
-"""Which photographs a report shows, and their pictures, small enough to travel inside one HTML file."""
+"""Which photographs a report shows, and their pictures, small enough to embed in one HTML file."""
 
 import base64
 import io
@@ -78,8 +78,8 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
     outcome, verdict = table["outcome"], table["predicted_label"]
     missed, alarms = table[outcome == "missed"], table[outcome == "false alarm"][::-1]
     shown = [
-        Gallery("Missed defects", "Bad, and called good; the least suspicious first.", len(missed), missed),
-        Gallery("False alarms", "Good, and called bad; the most suspicious first.", len(alarms), alarms),
+        Gallery("Missed defects", "Bad, but called good; lowest scores first.", len(missed), missed),
+        Gallery("False alarms", "Good, but called bad; highest scores first.", len(alarms), alarms),
     ]
     judged = table[outcome != ""]
     shown = [
@@ -92,22 +92,22 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
     near = close[is_close(close["margin"], close["raw_score"], close["threshold"])]
     if len(near):
         close = near
-        lead = "Judged rightly, but near their threshold: with a little more light the verdict might be another."
+        lead = "Judged correctly, but near their threshold: with slightly different light the verdict might change."
         shown.append(Gallery("Close calls", lead, len(close), close))
     else:
-        lead = "Judged rightly, and none is a close call: these are the nearest."
+        lead = "Judged correctly, and none is a close call: these are the nearest to the threshold."
         shown.append(Gallery("Nearest to the threshold", lead, len(close), close))
     rest = rest.drop(index=close.index)
     for title, lead, wanted in (
-        ("Typical bad", "Called bad, rightly, with a middling score for their kind.", 1),
-        ("Typical good", "Called good, rightly, with a middling score for their kind.", 0),
+        ("Typical bad", "Correctly called bad, with a typical score for their kind.", 1),
+        ("Typical good", "Correctly called good, with a typical score for their kind.", 0),
     ):
         decided = (rest["outcome"] == "right") & (rest["review"] != 1)
         rows = rest[decided & (verdict.loc[rest.index] == wanted)]
         shown.append(Gallery(title, lead, len(rows), _middle(rows, TYPICAL_SHOWN)))
     new = rest[rest["label"].isna()][::-1]
     if len(new):
-        lead = "Nobody has labelled these; the most suspicious first."
+        lead = "Photographs without a label; highest scores first."
         shown.append(Gallery("Without a label", lead, n_new, new.head(NEW_SHOWN)))
     return [gallery for gallery in shown if gallery.total or gallery.title in ("Missed defects", "False alarms")]
 

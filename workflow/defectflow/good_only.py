@@ -1,4 +1,4 @@
-"""What is told of a threshold that comes from good photographs alone: which of them set it, and which to look at."""
+"""Describe a threshold from good photographs only: which of them set it, and which to look at."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ground-truth masks as tools write them: which pixels mark a defect is read from the data, in one way for a whole set.
+"""Read ground-truth masks from any tool: find out which pixels mark a defect, in one way for a whole set.
 
 0/1, 0/255 and any other two values, label maps, palettes, colours on one background, alpha channels, and masks whose
 edges are soft (JPEG, scaled). What can mean two things is told for every mask of the set. `images.read_mask` stays the

@@ -23,9 +23,9 @@ MEANING = {
     "independent. Where groups are few all of them are too narrow.",
     "leave_group_out": "Neither the bank nor the threshold has seen an image of the same group (session, burst): what "
     "to expect of a new session.",
-    "calibration_curve": "Share of bad images among the labelled ones, by pred_score. pred_score is no probability: it "
-    "says how far from the threshold (0.5) a raw score lies, in units of the range of the calibration scores. A share "
-    "holds for the mix of good and bad images that was labelled; a line with fewer defects has fewer in every bin.",
+    "calibration_curve": "Share of bad images among the labelled ones, by pred_score. pred_score is not a probability: "
+    "it says how far from the threshold (0.5) a raw score lies, in units of the range of the calibration scores. A "
+    "share holds for the labelled mix of good and bad images; a line with fewer defects has fewer in every bin.",
 }
 
 

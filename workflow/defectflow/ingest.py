@@ -322,7 +322,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--surveys", nargs="+", metavar="FILE", help="reports of the survey stage, one per shard")
     parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")
     add_option(parser)
-    parser.add_argument("--depth-given", action="store_true", help="the config names these bits: nothing to find out")
+    parser.add_argument("--depth-given", action="store_true", help="bit depth from the config, if it is given there")
     parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
     parser.add_argument("--ground-truth", metavar="DIR", help="folder for clean masks; replaced (OUT.ground_truth)")
     parser.add_argument("--out", required=True, metavar="manifest.csv")

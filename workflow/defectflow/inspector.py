@@ -1,4 +1,4 @@
-"""A fitted inspector, from its bundle: a photograph in, a verdict out, as the workflow would give it.
+"""A fitted inspector, loaded from its bundle: gives the verdict on a photograph that the workflow would give.
 
 numpy and OpenCV, and a runtime for the network; torch is loaded where the runtime or the segmenter is torch's.
 """

@@ -1,4 +1,4 @@
-"""Which photographs to inspect: files, folders and globs, and a folder that is watched; and what is passed over."""
+"""Which photographs to inspect (files, folders, globs, a watched folder), and which files are passed over."""
 
 import glob
 import os

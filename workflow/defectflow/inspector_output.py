@@ -1,4 +1,4 @@
-"""What an inspection leaves behind: a line, a row of CSV, a line of JSON and pictures for each photograph."""
+"""The output of an inspection: a line, a row of CSV, a line of JSON and pictures for each photograph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an inspector takes from its bundle: how the part is found, and how patches are judged."""
+"""The parts of an inspector from its bundle: the segmenter and the scorer."""
 
 from __future__ import annotations
 

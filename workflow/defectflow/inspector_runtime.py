@@ -43,7 +43,7 @@ def pick(runtime: str, bundle: Bundle, device: str = "cpu") -> str:
     if NETWORK not in bundle.settings["files"]:
         if runtime in ("openvino", "onnx"):
             raise UserError(
-                f"{bundle.folder}: {runtime} would make other verdicts of its network than the run did "
+                f"{bundle.folder}: {runtime} would give other verdicts with this network than the run "
                 "(use the torch runtime, or a detector of convolutions with precision float32)"
             )
         runtime = "torch" if runtime == "auto" else runtime

@@ -70,15 +70,17 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.isolate", description=__doc__)
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
-    parser.add_argument("--masks", help="table of their masks; without it the whole picture counts as part")
+    parser.add_argument("--masks", help="table of their masks; without it the whole picture counts as the part")
     parser.add_argument("--pairs", help="pairs.csv, needed by --crop for the size of the window")
     parser.add_argument("--background", choices=BACKGROUNDS, default="zero")
     parser.add_argument(
         "--normalise", choices=NORMALISATIONS, nargs="+", default=["none"], help="applied in this order"
     )
-    parser.add_argument("--crop", action="store_true", help="cut a window around the part, of one share of the frame")
+    parser.add_argument(
+        "--crop", action="store_true", help="cut a window around the part, the same share of every frame"
+    )
     parser.add_argument("--margin", type=float, default=0.03, help="share of the window added on each side")
-    parser.add_argument("--dilate", type=int, default=0, help="pixels by which the mask grows")
+    parser.add_argument("--dilate", type=int, default=0, help="pixels to grow the mask by")
     add_option(parser)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out-dir", required=True)

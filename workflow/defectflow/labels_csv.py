@@ -161,7 +161,7 @@ def _row(where: str, number: int, columns: Sequence[str], cells: Sequence[str], 
     row = dict.fromkeys(LABEL_COLUMNS, "") | {"line": str(number)}
     for column, cell in zip(columns, cells, strict=False):
         if not column and cell:
-            raise UserError(f"{where}: {cell!r} stands in a column without a name (name the column, or delete it)")
+            raise UserError(f"{where}: {cell!r} is in a column without a name (name the column, or delete it)")
         if column:
             row[column] = cell
     if not row["filename"]:
@@ -170,7 +170,7 @@ def _row(where: str, number: int, columns: Sequence[str], cells: Sequence[str], 
     letters = re.sub(r"[\s_.-]", "", word)  # n.i.O., not ok
     word = letters if letters.isalpha() else word
     if word in ("true", "false", "yes", "no"):
-        raise UserError(f"{where}: label {row['label']!r} may mean good or bad (write 0 or good, 1 or bad)")
+        raise UserError(f"{where}: label {row['label']!r} could mean good or bad (write 0 or good, 1 or bad)")
     if word not in LABELS:
         raise UserError(f"{where}: label {row['label']!r} is not allowed ({ALLOWED})")
     if row["split"].lower() not in ("", "train", "test"):

@@ -25,13 +25,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that say how to learn."""
     parser.add_argument("--method", choices=METHODS, default="patchcore", help="(default: %(default)s)")
     parser.add_argument("--coreset-ratio", type=float, default=1.0, help="share of the patches kept (%(default)s)")
-    parser.add_argument("--coreset-max", type=int, default=10000, help="patches kept at most (%(default)s)")
+    parser.add_argument("--coreset-max", type=int, default=10000, help="largest number of patches kept (%(default)s)")
     parser.add_argument(
-        "--max-patches", type=int, default=2_000_000, help="reduce each image first if there are more (%(default)s)"
+        "--max-patches",
+        type=int,
+        default=2_000_000,
+        help="above this number of patches, thin out each image first (%(default)s)",
     )
     parser.add_argument("--bank", choices=BANKS, default="float32", help="how banks are stored (default: %(default)s)")
     parser.add_argument("--distance", choices=DISTANCES, default="euclidean", help="(default: %(default)s)")
-    parser.add_argument("--dimensions", type=int, default=100, help="of a patch that PaDiM draws (%(default)s)")
+    parser.add_argument(
+        "--dimensions", type=int, default=100, help="dimensions of a patch that PaDiM draws at random (%(default)s)"
+    )
     parser.add_argument("--projection", choices=PROJECTIONS, default="random", help="before selection (%(default)s)")
 
 

@@ -1,7 +1,7 @@
 """Photographs that hardly differ: copies that were saved in another format, quality or size.
 
-Where such a pair has two labels, or stands on both sides of a split, the figures are not what they seem. Candidates are
-found by their fingerprints, and every one is then compared pixel by pixel: in a fixture all photographs look alike.
+If such a pair has two labels or is on both sides of a split, the figures are misleading. Candidates are found by their
+fingerprints and then compared pixel by pixel, because in a fixture all photographs look alike.
 """
 
 import os

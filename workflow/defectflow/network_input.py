@@ -1,4 +1,4 @@
-"""A picture as the network sees it: fitted into its square, with the cells of the grid that the part covers."""
+"""The input of the network: a picture fitted into its square, and the grid cells that the part covers."""
 
 from typing import NamedTuple
 

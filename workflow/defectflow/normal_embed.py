@@ -1,10 +1,10 @@
-"""Stage normal_embed: what a centroid detector has learned and the threshold it is used with, in one small JSON file.
+"""Stage normal_embed: what a centroid detector has learned, and its threshold, in one small JSON file.
 
-Whoever wants to score a photograph elsewhere needs no more than this file and the backbone: fit the isolated picture
-into ``fitted_size`` (height, width; padded with black), cut ``input_size`` out of its middle, divide by 255, subtract
+To score a photograph elsewhere, only this file and the backbone are needed: fit the isolated picture
+into ``fitted_size`` (height, width; padded with black), cut ``input_size`` from its middle, divide by 255, subtract
 ``mean``, divide by ``std``; concatenate the maps of ``layers`` (3 x 3 averages, enlarged to the grid of the first);
-average over the cells of the part, scale to unit length, and the score is 1 - the product with ``centroid``. It is
-bad from ``threshold`` on.
+average over the cells of the part, scale to unit length, and the score is 1 - the product with ``centroid``. The
+photograph is bad if the score is at least ``threshold``.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The gallery of good photographs whose scores stand out, each beside the good ones that look most like it."""
+"""The gallery of good photographs whose scores stand out, each next to the good ones most similar to it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Does an outline lie on its photograph? It is compared with itself moved, and with the outlines of other photographs.
+"""Check that an outline matches its photograph: compare it with itself moved, and with outlines of other photographs.
 
-The masks of a set may agree with each other and lie beside the part all the same. The photograph itself tells: along a
-right outline there are edges that run with it (`outline_edges`), elsewhere fewer. An outline is suspicious where one
-that was shifted, turned, mirrored or scaled, or one of another photograph, lies on clearly more of them. A photograph
-without edges says nothing, and neither does this check. Limits were chosen on one half of 970 right outlines and of
-wrong ones made from them, and measured on others (benchmarks/README.md, by benchmarks/outlines.py).
+The masks of a set may agree with each other and still miss the part. A correct outline follows edges of its photograph
+(`outline_edges`), a wrong one follows fewer. An outline is suspicious if a shifted, turned, mirrored or scaled version
+of it, or the outline of another photograph, follows clearly more edges. Photographs without edges cannot be checked.
+Limits were chosen on one half of 970 right outlines and of wrong ones made from them, and measured on others
+(benchmarks/README.md, by benchmarks/outlines.py).
 """
 
 from collections.abc import Sequence

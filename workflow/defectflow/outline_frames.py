@@ -14,6 +14,7 @@ Size = tuple[float, float]  # width, height
 
 UPRIGHT, STORED = "upright", "stored"
 SHARES, PERCENT = "shares of the picture", "percent of the picture"
+TURNED = "they fit only the pixels as stored, before the EXIF rotation: turned along"
 ROUNDING = 0.02  # share of the side by which an outline may leave its picture: pens are thick, tools round
 SLOPPY = 0.10  # the same for a few outlines of a set, which are cut at the rim
 FEW = 0.2  # share of the outlines of a set
@@ -191,7 +192,12 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
     """Readings of coordinates in pixels, of the picture or of the size that the COCO file tells."""
     (width, height), told = one.upright_size, one.told
     pixels = [Reading(frame, size) for frame, size in _frames_as_told(one) if fits(one.extent, size)]
+    of_size = [frame for frame, size in one.frames() if told and _equal(told, size)]
+    if one.extent is None and one.has_rle and len(of_size) == 1 and one.orientation != 1:
+        return Choice((Reading(of_size[0], told, TURNED if of_size[0] == STORED else ""),))
     reach = f"the outlines reach {one.extent[2]:.0f}x{one.extent[3]:.0f}" if one.extent else ""
+    if one.extent and min(one.extent[:2]) < 0:
+        reach = f"{reach} from {one.extent[0]:.0f}, {one.extent[1]:.0f}"
     stored = f" ({one.raw_size[0]}x{one.raw_size[1]} before EXIF rotation)" if one.raw_size != (width, height) else ""
     picture = f"the picture has {width}x{height}{stored}"
     if told is None:
@@ -201,8 +207,7 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
         if one.extent is None:  # an RLE brings its size along
             return Choice(tuple(pixels))
         if all(reading.frame == STORED for reading in pixels):
-            note = "they fit only the pixels as stored, before the EXIF rotation: turned along"
-            pixels = [Reading(reading.frame, reading.unit, note) for reading in pixels]
+            pixels = [Reading(reading.frame, reading.unit, TURNED) for reading in pixels]
         text = "the COCO file has no width and height, and the picture does not show whether the outlines fit"
         return Choice(tuple(pixels), f"{text} (export it with these)", confirm=True)
     if any(_equal(told, size) for _, size in one.frames()):

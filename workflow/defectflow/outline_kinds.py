@@ -1,4 +1,4 @@
-"""What the annotations of a COCO file are: outlines or boxes, of the part or of several things.
+"""Classify the annotations of a COCO file: outlines or boxes, of the part or of several categories.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """

@@ -1,4 +1,4 @@
-"""Looks at annotated photographs: chooses between readings of their outlines, and finds outlines beside the part."""
+"""Compare outlines with their photographs: choose between readings, and find outlines that miss the part."""
 
 import os
 from collections import Counter, defaultdict
@@ -148,15 +148,15 @@ class Looker:
             named = result.within(SUSPICIOUS) and not result.change.startswith("other")
             if name in homes and name in rivalled and not named:
                 from_whom, surely, matrix = others[result.other_index], True, np.eye(2, 3)
-                text = f"that of {from_whom} lies better on this picture, and it lies better on {homes[name]}"
+                text = f"that of {from_whom} fits better on this picture, and it fits better on {homes[name]}"
             elif result.within(SUSPICIOUS):
                 if result.change.startswith("other"):
                     from_whom = others[int(result.change.split()[1])]
                 text, surely = self._told(name, result, from_whom), surely or (name in homes and name in rivalled)
             elif name in nowhere:
                 surely, matrix = result.lead < SURELY_NOWHERE, None
-                text = "it follows the edges of the picture no more than anywhere, unlike the others"
-                text += f", and it lies better on {homes[name]}" if name in homes else ""
+                text = "it matches the edges of the picture no better than by chance, unlike the others"
+                text += f", and it fits better on {homes[name]}" if name in homes else ""
             else:
                 continue
             path = os.path.join(self._folder, name)
@@ -166,12 +166,12 @@ class Looker:
 
     def _told(self, name: str, result: Fit, from_whom: str) -> str:
         if from_whom != name:
-            return f"that of {from_whom} lies better on this picture"
+            return f"that of {from_whom} fits better on this picture"
         if result.change != "shifted":
-            return f"{result.change} it lies better"
+            return f"{result.change} it fits better"
         scale = max(self._pictures[name].size) / max(reduced_size(self._pictures[name].size))
         x, y = (result.matrix[:, 2] * scale).round().astype(int)
-        return f"shifted by {x:+d}, {y:+d} pixels (right, down) it lies better"
+        return f"shifted by {x:+d}, {y:+d} pixels (right, down) it fits better"
 
     def _homes(self, fits_of: Mapping[str, Fit], own: Mapping[str, Outline], checked: Sequence[str]) -> dict[str, str]:
         """Photographs that outlines lie on better than on their own, of those that another outline lies better on.

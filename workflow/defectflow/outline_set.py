@@ -1,7 +1,7 @@
-"""The outlines of a data set, settled: which reading is taken of each image, what was put right, what is wrong.
+"""Decide how to read the outlines of a data set: which reading to use for each image, what to correct, what is wrong.
 
 The sizes decide first (`outline_frames`). Where two readings fit, the edges of the photograph decide if they do so
-clearly, and at last every outline is compared with its alternatives (`outline_looker`). Stages that decode outlines all
+clearly. Finally every outline is compared with its alternatives (`outline_looker`). Stages that decode outlines all
 ask here, so that they decode the same masks.
 """
 
@@ -103,7 +103,7 @@ def settle_outlines(
         if boxes or surely:
             del readings[name]
         if surely and not boxes:
-            problems.append(Problem(source, f"{name}: its outline does not lie on the part: {text}", "annotation"))
+            problems.append(Problem(source, f"{name}: its outline does not match the part: {text}", "annotation"))
         elif not boxes:
             doubtful.append(name)
     if boxes:
@@ -112,7 +112,7 @@ def settle_outlines(
     if doubtful:
         text = next(text for name, text, *_ in suspects if name == doubtful[0])
         which = "" if len(doubtful) == 1 else f"of {doubtful[0]}, "
-        told[f"perhaps the outline does not lie on the part ({which}{text}): look at the sheet of outlines"] = doubtful
+        told[f"the outline may not match the part ({which}{text}): look at the sheet of outlines"] = doubtful
     notices = [Notice(source, f"{among(names)}: {text}" if names else text, "masks") for text, names in told.items()]
     if looker.left:
         text = f"{looker.left} outlines were not compared with their photographs, {CHECKED} others were"

@@ -1,4 +1,4 @@
-"""A sheet of the outlines that do not seem to lie on their photographs, each beside what lies better."""
+"""A contact sheet of outlines that seem to miss the part, each next to a better fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +39,8 @@ def write_sheet(suspects: Sequence[Suspect], path: str | Path, depth: str | None
         cells.append(Cell(_drawn(photograph, suspect.outline, BAD), ((suspect.name, INK), ("as annotated", DIM)), BAD))
         beside = _drawn(photograph, suspect.better, GOOD)
         cells.append(Cell(beside, ((first, INK), (second, INK)), GOOD if suspect.better else UNKNOWN))
-    sections = [("red: as annotated; green: what lies better", cells)]
-    sheet = contact_sheet("Outlines that do not seem to lie on the part", sections)
+    sections = [("red: as annotated; green: a better fit", cells)]
+    sheet = contact_sheet("Outlines that do not seem to match the part", sections)
     with atomic(path) as temporary:
         quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
         temporary.write_bytes(cv2.imencode(".jpg", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR), quality)[1].data)

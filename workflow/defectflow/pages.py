@@ -1,4 +1,4 @@
-"""HTML pages from the templates of this package: one file each, everything in it, nothing loaded from anywhere."""
+"""HTML pages from the templates of this package: one self-contained file each."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,8 +1,8 @@
-"""Two runs on the same images: how large the difference of a figure is, and whether it may be chance.
+"""Two runs on the same images: how large the difference of a figure is, and whether it may be due to chance.
 
 Both runs saw the same photographs, so their errors go together; resampling images for both at once keeps that, which
-comparing two separate intervals does not. Photographs of one group (burst, session) are drawn together where there are
-groups enough.
+comparing two separate intervals does not. Photographs of one group (burst, session) are drawn together if there are
+enough groups.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Masks of the baselines, and doubt about any mask: what the masks stage and the inspector share."""
+"""Masks of the baselines, and checks for doubtful masks; shared by the masks stage and the inspector."""
 
 import sys
 
@@ -26,8 +26,8 @@ def judge(
     """Presence and doubt about one mask: the columns of the MASKS table except image_id and mask.
 
     Absence is decided by the registration score when registration is reliable on this data set (held out), else by the
-    appearance heads, else by SAM's object score (a logit; below 0 is absent) if there is one, else nobody decides and
-    the mask is doubtful. Every doubt is named in ``reason``.
+    appearance heads, else by SAM's object score (a logit; below 0 is absent) if there is one. Otherwise presence
+    is undecided and the mask is doubtful. Every doubt is named in ``reason``.
     """
     info, reasons, seen = prior.info, [], bool(prior.heads)
     score = f"registration score {guess.match.score:.2f}"
@@ -86,10 +86,10 @@ def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[
 def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
     """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
 
-    That is the baseline which train.json says is better than SAM (DESIGN 2.8), and appearance where registration fails.
+    That is the baseline that train.json says is better than SAM, and appearance if registration fails.
     """
     if segmenter == "template" and prior.heads:
-        print("The part lies anywhere: masks are made by 'appearance' instead of registration", file=sys.stderr)
+        print("Registration does not find the part reliably: masks come from 'appearance' instead", file=sys.stderr)
         return "appearance"
     if segmenter != "sam2.1":
         return segmenter

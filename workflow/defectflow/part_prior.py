@@ -1,7 +1,7 @@
-"""What the annotated photographs say about a part, in one file: where it is, what it looks like, how sure that is.
+"""The prior: what the annotated photographs show of the part (place, appearance, reliability), in one file.
 
 Read by the baseline segmenters, by the SAM prompter and by the part-absent gate.
-torch is imported for appearance alone.
+Only the appearance heads import torch.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""What lies below the folder of the photographs and is not read as one: counted, named, and stopped where it may count.
+"""Files below the image folder that are not read as photographs: counted and named; an error if they may matter.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -44,9 +44,9 @@ def check_passed_over(folder: str, pictures: Mapping[str, Any]) -> tuple[list[Pr
         stem, suffix = os.path.splitext(name.lower())
         found: PassedOver = unread(Path(folder, name))
         if suffix in RAW and stem in stems:
-            told["raw files beside the photographs of the same name"].append(name)
+            told["raw files next to photographs of the same name"].append(name)
         elif found.reason.startswith("an archive"):
-            told["archives (unpack them, if they hold photographs of this set)"].append(name)
+            told["archives (unpack them if they contain photographs of this set)"].append(name)
         elif found.picture:
             problems.append(Problem(name, f"not read: {found.reason}", "image"))
         elif suffix:  # README, LICENSE and the like are companions too
@@ -54,7 +54,7 @@ def check_passed_over(folder: str, pictures: Mapping[str, Any]) -> tuple[list[Pr
     notices = [Notice(folder, f"{_count(names)} passed over, {what}: {_some(names)}") for what, names in told.items()]
     for name, picture in pictures.items():
         if picture.pages > 1:
-            notices.append(Notice(name, f"holds {picture.pages} pictures: only the first is taken"))
+            notices.append(Notice(name, f"holds {picture.pages} pictures: only the first is used"))
     return problems, notices
 
 

@@ -1,4 +1,4 @@
-"""Which files are pictures: by the end of their names, and by the first bytes of what has another name.
+"""Which files are pictures: by their suffix, or by their first bytes if the suffix is another one.
 
 Standard library only: the Snakefile imports this module through ``naming``.
 """

@@ -1,4 +1,4 @@
-"""One image file: whether it is sound, and what can be measured on it."""
+"""Check one image file, and measure what can be measured on it."""
 
 import os
 from collections.abc import Mapping, Sequence

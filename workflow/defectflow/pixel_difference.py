@@ -1,7 +1,7 @@
-"""Pixel difference, the baseline that a detector has to beat: no network, the colours themselves.
+"""Pixel difference, a baseline without a network: compares colours directly.
 
-The colour of each cell of the grid takes the place of features, and its distance to the mean colour that the good
-images have in the same place that of the distance to a memory bank.
+The features are the colours of the grid cells. The distance of a cell is measured to the mean colour of the good images
+in the same place, instead of to a memory bank.
 """
 
 from __future__ import annotations

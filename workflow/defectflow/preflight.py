@@ -1,4 +1,4 @@
-"""What can be known about a data set before anything is computed: where it lies, whether it is sound, what changed.
+"""Checks of a data set before anything is computed: where it is, whether it is valid, what changed.
 
 Standard library only: the Snakefile calls this at parse time, in every dry run.
 """

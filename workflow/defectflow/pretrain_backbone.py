@@ -242,10 +242,10 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(cli, every=500)
     cli.add_argument("--teacher-name", default="resnet18.tv_in1k", help="timm name with tag")
     cli.add_argument("--teacher-weights", help="local state dict of the teacher")
-    cli.add_argument("--allow-download", action="store_true", help="let timm fetch the teacher's weights")
+    cli.add_argument("--allow-download", action="store_true", help="allow timm to download the teacher's weights")
     cli.add_argument("--batch", type=int, default=8, help="images per step")
     cli.add_argument("--size", type=int, default=224, help="side of a training image in px")
-    cli.add_argument("--start", help="exported weights to go on from, with new images")
+    cli.add_argument("--start", help="exported weights to continue from, with new images")
     cli.add_argument("--lr", type=float, default=0.03, help="peak learning rate of Muon")
     return cli
 

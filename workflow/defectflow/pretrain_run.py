@@ -13,7 +13,7 @@ from defectflow.files import atomic
 
 def add_options(cli: argparse.ArgumentParser, every: int) -> None:
     """Add the options of a training run; ``every``: default number of steps between checkpoints."""
-    cli.add_argument("--pool", required=True, help="folder of varied photographs, searched through")
+    cli.add_argument("--pool", required=True, help="folder of varied photographs, searched recursively")
     cli.add_argument("--out", required=True, help="folder for weights, figures, card, curve and checkpoint")
     length = cli.add_mutually_exclusive_group(required=True)
     length.add_argument("--minutes", type=float, help="train for this long; the result depends on the machine's speed")
@@ -34,7 +34,7 @@ def load_checkpoint(path: Path, setting: dict, device: str) -> dict | None:
     if saved["setting"] == setting:
         return saved
     kept = path.rename(path.with_stem(f"{path.stem}-old"))
-    print(f"{path} is of another recipe: starting anew, it is kept as {kept}")
+    print(f"{path} was made with other settings: starting from scratch, the old file is kept as {kept}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Protocols by which labelled images are held out: folds or sides, of images or whole groups, and what they come to."""
+"""Protocols by which labelled images are held out: folds or a fixed split, of images or whole groups."""
 
 import hashlib
 from collections.abc import Iterable

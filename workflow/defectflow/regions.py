@@ -1,6 +1,6 @@
 """Damaged regions: what exceeds the pixel threshold, as connected regions with box, area and score.
 
-A photograph that is called bad without any has its peak instead, marked as such: nobody should have to search for why.
+A photograph that is called bad without a region gets its peak instead, with a mark that says why.
 """
 
 from dataclasses import dataclass, field

@@ -281,7 +281,7 @@ def build_parser() -> argparse.ArgumentParser:
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=1, help="images drawn at a time")
+    parser.add_argument("--threads", type=int, default=1, help="number of images drawn at the same time")
     add_options(parser)
     return parser
 

@@ -208,7 +208,7 @@ def threshold_note(folds: Mapping[str, Any] | None) -> str:
     text = "For a labelled photograph only the others count, never its own fold, so the threshold differs from fold to "
     text += f"fold: {short(low)} to {short(high)}."
     if low <= 0 or high > 1.5 * low:
-        text += " That is much: a few photographs decide where it lies, and more labelled ones would steady it."
+        text += " That is a lot: it depends on a few photographs. More labelled photographs would make it more stable."
     return text
 
 
@@ -301,7 +301,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
     add_options(parser)
     add_option(parser)
-    parser.add_argument("--settings", default="{}", help="settings of the run to be told, as JSON")
+    parser.add_argument("--settings", default="{}", help="settings of the run to show, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")
     return parser
 

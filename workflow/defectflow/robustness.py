@@ -1,4 +1,4 @@
-"""How figures hold when photographs are weakly varied: perturbed copies of labelled images, by kind and strength."""
+"""How figures change when photographs vary slightly: perturbed copies of labelled images, by kind and strength."""
 
 from typing import Any
 

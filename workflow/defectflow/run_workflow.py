@@ -1,4 +1,4 @@
-"""The whole workflow on one folder of photographs by one command, and what Snakemake says of it in short."""
+"""Run the whole workflow on one folder of photographs, with a short summary of Snakemake's messages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Engine "official": the trainer of the sam2 package, in a process of its own, from a generated configuration.
 
 The configuration is the packaged MOSE recipe with the model of the chosen variant, reduced to single photographs.
-``python -m defectflow.sam_official CONFIG.yaml`` is the driver that this module starts; nobody else needs to.
+``python -m defectflow.sam_official CONFIG.yaml`` is the driver that this module starts; do not call it directly.
 Needs the extra "official": the trainer imports fvcore, submitit, tensorboard and tensordict.
 """
 

@@ -1,4 +1,4 @@
-"""Stage segment: fine-tune SAM 2.1 on the annotated photographs and judge it, held out, beside both baselines.
+"""Stage segment: fine-tune SAM 2.1 on the annotated photographs and compare it, held out, with both baselines.
 
 The result is used for masks only if it is not worse than the best baseline by more than 0.005 IoU.
 """
@@ -88,7 +88,7 @@ class Run:
         self.negative, self.negative_images = sam_cases.negatives(
             parts["train"], self.cases["train"], prior, args.table, size, args.seed, args.depth
         )
-        # Where registration does not find it, the part may lie any way round.
+        # If registration does not find the part, it may be in any orientation.
         self.turn = 5.0 if prior.info["registers"] else 180.0
         # The training cases in the order of the cache: every case as it is, its augmented copies, the negatives.
         self.pool = list(self.cases["train"])
@@ -295,13 +295,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--engine", default="lean", choices=("lean", "official"))
     parser.add_argument("--model-config", required=True, help="nano, sam2.1_hiera_t, _s, _b+ or _l")
     parser.add_argument(
-        "--checkpoint", help="local file to start from; else what the package has for nano, or from scratch"
+        "--checkpoint", help="local file to start from (default: the included weights for nano, otherwise from scratch)"
     )
     parser.add_argument("--trainable", default="decoder", choices=("decoder", "decoder_and_neck", "all"))
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps; 0 judges the checkpoint as it is")
+    parser.add_argument("--steps", type=int, default=400, help="optimiser steps; 0 evaluates the checkpoint as it is")
     parser.add_argument(
         "--batch-size", type=batch_option, default="auto", metavar="N",
-        help=f"photographs in a step (auto: {BATCH}, fewer where the memory of a GPU holds fewer)",
+        help=f"photographs in a step (auto: {BATCH}, or fewer if the memory of the GPU is too small)",
     )  # fmt: skip
     parser.add_argument("--learning-rate", type=float, help="default 1e-4, from scratch 1e-3")
     parser.add_argument("--augmentations", type=int, default=3, help="augmented copies of each photograph in the cache")

@@ -1,4 +1,4 @@
-"""The bits of a data set's 16-bit files: one depth for all, found from their largest values over the whole set.
+"""The bit depth of a data set: one depth for all 16-bit files, found from their largest values.
 
 Standard library only: the Snakefile imports this module.
 """

@@ -1,4 +1,4 @@
-"""Numbers of 16-bit files: read as they are stored, measured, and reduced to the upper 8 bits of their depth."""
+"""Values of 16-bit files: read as stored, measured, and reduced to the upper 8 bits of their depth."""
 
 from pathlib import Path
 

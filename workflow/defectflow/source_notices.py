@@ -1,4 +1,4 @@
-"""What ingest tells about files of a data set that were found, passed over or read in an unusual way."""
+"""Notices of ingest about files of a data set that were found, passed over or read in an unusual way."""
 
 import os
 from collections import Counter, defaultdict
@@ -75,7 +75,7 @@ def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
             notes.append(Notice(folder, f"{text} (outlines are read from COCO files: export them as COCO)", figure))
             continue
         for path in listed:
-            why = "it has no lists `images` and `annotations`, as COCO files have"
+            why = "its lists `images` and `annotations`, as COCO files have them, are absent or empty"
             if named and is_coco(path):
                 why = f"the config names {', '.join(named)}"
             elif is_coco(path):

@@ -1,4 +1,4 @@
-"""The options by which stages are told where the photographs of a data set lie."""
+"""Command-line options that say where the photographs of a data set are."""
 
 import argparse
 from typing import Any
@@ -8,10 +8,12 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Options that say which files are photographs, and what their folders mean."""
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--images", metavar="DIR", help="folder of photographs")
-    source.add_argument("--mvtec", metavar="DIR", help="folder whose folders tell labels: train/good, good")
-    parser.add_argument("--path", metavar="DIR", help="folder of the whole data set: links may lead to it")
-    parser.add_argument("--links", nargs="+", default=[], metavar="DIR", help="further folders that links may lead to")
-    parser.add_argument("--good", nargs="+", default=[], metavar="NAME", help="further names of folders of good ones")
+    source.add_argument("--mvtec", metavar="DIR", help="folder whose subfolders give the labels: train/good, good")
+    parser.add_argument("--path", metavar="DIR", help="folder of the whole data set, which links may lead to")
+    parser.add_argument("--links", nargs="+", default=[], metavar="DIR", help="more folders that links may lead to")
+    parser.add_argument(
+        "--good", nargs="+", default=[], metavar="NAME", help="more names for folders of good photographs"
+    )
 
 
 def add_annotation_options(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""What an entry of `datasets:` in the config means: where its photographs, outlines and labels lie.
+"""Resolve an entry of `datasets:` in the config: where its photographs, outlines and labels are.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -85,7 +85,7 @@ def way_out(resolved: Mapping[str, Any], some: str) -> str:
     for top, path in tops.items():
         kinds.get(SIDES.get(plain(top), ""), []).extend(subfolders(path))
     if (names := kinds["train"] or kinds["val"] or kinds["test"]) and not resolved["labels"]:
-        which = "say in the entry of the data set which folders hold good ones"
+        which = "say in the entry of the data set which folders contain good photographs"
         return f"{needed} ({which}: `good: [{names[0]}]`" + (f"; or {', '.join(names[1:])})" if names[1:] else ")")
     if resolved["labels"]:
         return f"{needed} (give good photographs the label 0 there, one line for each: `{some},0`)"

@@ -1,4 +1,4 @@
-"""Stage split: who trains, validates and tests; made once, before anything is augmented, with groups kept whole.
+"""Stage split: assign images to training, validation and test, once, before augmentation; groups stay together.
 
 Segmentation (annotated images): train, val, test by whole groups; an image without a group is a group of its own.
 Detection: as the data set fixes it (column split), else held out or in folds by the protocol asked for. The first is
@@ -85,7 +85,7 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
     Args:
         manifest: columns image_id, group, label and split; images without any of the latter may be left out.
         annotated: what ``split_annotated`` returned; None without annotations.
-        policy: holdout, or see ``folds``; of no account where the data set fixes who trains and who is tested.
+        policy: holdout, or see ``folds``; ignored if the data set fixes who trains and who is tested.
         seed: any int.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Files of weights: read without executing anything, and held against the network that is to have them."""
+"""Weight files: read without executing code, and compared with the network that will use them."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the other ways to set the threshold would have given on the same scores, each chosen on the other folds."""
+"""Results of the other threshold strategies on the same scores, each chosen on the other folds."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,7 @@
 """Stage survey: decode, measure and hash the images of one shard.
 
-It reads pictures only. What labels and annotations say of them, and whether a problem stops the run, is for ingest,
-which sees all shards at once; so a corrected label decodes nothing again.
+It reads only pictures. Labels, annotations and the decision whether a problem stops the run belong to ingest, which
+sees all shards at once. So a corrected label does not cause pictures to be decoded again.
 """
 
 import argparse

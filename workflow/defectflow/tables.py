@@ -1,4 +1,4 @@
-"""The tables that pass between stages: their columns, read and written in one way."""
+"""The tables that stages exchange: their columns, and how to read and write them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

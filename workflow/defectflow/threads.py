@@ -88,7 +88,7 @@ def in_forks(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
         yield from _yield_from(ProcessPoolExecutor(workers, context, _begin, (function,)), _run, items, 2 * workers)
     except BrokenProcessPool:
         raise UserError(
-            f"one of {workers} processes was killed, for want of memory in all likelihood (use fewer threads)"
+            f"one of {workers} processes was killed, probably because memory ran out (use fewer threads)"
         ) from None
 
 

@@ -227,7 +227,7 @@ def nested_calibration(
         folds: [N], name of the fold of each image.
         strategy, options: see :func:`calibrate`.
         without: for a fold float [N], the raw scores to choose its threshold on in place of ``scores``: those by
-            detectors that have not seen that fold either. What it has for images of the fold itself is of no account.
+            detectors that have not seen that fold either. Its scores for images of the fold itself are ignored.
 
     Raises:
         ValueError: as :func:`calibrate`, with the name of the fold.

@@ -1,4 +1,4 @@
-"""Stage verdict: a finished run told in a terminal: verdicts, main figures, warnings, and where the pictures are."""
+"""Stage verdict: summarise a finished run in the terminal: verdicts, main figures, warnings, paths of the pictures."""
 
 import argparse
 import textwrap
@@ -45,7 +45,7 @@ def figures_of(metrics: dict[str, Any]) -> list[str]:
     baseline = metrics["baseline"]["accuracy"]
     meaning = "1 = every bad image scores above every good one"
     if intervals.reversed_order(spans["auroc"]):
-        meaning = "below 0.5: are the labels the wrong way round?"
+        meaning = "below 0.5: are the labels swapped?"
     rows = [("AUROC", figure(image["auroc"], spans["auroc"]), meaning)]
     if "leave_group_out" in image:
         apart = image["leave_group_out"]

@@ -1,4 +1,4 @@
-"""From scores to verdicts: the table of images to judge, and the threshold each of them is judged by."""
+"""From scores to verdicts: the table of images to judge, and the threshold for each."""
 
 import hashlib
 from collections.abc import Mapping
