@@ -85,14 +85,21 @@ def test_8_bits_moved_up_by_different_numbers_of_bits_are_told_apart():
     assert found.depth == "12" and list(found.odd) == ["3.png", "4.png"]
 
 
-def test_several_pictures_far_darker_than_all_others_are_named():
+def test_pictures_far_darker_than_all_others_are_named():
     files = {f"{n}.png": measure(scene(n, 0.7, 10 if n > 3 else 12)) for n in range(6)}
     assert darker(files) == (["4.png", "5.png"], 716, 2866)
     pictures = {name: SimpleNamespace(deep=" ".join(map(str, map(int, v))), problem="") for name, v in files.items()}
     problems, notices = check_depths(pictures, "12", False)
-    assert problems == [] and "4.png, 5.png" in notices[1].text and "are they of another depth" in notices[1].text
+    assert problems == [] and "4.png, 5.png" in notices[1].text and "of another depth, or only dark?" in notices[1].text
     assert len(check_depths(pictures, "12", True)[1]) == 1
     assert darker({f"{n}.png": measure(scene(n, 0.9 / 2**n, 12)) for n in range(6)})[0] == []
+
+
+def test_one_picture_of_another_depth_is_asked_for_though_nothing_is_saturated():
+    twelve = {f"{n}.png": measure(scene(n, 0.7, 12)) for n in range(4)}
+    assert darker(twelve | {"odd.png": measure(scene(9, 0.7, 10))})[0] == ["odd.png"]
+    assert darker(twelve | {"odd.png": measure(scene(9, 0.7, 14))})[0] == list(twelve)
+    assert darker({"a.png": measure(scene(0, 0.7, 12)), "b.png": measure(scene(1, 0.2, 12))})[0] == []
 
 
 def test_a_left_aligned_file_among_others_is_told():

@@ -64,9 +64,9 @@ def rgba(background, defect):
     return rgb(background, defect)
 
 
-def grey_jpeg(quality: int):
+def grey_jpeg(quality: int, high: int = 255, low: int = 0):
     def encode(mask: np.ndarray, path: Path) -> None:
-        Image.fromarray(mask.astype(np.uint8) * 255).save(path, "JPEG", quality=quality)
+        Image.fromarray(np.where(mask, high, low).astype(np.uint8)).save(path, "JPEG", quality=quality)
 
     return encode
 
@@ -137,6 +137,8 @@ EXACT = {
 CLOSE = {
     "jpeg 95": grey_jpeg(95),
     "jpeg 75": grey_jpeg(75),
+    "jpeg of 0 and 128": grey_jpeg(75, 128),
+    "jpeg of 60 and 200": grey_jpeg(90, 200, 60),
     "jpeg in png": jpeg_in_png,
     "smooth": smooth,
     "red jpeg": rgb((0, 0, 0), (255, 0, 0), format="JPEG", quality=95, subsampling=0),

@@ -227,6 +227,14 @@ def test_a_bundle_keeps_the_depth_of_its_photographs_and_refuses_any_other(tmp_p
         with_depth(folder, "13")
 
 
+@pytest.mark.parametrize(("name", "reason"), [("a.NEF", "a camera's raw file"), ("a.zip", "an archive")])
+def test_raw_files_and_archives_that_are_named_are_refused(tmp_path, one, name, reason):
+    """A raw file is a TIFF to Pillow, which would give the small preview in it."""
+    Image.fromarray(bundle_set.photograph(33)).save(tmp_path / name, format="TIFF")
+    with pytest.raises(UserError, match=rf"{name}: {reason} \("):
+        one(tmp_path / name)
+
+
 def bomb(path, width=60000, height=60000):
     """A PNG of a few kilobytes that says it has 3.6 thousand million pixels."""
 

@@ -99,13 +99,21 @@ def test_an_inch_mark_in_a_cell_is_read_as_it_is(tmp_path):
     assert [row[2] for row in rows] == ['3" scratch', '3" scratch, long']
 
 
-@pytest.mark.parametrize("word", ["OK", "io", "i.O.", "Pass", "normal", "defect free", "Good", "0", "0.0"])
+def test_numbers_with_a_decimal_comma_are_read(tmp_path):
+    (tmp_path / "labels.csv").write_text("filename;label\na.jpg;0,0\nb.jpg;1,0\n")
+    assert [row["label"] for row in read_labels(tmp_path / "labels.csv")] == ["0", "1"]
+    (tmp_path / "labels.csv").write_text("filename;label\na.jpg;0,5\n")
+    with pytest.raises(UserError, match="line 2: label '0,5' is not allowed"):
+        read_labels(tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize("word", ["OK", "io", "i.O.", "Pass", "normal", "defect free", "Good", "0", "0.0", "0.00"])
 def test_words_for_good(tmp_path, word):
     assert read(tmp_path, f"filename,label\na.jpg,{word}\n")[0][1] == "0"
 
 
 @pytest.mark.parametrize(
-    "word", ["NOK", "ng", "n.i.O.", "Fail", "anomaly", "Anomalous", "not ok", "defective", "BAD", "1", "1.0"]
+    "word", ["NOK", "ng", "n.i.O.", "Fail", "anomaly", "Anomalous", "not ok", "defective", "BAD", "1", "1.0", "1.00"]
 )
 def test_words_for_bad(tmp_path, word):
     assert read(tmp_path, f"filename,label\na.jpg,{word}\n")[0][1] == "1"

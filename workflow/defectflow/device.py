@@ -17,7 +17,7 @@ def pick_device(choice: str) -> torch.device:
         UserError: CUDA was asked for and there is none.
     """
     if choice == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: no CUDA device is available (use device=auto or cpu)")
+        raise UserError("device cuda: no CUDA device is available (use cpu)")
     return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
 
 

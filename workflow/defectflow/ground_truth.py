@@ -184,9 +184,14 @@ def _of_values(counts: Counter, soft: bool, lossy: bool, channel: str) -> Readin
     low, high = min(counts), max(counts)
     total, (frequent, most) = counts.total(), counts.most_common(1)[0]
     if len(counts) > 2 and soft and (high - low >= CONTRAST or high <= 1):
+        # JPEG swings beyond both values: they are where most pixels of each half are.
+        middle = (low + high) / 2
+        low = max((value for value in counts if value <= middle), key=counts.__getitem__)
+        high = max((value for value in counts if value > middle), key=counts.__getitem__)
         margin, cut = (high - low) / 8, (low + high) / 2
-        between = sum(n for value, n in counts.items() if low + margin < value < high - margin)
-        beyond = sum(n for value, n in counts.items() if value >= low + margin)
+        near = [sum(n for v, n in counts.items() if abs(v - value) <= margin) for value in (low, high)]
+        between = total - sum(near)
+        beyond = total - near[0]
         if between > SPREAD * total or between * 3 > 2 * beyond:
             raise Ambiguous("has all values, as a photograph or a heatmap (save the defect as 255 on 0, as PNG)")
         return Reading(channel, low, cut, f"values from {low:g} to {high:g} are cut at half, {cut:g}")

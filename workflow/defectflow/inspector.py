@@ -26,6 +26,7 @@ from defectflow.inspector_parts import Located, check_known, make_locator, numpy
 from defectflow.inspector_runtime import load_network, pick
 from defectflow.isolation import changes_nothing, isolate_part
 from defectflow.network_input import Loaded, fit_picture
+from defectflow.picture_formats import ARCHIVES, RAW, unread
 from defectflow.pred_score import normalise
 from defectflow.regions import Region, find_damage
 
@@ -259,6 +260,8 @@ def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
     Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
     refused before they are decoded.
     """
+    if Path(path).suffix.lower() in (*RAW, *ARCHIVES):  # of a raw file Pillow would give the thumbnail
+        raise UserError(f"{path}: {unread(path).reason}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

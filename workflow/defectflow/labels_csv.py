@@ -14,9 +14,8 @@ from defectflow.files import UserError
 
 LABEL_COLUMNS = ("filename", "label", "defect_type", "group", "mask", "split")
 DELIMITERS = ",;\t"
-# Spreadsheets and pandas write 0 and 1 as 0.0 and 1.0 when other cells of the column are empty.
-GOOD = ("0", "0.0", "good", "goods", "ok", "io", "pass", "passed", "normal", "defectfree")
-BAD = ("1", "1.0", "bad", "nok", "notok", "ng", "nio", "fail", "failed", "anomaly", "anomalous", "abnormal")
+GOOD = ("0", "good", "goods", "ok", "io", "pass", "passed", "normal", "defectfree")
+BAD = ("1", "bad", "nok", "notok", "ng", "nio", "fail", "failed", "anomaly", "anomalous", "abnormal")
 LABELS = {"": ""} | dict.fromkeys(GOOD, "0") | dict.fromkeys((*BAD, "defect", "defective"), "1")
 ALLOWED = "0, good, ok, pass or normal; 1, bad, nok, ng, fail, defect or anomaly; empty = unknown"
 OTHER_NAMES = {
@@ -169,6 +168,8 @@ def _row(where: str, number: int, columns: Sequence[str], cells: Sequence[str], 
     word = row["label"].lower()
     letters = re.sub(r"[\s_.-]", "", word)  # n.i.O., not ok
     word = letters if letters.isalpha() else word
+    # Spreadsheets and pandas write 0 and 1 as 0.0 and 1.0 (0,0 and 1,0) when other cells of the column are empty.
+    word = re.sub(r"^([01])[.,]0+$", r"\1", word)
     if word in ("true", "false", "yes", "no"):
         raise UserError(f"{where}: label {row['label']!r} could mean good or bad (write 0 or good, 1 or bad)")
     if word not in LABELS:

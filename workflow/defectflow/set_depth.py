@@ -12,7 +12,8 @@ from defectflow.dataset import Notice, Problem
 
 SATURATED = 10  # pixels at the top of a depth from which a picture counts as saturated there
 GAP = 8  # largest values of one camera's pictures lie closer to each other than by this factor
-APART = 2.5  # the same where several pictures are darker than all others: not sure enough to stop
+APART = 2.5  # the same where some pictures are darker than all others: not sure enough to stop
+FEW = 4  # pictures below which one may be darker than the others without a question
 NAMED = 20  # files that a notice names
 REMEDY = "save it in one depth with the others, or name that of the camera: bit_depth of the data set"
 
@@ -123,7 +124,9 @@ def darker(files: Mapping[str, Values]) -> tuple[list[str], int, int]:
         Their names, the largest value of them, and the smallest largest value of the others; ([], 0, 0) for none.
     """
     ordered = sorted((values.largest, name) for name, values in files.items() if values.largest)
-    for place in range(2, len(ordered) - 1):
+    if len(ordered) < FEW:
+        return [], 0, 0
+    for place in range(1, len(ordered)):
         below, above = ordered[place - 1][0], ordered[place][0]
         if above >= APART * below and _bits_for(below) < _bits_for(above):
             return [name for _, name in ordered[:place]], below, above
@@ -176,8 +179,9 @@ def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) ->
     low, below, above = darker({name: values for name, values in deep.items() if name not in decision.odd})
     if low and not given:
         text = (
-            f"the largest values of {len(low)} are {below} or less, of all others {above} or more: are they of another "
-            f"depth, or only dark? {_listed(low)} (of another depth: save all in one; dark: name the bits, bit_depth)"
+            f"{len(low)} of {len(deep)} have no value above {below}, each of the others one of {above} or more: are "
+            f"they of another depth, or only dark? {_listed(low)} (of another depth: save all in one; dark: name the "
+            "bits, bit_depth)"
         )
         notices.append(Notice("16-bit photographs", text, "verdicts"))
     shallow = sorted(name for name, picture in pictures.items() if not picture.deep and not picture.problem)
