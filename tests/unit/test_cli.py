@@ -114,11 +114,15 @@ def test_exit_codes_and_what_cannot_be_read(bundle_folder, photos, tmp_path, cap
         ),
         (["BUNDLE", "FOLDER", "--out", "BUNDLE/bundle.json"], "File exists (make room, or write elsewhere)"),
         (["FOLDER", "FOLDER"], "not a bundle"),
+        (["BUNDLE/..", "FOLDER"], "give "),
+        (["BUNDLEx", "FOLDER"], "no such bundle; did you mean BUNDLE?"),
+        (["BUNDLE", "FOLDERx/*.png"], "does not exist; did you mean FOLDER?"),
         (["BUNDLE", "--watch", "absent"], "no such folder to watch"),
     ],
 )
 def test_a_wrong_command_is_one_line(bundle_folder, photos, capsys, words, message):
-    words = [w.replace("BUNDLE", str(bundle_folder)).replace("FOLDER", str(photos)) for w in words]
+    put = [w.replace("BUNDLE", str(bundle_folder)).replace("FOLDER", str(photos)) for w in (*words, message)]
+    *words, message = put
     code, _, err = run(capsys, "inspect", *words)
     assert code == 2 and err.startswith("error: ") and message in err and err.count("\n") == 1
 

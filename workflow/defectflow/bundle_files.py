@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from defectflow.files import UserError, atomic, read_json, sha256_of, write_json
+from defectflow.files import UserError, atomic, nearest_path, read_json, sha256_of, write_json
 
 FORMAT = "defectflow-bundle-3"  # a reader knows one; whatever changes what a verdict is made of gets the next number
 MANIFEST = "bundle.json"
@@ -81,7 +81,10 @@ def read_bundle(folder: str | Path) -> Bundle:
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
-        raise UserError(f"{folder}: not a bundle (no {MANIFEST} in it; rule bundle makes one)")
+        inside, made = folder / "bundle", "`defectflow run DATA --bundle` makes one"
+        way = f"give {inside}" if (inside / MANIFEST).is_file() else made
+        what = f"not a bundle (no {MANIFEST} in it; " if folder.exists() else f"no such bundle{nearest_path(folder)} ("
+        raise UserError(f"{folder}: {what}{way})")
     settings = read_json(folder / MANIFEST)
     found = settings.get("format") if isinstance(settings, dict) else None
     if found != FORMAT:

@@ -215,7 +215,7 @@ def build_parser() -> argparse.ArgumentParser:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def common(command: argparse.ArgumentParser) -> None:
-        command.add_argument("bundle", type=Path, help="folder made by rule bundle, or a .zip of it")
+        command.add_argument("bundle", type=Path, help="folder that `defectflow run DATA --bundle` made, or a .zip")
         command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
         command.add_argument("--threads", type=int, default=cores, help="computing threads (%(default)s)")
 
@@ -242,14 +242,14 @@ def build_parser() -> argparse.ArgumentParser:
     one.set_defaults(run=inspect)
 
     four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
-    four.add_argument("bundle", type=Path, help="folder made by rule bundle")
+    four.add_argument("bundle", type=Path, help="folder of the bundle")
     four.add_argument(
         "file", type=Path, nargs="?", help="file to write (default: next to the folder, its name with .zip)"
     )
     four.set_defaults(run=pack)
 
     two = commands.add_parser("export", help="make graphs of a bundle for faster runtimes", description=export.__doc__)
-    two.add_argument("bundle", type=Path, help="folder made by rule bundle; exports/ is written into it")
+    two.add_argument("bundle", type=Path, help="folder of the bundle; exports/ is written into it")
     two.add_argument("--format", choices=("onnx", "openvino"), required=True)
     two.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
     two.add_argument("--images", nargs="+", required=True, metavar="PATH", help="photographs to compare on")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
-from defectflow.files import UserError
+from defectflow.files import UserError, nearest_path
 from defectflow.picture_formats import SUFFIXES, PassedOver, common, unread
 
 LOOKED_AT = 10000  # files of a folder that is not looked into: a link may lead to all of a disk
@@ -40,7 +40,9 @@ def photographs(paths: Sequence[str | Path], tell: Tell = lambda _: None) -> Ite
             found = _matching(str(given), roots, tell)
         first = next(found, None)
         if first is None:
-            raise UserError(f"{given}: no image there ({common()})")
+            top = Path(given).parent
+            absent = "" if glob.has_magic(str(top)) or top.exists() else f"; {top} does not exist{nearest_path(top)}"
+            raise UserError(f"{given}: no image there ({common()}){absent}")
         yield first
         yield from found
 
