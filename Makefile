@@ -8,7 +8,7 @@ STAMP := $(VENV)/.ready
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
-	@$(BIN)/python -m defectflow.verdict --leaderboard results/demo/leaderboard.csv
+	@$(BIN)/python -m defectflow.reporting.summary --leaderboard results/demo/leaderboard.csv
 
 # Two at a time, a file by one: most of the time goes into dry runs, which take one core each.
 test: lint
@@ -29,6 +29,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/lint-imports
 	$(BIN)/snakemake --lint
 
 # The environment for --sdm conda follows from the lock.

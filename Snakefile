@@ -12,13 +12,16 @@ include: "workflow/rules/common.smk"
 report: "workflow/report/workflow.rst"
 
 
+include: "workflow/rules/demo.smk"
 include: "workflow/rules/data.smk"
-include: "workflow/rules/segment.smk"
-include: "workflow/rules/isolate.smk"
-include: "workflow/rules/patchcore.smk"
-include: "workflow/rules/evaluate.smk"
-include: "workflow/rules/bundle.smk"
-include: "workflow/rules/pretrain.smk"
+include: "workflow/rules/parts.smk"
+include: "workflow/rules/segmentation.smk"
+include: "workflow/rules/isolation.smk"
+include: "workflow/rules/detection.smk"
+include: "workflow/rules/evaluation.smk"
+include: "workflow/rules/reporting.smk"
+include: "workflow/rules/bundling.smk"
+include: "workflow/rules/pretraining.smk"
 
 
 rule all:

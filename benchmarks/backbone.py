@@ -15,9 +15,9 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from defectflow.backbones import create_backbone
-from defectflow.embedding import PatchEmbedder
-from defectflow.threads import in_threads
+from defectflow.backbones.networks import create_backbone
+from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.core.parallel import in_threads
 
 LAYERS = ("layer2", "layer3")
 NAMES = ("patch-nano", "resnet18")  # the speed of a ResNet-18 does not depend on its weights

@@ -48,10 +48,10 @@ def make_bank(path: Path, size: int, args: Any) -> None:
     ``args.precision`` gets the patches that are selected in float32: the banks differ in nothing else.
     """
     import torch
-    from defectflow.coreset import k_center_greedy, project
-    from defectflow.embedding import PatchEmbedder
-    from defectflow.images import letterbox, read_rgb
-    from defectflow.threads import in_threads
+    from defectflow.backbones.patch_embedding import PatchEmbedder
+    from defectflow.core.parallel import in_threads
+    from defectflow.images.read_write import letterbox, read_rgb
+    from defectflow.search.coreset import k_center_greedy, project
     from safetensors.torch import save_file
 
     files, made_up = sorted(Path(args.images).iterdir()), Path(args.images) == path.parent / f"{args.count}x{args.size}"

@@ -20,8 +20,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow.coreset import k_center_greedy, project
-from defectflow.patch_files import open_patches
+from defectflow.detection.feature_files import open_patches
+from defectflow.search.coreset import k_center_greedy, project
 
 
 def synthetic_features(rows: int, dimensions: int) -> torch.Tensor:

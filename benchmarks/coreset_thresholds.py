@@ -23,15 +23,16 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 import numpy as np
 import pandas as pd
 import torch
-from defectflow import metrics, verdicts
-from defectflow.calibrate import plan, score_all
-from defectflow.detector import DISTANCES, SCORES, FitOptions, ScoreOptions
-from defectflow.fit import bank_members
-from defectflow.learning import load_good
-from defectflow.patch_files import PatchFile, open_patches
-from defectflow.patchcore import PatchCore
-from defectflow.split import split
-from defectflow.tables import CALIBRATION, read_table
+from defectflow.core.tables import CALIBRATION, read_table
+from defectflow.data.split import split
+from defectflow.decision import decisions
+from defectflow.detection.calibrate import plan, score_all
+from defectflow.detection.feature_files import PatchFile, open_patches
+from defectflow.detection.fit import bank_members
+from defectflow.detection.training_patches import load_good
+from defectflow.methods.detector import DISTANCES, SCORES, FitOptions, ScoreOptions
+from defectflow.methods.patchcore.memory_bank import PatchCore
+from defectflow.metrics import metrics
 
 RECALL, ALARMS = 0.9, 0.1
 
@@ -60,9 +61,9 @@ def measure(
     plans = [bank for bank in plan(splits, good.images) if bank.protocol == "fold"]
     rows = [scored[:4] for scored in score_all(plans, files, good, PatchCore, options, scoring)]
     table = splits.assign(raw_score=splits["image_id"].map(scores)).reset_index(drop=True)
-    table = verdicts.with_calibration(table, pd.DataFrame(rows, columns=CALIBRATION))
-    recall = verdicts.judge(table, "target_recall", {"recall": RECALL})
-    alarms = verdicts.judge(table, "max_fpr", {"max_fpr": ALARMS}).table
+    table = decisions.with_calibration(table, pd.DataFrame(rows, columns=CALIBRATION))
+    recall = decisions.judge(table, "target_recall", {"recall": RECALL})
+    alarms = decisions.judge(table, "max_fpr", {"max_fpr": ALARMS}).table
     return {
         "recall": recall.table.loc[table["label"] == 1, "predicted_label"].mean(),
         "alarms": alarms.loc[table["label"] == 0, "predicted_label"].mean(),

@@ -27,7 +27,8 @@ def features_run(args: argparse.Namespace) -> dict:
     """Stage `features` on a table of the images as they are."""
     begin = time.perf_counter()
     import pandas as pd
-    from defectflow import features, tables
+    from defectflow.core import tables
+    from defectflow.detection import features
 
     embedder_imports()
     imports = time.perf_counter() - begin
@@ -45,7 +46,7 @@ def features_run(args: argparse.Namespace) -> dict:
 def fit_run(args: argparse.Namespace) -> dict:
     """Stage `fit` on what `features_run` wrote."""
     begin = time.perf_counter()
-    from defectflow import fit
+    from defectflow.detection import fit
 
     imports = time.perf_counter() - begin
     folder = Path(args.folder)
@@ -71,7 +72,7 @@ def both(features: dict, fit: dict) -> dict:
 
 def embedder_imports() -> None:
     """Import what the embedding imports when it is made."""
-    from defectflow.backbones import create_backbone  # noqa: F401
+    from defectflow.backbones.networks import create_backbone  # noqa: F401
     from torchvision.models.feature_extraction import create_feature_extractor  # noqa: F401
 
 
@@ -121,7 +122,7 @@ def anomalib_run(args: argparse.Namespace) -> dict:
 def anomalib_model(args: argparse.Namespace):
     """anomalib's Patchcore with our backbone, so that both compute the same features."""
     from anomalib.models import Patchcore
-    from defectflow.backbones import create_backbone
+    from defectflow.backbones.networks import create_backbone
 
     layers = ["layer2", "layer3"]
     return Patchcore(

@@ -28,15 +28,17 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow import metrics, tables, thresholds
-from defectflow.anomaly_maps import SIGMA
-from defectflow.embedding import PatchEmbedder
-from defectflow.images import letterbox, read_mask, read_rgb
-from defectflow.isolation import isolate
-from defectflow.network_input import object_cells
-from defectflow.part_prior import Prior
-from defectflow.registration import compose, frame_affine, invert, log_luminance, mask_from_frame
-from defectflow.threads import in_threads
+from defectflow.backbones.network_input import object_cells
+from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.core import tables
+from defectflow.core.anomaly_maps import SIGMA
+from defectflow.core.parallel import in_threads
+from defectflow.decision import thresholds
+from defectflow.images.read_write import letterbox, read_mask, read_rgb
+from defectflow.isolation.part_alone import isolate
+from defectflow.metrics import metrics
+from defectflow.parts.part_model import Prior
+from defectflow.parts.registration_frame import compose, frame_affine, invert, log_luminance, mask_from_frame
 
 MARGIN = 0.03  # of the part's box, on each side of the common frame
 WINDOW = 0.03  # share of the picture's longer side: a shift that costs as much as two good pictures typically differ

@@ -19,7 +19,8 @@ import pandas as pd
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from common import medians, photographs
-from defectflow import features, fit, tables
+from defectflow.core import tables
+from defectflow.detection import features, fit
 from fit import embedder_imports
 
 

@@ -27,10 +27,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow import fit, tables
-from defectflow.coreset import k_center_greedy
-from defectflow.patch_files import PatchFile, open_patches, write_patches
-from defectflow.patchcore import Bank
+from defectflow.core import tables
+from defectflow.detection import fit
+from defectflow.detection.feature_files import PatchFile, open_patches, write_patches
+from defectflow.methods.patchcore.memory_bank import Bank
+from defectflow.search.coreset import k_center_greedy
 
 SHARD = 1000  # images in a patch file
 

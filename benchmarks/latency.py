@@ -19,12 +19,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow.bundle_files import read_bundle
-from defectflow.inspector import Inspector, read_photograph
-from defectflow.inspector_bench import STEPS, quantile, report, run
-from defectflow.inspector_files import photographs
-from defectflow.inspector_parts import read_bank
-from defectflow.network_input import Loaded
+from defectflow.backbones.network_input import Loaded
+from defectflow.inspection.bundle_files import read_bundle
+from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.latency import STEPS, quantile, report, run
+from defectflow.inspection.mask_and_score import read_bank
+from defectflow.inspection.photo_sources import photographs
 
 
 def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[list[list[float]], list[bool]]:
@@ -33,8 +33,8 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
     """
     import torch
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    from defectflow.backbones import create_backbone
-    from defectflow.embedding import IMAGENET_MEAN, IMAGENET_STD
+    from defectflow.backbones.networks import create_backbone
+    from defectflow.backbones.patch_embedding import IMAGENET_MEAN, IMAGENET_STD
 
     torch.set_num_threads(threads)
     bundle = read_bundle(folder)

@@ -36,7 +36,7 @@ def seconds(run: Callable[[], Any], repeats: int = 15) -> float:
 
 def network_work(embedder: Any, picture: np.ndarray) -> tuple[int, int]:
     """Operations of the convolutions of a float32 network, and the bytes that each reads and writes."""
-    from defectflow.embedding import _Convolution
+    from defectflow.backbones.patch_embedding import _Convolution
 
     found = []
 
@@ -57,13 +57,13 @@ def main() -> None:
     import torch
     from common import photographs
     from coreset import synthetic_features
-    from defectflow.anomaly_maps import full_resolution
-    from defectflow.coreset import k_center_greedy
-    from defectflow.device import multiplies_bfloat16, product
-    from defectflow.embedding import PatchEmbedder, _Convolution
-    from defectflow.features import _read
-    from defectflow.network_input import fit_picture
-    from defectflow.patchcore import Bank
+    from defectflow.backbones.network_input import fit_picture
+    from defectflow.backbones.patch_embedding import PatchEmbedder, _Convolution
+    from defectflow.core.anomaly_maps import full_resolution
+    from defectflow.core.device import multiplies_bfloat16, product
+    from defectflow.detection.features import _read
+    from defectflow.methods.patchcore.memory_bank import Bank
+    from defectflow.search.coreset import k_center_greedy
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", help="of a ResNet-18")

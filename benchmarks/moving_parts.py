@@ -22,8 +22,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow.pretrain_images import load_pool, texture
-from defectflow.pretrain_scenes import CANVAS, light_up, photographed, placed, silhouette, surface
+from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
+from defectflow.pretraining.silhouettes import CANVAS, placed, silhouette
+from defectflow.pretraining.training_images import load_pool, texture
 
 ROOT = Path(__file__).parents[1]
 

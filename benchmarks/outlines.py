@@ -19,13 +19,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow.coco import annotations_by_image, part_mask, stored_size
-from defectflow.dataset import read_coco
-from defectflow.images import read_rgb
-from defectflow.outline_check import SUSPICIOUS, WRONG, fit
-from defectflow.outline_edges import edge_maps, outline_of, reduced_size
-from defectflow.outline_looker import EDGES, NOWHERE, OTHERS, read_small
-from defectflow.registration import iou
+from defectflow.annotations.coco import annotations_by_image, part_mask
+from defectflow.annotations.outline_check import SUSPICIOUS, WRONG, fit
+from defectflow.annotations.outline_edges import edge_maps, outline_of, reduced_size
+from defectflow.annotations.outline_looker import EDGES, NOWHERE, OTHERS, read_small
+from defectflow.images.exif_orientation import stored_size
+from defectflow.images.read_write import read_rgb
+from defectflow.parts.registration_frame import iou
+from defectflow.sources.dataset import read_coco
 
 CLOSE = 0.85  # IoU from which a wrong outline is as good as right
 

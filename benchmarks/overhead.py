@@ -21,8 +21,8 @@ ROOT = Path(__file__).parents[1]
 MODULES = {"render_demo": "demo", "split_annotated": "split"}  # where a rule and its stage are not called the same
 # What a stage loads only when it comes to it.
 LATER = {
-    "prior": "import defectflow.appearance",
-    "masks": "import defectflow.appearance",
+    "prior": "import defectflow.parts.appearance",
+    "masks": "import defectflow.parts.appearance",
     "evaluate": "import matplotlib.backends.backend_agg, matplotlib.figure",
     "render": "import matplotlib",
     "report": "import matplotlib.backends.backend_svg, matplotlib.figure",

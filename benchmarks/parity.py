@@ -30,10 +30,11 @@ from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow import features, fit, score, tables
-from defectflow.anomaly_maps import load_maps, smooth_map
-from defectflow.images import letterbox, read_mask, read_rgb, write_png
-from defectflow.pixel_curves import PixelCurves
+from defectflow.core import tables
+from defectflow.core.anomaly_maps import load_maps, smooth_map
+from defectflow.detection import features, fit, score
+from defectflow.images.read_write import letterbox, read_mask, read_rgb, write_png
+from defectflow.metrics.pixel_curves import PixelCurves
 from fit import anomalib_model
 
 

@@ -18,15 +18,15 @@ from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow import tables
-from defectflow.bundle_files import read_bundle
-from defectflow.export import CALIBRATION
-from defectflow.export_graph import to_onnx, to_openvino
-from defectflow.features import load_item, read_isolated
-from defectflow.inspector_parts import read_bank
-from defectflow.inspector_runtime import NETWORK, _onnx, _openvino
-from defectflow.inspector_search import METHODS
-from defectflow.patch_files import PatchFile
+from defectflow.bundling.export import CALIBRATION
+from defectflow.bundling.onnx_graph import to_onnx, to_openvino
+from defectflow.core import tables
+from defectflow.detection.feature_files import PatchFile
+from defectflow.detection.features import load_item, read_isolated
+from defectflow.inspection.bundle_files import read_bundle
+from defectflow.inspection.mask_and_score import read_bank
+from defectflow.inspection.runtimes import NETWORK, _onnx, _openvino
+from defectflow.methods.numpy_registry import METHODS
 
 
 def main() -> None:

@@ -37,9 +37,10 @@ def defectflow_run(args: argparse.Namespace) -> dict:
     """The two stages, and the full-resolution maps."""
     import cv2
     import pandas as pd
-    from defectflow import features, score, tables
-    from defectflow.anomaly_maps import full_resolution, load_maps, smooth_map
-    from defectflow.threads import in_threads
+    from defectflow.core import tables
+    from defectflow.core.anomaly_maps import full_resolution, load_maps, smooth_map
+    from defectflow.core.parallel import in_threads
+    from defectflow.detection import features, score
 
     embedder_imports()
     gc.freeze()  # as `files.stage` does

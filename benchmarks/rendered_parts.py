@@ -22,15 +22,16 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow.embedding import PatchEmbedder
-from defectflow.images import letterbox, write_png
-from defectflow.isolation import crop_window, cut, isolate
-from defectflow.metrics import auroc
-from defectflow.neighbours import Neighbours
-from defectflow.network_input import object_cells
-from defectflow.pretrain_images import crop, load_pool, noise, scratch
-from defectflow.pretrain_scenes import CANVAS, silhouette, surface
-from defectflow.threads import in_threads
+from defectflow.backbones.network_input import object_cells
+from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.core.parallel import in_threads
+from defectflow.images.read_write import letterbox, write_png
+from defectflow.isolation.part_alone import crop_window, cut, isolate
+from defectflow.metrics.metrics import auroc
+from defectflow.pretraining.rendered_scenes import surface
+from defectflow.pretraining.silhouettes import CANVAS, silhouette
+from defectflow.pretraining.training_images import crop, load_pool, noise, scratch
+from defectflow.search.nearest_neighbours import Neighbours
 
 LEARNED, SOUND, BAD = 12, 8, 8  # pictures in the bank, sound ones scored, scored ones of each kind of damage
 MARGIN = 0.03  # of the part's box, on each side of the window that crop cuts out

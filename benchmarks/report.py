@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 import psutil
 from common import photographs
-from defectflow import evaluate, report
-from defectflow.anomaly_maps import save_maps
-from defectflow.images import write_png
-from defectflow.tables import MANIFEST, MASKS, REGIONS, SCORES, SPLITS, write_table
+from defectflow.core.anomaly_maps import save_maps
+from defectflow.core.tables import MANIFEST, MASKS, REGIONS, SCORES, SPLITS, write_table
+from defectflow.evaluation import evaluate
+from defectflow.images.read_write import write_png
+from defectflow.reporting import report
 
 # Run at the load event, after a layout that is asked for; the answer is read from the page that Chromium prints.
 PROBE = """<script>addEventListener("load", () => {

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from defectflow import sam
-from defectflow.part_cases import GRID
-from defectflow.sam_cases import FeatureCache
-from defectflow.sam_training import Batch, Plan, train
+from defectflow.parts.training_cases import GRID
+from defectflow.segmentation import sam_model
+from defectflow.segmentation.sam_cases import FeatureCache
+from defectflow.segmentation.sam_training import Batch, Plan, train
 
 
 def main() -> None:
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    device = sam.pick_device(args.device)
+    device = sam_model.pick_device(args.device)
     rng = np.random.default_rng(0)
     soft = np.zeros((GRID, GRID), np.float32)
     soft[80:180, 60:200] = 1
@@ -35,13 +35,13 @@ def main() -> None:
         checkpoint = args.checkpoint
         if checkpoint is None:
             checkpoint = Path(folder) / "random.pt"
-            torch.save({"model": sam.build(args.config).state_dict()}, checkpoint)
-        model = sam.build(args.config, checkpoint).to(device)
+            torch.save({"model": sam_model.build(args.config).state_dict()}, checkpoint)
+        model = sam_model.build(args.config, checkpoint).to(device)
         size = model.image_size
 
         def compute(image: np.ndarray) -> list[torch.Tensor]:
-            with torch.no_grad(), sam.autocast(device):
-                return sam.encode(model, sam.to_tensor(image, device))
+            with torch.no_grad(), sam_model.autocast(device):
+                return sam_model.encode(model, sam_model.to_tensor(image, device))
 
         cache = FeatureCache(Path(folder), args.batch_size, compute)
         begin = time.perf_counter()
@@ -52,7 +52,7 @@ def main() -> None:
 
         def batch_at(step: int, generator: np.random.Generator) -> Batch:
             moments.append((time.perf_counter(), time.process_time()))
-            prompts = [sam.make_prompt(soft, size, generator) for _ in range(args.batch_size)]
+            prompts = [sam_model.make_prompt(soft, size, generator) for _ in range(args.batch_size)]
             features = cache.get(list(range(args.batch_size)), device)
             return Batch(features, prompts, np.stack([soft] * args.batch_size), np.ones(args.batch_size))
 

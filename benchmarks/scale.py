@@ -17,8 +17,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from defectflow.configuration import shard_count
-from defectflow.naming import image_ids, shard_of
+from defectflow.config.configuration import shard_count
+from defectflow.listing.image_names import image_ids, shard_of
 
 ROOT = Path(__file__).parents[1]
 SIZE = 48  # pixels a side

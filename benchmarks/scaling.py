@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from common import in_process, medians, photographs
 from coreset import anomalib_sampler, approximate_sampler, synthetic_features
-from defectflow.coreset import k_center_greedy
+from defectflow.search.coreset import k_center_greedy
 
 NAMES = {"defectflow": "defectflow", "anomalib": "anomalib", "approximate": "authors' approximate"}
 AXES = {"rows": "patches", "ratio": "ratio", "dimensions": "dimensions", "image size": "image size, pixels"}

@@ -23,11 +23,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow.coreset import k_center_greedy, project
-from defectflow.distances import COLUMNS
-from defectflow.embedding import PatchEmbedder
-from defectflow.images import letterbox, read_rgb
-from defectflow.neighbours import Neighbours
+from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.images.read_write import letterbox, read_rgb
+from defectflow.search.coreset import k_center_greedy, project
+from defectflow.search.distance_bounds import COLUMNS
+from defectflow.search.nearest_neighbours import Neighbours
 
 Search = Callable[[torch.Tensor], torch.Tensor]  # patches (p, d) -> indices of what is nearest (p,)
 

@@ -14,11 +14,11 @@ from pycocotools.coco import COCO
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
-from defectflow import sam
-from defectflow.images import read_rgb
-from defectflow.part_cases import to_square
-from defectflow.pretrain_scenes import filled_box
-from defectflow.registration import iou
+from defectflow.images.read_write import read_rgb
+from defectflow.parts.registration_frame import iou
+from defectflow.parts.training_cases import to_square
+from defectflow.pretraining.rendered_scenes import filled_box
+from defectflow.segmentation import sam_model
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     cli.add_argument("--model", default="nano", help="key of sam.CONFIGS")
     cli.add_argument("--checkpoint", help="local file; else the packaged weights")
     args = cli.parse_args()
-    model = sam.build(args.model, args.checkpoint or sam.PACKAGED.get(args.model))
+    model = sam_model.build(args.model, args.checkpoint or sam_model.PACKAGED.get(args.model))
     coco = COCO(args.folder / "annotations.json")
     values: dict[str, list[float]] = {"a box": [], "a box, filled in as a mask too": [], "the box itself": []}
     size = model.image_size
@@ -38,15 +38,15 @@ def main() -> None:
             continue
         image = read_rgb(args.folder / "images" / entry["file_name"])
         truth = np.any([coco.annToMask(a) for a in annotations], axis=0)
-        prompt = sam.make_prompt(truth.astype(np.float32), size)
-        prompt.labels[2:] = sam.NOT_A_POINT
+        prompt = sam_model.make_prompt(truth.astype(np.float32), size)
+        prompt.labels[2:] = sam_model.NOT_A_POINT
         box = filled_box(prompt, size)
         with torch.inference_mode():
-            features = sam.encode(model, sam.to_tensor(to_square(image, size)[None], torch.device("cpu")))
+            features = sam_model.encode(model, sam_model.to_tensor(to_square(image, size)[None], torch.device("cpu")))
             for name, mask in zip(list(values)[:2], (None, box), strict=True):
                 prompt.mask = mask
-                logits, _, _ = sam.decode(model, features, [prompt])
-                values[name].append(iou(sam.full_size(logits[0], truth.shape), truth))
+                logits, _, _ = sam_model.decode(model, features, [prompt])
+                values[name].append(iou(sam_model.full_size(logits[0], truth.shape), truth))
         whole = cv2.resize(box, truth.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         values["the box itself"].append(iou(whole, truth))
     print(f"| prompt ({len(values['a box'])} photographs) | mean IoU | median | smallest |\n|---|---|---|---|")

@@ -265,4 +265,4 @@ def test_every_stage_that_reads_photographs_is_told_the_depth_of_16_bit_ones(sit
 
 def test_8_bit_photographs_have_no_depth(site):
     plan = site.snakemake("-np", "--forceall", config=COCO).stdout
-    assert "defectflow.survey" in plan and "--depth" not in plan
+    assert "defectflow.data.survey" in plan and "--depth" not in plan

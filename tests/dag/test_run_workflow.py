@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import make_coco_set
-from defectflow.files import UserError
-from defectflow.run_workflow import ROOT, command_of, dataset_of, errors_of, name_of, planned
+from defectflow.commands.run_workflow import ROOT, command_of, dataset_of, errors_of, name_of, planned
+from defectflow.core.files import UserError
 
 
 def test_a_folder_gives_the_data_set_its_name(tmp_path):
@@ -91,7 +91,7 @@ def test_no_job_means_that_nothing_is_to_do():
 
 
 def run(workflow, *words: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "defectflow.cli", "run", *words]
+    command = [sys.executable, "-m", "defectflow.commands.cli", "run", *words]
     environment = os.environ | {"PYTHONPATH": str(workflow.folder / "workflow")}
     return subprocess.run(command, cwd=workflow.folder.parent, env=environment, capture_output=True, text=True)
 
@@ -125,7 +125,7 @@ def test_paths_in_errors_lead_there_from_any_folder(monkeypatch, tmp_path):
 
 def test_an_interrupted_run_ends_soon_and_goes_on_later(workflow, tmp_path):
     words = [str(make_coco_set(tmp_path / "data")), "--set", "compare=[]", "--set", "segmenter=none", "isolation=none"]
-    command = [sys.executable, "-m", "defectflow.cli", "run", *words]
+    command = [sys.executable, "-m", "defectflow.commands.cli", "run", *words]
     environment = os.environ | {"PYTHONPATH": str(workflow.folder / "workflow")}
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
         told = [

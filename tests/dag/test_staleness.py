@@ -361,11 +361,11 @@ def test_an_edit_of_a_module_re_runs_the_stages_that_import_it(site, demo, path)
 
 
 def test_masks_without_a_network_do_not_depend_on_its_code(site):
-    stale = edited(site, "sam.py", lambda text: text + "\nCHANGED = 1\n")
+    stale = edited(site, "sam_model.py", lambda text: text + "\nCHANGED = 1\n")
     assert stale["masks"] == 2 and site.jobs("--forcerun", "masks", config=CONFIG)["masks"] == 4
 
 
-@pytest.mark.parametrize("module", ["files", "survey", "sam"])
+@pytest.mark.parametrize("module", ["files", "survey", "sam_model"])
 def test_comments_docstrings_and_layout_re_run_nothing(site, module):
     def comment(text: str) -> str:
         _, _, rest = text.partition('"""\n')

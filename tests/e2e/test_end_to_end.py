@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from conftest import Workflow, draw_part, make_coco_set, make_mvtec_set
-from defectflow.inspector import Inspector
+from defectflow.inspection.inspector import Inspector
 
 pytestmark = pytest.mark.slow
 CONFIG = {
@@ -31,7 +31,7 @@ def finished(tmp_path_factory) -> Workflow:
     result = workflow.snakemake("--cores", "2", config=CONFIG)
     assert result.returncode == 0, result.stdout + result.stderr
     last = result.stderr[result.stderr.rindex("Verdict:") :]
-    assert f"python -m defectflow.verdict {RUN}\n" in last and f"Report:   {RUN}/report.html\n" in last
+    assert f"python -m defectflow.reporting.summary {RUN}\n" in last and f"Report:   {RUN}/report.html\n" in last
     assert "Compare:  results/mine/leaderboard.html\n" in last and f"inspect {RUN}/bundle new/*.jpg\n" in last
     assert "Bundle:   snakemake --cores all bundle --config " in last and "dataset=mine" in last
     return workflow

@@ -10,13 +10,13 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from defectflow import bundle
-from defectflow.anomaly_maps import save_maps
-from defectflow.embedding import PatchEmbedder
-from defectflow.files import write_json
-from defectflow.images import write_png
-from defectflow.network_input import fit_picture
-from defectflow.tables import MANIFEST, PREDICTIONS, write_table
+from defectflow.backbones.network_input import fit_picture
+from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.bundling import bundle
+from defectflow.core.anomaly_maps import save_maps
+from defectflow.core.files import write_json
+from defectflow.core.tables import MANIFEST, PREDICTIONS, write_table
+from defectflow.images.read_write import write_png
 from safetensors.torch import save_file
 
 # For code that a test runs in a process of its own: peak memory in kilobytes. Not ru_maxrss, in which Linux counts what

@@ -3,8 +3,9 @@
 import numpy as np
 import pandas as pd
 import torch
-from defectflow import fit, tables
-from defectflow.patch_files import write_patches
+from defectflow.core import tables
+from defectflow.detection import fit
+from defectflow.detection.feature_files import write_patches
 
 GRID = (4, 5)
 CELLS = GRID[0] * GRID[1]

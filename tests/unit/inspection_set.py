@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from defectflow.anomaly_maps import save_maps
-from defectflow.images import write_png
-from defectflow.tables import MANIFEST, MASKS, SCORES, SPLITS, write_table
+from defectflow.core.anomaly_maps import save_maps
+from defectflow.core.tables import MANIFEST, MASKS, SCORES, SPLITS, write_table
+from defectflow.images.read_write import write_png
 
 INPUT = 128  # side of the model's input in pixels
 GRID = 16

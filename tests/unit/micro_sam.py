@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import torch
-from defectflow import sam
+from defectflow.segmentation import sam_model
 from omegaconf import OmegaConf
 
 
 def write_micro(folder: Path) -> str:
     """Write micro.yaml and return its path, which ``--model-config`` takes."""
-    config = OmegaConf.load(sam.config_path("nano"))
+    config = OmegaConf.load(sam_model.config_path("nano"))
     model = config.model
     encoder = model.image_encoder
     encoder.trunk.update({"embed_dim": 8, "stages": [1, 1, 1, 1], "global_att_blocks": [], "window_spec": [8, 4, 8, 4]})
@@ -34,5 +34,5 @@ def write_micro(folder: Path) -> str:
 def write_checkpoint(folder: Path, config: str, seed: int = 3) -> Path:
     """A checkpoint of the official form with random weights."""
     path = folder / f"checkpoint_{seed}.pt"
-    torch.save({"model": sam.build(config, seed=seed).state_dict()}, path)
+    torch.save({"model": sam_model.build(config, seed=seed).state_dict()}, path)
     return path

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pandas as pd
-from defectflow.tables import MANIFEST, PAIRS, SPLITS, write_table
+from defectflow.core.tables import MANIFEST, PAIRS, SPLITS, write_table
 from pycocotools import mask as coco_mask
 
 SIZE = (240, 320)

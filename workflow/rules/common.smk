@@ -15,10 +15,10 @@ sys.path.insert(0, str(WORKFLOW))
 from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
-from defectflow import preflight
-from defectflow.closing import closing_lines, config_options
-from defectflow.code_hash import code_hash, remember
-from defectflow.configuration import (
+from defectflow.sources import preflight
+from defectflow.reporting.closing_words import closing_lines, config_options
+from defectflow.config.code_hash import code_hash, remember
+from defectflow.config.configuration import (
     check_methods,
     check_schema,
     check_sizes,
@@ -30,9 +30,9 @@ from defectflow.configuration import (
     threshold_of,
     typed,
 )
-from defectflow.dataset import categories
-from defectflow.depth_lookup import depth_of_set
-from defectflow.files import UserError
+from defectflow.sources.dataset import categories
+from defectflow.sources.depth_lookup import depth_of_set
+from defectflow.core.files import UserError
 
 SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
 # Jobs run with the package of this checkout and the Python that runs Snakemake, also where .venv is not activated; a
@@ -155,7 +155,15 @@ def check_networks() -> None:
             continue
         options = f"--size {detector['center_crop'] or detector['image_size']} {option('--weights', weights)}"
         options += f" {option('--allow-downloads', config['allow_downloads'])}"
-        command = [sys.executable, "-m", "defectflow.backbones", backbone, "--layers", *layers, *shlex.split(options)]
+        command = [
+            sys.executable,
+            "-m",
+            "defectflow.backbones.networks",
+            backbone,
+            "--layers",
+            *layers,
+            *shlex.split(options),
+        ]
         environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
         told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
         for problem in re.findall(r"^error: (.*)", told, re.MULTILINE):  # any other end is for the job to tell

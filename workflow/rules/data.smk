@@ -1,29 +1,3 @@
-rule render_demo:
-    """Photographs of a made-up part, rendered, with outlines and labels: the demo's data set."""
-    output:
-        folder=directory("results/{dataset}/source"),
-        list="results/{dataset}/source.sha256",
-    log:
-        "<logs>/{dataset}/render_demo.log",
-    benchmark:
-        "<benchmarks>/{dataset}/render_demo.tsv"
-    conda:
-        "../../envs/defectflow.yaml"
-    resources:
-        mem_mb=memory(1000),
-        runtime=30,
-    params:
-        recipe=lambda w: config["datasets"][w.dataset]["rendered"],
-        seed=config["seed"],
-        code=code_hash("demo"),
-    message:
-        "Render the photographs of data set {wildcards.dataset}"
-    shell:
-        "python -m defectflow.demo --out {output.folder} --views {params.recipe[views]} --defects {params.recipe[defects]}"
-        " --size {params.recipe[size]} --seed {params.seed} 2>&1 | tee {log}\n"
-        "(cd {output.folder} && find . -type f | LC_ALL=C sort | xargs sha256sum) > {output.list}"
-
-
 rule survey:
     """Decode, measure and hash the photographs of one shard."""
     input:
@@ -47,11 +21,11 @@ rule survey:
         images=images_flag,
         depth=depth_flag,
         shards=config["shards"],
-        code=code_hash("survey"),
+        code=code_hash("data.survey"),
     message:
         "Read the photographs of shard {wildcards.shard} of {wildcards.dataset}"
     shell:
-        "python -m defectflow.survey {params.images} --shard {wildcards.shard}/{params.shards} {params.depth} --threads {threads}"
+        "python -m defectflow.data.survey {params.images} --shard {wildcards.shard}/{params.shards} {params.depth} --threads {threads}"
         " --out {output.table} --report {output.report} 2>&1 | tee {log}"
 
 
@@ -86,11 +60,11 @@ rule ingest:
         found=lambda w: option("--found", source_of(w).get("found")),
         depth=lambda w: f"{depth_flag(w)} {depth_given(w)}".strip(),
         on_problem=config["on_problem"],
-        code=code_hash("ingest"),
+        code=code_hash("data.ingest"),
     message:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
-        "python -m defectflow.ingest {params.source} {params.found} {params.depth} --surveys {input.surveys}"
+        "python -m defectflow.data.ingest {params.source} {params.found} {params.depth} --surveys {input.surveys}"
         " --on-problem {params.on_problem} --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
         " --ground-truth {output.ground_truth} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 
@@ -117,11 +91,11 @@ rule sam_pairs:
         content=content(annotated_only=True),
         source=source_flags,
         depth=depth_flag,
-        code=code_hash("sam_pairs"),
+        code=code_hash("data.sam_pairs"),
     message:
         "Convert the COCO annotations of {wildcards.dataset} to SA-1B pairs"
     shell:
-        "python -m defectflow.sam_pairs {params.source} {params.depth} --threads {threads} --out {output.folder}"
+        "python -m defectflow.data.sam_pairs {params.source} {params.depth} --threads {threads} --out {output.folder}"
         " --table {output.table} 2>&1 | tee {log}"
 
 
@@ -140,11 +114,11 @@ rule split_annotated:
         runtime=10,
     params:
         seed=config["seed"],
-        code=code_hash("split"),
+        code=code_hash("data.split"),
     message:
         "Split the annotated images of {wildcards.dataset} by group, for segmentation"
     shell:
-        "python -m defectflow.split --pairs {input} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+        "python -m defectflow.data.split --pairs {input} --seed {params.seed} --out {output} 2>&1 | tee {log}"
 
 
 rule split:
@@ -165,9 +139,9 @@ rule split:
         annotated=lambda w, input: option("--annotated", input.get("annotated")),
         folds=config["folds"],
         seed=config["seed"],
-        code=code_hash("split"),
+        code=code_hash("data.split"),
     message:
         "Split the labelled images of {wildcards.dataset} by group, for detection"
     shell:
-        "python -m defectflow.split --manifest {input.manifest} {params.annotated} --folds {params.folds}"
+        "python -m defectflow.data.split --manifest {input.manifest} {params.annotated} --folds {params.folds}"
         " --seed {params.seed} --out {output} 2>&1 | tee {log}"

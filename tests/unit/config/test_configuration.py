@@ -1,0 +1,277 @@
+import copy
+import inspect
+from pathlib import Path
+
+import pytest
+import yaml
+from defectflow.config.configuration import (
+    THRESHOLD_OPTIONS,
+    Run,
+    check_methods,
+    check_schema,
+    check_threshold,
+    labels_needed,
+    rendered_labels,
+    resolve_runs,
+    shard_count,
+    threshold_of,
+    typed,
+)
+from defectflow.core.files import UserError
+from defectflow.decision.thresholds import STRATEGIES, calibrate
+from defectflow.methods.detector import BANKS, DISTANCES, SCORES
+from defectflow.methods.registry import METHODS
+
+ROOT = Path(__file__).parents[3]
+SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+SECTIONS = ("augmentation", "regions", "pictures")
+
+
+def changed(**keys) -> dict:
+    return copy.deepcopy(CONFIG) | keys
+
+
+def test_the_default_config_is_valid_and_every_schema_default_equals_it():
+    check_schema(CONFIG, SCHEMA)
+    for key, schema in SCHEMA["properties"].items():
+        if "default" in schema and key not in ("compare", *SECTIONS, "pretrain"):
+            assert CONFIG[key] == schema["default"], key
+    for section in SECTIONS:
+        for key, schema in SCHEMA["properties"][section]["properties"].items():
+            assert CONFIG[section][key] == schema["default"], key
+    patchcore = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
+    for key, value in CONFIG["detectors"]["patchcore"].items():
+        assert patchcore[key].get("default", value) == value, key
+
+
+def test_no_object_of_the_schema_lets_an_unknown_key_pass():
+    def objects(node, path="$"):
+        if isinstance(node, dict):
+            if node.get("type") == "object" or "properties" in node:
+                yield path, node
+            for key, value in node.items():
+                if key not in ("if", "then"):
+                    yield from objects(value, f"{path}.{key}")
+
+    for path, node in objects(SCHEMA):
+        assert "additionalProperties" in node, path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"detecter": "patchcore"}, "unknown key 'detecter' (did you mean 'detector'?)"),
+        ({"threshold": "f2"}, "'f2' is not one of f1_adaptive, youden"),
+        ({"threshold_options": {"max_fpr": 3}}, "threshold_options.max_fpr: 3 is greater"),
+        ({"threshold_options": {"alfa": 0.1}}, "threshold_options: unknown key 'alfa' (did you mean 'alpha'?)"),
+        ({"threshold_options": {"alpha": 0}}, "threshold_options.alpha"),
+        ({"review": {"max_fpr": 0.1}}, "review: 'max_fnr' is a required property"),
+        ({"review": 0.1}, "review: 0.1 is not of type"),
+        ({"shards": 0}, "shards"),
+        ({"dataset": "../x"}, "dataset"),
+        ({"detectors": {"p": {"method": "patchcore", "coreset": 0.1}}}, "detectors.p: unknown key 'coreset'"),
+        ({"segmenters": {"s": {"method": "sam2.1"}}}, "'model' is a required property"),
+        ({"segmenters": {"s": {"method": "sam2.1", "model": "xyz"}}}, "'xyz' is not one of nano"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
+    with pytest.raises(UserError) as error:
+        check_schema(changed(**change), SCHEMA)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"detectors": {"p": {"method": "padim", "coreset_max": 9}}}, "detectors.p: method padim does not read 'core"),
+        ({"detectors": {"p": {"method": "pixel_difference", "backbone": "nonsense"}}}, "does not read 'backbone'"),
+        ({"detectors": {"p": {"method": "centroid", "score": "max"}}}, "it reads: method, backbone, weights"),
+        ({"detectors": {"p": {"method": "patchcore", "dimensions": 9}}}, "does not read 'dimensions'"),
+        ({"segmenters": {"s": {"method": "template", "checkpoint": "x.pt"}}}, "template does not read 'checkpoint'"),
+        (
+            {"segmenters": {"s": {"method": "sam2.1", "model": "nano", "engine": "official", "augmentations": 2}}},
+            "segmenters.s: engine official does not read 'augmentations'",
+        ),
+        ({"isolations": {"i": {"background": "zero", "margin": 0.1}}}, "isolations.i: 'margin' is read with crop"),
+        ({"isolations": {"i": {"background": "keep", "dilate": 3}}}, "isolations.i: 'dilate' is not read where"),
+    ],
+)
+def test_a_key_that_the_method_does_not_read_is_refused(change, message):
+    with pytest.raises(UserError) as error:
+        check_methods(changed(**change), SCHEMA)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_each_method_of_the_code_is_named_in_the_schema_and_no_other():
+    for section in ("segmenters", "detectors"):
+        properties = SCHEMA["properties"][section]["additionalProperties"]["properties"]
+        named = {method for about in properties.values() for method in about.get("methods", [])}
+        assert named <= set(properties["method"]["enum"])
+    check_methods(CONFIG, SCHEMA)
+
+
+def test_the_strategies_and_their_options_are_those_of_the_code():
+    strategies = {name: tuple(inspect.signature(rule).parameters)[1:] for name, rule in STRATEGIES.items()}
+    assert strategies == THRESHOLD_OPTIONS
+    assert set(SCHEMA["$defs"]["threshold"]["enum"]) == set(STRATEGIES)
+    options = {name for names in THRESHOLD_OPTIONS.values() for name in names}
+    assert set(SCHEMA["$defs"]["threshold_options"]["properties"]) == options
+    page = (ROOT / "docs/verdicts.md").read_text()
+    assert all(f"`{name}`" in page for name in STRATEGIES) and all(f"`{{{name}: " in page for name in options)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "message"),
+    [
+        ("f1_adaptive", {"max_fpr": 0.1}, "'max_fpr' is not an option of f1_adaptive (it takes none)"),
+        ("youden", {"alpha": 0.1}, "'alpha' is not an option of youden (it takes max_fpr and max_fnr)"),
+        ("conformal", {}, "conformal needs alpha (set threshold_options: {alpha: ...})"),
+        ("target_recall", {"max_fnr": 0.1}, "'max_fnr' is not an option of target_recall (it takes recall)"),
+    ],
+)
+def test_a_wrong_or_missing_option_is_told_before_anything_runs(strategy, options, message):
+    with pytest.raises(UserError) as error:
+        check_threshold(changed(threshold=strategy, threshold_options=options))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"threshold": "conformal"}, "detectors.d.threshold: conformal needs alpha"),
+        ({"threshold": "youden", "threshold_options": {"sigma": 3}}, "detectors.d.threshold_options: 'sigma' is no"),
+        ({"threshold_options": {"sigma": 3}}, "detectors.d: threshold_options without threshold"),
+    ],
+)
+def test_a_wrong_threshold_of_a_detector_is_told(entry, message):
+    with pytest.raises(UserError) as error:
+        check_threshold(changed(detectors={"d": {"method": "centroid"} | entry}))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_detector_may_have_a_threshold_of_its_own():
+    config = changed(threshold="conformal", threshold_options={"alpha": 0.1})
+    assert threshold_of(config, "centroid") == ("normal_percentile", {"percentile": 99.5})
+    assert threshold_of(config, "patchcore") == ("conformal", {"alpha": 0.1})
+    assert labels_needed(config)["good"] == 9
+    alone = config | {"detector": "centroid", "compare": []}
+    assert labels_needed(alone)["good"] == 1
+    assert labels_needed(alone | {"compare": [{"detector": "patchcore"}]})["good"] == 9
+
+
+def test_every_method_of_the_code_is_in_the_schema():
+    entry = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
+    assert entry["method"]["enum"] == list(METHODS)
+    assert entry["distance"]["enum"] == list(DISTANCES) and entry["bank"]["enum"] == list(BANKS)
+    assert entry["score"]["enum"] == list(SCORES)
+
+
+@pytest.mark.parametrize("options", [{}, {"max_fpr": 0.1}, {"max_fnr": 0.1}, {"max_fpr": 0.1, "max_fnr": 0.1}])
+def test_the_options_of_youden_may_be_left_out(options):
+    check_threshold(changed(threshold="youden", threshold_options=options))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "options", "review"),
+    [
+        ("f1_adaptive", {}, False), ("f1_adaptive", {}, True), ("youden", {}, False), ("youden", {"max_fnr": 0}, False),
+        ("youden", {"max_fpr": 0.5}, False), ("max_fpr", {"max_fpr": 0.1}, False), ("max_fnr", {"max_fnr": 0.1}, False),
+        ("target_recall", {"recall": 1}, False), ("normal_percentile", {"percentile": 99.5}, True),
+        ("normal_sigma", {"sigma": 3}, False), ("conformal", {"alpha": 0.3}, False),
+        ("conformal", {"alpha": 0.1}, True),
+    ],
+)  # fmt: skip
+def test_the_labels_needed_are_those_that_calibration_needs(strategy, options, review):
+    band = {"max_fpr": 0.1, "max_fnr": 0.1} if review else None
+    needed = labels_needed(changed(threshold=strategy, threshold_options=options, review=band))
+
+    def works(good: int, bad: int) -> bool:
+        labels = [0] * good + [1] * bad
+        try:
+            for name, given in ((strategy, options), *((key, {key: 0.1}) for key in band or ())):
+                calibrate(range(len(labels)), labels, name, **given)
+        except ValueError:
+            return False
+        return True
+
+    assert works(max(needed["good"], 1), max(needed["bad"], 1)) and works(max(needed["good"], 2), needed["bad"])
+    for side in needed:
+        if needed[side]:
+            assert not works(**({"good": 20, "bad": 5} | {side: needed[side] - 1}))
+
+
+@pytest.mark.parametrize(("views", "defects"), [(57, 24), (6, 0), (33, 5)])
+def test_the_labels_of_the_rendered_set_are_those_that_the_renderer_gives(views, defects):
+    from defectflow.demo.render_demo import plan
+
+    labels = [view.label for view in plan(views, defects, seed=3)]
+    expected = {"good": labels.count("0"), "bad": labels.count("1")}
+    assert rendered_labels({"rendered": {"views": views, "defects": defects}}) == expected
+
+
+def test_auto_follows_the_annotations():
+    with_masks, without = resolve_runs(CONFIG, True), resolve_runs(changed(compare=[]), False)
+    assert with_masks[0] == Run("demo", "template", "crop", "patchcore")
+    assert without == [Run("demo", "none", "none", "patchcore")]
+
+
+def test_comparisons_inherit_and_appear_once():
+    runs = resolve_runs(changed(compare=[{"detector": "pixel_difference"}, {"segmenter": "template"}]), True)
+    assert runs == [
+        Run("demo", "template", "crop", "patchcore"),
+        Run("demo", "template", "crop", "pixel_difference"),
+    ]
+    assert runs[1].folder == "results/demo/template/crop/pixel_difference"
+
+
+@pytest.mark.parametrize(
+    ("change", "annotated", "message"),
+    [
+        ({"segmenter": "templat"}, True, "did you mean 'template'?"),
+        ({"dataset": "hawk"}, True, "no entry 'hawk' in datasets"),
+        ({"detector": "x"}, True, "no entry 'x' in detectors"),
+        ({"segmenter": "template"}, False, "segmenter=none isolation=none"),
+        ({"segmenter": "none", "isolation": "crop"}, True, "needs masks of the part"),
+        ({"compare": [{"isolation": "zero"}]}, True, "no entry 'zero' in isolations"),
+    ],
+)
+def test_a_choice_that_cannot_work_is_told_before_anything_runs(change, annotated, message):
+    with pytest.raises(UserError) as error:
+        resolve_runs(changed(**change), annotated)
+    assert message in str(error.value)
+
+
+def test_what_the_command_line_gives_as_text_gets_its_type():
+    given = {
+        "threshold_options": {"max_fpr": "0.1"}, "review": "null", "shards": "4",
+        "allow_downloads": "true", "folds": "leave_one_out", "seed": 3,
+        "augmentation": {"copies": "2", "rotate": "2.5"},
+        "detectors": {"p": {"method": "patchcore", "image_size": "256", "weights": "null"}},
+        "compare": [{"segmenter": "1"}],
+        "segmenters": {"s": {"method": "none", "checkpoint": "12"}},
+    }  # fmt: skip
+    result = typed(given, SCHEMA)
+    assert result["threshold_options"] == {"max_fpr": 0.1} and result["review"] is None
+    assert typed({"review": {"max_fpr": "0", "max_fnr": ".5"}}, SCHEMA)["review"] == {"max_fpr": 0, "max_fnr": 0.5}
+    assert result["shards"] == 4 and result["allow_downloads"] is True
+    assert result["folds"] == "leave_one_out" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
+    assert result["augmentation"] == {"copies": 2, "rotate": 2.5} and result["compare"] == [{"segmenter": "1"}]
+    assert result["detectors"]["p"] == {
+        "method": "patchcore", "image_size": 256, "weights": None,
+    }  # fmt: skip
+    assert result["segmenters"]["s"]["checkpoint"] == "12"
+    assert typed({"shards": "many"}, SCHEMA) == {"shards": "many"}
+
+
+@pytest.mark.parametrize(
+    ("images", "shards"), [(0, 1), (100, 1), (101, 2), (4000, 2), (4001, 4), (16_000, 8), (16_001, 16), (100_000, 64)]
+)
+def test_shards_double_when_the_images_of_one_pass_two_thousand(images, shards):
+    assert shard_count("auto", images) == shards and images / shards <= 2000
+
+
+def test_a_number_of_shards_is_kept_unless_a_folder_would_get_too_many_files():
+    assert shard_count(25, 100_000) == 25
+    with pytest.raises(UserError, match=r"50,000 images into a folder .*50 or more"):
+        shard_count(2, 100_000)

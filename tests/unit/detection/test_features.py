@@ -1,0 +1,262 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from defectflow.backbones import patch_embedding
+from defectflow.backbones.network_input import object_cells
+from defectflow.backbones.patch_embedding import has_bfloat16
+from defectflow.core import tables
+from defectflow.core.files import UserError
+from defectflow.detection import features
+from defectflow.detection.feature_files import PatchFile
+from defectflow.images.read_write import read_rgb, write_png
+from PIL import Image
+
+
+@pytest.fixture
+def isolated(tmp_path):
+    """Table of a whole picture, one with a mask, one whose part is absent, and a copy."""
+    generator = np.random.default_rng(0)
+    rows = []
+    for image_id, copy_of, kind, window in [
+        ("whole", "", "", (0, 0, 120, 80)),
+        ("part", "", "", (-20, 10, 100, 90)),
+        ("absent", "", "", (0, 0, 120, 80)),
+        ("part~aug1", "part", "augmented", (0, 0, 120, 80)),
+    ]:
+        image = generator.integers(0, 256, (80, 120, 3), dtype=np.uint8)
+        write_png(tmp_path / f"{image_id}.png", image)
+        mask = np.zeros((80, 120), bool)
+        if image_id.startswith("part"):
+            mask[20:60, 30:90] = True
+        if image_id != "whole":
+            write_png(tmp_path / f"{image_id}_mask.png", mask)
+        mask_path = "" if image_id == "whole" else str(tmp_path / f"{image_id}_mask.png")
+        rows.append([image_id, str(tmp_path / f"{image_id}.png"), mask_path, *window, 120, 90, copy_of, kind])
+    table = pd.DataFrame(rows, columns=tables.ISOLATED)
+    tables.write_table(tmp_path / "originals.csv", table[table["copy_of"] == ""], tables.ISOLATED)
+    tables.write_table(tmp_path / "copies.csv", table[table["copy_of"] != ""], tables.ISOLATED)
+    return tmp_path
+
+
+def run(folder, *extra, out="out.safetensors", copies=True):
+    table = [str(folder / "originals.csv")] + [str(folder / "copies.csv")] * copies
+    common = ["--tables", *table, "--out", str(folder / out), "--threads", "2", "--device", "cpu"]
+    features.main(features.build_parser().parse_args([*common, *extra]))
+    return PatchFile(folder / out)
+
+
+PIXELS = ("--backbone", "pixels", "--image-size", "64", "96")
+RESNET = ("--backbone", "resnet18.tv_in1k", "--image-size", "64", "96", "--dilation", "0")
+OBJECT = (*RESNET, "--object-only")
+
+
+def test_pixels_keep_every_cell_in_order(isolated):
+    file = run(isolated, *PIXELS)
+    assert [item["image_id"] for item in file.items] == ["absent", "part", "part~aug1", "whole"]
+    assert file.config["grid"] == [8, 12]
+    assert file.config["trained"] is False
+    assert all(file.count(i) == 96 for i in range(4))
+    assert file.position(1).tolist() == list(range(96))
+    assert file.items[2]["copy_of"] == "part" and file.items[2]["kind"] == "augmented"
+
+
+def test_random_weights_are_told_and_colours_have_none(isolated, capsys):
+    run(isolated, *RESNET)
+    assert "resnet18.tv_in1k has random weights" in capsys.readouterr().err
+    run(isolated, *PIXELS)
+    assert "random weights" not in capsys.readouterr().err
+
+
+def test_affine_leads_back_to_the_frame(isolated):
+    file = run(isolated, *PIXELS)
+    # 120 x 80 in 96 x 64 (width x height): scaled by 0.8, no padding; the window begins at (-20, 10).
+    top_left = file.affine[1] @ (-0.5, -0.5, 1)
+    bottom_right = file.affine[1] @ (95.5, 63.5, 1)
+    np.testing.assert_allclose(top_left, (-20.5, 9.5), atol=1e-9)
+    np.testing.assert_allclose(bottom_right, (99.5, 89.5), atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["xmp", "grey16", "cmyk"])
+def test_the_network_sees_the_pixels_that_were_surveyed(tmp_path, kind):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    path = tmp_path / ("a.png" if kind == "grey16" else "a.jpg")
+    if kind == "xmp":
+        Image.fromarray(pixels).save(path, xmp=b'<rdf:Description tiff:Orientation="6"/>')
+    elif kind == "grey16":
+        Image.fromarray(pixels[..., 0].astype(np.uint16) * 250).save(path)
+    else:
+        Image.fromarray(pixels).convert("CMYK").save(path)
+    image = read_rgb(path)
+    height, width = image.shape[:2]
+    values = ["a", str(path), "", 0, 0, width, height, width, height, "", ""]
+    row = next(pd.DataFrame([values], columns=tables.ISOLATED).itertuples())
+    loaded = features.load_item(row, (height, width), (height, width), (8, 8), False, 0)
+    assert (loaded.picture == image).all()
+
+
+def test_center_crop_keeps_the_middle_and_its_place_in_the_frame(isolated):
+    whole, cropped = run(isolated, *PIXELS), run(isolated, *PIXELS, "--center-crop", "48", out="cropped.safetensors")
+    assert cropped.config["fitted_size"] == [64, 96] and cropped.config["input_size"] == [48, 48]
+    assert cropped.config["grid"] == [6, 6]
+    # Rows 8 to 56 and columns 24 to 72 of 64 x 96: cells 1 to 6 and 3 to 8 of the whole grid.
+    expected = whole.patches(1).view(8, 12, 3)[1:7, 3:9].reshape(-1, 3)
+    assert torch.equal(cropped.patches(1), expected)
+    np.testing.assert_allclose(cropped.affine[1] @ (-0.5, -0.5, 1), whole.affine[1] @ (23.5, 7.5, 1), atol=1e-9)
+    for side in ("16", "80"):
+        with pytest.raises(UserError, match=f"--center-crop {side}"):
+            run(isolated, *PIXELS, "--center-crop", side)
+
+
+def test_object_only_keeps_the_part_and_absent_parts_keep_everything(isolated):
+    file = run(isolated, *OBJECT)
+    kept = {item["image_id"]: file.position(i).tolist() for i, item in enumerate(file.items)}
+    expected = np.zeros((8, 12), bool)
+    expected[2:6, 3:9] = True  # mask 20:60 x 30:90 at 0.8 is 16:48 x 24:72; cells are 8 pixels
+    assert kept["part"] == np.flatnonzero(expected).tolist()
+    assert kept["whole"] == kept["absent"] == list(range(96))
+    assert dict(zip(kept, file.present, strict=True)) == {
+        "absent": False, "part": True, "part~aug1": True, "whole": True,
+    }  # fmt: skip
+    everything = run(isolated, *RESNET, out="all.safetensors")
+    assert everything.count(1) == 96 and everything.present.all()
+    torch.testing.assert_close(everything.patches(1)[kept["part"]], file.patches(1))
+
+
+def test_same_bytes_twice_and_half_precision(isolated):
+    first = run(isolated, *OBJECT)
+    second = run(isolated, *OBJECT, "--threads", "1", out="again.safetensors")
+    assert first.path.read_bytes() == second.path.read_bytes()
+    half = run(isolated, *OBJECT, "--stored", "float16", out="half.safetensors")
+    torch.testing.assert_close(half.patches(1), first.patches(1), rtol=1e-3, atol=1e-3)
+    assert half.path.stat().st_size < 0.6 * first.path.stat().st_size
+
+
+BFLOAT16 = pytest.mark.skipif(not has_bfloat16(), reason="no bfloat16 on this processor")
+
+
+@BFLOAT16
+def test_a_network_in_bfloat16_is_told_and_gives_the_same_bytes_twice(isolated):
+    exact = run(isolated, *OBJECT)
+    files = [
+        run(isolated, *OBJECT, "--precision", "bfloat16", "--threads", threads, out=f"{threads}.safetensors")
+        for threads in "12"
+    ]
+    assert files[0].path.read_bytes() == files[1].path.read_bytes()
+    assert (exact.config["precision"], files[0].config["precision"]) == ("float32", "bfloat16")
+    difference = torch.linalg.vector_norm(files[0].patches(1) - exact.patches(1))
+    assert 0.001 < difference / torch.linalg.vector_norm(exact.patches(1)) < 0.03
+
+
+def test_no_bfloat16_is_one_line(isolated, monkeypatch):
+    monkeypatch.setattr(patch_embedding, "has_bfloat16", lambda: False)
+    with pytest.raises(UserError, match=r"precision bfloat16: .* \(use float32\)"):
+        run(isolated, *OBJECT, "--precision", "bfloat16")
+    assert not (isolated / "out.safetensors").exists()
+
+
+@pytest.fixture
+def embedded(monkeypatch):
+    """Number of pictures that ran through the network in each call so far; the first of a run is the one of noise."""
+    calls = []
+    original = features.PatchEmbedder.__call__
+
+    def counted(self, images):
+        calls.append(len(images))
+        return original(self, images)
+
+    monkeypatch.setattr(features.PatchEmbedder, "__call__", counted)
+    return calls
+
+
+def test_a_photograph_added_or_removed_runs_no_other_through_the_network(isolated, embedded):
+    table = tables.read_table(isolated / "originals.csv", tables.ISOLATED)
+    tables.write_table(isolated / "originals.csv", table[table["image_id"] != "absent"], tables.ISOLATED)
+    run(isolated, *OBJECT)
+    fewer = (isolated / "out.safetensors").read_bytes()
+    tables.write_table(isolated / "originals.csv", table, tables.ISOLATED)
+    for written, expected in ((table, 1), (table, 0), (table[table["image_id"] != "absent"], 0)):
+        tables.write_table(isolated / "originals.csv", written, tables.ISOLATED)
+        embedded.clear()
+        updated = run(isolated, *OBJECT)
+        assert sum(embedded) == 1 + expected
+        fresh = run(isolated, *OBJECT, out=f"fresh{len(written)}-{expected}.safetensors")
+        assert updated.path.read_bytes() == fresh.path.read_bytes()
+    assert updated.path.read_bytes() == fewer
+
+
+def reseed(folder):
+    """Other content under the same name, in the same place."""
+    write_png(folder / "part.png", np.random.default_rng(9).integers(0, 256, (80, 120, 3), dtype=np.uint8))
+
+
+def shift_mask(folder):
+    mask = np.zeros((80, 120), bool)
+    mask[30:70, 30:90] = True
+    write_png(folder / "part_mask.png", mask)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "expected"),
+    [
+        (reseed, (), 1),
+        (shift_mask, (), 1),
+        (None, ("--seed", "1"), 4),  # other weights
+        (None, ("--layers", "layer2"), 4),
+        (None, ("--image-size", "96", "64"), 4),
+        (None, ("--stored", "float16"), 4),
+        pytest.param(None, ("--precision", "bfloat16"), 4, marks=BFLOAT16),
+        (None, ("--backbone", "patch-nano"), 4),
+        (lambda folder: (folder / "out.safetensors").write_bytes(b"torn"), (), 4),
+        (lambda folder: None, ("--dilation", "8"), 2),  # of the two with a mask
+    ],
+)
+def test_patches_made_from_anything_else_are_not_kept(isolated, embedded, change, options, expected):
+    run(isolated, *OBJECT)
+    if change:
+        change(isolated)
+    embedded.clear()
+    updated = run(isolated, *OBJECT, *options)
+    assert sum(embedded) == 1 + expected
+    fresh = run(isolated, *OBJECT, *options, out="fresh.safetensors")
+    assert updated.path.read_bytes() == fresh.path.read_bytes()
+
+
+def test_an_edit_of_the_code_keeps_nothing(isolated, embedded, monkeypatch):
+    run(isolated, *OBJECT)
+    monkeypatch.setattr(features, "code_hash", lambda module: f"another {module}")
+    embedded.clear()
+    run(isolated, *OBJECT)
+    assert sum(embedded) == 1 + 4
+
+
+def test_empty_shard(tmp_path):
+    tables.write_table(tmp_path / "originals.csv", pd.DataFrame(columns=tables.ISOLATED), tables.ISOLATED)
+    file = run(tmp_path, *PIXELS, copies=False)
+    assert file.items == [] and file.dimensions == 3 and file.config["grid"] == [8, 12]
+
+
+def test_bad_input_leaves_no_file(isolated):
+    with pytest.raises(UserError, match="image-size"):
+        run(isolated, "--backbone", "pixels", "--image-size", "8")
+    (isolated / "part.png").unlink()
+    with pytest.raises(UserError, match=r"part\.png: no such file"):
+        run(isolated, *PIXELS)
+    assert not list(isolated.glob("*out*"))
+
+
+def test_table_given_twice(isolated):
+    with pytest.raises(UserError, match="listed twice"):
+        features.read_isolated([str(isolated / "originals.csv")] * 2)
+
+
+def test_object_cells_touch_and_dilation():
+    mask = np.zeros((32, 32), bool)
+    mask[7, 7] = True
+    assert np.argwhere(object_cells(mask, (4, 4), 0)).tolist() == [[0, 0]]
+    assert np.argwhere(object_cells(mask, (4, 4), 1)).tolist() == [[0, 0], [0, 1], [1, 0]]
+
+
+def test_a_size_that_a_transformer_cannot_take_is_one_line(isolated):
+    with pytest.raises(UserError, match="--image-size 64 100: vit_tiny_patch16_224 does not take it"):
+        run(isolated, "--backbone", "vit_tiny_patch16_224", "--layers", "blocks.1", "--image-size", "64", "100")

@@ -1,0 +1,124 @@
+"""Which files are pictures: every format that Pillow decodes is read, what looks like a picture is told."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+from defectflow.core.files import UserError
+from defectflow.images.decoders import pictures_in
+from defectflow.images.exif_orientation import stored_size
+from defectflow.images.formats import NOT_PHOTOGRAPHS, OTHER, RAW, SUFFIXES, content_suffix, unread
+from defectflow.images.read_write import read_rgb
+from defectflow.listing.image_names import is_image
+from PIL import Image
+
+# Pillow has a name for these and no decoder of its own; PostScript needs a program, and is no photograph.
+NO_DECODER = {".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".iim", ".ps"}
+
+
+def picture(seed=0):
+    y, x = np.mgrid[:40, :56]
+    return Image.fromarray(np.stack([4 * x, 6 * y, 90 + 0 * x], axis=-1).astype(np.uint8)).rotate(90 * seed)
+
+
+def test_every_suffix_that_pillow_decodes_is_read_or_named():
+    Image.init()
+    decoded = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    assert decoded - NO_DECODER <= {*SUFFIXES, *NOT_PHOTOGRAPHS, *OTHER}
+    assert not set(SUFFIXES) & {*RAW, *OTHER, *NOT_PHOTOGRAPHS}
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    "jpg jpeg JPE jfif png bmp dib tif TIFF webp gif avif jp2 j2k ppm pnm tga pcx sgi qoi dds".split(),  # noqa: SIM905
+)
+def test_a_picture_of_any_suffix_is_read_as_what_it_shows(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    picture().save(path, **({"quality": 95} if suffix.lower() in ("jpg", "jpeg", "jpe", "jfif", "avif") else {}))
+    assert is_image(path.name) and stored_size(path) == ((56, 40), 1) and pictures_in(path) == 1
+    assert np.abs(read_rgb(path).astype(int) - np.asarray(picture())).mean() < 12
+
+
+@pytest.mark.parametrize("suffix", "jpg png bmp tif webp gif avif jp2 ppm tga pcx sgi qoi dds".split())  # noqa: SIM905
+def test_a_damaged_file_is_told_in_one_line_whatever_its_format(tmp_path, suffix):
+    path, rng = tmp_path / f"a.{suffix}", np.random.default_rng(0)
+    picture().save(path)
+    whole = path.read_bytes()
+    for trial in range(40):
+        torn = bytearray(whole[: rng.integers(1, len(whole))] if trial % 2 else whole)
+        for place in rng.integers(0, min(len(torn), 200), 6):
+            torn[place] = rng.integers(256)
+        path.write_bytes(torn)
+        assert pictures_in(path) >= 1
+        for read in (read_rgb, stored_size):
+            with suppress(UserError):
+                read(path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "found"),
+    [
+        ("JPEG", ".jpg"), ("PNG", ".png"), ("BMP", ".bmp"), ("TIFF", ".tif"), ("WEBP", ".webp"), ("GIF", ".gif"),
+        ("AVIF", ".avif"), ("JPEG2000", ".jp2"), ("PPM", ".pnm"), ("QOI", ".qoi"), ("SGI", ".sgi"), ("DDS", ".dds"),
+    ],
+)  # fmt: skip
+def test_a_picture_is_known_by_its_first_bytes(tmp_path, kind, found):
+    stream = io.BytesIO()
+    picture().save(stream, kind)
+    (tmp_path / "a.part").write_bytes(stream.getvalue())
+    assert content_suffix(tmp_path / "a.part") == found
+    told = unread(tmp_path / "a.part")
+    assert told.picture and f"rename it to {found}" in told.reason and "ends in .part" in told.reason
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"P", b"Photographs of Monday", b"BMW i3, good", b"{}", b"\0\0\0\x18ftypisom"]
+)
+def test_what_is_no_picture_does_not_look_like_one(tmp_path, content):
+    (tmp_path / "a").write_bytes(content)
+    assert content_suffix(tmp_path / "a") == "" and not unread(tmp_path / "a").picture
+
+
+def test_raw_files_archives_and_other_formats_are_told_with_a_remedy(tmp_path):
+    for name, reason in (
+        ("a.CR2", "camera's raw file"),
+        ("a.jxl", "JPEG XL"),
+        ("a.ico", "not a format of photographs"),
+    ):
+        told = unread(tmp_path / name)
+        assert told.picture and reason in told.reason and "convert it" in told.reason
+    for name, inside, holds in (("a.zip", "b/c.jpg", True), ("b.zip", "notes.txt", False)):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(inside, "x")
+        assert unread(tmp_path / name).picture is holds and "unpack it" in unread(tmp_path / name).reason
+    assert unread(tmp_path / "set.tar.gz").picture and not unread(tmp_path / "labels.csv.gz").picture
+
+
+def test_a_file_of_a_phone_names_the_package_that_it_needs(tmp_path):
+    (tmp_path / "a.HEIC").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    for read in (read_rgb, stored_size):
+        if "pillow_heif" not in sys.modules:
+            with pytest.raises(UserError, match=r"a\.HEIC: a HEIC picture needs pillow-heif \(pip install pillow-heif"):
+                read(tmp_path / "a.HEIC")
+    (tmp_path / "a.png").write_text("no picture at all")
+    with pytest.raises(UserError, match="its content is no picture"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_pictures_in_a_file_are_counted_and_thumbnails_are_not(tmp_path):
+    for name in ("a.gif", "a.png", "a.webp", "a.tif"):
+        picture().save(tmp_path / name, save_all=True, append_images=[picture(2), picture(1).resize((56, 40))])
+        assert pictures_in(tmp_path / name) == 3
+    picture().save(tmp_path / "b.tif", save_all=True, append_images=[picture().resize((14, 10))])
+    assert pictures_in(tmp_path / "b.tif") == 1
+    (tmp_path / "torn.gif").write_bytes(b"GIF89a")
+    assert pictures_in(tmp_path / "torn.gif") == 1
+
+
+def test_the_list_is_there_without_any_library():
+    code = "import sys, defectflow.sources.passed_over; print({'PIL', 'numpy', 'cv2'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

@@ -1,0 +1,77 @@
+"""However a bundle finds the part: its mask is the one that the masks stage makes of the same photograph."""
+
+import numpy as np
+import pytest
+from defectflow.bundling import bundle
+from defectflow.core.files import write_json
+from defectflow.core.tables import MASKS, read_table
+from defectflow.images.read_write import read_mask, read_rgb
+from defectflow.inspection.bundle_files import Bundle
+from defectflow.inspection.mask_and_score import make_locator
+from defectflow.parts import prior
+from defectflow.parts.part_model import Prior
+from defectflow.segmentation import masks
+from part_set import arguments, write_set
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Six annotated photographs, one without the part, one to find it in; and their prior."""
+    folder = write_set(
+        tmp_path_factory.mktemp("parts"), ["train"] * 6 + ["absent", ""], ["a"] * 3 + ["b"] * 3 + ["a", "b"]
+    )
+    out = [*arguments(folder), "--out", str(folder / "prior.safetensors"), "--report", str(folder / "prior.json")]
+    prior.main(prior.build_parser().parse_args(out))
+    return folder
+
+
+def with_heads(path, target):
+    """The same prior with appearance heads that nobody trained."""
+    import torch
+    from defectflow.parts.appearance import Head, backbone_hash
+
+    found = Prior.load(path)
+    torch.manual_seed(0)
+    for k in range(3):
+        found.heads |= {f"{k}.{name}": value.numpy() for name, value in Head().state_dict().items()}
+    found.info |= {"trained_on": [[0, 1], [2, 3], [4, 5]], "backbone": backbone_hash()}
+    found.save(target)
+
+
+@pytest.mark.parametrize("source", ["constant", "template", "appearance", "sam2.1"])
+def test_the_part_is_where_the_workflow_finds_it(data, tmp_path, source):
+    path, more = data / "prior.safetensors", []
+    entry = {"method": "template" if source == "appearance" else source, "source": source}
+    if source == "appearance":
+        with_heads(path, tmp_path / "prior.safetensors")
+        path = tmp_path / "prior.safetensors"
+    files = {"prior.safetensors": path}
+    if source == "sam2.1":
+        from defectflow.segmentation import sam_model
+
+        entry |= {"model": "nano", "prior_weight": 0.5}
+        write_json(tmp_path / "train.json", {"use": "sam2.1", "prior_weight": 0.5})
+        more = [
+            "--model",
+            str(sam_model.PACKAGED["nano"]),
+            "--train-json",
+            str(tmp_path / "train.json"),
+            "--device",
+            "cpu",
+        ]
+        bundle.write_segmenter(entry, sam_model.PACKAGED["nano"], tmp_path / "segmenter.safetensors")
+        files["segmenter.safetensors"] = tmp_path / "segmenter.safetensors"
+    flags = ["--manifest", data / "manifest.csv", "--segmenter", entry["method"], "--prior", path]
+    flags += ["--out-dir", tmp_path / "masks", "--table", tmp_path / "masks.csv", *more]
+    masks.main(masks.build_parser().parse_args(list(map(str, flags))))
+    (tmp_path / "bundle").mkdir()
+    for name, file in files.items():
+        (tmp_path / "bundle" / name).write_bytes(file.read_bytes())
+    locate = make_locator(Bundle(tmp_path / "bundle", {"segmenter": entry, "files": files}))
+    table = read_table(tmp_path / "masks.csv", MASKS).set_index("image_id")
+    assert set(table["source"]) == {source}
+    for name in ("img_06", "img_07"):  # photographs that are not annotated
+        found, row = locate(read_rgb(data / f"images/{name}.png")), table.loc[name]
+        np.testing.assert_array_equal(found.mask, read_mask(row["mask"]))
+        assert (found.record["present"], found.record["doubtful"]) == (row["present"], row["doubtful"])
+        assert found.record["registration_score"] == pytest.approx(row["registration_score"], rel=1e-6)

@@ -1,0 +1,16 @@
+import pytest
+import torch
+from defectflow.methods.detector import ScoreOptions
+from defectflow.methods.pixel_difference import PixelDifference, mean_by_position
+
+
+def test_mean_by_position():
+    position = torch.tensor([0, 1, 0, 1])
+    patches = torch.tensor([[1.0], [2], [3], [6]])
+    assert mean_by_position(patches, position, 2).tolist() == [[2], [4]]
+
+
+def test_each_colour_is_compared_with_the_mean_in_its_place():
+    means = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0.5, 0, 0]])
+    score, distances = PixelDifference({"": means}, {}, ScoreOptions()).judge(means[[2, 1]], torch.tensor([0, 1]))
+    assert distances.tolist() == [0.5, 0] and score == pytest.approx(0.5)

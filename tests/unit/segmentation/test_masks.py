@@ -1,0 +1,172 @@
+"""Stage masks: good masks, flags for absent parts and doubtful masks, the choice of the segmenter, shards."""
+
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+from defectflow.core.files import UserError
+from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
+from defectflow.images.read_write import read_mask
+from defectflow.parts import prior as prior_stage
+from defectflow.parts.part_model import Guess, Prior
+from defectflow.parts.registration import Match
+from defectflow.parts.registration_frame import iou
+from defectflow.segmentation import masks as stage
+from part_set import arguments, scene, write_set
+
+
+@pytest.fixture(scope="module")
+def small_set(tmp_path_factory):
+    folder = write_set(
+        tmp_path_factory.mktemp("set"),
+        ["train"] * 6 + ["absent", ""],
+        ["a"] * 3 + ["b"] * 3 + ["a", "b"],
+        shift=(9, -6),
+    )
+    flags = [*arguments(folder), "--out", str(folder / "prior.safetensors"), "--report", str(folder / "prior.json")]
+    prior_stage.main(prior_stage.build_parser().parse_args(flags))
+    return folder
+
+
+def run(folder, out, segmenter="template", images=None, *more) -> pd.DataFrame:
+    """Run the stage on the whole manifest, or on its rows ``images``."""
+    out.mkdir(exist_ok=True)
+    manifest = read_table(folder / "manifest.csv", MANIFEST)
+    write_table(out / "shard.csv", manifest if images is None else manifest.iloc[images], MANIFEST)
+    flags = ["--manifest", str(out / "shard.csv"), "--segmenter", segmenter]
+    flags += [
+        "--prior",
+        str(folder / "prior.safetensors"),
+        "--out-dir",
+        str(out / "masks"),
+        "--table",
+        str(out / "t.csv"),
+    ]
+    stage.main(stage.build_parser().parse_args([*flags, *more]))
+    return read_table(out / "t.csv", MASKS).set_index("image_id")
+
+
+def test_template_masks_and_absent_part(small_set, tmp_path, capsys):
+    table = run(small_set, tmp_path)
+    assert len(table) == 8
+    absent = table.loc["img_06"]
+    assert (absent.present, absent.area) == (0, 0)
+    assert "no part" in absent.reason
+    assert not read_mask(absent["mask"]).any()
+    assert "img_06" in capsys.readouterr().err
+    rest = table.drop("img_06")
+    assert (rest.present == 1).all()
+    assert (rest.doubtful == 0).all(), rest.reason.tolist()
+    assert (rest.source == "template").all()
+    truth = scene(7, angle=0, shift=(9, -6))[1]
+    mask = read_mask(rest.loc["img_07", "mask"])
+    assert mask.shape == truth.shape
+    assert mask.mean() == pytest.approx(rest.loc["img_07", "area"])
+    assert iou(mask, truth) > 0.9
+
+
+def test_masks_of_annotated_images_are_held_out(small_set, tmp_path):
+    prior = Prior.load(small_set / "prior.safetensors")
+    table = run(small_set, tmp_path)
+    image = cv2.imread(str(small_set / "images/img_01.png"))[..., ::-1]
+    expected, _ = stage.baseline_mask(prior, "template", image, [0, 1, 2])
+    np.testing.assert_array_equal(read_mask(table.loc["img_01", "mask"]), expected)
+
+
+def test_constant_masks_carry_the_registration_check(small_set, tmp_path):
+    table = run(small_set, tmp_path, "constant")
+    assert table.loc["img_06", "present"] == 0
+    moved = table.loc["img_07"]
+    assert moved.prior_iou < table.drop(["img_06", "img_07"]).prior_iou.median()
+
+
+def test_shard_gives_the_same_rows(small_set, tmp_path):
+    whole, part = run(small_set, tmp_path / "all"), run(small_set, tmp_path / "part", "template", [2, 7])
+    columns = [c for c in MASKS if c not in ("image_id", "mask")]
+    pd.testing.assert_frame_equal(part[columns], whole.loc[["img_02", "img_07"], columns], check_dtype=False)
+
+
+def test_empty_shard_writes_an_empty_table(small_set, tmp_path):
+    assert len(run(small_set, tmp_path, "template", [])) == 0
+    assert list((tmp_path / "masks").iterdir()) == []
+
+
+def test_no_torch_for_the_baselines(small_set, tmp_path):
+    code = (
+        "import sys; from defectflow.segmentation import masks as s;"
+        "s.main(s.build_parser().parse_args(sys.argv[1:])); assert 'torch' not in sys.modules"
+    )
+    flags = ["--manifest", str(small_set / "manifest.csv"), "--segmenter", "template", "--prior"]
+    flags += [
+        str(small_set / "prior.safetensors"),
+        "--out-dir",
+        str(tmp_path / "m"),
+        "--table",
+        str(tmp_path / "t.csv"),
+    ]
+    subprocess.run([sys.executable, "-c", code, *flags], check=True, env={"PYTHONPATH": ":".join(sys.path)})
+
+
+def prior_with(registers: bool, heads: bool) -> Prior:
+    info = {"score_threshold": 0.3, "score_doubtful": 0.5, "registers": registers, "area_mean": 0.25, "area_sd": 0.01}
+    weights = {"0.mean": np.zeros(1)} if heads else {}
+    return Prior([], [], np.zeros((0, 8, 8), bool), np.zeros(0, int), None, info, weights)
+
+
+def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **more) -> dict:
+    mask = np.zeros((20, 20), bool)
+    mask.ravel()[: int(400 * area)] = True
+    more = {"source": "sam2.1", "prior_iou": 0.95} | more
+    guess = Guess("appearance" if found else "constant", mask.astype(np.float32), 0.95, Match(score, [0], [], 1.0))
+    return stage.judge(prior_with(registers, heads), guess=guess, mask=mask, **more)
+
+
+@pytest.mark.parametrize(
+    ("case", "present", "doubtful", "reason"),
+    [
+        ({}, 1, 0, ""),
+        ({"score": 0.2}, 0, 0, "no part found"),
+        ({"score": 0.4}, 1, 1, "weak registration score"),
+        ({"score": 0.2, "registers": False}, 1, 1, "place is uncertain"),
+        ({"score": 0.2, "registers": False, "object_score": -3.0}, 0, 0, "no part found"),
+        ({"object_score": -3.0}, 1, 1, "SAM sees no part"),
+        ({"predicted_iou": 0.4}, 1, 1, "predicted IoU 0.40"),
+        ({"prior_iou": 0.5}, 1, 1, "IoU with the prior 0.50"),
+        ({"area": 0.35}, 1, 1, "area off by +10.0"),
+        ({"area": 0.0}, 0, 0, "empty mask"),
+        ({"score": 0.2, "registers": False, "heads": True}, 1, 0, ""),
+        ({"score": 0.2, "registers": False, "heads": True, "prior_iou": 0.5}, 1, 1, "IoU with the prior 0.50"),
+        ({"score": 0.9, "registers": False, "heads": True, "found": False}, 0, 0, "nothing looks like it"),
+    ],
+)
+def test_judge(case, present, doubtful, reason):
+    row = verdict(**case)
+    assert (row["present"], row["doubtful"]) == (present, doubtful)
+    assert reason in row["reason"]
+    assert bool(row["reason"]) == bool(reason)
+
+
+def test_worse_sam_gives_way_loudly(small_set, tmp_path, capsys):
+    train = {"use": "template", "sam2.1": {"iou_mean": 0.8}, "template": {"iou_mean": 0.97}}
+    (tmp_path / "train.json").write_text(json.dumps(train))
+    more = ["--model", "absent.pt", "--train-json", str(tmp_path / "train.json")]
+    table = run(small_set, tmp_path, "sam2.1", [0, 5], *more)
+    assert (table.source == "template").all()
+    assert "WARNING" in capsys.readouterr().err
+
+
+def test_sam_needs_a_model(small_set, tmp_path):
+    with pytest.raises(UserError, match="--model"):
+        run(small_set, tmp_path, "sam2.1")
+
+
+def test_not_a_prior_is_told(tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="not a readable safetensors"):
+        Prior.load(tmp_path / "x.safetensors")
+    with pytest.raises(UserError, match="no such file"):
+        Prior.load(tmp_path / "y.safetensors")

@@ -1,0 +1,129 @@
+"""The ground-truth masks of a data set: how they are read, what is wrong with them, clean copies where they need it."""
+
+import os
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from defectflow.annotations.ground_truth import Ambiguous, Profile, Reading, choose, profile, read
+from defectflow.core.files import UserError
+from defectflow.images.image_checks import Picture
+from defectflow.images.read_write import read_mask, write_png
+from defectflow.listing.image_names import place_of
+from defectflow.sources.dataset import Notice, Problem
+
+INVERTED = 0.8  # of the picture: a mask that covers more, where most do not cover half, is the wrong way round
+REMEDY = "(save the defect bright on dark; a mask of the part is no ground truth: take it out)"
+Rows = Mapping[str, Mapping[str, str]]
+
+
+class _Checked(NamedTuple):
+    fault: str
+    share: float  # of the picture
+    plain: bool  # whether every pixel that is not zero is inside
+
+
+def check_masks(
+    rows: Rows, pictures: Mapping[str, Picture], each: Callable = map
+) -> tuple[list[Problem], list[Notice], Reading | None]:
+    """Find out how the masks of a set are read, and check every one.
+
+    Args:
+        rows: of the images that have a mask.
+        pictures: what is known of each image.
+        each: `map`, or that of a pool.
+
+    Returns:
+        Problems (absent, unreadable, ambiguous or inverted, of another size, at odds with the label), what was put
+        right, and the reading where it is another than "every pixel that is not zero is inside", else None.
+    """
+    names = [name for name in rows if not pictures[name].problem]
+
+    def problem(name: str, text: str) -> Problem:
+        return Problem(name, f"its mask {rows[name]['mask']} {text}", "mask")
+
+    profiles = list(each(lambda name: _profile(rows[name]["mask"]), names))
+    sound = [name for name, one in zip(names, profiles, strict=True) if isinstance(one, Profile)]
+    problems = [
+        problem(name, str(one)) for name, one in zip(names, profiles, strict=True) if not isinstance(one, Profile)
+    ]
+    if not sound:
+        return sorted(problems), [], None
+    try:
+        reading = choose(one for one in profiles if isinstance(one, Profile))
+    except Ambiguous as error:
+        return sorted(problems + [problem(name, str(error)) for name in sound]), [], None
+    checked = list(each(lambda name: _check(rows[name], pictures[name].size, reading), sound))
+    large = sum(one.share > 0.5 for one in checked)
+    notices = []
+    if 2 * large > len(sound):
+        text = f"covers {{:.0%}} of the picture, as most masks of the set more than half: is it inverted? {REMEDY}"
+        problems += [problem(name, text.format(one.share)) for name, one in zip(sound, checked, strict=True)]
+    else:
+        text = f"covers {{:.0%}} of the picture, and most masks of the set less than half: is it inverted? {REMEDY}"
+        for name, one in zip(sound, checked, strict=True):
+            if one.fault or one.share > INVERTED:
+                problems.append(problem(name, one.fault or text.format(one.share)))
+        if reading.text:
+            notices.append(Notice("ground-truth masks", f"all {len(sound)} are read alike: {reading.text}", "pixels"))
+    return sorted(problems), notices, None if all(one.plain for one in checked) else reading
+
+
+def place(
+    rows: Sequence[dict[str, Any]], images: int, reading: Reading | None, written: Path, final: str, each: Callable
+) -> None:
+    """Write clean masks, 0 and 255, of rows of the manifest, and let the rows name them; nothing without a reading.
+
+    Args:
+        rows: with image_id and mask ("" for none).
+        images: how many the data set has.
+        reading: as `check_masks` returns it.
+        written: folder to write to.
+        final: the path that this folder will have.
+        each: `map`, or that of a pool.
+    """
+
+    def write(row: dict[str, Any]) -> None:
+        name = place_of(row["image_id"], images)
+        (written / name).parent.mkdir(parents=True, exist_ok=True)
+        write_png(written / name, read(row["mask"], reading))
+        row["mask"] = posixpath.join(final, name)
+
+    for _ in each(write, [row for row in rows if row["mask"]]) if reading else ():
+        pass
+
+
+def _profile(path: str) -> Profile | str:
+    try:
+        return profile(path)
+    except UserError:
+        return "is not a readable image" if os.path.exists(path) else "does not exist"
+
+
+def _check(row: Mapping[str, str], size: tuple[int, int], reading: Reading) -> _Checked:
+    path = row["mask"]
+    try:
+        mask = read(path, reading)
+    except UserError as error:
+        return _Checked(f"cannot be read as the others are ({str(error).removeprefix(f'{path}: ')})", 0, True)
+    share, plain = float(mask.mean()), _same(path, mask)
+    fault = ""
+    if mask.shape != size[::-1]:
+        fault = f"has {mask.shape[1]}x{mask.shape[0]} pixels, the picture {size[0]}x{size[1]}"
+    elif row["label"] == "1" and not mask.any():
+        fault = "is empty, though the image is labelled bad"
+    elif row["label"] == "0" and mask.any():
+        fault = "marks a defect, though the image is labelled good"
+    return _Checked(fault, share, plain)
+
+
+def _same(path: str, mask: np.ndarray) -> bool:
+    """Whether `read_mask` gives this mask."""
+    try:
+        other = read_mask(path)
+    except UserError:
+        return False
+    return other.shape == mask.shape and bool((other == mask).all())

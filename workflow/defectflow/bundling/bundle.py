@@ -1,0 +1,216 @@
+"""Stage bundle: pack a finished run into one folder that judges new photographs anywhere, without the workflow."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from defectflow.bundling.bundle_card import card
+from defectflow.bundling.onnx_graph import export_onnx
+from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
+from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.core.files import UserError, atomic, atomic_dir, read_json, stage, write_json
+from defectflow.core.tables import PAIRS, read_parts, read_table
+from defectflow.decision.decisions import calibrating
+from defectflow.evaluation.scored_images import evenly, run_scale
+from defectflow.images.bit_depth import add_option
+from defectflow.inspection.bundle_files import write_manifest
+from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.runtimes import NETWORK, installed
+from defectflow.isolation.part_alone import crop_geometry
+from defectflow.parts.part_model import Prior
+from defectflow.segmentation.baseline_masks import chosen_source
+
+PARITY_SAMPLE = 16  # photographs that the graph is compared on
+# What an inspector has to know of how the features were made.
+NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "object_only", "dilation")
+LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that had a part in the bundle."""
+    found = {"python": platform.python_version()}
+    for name in ("defectflow", *LIBRARIES):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_bank(banks: Path, target: Path) -> dict[str, Any]:
+    """Write the bank of all good images; returns its metadata: method, backbone, layers, grid, input_size ..."""
+    with safe_open(banks, framework="pt") as stream:
+        metadata = json.loads(stream.metadata()["defectflow"])
+        names = [name for name in stream.keys() if name == "all" or name.startswith("all/")]  # noqa: SIM118
+        tensors = {name: stream.get_tensor(name) for name in names}
+    save(tensors, target, {"defectflow": json.dumps(metadata)})
+    return metadata
+
+
+def write_backbone(metadata: dict[str, Any], args: argparse.Namespace, target: Path) -> None:
+    """Write the weights the features were made with, whatever file or download they came from."""
+    from defectflow.backbones.networks import create_backbone
+
+    network = create_backbone(
+        metadata["backbone"], metadata["layers"], args.weights, allow_download=args.allow_downloads, seed=args.seed
+    )
+    state = {k: v.contiguous() for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    save(state, target)
+
+
+def write_segmenter(entry: dict[str, Any], model: Path, target: Path) -> None:
+    """Write the fine-tuned SAM 2.1, a torch file, as safetensors."""
+    from defectflow.segmentation.sam_model import CONFIGS, read_checkpoint
+
+    if entry["model"] not in CONFIGS:
+        raise UserError(
+            f"segmenter model {entry['model']!r}: a bundle takes {', '.join(CONFIGS)} only (YAML could name code)"
+        )
+    save({name: tensor.clone().contiguous() for name, tensor in read_checkpoint(model).items()}, target)
+
+
+def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[str, Any]:
+    """Threshold, with the range of the scores it was chosen on, and review band.
+
+    Raises:
+        UserError: the run has no threshold.
+    """
+    value = metrics["threshold"]["value"]
+    if value is None:
+        raise UserError("bundle: the run has no threshold, because no image is labelled (label some good images 0)")
+    scores = labelled.loc[calibrating(labelled.assign(detection=labelled["split"])), "raw_score"]
+    threshold = {key: metrics["threshold"][key] for key in ("strategy", "options", "value")}
+    threshold |= {"low": float(scores.min()), "high": float(scores.max())}
+    review = metrics["review"]
+    return {"threshold": threshold, "review": [review["low"], review["high"]] if review else None}
+
+
+def map_settings(predictions: Path, maps: AnomalyMaps, metrics: dict[str, Any], clip_q: float) -> dict[str, Any]:
+    """Map value from which a place counts as damaged, None without one, and the colour scale of the run's heatmaps."""
+    chosen = (metrics.get("pixel") or {}).get("map_threshold")
+    scale = run_scale(predictions, maps, metrics, clip_q)
+    return {
+        "pixel_threshold": chosen["value"] if chosen else None,
+        "scale": {name: float(value) for name, value in vars(scale).items()},
+    }
+
+
+def check_parity(folder: Path, manifest: Path) -> None:
+    """Write parity.json: the ONNX network against PyTorch's on a sample of the photographs.
+
+    Raises:
+        Differs: they do not agree.
+    """
+    count = sum(len(part) for part in read_parts(manifest, ["path"]))
+    wanted = evenly(count, PARITY_SAMPLE)
+    sample = read_table(manifest, ["path"], lambda part: part.index.isin(wanted))["path"].tolist()
+    reference = Inspector.load(folder, "torch")
+    other = Inspector.load(folder, "openvino" if installed("openvino") else "onnx")
+    result = compare(reference, other, sample)
+    require(result, TOLERANCE["fp32"], folder / NETWORK)
+    write_json(folder / "parity.json", result)
+
+
+def save(tensors: dict[str, Any], target: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write torch tensors as safetensors, atomically and with the permissions of any other file."""
+    with atomic(target) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the bundle, then open it as an inspector would."""
+    torch.set_num_threads(args.threads)
+    entries, metrics = json.loads(args.entries), read_json(args.metrics)
+    labelled = read_table(args.predictions, ["label", "split", "raw_score"], lambda part: part["label"].notna())
+    segmenter, isolation, detector = (dict(entries[key]) for key in ("segmenter", "isolation", "detector"))
+    for entry, key in ((detector, "weights"), (segmenter, "checkpoint")):
+        if entry.get(key):  # the bundle keeps no path of this machine
+            entry[key] = Path(entry[key]).name
+    if detector["method"] == "pixel_difference":
+        raise UserError(
+            "bundle: pixel_difference is only a baseline for comparison, not an inspector (bundle another detector)"
+        )
+    segmenter["source"] = "none"
+    if segmenter["method"] != "none":
+        segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
+    if segmenter["source"] == "sam2.1":
+        segmenter["prior_weight"] = read_json(args.train_json)["prior_weight"]
+    isolation |= {"size": None, "centre": None}
+    if isolation["crop"]:
+        size, centre = crop_geometry(read_table(args.pairs, PAIRS), isolation["margin"])
+        isolation |= {"size": list(size), "centre": list(centre)}
+    with atomic_dir(args.out) as folder:
+        if segmenter["source"] != "none":
+            shutil.copyfile(args.prior, folder / "prior.safetensors")
+        if segmenter["source"] == "sam2.1":
+            write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
+        metadata = write_bank(args.banks, folder / "bank.safetensors")
+        write_backbone(metadata, args, folder / "backbone.safetensors")
+        portable = metadata["precision"] == "float32"  # bfloat16 is rounded in other places by other libraries
+        if portable:
+            export_onnx(metadata, folder / "backbone.safetensors", folder / NETWORK)
+        settings = {
+            "name": args.name,
+            "segmenter": segmenter,
+            "isolation": isolation,
+            "detector": detector,
+            "depth": args.depth or "8",  # without the option no file has more
+            "network": {key: metadata[key] for key in NETWORK_KEYS},
+            **verdict_settings(metrics, labelled),
+            "regions": entries["regions"],
+            "look": entries["look"],
+            **map_settings(args.predictions, load_maps(args.maps), metrics, entries["look"]["clip_q"]),
+            "versions": versions(),
+        }
+        (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
+        write_manifest(folder, settings)
+        if portable:
+            try:
+                check_parity(folder, args.manifest)
+            except Differs as error:  # other libraries resize a transformer's positions in other ways, for one
+                (folder / NETWORK).unlink()
+                print(f"WARNING: {error}. The bundle has no {NETWORK} and runs with PyTorch alone.", file=sys.stderr)
+            write_manifest(folder, settings)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.bundling.bundle", description=__doc__)
+    what = "JSON: segmenter, isolation, detector (entries of the config), regions and look (its sections)"
+    parser.add_argument("--entries", required=True, help=what)
+    parser.add_argument("--name", required=True, help="name of the run, e.g. demo/template/zero_out/patchcore")
+    parser.add_argument("--prior", type=Path, help="prior.safetensors, if there are masks")
+    parser.add_argument("--model", type=Path, help="model.pt of segment (sam2.1)")
+    parser.add_argument("--train-json", type=Path, help="train.json of segment (sam2.1)")
+    parser.add_argument("--pairs", type=Path, help="pairs.csv, for the window of an isolation with crop")
+    parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors")
+    parser.add_argument("--fit", type=Path, required=True, help="fit.json")
+    parser.add_argument("--weights", type=Path, help="weights of the backbone, unless they are packaged")
+    parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
+    parser.add_argument(
+        "--manifest", type=Path, required=True, help="manifest.csv, to choose photographs to compare on"
+    )
+    parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    add_option(parser)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

@@ -1,0 +1,127 @@
+"""The network and the search of a bundle as ONNX graphs, and these as OpenVINO's, in several precisions.
+
+Thresholds stay outside of every graph. Imports torch.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from defectflow.backbones.network_as_graph import make_network
+from defectflow.core.files import UserError
+from defectflow.methods.patchcore.bank_as_graph import Search
+
+OPSET = 18
+
+
+def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | Path) -> None:
+    """Write the network as ONNX, float32.
+
+    Raises:
+        UserError: it cannot be exported, or ONNX is not installed.
+    """
+    picture = torch.zeros(1, *settings["input_size"], 3, dtype=torch.uint8)
+    _export(make_network(settings, weights), (picture,), target, ["picture"], ["patches"])
+
+
+def export_search(search: Search, input_size: Sequence[int], target: str | Path) -> None:
+    """Write network and search as one ONNX graph, float32, for any number of cells.
+
+    Raises:
+        UserError: as :func:`export_onnx`.
+    """
+    picture = torch.zeros(1, *input_size, 3, dtype=torch.uint8)
+    shapes = ({}, {0: torch.export.Dim("cells", min=2)})
+    _export(search, (picture, torch.arange(7)), target, ["picture", "cells"], ["distances", "score"], shapes)
+
+
+def _export(
+    model: nn.Module,
+    example: tuple[torch.Tensor, ...],
+    target: str | Path,
+    inputs: list[str],
+    outputs: list[str],
+    dynamic: tuple | None = None,
+) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less plainly)
+    except ModuleNotFoundError:
+        raise UserError("export to ONNX: onnxscript is not installed (pip install 'defectflow[workflow]')") from None
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with torch.inference_mode():
+        torch.onnx.export(
+            model.eval(), example, str(target), input_names=inputs, output_names=outputs, opset_version=OPSET,
+            dynamo=True, external_data=False, dynamic_shapes=dynamic, verbose=False,
+        )  # fmt: skip
+    exported = onnx.load(str(target))
+    forget_origin(exported)
+    onnx.save(exported, str(target))
+
+
+def forget_origin(message: Any) -> None:
+    """Remove from an ONNX message, and all in it, the lines of code and the paths here that torch notes beside nodes.
+
+    The same network gives the same bytes wherever the code lies, and a bundle says nothing of the machine it is from.
+    """
+    for field, value in message.ListFields():
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+        elif field.type == field.TYPE_MESSAGE:
+            for part in value if hasattr(value, "__len__") else [value]:
+                forget_origin(part)
+
+
+def to_openvino(onnx: str | Path, target: str | Path, precision: str, pictures: Sequence[np.ndarray] = ()) -> None:
+    """Convert an ONNX graph to OpenVINO's .xml and .bin.
+
+    Args:
+        onnx: float32 graph.
+        target: .xml to write.
+        precision: "fp32", "fp16" (weights stored so; computed as the runtime is told), or "int8" (weights and
+            activations, calibrated on ``pictures``).
+        pictures: uint8 (height, width, 3) as the network sees them; for "int8".
+    """
+    import openvino
+
+    model = openvino.Core().read_model(str(onnx))
+    if precision == "int8":
+        try:
+            import nncf
+        except ModuleNotFoundError:
+            raise UserError("int8 for OpenVINO: nncf is not installed (pip install nncf)") from None
+        nncf.set_log_level(logging.ERROR)
+        data = nncf.Dataset(list(pictures), lambda picture: picture[None])
+        model = nncf.quantize(model, data, preset=nncf.QuantizationPreset.MIXED, subset_size=max(1, len(pictures)))
+    openvino.save_model(model, str(target), compress_to_fp16=precision == "fp16")
+
+
+def to_onnx(onnx: str | Path, target: str | Path, precision: str, pictures: Sequence[np.ndarray] = ()) -> None:
+    """Convert a float32 ONNX graph to one of another ``precision``; arguments as for :func:`to_openvino`."""
+    if precision == "fp32":
+        Path(target).write_bytes(Path(onnx).read_bytes())
+        return
+    if precision == "fp16":
+        raise UserError("fp16 for onnx: its CPU runtime computes it in float32 and slower (use --format openvino)")
+    from onnxruntime import quantization
+
+    logging.getLogger().setLevel(logging.ERROR)  # it advises to pre-process what torch has optimised already
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(pictures)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            picture = next(self.left, None)
+            return None if picture is None else {"picture": picture[None]}
+
+    quantization.quantize_static(
+        str(onnx), str(target), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True
+    )

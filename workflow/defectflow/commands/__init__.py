@@ -1,0 +1,1 @@
+"""The command `defectflow`: its parser, and what each subcommand does."""

@@ -1,0 +1,310 @@
+"""The command line: run the workflow on a folder; use, pack, export and time the resulting inspector."""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing, suppress
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from defectflow.commands.run_workflow import add_command as add_run
+from defectflow.core.files import UNWRITABLE, UserError
+
+GOOD, ERROR, FLAGGED = 0, 2, 3
+EXAMPLES = """\
+in the order of use:
+  defectflow run data/mine -n                  what would be done with the photographs of this folder
+  defectflow run data/mine                     do it: find the part, learn what is good, judge, report
+  defectflow run data/mine --bundle            the same, and pack the inspector into the folder bundle/
+  defectflow inspect BUNDLE new/               judge the photographs of a folder with it
+  defectflow inspect BUNDLE new/ --csv verdicts.csv --out pictures/     with a table, heatmaps and overlays
+  defectflow pack BUNDLE                       one .zip of it, to send to another computer
+  defectflow export BUNDLE --format openvino --images new/*.jpg         a graph for a faster runtime
+  defectflow bench BUNDLE new/*.jpg            how long a photograph takes
+
+`defectflow run` names the BUNDLE of a run in its last lines. How photographs are laid out: data/README.md; every
+setting: config.yaml; each option: defectflow COMMAND --help. The exit status is 0 if all is well, 3 if a photograph
+was flagged, 2 after an error.
+"""
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Judge every photograph; the exit status is 0 where all are good, 3 if one is flagged, 2 if one was not judged.
+
+    Files below the folders that are not read as photographs are named; what looks like a picture was not judged.
+    """
+    from defectflow.inspection.inspector import Inspector
+    from defectflow.inspection.outputs import PassedOverFiles, Pictures, counted, line_of, open_report
+    from defectflow.inspection.photo_sources import count, photographs, watch
+
+    if bool(args.paths) == bool(args.watch):
+        raise UserError("give photographs, folders or globs, or --watch FOLDER")
+    if args.triptychs and not args.out:
+        raise UserError("--triptychs: needs --out FOLDER")
+    inspector = load(Inspector, args)
+    if outdated(args.bundle):
+        print(
+            f"note: {args.bundle} is older than the run next to it (`snakemake bundle` makes it again)", file=sys.stderr
+        )
+    settings = inspector.settings
+    pictures = Pictures(args.out, settings["scale"], settings["look"], args.triptychs) if args.out else None
+    quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
+    total = None if quiet else count(args.paths)
+    flagged = errors = judged = 0
+    with open_report(args.csv, args.jsonl) as report, ExitStack() as ended:
+        if args.watch:
+            ended.enter_context(suppress(KeyboardInterrupt))  # the way to end a watch
+        passed = PassedOverFiles(report)
+        found = watch(args.watch, idle=args.idle, tell=passed) if args.watch else photographs(args.paths, passed)
+        paths = ended.enter_context(closing(found))  # so that a watch tells the rest before the last line
+        for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
+            judged += verdict is not None  # first: whoever reads the line may interrupt the watch at once
+            errors += verdict is None
+            flagged += verdict is not None and verdict.flagged
+            report.add(path, verdict, problem)
+            print(line_of(path, verdict, problem), flush=True)
+    not_judged = f", {errors} not judged" if errors else ""
+    told = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.told()}"
+    print(f"{told}; {inspector.runtime}", file=sys.stderr)
+    return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
+
+
+def outdated(bundle: Path) -> bool:
+    """Whether the run that a bundle lies in, where it does, was evaluated again since the bundle was made."""
+    try:
+        return bundle.with_name("metrics.json").stat().st_mtime_ns > (bundle / "bundle.json").stat().st_mtime_ns
+    except (OSError, ValueError):  # it lies elsewhere, or is a .zip
+        return False
+
+
+def load(kind: Any, args: argparse.Namespace) -> Any:
+    """The inspector, with as many threads as asked for.
+
+    Raises:
+        UserError: as `Inspector.load`, or several photographs at a time are asked of a runtime that takes one.
+    """
+    options = {"threads": args.threads, "streams": args.streams, "device": args.device}
+    inspector = kind.load(args.bundle, args.runtime, precision=args.precision, **options)
+    if args.batch > 1 and inspector.runtime != "torch":
+        raise UserError(
+            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time "
+            "(use --runtime torch, or --streams to process several at once)"
+        )
+    return inspector
+
+
+def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[tuple]:
+    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time.
+
+    With ``args.batch`` above 1 so many are read side by side and then go through the network together.
+    """
+    from defectflow.core.parallel import in_order
+
+    one = partial(judge_one, inspector, pictures)
+    if args.watch or args.streams == args.batch == 1:  # what arrives is told at once, not when the next has come
+        yield from map(one, paths)
+    elif args.batch == 1:
+        yield from in_order(one, paths, args.streams)
+    else:
+        begun = in_order(partial(begin, inspector, pictures), paths, args.streams, 1 + args.batch // args.streams)
+        while batch := list(islice(begun, args.batch)):
+            yield from end(inspector, pictures, batch)
+
+
+def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
+    """Judge one photograph and draw it: (path, verdict, ""); of several pictures in a file the first, with a note.
+
+    (path, None, problem) if that fails, whatever the reason: the rest goes on.
+    """
+    return end(inspector, pictures, [begin(inspector, pictures, path)])[0]
+
+
+def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
+    """What comes before the network: (path, photograph if it is to be drawn, what is ready, note), or the problem."""
+    from defectflow.images.decoders import pictures_in
+    from defectflow.inspection.inspector import read_photograph
+
+    try:
+        several = pictures_in(path)
+        note = f"the first of {several} pictures in the file" if several > 1 else ""
+        photo = read_photograph(path, inspector.settings["depth"]) if pictures else None
+        return path, photo, inspector.ready(path if photo is None else photo), note
+    except Exception as error:
+        return path, None, None, problem_of(path, error)
+
+
+def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[tuple[Path, Any, str]]:
+    """The verdicts on what `begin` returned, as `judge_one` has them; pictures are drawn."""
+    ready = [one for _, _, one, _ in batch if one is not None]
+    try:
+        verdicts = iter(inspector.finish(ready) if ready else [])
+    except Exception as error:
+        return [(path, None, problem_of(path, error) if one is not None else note) for path, _, one, note in batch]
+    results = []
+    for path, photo, one, note in batch:
+        verdict = next(verdicts) if one is not None else None
+        if pictures and verdict:
+            try:
+                pictures.write(path, photo, verdict)
+            except OSError:  # no picture can be written: no fault of the photograph
+                raise
+            except Exception as error:
+                verdict, note = None, problem_of(path, error)
+        results.append((path, verdict.told() if verdict else None, note))
+    return results
+
+
+def problem_of(path: Path, error: Exception) -> str:
+    """What to tell of a photograph that was not judged."""
+    return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
+
+
+def progress(results: Iterable[tuple], total: int | None, quiet: bool) -> Iterable[tuple]:
+    """A bar on stderr where somebody looks at it and the lines go elsewhere."""
+    if quiet:
+        return results
+    from tqdm import tqdm
+
+    return tqdm(results, total=total, unit="image", desc="inspect")
+
+
+def export(args: argparse.Namespace) -> int:
+    """Export network and search, if they agree with PyTorch; prints the parity report."""
+    from defectflow.bundling.export import export_bundle
+    from defectflow.inspection.photo_sources import photographs
+
+    print(export_bundle(args.bundle, args.format, args.precision, photographs(args.images), args.labels))
+    return GOOD
+
+
+def pack(args: argparse.Namespace) -> int:
+    """Write a bundle as one .zip, which `inspect` takes as well; the same bundle gives the same bytes."""
+    from defectflow.inspection.bundle_files import pack
+
+    whole = args.bundle.resolve()
+    target = args.file or whole.parent / f"{whole.name}.zip"
+    pack(args.bundle, target)
+    print(target)
+    return GOOD
+
+
+def bench(args: argparse.Namespace) -> int:
+    """Print how long every runtime takes, by step."""
+    from defectflow.inspection.latency import measure
+    from defectflow.inspection.photo_sources import photographs
+
+    print(measure(args.bundle, photographs(args.paths), args.runtimes, args.precision, args.threads, args.repeat))
+    return GOOD
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    lines = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="defectflow",
+        description="From photographs of one part to an inspector that tells good from bad, and shows where.",
+        epilog=EXAMPLES,
+        formatter_class=lines,
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+    def common(command: argparse.ArgumentParser) -> None:
+        command.add_argument("bundle", type=Path, help="folder that `defectflow run DATA --bundle` made, or a .zip")
+        command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
+        command.add_argument("--threads", type=int, default=cores, help="computing threads (%(default)s)")
+
+    add_run(commands)
+    one = commands.add_parser("inspect", help="judge new photographs by a bundle", description=inspect.__doc__)
+    common(one)
+    one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with subfolders) and globs")
+    one.add_argument("--runtime", choices=("auto", "openvino", "onnx", "torch"), default="auto", help="(%(default)s)")
+    one.add_argument("--streams", type=int, help="photographs processed at the same time (default: as many as threads)")
+    one.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of runtime torch (%(default)s)")
+    one.add_argument(
+        "--batch", type=int, default=1, metavar="N", help="photographs in one call of runtime torch (%(default)s)"
+    )
+    one.add_argument("--csv", type=Path, metavar="FILE", help="table to write")
+    one.add_argument(
+        "--jsonl", type=Path, metavar="FILE", help="the same as JSON lines, with damaged regions and times"
+    )
+    one.add_argument("--out", type=Path, metavar="FOLDER", help="heatmaps/ and overlays/ with damage boxes go here")
+    one.add_argument("--triptychs", action="store_true", help="and triptychs/: photograph, mask, heatmap")
+    one.add_argument("--watch", type=Path, metavar="FOLDER", help="inspect photographs as they arrive there")
+    one.add_argument(
+        "--idle", type=float, metavar="SECONDS", help="stop watching after this long without a new photograph"
+    )
+    one.set_defaults(run=inspect)
+
+    four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
+    four.add_argument("bundle", type=Path, help="folder of the bundle")
+    four.add_argument(
+        "file", type=Path, nargs="?", help="file to write (default: next to the folder, its name with .zip)"
+    )
+    four.set_defaults(run=pack)
+
+    two = commands.add_parser("export", help="make graphs of a bundle for faster runtimes", description=export.__doc__)
+    two.add_argument("bundle", type=Path, help="folder of the bundle; exports/ is written into it")
+    two.add_argument("--format", choices=("onnx", "openvino"), required=True)
+    two.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
+    two.add_argument("--images", nargs="+", required=True, metavar="PATH", help="photographs to compare on")
+    two.add_argument("--labels", type=Path, help="labels.csv of these photographs, to report the change in AUROC")
+    two.set_defaults(run=export)
+
+    three = commands.add_parser("bench", help="measure how long a photograph takes", description=bench.__doc__)
+    common(three)
+    three.add_argument("paths", nargs="+", metavar="PATH", help="photographs")
+    three.add_argument(
+        "--runtimes", nargs="+", default=["openvino", "onnx", "torch"], help="(default: all that are installed)"
+    )
+    three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
+    three.set_defaults(run=bench)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command; a UserError becomes one line on stderr. Exits with 0, 2 (error) or 3 (something flagged)."""
+    parser = build_parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        sys.exit(ERROR)
+    args, rest = parser.parse_known_args(arguments)
+    if rest and ("paths" not in args or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # argparse takes no second group of paths, behind options
+        args.paths += rest
+    if getattr(args, "streams", 1) is None:
+        args.streams = args.threads
+    # One photograph for each core, computed by one thread: libraries that would share it out get in each other's way.
+    own = str(max(1, getattr(args, "threads", 1) // max(1, getattr(args, "streams", 1))))
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", own)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a service manager ends a watch with
+    sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stderr.reconfigure(errors="backslashreplace")
+    try:
+        if min(getattr(args, name, 1) for name in ("threads", "streams", "batch")) < 1:
+            raise UserError("--threads, --streams, --batch: must be 1 or more")
+        import cv2
+
+        cv2.setNumThreads(int(own))
+        sys.exit(args.run(args))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(": ".join(["stopped", *map(str, interrupt.args)]), file=sys.stderr)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in (*UNWRITABLE, errno.EEXIST, errno.ENOTDIR):  # the last two: a file where a folder goes
+            raise
+        print(f"error: {error.filename or 'output'}: {error.strerror} (make room, or write elsewhere)", file=sys.stderr)
+    sys.exit(ERROR)
+
+
+if __name__ == "__main__":
+    main()

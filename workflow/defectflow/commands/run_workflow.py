@@ -1,0 +1,241 @@
+"""Run the whole workflow on one folder of photographs, with a short summary of Snakemake's messages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from itertools import takewhile
+from pathlib import Path
+
+from defectflow.config.configuration import nearest
+from defectflow.core.files import UserError, nearest_path
+from defectflow.listing.archives import is_archive
+
+ROOT = Path(__file__).parents[3]  # of the checkout
+STEPS = re.compile(r"(\d+) of (\d+) steps \(\d+%\) done")
+MESSAGE = re.compile(r"Job \d+: (.+)")
+PATIENCE = 10  # seconds that Snakemake has to end its jobs and clear up behind them
+
+
+def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, Path | None]:
+    """Name of a data set and its folder; None: it is an entry of config.yaml.
+
+    Args:
+        data: a folder, or the name of an entry.
+        name: what the user calls it; None: the name of the folder.
+        known: entries of ``datasets:`` in config.yaml.
+
+    Raises:
+        UserError: there is no such folder or entry, or the name can be no name of a folder of results.
+    """
+    known, folder = sorted(known), Path(data).expanduser()
+    if data in known and not folder.exists():
+        if name:
+            raise UserError(
+                f"--name {name}: {data} is a data set of config.yaml and has its name there (leave out --name)"
+            )
+        return data, None
+    if not folder.exists():
+        close = nearest_path(folder).removeprefix("; ") or nearest(data, known)
+        raise UserError(f"{data}: no such folder, and no data set of that name in config.yaml ({close})")
+    if folder.is_file() and not is_archive(data):
+        raise UserError(f"{data}: a file (give the folder of the photographs: {folder.parent})")
+    chosen = name or name_of(folder.resolve().name)
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", chosen):
+        raise UserError(f"--name {chosen}: becomes a folder of results (use letters A to Z, digits, - and _)")
+    if chosen in known:
+        raise UserError(f"{data}: config.yaml has a data set {chosen!r} already (give this one a --name)")
+    return chosen, folder.resolve()
+
+
+def name_of(folder: str) -> str:
+    """A name for results after that of a folder: without accents, _ for what is no letter or digit."""
+    plain = unicodedata.normalize("NFKD", folder.replace("ß", "ss"))
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", plain).strip("_.+-") or "photographs"
+
+
+def command_of(dataset: str, folder: Path | None, settings: Sequence[str], cores: str, *more: str) -> list[str]:
+    """The Snakemake command of a run; ``settings`` are KEY=VALUE of config.yaml, ``more`` further arguments.
+
+    Raises:
+        UserError: a setting is not KEY=VALUE, or the number of cores is none.
+    """
+    if cores != "all" and not re.fullmatch(r"[1-9]\d*", cores):
+        raise UserError(f"--cores {cores}: must be a number from 1 on, or all")
+    for setting in settings:
+        if not re.match(r"[a-z_]+=.", setting):
+            raise UserError(f"--set {setting}: must be KEY=VALUE, a key of config.yaml (e.g. isolation=zero_out)")
+        if re.match("datasets?=", setting):
+            raise UserError(f"--set {setting}: the data set is what stands behind `defectflow run` (leave this out)")
+    entry = json.dumps({dataset: {"path": str(folder)}}, ensure_ascii=False)
+    data = [] if folder is None else [f"datasets={entry}"]
+    # What a killed run left half-written is made again.
+    options = ["--cores", cores, "--rerun-incomplete"]
+    return ["snakemake", *options, *more, "--config", f"dataset={dataset}", *data, *settings]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the workflow and print the verdict, or with --dry-run what would be done; returns the exit status."""
+    if not (ROOT / "Snakefile").is_file():
+        raise UserError(f"{ROOT}: no Snakefile (defectflow run works in a checkout, installed by `make setup`)")
+    dataset, folder = dataset_of(args.data, args.name, _datasets())
+    targets = ["all", "bundle"] if args.bundle else []
+    settings = [setting for group in args.set for setting in group]
+    command = command_of(dataset, folder, settings, args.cores, *targets, *(["--dry-run"] if args.dry_run else []))
+    print(f"in {ROOT}: {shlex.join(command)}", file=sys.stderr)
+    log = ROOT / "results/logs" / f"run-{dataset}.log"
+    status, lines = _execute([sys.executable, "-m", *command], log, args.verbose, quiet=args.dry_run)
+    if status:
+        for line in errors_of(lines):
+            print(line, file=sys.stderr)
+        print(f"all that was printed: {log}", file=sys.stderr)
+        return 2
+    if args.dry_run:
+        print("\n".join(planned(lines)))
+        return 0
+    board = ROOT / "results" / dataset / "leaderboard.csv"
+    if not board.is_file():  # of a data set with categories
+        print("\n".join(line for line in lines if re.match("(Verdict|Report|Compare|Bundle|Inspect): ", line)))
+        return 0
+    again = ["defectflow", "run", args.data, *(["--name", args.name] if args.name else [])]
+    again += [*(["--set", *settings] if settings else []), "--bundle"]
+    shown = board.relative_to(ROOT) if Path.cwd() == ROOT else board
+    told = [
+        sys.executable,
+        "-m",
+        "defectflow.reporting.summary",
+        "--leaderboard",
+        str(shown),
+        "--bundle",
+        shlex.join(again),
+    ]
+    if not any(STEPS.match(line) for line in lines):
+        print("Nothing to do: the results are up to date.", file=sys.stderr)
+    return subprocess.run(told).returncode
+
+
+def errors_of(lines: Sequence[str]) -> list[str]:
+    """What went wrong, as Snakemake or a stage told it, with the list that it tells of; a line at least."""
+    told: list[str] = []
+    for line in lines:
+        if not line.startswith("error: ") or line in told:
+            continue
+        if "listed above" in line:
+            told += listed(lines)
+        told.append(line)
+    if any("LockException" in line or "cannot be locked" in line for line in lines):
+        unlock = f"cd {shlex.quote(str(ROOT))} && snakemake --unlock"
+        told.append(f"error: {ROOT}: another run is at work there, or was killed (wait for it, or: {unlock})")
+    if any("on_problem: leave_out" in line for line in told):
+        told.append("on_problem: leave_out is `--set on_problem=leave_out` behind `defectflow run`")
+    if Path.cwd() != ROOT:  # paths of results are those of the checkout
+        told = [re.sub(r"(?<![\w/.-])results/", f"{ROOT}/results/", line) for line in told]
+    return told or ["error: Snakemake stopped without a reason that is known here (--verbose shows all it says)"]
+
+
+def listed(lines: Sequence[str]) -> list[str]:
+    """The list of problems that the first stage prints before it stops: its heading and the indented lines below it."""
+    heads = [k for k, line in enumerate(lines) if re.match(r"\d+ problems? in .*:$", line)]
+    return [*lines[heads[-1] : heads[-1] + 1], *takewhile(_indented, lines[heads[-1] + 1 :])] if heads else []
+
+
+def _indented(line: str) -> bool:
+    return line.startswith("  ")
+
+
+def planned(lines: Iterable[str]) -> list[str]:
+    """What a dry run says, a line for each kind of job, with how often."""
+    messages = [found[1] for line in lines if (found := MESSAGE.match(line))]
+    if not messages:
+        return ["Nothing to do: the results are up to date."]
+    return [f"{len(messages)} jobs:", *(f"  {message}" for message in messages)]
+
+
+def _datasets() -> list[str]:
+    import yaml
+
+    return list(yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["datasets"])
+
+
+def _execute(command: Sequence[str], log: Path, verbose: bool, quiet: bool) -> tuple[int, list[str]]:
+    """Run a command, its output in ``log``; its exit status and its lines.
+
+    On a terminal there is a bar, elsewhere a line for each job begun, with ``verbose`` all lines, with ``quiet`` none.
+    """
+    from tqdm import tqdm
+
+    terminal = sys.stderr.isatty() and not quiet and not verbose
+    log.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    # A group of its own: Ctrl-C comes here alone, and is handed on once to all that was started.
+    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
+    with (
+        open(log, "w", encoding="utf-8") as kept,
+        subprocess.Popen(command, text=True, encoding="utf-8", errors="replace", **options) as process,
+        tqdm(desc="defectflow", unit="job", disable=not terminal, leave=False, dynamic_ncols=True) as progress,
+    ):
+        try:
+            for line in _lines(process.stdout):
+                kept.write(line + "\n")
+                lines.append(line)
+                if verbose:
+                    print(line, file=sys.stderr)
+                elif found := STEPS.match(line):
+                    progress.total, progress.n = int(found[2]), int(found[1])
+                    progress.refresh()
+                elif (found := MESSAGE.match(line)) and not quiet:
+                    progress.set_postfix_str(found[1])
+                    if not terminal:
+                        print(found[1], file=sys.stderr, flush=True)
+        except BaseException as error:
+            progress.leave = True
+            stop(process)
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt("the same command goes on from here") from None
+            raise
+    return process.returncode, lines
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process that leads a session of its own, and all it started: asked first, killed after `PATIENCE` s."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the half of it running
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    with suppress(ProcessLookupError):  # what it left behind
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _lines(stream: Iterable[str]) -> Iterator[str]:
+    return (line.rstrip("\n") for line in stream)
+
+
+def add_command(commands: argparse._SubParsersAction) -> None:
+    """Add `defectflow run` to the command line."""
+    parser = commands.add_parser(
+        "run", help="learn from a folder of photographs and judge them: the whole workflow", description=__doc__
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of photographs (data/README.md), or a name in config.yaml")
+    parser.add_argument(
+        "--set", nargs="+", action="append", default=[], metavar="KEY=VALUE", help="settings of config.yaml"
+    )
+    parser.add_argument("--name", help="what to call the data set and its folder of results (as DATA is called)")
+    parser.add_argument("--cores", default="all", help="how many to use (%(default)s)")
+    parser.add_argument("--bundle", action="store_true", help="also pack the inspector, for `defectflow inspect`")
+    parser.add_argument("-n", "--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.add_argument("--verbose", action="store_true", help="show all that Snakemake prints")
+    parser.set_defaults(run=run)

@@ -1,0 +1,1 @@
+"""Files, tables, threads and devices: what every stage uses, whatever it does."""

@@ -1,0 +1,57 @@
+"""Choose the device that networks run on."""
+
+import ctypes
+import sys
+from functools import cache
+
+import torch
+from torch.backends import mkldnn
+
+from defectflow.core.files import UserError
+
+
+def pick_device(choice: str) -> torch.device:
+    """The torch device for "auto", "cpu" or "cuda".
+
+    Raises:
+        UserError: CUDA was asked for and there is none.
+    """
+    if choice == "cuda" and not torch.cuda.is_available():
+        raise UserError("device cuda: no CUDA device is available (use cpu)")
+    return torch.device("cuda" if choice != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has bfloat16 products, which are 2 to 7 times as fast (AMX; AVX-512 as in Zen 4 and 5)."""
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+@cache
+def has_onednn() -> bool:
+    """Whether torch has oneDNN's own convolutions and products; on ARM it computes them with another library."""
+    return mkldnn.is_available() and not torch.ops.mkldnn._is_mkldnn_acl_supported()
+
+
+def product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """``rows @ columns.T`` of float32 (n, d) and (m, d): (n, m).
+
+    By oneDNN where torch has it: MKL, which torch would take, is 2 to 3 times as slow on AMD's processors.
+    """
+    if rows.device.type == "cpu" and has_onednn():
+        return torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "")
+    return rows @ columns.T
+
+
+def keep_memory() -> None:
+    """Let this process keep what it frees, on a C library with malloc's options (glibc).
+
+    To be called by what frees the gigabyte that its next step takes again: each page of it would be cleared by the
+    kernel first, which takes a fourth of a fine-tuning on two cores and a tenth of a coreset.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**28)  # more than a heap of a thread: these are given back as long as they are smaller
+        mallopt(mmap_threshold, 2**25)  # the most it takes

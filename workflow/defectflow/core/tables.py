@@ -1,0 +1,121 @@
+"""The tables that stages exchange: their columns, and how to read and write them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+
+import pandas as pd
+
+from defectflow.core.disk_index import DiskIndex
+from defectflow.core.files import UserError, atomic
+
+# Every text column is a str ("" when unknown); numbers that may be unknown are "" in the file and NaN in memory.
+MANIFEST = ["image_id", "path", "sha256", "width", "height", "label", "defect_type", "group", "mask", "split"]
+PAIRS = [
+    "image_id", "path", "group", "width", "height", "pair", "n_annotations",
+    "area", "bbox_x", "bbox_y", "bbox_width", "bbox_height",
+]  # fmt: skip
+SPLITS = ["image_id", "group", "label", "segmentation", "detection", "fold", "group_fold"]
+MASKS = [
+    "image_id", "mask", "source", "present", "doubtful", "reason",
+    "predicted_iou", "prior_iou", "area", "area_z", "registration_score",
+]  # fmt: skip
+ISOLATED = ["image_id", "image", "mask", "x0", "y0", "x1", "y1", "width", "height", "copy_of", "kind"]
+SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
+# raw_score of an image of another fold, by a bank that holds nothing of judged_fold either
+CALIBRATION = ["protocol", "judged_fold", "image_id", "raw_score"]
+PREDICTIONS = [
+    "filename", "pred_score", "predicted_label", "raw_score", "label", "defect_type", "split",
+    "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
+    "map_threshold",
+]  # fmt: skip
+# mark: "" for what exceeds the pixel threshold; why not, for the peak of a photograph that is called bad without it
+REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "mark"]
+
+TEXT = {
+    "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
+    "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
+    "mask_reason", "protocol", "judged_fold", "mark",
+}  # fmt: skip
+
+ROWS = 5000  # of a table in memory at a time, where it is read in parts
+
+
+def read_table(
+    path: str | Path, columns: Sequence[str], keep: Callable[[pd.DataFrame], pd.Series] | None = None
+) -> pd.DataFrame:
+    """Read these ``columns`` of a CSV; text columns come as str, "" when empty, the others as float or int.
+
+    What is not asked for takes no memory: of 100,000 images a path alone is 15 MB.
+
+    Args:
+        path: the file.
+        columns: those wanted.
+        keep: says of a part of the table which rows are wanted, bool (rows,); None: all.
+
+    Raises:
+        UserError: the file is absent, empty or lacks a column.
+    """
+    parts = read_parts(path, columns)
+    return pd.concat((part if keep is None else part[keep(part)] for part in parts), ignore_index=True)
+
+
+def read_parts(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yield a table part by part, of at most ROWS rows (an empty table: of none); see `read_table`."""
+    try:
+        found = list(pd.read_csv(path, nrows=0).columns)
+        missing = [c for c in columns if c not in found]
+        if missing:
+            raise UserError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(found)})")
+        text = dict.fromkeys(TEXT.intersection(columns), str)
+        with pd.read_csv(
+            path, usecols=list(columns), dtype=text, keep_default_na=False, na_values={}, chunksize=ROWS
+        ) as parts:
+            for part in parts:
+                for column in part.columns.difference(list(TEXT)):
+                    part[column] = pd.to_numeric(part[column].replace("", None))
+                yield part
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except pd.errors.EmptyDataError:
+        raise UserError(f"{path}: the file is empty") from None
+
+
+def index_of(
+    paths: Sequence[str | Path],
+    columns: Sequence[str],
+    keep: Callable[[pd.DataFrame], pd.Series] | None = None,
+    by: Sequence[str] = (),
+) -> DiskIndex:
+    """These ``columns`` of tables by image_id, on disk.
+
+    Args:
+        paths: the files; together they list an image once at most.
+        columns: those wanted.
+        keep: as for `read_table`.
+        by: further columns that ``keep`` goes by.
+    """
+    wanted = ["image_id", *columns]
+    parts = (part for path in paths for part in read_parts(path, [*wanted, *by]))
+    kept = (part if keep is None else part[keep(part)] for part in parts)
+    rows = (part[wanted].itertuples(index=False, name=None) for part in kept)
+    return DiskIndex(chain.from_iterable(rows), len(columns), paths)
+
+
+def write_table(path: str | Path, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    """Write ``columns`` of ``table`` as CSV, atomically; floats with 9 significant digits (exact for float32)."""
+    with table_writer(path, columns) as add:
+        add(table)
+
+
+@contextmanager
+def table_writer(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Write a table part by part, atomically: yields a function that appends rows; see `write_table`."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        stream.write(",".join(columns) + "\n")
+
+        def add(part: pd.DataFrame) -> None:
+            part[list(columns)].to_csv(stream, index=False, header=False, float_format="%.9g", lineterminator="\n")
+
+        yield add

@@ -1,0 +1,1 @@
+"""Stages that read a data set: survey, ingest, sam_pairs, split."""

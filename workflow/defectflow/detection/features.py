@@ -1,0 +1,259 @@
+"""Patch features of the isolated images of one shard.
+
+An output that exists already is brought up to date: only pictures that are not in it run through the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from defectflow.backbones.network_input import Loaded, fit_picture
+from defectflow.backbones.patch_embedding import PIXELS, PRECISIONS, PatchEmbedder
+from defectflow.config.code_hash import code_hash
+from defectflow.core import tables
+from defectflow.core.batch_sizes import batch_option, batch_size
+from defectflow.core.device import pick_device
+from defectflow.core.files import UserError, sha256_of, stage
+from defectflow.core.parallel import in_threads
+from defectflow.detection.feature_files import PatchFile, write_patches
+from defectflow.images.read_write import is_plain, read_mask, read_rgb
+
+MOST = 64  # pictures at a time on a GPU: more gain nothing
+
+
+def _read(path: str) -> np.ndarray:
+    """`read_rgb`, 1.5 to 4 times faster where OpenCV decodes the very same pixels."""
+    image = cv2.imread(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if is_plain(path) else None
+    return read_rgb(path) if image is None else image
+
+
+def load_item(
+    row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int
+) -> Loaded:
+    """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
+
+    Raises:
+        UserError: a file is not readable, or the mask has another size than its image.
+    """
+    image = _read(row.image)
+    mask = read_mask(row.mask) if object_only and row.mask else None
+    if mask is not None and mask.shape != image.shape[:2]:
+        raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
+    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop)
+
+
+def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
+    """Read ISOLATED tables of one shard into one, sorted by image_id.
+
+    Raises:
+        UserError: an image_id is listed twice.
+    """
+    table = pd.concat([tables.read_table(path, tables.ISOLATED) for path in paths]).sort_values("image_id")
+    twice = table["image_id"][table["image_id"].duplicated()]
+    if len(twice):
+        raise UserError(f"{paths[0]}: image_id {twice.iloc[0]!r} is listed twice (give the tables of one shard)")
+    return table.reset_index(drop=True)
+
+
+class Kept:
+    """Patches of an earlier patch file, found by a hash of all that they were made from.
+
+    That is: the picture as the network sees it, the cells, this code, the file of weights, the stored type, and what
+    the network makes of a picture of noise, which tells other packaged weights, layers, precision, libraries or
+    processors. So what is found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends
+    on what else is in the batch, it is equal within that rounding.
+
+    Args:
+        path: the earlier file; need not exist or be of any use.
+        weights: file of weights, None for packaged ones or none.
+        noise: float32, patches of the picture of noise.
+        dtype: of the stored patches.
+    """
+
+    def __init__(self, path: str | Path, weights: str | None, noise: torch.Tensor, dtype: torch.dtype) -> None:
+        try:
+            self._file = PatchFile(path)
+            self._items = {key: i for i, key in enumerate(self._file.keys)}
+        except UserError:
+            self._items = {}
+        weights = sha256_of(weights) if weights else ""
+        self._maker = hashlib.sha256(
+            f"{code_hash('detection.features')} {weights} {dtype} {tuple(noise.shape)}".encode()
+        )
+        self._maker.update(noise.cpu().contiguous().numpy().data)
+
+    def key(self, item: Loaded) -> bytes:
+        """Hash of all that the patches of a picture are made from, 32 bytes."""
+        digest = self._maker.copy()
+        digest.update(item.picture.tobytes())
+        digest.update(item.cells.tobytes())
+        return digest.digest()
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._items
+
+    def patches(self, key: bytes) -> torch.Tensor:
+        """Patches with this key, float32 (n, d)."""
+        return self._file.patches(self._items[key])
+
+
+def embed_all(
+    rows: Sequence[Any], embedder: PatchEmbedder, load: Callable[[Any], Loaded], kept: Kept, batch_size: int
+) -> Iterator[tuple[torch.Tensor, Loaded, bytes]]:
+    """Yield the patches (n, d) of each row, kept ones or new, what was loaded for it, and their key, in order.
+
+    On a CPU each thread takes an image from its file to its patches; on a GPU, threads decode while it computes.
+    """
+
+    def embed(loaded: Sequence[Loaded]) -> list[tuple[torch.Tensor, Loaded, bytes]]:
+        keys = [kept.key(item) for item in loaded]
+        patches = [kept.patches(key) if key in kept else None for key in keys]
+        new = [i for i, key in enumerate(keys) if key not in kept]
+        if new:
+            embeddings = embedder(np.stack([loaded[i].picture for i in new])).flatten(1, 2)
+            for i, embedding in zip(new, embeddings, strict=True):
+                cells = torch.from_numpy(loaded[i].cells).to(embedding.device)
+                patches[i] = embedding[cells] if len(cells) < len(embedding) else embedding
+        return [(p, item._replace(picture=None), key) for p, item, key in zip(patches, loaded, keys, strict=True)]
+
+    if embedder.device.type == "cpu":
+        for (result,) in in_threads(lambda row: embed([load(row)]), rows):
+            yield result
+        return
+    loaded = in_threads(load, rows, ahead=batch_size)
+    while batch := list(islice(loaded, batch_size)):
+        yield from embed(batch)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the patch file of a shard."""
+    table = read_isolated(args.tables)
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    height, width = args.image_size if len(args.image_size) == 2 else args.image_size[:1] * 2
+    if len(args.image_size) > 2 or min(height, width) < 32:
+        raise UserError(f"--image-size {args.image_size}: give one number or height and width, of 32 pixels at least")
+    size, crop = (height, width), (args.center_crop or height, args.center_crop or width)
+    if min(crop) < 32 or crop[0] > height or crop[1] > width:
+        raise UserError(f"--center-crop {args.center_crop}: must be from 32 pixels up to the size of the image")
+    embedder = PatchEmbedder(
+        args.backbone,
+        args.layers,
+        args.weights,
+        allow_download=args.allow_downloads,
+        seed=args.seed,
+        device=pick_device(args.device),
+        precision=args.precision,
+    )
+    if not (embedder.trained or args.backbone == PIXELS):
+        print(
+            f"WARNING: {args.backbone} has random weights: name a file under weights or set allow_downloads=true",
+            file=sys.stderr,
+        )
+    # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
+    # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
+    noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)
+    on_gpu = embedder.device.type == "cuda"
+    before = torch.cuda.memory_allocated(embedder.device) if on_gpu else 0
+    try:
+        (noise,) = in_threads(embedder, [noise])
+    except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
+        raise UserError(f"--image-size {crop[0]} {crop[1]}: {args.backbone} does not take it: {error}") from None
+    one = torch.cuda.max_memory_allocated(embedder.device) - before if on_gpu else 0
+    batch = batch_size(args.batch_size, embedder.device, one, MOST)
+    *grid, dimensions = noise.shape[1:]
+    object_only = args.object_only and args.backbone != PIXELS
+    config = {
+        "backbone": args.backbone,
+        "trained": embedder.trained,
+        "layers": args.layers,
+        "precision": args.precision,
+        "fitted_size": list(size),
+        "input_size": list(crop),
+        "grid": list(grid),
+        "object_only": object_only,
+        "dilation": args.dilation,
+        "items": [
+            {
+                "image_id": row.image_id,
+                "copy_of": row.copy_of,
+                "kind": row.kind,
+                "window": [int(row.x0), int(row.y0), int(row.x1), int(row.y1)],
+                "frame": [int(row.height), int(row.width)],
+            }
+            for row in table.itertuples()
+        ],
+    }
+
+    def load(row: Any) -> Loaded:
+        return load_item(row, size, crop, tuple(grid), object_only, args.dilation)
+
+    # A colour has 3 numbers: halving them is not worth the rounding.
+    dtype = torch.float16 if args.stored == "float16" and args.backbone != PIXELS else torch.float32
+    kept = Kept(args.out, args.weights, noise, dtype)
+    rows = list(table.itertuples())
+    new = 0
+    with write_patches(args.out, config, dimensions, dtype) as writer:
+        embedded = embed_all(rows, embedder, load, kept, batch)
+        for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
+            writer.add(patches, item.cells, item.affine, item.present, key)
+            new += key not in kept
+    print(f"features: {new} of {len(rows)} pictures were new and ran through the network", file=sys.stderr)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.detection.features", description=__doc__)
+    parser.add_argument("--tables", nargs="+", required=True, help="ISOLATED tables of one shard: originals and copies")
+    parser.add_argument("--backbone", required=True, help="patch-nano, a timm name with its tag, or pixels")
+    parser.add_argument("--weights", help="local .safetensors or .pth file (default: the included weights, if any)")
+    parser.add_argument("--layers", nargs="+", default=["layer2", "layer3"], help="lowest first (default: %(default)s)")
+    parser.add_argument(
+        "--image-size",
+        nargs="+",
+        type=int,
+        default=[512],
+        metavar="PIXELS",
+        help="side of a square, or height and width, in pixels",
+    )
+    parser.add_argument(
+        "--center-crop", type=int, metavar="PIXELS", help="side of the square cut from the middle, in pixels"
+    )
+    parser.add_argument("--object-only", action="store_true", help="keep only the patches of the part")
+    parser.add_argument("--dilation", type=int, default=4, help="pixels to grow the part's mask by before that")
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="of the network (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--stored", choices=["float32", "float16"], default="float32", help="number format of the stored patches"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=batch_option,
+        default="auto",
+        metavar="N",
+        help=f"images at a time on a GPU (auto: what fits in memory, at most {MOST}); a CPU takes one per thread",
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
+    parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

@@ -1,0 +1,112 @@
+"""Memory banks: one of all good images, and one for each fold without the images of that fold."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.numpy import save_file
+from tqdm import tqdm
+
+from defectflow.core import tables
+from defectflow.core.device import keep_memory
+from defectflow.core.files import UserError, atomic, stage, write_json
+from defectflow.core.parallel import in_forks
+from defectflow.detection.feature_files import open_patches
+from defectflow.detection.training_patches import add_options, by_forks, load_good, options_of
+from defectflow.methods.registry import METHODS
+
+
+def bank_members(images: pd.DataFrame, splits: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Rows of ``images`` that each bank is made of: "all", "fold/<f>" and "group/<g>", bool (images,).
+
+    Raises:
+        UserError: nothing is left for a bank.
+    """
+    scored = splits[splits["detection"] == "fold"]
+    members = {"all": np.ones(len(images), dtype=bool)}
+    for protocol, column in (("fold", "fold"), ("group", "group_fold")):
+        for fold in sorted(set(scored[column]) - {""}):
+            kept = (images[column] != fold).to_numpy()
+            if not kept.any():
+                raise UserError(
+                    f"fit: without {protocol} {fold!r} no good image is left to learn from (label more good images, "
+                    "or choose folds=leave_one_out)"
+                )
+            members[f"{protocol}/{fold}"] = kept
+    return members
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the banks and fit.json."""
+    options = options_of(args)
+    torch.set_num_threads(args.threads)
+    keep_memory()
+    splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
+    files = open_patches(args.features)
+    method = METHODS[args.method]
+    good = load_good(files, splits, method, options)
+    members = bank_members(good.images, splits)
+    fit = method.fit(good, options)
+
+    def learn(name: str) -> dict[str, np.ndarray]:
+        tensors = fit(torch.tensor(members[name]))
+        return {key: tensor.numpy() for key, tensor in tensors.items()}
+
+    banks: dict[str, np.ndarray] = {}
+    summary: dict[str, dict[str, int]] = {}
+    learned = in_forks(learn, members) if by_forks(good, options, len(members)) else map(learn, members)
+    bar = tqdm(learned, total=len(members), desc="fit", unit="bank")
+    for (name, kept), arrays in zip(members.items(), bar, strict=True):
+        banks |= {f"{name}/{key}" if key else name: array for key, array in arrays.items()}
+        size, dimensions = arrays[""].shape
+        summary[name] = {
+            "images": int(kept.sum()),
+            "patches": len(good.rows(torch.tensor(kept))),
+            "size": size,
+            "dimensions": dimensions,
+        }
+
+    metadata = {**files[0].config, "method": args.method, **method.settings(options)}
+    with atomic(args.out) as temporary:
+        save_file(banks, temporary, metadata={"defectflow": json.dumps(metadata)})
+    write_json(
+        args.report,
+        {
+            **metadata,
+            "dimensions": files[0].dimensions,
+            "good_images": int((~good.images["is_copy"]).sum()),
+            "augmented_copies": int(good.images["is_copy"].sum()),
+            "good_images_without_part": good.absent,
+            "patches_available": good.available,
+            "patches_read": len(good.patches),
+            "coreset_ratio": args.coreset_ratio,
+            "coreset_max": args.coreset_max,
+            "projection": args.projection,
+            "bank": args.bank,
+            "seed": args.seed,
+            "banks": summary,
+        },
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.detection.fit", description=__doc__)
+    parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
+    parser.add_argument("--splits", required=True, help="SPLITS table")
+    add_options(parser)
+    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, help="banks (.safetensors)")
+    parser.add_argument("--report", required=True, help="fit.json")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

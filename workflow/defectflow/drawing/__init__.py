@@ -1,0 +1,1 @@
+"""How results are drawn: heat, overlays, contact sheets and charts."""

@@ -1,0 +1,59 @@
+"""Picture files as Pillow opens them: which format needs another package, and how many pictures a file holds."""
+
+import struct
+import warnings
+from contextlib import suppress
+from importlib import import_module
+from pathlib import Path
+
+from PIL import Image, ImageSequence, UnidentifiedImageError
+
+from defectflow.core.files import UserError
+from defectflow.images.formats import HEIC, content_suffix
+
+with suppress(ImportError):  # no dependency: it brings its own decoder of 15 MB, for files of phones alone
+    import_module("pillow_heif").register_heif_opener()
+
+# What Pillow's decoders raise for a file that is damaged or of a kind that they do not take.
+UNREADABLE = (
+    OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
+    struct.error, Image.DecompressionBombError,
+)  # fmt: skip
+# Files of these formats may hold several pictures of equal rank; in others those behind the first are thumbnails,
+# layers or other views of it.
+SEQUENCES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "DCX")
+
+
+def unreadable(path: str | Path, error: Exception) -> UserError:
+    """What to tell of a file that Pillow does not open or decode: the reason, and the remedy where one is known."""
+    try:
+        found = content_suffix(path)
+    except OSError:
+        found = ""
+    if found in HEIC and isinstance(error, UnidentifiedImageError):
+        return UserError(f"{path}: a HEIC picture needs pillow-heif (pip install pillow-heif, or convert it to JPEG)")
+    if found and isinstance(error, UnidentifiedImageError):
+        what = f"a {found[1:].upper()} picture that is damaged, or of a kind that is not read here"
+        return UserError(f"{path}: {what} (save it again as JPEG or PNG)")
+    why = "its content is no picture" if isinstance(error, UnidentifiedImageError) else error
+    return UserError(f"{path}: not a readable image ({why})")
+
+
+def pictures_in(path: str | Path) -> int:
+    """How many pictures of the size of the first a file holds: frames of an animation, pages; 1 for a single one.
+
+    Decodes nothing but headers where the format allows; 1 also for what is no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path)
+        with image:
+            if image.format not in SEQUENCES or getattr(image, "n_frames", 1) == 1:
+                return 1
+            if image.format != "TIFF":
+                return image.n_frames
+            first = image.size
+            return sum(page.size == first for page in ImageSequence.Iterator(image))
+    except UNREADABLE:
+        return 1

@@ -1,0 +1,146 @@
+"""Pictures in and out: upright RGB, binary masks, letterboxing."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from defectflow.core.files import UserError, atomic
+from defectflow.images.bit_depth import is_deep
+from defectflow.images.decoders import UNREADABLE, unreadable
+from defectflow.images.sixteen_bit import numbers_of, to_8_bits
+
+TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
+
+
+def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
+    """Read a photograph upright (EXIF orientation applied) as uint8 RGB of shape (height, width, 3).
+
+    Args:
+        path: the file.
+        depth: bits that the numbers of a 16-bit PNG or TIFF hold, as `bit_depth` tells them: the upper 8 are taken.
+            None: the full range of 16 bits. Files of 8 bits are read as they are.
+
+    Raises:
+        UserError: the file is absent, truncated or not an image, or its numbers have no range that is known or do not
+            fit the depth.
+    """
+    try:
+        # Opened here, since a TIFF that Pillow maps into memory is scrambled when it is turned by 90 degrees.
+        with open(path, "rb") as file, Image.open(file) as image:
+            if depth and is_deep(path):
+                return _read_deep(image, path, depth)
+            if image.mode == "F":
+                raise UserError(f"{path}: its pixels are floating-point numbers (save it as 8 or 16 bits)")
+            ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
+            if image.mode.startswith("I"):
+                values = np.asarray(image)
+                if values.max() > 65535:
+                    raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
+                image = Image.fromarray((values.astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from None
+
+
+def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
+    """An opened PNG or TIFF of more than 8 bits as `read_rgb` returns it."""
+    grey = image.mode.startswith("I") or image.mode == "F"
+    if image.format == "PNG":
+        image.load()  # its orientation may stand behind the pixels
+    exif = image.getexif()  # loading a TIFF turns it, and takes the orientation out
+    if grey:
+        ImageOps.exif_transpose(image, in_place=True)
+    try:
+        reduced = Image.fromarray(to_8_bits(numbers_of(image, path), depth))
+    except ValueError as error:
+        raise UserError(f"{path}: {error} (save it in the depth of the others, or as 8 bits)") from None
+    if not grey:
+        reduced.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(reduced, in_place=True)
+    return np.asarray(reduced.convert("RGB"))
+
+
+def is_plain(path: str | Path) -> bool:
+    """Whether OpenCV decodes a file to what `read_rgb` returns: JPEG or PNG, grey or RGB, stored upright.
+
+    Only the header is decoded; what is no image is not plain.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.format not in ("JPEG", "MPO", "PNG") or image.mode not in ("RGB", "L"):
+                return False
+            if image.format == "PNG":  # asked for the orientation, Pillow decodes all of it
+                data = Path(path).read_bytes()
+                return not any(mark in data for mark in TURN_PNG)
+            return orientation_of(image) == 1
+    except UNREADABLE:
+        return False
+
+
+def orientation_of(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8, that the size in the header of an opened image leaves out."""
+    if image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2:
+        return 1  # Pillow tells the size of the turned picture, unless the orientation stands in XMP only
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Read a mask as bool of shape (height, width): every non-zero pixel is inside.
+
+    Raises:
+        UserError: the file is absent or not an image.
+    """
+    # Made grey or 8 bits deep by OpenCV, faint pixels would become 0.
+    mask = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if mask is None:
+        raise UserError(f"{path}: not a readable mask image")
+    # Colour masks take 30 times as long with mask.any(axis=2).
+    return cv2.inRange(mask, (0, 0, 0), (0, 0, 0)) == 0 if mask.ndim == 3 else mask > 0
+
+
+def write_png(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 RGB (height, width, 3), uint8 grey (height, width) or a bool mask (as 0/255) as PNG, atomically."""
+    if image.dtype == bool:
+        image = image.astype(np.uint8) * 255
+    if image.ndim == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    with atomic(path) as temporary:
+        # Level 1 is 4 times faster than the default for photographs and a tenth larger.
+        # Encoded first: on a full disk imwrite says nothing.
+        temporary.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].data)
+
+
+def letterbox(
+    image: np.ndarray, size: tuple[int, int], fill: int | tuple[int, int, int] = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Resize to fit into ``size`` with the aspect ratio kept, and pad evenly.
+
+    Args:
+        image: uint8 (height, width, 3), or a bool or uint8 mask (height, width).
+        size: (height, width) of the result in pixels.
+        fill: value of the padding.
+
+    Returns:
+        The picture of shape ``size``, and the 2x3 float64 affine matrix that takes pixel-centre coordinates of the
+        result to those of ``image`` (use with ``cv2.warpAffine`` and ``WARP_INVERSE_MAP`` swapped accordingly).
+    """
+    height, width = image.shape[:2]
+    scale = min(size[0] / height, size[1] / width)
+    new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
+    top, left = (size[0] - new_height) // 2, (size[1] - new_width) // 2
+    is_mask = image.ndim == 2
+    if image.dtype == bool:
+        image = image.astype(np.uint8)
+    method = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    resized = cv2.resize(image, (new_width, new_height), interpolation=method)
+    result = cv2.copyMakeBorder(
+        resized, top, size[0] - new_height - top, left, size[1] - new_width - left, cv2.BORDER_CONSTANT, value=fill
+    )
+    sx, sy = width / new_width, height / new_height
+    back = np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5]])
+    return result, back

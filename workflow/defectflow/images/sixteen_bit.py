@@ -1,0 +1,83 @@
+"""Values of 16-bit files: read as stored, measured, and reduced to the upper 8 bits of their depth."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from defectflow.core.files import UserError
+from defectflow.images.bit_depth import Values, parsed
+
+
+def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
+    """The numbers of an opened PNG or TIFF of more than 8 bits, as they are stored.
+
+    Returns:
+        uint16 (height, width), or (height, width, 3) RGB; an alpha channel is left out. Grey ones are as Pillow turns
+        them, colours as they are stored.
+
+    Raises:
+        UserError: floating-point numbers, more than 16 bits, or not readable in full depth.
+    """
+    if image.mode == "F":
+        raise UserError(f"{path}: its pixels are floating-point numbers (save it as 8 or 16 bits)")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.max() > 65535:
+            raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
+        return values.clip(0).astype(np.uint16)
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow gives 8 bits of colours
+    if values is None or values.dtype != np.uint16:
+        raise UserError(f"{path}: its colours cannot be read in full depth (save it as PNG, or as 8 bits)")
+    return values if values.ndim == 2 else np.ascontiguousarray(values[..., 2::-1])
+
+
+def measured(path: str | Path) -> str:
+    """`measure` of a file as text, for a table.
+
+    Raises:
+        UserError: see `numbers_of`.
+    """
+    with open(path, "rb") as file, Image.open(file) as image:
+        return " ".join(str(int(value)) for value in measure(numbers_of(image, path)))
+
+
+def measure(values: np.ndarray) -> Values:
+    """What the numbers of a file show, uint16 of any shape."""
+    used, largest = int(np.bitwise_or.reduce(values, axis=None)), int(values.max())
+    zero_bits = (used & -used).bit_length() - 1 if used else 16
+    bits = next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)
+    at_top = int((values >> (bits - 8) == 255).sum())
+    return Values(largest, zero_bits, at_top, not (values % 257).any())
+
+
+def to_8_bits(values: np.ndarray, depth: str) -> np.ndarray:
+    """The upper 8 of the bits that the numbers hold; of 16 bits as many steps of 257.
+
+    Args:
+        values: uint16 of any shape.
+        depth: as `bit_depth` tells it.
+
+    Returns:
+        uint8, of the same shape.
+
+    Raises:
+        ValueError: the numbers cannot be of that depth; says why.
+    """
+    bits, left = parsed(depth)
+    largest = int(values.max())
+    if bits == 16:
+        if values.ndim == 3:  # as Pillow reads them
+            return (values >> 8).astype(np.uint8)
+        return (values.astype(np.float32) / 257).astype(np.uint8)
+    if left:
+        low = (1 << (16 - bits)) - 1
+        if (values & low).any():
+            raise ValueError(f"its values are not multiples of {low + 1}, as those of {bits} bits left-aligned in 16")
+        return (values >> 8).astype(np.uint8)
+    if largest >= 1 << bits:
+        if bits == 8 and not (values % 257).any():
+            return (values // 257).astype(np.uint8)
+        raise ValueError(f"its largest value is {largest}, and {bits} bits hold {(1 << bits) - 1} at most")
+    return (values >> (bits - 8)).astype(np.uint8)

@@ -1,0 +1,287 @@
+"""A fitted inspector, loaded from its bundle: gives the verdict on a photograph that the workflow would give.
+
+numpy and OpenCV, and a runtime for the network; torch is loaded where the runtime or the segmenter is torch's.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from defectflow.backbones.network_input import Loaded, fit_picture
+from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, grid_map
+from defectflow.core.files import UserError
+from defectflow.decision.damaged_regions import Region, find_damage
+from defectflow.decision.pred_score import normalise
+from defectflow.images.formats import ARCHIVES, RAW, unread
+from defectflow.images.read_write import read_rgb
+from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
+from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_judge, torch_judge
+from defectflow.inspection.runtimes import load_network, pick
+from defectflow.isolation.part_alone import changes_nothing, isolate_part
+
+MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an inspector says about one photograph.
+
+    Attributes:
+        bad: ``raw_score >= threshold``.
+        score: for people, in [0, 1], the threshold at 0.5.
+        raw_score: anomaly score, the higher the more anomalous.
+        threshold: that of the bundle.
+        review: whether the score lies in the review band, where a person decides; None without a band.
+        present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
+        reason: why it is doubtful or was not found, or "".
+        regions: damaged regions, the most anomalous first, in pixels of `heat`; where a bad one has none, its peak,
+            with a ``mark`` (see `Region`).
+        map: distances on the grid, see `AnomalyMap`.
+        size: (height, width) of the upright photograph.
+        part: bool (height, width), mask of the part, or None.
+        seconds: time of each step, by `Inspector.clock`.
+    """
+
+    bad: bool
+    score: float
+    raw_score: float
+    threshold: float
+    review: bool | None
+    present: bool | None
+    doubtful: bool | None
+    reason: str
+    regions: list[Region]
+    map: AnomalyMap = field(repr=False)
+    size: tuple[int, int]
+    part: np.ndarray | None = field(repr=False)
+    seconds: dict[str, float] = field(repr=False, compare=False)
+
+    @property
+    def flagged(self) -> bool:
+        """Whether somebody should look: bad, in the review band, no part to be seen, or its mask in doubt."""
+        return self.bad or bool(self.review) or self.present is False or bool(self.doubtful)
+
+    def told(self) -> Verdict:
+        """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
+        return replace(self, part=None)
+
+    @cached_property
+    def heat(self) -> np.ndarray:
+        """Anomaly map of the photograph, float32, of its size or reduced to MAP_SIDE pixels; computed when asked."""
+        return heat_of(self.map, self.size)
+
+
+class Ready(NamedTuple):
+    """A photograph on its way to the network: its size (height, width), the part or None, and what the network sees."""
+
+    size: tuple[int, int]
+    part: Located | None
+    item: Loaded
+    seconds: dict[str, float]
+
+
+class Inspector:
+    """A bundle ready to judge; `Inspector.load` makes it. It may be called from several threads at a time.
+
+    Attributes:
+        settings: content of bundle.json.
+        runtime: what the network runs on.
+        clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
+    """
+
+    def __init__(
+        self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int, device: str = "cpu"
+    ) -> None:
+        self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
+        check_known(bundle)
+        self._network = load_network(bundle, runtime, precision, threads, streams, device)
+        self._judge = torch_judge(bundle, device) if runtime == "torch" else numpy_judge(bundle)
+        self._locate = make_locator(bundle, device)
+
+    @classmethod
+    def load(
+        cls,
+        folder: str | Path,
+        runtime: str = "auto",
+        *,
+        precision: str = "fp32",
+        threads: int = 1,
+        streams: int = 1,
+        device: str = "cpu",
+    ) -> Inspector:
+        """Open a bundle.
+
+        Args:
+            folder: the bundle, or a .zip of it.
+            runtime: "openvino", "onnx", "torch", or "auto": the first of these that is installed.
+            precision: "fp32", or "fp16" or "int8" if it was exported.
+            threads: how many compute the network.
+            streams: how many photographs will be judged at a time, from as many threads of the caller.
+            device: "cpu", or "cuda" for the torch runtime, which "auto" then means.
+
+        Raises:
+            UserError: the bundle is damaged or of another version, the runtime is not installed, there is no such
+                device, or the runtime does not compute there.
+        """
+        with unpacked(folder) as whole:  # all is in memory after this
+            bundle = read_bundle(whole)
+            return cls(bundle, pick(runtime, bundle, device), precision, threads, streams, device)
+
+    def __call__(self, image: np.ndarray | str | Path) -> Verdict:
+        """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).
+
+        Raises:
+            UserError: the file is not a readable image, or the array is none.
+        """
+        return self.finish([self.ready(image)])[0]
+
+    def judge(self, images: Sequence[np.ndarray | str | Path]) -> list[Verdict]:
+        """Judge several photographs in one call of the network, where the runtime takes several: torch does.
+
+        Args:
+            images: as for a single one; all are in memory at a time, as the network sees them.
+
+        Raises:
+            UserError: as for a single one.
+        """
+        return self.finish([self.ready(image) for image in images]) if len(images) else []
+
+    def ready(self, image: np.ndarray | str | Path) -> Ready:
+        """Read a photograph and find the part in it: what comes before the network. Arguments and errors as above."""
+        seconds: dict[str, float] = {}
+        if not isinstance(image, np.ndarray):
+            with self._timed(seconds, "read"):
+                image = read_photograph(image, self.settings["depth"])
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+            raise UserError(f"an image must be uint8 RGB (height, width, 3), not {image.dtype} {image.shape}")
+        with self._timed(seconds, "segment"):
+            part = self._locate(image) if self._locate else None
+        with self._timed(seconds, "isolate"):
+            item = self._fitted(image, part.mask if part else None)
+        return Ready(image.shape[:2], part, item, seconds)
+
+    def finish(self, photographs: Sequence[Ready]) -> list[Verdict]:
+        """Verdicts on photographs that are ready, at least one, in one call of the network."""
+        shared: dict[str, float] = {}
+        with self._timed(shared, "network"):
+            patches = self._network(np.stack([one.item.picture for one in photographs]))
+        for one in photographs:
+            one.seconds["network"] = shared["network"] / len(photographs)
+        return [self._verdict(one, own) for one, own in zip(photographs, patches, strict=True)]
+
+    def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
+        size, part, item, seconds = photograph
+        with self._timed(seconds, "search"):
+            raw, distances = self._judge(patches[item.cells], item.cells)
+        network = self.settings["network"]
+        grid = grid_map(distances, item.cells, tuple(network["grid"]))
+        anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
+        threshold = self.settings["threshold"]
+        raw = float(f"{raw:.9g}")  # as tables keep it
+        bad = raw >= threshold["value"]
+        with self._timed(seconds, "regions"):
+            regions = self._regions(anomaly, size, part.mask if part else None, bad)
+        band = self.settings["review"]
+        record = part.record if part else {}
+        return Verdict(
+            bad=bad,
+            score=float(normalise(raw, threshold["value"], threshold["low"], threshold["high"])),
+            raw_score=raw,
+            threshold=threshold["value"],
+            review=band[0] <= raw < band[1] if band else None,
+            present=bool(record["present"]) if part else None,
+            doubtful=bool(record["doubtful"]) if part else None,
+            reason=record.get("reason", ""),
+            regions=regions,
+            map=anomaly,
+            size=size,
+            part=part.mask if part else None,
+            seconds=seconds,
+        )
+
+    def prepare(self, image: np.ndarray) -> Loaded:
+        """What the network sees of a photograph, uint8 RGB (height, width, 3)."""
+        part = self._locate(image) if self._locate else None
+        return self._fitted(image, part.mask if part else None)
+
+    def score(self, item: Loaded) -> tuple[float, np.ndarray]:
+        """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
+        patches = self._network(item.picture[None])[0]
+        return self._judge(patches[item.cells], item.cells)
+
+    @contextmanager
+    def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
+        start = self.clock()
+        yield
+        seconds[step] = self.clock() - start
+
+    def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
+        entry, network = self.settings["isolation"], self.settings["network"]
+        window = (0, 0, image.shape[1], image.shape[0])
+        if not changes_nothing(entry["background"], entry["normalise"], entry["crop"]):
+            whole = np.zeros(image.shape[:2], bool)
+            image, grown, window = isolate_part(
+                image, whole if mask is None else mask, background=entry["background"], normalise=entry["normalise"],
+                dilate=entry["dilate"], size=entry["size"], centre=entry["centre"],
+            )  # fmt: skip
+            mask = None if mask is None else grown
+        if not network["object_only"]:
+            mask = None
+        fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
+        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
+        return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
+
+    def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None, bad: bool) -> list[Region]:
+        level = self.settings["pixel_threshold"]
+        if not bad and (level is None or anomaly.grid_map.max() < level):  # smoothing lowers peaks
+            return []
+        heat = heat_of(anomaly, size)
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        return find_damage(heat, level, part, bad, **self.settings["regions"])
+
+
+def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
+    """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
+
+    ``depth`` is that of the bundle: 16-bit files that cannot be of it are refused, files of 8 bits never.
+
+    Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
+    refused before they are decoded.
+    """
+    if Path(path).suffix.lower() in (*RAW, *ARCHIVES):  # of a raw file Pillow would give the thumbnail
+        raise UserError(f"{path}: {unread(path).reason}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return read_rgb(path, depth)
+    except UserError:
+        raise
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
+
+
+def heat_of(anomaly: AnomalyMap, size: tuple[int, int]) -> np.ndarray:
+    """Anomaly map of a photograph of ``size`` (height, width), reduced to MAP_SIDE pixels if it is larger."""
+    reduced = map_size(size)
+    scale = np.array([reduced[1] / size[1], reduced[0] / size[0]])
+    affine = anomaly.affine * scale[:, None]
+    affine[:, 2] += (scale - 1) / 2
+    return full_resolution(anomaly.grid_map, affine, anomaly.input_size, reduced)
+
+
+def map_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the map of a photograph of ``size``."""
+    scale = min(1, MAP_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

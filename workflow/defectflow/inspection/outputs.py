@@ -1,0 +1,255 @@
+"""The output of an inspection: a line, a row of CSV, a line of JSON and pictures for each photograph."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import cv2
+import numpy as np
+
+from defectflow.core.files import atomic
+from defectflow.decision.pred_score import two_digits
+from defectflow.drawing import overlay_images
+from defectflow.drawing.heat_style import Look
+from defectflow.images.formats import PassedOver
+from defectflow.images.read_write import write_png
+from defectflow.inspection.inspector import Verdict, map_size
+
+COLUMNS = [
+    "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
+    "regions", "mark",
+]  # fmt: skip
+LONGEST_NAME = 180  # bytes; file systems allow 255
+
+
+def word(verdict: Verdict) -> str:
+    """The verdict as a word."""
+    return "bad" if verdict.bad else "good"
+
+
+def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
+    """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons.
+
+    ``mark`` is empty where they exceed the pixel threshold, and says why not where the one box is the peak alone.
+    """
+    if verdict is None:
+        return {"path": str(path), "verdict": "error", "reason": problem}
+    boxes = ["{} {} {} {}".format(*box) for box in boxes_of(verdict)]
+    return {
+        "path": str(path),
+        "verdict": word(verdict),
+        # Thresholds have nine digits: with fewer a row could contradict its verdict.
+        "score": f"{verdict.score:.9g}",
+        "raw_score": f"{verdict.raw_score:.9g}",
+        "threshold": f"{verdict.threshold:.9g}",
+        "review": "" if verdict.review is None else int(verdict.review),
+        "mask_present": "" if verdict.present is None else int(verdict.present),
+        "mask_doubtful": "" if verdict.doubtful is None else int(verdict.doubtful),
+        "reason": reason_of(verdict, problem),
+        "regions": "; ".join(boxes),
+        "mark": mark_of(verdict),
+    }
+
+
+def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
+    """The same as a JSON object, with the score and the area of each damaged region, and seconds by step."""
+    if verdict is None:
+        return {"path": str(path), "verdict": "error", "reason": problem}
+    regions = [
+        {"box": list(box), "score": region.score, "pixels": region.area, "mark": region.mark}
+        for box, region in zip(boxes_of(verdict), verdict.regions, strict=True)
+    ]
+    return {
+        "path": str(path),
+        "verdict": word(verdict),
+        "score": verdict.score,
+        "raw_score": verdict.raw_score,
+        "threshold": verdict.threshold,
+        "review": verdict.review,
+        "mask_present": verdict.present,
+        "mask_doubtful": verdict.doubtful,
+        "reason": reason_of(verdict, problem),
+        "size": list(verdict.size[::-1]),
+        "regions": regions,
+        "seconds": {step: round(value, 5) for step, value in verdict.seconds.items()},
+    }
+
+
+def reason_of(verdict: Verdict, note: str) -> str:
+    """Why the mask is in doubt, and what else there is to know of a verdict."""
+    return "; ".join(filter(None, [verdict.reason, note]))
+
+
+def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
+    """(x, y, width, height) of the damaged regions in pixels of the photograph; maps of large ones are reduced."""
+    height, width = verdict.size
+    reduced = map_size(verdict.size)
+    sy, sx = height / reduced[0], width / reduced[1]
+    result = []
+    for region in verdict.regions:
+        x0, y0 = int(region.x * sx), int(region.y * sy)
+        x1, y1 = round((region.x + region.width) * sx), round((region.y + region.height) * sy)
+        result.append((x0, y0, x1 - x0, y1 - y0))
+    return result
+
+
+def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
+    """One line for a terminal, whatever characters the name holds."""
+    name = printable(str(path))
+    if verdict is None:
+        return f"ERROR  {printable(problem)}"
+    notes = [*notices(verdict), *filter(None, [regions_text(verdict), problem])]
+    return f"{verdict_text(verdict)}  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """Verdict and score, as wide for each."""
+    return f"{'BAD ' if verdict.bad else 'good'}  {two_digits(verdict.score)}"
+
+
+def notices(verdict: Verdict) -> list[str]:
+    """Why a person should look, whatever the score: it lies in the review band, or the mask is in doubt."""
+    why = ["to a person"] if verdict.review else []
+    return why + ([verdict.reason] if verdict.present is False or verdict.doubtful else [])
+
+
+def mark_of(verdict: Verdict) -> str:
+    """Why the only box is the peak and no region above the pixel threshold; "" where it is one."""
+    return verdict.regions[0].mark if verdict.regions else ""
+
+
+def regions_text(verdict: Verdict) -> str:
+    """How many regions there are and what they are worth; "" for none.
+
+    In a photograph that is called good, what exceeds the pixel threshold is no damage.
+    """
+    count = len(verdict.regions)
+    if not count:
+        return ""
+    if mark_of(verdict):
+        return f"no damaged region, box at the peak: {mark_of(verdict)}"
+    regions = f"region{'s' if count > 1 else ''}"
+    return f"{count} damaged {regions}" if verdict.bad else f"{count} {regions} above the pixel threshold only"
+
+
+def printable(text: str) -> str:
+    """Text without line breaks and other control characters, which a name may hold: as escapes."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+class Pictures:
+    """Heatmaps, overlays and triptychs below a folder, one file each, named after the photograph.
+
+    Args:
+        folder: to write below.
+        scale, look: of the bundle.
+        triptychs: whether to write these too: photograph, mask, heatmap.
+    """
+
+    def __init__(self, folder: Path, scale: dict[str, float], look: dict[str, Any], triptychs: bool) -> None:
+        self._folder, self._scale, self._look = folder, overlay_images.Scale(**scale), Look(**look)
+        self._triptychs = triptychs
+        folder.mkdir(parents=True, exist_ok=True)  # that it cannot be made is found before anything is judged
+
+    def write(self, path: Path, photo: np.ndarray, verdict: Verdict) -> None:
+        """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
+        heat, name = verdict.heat, picture_name(path)
+        size = heat.shape[::-1]
+        photo = photo if photo.shape[:2] == heat.shape else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
+        part = verdict.part
+        if part is not None and part.shape != heat.shape:
+            part = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+        found = np.zeros(heat.shape, bool)
+        for region in verdict.regions:
+            found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
+        with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
+            overlay_images.write_heatmap(temporary, heat, self._scale, self._look)
+        legend = overlay_images.legend(found, None, part, mark_of(verdict))
+        pictures = {"overlays": overlay_images.overlay(photo, heat, self._scale, found, None, part, self._look)}
+        overlay_images.boxes(
+            pictures["overlays"], [region.box for region in verdict.regions], dashed=bool(mark_of(verdict))
+        )
+        if self._triptychs:
+            pictures["triptychs"] = overlay_images.triptych(photo, heat, self._scale, found, None, part, self._look)
+        for kind, picture in pictures.items():
+            strip = overlay_images.caption_strip(
+                picture.shape[1], printable(path.name), verdict_text(verdict).upper(),
+                overlay_images.BAD if verdict.bad else overlay_images.GOOD, "; ".join(notices(verdict)),
+                regions_text(verdict), legend, size[0],
+            )  # fmt: skip
+            write_png(self._folder / kind / f"{name}.png", np.vstack([picture, strip]))
+
+
+def picture_name(path: Path) -> str:
+    """File name for the pictures of a photograph, different for each path: its own and a hash of all of it."""
+    digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    plain = re.sub(r"[^\w.+-]", "_", path.stem.encode("utf-8", "ignore").decode())
+    return f"{plain.encode()[:LONGEST_NAME].decode('utf-8', 'ignore')}-{digest}"
+
+
+class Report:
+    """Rows as they come, into a CSV and a file of JSON lines; made by `open_report`."""
+
+    def __init__(self, table: TextIO | None, lines: TextIO | None) -> None:
+        self._table, self._lines = table, lines
+        self._writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n") if table else None
+        if self._writer:
+            self._writer.writeheader()
+
+    def add(self, path: Path, verdict: Verdict | None, problem: str = "") -> None:
+        """Write one photograph down, at once: a reader of the files sees it."""
+        if self._writer:
+            self._writer.writerow(row_of(path, verdict, problem))
+            self._table.flush()
+        if self._lines:
+            self._lines.write(json.dumps(json_of(path, verdict, problem), allow_nan=False) + "\n")
+            self._lines.flush()
+
+
+class PassedOverFiles:
+    """Names each file that is passed over as it comes, and counts them.
+
+    Attributes:
+        pictures: how many of them look like pictures; these have a row in the report, as what cannot be read.
+    """
+
+    def __init__(self, report: Report) -> None:
+        self._report, self._files, self.pictures = report, 0, 0
+
+    def __call__(self, found: PassedOver) -> None:
+        text = f"{found.path}: {found.reason}"
+        self._files += found.files
+        if found.picture:
+            self.pictures += found.files
+            self._report.add(found.path, None, text)
+        print(f"passed over  {printable(text)}", flush=True)
+
+    def told(self) -> str:
+        """The end of a line that counts photographs; "" where nothing was passed over."""
+        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+@contextmanager
+def open_report(table: Path | None, lines: Path | None) -> Iterator[Report]:
+    """Open the files that were asked for; names of photographs that are not Unicode are written as they are."""
+
+    def opened(path: Path | None) -> TextIO | None:
+        if path is None:
+            return None
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+
+    with ExitStack() as stack:
+        yield Report(opened(table), opened(lines))

@@ -1,0 +1,187 @@
+"""Which photographs to inspect (files, folders, globs, a watched folder), and which files are passed over."""
+
+import glob
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+
+from defectflow.core.files import UserError, nearest_path
+from defectflow.images.formats import SUFFIXES, PassedOver, common, unread
+
+LOOKED_AT = 10000  # files of a folder that is not looked into: a link may lead to all of a disk
+SETTLED = 5.0  # seconds after which a watched file by another name is no upload any more: it is told
+
+Tell = Callable[[PassedOver], None]
+
+
+def photographs(paths: Sequence[str | Path], tell: Tell = lambda _: None) -> Iterator[Path]:
+    """Files in the order of ``paths``: a file as it is, a folder's images by name, folders in it too, or a glob's.
+
+    A name that exists is never taken for a pattern. Nothing is kept in memory but the names of one folder.
+
+    Args:
+        paths: files, folders and globs.
+        tell: is given every file below a folder, of ``paths`` or found by a glob, that is not yielded.
+
+    Raises:
+        UserError: a path does not exist, or has no image in it.
+    """
+    roots = [os.path.realpath(path) for path in paths if os.path.isdir(path)]
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found = _images(path, roots, tell)
+        elif path.exists() or not glob.has_magic(str(given)):
+            yield path  # an absent file is told by the reader, like any other that cannot be read
+            continue
+        else:
+            found = _matching(str(given), roots, tell)
+        first = next(found, None)
+        if first is None:
+            top = Path(given).parent
+            absent = "" if glob.has_magic(str(top)) or top.exists() else f"; {top} does not exist{nearest_path(top)}"
+            raise UserError(f"{given}: no image there ({common()}){absent}")
+        yield first
+        yield from found
+
+
+def count(paths: Sequence[str | Path]) -> int:
+    """How many photographs ``paths`` name; 0 where some name none."""
+    try:
+        return sum(1 for _ in photographs(paths))
+    except UserError:
+        return 0
+
+
+def watch(
+    folder: str | Path, interval: float = 0.5, idle: float | None = None, tell: Tell = lambda _: None
+) -> Iterator[Path]:
+    """Images of a folder as they arrive, those that are there first; each when it has stopped growing, and again
+    when it has changed: what was still being written, or another photograph by the same name.
+
+    Args:
+        folder: the folders in it are looked into as well.
+        interval: seconds between two looks.
+        idle: stop after so many seconds without a new one; None: never.
+        tell: is given every other file once, when it has lain there for SETTLED seconds or the watch ends.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such folder to watch")
+    roots = [os.path.realpath(folder)]
+    done: dict[Path, tuple[int, ...]] = {}
+    growing: dict[Path, tuple[int, ...]] = {}
+    others: dict[Path, tuple[float, PassedOver | None]] = {}  # when first seen; None once told
+    last = time.monotonic()
+    try:
+        while idle is None or time.monotonic() - last < idle:
+            present = set()
+            for path in _below(Path(folder), roots):
+                if isinstance(path, PassedOver):
+                    present.add(path.path)
+                    since, untold = others.setdefault(path.path, (time.monotonic(), path))
+                    if untold and time.monotonic() - since >= SETTLED:
+                        others[path.path] = (since, None)
+                        tell(untold)
+                    continue
+                present.add(path)
+                try:
+                    status = path.stat()
+                except OSError:  # moved away in between
+                    continue
+                state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                if done.get(path) == state:
+                    continue
+                if growing.get(path) == state:
+                    done[path] = growing.pop(path)
+                    yield path
+                else:
+                    growing[path] = state
+                last = time.monotonic()  # after the yield: while the caller is at work it is not idle
+            # A name may come again, and these do not grow for ever.
+            done, growing, others = (
+                {p: state for p, state in known.items() if p in present} for known in (done, growing, others)
+            )
+            time.sleep(interval)
+    finally:
+        for _, untold in others.values():
+            if untold and os.path.lexists(untold.path):
+                tell(untold)
+
+
+def _images(folder: Path, roots: Sequence[str], tell: Tell) -> Iterator[Path]:
+    for path in _below(folder, roots):
+        if isinstance(path, PassedOver):
+            tell(path)
+        else:
+            yield path
+
+
+def _matching(pattern: str, roots: Sequence[str], tell: Tell) -> Iterator[Path]:
+    """Files that a pattern fits, and the images of folders that it fits, unless it reaches into these itself."""
+    for name in sorted(glob.iglob(pattern, recursive=True)):
+        if not os.path.isdir(name):
+            yield Path(name)
+        elif "**" not in pattern:
+            yield from _images(Path(name), [*roots, os.path.realpath(name)], tell)
+
+
+def _below(folder: Path, roots: Sequence[str], top: bool = True) -> Iterator[Path | PassedOver]:
+    """Images of a folder and of those in it, each folder's in order of name, among what is passed over.
+
+    Hidden folders, and links to folders outside of all ``roots`` (resolved paths), are not looked into. A link to a
+    folder inside of one leads to what is found there anyway.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError as error:
+        if top:
+            raise UserError(f"{folder}: cannot be read ({error.strerror})") from None
+        yield PassedOver(folder, f"a folder that cannot be read ({error.strerror})", True)
+        return
+    for name in names:
+        path = folder / name
+        if path.is_dir():
+            if path.is_symlink():
+                if not _inside(path, roots):
+                    where = "a link to a folder elsewhere (name that folder as well)"
+                    yield from _unentered(path, where)
+            elif name.startswith("."):
+                yield from _unentered(path, "a hidden folder (rename it, or name it as well)")
+            else:
+                yield from _below(path, roots, top=False)
+        elif not path.is_file():
+            what = "a link that leads nowhere" if path.is_symlink() else "neither a file nor a folder"
+            yield PassedOver(path, what, _is_image(name))
+        elif not _is_image(name):
+            yield unread(path)
+        elif name.startswith("."):
+            mine = name.startswith("._")  # what a Mac writes beside each file on foreign disks
+            text = "a Mac's notes on a file" if mine else "a hidden file (rename it, or name it as well)"
+            yield PassedOver(path, text, not mine)
+        else:
+            yield path
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(SUFFIXES)
+
+
+def _inside(link: Path, roots: Sequence[str]) -> bool:
+    """Whether a link to a folder leads to one that is looked into anyway: in a root, and not below a hidden one."""
+    real = Path(os.path.realpath(link))
+    below = (real.relative_to(root).parts for root in roots if real.is_relative_to(root))
+    return any(not any(part.startswith(".") for part in parts) for parts in below)
+
+
+def _unentered(folder: Path, reason: str) -> Iterator[PassedOver]:
+    """One entry for a folder that is not looked into, with the number of files in it; none where it is empty."""
+    names = list(islice((name for _, _, files in os.walk(folder) for name in files), LOOKED_AT))
+    if names:
+        images, more = sum(map(_is_image, names)), " or more" if len(names) == LOOKED_AT else ""
+        told = f"{reason}; files in it: {len(names)}{more}, of them images: {images}{more}"
+        yield PassedOver(folder, told, images > 0, len(names))

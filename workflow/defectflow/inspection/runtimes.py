@@ -1,0 +1,175 @@
+"""Runtimes of the network of a bundle: OpenVINO, ONNX Runtime or PyTorch, from a picture to its patches.
+
+Each library is imported when its runtime is made: with OpenVINO or ONNX Runtime torch is never loaded.
+"""
+
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from defectflow.core.files import UserError
+from defectflow.inspection.bundle_files import Bundle
+
+NETWORK = "network.onnx"
+# Fastest first (benchmarks/README.md): what `auto` takes, if it is installed.
+LIBRARIES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
+PRECISIONS = ("fp32", "fp16", "int8")
+
+# Patches of pictures of one size: uint8 RGB (n, height, width, 3) to float32 (n, grid height * grid width, d).
+Network = Callable[[np.ndarray], np.ndarray]
+Single = Callable[[np.ndarray], np.ndarray]  # the same of one picture, without the first axis
+
+
+def installed(runtime: str) -> bool:
+    """Whether the library of a runtime is there; it is not imported."""
+    return importlib.util.find_spec(LIBRARIES[runtime]) is not None
+
+
+def pick(runtime: str, bundle: Bundle, device: str = "cpu") -> str:
+    """The runtime asked for, or for "auto" the first of LIBRARIES that is installed and gives the run's verdicts.
+
+    On "cuda" that is torch: the graphs of the other two are run on the processor.
+
+    Raises:
+        UserError: it is unknown or not installed, or none is, or it would give other verdicts.
+    """
+    if device != "cpu":
+        if runtime in ("openvino", "onnx"):
+            raise UserError(f"device {device}: runtime {runtime} computes on the processor (use runtime torch)")
+        runtime = "torch" if runtime == "auto" else runtime
+    if NETWORK not in bundle.settings["files"]:
+        if runtime in ("openvino", "onnx"):
+            raise UserError(
+                f"{bundle.folder}: {runtime} would give other verdicts with this network than the run "
+                "(use the torch runtime, or a detector of convolutions with precision float32)"
+            )
+        runtime = "torch" if runtime == "auto" else runtime
+    if runtime == "auto":
+        runtime = next(filter(installed, LIBRARIES), "openvino")
+    if runtime not in LIBRARIES:
+        raise UserError(f"runtime {runtime!r} is unknown (known: auto, {', '.join(LIBRARIES)})")
+    if not installed(runtime):
+        raise UserError(f"runtime {runtime}: {LIBRARIES[runtime]} is not installed (pip install {LIBRARIES[runtime]})")
+    return runtime
+
+
+def graph_file(bundle: Bundle, runtime: str, precision: str) -> Path:
+    """The graph that ``runtime`` runs: an export of this precision, or the bundle's network.onnx.
+
+    Raises:
+        UserError: it was not exported.
+    """
+    suffix = {"openvino": "xml", "onnx": "onnx"}[runtime]
+    name = f"exports/{runtime}-{precision}/network.{suffix}"
+    if precision == "fp32" and name not in bundle.settings["files"]:
+        return bundle.path(NETWORK)  # OpenVINO reads ONNX too
+    if name not in bundle.settings["files"]:
+        raise UserError(
+            f"{bundle.folder}: no {precision} for {runtime} in this bundle "
+            f"(defectflow export {bundle.folder} --format {runtime} --precision {precision})"
+        )
+    return bundle.path(name)
+
+
+def load_network(
+    bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1, device: str = "cpu"
+) -> Network:
+    """Make the network ready to run.
+
+    Args:
+        bundle: the bundle.
+        runtime: one of LIBRARIES.
+        precision: one of PRECISIONS; torch has fp32 only.
+        threads: how many compute, all streams together.
+        streams: how many pictures are computed at a time.
+        device: "cpu" or "cuda", for torch. The graphs of the others hold one picture: several go one by one.
+
+    Raises:
+        UserError: the bundle has no such graph, or the library refuses it.
+    """
+    if runtime == "torch":
+        if precision != "fp32":
+            raise UserError(f"precision {precision}: the torch runtime has fp32 only")
+        return _torch(bundle, threads, streams, device)
+    path = graph_file(bundle, runtime, precision)
+    try:
+        return _one_by_one({"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams))
+    except Exception as error:  # the libraries have many kinds for a graph they cannot take
+        text = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: {runtime} cannot run this graph ({text})") from None
+
+
+def _openvino(path: Path, threads: int, streams: int) -> Single:
+    import openvino
+
+    options = {
+        # Without this the CPU plugin computes in bfloat16 where the processor has it, and scores differ by a percent.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": streams,
+    }
+    compiled = openvino.Core().compile_model(str(path), "CPU", options)
+    local, first = threading.local(), threading.Lock()
+
+    def infer(picture: np.ndarray) -> np.ndarray:
+        local.request.infer({0: picture[None]}, share_inputs=True)
+        patches = local.request.get_output_tensor(0).data
+        return patches.reshape(-1, patches.shape[-1]).copy()
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        if hasattr(local, "request"):
+            return infer(picture)
+        # One thread after the other: the first use sets up tables of types, and two threads at it wait for each other
+        # for ever, one with Python's lock, one with the tables'.
+        with first:
+            local.request = compiled.create_infer_request()
+            return infer(picture)
+
+    return run
+
+
+def _onnx(path: Path, threads: int, streams: int) -> Single:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = max(1, threads // streams)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(picture: np.ndarray) -> np.ndarray:
+        (patches,) = session.run(None, {name: picture[None]})
+        return patches.reshape(-1, patches.shape[-1])
+
+    return run
+
+
+def _one_by_one(run: Single) -> Network:
+    def network(pictures: np.ndarray) -> np.ndarray:
+        return run(pictures[0])[None] if len(pictures) == 1 else np.stack([run(picture) for picture in pictures])
+
+    return network
+
+
+def _torch(bundle: Bundle, threads: int, streams: int, device: str) -> Network:
+    import torch
+
+    from defectflow.backbones.patch_embedding import PatchEmbedder
+    from defectflow.core.device import pick_device
+
+    network = bundle.settings["network"]
+    weights, precision = bundle.path("backbone.safetensors"), network.get("precision", "float32")
+    backbone, layers = network["backbone"], network["layers"]
+    embedder = PatchEmbedder(backbone, layers, weights, device=pick_device(device), precision=precision)
+    own = max(1, threads // streams)
+    if device == "cuda":  # which would round float32 to 10 binary digits: scores would differ from the processor's
+        torch.backends.cudnn.allow_tf32 = False
+
+    def run(pictures: np.ndarray) -> np.ndarray:
+        torch.set_num_threads(own)  # of the thread that calls
+        return embedder(pictures).flatten(1, 2).cpu().numpy()
+
+    return run

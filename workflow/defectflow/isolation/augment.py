@@ -1,0 +1,148 @@
+"""Stage augment: weakly varied copies of isolated pictures.
+
+Good images get ``augmented`` copies, which only ever enlarge a training side: a copy carries ``copy_of`` and follows
+its source through every split. Labelled images get ``perturbed`` copies, only ever scored, as a robustness test: one
+for each kind of perturbation and each strength, named ``{image_id}~{kind}~{strength}``.
+"""
+
+import argparse
+import hashlib
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow.core.files import atomic_dir, stage
+from defectflow.core.tables import ISOLATED, read_table, write_table
+from defectflow.images.read_write import read_mask, read_rgb, write_png
+
+PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
+
+
+def build_transform(rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int):
+    """An albumentations pipeline that a change of fixture, lamp or focus could have caused.
+
+    Args:
+        rotate: largest rotation in degrees.
+        translate: largest shift as a share of the side.
+        brightness: largest change as a share of full scale.
+        contrast: largest change as a share.
+        blur: largest side of the Gaussian kernel in pixels, 0 for none.
+        seed: of this pipeline; the same seed gives the same copies.
+
+    Returns:
+        A callable that takes ``image`` (uint8 RGB) and ``mask`` (uint8) and returns a dict of both.
+    """
+    import albumentations as A
+
+    steps = [
+        A.Affine(
+            rotate=(-rotate, rotate),
+            translate_percent=(-translate, translate),
+            border_mode=cv2.BORDER_REPLICATE,
+            p=1.0,
+        ),
+        A.RandomBrightnessContrast(brightness_limit=brightness, contrast_limit=contrast, p=1.0),
+    ]
+    if blur:
+        steps.append(A.GaussianBlur(blur_limit=(3, max(3, blur)), p=0.5))
+    return A.Compose(steps, seed=seed)
+
+
+def build_perturbation(kind: str, amount: float, strength: float, seed: int):
+    """An albumentations pipeline that changes one thing by ``strength`` times ``amount``, either way.
+
+    Args:
+        kind: name in PERTURBATIONS.
+        amount: as of :func:`build_transform`; for blur the side of the kernel whose standard deviation is meant.
+        strength: above 0.
+        seed: decides the direction.
+
+    Returns:
+        As :func:`build_transform`.
+    """
+    import albumentations as A
+
+    rng = np.random.default_rng(seed)
+    way, angle = rng.choice([-1.0, 1.0]), rng.uniform(0, 2 * np.pi)
+    size = strength * amount
+    if kind == "blur":
+        sigma = strength * (0.3 * ((amount - 1) / 2 - 1) + 0.8)  # of a kernel of that side in OpenCV
+        return A.Compose([A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1.0)], seed=seed)
+    if kind in ("brightness", "contrast"):
+        limits = {f"{name}_limit": (way * size * (name == kind),) * 2 for name in ("brightness", "contrast")}
+        return A.Compose([A.RandomBrightnessContrast(**limits, p=1.0)], seed=seed)
+    x, y = size * np.cos(angle), size * np.sin(angle)
+    moved = {"rotate": (way * size,) * 2} if kind == "rotate" else {"translate_percent": {"x": (x, x), "y": (y, y)}}
+    return A.Compose([A.Affine(**moved, border_mode=cv2.BORDER_REPLICATE, p=1.0)], seed=seed)
+
+
+def copy_seed(seed: int, name: str) -> int:
+    """Seed of one copy: depends on its own name only, so that a new image leaves every other copy as it was."""
+    return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the copies asked for of one shard's isolated pictures, and their table (tables.ISOLATED)."""
+    isolated = read_table(args.isolated, ISOLATED)
+    columns = ["image_id", "label", "split"]
+    manifest = read_table(args.manifest, columns, lambda part: part["label"].notna()).set_index("image_id")
+    labels, sides = manifest["label"], manifest["split"]
+    amounts = {kind: getattr(args, kind) for kind in PERTURBATIONS}
+    wanted = []
+    for row in isolated[isolated["image_id"].isin(manifest.index)].itertuples():
+        label, side = labels[row.image_id], sides[row.image_id]
+        if label == 0 and side != "test":
+            for number in range(1, args.copies + 1):
+                name = f"{row.image_id}~aug{number}"
+                wanted.append((row, "augmented", name, partial(build_transform, **amounts)))
+        if label in (0, 1) and side != "train":
+            for kind, amount in amounts.items():
+                for strength in args.robustness if amount else ():
+                    name = f"{row.image_id}~{kind}~{strength:g}"
+                    wanted.append((row, "perturbed", name, partial(build_perturbation, kind, amount, strength)))
+    out_dir, records = Path(args.out_dir), []
+    with atomic_dir(out_dir) as temporary:
+        for row, kind, name, build in tqdm(wanted, desc="augment", unit="copy"):
+            image = read_rgb(row.image)
+            mask = read_mask(row.mask) if row.mask else np.ones(image.shape[:2], bool)
+            transform = build(seed=copy_seed(args.seed, name))
+            varied = transform(image=image, mask=mask.astype(np.uint8))
+            if row.mask and not args.keep_background:
+                # Brightness lifts a zeroed background too; what lies outside the part must stay as isolation left it.
+                outside = image[~mask][:1] if (~mask).any() else np.zeros((1, 3), np.uint8)
+                varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside[0])
+            write_png(temporary / f"{name}.png", varied["image"])
+            if row.mask:
+                write_png(temporary / f"{name}.mask.png", varied["mask"] > 0)
+            record = {column: getattr(row, column) for column in ISOLATED}
+            record |= {"image_id": name, "copy_of": row.image_id, "kind": kind, "image": str(out_dir / f"{name}.png")}
+            records.append(record | {"mask": str(out_dir / f"{name}.mask.png") if row.mask else ""})
+    write_table(args.table, pd.DataFrame(records, columns=ISOLATED), ISOLATED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.isolation.augment", description=__doc__)
+    parser.add_argument("--isolated", required=True, help="table of isolated pictures of one shard")
+    parser.add_argument("--manifest", required=True, help="manifest.csv: labels, and a fixed split if there is one")
+    parser.add_argument("--copies", type=int, default=0, help="augmented copies of each good image")
+    what = "perturb each labelled image so strongly, in units of what follows, in each way by itself"
+    parser.add_argument("--robustness", type=float, nargs="*", default=[], metavar="STRENGTH", help=what)
+    parser.add_argument("--rotate", type=float, default=5.0, help="degrees")
+    parser.add_argument("--translate", type=float, default=0.03, help="share of the side")
+    parser.add_argument("--brightness", type=float, default=0.1, help="share of full scale")
+    parser.add_argument("--contrast", type=float, default=0.1, help="share")
+    parser.add_argument("--blur", type=int, default=3, help="largest kernel side in pixels, 0 for none")
+    parser.add_argument("--keep-background", action="store_true", help="the isolation kept the background")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out-dir", required=True)
+    parser.add_argument("--table", required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

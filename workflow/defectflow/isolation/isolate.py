@@ -1,0 +1,92 @@
+"""Stage isolate: photographs and part masks in, pictures of the part alone out, in constant geometry and light."""
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow.core.files import UserError, atomic_dir, stage
+from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
+from defectflow.images.bit_depth import add_option
+from defectflow.images.read_write import read_mask, read_rgb, write_png
+from defectflow.isolation.part_alone import BACKGROUNDS, NORMALISATIONS, changes_nothing, crop_geometry, isolate_part
+
+
+def main(args: argparse.Namespace) -> None:
+    """Isolate the parts of one shard; write pictures, masks and a table (tables.ISOLATED)."""
+    rows = read_table(args.manifest, MANIFEST)
+    masks = read_table(args.masks, MASKS).set_index("image_id")["mask"] if args.masks else {}
+    size = centre = None
+    if args.crop:
+        if not args.masks or not args.pairs:
+            raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
+        size, centre = crop_geometry(read_table(args.pairs, PAIRS), args.margin)
+
+    out_dir = Path(args.out_dir)
+    unchanged = changes_nothing(args.background, args.normalise, args.crop)
+    cv2.setNumThreads(1)
+
+    with atomic_dir(out_dir) as temporary:
+
+        def one(row) -> dict:
+            image_id = row.image_id
+            if unchanged:
+                window, image_path, mask_path = (
+                    (0, 0, int(row.width), int(row.height)),
+                    row.path,
+                    masks.get(image_id, ""),
+                )
+                if args.depth:  # what follows reads files of 8 bits
+                    image_path = str(out_dir / f"{image_id}.png")
+                    write_png(temporary / f"{image_id}.png", read_rgb(row.path, args.depth))
+            else:
+                image = read_rgb(row.path, args.depth)
+                whole = np.zeros(image.shape[:2], bool)
+                mask = read_mask(masks[image_id]) if args.masks else whole
+                image, mask, window = isolate_part(
+                    image, mask, background=args.background, normalise=args.normalise, dilate=args.dilate,
+                    size=size, centre=centre,
+                )  # fmt: skip
+                image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
+                write_png(temporary / f"{image_id}.png", image)
+                if args.masks:
+                    name = f"{image_id}~mask.png"  # no id has a "~", so no picture has this name
+                    mask_path = str(out_dir / name)
+                    write_png(temporary / name, mask)
+            record = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
+            record |= {"image_id": image_id, "image": image_path, "mask": mask_path, "copy_of": "", "kind": ""}
+            return record | {"width": int(row.width), "height": int(row.height)}
+
+        with ThreadPoolExecutor(args.threads) as pool:
+            records = list(tqdm(pool.map(one, rows.itertuples()), total=len(rows), desc="isolate", unit="image"))
+    write_table(args.table, pd.DataFrame(records, columns=ISOLATED), ISOLATED)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of this stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.isolation.isolate", description=__doc__)
+    parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
+    parser.add_argument("--masks", help="table of their masks; without it the whole picture counts as the part")
+    parser.add_argument("--pairs", help="pairs.csv, needed by --crop for the size of the window")
+    parser.add_argument("--background", choices=BACKGROUNDS, default="zero")
+    parser.add_argument(
+        "--normalise", choices=NORMALISATIONS, nargs="+", default=["none"], help="applied in this order"
+    )
+    parser.add_argument(
+        "--crop", action="store_true", help="cut a window around the part, the same share of every frame"
+    )
+    parser.add_argument("--margin", type=float, default=0.03, help="share of the window added on each side")
+    parser.add_argument("--dilate", type=int, default=0, help="pixels to grow the mask by")
+    add_option(parser)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--out-dir", required=True)
+    parser.add_argument("--table", required=True)
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

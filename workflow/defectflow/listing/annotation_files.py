@@ -1,0 +1,146 @@
+"""Find the annotation files of a data set by their content, whatever they are called.
+
+Standard library only: the Snakefile imports this module through ``preflight``.
+"""
+
+import mmap
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from defectflow.core.files import UserError
+
+DEPTH = 2  # folders below that of the data set in which they are looked for
+FOLDERS, FILES = 200, 50  # at most: looked into, and looked at in each
+IMAGES = re.compile(rb'"images"\s*:\s*\[\s*\{')
+OUTLINES = re.compile(rb'"annotations"\s*:\s*\[\s*\{')
+NAMED = "annotations.json"  # in the folder of the data set it is meant, also if it is broken
+
+
+class Found(NamedTuple):
+    """Paths of the COCO files of a data set, and of JSON files that are none."""
+
+    coco: list[str]
+    others: list[str]
+
+
+def find(root: str | os.PathLike | None, images: str | os.PathLike) -> Found:
+    """Look for COCO files in the folder of a data set, in that of its photographs, and a little below them.
+
+    Files are told by their content: lists `images` and `annotations` that are not empty. One JSON file for each
+    photograph, as LabelMe writes them, is none of them.
+    """
+    coco, others = [], []
+    for path in _json_files([str(folder) for folder in (root, images) if folder]):
+        meant = root and os.path.normpath(path) == os.path.normpath(os.path.join(root, NAMED))
+        (coco if meant or is_coco(path) else others).append(path)
+    return Found(coco, others)
+
+
+def is_coco(path: str | os.PathLike) -> bool:
+    """Whether a JSON file has the lists `images` and `annotations`, with something in them."""
+    try:
+        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return bool(IMAGES.search(content) and OUTLINES.search(content))
+    except (OSError, ValueError):  # an empty file cannot be mapped
+        return False
+
+
+def paths(annotations: str | Sequence[str] | None) -> list[str]:
+    """The annotation files of a data set as a list."""
+    return [annotations] if isinstance(annotations, str) else [str(path) for path in annotations or ()]
+
+
+def name_of(annotations: str | Sequence[str] | None) -> str:
+    """The annotation files of a data set as a message names them."""
+    return ", ".join(paths(annotations))
+
+
+def folder_of(path: str, images: str | os.PathLike | None) -> str:
+    """Folder of an annotation file relative to that of the photographs; "" if it does not lie among them."""
+    if not images:
+        return ""
+    below = os.path.relpath(os.path.dirname(os.path.abspath(path)), os.path.abspath(images)).replace(os.sep, "/")
+    return "" if below == "." or below.startswith("..") else below
+
+
+def merged(files: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Several COCO files as one.
+
+    Ids of images stay where no two files use the same one; else those of the later file are numbered on. Categories of
+    one name are one category.
+
+    Args:
+        files: (path, content) of each, in order; lists images, annotations and categories.
+    """
+    whole: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
+    used: set[Any] = set()
+    names: dict[Any, Any] = {}
+    for _, coco in files:
+        own = {image["id"] for image in coco["images"]}
+        step = 0
+        if own & used:
+            step = max((number for number in used if isinstance(number, int)), default=0) + 1
+            step -= min((number for number in own if isinstance(number, int)), default=0)
+        ids = {one: one + step if isinstance(one, int) else f"{one}+{step}" if step else one for one in own}
+        used |= set(ids.values())
+        taken = {category["id"] for category in whole["categories"]}
+        categories = {}
+        for category in coco["categories"]:
+            name = category.get("name")
+            if name not in names:
+                free = category.get("id") not in taken
+                names[name] = category.get("id") if free else max(n for n in taken if isinstance(n, int)) + 1
+                taken.add(names[name])
+                whole["categories"].append(category | {"id": names[name]})
+            categories[category.get("id")] = names[name]
+        whole["images"] += [image | {"id": ids[image["id"]]} for image in coco["images"]]
+        for one in coco["annotations"]:
+            # An image that the file does not list must not become one of another file.
+            image = ids.get(one["image_id"], f"{one['image_id']} of another file")
+            category = categories.get(one.get("category_id"), f"unknown {one.get('category_id')}")
+            whole["annotations"].append(one | {"image_id": image, "category_id": category})
+    return whole
+
+
+def check_disjoint(listed: Iterable[tuple[str, str]]) -> None:
+    """Raise a UserError if two annotation files list one photograph.
+
+    Args:
+        listed: (annotation file, name of a photograph that it lists).
+    """
+    owner: dict[str, str] = {}
+    for path, name in listed:
+        other = owner.setdefault(name, path)
+        if other != path:
+            raise UserError(
+                f"{other} and {path} both list {name}: which outlines count? (set it in the entry of the data set: "
+                f"`annotations: {other}`, or `annotations: []` for none)"
+            )
+
+
+def _json_files(tops: Iterable[str]) -> Iterator[str]:
+    """Paths of the JSON files in folders and a little below, in order; of one for each photograph only some."""
+    pending, seen = [(0, top) for top in tops], set()
+    while pending and len(seen) < FOLDERS:
+        depth, folder = pending.pop(0)
+        if (real := os.path.realpath(folder)) in seen:
+            continue
+        seen.add(real)
+        found, folders = [], []
+        try:
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.name.lower().endswith(".json"):
+                        found.append(entry.path)
+                    elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
+                        folders.append((depth + 1, entry.path))
+        except OSError:
+            continue
+        if len(found) > FILES:  # those that tools write for all photographs first
+            found.sort(key=lambda path: not re.search(r"(?i)annot|coco|instances|result|label", os.path.basename(path)))
+        yield from sorted(found[:FILES])
+        pending += sorted(folders)

@@ -1,0 +1,1 @@
+"""The detection methods: each learns from patches of good photographs and scores others."""

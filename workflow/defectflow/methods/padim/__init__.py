@@ -1,0 +1,1 @@
+"""PaDiM: its fit and its scoring with torch, and the same scoring in numpy."""

@@ -1,0 +1,23 @@
+"""PaDiM's scoring in numpy: what `gaussians.Padim` says, without torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from defectflow.methods.numpy_detector import pool
+
+
+class Padim:
+    """`gaussians.Padim` in numpy; arguments as for :class:`PatchCore`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._means, self._precision, self._axes = tensors[""], tensors["precision"], tensors["axes"]
+        self._options = options
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        delta = (patches[:, self._axes] - self._means[position])[:, None]
+        squares = delta @ self._precision[position] @ delta.swapaxes(1, 2)
+        distances = np.sqrt(np.maximum(squares.ravel(), 0))
+        return pool(distances, self._options), distances

@@ -1,0 +1,53 @@
+"""PatchCore's scoring in numpy: what `memory_bank.PatchCore` says, without torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from defectflow.methods.numpy_detector import pool, unit
+from defectflow.search.nearest_in_numpy import Points
+
+
+class PatchCore:
+    """`memory_bank.PatchCore` in numpy.
+
+    Args:
+        tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes.
+        settings: "distance".
+        options: score, neighbours, top_share of the detector's entry in the config.
+    """
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+        self._bank = Points(tensors[""].astype(np.float32))
+        self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
+        self._cosine = settings["distance"] == "cosine"
+        self._options = options
+
+    def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
+        """See `Judge.judge`."""
+        if self._cosine:
+            patches = unit(patches)
+        if self._subspace:
+            mean, axes = self._subspace
+            patches = (patches - mean) @ axes
+        distances, nearest = self._bank.nearest(patches)
+        distances = self._measure(distances)
+        if self._options["score"] != "max" or self._options["neighbours"] == 1:
+            return pool(distances, self._options), distances
+        winner = int(distances.argmax())
+        return self._reweighted(patches[winner], float(distances[winner]), int(nearest[winner])), distances
+
+    def _measure(self, euclidean: np.ndarray) -> np.ndarray:
+        return np.square(euclidean) / 2 if self._cosine else euclidean
+
+    def _reweighted(self, patch: np.ndarray, distance: float, nearest: int) -> float:
+        """Equation 7 of the paper; see `memory_bank.Bank.reweighted`."""
+        points = self._bank.points
+        count = min(self._options["neighbours"], len(points))
+        rough = self._bank.squares - 2 * (points @ points[nearest])
+        few = np.sort(np.argpartition(rough, min(8 * count, len(points)) - 1)[: 8 * count])
+        support = few[np.argsort(np.square(points[few] - points[nearest]).sum(axis=1), kind="stable")[:count]]
+        distances = self._measure(np.linalg.norm(points[support] - patch, axis=1))
+        weights = np.exp(distances - distances.max())
+        return float((1 - weights[0] / weights.sum()) * distance)

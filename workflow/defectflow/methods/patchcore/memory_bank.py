@@ -1,0 +1,185 @@
+"""PatchCore (Roth et al. 2022) as anomalib computes it: memory bank, nearest neighbours, image score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from multiprocessing import parent_process
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from defectflow.core.device import product
+from defectflow.methods.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions, pool
+from defectflow.search.coreset import coreset_size, k_center_greedy, project
+from defectflow.search.nearest_neighbours import Neighbours
+
+
+class Subspace(NamedTuple):
+    """The directions in which patches vary most.
+
+    Attributes:
+        mean: float32 (d,).
+        axes: float32 (d, k), orthonormal, the one of the largest variance first.
+    """
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+
+    @classmethod
+    def of(cls, patches: torch.Tensor, share: float = 0.99, seed: int = 0) -> Subspace:
+        """As few principal axes as hold ``share`` of the variance of ``patches`` (n, d), 50,000 of them at most."""
+        sample = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:50_000]].double()
+        mean = sample.mean(dim=0)
+        variances, vectors = torch.linalg.eigh((sample - mean).T @ (sample - mean))
+        held = variances.flip(0).clamp_min(0).cumsum(0)
+        count = min(int((held < share * held[-1]).sum()) + 1, len(mean))
+        return cls(mean.float(), vectors.flip(1)[:, :count].float().contiguous())
+
+    def project(self, patches: torch.Tensor) -> torch.Tensor:
+        """Coordinates (n, k) of patches (n, d) along the axes."""
+        return product(patches - self.mean, self.axes.T)
+
+
+class Bank:
+    """Memory bank of good patches, searched exactly.
+
+    Args:
+        features: float (n, d), or (n, k) along the axes of ``subspace``; of unit length (before) for cosine distances.
+        subspace: where distances are measured; None: between the patches as they are.
+        distance: "euclidean", or "cosine": half the square of that between patches of unit length.
+    """
+
+    def __init__(self, features: torch.Tensor, subspace: Subspace | None = None, distance: str = "euclidean") -> None:
+        self.features = features.float()
+        self._subspace, self._distance = subspace, distance
+        self._neighbours = Neighbours(self.features)
+
+    def nearest(self, patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Distance of each patch to its nearest neighbour in the bank, and that one's index.
+
+        Args:
+            patches: float32 (p, d).
+
+        Returns:
+            float32 (p,) and int64 (p,).
+        """
+        distances, indices = self._neighbours.nearest(self._project(patches))
+        return self._measure(distances), indices
+
+    def around(self, indices: torch.Tensor, count: int) -> torch.Tensor:
+        """The ``count`` patches (all, if there are fewer) nearest to some of the bank, see `Neighbours.around`."""
+        return self._neighbours.around(indices, min(count, len(self.features)))
+
+    def reweighted(self, patch: torch.Tensor, distance: torch.Tensor, nearest: int, neighbours: int) -> float:
+        """Score of an image's most distant patch, weighted as in the paper (section 3.3, equation 7) and anomalib.
+
+        A patch is the more anomalous, the farther its nearest neighbour m* is from it in comparison with the
+        ``neighbours`` patches of the bank that are nearest to m*.
+        """
+        if neighbours == 1:
+            return float(distance)
+        support = self.around(torch.tensor([nearest], device=self.features.device), neighbours)[0]
+        distances = torch.linalg.vector_norm(self.features[support] - self._project(patch[None]), dim=1)
+        return float((1 - torch.softmax(self._measure(distances), dim=0)[0]) * distance)
+
+    def _project(self, patches: torch.Tensor) -> torch.Tensor:
+        patches = comparable(patches, self._distance)
+        return self._subspace.project(patches) if self._subspace else patches
+
+    def _measure(self, euclidean: torch.Tensor) -> torch.Tensor:
+        return euclidean.square() / 2 if self._distance == "cosine" else euclidean
+
+
+class PatchCore(Detector):
+    """Distance of each patch to its nearest neighbour in a memory bank of good patches.
+
+    The distance is Euclidean, or, as "cosine", 1 - cos: half the square of the Euclidean distance between patches of
+    unit length. The image score is the largest distance, re-weighted as in the paper, or another summary of them.
+    """
+
+    def __init__(self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions) -> None:
+        subspace = Subspace(tensors["mean"], tensors["axes"]) if "axes" in tensors else None
+        self._bank = Bank(tensors[""], subspace, settings["distance"])
+        self._options = options
+
+    def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
+        """See `Detector.judge`; where a patch lies does not count."""
+        distances, nearest = self._bank.nearest(patches)
+        if self._options.score != "max":
+            return pool(distances, self._options), distances
+        winner = int(distances.argmax())
+        score = self._bank.reweighted(
+            patches[winner], distances[winner], int(nearest[winner]), self._options.neighbours
+        )
+        return score, distances
+
+    @classmethod
+    def settings(cls, options: FitOptions) -> dict[str, Any]:
+        """The distance: banks of unit vectors look like others."""
+        return {"distance": options.distance}
+
+    @classmethod
+    def counts(cls, available: Sequence[int], options: FitOptions) -> list[int]:
+        """As many of each image, in proportion, as make ``max_patches`` together."""
+        total = sum(available)
+        if total <= options.max_patches:
+            return list(available)
+        return [max(1, count * options.max_patches // total) for count in available]
+
+    @classmethod
+    def condense(
+        cls, patches: torch.Tensor, position: torch.Tensor, count: int, options: FitOptions
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """A coreset of one image.
+
+        The coreset of these coresets then covers all patches within the sum of the two radii (triangle inequality).
+        Images are reduced one by one so that none has a say in what is kept of another: folds stay apart.
+        """
+        patches = comparable(patches, options.distance)
+        if count == len(patches):
+            return patches, position
+        kept = k_center_greedy(patches, count, seed=options.seed, progress=False)
+        return patches[kept], position[kept]
+
+    @classmethod
+    def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
+        """A memory bank of any part of the good images: a coreset, selected in a projection that all banks share.
+
+        Principal axes are each bank's own: what they are depends on the images. The size is not: the fewer patches a
+        bank has, the farther all images are from it, and a threshold from smaller banks would be too high for others.
+        Every bank has ``coreset_ratio`` of the patches of all good images, or all of its own where these are fewer.
+        """
+        own_axes = options.projection == "pca"
+        projected = good.patches.to(options.device)
+        projected = projected if own_axes else project(projected, options.projection, options.seed)
+        asked = coreset_size(len(good.patches), options.coreset_ratio, options.coreset_max)
+
+        def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
+            own = rows = good.rows(kept)
+            size = min(asked, len(rows))
+            if size < len(rows):
+                candidates = projected if len(rows) == len(projected) else projected[rows.to(options.device)]
+                candidates = project(candidates, "pca", options.seed) if own_axes else candidates
+                alone = parent_process() is None  # bars of several processes would overwrite each other
+                rows = rows[k_center_greedy(candidates, size, start=most_central(candidates), progress=alone)]
+            tensors = {"": good.patches[rows]}
+            if options.bank == "pca_float16":
+                subspace = Subspace.of(good.patches[own], seed=options.seed)
+                tensors = {"": subspace.project(tensors[""]), **subspace._asdict()}
+            if options.bank != "float32":
+                tensors[""] = tensors[""].half()
+            return tensors
+
+        return bank
+
+
+def most_central(patches: torch.Tensor) -> int:
+    """Row of ``patches`` (n, d) that is nearest to their mean: a coreset that begins there depends on no draw."""
+    mean = patches.mean(dim=0)
+    return int((torch.linalg.vector_norm(patches, dim=1).square_() - 2 * (patches @ mean)).argmin())
+
+
+def comparable(patches: torch.Tensor, distance: str) -> torch.Tensor:
+    """Patches (n, d) whose Euclidean distances stand for ``distance``: as they are, or for "cosine" of unit length."""
+    return nn.functional.normalize(patches, dim=1) if distance == "cosine" else patches

@@ -1,0 +1,1 @@
+"""Figures of merit: rates, curves, and how sure they are."""

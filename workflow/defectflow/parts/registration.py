@@ -1,0 +1,333 @@
+"""Gradient registration: find an annotated part again in a new photograph and carry its label over.
+
+Pictures are compared by the gradient of their log-luminance, which exposure and gain leave alone, from coarse to fine:
+a search over rotation, scale and shift (normalised cross-correlation by FFT) on a small picture is refined by
+Gauss-Newton on larger ones to a similarity transform per template; the labels of the best templates vote.
+Sources: normalised cross-correlation as in Lewis 1995, "Fast Normalized Cross-Correlation"; inverse-compositional
+Gauss-Newton as in Baker & Matthews 2004, "Lucas-Kanade 20 Years On".
+
+numpy and OpenCV only: torch is never imported here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from defectflow.parts.registration_frame import (
+    compose,
+    fit_size,
+    frame_affine,
+    gradient_field,
+    invert,
+    iou,
+    mask_from_frame,
+    mask_in_frame,
+    resized,
+    rotation_of,
+    turning,
+    warp,
+)
+from defectflow.parts.registration_search import Spectrum
+
+FINE, LABEL = 256, 512  # longest side in pixels: gradient fields, label masks
+COARSE, MIDDLE = 80, 96  # the same of smaller fields: search, first refinement; more where the part is small:
+ACROSS_COARSE, ACROSS_MIDDLE = 20, 40  # pixels that it is across (square root of its area), up to twice COARSE and FINE
+ROTATIONS = 6.0 * np.arange(-2, 3)  # degrees
+SCALES = 1.1 ** np.arange(-1, 2)
+SEEDS = 4  # templates in the search over rotation and scale; all of them enter after it
+STARTS = 4  # best poses of the search that are refined
+VOTES, RESERVE = 13, 3  # templates that vote, and that are tried besides
+STEPS, FINE_STEPS = 12, 3  # of Gauss-Newton at most, on the middle and the fine level
+GAIN = 1e-4  # in correlation, below which a step is the last
+OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
+AGREEING = 0.85  # share of the best score that a template needs to vote
+SAME = 0.97  # correlation of two whole pictures as they lie, from which they count as one photograph
+VISIBLE = 0.05  # weight above which a pixel of a template counts
+POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
+ROW = 64  # they are sampled in rows of so many
+
+
+class Level:
+    """Templates in a frame of their own size or a smaller one. Affines go in and out in pixels of the full one."""
+
+    def __init__(self, fields: np.ndarray, weights: np.ndarray, frame: tuple[int, int]):
+        """``fields`` (n, h, w, 2) and ``weights`` (n, h, w), of the full size; ``frame``: (height, width)."""
+        self._to_full = frame_affine(weights.shape[1:], frame)
+        self._from_full = invert(self._to_full)
+        self.frame = frame
+        self._fields, self._weights = fields, weights
+        self._prepared: dict[int, tuple | None] = {}
+
+    def reduced(self, picture: np.ndarray) -> np.ndarray:
+        """A field or mask of the full size, averaged down to this one."""
+        if picture.shape[:2] == self.frame:
+            return picture
+        return cv2.resize(picture, self.frame[::-1], interpolation=cv2.INTER_AREA)
+
+    @cached_property
+    def _spectrum(self) -> Spectrum:
+        return Spectrum(*(np.stack([self.reduced(x) for x in stack]) for stack in (self._fields, self._weights)))
+
+    def peaks(
+        self, picture: np.ndarray, affines: Sequence[np.ndarray], chosen: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Templates compared with a field of this frame as it is seen under each of m ``affines``, template to picture.
+
+        Returns:
+            Best NCC (m, n) of each of the n chosen templates, and the affines with the shift that it takes
+            (m, n, 2, 3).
+        """
+        affines = np.stack(affines)
+        scores, shifts = self._spectrum.peaks(np.stack([self.seen(picture, affine) for affine in affines]), chosen)
+        shifted = np.repeat(affines[:, None], len(chosen), axis=1)
+        shifted[..., 2] += (shifts * self._to_full[[0, 1], [0, 1]]) @ affines[..., :2].swapaxes(1, 2)
+        return scores, shifted
+
+    def seen(self, picture: np.ndarray, affine: np.ndarray, turn: bool = True) -> np.ndarray:
+        """A field of this frame as a template sees it under ``affine``; vectors turn with it, other numbers do not."""
+        seen = warp(picture, self._own(affine), self.frame, border=0)
+        return seen @ turning(rotation_of(affine)[0]) if turn else seen
+
+    def _own(self, affine: np.ndarray) -> np.ndarray:
+        return compose(self._from_full, compose(affine, self._to_full))
+
+    def _prepare(self, index: int) -> tuple | None:
+        """What Gauss-Newton needs of a template, told in n pixels of the part; None if it has none.
+
+        Their places, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, centre
+        (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
+        """
+        if index not in self._prepared:
+            weight, t = self.reduced(self._weights[index]), self.reduced(self._fields[index])
+            rows, cols = np.nonzero(weight > VISIBLE)
+            if not len(rows):
+                return self._prepared.setdefault(index, None)
+            step = max(1, len(rows) // POINTS)
+            rows, cols = rows[::step], cols[::step]
+            rows, cols = (a[: len(a) // ROW * ROW or len(a)] for a in (rows, cols))
+            w = np.sqrt(weight[rows, cols])
+            centre, size = np.array([cols.mean(), rows.mean()]), max(self.frame) / 4
+            x, y = (cols - centre[0]) / size, (rows - centre[1]) / size
+            dx, dy = (cv2.Sobel(t, cv2.CV_32F, *axis, scale=size / 8)[rows, cols].T for axis in ((1, 0), (0, 1)))
+            field = t[rows, cols].T
+            # Scale, rotation, shift x, shift y, gain. Vectors turn with the picture: the last term of the rotation's.
+            turned = np.stack([field[1], -field[0]])
+            system = np.stack([x * dx + y * dy, x * dy - y * dx + turned, dx, dy, field]) * w
+            system = system.reshape(5, -1)
+            solver = (np.linalg.inv(system @ system.T + 1e-3 * np.eye(5)) @ system).astype(np.float32)
+            points = np.stack([cols, rows, np.ones_like(rows)]).astype(np.float32)
+            self._prepared[index] = (points, w, field * w, centre, size, solver)
+        return self._prepared[index]
+
+    def refine(
+        self, index: int, picture: Sequence[np.ndarray], affine: np.ndarray, steps: int
+    ) -> tuple[np.ndarray, float]:
+        """Gauss-Newton (Huber's weights) to the similarity that correlates best.
+
+        Args:
+            index: of the template.
+            picture: both components of a field of this frame, float32 (h, w) each.
+            affine: where to begin, 2x3, template to picture.
+            steps: how many at most.
+
+        Returns:
+            The best affine seen and its NCC.
+        """
+        prepared = self._prepare(index)
+        if prepared is None:  # a label of less than a pixel
+            return affine, 0.0
+        points, w, template, centre, size, solver = prepared
+        norm = float(np.linalg.norm(template)) + 1e-9
+        affine = self._own(affine)
+        first_angle, first_scale = rotation_of(affine)
+        best, best_score = affine, -np.inf
+        for _ in range(steps):
+            x, y = (affine.astype(np.float32) @ points).reshape(2, -1, min(ROW, len(w)))
+            seen = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for plane in picture]
+            values = turning(rotation_of(affine)[0]).T @ np.stack(seen).reshape(2, -1) * w
+            energy = max(float(np.linalg.norm(values)), 0.1 * norm)
+            score = float(np.vdot(values, template)) / (norm * energy)
+            gain = score - best_score
+            if gain > 0:
+                best, best_score = affine, score
+            if gain < GAIN:
+                break
+            residual = values * (norm / energy) - template
+            length = np.sqrt(np.square(residual).sum(axis=0)) / w
+            residual *= np.minimum(1, OUTLIER / np.maximum(length, 1e-6))
+            step = (solver @ residual.ravel()).astype(float)
+            # Scale, rotation, shift x, shift y (in units of `size`), gain.
+            linear = np.array([[1 + step[0], -step[1]], [step[1], 1 + step[0]]])
+            delta = np.hstack([linear, (centre - linear @ centre + step[2:4] * size)[:, None]])
+            affine = compose(affine, invert(delta))
+            angle, scale = rotation_of(affine)
+            if abs(angle - first_angle) > np.radians(12) or not 0.85 < scale / first_scale < 1.18:
+                break
+        return compose(self._to_full, compose(best, self._from_full)), best_score
+
+
+@dataclass
+class Match:
+    """Where a photograph shows the part.
+
+    Attributes:
+        score: normalised cross-correlation of the best template's gradient after refinement, in [-1, 1].
+        templates: indices of the voting templates, best first.
+        affines: for each of them the 2x3 affine from registration-frame coordinates of the template to those of
+            the photograph.
+        whole: correlation of the whole pictures, not of the part alone, under the affine of the best, in [-1, 1].
+    """
+
+    score: float
+    templates: list[int]
+    affines: list[np.ndarray]
+    whole: float
+
+
+@dataclass
+class Templates:
+    """Annotated photographs in the registration frame.
+
+    Attributes:
+        fields: gradient fields, float32 (n, h, w, 2).
+        labels: label masks as bool (n, H, W), longest side LABEL pixels.
+    """
+
+    fields: np.ndarray
+    labels: np.ndarray
+
+    @property
+    def frame(self) -> tuple[int, int]:
+        return self.fields.shape[1:3]
+
+    @cached_property
+    def levels(self) -> tuple[Level, Level, Level]:
+        """The pyramid: where the part is searched for, where it is refined, and the full size."""
+        # A soft weight: the label, dilated by about 2 % so that its outline counts.
+        grown = np.ones((2 * round(0.015 * max(self.frame)) + 1,) * 2, np.uint8)
+        weights = np.stack([cv2.dilate(mask_in_frame(m, self.frame), grown) for m in self.labels]).astype(np.float32)
+        across = max(float(self.labels.mean()), 1e-6) ** 0.5
+        coarse = min(max(COARSE, round(ACROSS_COARSE / across)), 2 * COARSE)
+        middle = min(max(MIDDLE, round(ACROSS_MIDDLE / across)), FINE)
+        return tuple(
+            Level(self.fields, weights / 255, fit_size(self.frame, side)) for side in (coarse, middle, max(self.frame))
+        )
+
+    def register(
+        self,
+        log_lum: np.ndarray,
+        leave_out: Sequence[int] = (),
+        votes: int = VOTES,
+        groups: np.ndarray | None = None,
+    ) -> Match:
+        """Find the part of the templates in a photograph.
+
+        Args:
+            log_lum: float32 of shape ``frame``, from :func:`log_luminance`.
+            leave_out: template indices that may not be used; at least one must remain.
+            votes: how many templates vote.
+            groups: [n], group of each template: that of the one which fits best gets no vote, if there are others.
+        """
+        allowed = np.setdiff1d(np.arange(len(self.fields)), np.asarray(leave_out, int))
+        coarse, middle, fine = self.levels
+        field = gradient_field(log_lum)
+        small, medium, full = coarse.reduced(field), cv2.split(middle.reduced(field)), cv2.split(field)
+        # Twice: the first pass corrects what the grid of the search leaves, so that the second compares all templates
+        # in the right pose.
+        seeds = allowed[np.unique(np.linspace(0, len(allowed) - 1, min(SEEDS, len(allowed))).round().astype(int))]
+        scores, affines = coarse.peaks(small, self._poses(), seeds)
+        nearest = scores.argmax(axis=1)
+        refined = [
+            middle.refine(int(seeds[nearest[k]]), medium, affines[k, nearest[k]], STEPS)
+            for k in np.argsort(-scores.max(axis=1), kind="stable")[:STARTS]
+        ]
+        pose = max(refined, key=lambda item: item[1])[0]
+        (scores,), (affines,) = coarse.peaks(small, [pose], allowed)
+        # All of them where the nearest is to be told: on the small picture many may come before it.
+        order, count = np.argsort(-scores, kind="stable"), votes + RESERVE
+        found = []
+        for k in order if groups is not None else order[:count]:
+            found.append((int(allowed[k]), *middle.refine(int(allowed[k]), medium, affines[k], STEPS)))
+        if groups is not None:
+            same = self.same_picture(field)
+            nearest = groups[max(found, key=lambda item: item[2])[0] if same is None else same]
+            found = ([item for item in found if groups[item[0]] != nearest] or found)[:count]
+        found = sorted(found, key=lambda item: -item[2])[:votes]
+        found = [(index, *fine.refine(index, full, affine, FINE_STEPS)) for index, affine, _ in found]
+        found.sort(key=lambda item: -item[2])
+        # A template that fits clearly worse did not converge: it has no vote. The best may fit nowhere, below 0.
+        least = min(AGREEING * found[0][2], found[0][2])
+        found = [item for item in found if item[2] >= least]
+        index, affine, score = found[0]
+        return Match(score, [i for i, _, _ in found], [a for _, a, _ in found], self._whole(index, small, affine))
+
+    def same_picture(self, field: np.ndarray) -> int | None:
+        """The template that shows the very picture of which ``field`` is the gradient field, if one does.
+
+        Told by whole pictures as they lie: it need not be the one whose part is found best.
+        """
+        size = fit_size(self.frame, COARSE)
+        seen = resized(field, size).ravel()
+        alike = self._pictures @ seen / max(float(np.linalg.norm(seen)), 1e-9)
+        nearest = int(alike.argmax())
+        return nearest if alike[nearest] >= SAME else None
+
+    def _whole(self, index: int, small: np.ndarray, affine: np.ndarray) -> float:
+        """Correlation of all of a template that lies in the photograph with ``small``, a field of the coarse level."""
+        coarse = self.levels[0]
+        seen = coarse.seen(small, affine)
+        inside = coarse.seen(np.ones_like(small), affine, turn=False) > 0.5
+        template, seen = coarse.reduced(self.fields[index])[inside], seen[inside]
+        return float(np.vdot(template, seen) / max(np.linalg.norm(template) * np.linalg.norm(seen), 1e-9))
+
+    @cached_property
+    def _pictures(self) -> np.ndarray:
+        """The whole fields, small, one a row of length 1."""
+        size = fit_size(self.frame, COARSE)
+        rows = np.stack([resized(field, size).ravel() for field in self.fields])
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+
+    def _poses(self) -> list[np.ndarray]:
+        """The grid of the search: affines that turn and scale about the centre of the frame."""
+        centre = (np.array(self.frame[::-1]) - 1) / 2
+        linear = [scale * turning(np.radians(angle)).astype(float) for angle in ROTATIONS for scale in SCALES]
+        return [np.hstack([part, (centre - part @ centre)[:, None]]) for part in linear]
+
+    def transfer(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
+        """The label that the matched templates vote for.
+
+        Returns:
+            Share of votes per pixel of the photograph (float32, ``size``, in [0, 1]; threshold at 0.5), and the mean
+            IoU of the single transferred labels with that vote (1.0 for a single one).
+        """
+        label_frame = self.labels.shape[1:3]
+        to_frame = frame_affine(label_frame, self.frame)  # registration frame -> label frame
+        # template -> registration frame -> photograph, all in pixels of the label frame
+        forth = [compose(to_frame, compose(affine, invert(to_frame))) for affine in match.affines]
+        window = self._window(match.templates, forth)
+        mean = np.zeros(label_frame, np.float32)
+        inside, votes = mean[window], []
+        corner = np.array([[1.0, 0, window[1].start], [0, 1, window[0].start]])
+        for index, affine in zip(match.templates, forth, strict=True):
+            label = self.labels[index].astype(np.float32)
+            votes.append(warp(label, compose(invert(affine), corner), inside.shape, border=0))
+        inside[:] = np.mean(votes, axis=0)
+        agreement = float(np.mean([iou(v >= 0.5, inside >= 0.5) for v in votes]))
+        return mask_from_frame(mean, size), agreement
+
+    def _window(self, templates: Sequence[int], affines: Sequence[np.ndarray]) -> tuple[slice, slice]:
+        """Rows and columns of the label frame that hold every label moved by its affine, one pixel at least."""
+        corners = []
+        for index, affine in zip(templates, affines, strict=True):
+            x, y, width, height = cv2.boundingRect(self.labels[index].view(np.uint8))
+            box = [(x - 1, y - 1), (x + width, y - 1), (x - 1, y + height), (x + width, y + height)]
+            corners.append(np.array(box) @ affine[:, :2].T + affine[:, 2])
+        corners = np.concatenate(corners)
+        least, most = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
+        height, width = self.labels.shape[1:3]
+        x0, y0 = (int(np.clip(v, 0, side - 1)) for v, side in zip(least, (width, height), strict=True))
+        x1, y1 = (int(np.clip(v, low + 1, side)) for v, low, side in zip(most, (x0, y0), (width, height), strict=True))
+        return slice(y0, y1), slice(x0, x1)

@@ -1,0 +1,95 @@
+"""The frame in which pictures are registered: sizes, affines, gradient fields, masks."""
+
+import cv2
+import numpy as np
+
+
+def fit_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(height, width) scaled down so that the longer side is ``longest`` pixels (never scaled up)."""
+    scale = min(1.0, longest / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def frame_affine(source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
+    """2x3 float64 affine that takes pixel-centre coordinates (x, y) of a ``target`` frame to those of ``source``.
+
+    Sizes are (height, width). The aspect ratio is kept, the picture is centred in the target.
+    """
+    scale = max(source[0] / target[0], source[1] / target[1])
+    x = (source[1] - target[1] * scale) / 2
+    y = (source[0] - target[0] * scale) / 2
+    return np.array([[scale, 0, x + scale / 2 - 0.5], [0, scale, y + scale / 2 - 0.5]])
+
+
+def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """Affine (2x3) ``x -> outer(inner(x))``."""
+    return outer @ np.vstack([inner, [0, 0, 1]])
+
+
+def invert(affine: np.ndarray) -> np.ndarray:
+    """Inverse of a 2x3 affine."""
+    return cv2.invertAffineTransform(affine)
+
+
+def log_luminance(image: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """Log-luminance float32 of an RGB uint8 (height, width, 3) picture, fitted into ``frame``, edges repeated."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    scale = max(image.shape[0] / frame[0], image.shape[1] / frame[1])
+    small = (max(1, round(image.shape[0] / scale)), max(1, round(image.shape[1] / scale)))
+    grey = cv2.resize(grey, small[::-1], interpolation=cv2.INTER_AREA if scale > 1 else cv2.INTER_LINEAR)
+    if small != frame:
+        to_small = frame_affine(small, frame)
+        grey = warp(grey, to_small, frame)
+    return np.log(grey.astype(np.float32) + 4)
+
+
+def warp(image: np.ndarray, affine: np.ndarray, frame: tuple[int, int], border: int | None = None) -> np.ndarray:
+    """Sample ``image`` at ``affine(x)`` for every pixel x of ``frame``; outside: edges repeated, or ``border``."""
+    mode = cv2.BORDER_REPLICATE if border is None else cv2.BORDER_CONSTANT
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(image, affine, frame[::-1], flags=flags, borderMode=mode, borderValue=border or 0)
+
+
+def gradient_field(log_lum: np.ndarray) -> np.ndarray:
+    """Gradient of a log-luminance picture, float32 (height, width, 2), length squashed into [0, 1) by tanh."""
+    dx = cv2.Sobel(log_lum, cv2.CV_32F, 1, 0, ksize=3, scale=1 / 8)
+    dy = cv2.Sobel(log_lum, cv2.CV_32F, 0, 1, ksize=3, scale=1 / 8)
+    length = np.hypot(dx, dy)
+    typical = max(2 * float(length.mean()), 0.01)
+    gain = np.tanh(length / typical) / np.maximum(length, 1e-6)
+    return np.stack([dx * gain, dy * gain], axis=-1)
+
+
+def mask_in_frame(mask: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """A bool mask (height, width) fitted into ``frame``, uint8 0..255 with soft edges."""
+    scale = max(mask.shape[0] / frame[0], mask.shape[1] / frame[1])
+    small = (max(1, round(mask.shape[0] / scale)), max(1, round(mask.shape[1] / scale)))
+    grey = cv2.resize(mask.astype(np.uint8) * 255, small[::-1], interpolation=cv2.INTER_AREA)
+    return grey if small == frame else warp(grey, frame_affine(small, frame), frame, border=0)
+
+
+def mask_from_frame(soft: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A soft mask float32 in a frame, back to the photograph's (height, width), still soft."""
+    return warp(soft, invert(frame_affine(size, soft.shape[:2])), size, border=0)
+
+
+def resized(picture: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
+    """A float32 picture (height, width, ...) reduced to ``frame`` by averaging."""
+    return cv2.resize(picture, frame[::-1], interpolation=cv2.INTER_AREA)
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> float:
+    """Intersection over union of two bool masks of one shape; two empty masks agree (1.0)."""
+    union = np.count_nonzero(a | b)
+    return np.count_nonzero(a & b) / union if union else 1.0
+
+
+def rotation_of(affine: np.ndarray) -> tuple[float, float]:
+    """Rotation in radians and scale of the similarity part of a 2x3 affine."""
+    return float(np.arctan2(affine[1, 0], affine[0, 0])), float(np.hypot(affine[0, 0], affine[1, 0]))
+
+
+def turning(angle: float) -> np.ndarray:
+    """Matrix (2, 2), float32, that turns a column (x, y) by ``angle`` in radians, and a row by its negative."""
+    c, s = np.cos(angle), np.sin(angle)
+    return np.array([[c, -s], [s, c]], np.float32)

@@ -1,0 +1,1 @@
+"""Makes the weights that are shipped: patch-nano and sam2.1-nano."""

@@ -1,0 +1,49 @@
+"""What both pre-trainings share: their command line, and the checkpoint and curve beside their outputs."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+
+import torch
+
+from defectflow.core.files import atomic
+
+
+def add_options(cli: argparse.ArgumentParser, every: int) -> None:
+    """Add the options of a training run; ``every``: default number of steps between checkpoints."""
+    cli.add_argument("--pool", required=True, help="folder of varied photographs, searched recursively")
+    cli.add_argument("--out", required=True, help="folder for weights, figures, card, curve and checkpoint")
+    length = cli.add_mutually_exclusive_group(required=True)
+    length.add_argument("--minutes", type=float, help="train for this long; the result depends on the machine's speed")
+    length.add_argument("--steps", type=int, help="train for this many steps; reproducible on one machine")
+    cli.add_argument("--every", type=int, default=every, help="steps between checkpoints and measurements")
+    cli.add_argument("--workers", type=int, default=1, help="threads that prepare images")
+    cli.add_argument("--threads", type=int, default=2, help="threads that compute")
+    cli.add_argument("--seed", type=int, default=0)
+    cli.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    cli.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if there is one")
+
+
+def load_checkpoint(path: Path, setting: dict, device: str) -> dict | None:
+    """What `save_checkpoint` wrote for the same ``setting``, or None; a checkpoint of another one is set aside."""
+    if not path.is_file():
+        return None
+    saved = torch.load(path, map_location=device, weights_only=True)
+    if saved["setting"] == setting:
+        return saved
+    kept = path.rename(path.with_stem(f"{path.stem}-old"))
+    print(f"{path} was made with other settings: starting from scratch, the old file is kept as {kept}")
+    return None
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Write ``state`` (setting, record and state dicts), and the record's curve as curve.csv beside it, atomically."""
+    with atomic(path) as temporary:
+        torch.save(state, temporary)
+    curve = state["record"]["curve"]
+    with atomic(path.with_name("curve.csv")) as temporary, open(temporary, "w", newline="") as stream:
+        writer = csv.DictWriter(stream, list(curve[0]))
+        writer.writeheader()
+        writer.writerows(curve)

@@ -1,0 +1,72 @@
+"""The last lines of a finished run: where its verdict and report are, and the command that packs the inspector.
+
+Standard library only: the Snakefile imports it.
+"""
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def config_options(files: Iterable[str | Path], changes: Mapping[str, Any]) -> str:
+    """What was given behind ``--configfile`` and ``--config``, to be given again; "" for nothing."""
+    words = [shlex.quote(str(path)) for path in files]
+    words = ["--configfile", *words] if words else []
+    changed = [shlex.quote(f"{key}={_value(value)}") for key, value in changes.items()]
+    return " ".join([*words, *(["--config", *changed] if changed else [])])
+
+
+def closing_lines(folders: Sequence[str], board: str, options: str = "") -> list[str]:
+    """Last lines of a run, each with a path or a command that works; of files that are not there nothing is said.
+
+    Args:
+        folders: of the runs that the config asks for first, ``results/...``, one for each data set.
+        board: the table that compares runs or categories.
+        options: those of the snakemake command that its result depends on, see `config_options`.
+    """
+    lines = []
+    for folder in folders:
+        if Path(folder, "metrics.json").is_file():
+            lines.append(f"Verdict:  python -m defectflow.reporting.summary {shlex.quote(folder)}")
+        if Path(folder, "report.html").is_file():
+            lines.append(f"Report:   {folder}/report.html")
+    if Path(board).is_file():
+        page = Path(board).with_suffix(".html")
+        lines.append(f"Compare:  {page if page.is_file() else board}")
+    if any(line.startswith("Verdict") for line in lines):
+        bundle = " ".join(filter(None, ["snakemake --cores all bundle", options]))
+        lines += [f"Bundle:   {bundle}", *(f"Inspect:  {inspect_command(folder)}" for folder in folders)]
+    return lines
+
+
+def inspect_lines(folder: str | Path, bundle: str = "") -> list[str]:
+    """How a run judges new photographs, for the printed verdict: two commands, the first where there is no bundle.
+
+    Args:
+        folder: of the run.
+        bundle: the command that packs the inspector; "": Snakemake's, without the settings of the run.
+    """
+    lines = [f"  {inspect_command(folder)}"]
+    if not Path(folder, "bundle").exists():
+        made = f"snakemake --cores all {shlex.quote(f'{folder}/bundle')}   with the --config of the run"
+        lines.insert(0, f"  {bundle or made}")
+    return lines
+
+
+def inspect_command(folder: str | Path) -> str:
+    """The command that judges new photographs with the bundle of a run."""
+    return f"defectflow inspect {shlex.quote(f'{folder}/bundle')} new/*.jpg"
+
+
+def _value(value: Any) -> str:
+    """A value as YAML in one line, as ``--config`` takes it."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, str) and (not value or value[0] in "{[&*!|>'\"%@`#- " or any(c in value for c in ",:#{}[]\n")):
+        return "'" + value.replace("'", "''") + "'"
+    return str(value)

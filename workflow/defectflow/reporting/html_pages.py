@@ -1,0 +1,64 @@
+"""HTML pages from the templates of this package: one self-contained file each."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from defectflow.core.files import atomic
+from defectflow.decision.pred_score import two_digits
+from defectflow.evaluation.claims import percent
+from defectflow.metrics import intervals
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def number(value: float | None) -> str:
+    """A figure with three decimals; a dash for None."""
+    return "–" if value is None or value != value else f"{value:.3f}"
+
+
+def score(value: float | None) -> str:
+    """A score for people with two decimals, see `two_digits`; a dash for None."""
+    return "–" if value is None or value != value else two_digits(value)
+
+
+def short(value: float | None) -> str:
+    """A raw score with four significant digits; a dash for None."""
+    return "–" if value is None or value != value else f"{value:#.4g}".removesuffix(".")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A difference with its sign, rounded; the minus is as wide as the plus."""
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def span(interval: Sequence[float] | None) -> str:
+    """An interval: 0.82 to 0.99; empty for None."""
+    return "" if interval is None else " to ".join(intervals.text(interval))
+
+
+def rule(strategy: str, options: Mapping[str, float]) -> str:
+    """A threshold strategy and its options in one line."""
+    return ", ".join([strategy, *(f"{name} {value:g}" for name, value in options.items())])
+
+
+def write_page(path: str | Path, template: str, **content: Any) -> None:
+    """Fill a template and write the page, atomically.
+
+    Every text is escaped; the charts alone go in as they are (``| safe`` in the templates). A name that the template
+    wants and ``content`` lacks is an error.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}
+    environment.globals["rule"] = rule
+    with atomic(path) as temporary:
+        temporary.write_text(environment.get_template(template).render(content), encoding="utf-8", errors="replace")

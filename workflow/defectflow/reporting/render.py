@@ -1,0 +1,345 @@
+"""Stage render: for every scored image a heatmap and an overlay at full resolution, and contact sheets of the set.
+
+All of it, or what is asked for, comes from the anomaly maps that the score stage has stored: no network runs again.
+Triptychs (photograph, masks, heatmap) are drawn on request.
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow.core.anomaly_maps import AnomalyMaps, full_resolution, load_maps
+from defectflow.core.files import UserError, atomic_dir, read_json, stage
+from defectflow.core.parallel import in_order
+from defectflow.core.tables import index_of, read_parts, read_table
+from defectflow.decision.pred_score import is_close, margins, two_digits
+from defectflow.drawing import overlay_images
+from defectflow.drawing.heat_style import Look, add_options, look_of
+from defectflow.drawing.overlay_images import Cell, Scale
+from defectflow.evaluation.scored_images import boxes_at, boxes_of, evenly, mark_at, run_scale, scored_parts
+from defectflow.images.bit_depth import add_option
+from defectflow.images.read_write import read_mask, read_rgb, write_png
+from defectflow.listing.image_names import place_of
+
+PER_SECTION = 12
+MASKS_SHOWN = 24
+KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
+
+
+class Job(NamedTuple):
+    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` and ``mark``: see `scored`."""
+
+    image_id: str
+    path: str
+    truth: str
+    part: str
+    name: str
+    verdict: str
+    colour: tuple[int, int, int]
+    notice: str
+    detail: str
+    bad: bool
+    level: float
+    boxes: tuple[tuple[int, int, int, int], ...]
+    mark: str
+    place: str
+
+
+class MaskRow(NamedTuple):
+    """A photograph and what the masks stage says of it, see tables.MASKS."""
+
+    image_id: str
+    path: str
+    mask: str
+    present: int
+    doubtful: int
+    source: str
+    reason: str
+
+    @property
+    def flagged(self) -> bool:
+        """Whether a person should look at the mask."""
+        return self.present == 0 or self.doubtful == 1
+
+
+def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
+    """Verdict in words, its colour, and what else is known, of a row of predictions.csv."""
+    if np.isnan(row.predicted_label):
+        verdict, colour = f"no verdict  raw {row.raw_score:.3g}", overlay_images.UNKNOWN
+    else:
+        bad = row.predicted_label == 1
+        word, colour = ("BAD", overlay_images.BAD) if bad else ("GOOD", overlay_images.GOOD)
+        verdict = f"{word}  {two_digits(row.pred_score)}"
+    known = "no label" if np.isnan(row.label) else f"labelled {'bad' if row.label == 1 else 'good'}"
+    detail = [f"{known}: {row.defect_type}" if row.defect_type else known]
+    if row.mask_reason and error_of(row):  # otherwise the notice tells it
+        detail.append(row.mask_reason)
+    return verdict, colour, " · ".join(detail)
+
+
+def error_of(row: Any) -> str:
+    """What is wrong with a verdict: "missed defect", "false alarm", or "" where it is right or one side is unknown."""
+    if np.isnan(row.label) or np.isnan(row.predicted_label) or row.label == row.predicted_label:
+        return ""
+    return "missed defect" if row.label == 1 else "false alarm"
+
+
+def notice_of(row: Any) -> str:
+    """What to look at first: a wrong verdict, else an absent part or a doubtful mask and why; "" for nothing."""
+    if error_of(row):
+        return error_of(row)
+    if row.mask_present == 0:
+        return row.mask_reason or "no part found"
+    return f"doubtful mask: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
+
+
+def draw(
+    job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path], depth: str | None = None
+) -> None:
+    """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them."""
+    photo = read_rgb(job.path, depth)
+    size = photo.shape[:2]
+    entry = maps[job.image_id]
+    heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
+    if "heatmaps" in folders:
+        overlay_images.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
+    truth, part = (_mask(path, size) for path in (job.truth, job.part))
+    found = heat >= overlay_images.outline_level(heat, replace(scale, level=job.level), job.bad)
+    legend = overlay_images.legend(found, truth, part, job.mark)
+
+    def write(kind: str, picture: np.ndarray) -> None:
+        strip = overlay_images.caption_strip(
+            picture.shape[1], job.name, job.verdict, job.colour, job.notice, job.detail, legend, photo.shape[1]
+        )
+        write_png(folders[kind] / job.place, np.vstack([picture, strip]))
+
+    if "overlays" in folders:
+        picture = overlay_images.overlay(photo, heat, scale, found, truth, part, look)
+        overlay_images.boxes(picture, job.boxes, dashed=bool(job.mark))
+        write("overlays", picture)
+    if "triptychs" in folders:
+        write("triptychs", overlay_images.triptych(photo, heat, scale, found, truth, part, look))
+
+
+def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Those of all rows of predictions.csv that `sheets` may show, by margin; with margin (`margins`), near, error."""
+    kept = pd.DataFrame()
+    for part in parts:
+        part = part.assign(margin=margins(part["pred_score"], part["raw_score"], part["threshold"]))
+        part["near"] = part["margin"].abs().where(part["predicted_label"].notna())
+        part["error"] = pd.Series([error_of(row) for row in part.itertuples()], part.index, dtype=object)
+        table = pd.concat([kept, part]).sort_values(["margin", "filename"], kind="stable")
+        missed, alarms = (table[table["error"] == error] for error in ("missed defect", "false alarm"))
+        near = table.sort_values(["near", "filename"], kind="stable").head(PER_SECTION)
+        ends = (table.head(PER_SECTION), table.tail(PER_SECTION), missed.head(PER_SECTION), alarms.tail(PER_SECTION))
+        kept = table[table.index.isin(pd.concat([near, *ends]).index)]
+    return kept
+
+
+def judged(predictions: Path) -> tuple[int, int]:
+    """How many photographs labelled good and bad have a verdict."""
+    counts = [0, 0]
+    for part in read_parts(predictions, ["label", "predicted_label"]):
+        part = part[part["predicted_label"].notna()]
+        counts = [n + int((part["label"] == label).sum()) for label, n in enumerate(counts)]
+    return counts[0], counts[1]
+
+
+def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: Path, folder: Path) -> None:
+    """Write best.png, worst.png and borderline.png, from overlays.
+
+    Args:
+        rows: see `shown`.
+        count: how many images there are.
+        n_judged: see `judged`; errors that nobody could have made get no section.
+        overlays, folder: where the overlays are, and where to write.
+    """
+    table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
+    near = table[table["near"].notna()].sort_values(["near", "filename"], kind="stable")
+    title = "Nearest to the threshold: none of them is close"
+    if is_close(near["margin"], near["raw_score"], near["threshold"]).any():
+        title = "Borderline: nearest to the threshold, worth a second look"
+    missed, alarms = table[table["error"] == "missed defect"], table[table["error"] == "false alarm"][::-1]
+    errors = (("False alarms, highest score first", alarms), ("Missed defects, lowest score first", missed))
+    possible = [error for error, n in zip(errors, n_judged, strict=True) if n][::-1]
+
+    def cells(rows: pd.DataFrame) -> list[Cell]:
+        return [_cell(row, overlays) for row in rows.head(PER_SECTION).itertuples()]
+
+    content = {
+        "best": ("Best: least anomalous", [("Lowest scores", cells(table))]),
+        "worst": (
+            "Worst: most anomalous, and wrong verdicts",
+            [
+                ("Highest scores", cells(table[::-1])),
+                *((name, cells(wrong)) for name, wrong in possible),
+            ],
+        ),
+        "borderline": (title, [("Nearest first", cells(near))]),
+    }
+    for name, (heading, sections) in content.items():
+        write_png(folder / f"{name}.png", overlay_images.contact_sheet(heading, sections))
+
+
+def mask_sheet(
+    manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path, depth: str | None = None
+) -> np.ndarray:
+    """Contact sheet of photographs with the outline of the part: every flagged one first, then a spread of the rest.
+
+    Args:
+        manifest: path and ground truth by image_id.
+        masks: mask, present, doubtful, source and reason by image_id; those of images that are not in the manifest,
+            as they are copies, are left out.
+        predictions: predictions.csv, for the names of the files.
+        depth: of the photographs, see `read_rgb`.
+    """
+
+    def rows(flagged: bool) -> Iterator[MaskRow]:
+        every = (MaskRow(name, manifest[name][0], *masks[name]) for name in masks if name in manifest)
+        return (row for row in every if row.flagged == flagged)
+
+    n_flagged, n_rest = (sum(1 for _ in rows(flagged)) for flagged in (True, False))
+    first = list(islice(rows(True), MASKS_SHOWN))
+    wanted = set(evenly(n_rest, max(MASKS_SHOWN - len(first), 8)).tolist())
+    rest = [row for place, row in enumerate(rows(False)) if place in wanted]
+    ids = [row.image_id for row in (*first, *rest)]
+    named = read_table(predictions, ["image_id", "filename"], lambda part: part["image_id"].isin(ids))
+    names = dict(zip(named["image_id"], named["filename"], strict=True))
+
+    def cells(rows: Sequence[MaskRow]) -> list[Cell]:
+        return [_mask_cell(row, names.get(row.image_id, row.image_id), depth) for row in rows]
+
+    sections = [(f"Flagged: {n_flagged} of {n_flagged + n_rest}", cells(first))]
+    sections.append((f"A sample of the {n_rest} others", cells(rest)))
+    return overlay_images.contact_sheet("Masks of the part", sections)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Draw every image, several at a time, then the sheets."""
+    look = look_of(args)
+    if args.sheets and not args.overlays:
+        raise UserError("--sheets are made of overlays (give --overlays too)")
+    if not any(getattr(args, kind) for kind in KINDS):
+        raise UserError(f"nothing to draw (give a folder with {', '.join(f'--{kind}' for kind in KINDS)})")
+    cv2.setNumThreads(1)
+    manifest = index_of([args.manifest], ["path", "mask"])
+    masks = index_of(args.masks, ["mask", "present", "doubtful", "source", "reason"])
+    maps = load_maps(args.maps)
+    count = 0
+    for part in scored_parts(args.predictions, maps, ["image_id", "raw_score"]):
+        count += len(part)
+        for image_id in part["image_id"]:
+            if image_id not in manifest:
+                raise UserError(f"{args.predictions}: image {image_id} is not in {args.manifest} (run evaluate again)")
+    if not count:
+        raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
+    scale = run_scale(args.predictions, maps, read_json(args.metrics), look.clip_q)
+    boxes = boxes_of(args.regions)
+
+    with ExitStack() as stack:
+        paths = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
+        folders = {kind: stack.enter_context(atomic_dir(path)) for kind, path in paths.items()}
+
+        def jobs() -> Iterator[Job]:
+            for part in scored_parts(args.predictions, maps):
+                for row in part.itertuples():
+                    (path, truth), (mask, *_) = manifest[row.image_id], masks.get(row.image_id, ("",))
+                    place, found = place_of(row.image_id, count), boxes_at(boxes, row.image_id)
+                    mark = mark_at(boxes, row.image_id)
+                    for kind in folders.keys() - {"sheets"}:
+                        (folders[kind] / place).parent.mkdir(exist_ok=True)
+                    yield _job(row, path, truth, mask, scale.level, found, mark, place)
+
+        # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
+        done = in_order(lambda job: draw(job, maps, scale, look, folders, args.depth), jobs(), max(args.threads, 1))
+        for _ in tqdm(done, total=count, desc="render", unit="image"):
+            pass
+        if "sheets" in folders:
+            rows = shown(scored_parts(args.predictions, maps))
+            sheets(rows, count, judged(args.predictions), folders["overlays"], folders["sheets"])
+            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions, args.depth))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.reporting.render", description=__doc__)
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json: the map's threshold")
+    parser.add_argument("--regions", type=Path, required=True, help="regions.csv")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
+    parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
+    for kind in KINDS:
+        parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
+    add_option(parser)
+    parser.add_argument("--threads", type=int, default=1, help="number of images drawn at the same time")
+    add_options(parser)
+    return parser
+
+
+def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, mark: str, place: str) -> Job:
+    verdict, colour, detail = verdict_of(row)
+    if mark:
+        detail += f" · box at the peak, {mark}"
+    return Job(
+        row.image_id,
+        path,
+        truth if row.label == 1 else "",
+        part,
+        row.filename,
+        verdict,
+        colour,
+        notice_of(row),
+        detail,
+        row.predicted_label == 1,
+        level if np.isnan(row.map_threshold) else row.map_threshold,
+        boxes,
+        mark,
+        place,
+    )
+
+
+def _mask(path: str, size: tuple[int, int]) -> np.ndarray | None:
+    if not path:
+        return None
+    mask = read_mask(path)
+    if mask.shape != tuple(size):
+        raise UserError(
+            f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its photograph {size[1]}x{size[0]}"
+        )
+    return mask
+
+
+def _cell(row: Any, overlays: Path) -> Cell:
+    picture = read_rgb(overlays / row.place)
+    picture = picture[: picture.shape[0] - overlay_images.strip_height(picture.shape[1])]
+    verdict, colour, detail = verdict_of(row)
+    notice = notice_of(row)
+    second = (f"{verdict}  {notice}", overlay_images.WRONG) if notice else (verdict, colour)
+    lines = ((row.filename, overlay_images.INK), second, (detail, overlay_images.DIM))
+    return Cell(picture, lines, overlay_images.WRONG if notice else colour)
+
+
+def _mask_cell(row: MaskRow, name: str, depth: str | None) -> Cell:
+    picture = overlay_images.thumbnail(read_rgb(row.path, depth), 640)
+    colour = overlay_images.WRONG if row.flagged else overlay_images.PART
+    if row.mask:
+        mask = overlay_images.thumbnail(read_mask(row.mask).astype(np.uint8), 640) > 0
+        picture = np.where(mask[..., None], picture, (picture * 0.55).astype(np.uint8))
+        overlay_images.outline(picture, mask, colour, 3)
+    found = row.source if row.present == 1 else "no part found"
+    lines = ((name, overlay_images.INK), (row.reason or found, overlay_images.DIM))
+    return Cell(picture, lines, overlay_images.WRONG if row.flagged else overlay_images.UNKNOWN)
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

@@ -1,0 +1,332 @@
+"""Stage report: one HTML file about a run, with everything in it, to send to a colleague.
+
+It opens from disk without a network: verdicts to sort and filter, charts, galleries, the settings, and what the figures
+do and do not prove. The same inputs in the same environment give the same bytes.
+"""
+
+import argparse
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.core.disk_index import DiskIndex
+from defectflow.core.files import UserError, read_json, stage
+from defectflow.core.tables import PREDICTIONS, index_of, read_parts
+from defectflow.decision.pred_score import margins
+from defectflow.drawing import svg_charts
+from defectflow.drawing.heat_style import Look, add_options, look_of
+from defectflow.drawing.overlay_images import DEFAULT, Scale
+from defectflow.evaluation import claims
+from defectflow.evaluation.cautions import headlines, of_data
+from defectflow.evaluation.scored_images import boxes_at, boxes_of, evenly, mark_at, run_scale
+from defectflow.images.bit_depth import add_option
+from defectflow.reporting import galleries, outlier_gallery
+from defectflow.reporting.html_pages import short, write_page
+
+ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
+PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
+
+
+class Selection(NamedTuple):
+    """The rows that a page may show, and how many there are of what it shows a part of.
+
+    Attributes:
+        table: rows of `joined` in their order: all labelled photographs, and of the others what is listed or pictured.
+        n_images, n_unlabelled, n_flagged: photographs, those without a label, those with an absent or doubtful mask.
+        new_scores: raw scores of photographs without a label.
+        plain: index of those that show what sound masks look like.
+    """
+
+    table: pd.DataFrame
+    n_images: int
+    n_unlabelled: int
+    n_flagged: int
+    new_scores: np.ndarray
+    plain: pd.Index
+
+
+def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> pd.DataFrame:
+    """Predictions with path and ground truth (mask) of each photograph, its part, margin, outcome and a note on it.
+
+    Raises:
+        UserError: an image is not in the manifest.
+    """
+    try:
+        found = [manifest[image_id] for image_id in predictions["image_id"]]
+    except KeyError as error:
+        raise UserError(f"predictions.csv: image {error.args[0]} is not in manifest.csv (run evaluate again)") from None
+    table = predictions.assign(path=[path for path, _ in found], mask=[mask for _, mask in found])
+    table["part"] = [masks.get(image_id, ("",))[0] for image_id in table["image_id"]]
+    table["margin"] = margins(table["pred_score"], table["raw_score"], table["threshold"])
+    label, verdict = table["label"], table["predicted_label"]
+    table["outcome"] = np.select(
+        [label.isna() | verdict.isna(), label == verdict, label == 1], ["", "right", "missed"], "false alarm"
+    )
+    table["note"] = [_note(row) for row in table.itertuples()]
+    return table
+
+
+def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> Selection:
+    """Read predictions.csv in parts and keep what the page may show.
+
+    Args:
+        predictions: the file.
+        manifest: path and ground-truth mask by image_id.
+        masks: mask of the part by image_id.
+
+    Raises:
+        UserError: see `joined`.
+    """
+
+    sound = [np.empty(0, int)]
+    for part in read_parts(predictions, ["image_id", "mask_present", "mask_doubtful"]) if masks else ():
+        found = np.array([masks.get(image_id, ("",))[0] != "" for image_id in part["image_id"]], bool)
+        sound.append(part.index[found & ~_flagged(part)].to_numpy())
+    sound = np.concatenate(sound)
+    plain = pd.Index(sound[evenly(len(sound), galleries.MASKS_SHOWN)])
+    kept, scores, counts = pd.DataFrame(), [], np.zeros(3, int)
+    for part in read_parts(predictions, PREDICTIONS):
+        part = joined(part, manifest, masks)
+        unlabelled = part["label"].isna()
+        counts += len(part), unlabelled.sum(), _flagged(part).sum()
+        scores.append(part.loc[unlabelled & part["raw_score"].notna(), "raw_score"].to_numpy(float))
+        table = pd.concat([kept, part])
+        new = table[table["label"].isna() & table["raw_score"].notna()].sort_values(["margin", "filename"])
+        shown = [new.tail(galleries.NEW_SHOWN), table[_flagged(table)].head(galleries.FLAGGED_SHOWN), rows_of(table)]
+        wanted = plain.union(pd.concat(shown).index)
+        kept = table[table["label"].notna() | table.index.isin(wanted)]
+    return Selection(kept, *counts.tolist(), np.concatenate(scores), plain)
+
+
+def _flagged(table: pd.DataFrame) -> pd.Series:
+    return (table["mask_present"] == 0) | (table["mask_doubtful"] == 1)
+
+
+def _note(row: Any) -> str:
+    wrong = row.outcome if row.outcome in ("missed", "false alarm") else ""
+    mask = "no part found" if row.mask_present == 0 else "doubtful mask" if row.mask_doubtful == 1 else ""
+    return " · ".join(filter(None, (wrong, "to a person" if row.review == 1 else "", mask)))
+
+
+def charts_of(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """The charts of a run by name; those that cannot be drawn are left out.
+
+    Args:
+        table: the labelled photographs.
+        new_scores: raw scores of those without a label.
+        metrics: content of metrics.json.
+    """
+    scored = table[table["raw_score"].notna()]
+    if scored.empty and not len(new_scores):
+        return {}
+    raw, label = scored["raw_score"].to_numpy(float), scored["label"]
+    value, folds = metrics["threshold"]["value"], metrics["threshold"]["folds"]
+    band = (metrics["review"]["low"], metrics["review"]["high"]) if metrics["review"] else None
+    scores = {"good": raw[label == 0], "bad": raw[label == 1], "no label": new_scores}
+    drawn = {"histogram": svg_charts.histogram(scores, value, (folds["min"], folds["max"]) if folds else None, band)}
+    kinds = scored["defect_type"].where(scored["defect_type"] != "", "unspecified")
+    bad = sorted(kinds[label == 1].unique())
+    if bad:
+        rows = [("good", scores["good"]), *((kind, raw[(label == 1) & (kinds == kind)]) for kind in bad)]
+        drawn["strips"] = svg_charts.strips([row for row in rows if len(row[1])], value, band)
+    known = scored[label.notna() & scored["split"].isin(["fold", "test"])]
+    if known["label"].nunique() == 2:
+        y, s, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), metrics["image"]
+        points = [(image["false_positive_rate"], image["recall"]), (image["recall"], image["precision"])]
+        roc, precision = (None if None in point else point for point in points)
+        drawn["roc"] = svg_charts.roc([(f"AUROC {image['auroc']:.3f}", y, s)], roc)
+        name = f"average precision {image['average_precision']:.3f}"
+        drawn["precision_recall"] = svg_charts.precision_recall(y, s, precision, name)
+    filled = [entry for entry in metrics.get("calibration_curve", {}).get("bins", []) if entry["n"]]
+    if filled:
+        drawn["calibration"] = svg_charts.calibration(filled)
+    return drawn
+
+
+def rows_of(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the verdict table, at most ROWS: what a person has to look at first, then the highest scores."""
+    if len(table) <= ROWS:
+        return table
+    urgent = table["outcome"].isin(["missed", "false alarm"]) | (table["review"] == 1) | (table["mask_doubtful"] == 1)
+    order = pd.DataFrame({"urgent": urgent, "margin": table["margin"].fillna(np.inf)})
+    kept = order.sort_values(["urgent", "margin"], ascending=False, kind="stable").index[:ROWS]
+    return table.loc[kept.sort_values()]
+
+
+def mask_quality(segmentation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Held-out IoU of each segmenter that was measured: name, iou_mean, iou_min, n, and how many masks it made."""
+    sources = segmentation.get("masks", {}).get("sources", {})
+    measured: dict[str, Any] = {}
+    for report in (segmentation.get("train", {}), segmentation.get("prior", {})):
+        for name, entry in report.items():
+            if isinstance(entry, dict) and entry.get("iou_mean") is not None:
+                measured.setdefault(name, entry)
+    rows = [{"name": name, "made": sources.get(name, 0), **entry} for name, entry in measured.items()]
+    return sorted(rows, key=lambda row: (-row["iou_mean"], row["name"]))
+
+
+def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the run was asked for and what its model is, in lines of (name, value)."""
+    lines = [(name, _told(value)) for name, value in settings.items()]
+    if fit:
+        trained = "" if fit.get("trained", True) else ", random weights"
+        size = " x ".join(map(str, fit["input_size"][::-1]))
+        lines.append(("network's input", f"{size} pixels, {fit['backbone']}{trained}"))
+        good = f"{fit['good_images']} good photographs"
+        bank = fit["banks"].get("all", {})
+        kept = (
+            f"{bank['size']} of {bank['patches']} patches of {good}" if fit["method"] == "patchcore" and bank else good
+        )
+        lines.append(("learned from", kept))
+    return lines
+
+
+def versions() -> list[tuple[str, str]]:
+    """Python and the packages that decide about the figures, as they are installed where the report is made."""
+    found = [("Python", platform.python_version())]
+    for name in PACKAGES:
+        try:
+            found.append((name, metadata.version(name)))
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def threshold_note(folds: Mapping[str, Any] | None) -> str:
+    """How much the thresholds of the folds differ, in words that fit the figures; "" where there are none."""
+    if not folds:
+        return ""
+    low, high = folds["min"], folds["max"]
+    if folds["n"] == 1 or low == high:
+        return f"For a labelled photograph only the others count, never its own fold: {short(low)}."
+    text = "For a labelled photograph only the others count, never its own fold, so the threshold differs from fold to "
+    text += f"fold: {short(low)} to {short(high)}."
+    if low <= 0 or high > 1.5 * low:
+        text += " That is a lot: it depends on a few photographs. More labelled photographs would make it more stable."
+    return text
+
+
+def example_of(table: pd.DataFrame) -> Any | None:
+    """A labelled photograph to explain a verdict with: judged rightly, bad if there is one, in the middle of those."""
+    right = table[table["outcome"] == "right"].sort_values(["label", "margin", "filename"], kind="stable")
+    bad = right[right["label"] == 1]
+    rows = bad if len(bad) else right
+    return next(rows.iloc[[len(rows) // 2]].itertuples(), None) if len(rows) else None
+
+
+def content(
+    chosen: Selection,
+    metrics: Mapping[str, Any],
+    maps: AnomalyMaps,
+    scale: Scale,
+    regions: DiskIndex,
+    settings: Mapping[str, Any],
+    fit: Mapping[str, Any],
+    ingest_report: Mapping[str, Any],
+    look: Look = DEFAULT,
+    depth: str | None = None,
+) -> dict[str, Any]:
+    """Everything the template of the page wants."""
+    table, first = chosen.table, headlines(metrics)
+    shown, cases = galleries.choose(table, len(chosen.new_scores)), []
+    if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"], depth):
+        shown = [odd, *(outlier_gallery.without(gallery, odd) for gallery in shown)]
+    for gallery in tqdm(shown, desc="galleries"):
+        rows = gallery.rows.itertuples()
+        cases.append((gallery, [_case(row, maps, scale, regions, look, depth) for row in rows]))
+    flagged = table[_flagged(table)].head(galleries.FLAGGED_SHOWN)
+    some = pd.concat([flagged, table.loc[chosen.plain]])
+    return {
+        "metrics": metrics,
+        "headlines": first,
+        "notes": [text for text in metrics["warnings"] if text not in first] + of_data(ingest_report, bearing=False),
+        "proven": claims.proven(metrics),
+        "not_proven": claims.not_proven(metrics),
+        "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
+        "galleries": cases,
+        "drawn": frozenset().union(*(case.drawn for _, those in cases for case in those)),
+        "heat_note": galleries.heat_note(
+            look, scale, (table["label"] == 0).any(), [case for _, those in cases for case in those]
+        ),
+        "anchors": {case.row.image_id: f"photo-{case.row.Index}" for _, those in cases for case in those},
+        "rows": list(rows_of(table).itertuples()),
+        "n_images": chosen.n_images,
+        "n_unlabelled": chosen.n_unlabelled,
+        "n_flagged": chosen.n_flagged,
+        "mask_quality": mask_quality(metrics["segmentation"]),
+        "mask_cases": [galleries.mask_case(row, depth) for row in some.itertuples()],
+        "example": example_of(table),
+        "threshold_note": threshold_note(metrics["threshold"]["folds"]),
+        "facts": facts_of(settings, fit),
+        "versions": versions(),
+    }
+
+
+def main(args: argparse.Namespace) -> None:
+    """Read what the run left behind, draw, write the page."""
+    recipe = args.metrics.parent.parts[-4:]
+    if len(recipe) < 4:
+        raise UserError(f"{args.metrics}: expected .../dataset/segmenter/isolation/detector/{args.metrics.name}")
+    manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
+    chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
+    look = look_of(args)
+    try:
+        settings = json.loads(args.settings)
+    except json.JSONDecodeError as error:
+        raise UserError(f"--settings: not valid JSON ({error})") from None
+    metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
+    ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
+    scale = run_scale(args.predictions, maps, metrics, look.clip_q)
+    regions = boxes_of(args.regions)
+    told = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
+    write_page(args.out, "run.html", recipe=recipe, **told)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="python -m defectflow.reporting.report", description=__doc__)
+    parser.add_argument("--metrics", type=Path, required=True, help="metrics.json, in the folder of the run")
+    parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
+    parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
+    parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
+    parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
+    parser.add_argument("--regions", type=Path, required=True, help="regions.csv: boxes of damage")
+    parser.add_argument("--fit", type=Path, help="fit.json")
+    parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
+    add_options(parser)
+    add_option(parser)
+    parser.add_argument("--settings", default="{}", help="settings of the run to show, as JSON")
+    parser.add_argument("--out", type=Path, required=True, help="report.html to write")
+    return parser
+
+
+def _case(
+    row: Any, maps: AnomalyMaps, scale: Scale, regions: DiskIndex, look: Look, depth: str | None
+) -> galleries.Case:
+    found = boxes_at(regions, row.image_id)
+    boxes = np.array(found) if found else None
+    return galleries.case_of(row, maps, scale, boxes, look, mark_at(regions, row.image_id), depth)
+
+
+def _told(value: Any) -> str:
+    """A setting in words; of a file only the name, since the page travels."""
+    if isinstance(value, dict):
+        named = {k: PurePath(v).name if k in ("weights", "checkpoint") and v else v for k, v in value.items()}
+        return ", ".join(f"{key} {_told(item)}" for key, item in named.items()) or "none"
+    if isinstance(value, list):
+        return " ".join(map(_told, value))
+    if value is None:
+        return "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

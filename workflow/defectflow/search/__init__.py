@@ -1,0 +1,1 @@
+"""Exact nearest neighbours and coresets at the speed of matrix products."""

@@ -1,0 +1,108 @@
+"""Masks of the baselines, and checks for doubtful masks; shared by the masks stage and the inspector."""
+
+import sys
+
+import numpy as np
+
+from defectflow.core.files import UserError, read_json
+from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior
+from defectflow.parts.registration_frame import iou
+
+SEGMENTERS = ("constant", "template", "sam2.1")
+SOURCES = (*SEGMENTERS, "appearance")
+PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
+PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
+
+
+def judge(
+    prior: Prior,
+    source: str,
+    guess: Guess,
+    mask: np.ndarray,
+    prior_iou: float,
+    predicted_iou: float | None = None,
+    object_score: float | None = None,
+) -> dict:
+    """Presence and doubt about one mask: the columns of the MASKS table except image_id and mask.
+
+    Absence is decided by the registration score when registration is reliable on this data set (held out), else by the
+    appearance heads, else by SAM's object score (a logit; below 0 is absent) if there is one. Otherwise presence
+    is undecided and the mask is doubtful. Every doubt is named in ``reason``.
+    """
+    info, reasons, seen = prior.info, [], bool(prior.heads)
+    score = f"registration score {guess.match.score:.2f}"
+    told = prior.lost(guess.match) if not seen else "" if guess.found else "nothing looks like it"
+    absent = lost = bool(told)
+    if lost and not info["registers"] and not seen:
+        absent = object_score is not None and object_score < 0
+        if not absent:
+            reasons.append(f"the part's place is uncertain ({told})")
+    if absent:
+        reason = f"no part found ({told})"
+        mask = np.zeros_like(mask)
+    elif not mask.any():
+        absent, reason = True, "empty mask"
+    else:
+        if object_score is not None and object_score < 0:
+            reasons.append("SAM sees no part")
+        if not lost and not seen and guess.match.score < info["score_doubtful"]:
+            reasons.append(f"weak {score} < {info['score_doubtful']:.2f}")
+        if predicted_iou is not None and predicted_iou < PREDICTED_IOU:
+            reasons.append(f"predicted IoU {predicted_iou:.2f} < {PREDICTED_IOU}")
+        # Where registration fails, agreeing with it is no merit; agreement within the source always tells.
+        itself = source in ("template", "appearance")
+        limit = AGREEMENT if itself else PRIOR_IOU
+        if prior_iou < limit and (itself or info["registers"] or seen):
+            reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit}")
+        z = prior.area_z(float(mask.mean()))
+        if abs(z) > AREA_Z:
+            reasons.append(f"area off by {z:+.1f} standard deviations")
+        reason = "; ".join(reasons)
+    area = float(mask.mean())
+    return {
+        "source": source,
+        "present": int(not absent),
+        "doubtful": int(not absent and bool(reasons)),
+        "reason": reason,
+        "predicted_iou": predicted_iou,
+        "prior_iou": prior_iou,
+        "area": area,
+        "area_z": prior.area_z(area),
+        "registration_score": guess.match.score,
+    }
+
+
+def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None) -> tuple[np.ndarray, dict]:
+    """Mask (bool, size of ``image``) of the constant, template or appearance segmenter and its row."""
+    guess = prior.guess(image, leave_out)
+    mask, agreement = prior.clean(guess.soft >= 0.5), guess.agreement
+    if source == "constant":
+        guessed, mask = mask, prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
+        agreement = iou(mask, guessed)
+    row = judge(prior, source, guess, mask, agreement)
+    return mask if row["present"] else np.zeros_like(mask), row
+
+
+def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
+    """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
+
+    That is the baseline that train.json says is better than SAM, and appearance if registration fails.
+    """
+    if segmenter == "template" and prior.heads:
+        print("Registration does not find the part reliably: masks come from 'appearance' instead", file=sys.stderr)
+        return "appearance"
+    if segmenter != "sam2.1":
+        return segmenter
+    train = read_json(train_json)
+    use = train.get("use")
+    if use not in SOURCES:
+        raise UserError(f"{train_json}: no valid 'use' (run segment again)")
+    if use != "sam2.1":
+        means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
+        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
+        print(
+            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
+            f"masks are made by '{use}' instead",
+            file=sys.stderr,
+        )
+    return use

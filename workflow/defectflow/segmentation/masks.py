@@ -1,0 +1,84 @@
+"""Stage masks: the part's mask in every photograph of a shard, with flags for an absent part and doubtful masks.
+
+The constant and template segmenters need numpy and OpenCV only; torch is imported for sam2.1 alone.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from defectflow.core.files import UserError, atomic_dir, read_json, stage
+from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
+from defectflow.images.bit_depth import add_option
+from defectflow.images.read_write import read_rgb, write_png
+from defectflow.parts.part_model import Prior
+from defectflow.segmentation.baseline_masks import SEGMENTERS, baseline_mask, chosen_source, judge
+
+
+def run(
+    rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=None, depth: str | None = None
+) -> pd.DataFrame:
+    """Write ``out_dir/{image_id}.png`` for every row of a manifest, atomically as a whole; return the MASKS table."""
+    result = []
+    with atomic_dir(out_dir) as folder:
+        for row in tqdm(list(rows.itertuples()), desc=f"masks: {source}", unit="image"):
+            image = read_rgb(row.path, depth)
+            out = prior.leave_out(row.image_id)
+            if predictor is None:
+                mask, record = baseline_mask(prior, source, image, out)
+            else:
+                found = predictor.predict(image, out)
+                record = judge(
+                    prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score
+                )
+                mask = found.mask if record["present"] else np.zeros_like(found.mask)
+            write_png(folder / f"{row.image_id}.png", mask)
+            result.append({"image_id": row.image_id, "mask": str(out_dir / f"{row.image_id}.png"), **record})
+    return pd.DataFrame(result, columns=MASKS)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Write the masks and the table of one shard."""
+    rows = read_table(args.manifest, MANIFEST)
+    if args.segmenter == "sam2.1" and not (args.model and args.train_json):
+        raise UserError("--model, --train-json: required with --segmenter sam2.1 (run segment first)")
+    prior = Prior.load(args.prior)
+    source = chosen_source(args.segmenter, args.train_json, prior)
+    predictor = None
+    if source == "sam2.1" and len(rows):
+        from defectflow.segmentation.sam_model import Predictor  # torch only where it is needed
+
+        weight = read_json(args.train_json).get("prior_weight", 0.0)
+        predictor = Predictor(args.model_config, args.model, prior, args.device, weight)
+    table = run(rows, prior, source, Path(args.out_dir), predictor, args.depth)
+    absent, doubtful = int((table["present"] == 0).sum()), int(table["doubtful"].sum())
+    if absent or doubtful:
+        names = table.loc[(table["present"] == 0) | (table["doubtful"] == 1), ["image_id", "reason"]]
+        print(f"{absent} image(s) without the part, {doubtful} doubtful mask(s):", file=sys.stderr)
+        for name, reason in names.itertuples(index=False):
+            print(f"  {name}: {reason}", file=sys.stderr)
+    write_table(args.table, table, MASKS)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Command line of the stage."""
+    parser = argparse.ArgumentParser(prog="defectflow.segmentation.masks", description=__doc__)
+    parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
+    parser.add_argument("--segmenter", required=True, choices=SEGMENTERS)
+    parser.add_argument("--prior", required=True, help="prior.safetensors")
+    parser.add_argument("--model", help="model.pt of segment (sam2.1)")
+    parser.add_argument("--train-json", help="train.json of segment (sam2.1)")
+    parser.add_argument("--model-config", default="nano", help="configuration name that --model was trained with")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_option(parser)
+    parser.add_argument("--out-dir", required=True, help="folder for {image_id}.png")
+    parser.add_argument("--table", required=True, help="table to write (CSV)")
+    return parser
+
+
+if __name__ == "__main__":
+    stage(main, build_parser())

@@ -1,0 +1,108 @@
+"""Notices of ingest about files of a data set that were found, passed over or read in an unusual way."""
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Container, Iterable, Mapping
+from typing import Any
+
+from defectflow.listing.annotation_files import is_coco, paths
+from defectflow.listing.folders import Folders
+from defectflow.sources.dataset import Notice, Problem
+from defectflow.sources.dataset_entry import unread
+
+SINGLY = 3  # JSON files of one folder up to which each is named
+
+
+def link_problems(folders: Folders) -> list[Problem]:
+    """Links to folders that are not followed."""
+    texts = {
+        "outside": "leads out of the data set (not followed: name the folder that it leads to in the entry of the data "
+        "set, `links: [FOLDER]`, or copy the images)",
+        "circle": "leads to a folder above it (not followed: remove it)",
+        "read": "leads to photographs that are read in their own folder (not followed: remove it)",
+    }
+    links = sorted(folders.links.items())
+    return [Problem(name, f"a link to a folder, {texts[why]}", "image") for name, why in links]
+
+
+def masks_read_as_photographs(
+    resolved: Mapping[str, Any], rows: Mapping[str, Mapping[str, str]], names: Container[str]
+) -> list[Problem]:
+    """Masks that labels.csv names (``rows``: of the photographs with one) and that are among the photographs."""
+    found = {os.path.relpath(row["mask"], str(resolved["images"])).replace(os.sep, "/") for row in rows.values()}
+    text = "named as a mask, and read as a photograph (move the masks into a folder called ground_truth)"
+    return [Problem(name, text, "image") for name in sorted(found) if name in names]
+
+
+def notices(
+    resolved: Mapping[str, Any],
+    folders: Folders,
+    told: Iterable[tuple[str, str, str]],
+    names: Iterable[str],
+    row: Callable[[str], Mapping[str, str]],
+    found: bool,
+) -> list[Notice]:
+    """All there is to tell.
+
+    Args:
+        resolved: the data set.
+        folders: how its folders are read; ``told``: of `Folders.report`.
+        names: of its photographs.
+        row: what is known of each, see `dataset.row_reader`.
+        found: whether the annotation files were found by their content.
+    """
+    notes = [Notice(*one) for one in told]
+    named = paths(resolved["annotations"])
+    own = os.path.join(str(resolved.get("path") or resolved["images"]), "annotations.json")
+    for path in named if found else ():
+        if os.path.normpath(path) != os.path.normpath(own):
+            text = "outlines are read from this COCO file, found by its content (`annotations: []` for none)"
+            notes.append(Notice(path, text))
+    notes += _of_json(unread(resolved, folders.json), named)
+    notes += _of_labels(resolved, folders, names, row)
+    return notes
+
+
+def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
+    by_folder: defaultdict[str, list[str]] = defaultdict(list)
+    figure = "" if named else "masks"
+    for path in files:
+        by_folder[os.path.dirname(path)].append(path)
+    notes = []
+    for folder, listed in sorted(by_folder.items()):
+        if len(listed) > SINGLY:
+            text = f"{len(listed)} JSON files are not read, the first is {os.path.basename(listed[0])}"
+            notes.append(Notice(folder, f"{text} (outlines are read from COCO files: export them as COCO)", figure))
+            continue
+        for path in listed:
+            why = "its lists `images` and `annotations`, as COCO files have them, are absent or empty"
+            if named and is_coco(path):
+                why = f"the config names {', '.join(named)}"
+            elif is_coco(path):
+                why = "the config names none"
+            notes.append(Notice(path, f"not read: {why}", figure))
+    return notes
+
+
+def _of_labels(
+    resolved: Mapping[str, Any], folders: Folders, names: Iterable[str], row: Callable[[str], Mapping[str, str]]
+) -> list[Notice]:
+    """Of a data set with labels.csv: folders called good or bad that say something else, and masks it does not name."""
+    silent, used = folders.silent(), []
+    without: Counter[str] = Counter()
+    against: Counter[str] = Counter()
+    for name in names if resolved["labels"] or not folders.by_folder else ():
+        known, folder, says = row(name), name.rpartition("/")[0], folders.row(name).get("label", "")
+        used += [known["mask"]] if known["mask"] else []
+        if (top := name.partition("/")[0]) in silent:
+            folder, says = top, "0" if folders.is_good(top) else "1"
+            without[top] += not known["label"]
+        against[folder] += bool(says) and known["label"] not in ("", says)
+    notes = [Notice(*one) for one in folders.unused_masks(used)]
+    for folder, count in sorted((+without).items()):
+        text = f"{count} photographs in it have no label in {resolved['labels']}, and count as unlabelled"
+        notes.append(Notice(folder, text, "verdicts"))
+    for folder, count in sorted((+against).items()):
+        text = f"{count} photographs in it are labelled the other way in {resolved['labels']}, which counts"
+        notes.append(Notice(folder, text, "verdicts"))
+    return notes

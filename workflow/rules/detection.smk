@@ -1,0 +1,162 @@
+rule features:
+    """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
+    input:
+        tables=picture_tables,
+        weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
+    output:
+        # Not deleted before the job: pictures that have not changed keep their patches.
+        update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        gpu=GPU,
+        mem_mb=memory(3000),
+        runtime=120,
+    params:
+        backbone=backbone_of,
+        layers=lambda w: detector_of(w)["layers"],
+        image_size=lambda w: detector_of(w)["image_size"],
+        precision=lambda w: detector_of(w)["precision"],
+        weights=lambda w, input: option("--weights", input.get("weights")),
+        weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
+        center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
+        object_only=lambda w: option("--object-only", takes_part_only(w)),
+        batch_size=lambda w: detector_of(w)["batch_size"],
+        start=network_start,
+        device=config["device"],
+        code=code_hash("detection.features"),
+    message:
+        "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.detection.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
+        " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
+        " --precision {params.precision} --batch-size {params.batch_size}"
+        " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+
+
+rule fit:
+    """Memory banks of good patches, one per fold and one for everything else."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        splits="results/{dataset}/splits.csv",
+    output:
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        report="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/fit.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/fit.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=memory(4000),
+        runtime=240,
+    params:
+        learning=fit_flags,
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("detection.fit"),
+    message:
+        "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits} {params.learning}"
+        " --seed {params.seed} --device {params.device} --threads {threads}"
+        " --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+
+
+rule score:
+    """Anomaly score and map of the pictures of one shard, by banks without them."""
+    input:
+        features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        splits="results/{dataset}/splits.csv",
+    output:
+        scores="results/{dataset}/{segmenter}/{isolation}/{detector}/scores/{shard}.csv",
+        maps="results/{dataset}/{segmenter}/{isolation}/{detector}/maps/{shard}.safetensors",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/score-{shard}.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/score-{shard}.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        gpu=GPU,
+        mem_mb=memory(3000),
+        runtime=60,
+    params:
+        entry=score_flags,
+        device=config["device"],
+        code=code_hash("detection.score"),
+    message:
+        "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.detection.score --features {input.features} --banks {input.banks} --splits {input.splits}"
+        " {params.entry} --device {params.device}"
+        " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule calibrate:
+    """Scores and maps that thresholds are chosen on, by banks without the images to be judged."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        splits="results/{dataset}/splits.csv",
+    output:
+        table="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+        maps="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/calibrate.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/calibrate.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=memory(4000),
+        runtime=480,
+    params:
+        learning=fit_flags,
+        entry=score_flags,
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("detection.calibrate"),
+    message:
+        "Score the labelled images of {wildcards.dataset} for the choice of thresholds ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits} {params.learning}"
+        " {params.entry} --seed {params.seed} --device {params.device} --threads {threads}"
+        " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule normal_embed:
+    """The centroid of good photographs and its threshold in one file, for use elsewhere."""
+    input:
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/normal_embed.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/normal_embed.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        code=code_hash("detection.normal_embed"),
+    message:
+        "Put the centroid of {wildcards.dataset} and its threshold into one file"
+    shell:
+        "python -m defectflow.detection.normal_embed --banks {input.banks} --metrics {input.metrics} --out {output}"
+        " 2>&1 | tee {log}"

@@ -1,0 +1,78 @@
+rule pretrain:
+    """Our own weights, made again; no part of `all`: the package ships the results."""
+    input:
+        "results/pretrain/patch-nano/patch-nano.md",
+        "results/pretrain/sam2.1-nano/sam2.1-nano.md",
+
+
+# Both trainings make their images as they go, from seed and step, so that none is seen twice; both hold a tenth of the
+# pool out, measure the exported file on that and write its card. Both keep a checkpoint beside the outputs, which
+# Snakemake removes when a job fails; the checkpoint stays, so --resume works.
+rule pretrain_backbone:
+    """Distil the backbone patch-nano from a teacher."""
+    input:
+        pool=ancient(config["pretrain"]["pool"]),
+        teacher=ancient(config["pretrain"]["teacher_weights"]),
+    output:
+        weights="results/pretrain/patch-nano/patch-nano.safetensors",
+        figures="results/pretrain/patch-nano/patch-nano.json",
+        card="results/pretrain/patch-nano/patch-nano.md",
+        curve="results/pretrain/patch-nano/curve.csv",
+    log:
+        "<logs>/pretrain/patch-nano.log",
+    benchmark:
+        "<benchmarks>/pretrain/patch-nano.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=6000,
+        runtime=int(config["pretrain"]["minutes"] * 1.5) + 10,
+    params:
+        folder=subpath(output.weights, parent=True),
+        teacher=config["pretrain"]["teacher_name"],
+        minutes=config["pretrain"]["minutes"],
+        seed=config["seed"],
+        device=config["device"],
+        code=lambda w: code_hash("pretraining.pretrain_backbone"),
+    message:
+        "Distil patch-nano from {params.teacher} for {params.minutes} minutes"
+    shell:
+        "python -m defectflow.pretraining.pretrain_backbone --pool {input.pool:q} --teacher-name {params.teacher:q}"
+        " --teacher-weights {input.teacher:q} --out {params.folder:q} --minutes {params.minutes} --seed {params.seed}"
+        " --device {params.device} --threads {threads} --resume 2>&1 | tee {log}"
+
+
+rule pretrain_sam:
+    """Pre-train sam2.1-nano on rendered scenes."""
+    input:
+        pool=ancient(config["pretrain"]["pool"]),
+    output:
+        weights="results/pretrain/sam2.1-nano/sam2.1-nano.pt",
+        figures="results/pretrain/sam2.1-nano/sam2.1-nano.json",
+        card="results/pretrain/sam2.1-nano/sam2.1-nano.md",
+        curve="results/pretrain/sam2.1-nano/curve.csv",
+        scenes="results/pretrain/sam2.1-nano/scenes.png",
+    log:
+        "<logs>/pretrain/sam2.1-nano.log",
+    benchmark:
+        "<benchmarks>/pretrain/sam2.1-nano.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=8000,
+        runtime=int(config["pretrain"]["minutes"] * 1.5) + 10,
+    params:
+        folder=subpath(output.weights, parent=True),
+        minutes=config["pretrain"]["minutes"],
+        seed=config["seed"],
+        device=config["device"],
+        code=lambda w: code_hash("pretraining.pretrain_sam"),
+    message:
+        "Pre-train sam2.1-nano on rendered scenes for {params.minutes} minutes"
+    shell:
+        "python -m defectflow.pretraining.pretrain_sam --pool {input.pool:q} --out {params.folder:q} --minutes {params.minutes}"
+        " --seed {params.seed} --device {params.device} --threads {threads} --resume 2>&1 | tee {log}"
