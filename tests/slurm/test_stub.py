@@ -29,6 +29,7 @@ for number, _ in enumerate(open("calls.jsonl"), 1):
     "scontrol": "print('MinJobAge = 300 sec')",
     "sinfo": "print('PARTITION')",
     "scancel": "",
+    "sacct": "",  # asked for an account; absent where Slurm is not installed
 }
 # Memory in MB, minutes, processors, partition: of a first attempt, most of a group.
 EXPECTED = {
