@@ -250,7 +250,7 @@ def test_every_stage_that_reads_photographs_is_told_the_depth_of_16_bit_ones(sit
         datasets = {"deep": {"path": "deep"} | entry}
         plan = site.snakemake(*targets, config=config | {"datasets": datasets}).stdout
         found = {}
-        for stage, rest in re.findall(r"python -m defectflow\.(\w+)(.*)", plan):
+        for stage, rest in re.findall(r"python -m defectflow\.(?:\w+\.)*(\w+)(.*)", plan):
             found.setdefault(stage, set()).update(re.findall(r"--depth (\S+)", rest) or [""])
         return found
 

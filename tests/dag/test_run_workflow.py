@@ -127,10 +127,14 @@ def test_an_interrupted_run_ends_soon_and_goes_on_later(workflow, tmp_path):
     words = [str(make_coco_set(tmp_path / "data")), "--set", "compare=[]", "--set", "segmenter=none", "isolation=none"]
     command = [sys.executable, "-m", "defectflow.commands.cli", "run", *words]
     environment = os.environ | {"PYTHONPATH": str(workflow.folder / "workflow")}
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-        told = [
-            line for line in iter(process.stderr.readline, "") if not line.startswith("Check ") or interrupt(process)
-        ]
+    options = {"env": environment, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **options, preexec_fn=heed_interrupts) as process:
+        told = []
+        for line in iter(process.stderr.readline, ""):
+            told.append(line)
+            if line.startswith("Check "):
+                time.sleep(0.2)  # the job has begun
+                process.send_signal(signal.SIGINT)
     assert process.returncode == 2 and told[-1] == "stopped: the same command goes on from here\n"
     assert not list((workflow.folder / ".snakemake/locks").glob("*"))
     assert not list((workflow.folder / "results/data").rglob("*.tmp*"))
@@ -138,7 +142,6 @@ def test_an_interrupted_run_ends_soon_and_goes_on_later(workflow, tmp_path):
     assert more.returncode == 0 and "Read the photographs" not in more.stdout and "jobs:" in more.stdout, more.stderr
 
 
-def interrupt(process) -> bool:
-    time.sleep(0.2)  # the job has begun
-    process.send_signal(signal.SIGINT)
-    return True
+def heed_interrupts() -> None:
+    """What a terminal does: tests that are started in the background inherit that interrupts are ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

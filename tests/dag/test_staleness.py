@@ -389,7 +389,7 @@ def test_a_network_s_settings_count_as_code(site):
         ("albumentations", "augment"),
         ("sam2", "segment"),
         ("scikit-learn", "fit calibrate"),
-        ("matplotlib", "evaluate"),
+        ("matplotlib", "ingest evaluate"),  # ingest draws the sheet of outlines
         ("tqdm", ""),
         ("pytest", ""),
         ("snakemake", ""),
