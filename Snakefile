@@ -32,5 +32,5 @@ rule all:
         [f"{run.folder}/report.html" for run in RUNS],
         [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
         [f"{run.folder}/overlays" for run in MAIN_RUNS],
-        [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["pictures"]["triptychs"]],
+        [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["drawing"]["triptychs"]],
         BOARD,

@@ -75,6 +75,6 @@ def make_bank(path: Path, size: int, args: Any) -> None:
     config = {
         "backbone": args.backbone, "trained": exact.trained, "layers": ["layer2", "layer3"],
         "grid": list(patches.shape[1:3]), "fitted_size": [args.image_size] * 2, "input_size": [args.image_size] * 2,
-        "object_only": False, "dilation": 4, "method": "patchcore", "distance": "euclidean", "precision": precision,
+        "foreground_only": False, "dilation": 4, "method": "patchcore", "distance": "euclidean", "precision": precision,
     }  # fmt: skip
     save_file({"all": bank}, path, metadata={"defectflow": json.dumps(config)})

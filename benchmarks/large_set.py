@@ -45,7 +45,7 @@ def write_set(folder: Path, images: int, patches: int, dimensions: int) -> list[
         names = [f"{i:06}" for i in range(begin, min(begin + SHARD, images))]
         items = [{"image_id": n, "copy_of": "", "kind": "", "window": [0, 0, 1, 1], "frame": [1, 1]} for n in names]
         config = {"backbone": "made up", "trained": False, "layers": [], "grid": [1, patches], "fitted_size": [1, 1],
-                  "input_size": [1, 1], "object_only": False, "dilation": 0, "items": items}  # fmt: skip
+                  "input_size": [1, 1], "foreground_only": False, "dilation": 0, "items": items}  # fmt: skip
         paths.append(folder / f"{begin // SHARD}.safetensors")
         with write_patches(paths[-1], config, dimensions, torch.float16) as writer:
             for _ in names:

@@ -45,7 +45,7 @@ def main() -> None:
     labels = splits[splits["detection"] == "fold"].set_index("image_id")["label"]
     rows = [r for scored in scores for r in scored[scored["kind"] == ""].itertuples() if r.image_id in labels.index]
     sizes = tuple(config["fitted_size"]), tuple(config["input_size"]), tuple(config["grid"])
-    part = config["object_only"], config["dilation"]
+    part = config["foreground_only"], config["dilation"]
     items = {row.image_id: load_item(pictures[row.image_id], *sizes, *part) for row in rows}
     good = [items[row.image_id].picture for row in rows if labels[row.image_id] == 0][:CALIBRATION]
     banks = load_file(args.run / "banks.safetensors")

@@ -28,11 +28,12 @@ ENTRIES = {
     "isolation": {"background": "keep", "normalise": ["none"], "crop": False, "margin": 0.03, "dilate": 0},
     "detector": {
         "method": "patchcore", "backbone": "patch-nano", "weights": None, "layers": LAYERS, "image_size": SIDE,
-        "object_only": True, "max_patches": 2000000, "coreset_ratio": 1, "coreset_max": 10000, "bank": "float32",
-        "distance": "euclidean", "neighbours": 9, "score": "max", "top_share": 0.01,
+        "foreground_only": True, "max_patches": 2000000, "coreset_ratio": 1, "coreset_max": 10000,
+        "bank_dtype": "float32",
+        "distance": "euclidean", "neighbours": 9, "score": "max", "top_fraction": 0.01,
     },
     "regions": {},
-    "look": {"colours": "inferno", "clip_q": 0.999},
+    "look": {"colours": "inferno", "vmax_quantile": 0.999},
 }  # fmt: skip
 
 
@@ -56,7 +57,7 @@ def arguments(folder: Path, **entries) -> list[str]:
     metadata = {
         "backbone": "patch-nano", "trained": True, "layers": LAYERS, "precision": precision,
         "fitted_size": [SIDE, SIDE], "input_size": [SIDE, SIDE], "grid": list(GRID),
-        "object_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
+        "foreground_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     banks = {"all": patches, "fold/0": patches[:100].clone()}

@@ -24,7 +24,7 @@ def write_shard(path, names, *, pixels=False, absent=(), cells=None):
     """Write a patch file of images (name, copy_of, kind); ``bad`` in a name makes the image bad."""
     config = {
         "backbone": "pixels" if pixels else "test", "trained": False, "layers": ["a"], "precision": "float32",
-        "grid": list(GRID), "fitted_size": [32, 40], "input_size": [32, 40], "object_only": True, "dilation": 0,
+        "grid": list(GRID), "fitted_size": [32, 40], "input_size": [32, 40], "foreground_only": True, "dilation": 0,
         "items": [
             {"image_id": n, "copy_of": c, "kind": k, "window": [0, 0, 40, 32], "frame": [32, 40]} for n, c, k in names
         ],

@@ -350,7 +350,7 @@ def threshold_flags(wildcards) -> str:
 
 def look_of_config() -> dict:
     """How heat is drawn."""
-    return {key: value for key, value in config["pictures"].items() if key != "triptychs"}
+    return {key: value for key, value in config["drawing"].items() if key != "triptychs"}
 
 
 def look_flags() -> str:
@@ -361,7 +361,7 @@ def look_flags() -> str:
 def takes_part_only(wildcards) -> bool:
     """Whether patches off the part are left out; a detector that models each place of the grid needs them all."""
     detector = detector_of(wildcards)
-    return detector["object_only"] and detector["method"] not in ("padim", "pixel_difference")
+    return detector["foreground_only"] and detector["method"] not in ("padim", "pixel_difference")
 
 
 def backbone_of(wildcards) -> str:
@@ -381,7 +381,7 @@ def network_start(wildcards) -> str:
 def fit_flags(wildcards) -> str:
     """How a detector learns."""
     detector = detector_of(wildcards)
-    names = {"method": "method", "distance": "distance", "max-patches": "max_patches", "bank": "bank",
+    names = {"method": "method", "distance": "distance", "max-patches": "max_patches", "bank-dtype": "bank_dtype",
              "coreset-ratio": "coreset_ratio", "coreset-max": "coreset_max"}  # fmt: skip
     if detector["method"] == "padim":
         names["dimensions"] = "dimensions"
@@ -393,7 +393,7 @@ def score_flags(wildcards) -> str:
     detector = detector_of(wildcards)
     if detector["score"] == "max":
         return f"--score max --neighbours {detector['neighbours']}"
-    return f"--score {detector['score']} --fraction {detector['top_share']}"
+    return f"--score {detector['score']} --top-fraction {detector['top_fraction']}"
 
 
 def picture_tables(wildcards) -> list[str]:

@@ -24,7 +24,7 @@ rule features:
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
         center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
-        object_only=lambda w: option("--object-only", takes_part_only(w)),
+        foreground_only=lambda w: option("--foreground-only", takes_part_only(w)),
         batch_size=lambda w: detector_of(w)["batch_size"],
         start=network_start,
         device=config["device"],
@@ -33,7 +33,7 @@ rule features:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.detection.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
-        " --image-size {params.image_size} {params.center_crop} {params.object_only} {params.start}"
+        " --image-size {params.image_size} {params.center_crop} {params.foreground_only} {params.start}"
         " --precision {params.precision} --batch-size {params.batch_size}"
         " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 

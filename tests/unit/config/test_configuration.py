@@ -25,7 +25,7 @@ from defectflow.methods.registry import METHODS
 ROOT = Path(__file__).parents[3]
 SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SECTIONS = ("augmentation", "regions", "pictures")
+SECTIONS = ("augmentation", "regions", "drawing")
 
 
 def changed(**keys) -> dict:
@@ -61,6 +61,8 @@ def test_no_object_of_the_schema_lets_an_unknown_key_pass():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"pictures": {}}, "top level: 'pictures' is called 'drawing' now (rename the key)"),
+        ({"detectors": {"p": {"method": "patchcore", "bank": "float16"}}}, "'bank' is called 'bank_dtype' now"),
         ({"detecter": "patchcore"}, "unknown key 'detecter' (did you mean 'detector'?)"),
         ({"threshold": "f2"}, "'f2' is not one of f1_adaptive, youden"),
         ({"threshold_options": {"max_fpr": 3}}, "threshold_options.max_fpr: 3 is greater"),
@@ -163,7 +165,7 @@ def test_a_detector_may_have_a_threshold_of_its_own():
 def test_every_method_of_the_code_is_in_the_schema():
     entry = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
     assert entry["method"]["enum"] == list(METHODS)
-    assert entry["distance"]["enum"] == list(DISTANCES) and entry["bank"]["enum"] == list(BANKS)
+    assert entry["distance"]["enum"] == list(DISTANCES) and entry["bank_dtype"]["enum"] == list(BANKS)
     assert entry["score"]["enum"] == list(SCORES)
 
 

@@ -111,4 +111,4 @@ def test_options_out_of_range_are_told_as_by_the_fit(tmp_path, shard):
     with pytest.raises(UserError, match="coreset-ratio"):
         run_fit(tmp_path, [shard], splits, "--coreset-ratio", "2")
     with pytest.raises(UserError, match="fraction"):
-        run(tmp_path, [shard], splits, "--fraction", "1")
+        run(tmp_path, [shard], splits, "--top-fraction", "1")

@@ -48,7 +48,7 @@ def run(folder, *extra, out="out.safetensors", copies=True):
 
 PIXELS = ("--backbone", "pixels", "--image-size", "64", "96")
 RESNET = ("--backbone", "resnet18.tv_in1k", "--image-size", "64", "96", "--dilation", "0")
-OBJECT = (*RESNET, "--object-only")
+OBJECT = (*RESNET, "--foreground-only")
 
 
 def test_pixels_keep_every_cell_in_order(isolated):

@@ -81,7 +81,7 @@ def test_banks_of_every_fold_have_the_same_size_where_they_are_coresets(data):
 @pytest.mark.parametrize("bank", ["float32", "pca_float16"])
 def test_banks_are_the_same_by_processes_by_threads_and_by_one_thread(data, monkeypatch, bank):
     folder, shards, splits = data
-    options = ("--coreset-ratio", "0.5", "--bank", bank)
+    options = ("--coreset-ratio", "0.5", "--bank-dtype", bank)
     forked = []
     monkeypatch.setattr(fit, "in_forks", lambda *args: forked.append(args) or in_forks(*args))
     banks, report = run_fit(folder, shards, splits, *options)
@@ -112,13 +112,13 @@ def test_too_many_patches_are_reduced_image_by_image(data):
 
 def test_banks_in_half_precision(data):
     folder, shards, splits = data
-    banks, _ = run_fit(folder, shards, splits, *WHOLE, "--bank", "float16")
+    banks, _ = run_fit(folder, shards, splits, *WHOLE, "--bank-dtype", "float16")
     torch.testing.assert_close(load_file(banks)["fold/1"], bank_of("good1", "good1~aug1", "good3", "kept").half())
 
 
 def test_banks_along_their_own_principal_axes(data):
     folder, shards, splits = data
-    banks, report = run_fit(folder, shards, splits, "--coreset-ratio", "0.5", "--bank", "pca_float16")
+    banks, report = run_fit(folder, shards, splits, "--coreset-ratio", "0.5", "--bank-dtype", "pca_float16")
     found = load_file(banks)
     whole = bank_of("good1", "good1~aug1", "good3", "kept")  # of the other images, and before the coreset
     axes = found["fold/1/axes"]

@@ -77,14 +77,14 @@ def test_background_is_the_lowest(tmp_path):
 
 
 def test_methods_of_the_image_score(data):
-    _, maps = run(*data, "--score", "top_k_mean", "--fraction", "0.1")
-    table, _ = run(*data, "--score", "top_k_mean", "--fraction", "0.1")
+    _, maps = run(*data, "--score", "top_k_mean", "--top-fraction", "0.1")
+    table, _ = run(*data, "--score", "top_k_mean", "--top-fraction", "0.1")
     top = np.sort(maps["bad1"].grid_map.ravel())[-2:]
     scores = table.set_index("image_id")["raw_score"]
     assert scores["bad1"] == pytest.approx(top.mean(), rel=1e-6)
     table, _ = run(*data, "--neighbours", "1")
     assert table.set_index("image_id")["raw_score"]["bad1"] == pytest.approx(top[-1], rel=1e-6)
-    table, _ = run(*data, "--score", "percentile", "--fraction", "0.5")
+    table, _ = run(*data, "--score", "percentile", "--top-fraction", "0.5")
     assert table.set_index("image_id")["raw_score"]["bad1"] == pytest.approx(np.median(maps["bad1"].grid_map), rel=1e-6)
 
 
@@ -98,7 +98,7 @@ def test_same_bytes_whatever_the_threads(data):
 def test_bank_along_principal_axes(data):
     folder, shard, _, splits = data
     exact = run(*data)[0].set_index("image_id")["raw_score"]
-    banks, _ = run_fit(folder, [shard], splits, "--bank", "pca_float16")  # 6 dimensions, all needed for 99 %
+    banks, _ = run_fit(folder, [shard], splits, "--bank-dtype", "pca_float16")  # 6 dimensions, all needed for 99 %
     scores = run(folder, shard, banks, splits)[0].set_index("image_id")["raw_score"]
     assert load_file(banks)["all/axes"].shape == (6, 6)
     assert scores.to_numpy() == pytest.approx(exact.to_numpy(), rel=2e-3) and not scores.equals(exact)
@@ -137,7 +137,7 @@ def test_stale_banks_are_refused(data):
 def test_bad_fraction(data):
     folder, shard, banks, splits = data
     with pytest.raises(UserError, match="fraction 0"):
-        run(folder, shard, banks, splits, "--fraction", "0")
+        run(folder, shard, banks, splits, "--top-fraction", "0")
 
 
 def test_an_image_left_out_by_ingest_is_not_scored(data):

@@ -71,7 +71,7 @@ def twins(method, scoring, **how):
         numpy_registry.METHODS[method](
             {name: tensor.numpy() for name, tensor in tensors.items()},
             settings,
-            {"score": score, "neighbours": neighbours, "top_share": 0.05},
+            {"score": score, "neighbours": neighbours, "top_fraction": 0.05},
         ),
     )
 
@@ -88,7 +88,7 @@ def check(expected, twin):
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 @pytest.mark.parametrize("bank", ["float32", "float16", "pca_float16"])
 def test_patchcore_judges_as_with_torch(scoring, distance, bank):
-    check(*twins("patchcore", scoring, distance=distance, bank=bank, coreset_ratio=0.5))
+    check(*twins("patchcore", scoring, distance=distance, bank_dtype=bank, coreset_ratio=0.5))
 
 
 @pytest.mark.parametrize("scoring", [("max", 9), ("top_k_mean", 9)])

@@ -211,7 +211,7 @@ def test_blur_spreads_heat_and_keeps_its_sum():
 
 def test_colours_end_at_the_quantile():
     values = np.arange(1001.0)
-    assert overlay_images.colour_scale(values[:100], values, clip_q=0.9).high == pytest.approx(900)
+    assert overlay_images.colour_scale(values[:100], values, vmax_quantile=0.9).high == pytest.approx(900)
 
 
 def test_triptychs_are_drawn_on_request_and_nothing_else(rendered, tmp_path):

@@ -34,7 +34,7 @@ from defectflow.segmentation.baseline_masks import chosen_source
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know of how the features were made.
-NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "object_only", "dilation")
+NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation")
 LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
 
 
@@ -97,10 +97,10 @@ def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[st
     return {"threshold": threshold, "review": [review["low"], review["high"]] if review else None}
 
 
-def map_settings(predictions: Path, maps: AnomalyMaps, metrics: dict[str, Any], clip_q: float) -> dict[str, Any]:
+def map_settings(predictions: Path, maps: AnomalyMaps, metrics: dict[str, Any], vmax_quantile: float) -> dict[str, Any]:
     """Map value from which a place counts as damaged, None without one, and the colour scale of the run's heatmaps."""
     chosen = (metrics.get("pixel") or {}).get("map_threshold")
-    scale = run_scale(predictions, maps, metrics, clip_q)
+    scale = run_scale(predictions, maps, metrics, vmax_quantile)
     return {
         "pixel_threshold": chosen["value"] if chosen else None,
         "scale": {name: float(value) for name, value in vars(scale).items()},
@@ -171,7 +171,7 @@ def main(args: argparse.Namespace) -> None:
             **verdict_settings(metrics, labelled),
             "regions": entries["regions"],
             "look": entries["look"],
-            **map_settings(args.predictions, load_maps(args.maps), metrics, entries["look"]["clip_q"]),
+            **map_settings(args.predictions, load_maps(args.maps), metrics, entries["look"]["vmax_quantile"]),
             "versions": versions(),
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")

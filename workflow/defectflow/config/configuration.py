@@ -23,6 +23,15 @@ THRESHOLD_OPTIONS = {
     "conformal": ("alpha",),
 }
 
+# Keys of earlier versions, and what they are called now.
+RENAMED = {
+    "pictures": "drawing",
+    "clip_q": "vmax_quantile",
+    "object_only": "foreground_only",
+    "bank": "bank_dtype",
+    "top_share": "top_fraction",
+}
+
 # Two files an image, so that no folder gets 10,000: file systems and people become slow there.
 ONE_SHARD, SHARD, LARGEST_SHARD = 100, 2000, 4000  # images
 
@@ -96,6 +105,8 @@ def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     if error.validator == "additionalProperties" and error.schema.get("additionalProperties") is False:
         known = sorted(error.schema["properties"])
         unknown = next(key for key in error.instance if key not in known)
+        if unknown in RENAMED:
+            raise UserError(f"config.yaml: {where}: {unknown!r} is called {RENAMED[unknown]!r} now (rename the key)")
         raise UserError(f"config.yaml: {where}: unknown key {unknown!r} ({nearest(str(unknown), known)})")
     if error.validator == "enum":
         raise UserError(

@@ -41,7 +41,7 @@ def _read(path: str) -> np.ndarray:
 
 
 def load_item(
-    row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], object_only: bool, dilation: int
+    row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], foreground_only: bool, dilation: int
 ) -> Loaded:
     """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
@@ -49,7 +49,7 @@ def load_item(
         UserError: a file is not readable, or the mask has another size than its image.
     """
     image = _read(row.image)
-    mask = read_mask(row.mask) if object_only and row.mask else None
+    mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
     return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop)
@@ -175,7 +175,7 @@ def main(args: argparse.Namespace) -> None:
     one = torch.cuda.max_memory_allocated(embedder.device) - before if on_gpu else 0
     batch = batch_size(args.batch_size, embedder.device, one, MOST)
     *grid, dimensions = noise.shape[1:]
-    object_only = args.object_only and args.backbone != PIXELS
+    foreground_only = args.foreground_only and args.backbone != PIXELS
     config = {
         "backbone": args.backbone,
         "trained": embedder.trained,
@@ -184,7 +184,7 @@ def main(args: argparse.Namespace) -> None:
         "fitted_size": list(size),
         "input_size": list(crop),
         "grid": list(grid),
-        "object_only": object_only,
+        "foreground_only": foreground_only,
         "dilation": args.dilation,
         "items": [
             {
@@ -199,7 +199,7 @@ def main(args: argparse.Namespace) -> None:
     }
 
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, tuple(grid), object_only, args.dilation)
+        return load_item(row, size, crop, tuple(grid), foreground_only, args.dilation)
 
     # A colour has 3 numbers: halving them is not worth the rounding.
     dtype = torch.float16 if args.stored == "float16" and args.backbone != PIXELS else torch.float32
@@ -232,7 +232,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--center-crop", type=int, metavar="PIXELS", help="side of the square cut from the middle, in pixels"
     )
-    parser.add_argument("--object-only", action="store_true", help="keep only the patches of the part")
+    parser.add_argument("--foreground-only", action="store_true", help="keep only the patches of the part")
     parser.add_argument("--dilation", type=int, default=4, help="pixels to grow the part's mask by before that")
     parser.add_argument(
         "--precision", choices=PRECISIONS, default="float32", help="of the network (default: %(default)s)"

@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
             "coreset_ratio": args.coreset_ratio,
             "coreset_max": args.coreset_max,
             "projection": args.projection,
-            "bank": args.bank,
+            "bank_dtype": args.bank_dtype,
             "seed": args.seed,
             "banks": summary,
         },

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from defectflow.backbones.patch_embedding import input_statistics
 from defectflow.core.files import UserError, read_json, stage, write_json
 
-KEPT = ("backbone", "layers", "precision", "fitted_size", "input_size", "object_only", "dilation")
+KEPT = ("backbone", "layers", "precision", "fitted_size", "input_size", "foreground_only", "dilation")
 
 
 def main(args: argparse.Namespace) -> None:

@@ -32,7 +32,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=2_000_000,
         help="above this number of patches, thin out each image first (%(default)s)",
     )
-    parser.add_argument("--bank", choices=BANKS, default="float32", help="how banks are stored (default: %(default)s)")
+    parser.add_argument(
+        "--bank-dtype", choices=BANKS, default="float32", help="how banks are stored (default: %(default)s)"
+    )
     parser.add_argument("--distance", choices=DISTANCES, default="euclidean", help="(default: %(default)s)")
     parser.add_argument(
         "--dimensions", type=int, default=100, help="dimensions of a patch that PaDiM draws at random (%(default)s)"

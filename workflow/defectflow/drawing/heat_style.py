@@ -16,7 +16,7 @@ class Look:
 
     Attributes:
         colours: matplotlib's colour map, one of COLOURS. The first five are safe for the colour-blind and in print.
-        clip_q: quantile of all maps of the run where the colours end, in (0, 1]; the colour of the level that is
+        vmax_quantile: quantile of all maps of the run where the colours end, in (0, 1]; the colour of the level that is
             outlined stays below the end.
         gamma: exponent on the values between the ends; below 1 lifts what is faint.
         blur: sigma of another Gaussian on the heat, in pixels of a picture whose longer side has 256; 0 for none.
@@ -28,7 +28,7 @@ class Look:
     """
 
     colours: str = "inferno"
-    clip_q: float = 0.999
+    vmax_quantile: float = 0.999
     gamma: float = 1.0
     blur: float = 0.0
     alpha_mode: str = "excess"
@@ -42,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     choices = {"colours": COLOURS, "alpha_mode": ALPHA_MODES}
     told = {
         "colours": "colour map",
-        "clip_q": "quantile of the maps where the colours end",
+        "vmax_quantile": "quantile of the maps where the colours end",
         "gamma": "exponent on the heat, below 1 lifts what is faint",
         "blur": "sigma of another Gaussian, pixels at a longer side of 256",
         "alpha_mode": "where overlays show heat",
@@ -65,7 +65,7 @@ def look_of(args: argparse.Namespace) -> Look:
     """
     look = Look(**{field.name: getattr(args, field.name) for field in fields(Look)})
     checks = (
-        ("clip_q", 0 < look.clip_q <= 1, "above 0 and at most 1"),
+        ("vmax_quantile", 0 < look.vmax_quantile <= 1, "above 0 and at most 1"),
         ("gamma", look.gamma > 0, "above 0"),
         ("blur", look.blur >= 0, "0 or more"),
         ("alpha_min", 0 <= look.alpha_min <= look.alpha_max, "from 0 to alpha_max"),

@@ -49,7 +49,7 @@ class Cell:
 
 
 def colour_scale(
-    good: np.ndarray, everything: np.ndarray, level: float | None = None, clip_q: float = Look.clip_q
+    good: np.ndarray, everything: np.ndarray, level: float | None = None, vmax_quantile: float = Look.vmax_quantile
 ) -> Scale:
     """Colour scale from map values of good images and of all images (both float [N], background left out).
 
@@ -58,7 +58,7 @@ def colour_scale(
     low, warm, top = (float(v) for v in np.percentile(good, [5, 99, 99.9]))
     level = top if level is None else level
     warm = min(warm, level)
-    high = max(float(np.quantile(everything, clip_q)), level + 0.35 * (level - low), low + 1e-6)
+    high = max(float(np.quantile(everything, vmax_quantile)), level + 0.35 * (level - low), low + 1e-6)
     return Scale(low, warm, level, high)
 
 
@@ -67,7 +67,7 @@ def scale_of(
     good: Sequence[str],
     everything: Sequence[str],
     level: float | None,
-    clip_q: float = Look.clip_q,
+    vmax_quantile: float = Look.vmax_quantile,
 ) -> Scale:
     """Colour scale of a run, from some of its maps.
 
@@ -75,14 +75,14 @@ def scale_of(
         maps: by image_id.
         good, everything: image_ids; without good ones, all of them stand for what good images reach.
         level: lower bound of what is outlined as anomalous, or None.
-        clip_q: quantile of the values of all where the colours end.
+        vmax_quantile: quantile of the values of all where the colours end.
     """
 
     def values(ids: Sequence[str]) -> np.ndarray:
         grids = [np.asarray(maps[i].grid_map) for i in ids]
         return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
 
-    return colour_scale(values(good or everything), values(everything), level, clip_q)
+    return colour_scale(values(good or everything), values(everything), level, vmax_quantile)
 
 
 def outline_level(heat: np.ndarray, scale: Scale, bad: bool) -> float:

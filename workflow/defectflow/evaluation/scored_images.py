@@ -32,14 +32,16 @@ def evenly(count: int, wanted: int) -> np.ndarray:
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(int))
 
 
-def run_scale(predictions: Path, maps: Mapping[str, AnomalyMap], metrics: Mapping[str, Any], clip_q: float) -> Scale:
+def run_scale(
+    predictions: Path, maps: Mapping[str, AnomalyMap], metrics: Mapping[str, Any], vmax_quantile: float
+) -> Scale:
     """Colour scale of a run, from up to SAMPLE images spread evenly over the good ones and as many over all.
 
     Args:
         predictions: predictions.csv; at least one image has a score and a map.
         maps: by image_id.
         metrics: content of metrics.json, for the pixel threshold.
-        clip_q: see `overlay_images.scale_of`.
+        vmax_quantile: see `overlay_images.scale_of`.
     """
 
     def sample(labels: Collection[float]) -> list[str]:
@@ -52,7 +54,7 @@ def run_scale(predictions: Path, maps: Mapping[str, AnomalyMap], metrics: Mappin
 
     threshold = (metrics.get("pixel") or {}).get("map_threshold")
     level = threshold["value"] if threshold else None
-    return scale_of(maps, sample([0]), sample([0, 1, np.nan]), level, clip_q)
+    return scale_of(maps, sample([0]), sample([0, 1, np.nan]), level, vmax_quantile)
 
 
 def boxes_of(regions: Path) -> DiskIndex:

@@ -236,7 +236,7 @@ class Inspector:
                 dilate=entry["dilate"], size=entry["size"], centre=entry["centre"],
             )  # fmt: skip
             mask = None if mask is None else grown
-        if not network["object_only"]:
+        if not network["foreground_only"]:
             mask = None
         fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
         item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)

@@ -25,8 +25,9 @@ KNOWN = {
     "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
     "augmentations learning_rate",
     "isolation": "background normalise crop margin dilate size centre",
-    "detector": "method backbone layers image_size center_crop precision object_only distance neighbours score "
-    "top_share bank | weights batch_size max_patches coreset_ratio coreset_max dimensions threshold threshold_options",
+    "detector": "method backbone layers image_size center_crop precision foreground_only distance neighbours "
+    "score top_fraction bank_dtype | weights batch_size max_patches coreset_ratio coreset_max dimensions threshold "
+    "threshold_options",
 }
 
 
@@ -124,7 +125,7 @@ def torch_judge(bundle: Bundle, device: str = "cpu") -> Judge:
 
     tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
-    options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_share"])
+    options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_fraction"])
     where = pick_device(device)
     bank = {k: torch.from_numpy(v).to(where) for k, v in tensors.items()}
     detector = METHODS[entry["method"]](bank, settings, options)

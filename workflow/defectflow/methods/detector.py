@@ -59,7 +59,7 @@ class FitOptions:
         max_patches: PatchCore reduces each image first if there are more of them.
         coreset_ratio, coreset_max: share and number of the patches that a memory bank keeps at most.
         projection: before selection, see `coreset.project`.
-        bank: how memory banks are stored, one of BANKS.
+        bank_dtype: how memory banks are stored, one of BANKS.
         distance: between patches, one of DISTANCES.
         dimensions: of a patch that PaDiM draws at random.
         seed: of all that is drawn.
@@ -70,7 +70,7 @@ class FitOptions:
     coreset_ratio: float = 1.0
     coreset_max: int = 10_000
     projection: str = "random"
-    bank: str = "float32"
+    bank_dtype: str = "float32"
     distance: str = "euclidean"
     dimensions: int = 100
     seed: int = 0
@@ -82,15 +82,15 @@ class ScoreOptions:
     """How distances of patches become the score of an image; each method takes what concerns it.
 
     Attributes:
-        score: "max"; "top_k_mean" (mean of the largest ``fraction``, one at least); or "percentile" (the distance that
-            ``fraction`` of the patches exceed).
+        score: "max"; "top_k_mean" (mean of the largest ``top_fraction``, one at least); or "percentile" (the distance
+            that ``top_fraction`` of the patches exceed).
         neighbours: for PatchCore's re-weighting of the maximum; 1 switches it off.
-        fraction: share of the patches, in (0, 1).
+        top_fraction: share of the patches, in (0, 1).
     """
 
     score: str = "max"
     neighbours: int = 9
-    fraction: float = 0.01
+    top_fraction: float = 0.01
 
 
 class Detector(ABC):
@@ -145,9 +145,9 @@ class Detector(ABC):
 def pool(distances: torch.Tensor, options: ScoreOptions) -> float:
     """Image score of distances float32 (p,) as `ScoreOptions` says, without re-weighting."""
     if options.score == "top_k_mean":
-        return float(distances.topk(max(1, round(options.fraction * len(distances)))).values.mean())
+        return float(distances.topk(max(1, round(options.top_fraction * len(distances)))).values.mean())
     if options.score == "percentile":
-        return float(torch.quantile(distances, 1 - options.fraction))
+        return float(torch.quantile(distances, 1 - options.top_fraction))
     return float(distances.max())
 
 
@@ -161,7 +161,7 @@ def add_score_options(parser: argparse.ArgumentParser) -> None:
         help="number of neighbours in the re-weighting of max (default: %(default)s)",
     )
     parser.add_argument(
-        "--fraction", type=float, default=0.01, help="share of the patches, for top_k_mean and percentile"
+        "--top-fraction", type=float, default=0.01, help="share of the patches, for top_k_mean and percentile"
     )
 
 
@@ -171,6 +171,6 @@ def score_options(args: argparse.Namespace) -> ScoreOptions:
     Raises:
         UserError: the fraction is none.
     """
-    if not 0 < args.fraction < 1:
-        raise UserError(f"--fraction {args.fraction}: must be between 0 and 1")
-    return ScoreOptions(args.score, args.neighbours, args.fraction)
+    if not 0 < args.top_fraction < 1:
+        raise UserError(f"--top-fraction {args.top_fraction}: must be between 0 and 1")
+    return ScoreOptions(args.score, args.neighbours, args.top_fraction)

@@ -16,10 +16,10 @@ class Judge(Protocol):
 def pool(distances: np.ndarray, options: Mapping[str, Any]) -> float:
     """`detector.pool` in numpy: the image score of distances float32 (p,), without re-weighting."""
     if options["score"] == "top_k_mean":
-        count = max(1, round(options["top_share"] * len(distances)))
+        count = max(1, round(options["top_fraction"] * len(distances)))
         return float(np.partition(distances, -count)[-count:].mean())
     if options["score"] == "percentile":
-        return float(np.quantile(distances, 1 - options["top_share"]))
+        return float(np.quantile(distances, 1 - options["top_fraction"]))
     return float(distances.max())
 
 

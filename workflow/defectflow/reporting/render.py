@@ -242,7 +242,7 @@ def main(args: argparse.Namespace) -> None:
                 raise UserError(f"{args.predictions}: image {image_id} is not in {args.manifest} (run evaluate again)")
     if not count:
         raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
-    scale = run_scale(args.predictions, maps, read_json(args.metrics), look.clip_q)
+    scale = run_scale(args.predictions, maps, read_json(args.metrics), look.vmax_quantile)
     boxes = boxes_of(args.regions)
 
     with ExitStack() as stack:

@@ -284,7 +284,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"--settings: not valid JSON ({error})") from None
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
     ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
-    scale = run_scale(args.predictions, maps, metrics, look.clip_q)
+    scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
     regions = boxes_of(args.regions)
     told = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
     write_page(args.out, "run.html", recipe=recipe, **told)

@@ -36,7 +36,7 @@ def test_all_three_say_the_same(stored, distance, size, neighbours):
     if stored != "float32":
         tensors[""] = tensors[""].half()
     settings, cells = {"distance": distance}, torch.arange(10, 50)
-    options = {"score": "max", "neighbours": neighbours, "top_share": 0.01}
+    options = {"score": "max", "neighbours": neighbours, "top_fraction": 0.01}
     floats = {name: tensor.float() for name, tensor in tensors.items()}
     score, distances = WithTorch(tensors, settings, ScoreOptions("max", neighbours)).judge(patches[cells], cells)
     numbers = {name: tensor.numpy() for name, tensor in tensors.items()}

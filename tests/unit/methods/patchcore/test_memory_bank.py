@@ -75,7 +75,7 @@ def test_a_bank_of_one_patch_has_the_weight_0():
 def test_cosine_distances(neighbours, bank):
     generator = torch.Generator().manual_seed(0)
     good, patches = torch.rand(60, 8, generator=generator), torch.rand(20, 8, generator=generator)
-    options = FitOptions(distance="cosine", bank=bank)
+    options = FitOptions(distance="cosine", bank_dtype=bank)
     position = torch.arange(len(good))
     kept, _ = PatchCore.condense(good, position, len(good), options)
     good_patches = GoodPatches(kept, position, torch.zeros(60, dtype=torch.int64), None, 0, 60, None, (6, 10))

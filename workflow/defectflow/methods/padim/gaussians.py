@@ -39,7 +39,7 @@ class Padim(Detector):
         axes = drawn[: options.dimensions].sort().values
         everywhere = torch.arange(height * width).repeat(len(good.images))
         if not torch.equal(good.position, everywhere):
-            raise UserError("fit: padim needs the patches of all places (make the features without --object-only)")
+            raise UserError("fit: padim needs the patches of all places (make the features without --foreground-only)")
 
         def gaussians(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             patches = good.patches[good.rows(kept)][:, axes].view(-1, height, width, len(axes))

@@ -15,7 +15,7 @@ class PatchCore:
     Args:
         tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes.
         settings: "distance".
-        options: score, neighbours, top_share of the detector's entry in the config.
+        options: score, neighbours, top_fraction of the detector's entry in the config.
     """
 
     def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):

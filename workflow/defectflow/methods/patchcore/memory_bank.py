@@ -164,10 +164,10 @@ class PatchCore(Detector):
                 alone = parent_process() is None  # bars of several processes would overwrite each other
                 rows = rows[k_center_greedy(candidates, size, start=most_central(candidates), progress=alone)]
             tensors = {"": good.patches[rows]}
-            if options.bank == "pca_float16":
+            if options.bank_dtype == "pca_float16":
                 subspace = Subspace.of(good.patches[own], seed=options.seed)
                 tensors = {"": subspace.project(tensors[""]), **subspace._asdict()}
-            if options.bank != "float32":
+            if options.bank_dtype != "float32":
                 tensors[""] = tensors[""].half()
             return tensors
 
