@@ -35,7 +35,7 @@ from defectflow.core.anomaly_maps import SIGMA
 from defectflow.core.parallel import in_threads
 from defectflow.decision import thresholds
 from defectflow.images.read_write import letterbox, read_mask, read_rgb
-from defectflow.isolation.part_alone import isolate
+from defectflow.isolation.crop_and_background import isolate
 from defectflow.metrics import metrics
 from defectflow.parts.part_model import Prior
 from defectflow.parts.registration_frame import compose, frame_affine, invert, log_luminance, mask_from_frame

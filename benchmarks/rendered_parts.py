@@ -26,7 +26,7 @@ from defectflow.backbones.network_input import object_cells
 from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core.parallel import in_threads
 from defectflow.images.read_write import letterbox, write_png
-from defectflow.isolation.part_alone import crop_window, cut, isolate
+from defectflow.isolation.crop_and_background import crop_window, cut, isolate
 from defectflow.metrics.metrics import auroc
 from defectflow.pretraining.rendered_scenes import surface
 from defectflow.pretraining.silhouettes import CANVAS, silhouette

@@ -16,7 +16,7 @@ from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow.sources import preflight
-from defectflow.reporting.closing_words import closing_lines, config_options
+from defectflow.reporting.next_commands import closing_lines, config_options
 from defectflow.config.code_hash import code_hash, remember
 from defectflow.config.configuration import (
     check_methods,

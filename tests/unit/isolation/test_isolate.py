@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
-from defectflow.isolation.isolate import build_parser, main
-from defectflow.isolation.part_alone import (
+from defectflow.isolation.crop_and_background import (
     crop_geometry,
     crop_window,
     cut,
@@ -18,6 +17,7 @@ from defectflow.isolation.part_alone import (
     isolate_part,
     normalise_light,
 )
+from defectflow.isolation.isolate import build_parser, main
 from defectflow.listing.image_names import image_ids
 
 

@@ -28,7 +28,7 @@ from defectflow.images.bit_depth import add_option
 from defectflow.inspection.bundle_files import write_manifest
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, installed
-from defectflow.isolation.part_alone import crop_geometry
+from defectflow.isolation.crop_and_background import crop_geometry
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import chosen_source
 

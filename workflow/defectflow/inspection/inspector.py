@@ -28,7 +28,7 @@ from defectflow.images.read_write import read_rgb
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
 from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_judge, torch_judge
 from defectflow.inspection.runtimes import load_network, pick
-from defectflow.isolation.part_alone import changes_nothing, isolate_part
+from defectflow.isolation.crop_and_background import changes_nothing, isolate_part
 
 MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import TOLD
 from defectflow.inspection.bundle_files import Bundle
-from defectflow.isolation.part_alone import BACKGROUNDS, NORMALISATIONS
+from defectflow.isolation.crop_and_background import BACKGROUNDS, NORMALISATIONS
 from defectflow.methods import numpy_registry
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import SOURCES, baseline_mask, judge

@@ -13,7 +13,13 @@ from defectflow.core.files import UserError, atomic_dir, stage
 from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
-from defectflow.isolation.part_alone import BACKGROUNDS, NORMALISATIONS, changes_nothing, crop_geometry, isolate_part
+from defectflow.isolation.crop_and_background import (
+    BACKGROUNDS,
+    NORMALISATIONS,
+    changes_nothing,
+    crop_geometry,
+    isolate_part,
+)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -13,7 +13,7 @@ from defectflow.core.tables import PREDICTIONS, read_table
 from defectflow.decision.pred_score import margins, two_digits
 from defectflow.evaluation.cautions import headlines, of_data
 from defectflow.metrics import intervals
-from defectflow.reporting import closing_words
+from defectflow.reporting import next_commands
 
 WIDTH = 100
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]
@@ -189,7 +189,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
     if threshold["value"] is not None:  # without one there is nothing to bundle
-        lines += ["", "New photographs", "-" * WIDTH, *closing_words.inspect_lines(folder, bundle)]
+        lines += ["", "New photographs", "-" * WIDTH, *next_commands.inspect_lines(folder, bundle)]
     return "\n".join(lines) + "\n"
 
 

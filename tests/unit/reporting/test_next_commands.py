@@ -2,7 +2,7 @@ import shlex
 
 import pytest
 import yaml
-from defectflow.reporting import closing_words
+from defectflow.reporting import next_commands
 
 
 @pytest.fixture
@@ -18,8 +18,8 @@ def finished(tmp_path, monkeypatch):
 
 
 def test_a_run_ends_with_its_own_paths_and_commands(finished):
-    options = closing_words.config_options([], {"dataset": "mine", "datasets": {"mine": {"path": "data/mine"}}})
-    lines = closing_words.closing_lines([finished], "results/mine/leaderboard.csv", options)
+    options = next_commands.config_options([], {"dataset": "mine", "datasets": {"mine": {"path": "data/mine"}}})
+    lines = next_commands.closing_lines([finished], "results/mine/leaderboard.csv", options)
     assert lines == [
         f"Verdict:  python -m defectflow.reporting.summary {finished}",
         f"Report:   {finished}/report.html",
@@ -30,9 +30,9 @@ def test_a_run_ends_with_its_own_paths_and_commands(finished):
 
 
 def test_what_is_not_there_is_not_promised(finished, tmp_path):
-    assert closing_words.closing_lines(["results/other/none/none/patchcore"], "results/other/leaderboard.csv") == []
+    assert next_commands.closing_lines(["results/other/none/none/patchcore"], "results/other/leaderboard.csv") == []
     (tmp_path / finished / "report.html").unlink()
-    assert not any(line.startswith("Report") for line in closing_words.closing_lines([finished], "no.csv"))
+    assert not any(line.startswith("Report") for line in next_commands.closing_lines([finished], "no.csv"))
 
 
 @pytest.mark.parametrize(
@@ -40,19 +40,19 @@ def test_what_is_not_there_is_not_promised(finished, tmp_path):
     ["plain", "with a space", "a: b", "[x", "it's, odd", "", None, True, 3, 0.5, [1, "a, b"], {"k": {"l": [1.5]}}],
 )
 def test_a_setting_is_given_as_it_was_taken(value):
-    flag, word = shlex.split(closing_words.config_options([], {"key": value}))
+    flag, word = shlex.split(next_commands.config_options([], {"key": value}))
     assert flag == "--config" and yaml.safe_load(word.removeprefix("key=")) == value
 
 
 def test_a_config_file_is_named_again():
     assert (
-        closing_words.config_options(["my config.yaml"], {"seed": 1}) == "--configfile 'my config.yaml' --config seed=1"
+        next_commands.config_options(["my config.yaml"], {"seed": 1}) == "--configfile 'my config.yaml' --config seed=1"
     )
-    assert closing_words.config_options([], {}) == ""
+    assert next_commands.config_options([], {}) == ""
 
 
 def test_a_bundle_that_is_there_needs_no_making(tmp_path):
-    assert "snakemake --cores all" in closing_words.inspect_lines(tmp_path)[0]
+    assert "snakemake --cores all" in next_commands.inspect_lines(tmp_path)[0]
     (tmp_path / "bundle").mkdir()
-    (line,) = closing_words.inspect_lines(tmp_path)
+    (line,) = next_commands.inspect_lines(tmp_path)
     assert line.strip() == f"defectflow inspect {tmp_path}/bundle new/*.jpg"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from defectflow.isolation.part_alone import BRIGHTNESS_TARGET, normalise_light
+from defectflow.isolation.crop_and_background import BRIGHTNESS_TARGET, normalise_light
 
 
 @pytest.mark.parametrize("how", ["brightness", "gray_world"])
