@@ -108,7 +108,7 @@ def test_center_crop_keeps_the_middle_and_its_place_in_the_frame(isolated):
             run(isolated, *PIXELS, "--center-crop", side)
 
 
-def test_object_only_keeps_the_part_and_absent_parts_keep_everything(isolated):
+def test_foreground_only_keeps_the_part_and_absent_parts_keep_everything(isolated):
     file = run(isolated, *OBJECT)
     kept = {item["image_id"]: file.position(i).tolist() for i, item in enumerate(file.items)}
     expected = np.zeros((8, 12), bool)
