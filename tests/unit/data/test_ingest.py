@@ -109,7 +109,7 @@ def test_mvtec_layout(tmp_path, capsys):
     assert table.loc["test__stain__000", "mask"].endswith("ground_truth/stain/000.png")
     assert report["defect_types"] == {"crack": 1, "stain": 1} and report["splits"] == {"test": 3, "train": 1}
     assert report["warnings"] == [] and len(report["folders"]) == 5
-    assert "test/crack: 1 pictures: bad, crack, held out" in capsys.readouterr().out
+    assert "test/crack: 1 picture: bad, crack, held out" in capsys.readouterr().out
 
 
 def broken_set(root):

@@ -301,7 +301,7 @@ def main(args: argparse.Namespace) -> None:
             raise UserError(f"{resolved['images']}: no usable image is left")
     report["folders"] = findings.folders
     for line in findings.folders[:SHOWN]:
-        print(f"  {line['folder']}: {line['pictures']} pictures: {line['read_as']}")
+        print(f"  {line['folder']}: {line['pictures']} picture{'s' * (line['pictures'] != 1)}: {line['read_as']}")
     found = {"problems": problems, "warnings": findings.warnings}
     write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
     if findings.warnings:
