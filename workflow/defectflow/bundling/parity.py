@@ -11,6 +11,7 @@ import numpy as np
 
 from defectflow.backbones.network_input import Loaded
 from defectflow.core.files import UserError
+from defectflow.decision.verdict_rule import decide
 from defectflow.inspection.inspector import Inspector, read_photograph
 
 # Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
@@ -78,7 +79,7 @@ def compare(
                 "other": found,
                 "raw_score": abs(found - expected) / max(abs(expected), least),
                 "map": float(np.abs(others - distances).max() / max(float(distances.max()), least)),
-                "verdict_changed": bool((expected >= threshold) != (found >= threshold)),
+                "verdict_changed": bool(decide(expected, threshold).bad != decide(found, threshold).bad),
             }
         )
     columns = {key: np.array([row[key] for row in rows]) for key in ("raw_score", "map")}

@@ -12,6 +12,7 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import PREDICTIONS
 from defectflow.decision import thresholds
 from defectflow.decision.pred_score import normalise
+from defectflow.decision.verdict_rule import decide
 from defectflow.listing.image_names import image_ids
 from defectflow.metrics import metrics
 
@@ -172,13 +173,14 @@ def _with_verdicts(
     """``table`` with the columns JUDGED; ``cut``, ``low``, ``high`` of the thresholds and the band, float (rows,)."""
     score = table["raw_score"].to_numpy(float)
     judged = ~(np.isnan(score) | np.isnan(cut))
+    decision = decide(score, cut, band)
     table = table.assign(**dict.fromkeys(JUDGED, np.nan))
     table["threshold"] = cut
-    table["pred_score"] = normalise(score, cut, low, high)
-    table["predicted_label"] = np.where(judged, score >= cut, np.nan)
+    table["pred_score"] = normalise(decision.raw_score, cut, low, high)
+    table["predicted_label"] = np.where(judged, decision.bad, np.nan)
     if band is not None:
         table["review_low"], table["review_high"] = band
-        table["review"] = np.where(judged, (score >= band[0]) & (score < band[1]), np.nan)
+        table["review"] = np.where(judged, decision.review, np.nan)
     return table
 
 

@@ -12,6 +12,7 @@ from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision import thresholds
 from defectflow.decision.decisions import calibrating, counted
+from defectflow.decision.verdict_rule import nine_digits
 from defectflow.images.read_write import read_mask
 from defectflow.metrics import metrics
 from defectflow.metrics.pixel_curves import ImageOverlap, PixelCurves, PixelHistogram
@@ -204,7 +205,8 @@ def _map_thresholds(
             peaks, labels, known["fold"].tolist(), strategy, without=without, **options
         )
         chosen = {fold: threshold.value for fold, threshold in nested.items()} | chosen
-    return MapThresholds(_nine_digits(value), {fold: _nine_digits(cut) for fold, cut in sorted(chosen.items())}, rule)
+    cuts = {fold: float(nine_digits(cut)) for fold, cut in sorted(chosen.items())}
+    return MapThresholds(float(nine_digits(value)), cuts, rule)
 
 
 def map_range(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> tuple[float, float]:
@@ -248,7 +250,3 @@ def _frame(entry: AnomalyMap, row: Any) -> np.ndarray:
     affine = entry.affine * ratio[:, None]
     affine[:, 2] += (ratio - 1) / 2  # pixel centres, not corners, keep their place under scaling
     return full_resolution(entry.grid_map, affine, entry.input_size, size)
-
-
-def _nine_digits(value: float) -> float:
-    return float(f"{value:.{thresholds.DIGITS}g}")

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from defectflow.decision.decisions import counted
+from defectflow.decision.verdict_rule import decide
 from defectflow.metrics import metrics
 
 COLUMNS = [
@@ -65,7 +66,7 @@ def _judged_copies(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     )
     names = copies["image_id"].str.rsplit("~", n=2)
     return copies.assign(
-        predicted_label=(copies["raw_score"] >= copies["threshold"]).astype(float),
+        predicted_label=decide(copies["raw_score"].to_numpy(), copies["threshold"].to_numpy()).bad.astype(float),
         perturbation=names.str[1],
         strength=names.str[2].astype(float),
     )

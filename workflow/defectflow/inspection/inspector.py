@@ -23,6 +23,7 @@ from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, grid_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
 from defectflow.decision.pred_score import normalise
+from defectflow.decision.verdict_rule import decide
 from defectflow.images.formats import ARCHIVES, RAW, unread
 from defectflow.images.read_write import read_rgb
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
@@ -188,18 +189,18 @@ class Inspector:
         grid = grid_map(distances, item.cells, tuple(network["grid"]))
         anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
         threshold = self.settings["threshold"]
-        raw = float(f"{raw:.9g}")  # as tables keep it
-        bad = raw >= threshold["value"]
+        band = self.settings["review"]
+        decision = decide(raw, threshold["value"], tuple(band) if band else None)
+        raw, bad = float(decision.raw_score), bool(decision.bad)
         with self._timed(seconds, "regions"):
             regions = self._regions(anomaly, size, part.mask if part else None, bad)
-        band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
             bad=bad,
             score=float(normalise(raw, threshold["value"], threshold["low"], threshold["high"])),
             raw_score=raw,
             threshold=threshold["value"],
-            review=band[0] <= raw < band[1] if band else None,
+            review=bool(decision.review) if band else None,
             present=bool(record["present"]) if part else None,
             doubtful=bool(record["doubtful"]) if part else None,
             reason=record.get("reason", ""),
