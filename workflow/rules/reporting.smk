@@ -84,7 +84,7 @@ rule report:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
         depth=depth_flag,
-        settings=told_settings,
+        settings=shown_settings,
         code=code_hash("reporting.report", "reporting/templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"

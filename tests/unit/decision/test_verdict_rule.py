@@ -10,7 +10,7 @@ import pandas as pd
 from defectflow.backbones.network_input import Loaded
 from defectflow.bundling import parity
 from defectflow.core.tables import SCORES, read_table, write_table
-from defectflow.decision.decisions import Judgement, judge_new
+from defectflow.decision.decisions import Verdicts, assign_verdicts_to_new
 from defectflow.decision.thresholds import Threshold
 from defectflow.decision.verdict_rule import decide, nine_digits
 from defectflow.evaluation import robustness
@@ -37,7 +37,7 @@ def inspector(raw, threshold, band):
     """An inspector whose detector gives the score ``raw`` to any photograph."""
     made = Inspector.__new__(Inspector)
     made.runtime, made.clock, made._locate = "stub", time.perf_counter, None
-    made._judge = lambda patches, cells: (raw, np.ones(4, np.float32))
+    made._scorer = lambda patches, cells: (raw, np.ones(4, np.float32))
     made._network = lambda pictures: np.ones((len(pictures), 4, 1), np.float32)
     made.settings = {
         "network": {"grid": [2, 2], "input_size": [8, 8]},
@@ -60,7 +60,7 @@ def test_workflow_and_inspector_give_one_verdict(case, tmp_path_factory):
     row = pd.DataFrame([["a", "", "", "all", raw, "", np.nan]], columns=SCORES)
     write_table(path, row, SCORES)
     overall = Threshold(threshold, 0.0, 2 * threshold, 1, 1, pd.DataFrame())
-    judged = judge_new(read_table(path, SCORES), Judgement(pd.DataFrame(), overall, band)).iloc[0]
+    judged = assign_verdicts_to_new(read_table(path, SCORES), Verdicts(pd.DataFrame(), overall, band)).iloc[0]
     verdict = inspector(raw, threshold, json.loads(json.dumps(band))).finish([Ready((8, 8), None, ITEM, {})])[0]
     assert verdict.bad == (judged["predicted_label"] == 1)
     assert (None if np.isnan(judged["review"]) else judged["review"] == 1) == verdict.review

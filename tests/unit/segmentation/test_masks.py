@@ -16,6 +16,7 @@ from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration import Match
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation import masks as stage
+from defectflow.segmentation.baseline_masks import check_mask
 from part_set import arguments, scene, write_set
 
 
@@ -122,7 +123,7 @@ def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **mor
     mask.ravel()[: int(400 * area)] = True
     more = {"source": "sam2.1", "prior_iou": 0.95} | more
     guess = Guess("appearance" if found else "constant", mask.astype(np.float32), 0.95, Match(score, [0], [], 1.0))
-    return stage.judge(prior_with(registers, heads), guess=guess, mask=mask, **more)
+    return check_mask(prior_with(registers, heads), guess=guess, mask=mask, **more)
 
 
 @pytest.mark.parametrize(

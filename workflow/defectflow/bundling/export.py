@@ -77,7 +77,7 @@ def export_bundle(
         final.parent.mkdir(exist_ok=True)
         os.replace(target, final)
     write_manifest(bundle.folder, without_files(bundle))
-    return told(final, report)
+    return summary(final, report)
 
 
 def without_files(bundle: Bundle) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict
     return {key: auroc(truth, [row[key] for _, row in known]) for key in ("reference", "other")}
 
 
-def told(folder: Path, report: dict[str, Any]) -> str:
+def summary(folder: Path, report: dict[str, Any]) -> str:
     """A parity report in a few lines."""
     lines = [
         f"{folder}: {report['n_images']} photographs, {report['verdicts_changed']} verdicts changed",

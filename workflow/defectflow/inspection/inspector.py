@@ -27,7 +27,7 @@ from defectflow.decision.verdict_rule import decide
 from defectflow.images.formats import ARCHIVES, RAW, unread
 from defectflow.images.read_write import read_rgb
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
-from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_judge, torch_judge
+from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_scorer, torch_scorer
 from defectflow.inspection.runtimes import load_network, pick
 from defectflow.isolation.crop_and_background import changes_nothing, isolate_part
 
@@ -73,7 +73,7 @@ class Verdict:
         """Whether somebody should look: bad, in the review band, no part to be seen, or its mask in doubt."""
         return self.bad or bool(self.review) or self.present is False or bool(self.doubtful)
 
-    def told(self) -> Verdict:
+    def without_part(self) -> Verdict:
         """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
         return replace(self, part=None)
 
@@ -107,7 +107,7 @@ class Inspector:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
-        self._judge = torch_judge(bundle, device) if runtime == "torch" else numpy_judge(bundle)
+        self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle)
         self._locate = make_locator(bundle, device)
 
     @classmethod
@@ -184,7 +184,7 @@ class Inspector:
     def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
         size, part, item, seconds = photograph
         with self._timed(seconds, "search"):
-            raw, distances = self._judge(patches[item.cells], item.cells)
+            raw, distances = self._scorer(patches[item.cells], item.cells)
         network = self.settings["network"]
         grid = grid_map(distances, item.cells, tuple(network["grid"]))
         anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
@@ -219,7 +219,7 @@ class Inspector:
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
         patches = self._network(item.picture[None])[0]
-        return self._judge(patches[item.cells], item.cells)
+        return self._scorer(patches[item.cells], item.cells)
 
     @contextmanager
     def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:

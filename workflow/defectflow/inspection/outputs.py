@@ -231,12 +231,12 @@ class PassedOverFiles:
             self._report.add(found.path, None, text)
         print(f"passed over  {printable(text)}", flush=True)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The end of a line that counts photographs; "" where nothing was passed over."""
-        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
+        return f", {plural(self._files, 'file')} passed over (see above)" if self._files else ""
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """A number and its noun."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 

@@ -25,7 +25,7 @@ from defectflow.drawing import svg_charts
 from defectflow.drawing.heat_style import Look, add_options, look_of
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation import claims
-from defectflow.evaluation.cautions import headlines, of_data
+from defectflow.evaluation.cautions import data_warnings, headlines
 from defectflow.evaluation.scored_images import boxes_at, boxes_of, evenly, mark_at, run_scale
 from defectflow.images.bit_depth import add_option
 from defectflow.reporting import galleries, outlier_gallery
@@ -175,7 +175,7 @@ def mask_quality(segmentation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run was asked for and what its model is, in lines of (name, value)."""
-    lines = [(name, _told(value)) for name, value in settings.items()]
+    lines = [(name, _setting_text(value)) for name, value in settings.items()]
     if fit:
         trained = "" if fit.get("trained", True) else ", random weights"
         size = " x ".join(map(str, fit["input_size"][::-1]))
@@ -247,7 +247,8 @@ def content(
     return {
         "metrics": metrics,
         "headlines": first,
-        "notes": [text for text in metrics["warnings"] if text not in first] + of_data(ingest_report, bearing=False),
+        "notes": [text for text in metrics["warnings"] if text not in first]
+        + data_warnings(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
         "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
@@ -286,8 +287,8 @@ def main(args: argparse.Namespace) -> None:
     ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
     scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
     regions = boxes_of(args.regions)
-    told = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
-    write_page(args.out, "run.html", recipe=recipe, **told)
+    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
+    write_page(args.out, "run.html", recipe=recipe, **page)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -316,13 +317,13 @@ def _case(
     return galleries.case_of(row, maps, scale, boxes, look, mark_at(regions, row.image_id), depth)
 
 
-def _told(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     """A setting in words; of a file only the name, since the page travels."""
     if isinstance(value, dict):
         named = {k: PurePath(v).name if k in ("weights", "checkpoint") and v else v for k, v in value.items()}
-        return ", ".join(f"{key} {_told(item)}" for key, item in named.items()) or "none"
+        return ", ".join(f"{key} {_setting_text(item)}" for key, item in named.items()) or "none"
     if isinstance(value, list):
-        return " ".join(map(_told, value))
+        return " ".join(map(_setting_text, value))
     if value is None:
         return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -11,7 +11,7 @@ import pandas as pd
 from defectflow.core.files import UserError, read_json, stage
 from defectflow.core.tables import PREDICTIONS, read_table
 from defectflow.decision.pred_score import margins, two_digits
-from defectflow.evaluation.cautions import headlines, of_data
+from defectflow.evaluation.cautions import data_warnings, headlines
 from defectflow.metrics import intervals
 from defectflow.reporting import next_commands
 
@@ -154,8 +154,8 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
             "",
         ]
     held_out = metrics["protocol"]
-    told = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
-    lines += [f"Figures, held out ({told}), [95 % interval]", "-" * WIDTH]
+    protocol = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
+    lines += [f"Figures, held out ({protocol}), [95 % interval]", "-" * WIDTH]
     lines += [*figures_of(metrics), ""]
     scored = predictions[predictions["raw_score"].notna()]
     margin = margins(scored["pred_score"], scored["raw_score"], scored["threshold"])
@@ -172,7 +172,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
     rest = [text for text in metrics["warnings"] if text not in first]
     ingested = Path(*folder.parts[:-3]) / "ingest_report.json"
     if ingested.is_file():  # what bears on no figure stands in it alone
-        rest += of_data(read_json(ingested), bearing=False)
+        rest += data_warnings(read_json(ingested), bearing=False)
     if rest:
         lines += ["Read this too", "-" * WIDTH]
         for text in rest:

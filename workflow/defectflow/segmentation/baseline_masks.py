@@ -1,6 +1,7 @@
 """Masks of the baselines, and checks for doubtful masks; shared by the masks stage and the inspector."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
 PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
 
-def judge(
+def check_mask(
     prior: Prior,
     source: str,
     guess: Guess,
@@ -79,8 +80,30 @@ def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[
     if source == "constant":
         guessed, mask = mask, prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
         agreement = iou(mask, guessed)
-    row = judge(prior, source, guess, mask, agreement)
+    row = check_mask(prior, source, guess, mask, agreement)
     return mask if row["present"] else np.zeros_like(mask), row
+
+
+def part_mask(
+    prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None, predictor: Any = None
+) -> tuple[np.ndarray, dict]:
+    """Mask of the part in a photograph and its row, for the masks stage and an inspector alike.
+
+    Args:
+        prior: of the data set.
+        source: one of SOURCES.
+        image: uint8 RGB (height, width, 3).
+        leave_out: cases of the prior that may not be used, or None; see `Prior.leave_out`.
+        predictor: a `sam_model.Predictor`, where ``source`` is sam2.1.
+
+    Returns:
+        bool (height, width), nothing where the part is absent; and what `check_mask` says of it.
+    """
+    if predictor is None:
+        return baseline_mask(prior, source, image, leave_out)
+    found = predictor.predict(image, leave_out)
+    row = check_mask(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
+    return found.mask if row["present"] else np.zeros_like(found.mask), row
 
 
 def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
