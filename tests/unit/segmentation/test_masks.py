@@ -16,7 +16,7 @@ from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration import Match
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation import masks as stage
-from defectflow.segmentation.baseline_masks import check_mask
+from defectflow.segmentation.baseline_masks import baseline_mask, check_mask
 from part_set import arguments, scene, write_set
 
 
@@ -74,7 +74,7 @@ def test_masks_of_annotated_images_are_held_out(small_set, tmp_path):
     prior = Prior.load(small_set / "prior.safetensors")
     table = run(small_set, tmp_path)
     image = cv2.imread(str(small_set / "images/img_01.png"))[..., ::-1]
-    expected, _ = stage.baseline_mask(prior, "template", image, [0, 1, 2])
+    expected, _ = baseline_mask(prior, "template", image, [0, 1, 2])
     np.testing.assert_array_equal(read_mask(table.loc["img_01", "mask"]), expected)
 
 

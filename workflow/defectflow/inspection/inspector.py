@@ -22,6 +22,7 @@ from defectflow.backbones.network_input import Loaded, fit_picture
 from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, grid_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
+from defectflow.decision.outcomes import is_flagged
 from defectflow.decision.pred_score import normalise
 from defectflow.decision.verdict_rule import decide
 from defectflow.images.formats import ARCHIVES, RAW, unread
@@ -71,7 +72,7 @@ class Verdict:
     @property
     def flagged(self) -> bool:
         """Whether somebody should look: bad, in the review band, no part to be seen, or its mask in doubt."""
-        return self.bad or bool(self.review) or self.present is False or bool(self.doubtful)
+        return self.bad or bool(self.review) or is_flagged(self.present, self.doubtful)
 
     def without_part(self) -> Verdict:
         """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
