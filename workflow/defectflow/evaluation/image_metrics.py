@@ -9,6 +9,7 @@ import pandas as pd
 from defectflow.core.files import UserError
 from defectflow.decision.decisions import GROUP_WITHOUT, WITHOUT, assign_verdicts, calibration_scores, is_evaluated
 from defectflow.metrics import metrics
+from defectflow.metrics.bootstrap import bootstrap
 from defectflow.metrics.intervals import auroc_interval, with_width
 
 ENOUGH_GROUPS = 5  # of either kind of images, from which resampling whole groups says more than that there are few
@@ -48,7 +49,7 @@ def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, floa
     tn, fp, fn, tp = matrix.values()
     unit, units = units_of(known)
     area = auroc_interval(labels, raw, units)
-    spread = metrics.bootstrap(labels, raw, known["predicted_label"], units, seed)
+    spread = bootstrap(labels, raw, known["predicted_label"], units, seed)
     spread = with_width(spread, labels, known["predicted_label"], units, area)
     intervals = {
         "level": 0.95,

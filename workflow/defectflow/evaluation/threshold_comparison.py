@@ -9,7 +9,7 @@ from defectflow.core.files import UserError
 from defectflow.decision.decisions import assign_verdicts, is_evaluated
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.metrics import metrics
-from defectflow.metrics.paired_bootstrap import paired_bootstrap, weighted_f1
+from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1
 
 # One setting of each strategy: five in a hundred where a share has to be named, three standard deviations as in charts.
 ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = (

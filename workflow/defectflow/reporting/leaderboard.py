@@ -16,7 +16,7 @@ from defectflow.core.tables import CALIBRATION, PREDICTIONS, SPLITS, read_table,
 from defectflow.decision.decisions import is_evaluated, with_calibration
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.evaluation.threshold_comparison import alternatives
-from defectflow.metrics.paired_bootstrap import Difference, paired_bootstrap, weighted_auroc, weighted_f1
+from defectflow.metrics.bootstrap import Difference, paired_bootstrap, weighted_auroc, weighted_f1
 from defectflow.reporting.html_pages import rule, write_page
 
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]
