@@ -7,9 +7,9 @@ import pytest
 from defectflow.bundling import export, onnx_graph, parity
 from defectflow.bundling.export import aurocs, export_bundle, summary
 from defectflow.core.files import UserError, read_json, write_json
-from defectflow.images.read_write import write_png
+from defectflow.images.read_write import read_photograph, write_png
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.inspector import Inspector
 from defectflow.methods.patchcore import bank_as_graph
 
 

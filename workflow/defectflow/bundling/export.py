@@ -12,8 +12,9 @@ from typing import Any
 
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, write_manifest
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, pick
 from defectflow.listing.name_matching import Matcher
 from defectflow.sources.labels_csv import read_labels

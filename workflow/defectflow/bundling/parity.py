@@ -12,7 +12,8 @@ import numpy as np
 from defectflow.backbones.network_input import Loaded
 from defectflow.core.files import UserError
 from defectflow.decision.verdict_rule import decide
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.images.read_write import read_photograph
+from defectflow.inspection.inspector import Inspector
 
 # Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
 # is told in verdicts and AUROC.

@@ -129,7 +129,7 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
 def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
     """What comes before the network: (path, photograph if it is to be drawn, what is ready, note), or the problem."""
     from defectflow.images.decoders import pictures_in
-    from defectflow.inspection.inspector import read_photograph
+    from defectflow.images.read_write import read_photograph
 
     try:
         several = pictures_in(path)

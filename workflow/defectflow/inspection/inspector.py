@@ -6,7 +6,6 @@ numpy and OpenCV, and a runtime for the network; torch is loaded where the runti
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from defectflow.backbones.network_input import Loaded, fit_picture
 from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, grid_map
@@ -25,8 +23,7 @@ from defectflow.decision.damaged_regions import Region, find_damage
 from defectflow.decision.outcomes import is_flagged
 from defectflow.decision.pred_score import normalise
 from defectflow.decision.verdict_rule import decide
-from defectflow.images.formats import ARCHIVES, RAW, unread
-from defectflow.images.read_write import read_rgb
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
 from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_scorer, torch_scorer
 from defectflow.inspection.runtimes import load_network, pick
@@ -252,26 +249,6 @@ class Inspector:
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return find_damage(heat, level, part, bad, **self.settings["regions"])
-
-
-def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
-    """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
-
-    ``depth`` is that of the bundle: 16-bit files that cannot be of it are refused, files of 8 bits never.
-
-    Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
-    refused before they are decoded.
-    """
-    if Path(path).suffix.lower() in (*RAW, *ARCHIVES):  # of a raw file Pillow would give the thumbnail
-        raise UserError(f"{path}: {unread(path).reason}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return read_rgb(path, depth)
-    except UserError:
-        raise
-    except Exception as error:  # decoders of damaged files raise what they like
-        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
 
 
 def heat_of(anomaly: AnomalyMap, size: tuple[int, int]) -> np.ndarray:
