@@ -145,7 +145,7 @@ def read_json_list(path: str | Path) -> Iterator[dict[str, Any]]:
             for line in stream:
                 if line.startswith("  "):
                     entry.append(line)
-                if line.startswith("  }"):
+                if line.startswith(("  }", "  {}")):  # an object ends at the depth where it began
                     yield json.loads("".join(entry).rstrip("\n,"))
                     entry.clear()
     except FileNotFoundError:

@@ -32,14 +32,14 @@ def check_mask(
     """
     info, reasons, seen = prior.info, [], bool(prior.heads)
     score = f"registration score {guess.match.score:.2f}"
-    told = prior.lost(guess.match) if not seen else "" if guess.found else "nothing looks like it"
-    absent = lost = bool(told)
+    why = prior.lost(guess.match) if not seen else "" if guess.found else "nothing looks like it"
+    absent = lost = bool(why)
     if lost and not info["registers"] and not seen:
         absent = object_score is not None and object_score < 0
         if not absent:
-            reasons.append(f"the part's place is uncertain ({told})")
+            reasons.append(f"the part's place is uncertain ({why})")
     if absent:
-        reason = f"no part found ({told})"
+        reason = f"no part found ({why})"
         mask = np.zeros_like(mask)
     elif not mask.any():
         absent, reason = True, "empty mask"
@@ -50,7 +50,7 @@ def check_mask(
             reasons.append(f"weak {score} < {info['score_doubtful']:.2f}")
         if predicted_iou is not None and predicted_iou < PREDICTED_IOU:
             reasons.append(f"predicted IoU {predicted_iou:.2f} < {PREDICTED_IOU}")
-        # Where registration fails, agreeing with it is no merit; agreement within the source always tells.
+        # Where registration fails, agreeing with it is no merit; agreement within the source always says something.
         itself = source in ("template", "appearance")
         limit = AGREEMENT if itself else PRIOR_IOU
         if prior_iou < limit and (itself or info["registers"] or seen):
@@ -122,9 +122,9 @@ def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
         raise UserError(f"{train_json}: no valid 'use' (run segment again)")
     if use != "sam2.1":
         means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
-        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
+        means_text = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
         print(
-            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
+            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {means_text}): "
             f"masks are made by '{use}' instead",
             file=sys.stderr,
         )
