@@ -62,8 +62,8 @@ def measure(
     rows = [scored[:4] for scored in score_all(plans, files, good, PatchCore, options, scoring)]
     table = splits.assign(raw_score=splits["image_id"].map(scores)).reset_index(drop=True)
     table = decisions.with_calibration(table, pd.DataFrame(rows, columns=CALIBRATION))
-    recall = decisions.judge(table, "target_recall", {"recall": RECALL})
-    alarms = decisions.judge(table, "max_fpr", {"max_fpr": ALARMS}).table
+    recall = decisions.assign_verdicts(table, "target_recall", {"recall": RECALL})
+    alarms = decisions.assign_verdicts(table, "max_fpr", {"max_fpr": ALARMS}).table
     return {
         "recall": recall.table.loc[table["label"] == 1, "predicted_label"].mean(),
         "alarms": alarms.loc[table["label"] == 0, "predicted_label"].mean(),

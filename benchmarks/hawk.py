@@ -37,6 +37,7 @@ from defectflow.decision import thresholds
 from defectflow.images.read_write import letterbox, read_mask, read_rgb
 from defectflow.isolation.crop_and_background import isolate
 from defectflow.metrics import metrics
+from defectflow.metrics.bootstrap import bootstrap
 from defectflow.parts.part_model import Prior
 from defectflow.parts.registration_frame import compose, frame_affine, invert, log_luminance, mask_from_frame
 
@@ -313,7 +314,7 @@ def main() -> None:
             held = raw["fold"]
             chosen = thresholds.nested_calibration(held, folder.labels, folder.table["fold"].tolist())
             called = np.array([s >= chosen[f].value for s, f in zip(held, folder.table["fold"], strict=True)])
-            low, high = metrics.bootstrap(folder.labels, held, called, folder.table["fold"], 0)["auroc"]
+            low, high = bootstrap(folder.labels, held, called, folder.table["fold"], 0)["auroc"]
             area = metrics.auroc(folder.labels, held)
             f1 = metrics.rates(metrics.confusion(folder.labels, called))["f1"]
             out = f"{metrics.auroc(folder.labels, raw['group_fold']):.3f}" if "group_fold" in raw else ""

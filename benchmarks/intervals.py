@@ -9,8 +9,8 @@ the variance. Prints a table in Markdown.
 import argparse
 
 import numpy as np
+from defectflow.metrics.bootstrap import bootstrap
 from defectflow.metrics.intervals import auroc_interval
-from defectflow.metrics.metrics import bootstrap
 from scipy.stats import norm
 
 IMAGES = ((6, 6), (12, 9), (40, 24))

@@ -20,8 +20,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.backbones.network_input import Loaded
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.latency import STEPS, quantile, report, run
 from defectflow.inspection.mask_and_score import read_bank
 from defectflow.inspection.photo_sources import photographs

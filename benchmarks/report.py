@@ -66,6 +66,7 @@ def make_run(root: Path, count: int, size: int) -> list[str]:
         ("masks", masks, MASKS), ("regions", regions, REGIONS),
     ):  # fmt: skip
         write_table(root / f"{name}.csv", table, columns)
+    (root / "regions.json").write_text("[]\n")
     save_maps(root / "maps.safetensors", maps, (256, 256))
     run = root / "made-up/template/zero_out/patchcore"
     run.mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,8 @@ def make_run(root: Path, count: int, size: int) -> list[str]:
     more += ["--review", "max_fpr=0.02", "max_fnr=0.02", "--robustness", run / "robustness.csv"]
     words = [str(word) for word in [*shared, *more, "--figures", run / "figures"]]
     evaluate.main(evaluate.build_parser().parse_args(words))
-    return [str(word) for word in [*shared, "--regions", root / "regions.csv", "--out", root / "report.html"]]
+    shared += ["--regions", root / "regions.csv", root / "regions.json"]
+    return [str(word) for word in [*shared, "--out", root / "report.html"]]
 
 
 def opened(page: Path, browser: str) -> tuple[float, float, float]:

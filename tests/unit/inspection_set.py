@@ -42,7 +42,7 @@ class InspectionSet:
 
     def render_args(self, out: Path, *more: str) -> list[str]:
         args = ["--predictions", str(out / "predictions.csv"), "--metrics", str(out / "metrics.json")]
-        args += ["--regions", str(out / "regions.csv"), "--manifest", str(self.manifest)]
+        args += ["--regions", str(out / "regions.csv"), str(out / "regions.json"), "--manifest", str(self.manifest)]
         args += ["--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
         for name in ("heatmaps", "overlays", "sheets"):
             args += [f"--{name}", str(out / name)]

@@ -410,7 +410,7 @@ def segmentation_report(wildcards) -> str | list:
     return "results/{dataset}/{segmenter}/train.json" if trains(wildcards) else "results/{dataset}/prior.json"
 
 
-def told_settings(wildcards) -> str:
+def shown_settings(wildcards) -> str:
     """The settings behind a run that its report tells, as JSON."""
     strategy, options = threshold_of(config, wildcards.detector)
     threshold = f"{strategy} {words(options)}".strip()

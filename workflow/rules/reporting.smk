@@ -1,7 +1,7 @@
 rule render:
     """Heatmaps, overlays and contact sheets of one run."""
     input:
-        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        regions=multiext("results/{dataset}/{segmenter}/{isolation}/{detector}/regions", ".csv", ".json"),
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         maps=per_shard("maps/{shard}.safetensors"),
@@ -56,7 +56,7 @@ use rule render as triptychs with:
 rule report:
     """One page about one run, to open from disk or to send to a colleague."""
     input:
-        regions="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
+        regions=multiext("results/{dataset}/{segmenter}/{isolation}/{detector}/regions", ".csv", ".json"),
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
@@ -84,7 +84,7 @@ rule report:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=look_flags(),
         depth=depth_flag,
-        settings=told_settings,
+        settings=shown_settings,
         code=code_hash("reporting.report", "reporting/templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"

@@ -5,11 +5,11 @@ import bundle_set
 import numpy as np
 import pytest
 from defectflow.bundling import export, onnx_graph, parity
-from defectflow.bundling.export import aurocs, export_bundle, told
+from defectflow.bundling.export import aurocs, export_bundle, summary
 from defectflow.core.files import UserError, read_json, write_json
-from defectflow.images.read_write import write_png
+from defectflow.images.read_write import read_photograph, write_png
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.inspector import Inspector
 from defectflow.methods.patchcore import bank_as_graph
 
 
@@ -185,4 +185,4 @@ def test_an_auroc_of_zero_is_told(tmp_path):
     deviation = {"largest": 0.0}
     report = {"n_images": 2, "verdicts_changed": 0, "raw_score": deviation, "map": deviation}
     report |= {"detector": {"not_written": "why"}, "auroc": {"reference": 0.0, "other": 0.5}}
-    assert "AUROC 0.0000 in PyTorch, 0.5000 here" in told(tmp_path, report)
+    assert "AUROC 0.0000 in PyTorch, 0.5000 here" in summary(tmp_path, report)

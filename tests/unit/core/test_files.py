@@ -1,10 +1,21 @@
 """Outputs are whole or absent, and what a killed process left beside them is replaced."""
 
+import json
 import os
 
 import numpy as np
 import pytest
-from defectflow.core.files import atomic, atomic_dir, scratch_dir, tensor_offsets
+from defectflow.core.files import (
+    UserError,
+    atomic,
+    atomic_dir,
+    json_list_writer,
+    read_json_list,
+    scratch_dir,
+    tensor_offsets,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 
@@ -63,3 +74,28 @@ def test_what_a_library_writes_for_its_owner_alone_is_for_all(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "weights.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner, max_size=3))
+
+
+@given(
+    st.lists(st.dictionaries(st.text(), JSON | st.dictionaries(st.text(), JSON, max_size=2), max_size=4), max_size=5)
+)
+def test_a_list_of_objects_comes_back_one_at_a_time(tmp_path_factory, entries):
+    path = tmp_path_factory.mktemp("list") / "list.json"
+    with json_list_writer(path) as add:
+        for entry in entries:
+            add(entry)
+    assert list(read_json_list(path)) == entries == json.loads(path.read_text())
+
+
+def test_a_list_that_is_cut_off_is_refused(tmp_path):
+    path = tmp_path / "list.json"
+    with json_list_writer(path) as add:
+        add({"box": [1, 2], "name": "a"})
+    path.write_text(path.read_text().replace('"name"', "name"))
+    with pytest.raises(UserError, match=r"list\.json: not a list"):
+        list(read_json_list(path))
+    with pytest.raises(UserError, match="no such file"):
+        list(read_json_list(tmp_path / "none.json"))

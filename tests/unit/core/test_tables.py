@@ -94,7 +94,8 @@ def run(data, folder):
     boxes.main(boxes.build_parser().parse_args(data.boxes_args(folder)))
     render.main(render.build_parser().parse_args(data.render_args(folder)))
     words = ["--metrics", folder / "metrics.json", "--predictions", folder / "predictions.csv", "--maps", *data.maps]
-    words += ["--manifest", data.manifest, "--masks", *data.masks, "--regions", folder / "regions.csv"]
+    words += ["--manifest", data.manifest, "--masks", *data.masks, "--regions"]
+    words += [folder / "regions.csv", folder / "regions.json"]
     report.main(report.build_parser().parse_args([str(word) for word in [*words, "--out", folder / "report.html"]]))
     return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

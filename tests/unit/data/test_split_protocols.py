@@ -10,7 +10,7 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import CALIBRATION, MANIFEST
 from defectflow.data.split import split
 from defectflow.data.split_protocols import protocol_of
-from defectflow.decision.decisions import calibrating, judge, with_calibration
+from defectflow.decision.decisions import assign_verdicts, is_calibration, with_calibration
 from defectflow.detection.calibrate import inner_parts, score_all
 from defectflow.detection.calibrate import plan as calibration_plan
 from defectflow.detection.fit import bank_members
@@ -116,15 +116,15 @@ def test_no_image_copy_or_group_mate_is_in_the_bank_or_the_calibration():
         group = images.set_index("image_id")["group"]
         banks, table = run(images, splits, calibrate=False)
         leaks = set()
-        for row in table[calibrating(table)].itertuples():
+        for row in table[is_calibration(table)].itertuples():
             mates = set(group.index[(group == row.group) & (group != "")]) - {row.image_id}
             bank = banks[row.bank]
-            judges = set(table["image_id"][calibrating(table) & (table["fold"] != row.fold)])
+            judges = set(table["image_id"][is_calibration(table) & (table["fold"] != row.fold)])
             assert row.image_id not in bank | judges
             if (bank | judges) & mates:
                 leaks.add(row.image_id)
             if row.group_bank:  # the second protocol
-                others = set(table["image_id"][calibrating(table) & (table["group_fold"] != row.group_fold)])
+                others = set(table["image_id"][is_calibration(table) & (table["group_fold"] != row.group_fold)])
                 assert not (banks[row.group_bank] | others) & (mates | {row.image_id})
         told = protocol_of(splits)
         if policy in STRICT:
@@ -139,7 +139,7 @@ def test_a_flipped_label_changes_neither_the_images_own_bank_nor_its_threshold(p
     count = 0
     for _, images, splits in cases([policy], range(3)):
         banks, table = run(images, splits)
-        before = judge(table, "f1_adaptive").table.set_index("image_id")
+        before = assign_verdicts(table, "f1_adaptive").table.set_index("image_id")
         for index in (0, 3, 6, 7):  # good and bad ones
             name = images["image_id"][index]
             if name not in before.index:
@@ -150,13 +150,13 @@ def test_a_flipped_label_changes_neither_the_images_own_bank_nor_its_threshold(p
             assert banks_after[bank] == banks[bank]
             assert scored.set_index("image_id").loc[name, "raw_score"] == before.loc[name, "raw_score"]
             relabelled = table.assign(label=np.where(table["image_id"] == name, 1 - table["label"], table["label"]))
-            after = judge(relabelled, "f1_adaptive").table.set_index("image_id")
+            after = assign_verdicts(relabelled, "f1_adaptive").table.set_index("image_id")
             assert after.loc[name, ["threshold", "predicted_label"]].equals(
                 before.loc[name, ["threshold", "predicted_label"]]
             )
             # With all that was learned and scored anew. Of two folds one is judged and one learned from: none is left.
             if splits["fold"].nunique() > 2 or policy == "holdout":
-                again = judge(scored, "f1_adaptive").table.set_index("image_id")
+                again = assign_verdicts(scored, "f1_adaptive").table.set_index("image_id")
                 assert again.loc[name, "threshold"] == before.loc[name, "threshold"]
                 count += 1
     assert count >= 4

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from defectflow.decision.decisions import calibrating, counted, judge
+from defectflow.decision.decisions import assign_verdicts, is_calibration, is_evaluated
 from defectflow.decision.pred_score import margins, normalise, two_digits
 from defectflow.evaluation.image_metrics import image_figures
 
@@ -31,7 +31,7 @@ def table_of(scores, labels, folds=4):
 def test_a_separable_set_has_no_error(strategy, options, seed):
     labels = np.repeat([0, 1], [14, 9])
     scores = np.random.default_rng(seed).uniform(1, 2, 23) + 3 * labels
-    table = judge(table_of(scores, labels), strategy, options, {"max_fpr": 0.0, "max_fnr": 0.0}).table
+    table = assign_verdicts(table_of(scores, labels), strategy, options, {"max_fpr": 0.0, "max_fnr": 0.0}).table
     image = image_figures(table, strategy, options, 0)["image"]
     assert image["f1"] == image["auroc"] == image["accuracy"] == 1.0
     assert (table["review"] == 0).all()  # and nobody has to look
@@ -43,8 +43,8 @@ def test_a_separable_set_has_no_error(strategy, options, seed):
 def test_another_scale_of_scores_changes_no_auroc_and_no_verdict(strategy, options, rescale, seed):
     labels = np.repeat([0, 1], [24, 12])
     table = table_of(np.random.default_rng(seed).gamma(4, 0.5, 36) + 1.6 * labels, labels)
-    before = judge(table, strategy, options).table
-    after = judge(table.assign(raw_score=rescale(table["raw_score"])), strategy, options).table
+    before = assign_verdicts(table, strategy, options).table
+    after = assign_verdicts(table.assign(raw_score=rescale(table["raw_score"])), strategy, options).table
     areas = [image_figures(t, strategy, options, 0)["image"]["auroc"] for t in (before, after)]
     assert areas[0] == areas[1] < 1
     same = before["predicted_label"] == after["predicted_label"]
@@ -80,8 +80,8 @@ def test_images_held_out_for_the_calibration_alone_are_judged_but_do_not_count()
     table = table_of(np.random.default_rng(0).normal(2 * labels, 1), labels)
     side = np.where(np.arange(24) % 2, "calibration", "test")
     table = table.assign(detection=side, fold=side)
-    judged = judge(table, "f1_adaptive").table
-    assert counted(judged).sum() == 12 and calibrating(judged).all()
+    judged = assign_verdicts(table, "f1_adaptive").table
+    assert is_evaluated(judged).sum() == 12 and is_calibration(judged).all()
     from defectflow.decision.thresholds import calibrate
 
     for own, other in (("test", "calibration"), ("calibration", "test")):

@@ -8,7 +8,7 @@ from defectflow.core.anomaly_maps import load_maps, save_maps
 from defectflow.core.files import UserError, write_json
 from defectflow.core.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, index_of, read_table, write_table
 from defectflow.decision import thresholds
-from defectflow.decision.decisions import SCORE, SPLIT, counted, file_name, gather, judge, review_figures
+from defectflow.decision.decisions import SCORE, SPLIT, assign_verdicts, file_name, gather, is_evaluated, review_figures
 from defectflow.evaluation import cautions, evaluate
 from sklearn.metrics import roc_auc_score
 
@@ -255,7 +255,7 @@ def test_youden_with_a_cap(tmp_path):
 
 
 def scored(scores, labels, folds):
-    """A gathered table of labelled images, as far as judge reads it."""
+    """A gathered table of labelled images, as far as assign_verdicts reads it."""
     columns = {"label": labels, "raw_score": np.asarray(scores, float), "fold": folds, "detection": "fold"}
     return pd.DataFrame(columns).assign(image_id=[f"i{k}" for k in range(len(labels))])
 
@@ -278,10 +278,10 @@ def test_no_label_is_judged_with_its_own_help(strategy, options):
     labels = np.repeat([0, 1], [16, 8])
     table = scored(rng.normal(labels, 1.0), labels, [str(k % 4) for k in range(24)])
     review = {"max_fpr": 0.1, "max_fnr": 0.1}
-    before = judge(table, strategy, options, review).table
+    before = assign_verdicts(table, strategy, options, review).table
     for k in (0, 5, 20):
         flipped = table.assign(label=np.where(np.arange(24) == k, 1 - labels, labels))
-        after = judge(flipped, strategy, options, review).table
+        after = assign_verdicts(flipped, strategy, options, review).table
         same_fold = table["fold"] == str(k % 4)
         for column in ("threshold", "review_low", "review_high", "predicted_label", "review"):
             assert (after.loc[same_fold, column] == before.loc[same_fold, column]).all()
@@ -292,7 +292,7 @@ def test_the_review_band_of_a_known_case():
     scores = np.concatenate([np.arange(10.0), np.arange(10.0) + 5.5])
     table = scored(scores, np.repeat([0, 1], 10), [str(k // 2 % 2) for k in range(20)])
     review = {"max_fpr": 0.0, "max_fnr": 0.0}
-    judged, chosen, band = judge(table, "f1_adaptive", {}, review)
+    judged, chosen, band = assign_verdicts(table, "f1_adaptive", {}, review)
     # Certainly bad above every good image, certainly good below every bad one, half-way into the gaps.
     assert band == (5.25, 9.25)
     assert band[0] <= chosen.value <= band[1]
@@ -317,7 +317,7 @@ def test_the_caps_hold_on_the_images_the_band_was_chosen_on(seed):
     scores = rng.normal(1.5 * labels, 1.0)
     unlabelled = pd.DataFrame({"label": np.nan, "raw_score": scores, "fold": "", "detection": "unlabelled"})
     table = pd.concat([scored(scores, labels, [str(k % 5) for k in range(60)]), unlabelled], ignore_index=True)
-    judged, _, (low, high) = judge(table, "youden", {}, {"max_fpr": 0.05, "max_fnr": 0.1})
+    judged, _, (low, high) = assign_verdicts(table, "youden", {}, {"max_fpr": 0.05, "max_fnr": 0.1})
     new = judged[60:]  # the same scores, judged by the band chosen on all of them
     assert set(new["review_low"]) == {low} and set(new["review_high"]) == {high} and low < high
     decided = (new["review"] == 0).to_numpy()
@@ -333,7 +333,7 @@ def test_the_caps_hold_on_the_images_the_band_was_chosen_on(seed):
 
 def test_nothing_goes_to_a_person_where_one_threshold_keeps_both_caps():
     table = scored([1, 2, 3, 4, 11, 12, 13, 14], np.repeat([0, 1], 4), list("01010101"))
-    judged, chosen, band = judge(table, "f1_adaptive", {}, {"max_fpr": 0.0, "max_fnr": 0.0})
+    judged, chosen, band = assign_verdicts(table, "f1_adaptive", {}, {"max_fpr": 0.0, "max_fnr": 0.0})
     assert band == (chosen.value, chosen.value) and (judged["review"] == 0).all()
 
 
@@ -447,10 +447,10 @@ def test_a_single_fold_has_no_threshold_of_its_own():
             "raw_score": [1.0, 3, 9],
         }
     )
-    judged, overall, _ = judge(table, "f1_adaptive")
+    judged, overall, _ = assign_verdicts(table, "f1_adaptive")
     assert overall.value == 2.0
     assert judged["predicted_label"].isna().tolist() == [True, True, False]
-    assert counted(judged).tolist() == [True, True, False]
+    assert is_evaluated(judged).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize(
@@ -493,7 +493,7 @@ def test_a_mask_of_an_image_that_ingest_left_out_does_no_harm():
 def test_warnings_of_ingest_are_repeated_by_what_they_bear_on():
     found = [{"file": f"{n}.jpg", "text": "turned", "figure": "masks"} for n in range(12)]
     found.append({"file": "notes.txt", "text": "not read", "figure": ""})
-    said = cautions.of_data({"warnings": found}, bearing=True)
+    said = cautions.data_warnings({"warnings": found}, bearing=True)
     assert said[0] == "0.jpg: turned" and said[-1].startswith("... and 2 more")
-    assert cautions.of_data({"warnings": found}, bearing=False) == ["notes.txt: not read"]
-    assert cautions.of_data({}, bearing=True) == []
+    assert cautions.data_warnings({"warnings": found}, bearing=False) == ["notes.txt: not read"]
+    assert cautions.data_warnings({}, bearing=True) == []

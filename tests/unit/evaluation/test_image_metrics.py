@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.decision import thresholds
-from defectflow.decision.decisions import judge, with_calibration
+from defectflow.decision.decisions import assign_verdicts, with_calibration
 from defectflow.evaluation.image_metrics import calibration_curve, image_figures, units_of
 from defectflow.metrics.intervals import auroc_interval
 from defectflow.metrics.metrics import confusion, wilson
@@ -23,7 +23,7 @@ def random_table(seed=0, n=60, k=5):
 
 
 def test_the_calibration_curve_is_sklearns():
-    table = judge(random_table(), "f1_adaptive").table
+    table = assign_verdicts(random_table(), "f1_adaptive").table
     bins = calibration_curve(table)["bins"]
     filled = [b for b in bins if b["n"]]
     share, _ = sklearns_curve(table["label"], table["pred_score"], n_bins=10)
@@ -31,12 +31,12 @@ def test_the_calibration_curve_is_sklearns():
     assert sum(b["n"] for b in bins) == 60 and sum(b["n_bad"] for b in bins) == 20
     assert all(b["interval"] == wilson(b["n_bad"], b["n"]) for b in bins)
     assert [b["low"] for b in bins] == pytest.approx(np.arange(10) / 10)
-    few = calibration_curve(judge(random_table(n=6, k=2), "f1_adaptive").table)["bins"]
+    few = calibration_curve(assign_verdicts(random_table(n=6, k=2), "f1_adaptive").table)["bins"]
     assert next(b for b in few if not b["n"])["share_bad"] is None
 
 
 def test_every_figure_has_an_interval_around_it():
-    part = image_figures(judge(random_table(), "f1_adaptive").table, "f1_adaptive", {}, seed=0)
+    part = image_figures(assign_verdicts(random_table(), "f1_adaptive").table, "f1_adaptive", {}, seed=0)
     spread = part["confidence_intervals"]["bootstrap"]
     assert (spread["unit"], spread["n_units"]) == ("images", 60)
     names = "auroc average_precision accuracy precision recall f1 false_positive_rate false_negative_rate"
@@ -53,7 +53,7 @@ def test_every_figure_has_an_interval_around_it():
 
 
 def test_where_all_images_are_right_no_interval_is_without_width():
-    table = judge(scored(np.arange(12.0), [0] * 6 + [1] * 6, list("012345") * 2), "f1_adaptive").table
+    table = assign_verdicts(scored(np.arange(12.0), [0] * 6 + [1] * 6, list("012345") * 2), "f1_adaptive").table
     table["predicted_label"] = table["label"]
     found = image_figures(table, "f1_adaptive", {}, seed=0)["confidence_intervals"]
     assert found["auroc"][1] == 1.0 and 0.5 < found["auroc"][0] < 0.8
@@ -96,7 +96,7 @@ def test_the_second_protocol_has_verdicts_by_thresholds_without_the_group():
         for group, values in without.items()
     )
     table = with_calibration(table, scores.dropna())
-    found = image_figures(judge(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
+    found = image_figures(assign_verdicts(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
     called = np.empty(24)
     for group in set(groups):
         mine = np.array(groups) == group
@@ -105,12 +105,12 @@ def test_the_second_protocol_has_verdicts_by_thresholds_without_the_group():
     assert found["confusion_matrix"] == confusion(labels, called) and found["n_samples"] == 24
     assert found["recall"] == called[labels == 1].mean()
     # Too few images outside a group for the strategy: the ranking is still told.
-    table = judge(table, "f1_adaptive").table
+    table = assign_verdicts(table, "f1_adaptive").table
     found = image_figures(table, "conformal", {"alpha": 1 / 14}, 0)["image"]["leave_group_out"]
     assert found["recall"] is None and found["auroc"] > 0.5
 
     # Where a group and another one hold all good images there is no such score, and no verdict.
     table = table.drop(columns=[name for name in table if name.endswith(("/0", "/1", "/2"))])
-    found = image_figures(judge(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
+    found = image_figures(assign_verdicts(table, "f1_adaptive").table, "f1_adaptive", {}, 0)["image"]["leave_group_out"]
     mine = np.array(groups) == "g3"
     assert found["confusion_matrix"] == confusion(labels[mine], called[mine])

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.core.tables import SCORES
-from defectflow.decision.decisions import judge
+from defectflow.decision.decisions import assign_verdicts
 from defectflow.evaluation.robustness import COLUMNS, robustness_figures, robustness_table
 from sklearn.metrics import f1_score, roc_auc_score
 
@@ -18,7 +18,7 @@ def example(seed=0):
         for kind, strength in (("blur", 0.5), ("blur", 2.0), ("rotate", 0.5), ("rotate", 2.0))
         for noise in [rng.normal(0, strength)]
     ]
-    return judge(table, "f1_adaptive").table, pd.DataFrame(rows, columns=SCORES)
+    return assign_verdicts(table, "f1_adaptive").table, pd.DataFrame(rows, columns=SCORES)
 
 
 def test_one_row_for_each_kind_and_strength_with_the_figures_of_its_copies():

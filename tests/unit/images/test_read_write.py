@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.images.image_checks import inspect
-from defectflow.images.read_write import is_plain, read_mask, read_rgb
+from defectflow.images.read_write import is_plain, read_checked, read_mask, read_rgb
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -79,6 +79,7 @@ def test_only_what_opencv_decodes_to_the_same_pixels_is_plain(tmp_path, image, n
     image.save(path, **options)
     decoded, expected = cv2.imread(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION), read_rgb(path)
     assert is_plain(path) == plain == (decoded.shape == expected.shape and (decoded == expected).all())
+    np.testing.assert_array_equal(read_checked(path), expected)
 
 
 @pytest.mark.parametrize(

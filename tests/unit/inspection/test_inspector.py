@@ -17,9 +17,9 @@ import pytest
 from defectflow.commands import cli
 from defectflow.core.files import UserError
 from defectflow.decision.pred_score import BELOW_HALF
-from defectflow.images.read_write import write_png
+from defectflow.images.read_write import read_photograph, write_png
 from defectflow.inspection import runtimes
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.outputs import boxes_of, json_of, line_of, row_of
 from PIL import Image
 

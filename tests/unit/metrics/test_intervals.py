@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 from defectflow.metrics import intervals
+from defectflow.metrics.bootstrap import bootstrap
 from defectflow.metrics.intervals import auroc_interval, with_width
-from defectflow.metrics.metrics import bootstrap, wilson
+from defectflow.metrics.metrics import wilson
 from scipy.stats import norm
 
 

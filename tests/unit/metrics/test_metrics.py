@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from defectflow.metrics import metrics
-from defectflow.metrics.metrics import bootstrap, confusion, rates, wilson
+from defectflow.metrics.bootstrap import bootstrap
+from defectflow.metrics.metrics import confusion, rates, wilson
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,

@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 from dataclasses import replace
 
 import cv2
@@ -7,6 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.core.anomaly_maps import AnomalyMap
+from defectflow.core.disk_index import DiskIndex
+from defectflow.decision.damaged_regions import Region, coco_result
 from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_style import Look
 from defectflow.images.read_write import write_png
@@ -23,7 +26,7 @@ def table(rows):
 ROWS = [
     *((f"good{k}", 0.0, 0.0, -3 + 0.1 * k, "right") for k in range(20)),
     *((f"bad{k}", 1.0, 1.0, 0.01 + 0.02 * k, "right") for k in range(20)),
-    *((f"missed{k}", 1.0, 0.0, -2 + 0.1 * k, "missed") for k in range(12)),
+    *((f"missed{k}", 1.0, 0.0, -2 + 0.1 * k, "missed defect") for k in range(12)),
     ("alarm0", 0.0, 1.0, 0.2, "false alarm"),
     ("alarm1", 0.0, 1.0, 0.9, "false alarm"),
     *((f"new{k}", np.nan, float(k > 6), -1 + 0.2 * k, "") for k in range(8)),
@@ -111,8 +114,22 @@ def case(tmp_path):
     back = np.array([[3.0, 0, 1], [0, 3.0, 1]])
     row = {"image_id": "x", "path": str(tmp_path / "photo.png"), "mask": str(tmp_path / "truth.png"), "label": 1.0}
     row |= {"part": str(tmp_path / "part.png"), "predicted_label": 1.0, "mask_present": 1, "mask_doubtful": 0}
-    row["map_threshold"] = np.nan
     return row, {"x": AnomalyMap(grid, back, (200, 300))}
+
+
+def regions(box=None, mark=""):
+    """The index of the regions of a set: a plus sign in this box (x, y, width, height) on the photograph x, or none."""
+    if box is None:
+        return DiskIndex([], 2, [])
+    x, y, width, height = box
+    pixels = np.zeros((height, width), bool)
+    pixels[height // 2 - 9 : height // 2 + 9] = pixels[:, width // 2 - 9 : width // 2 + 9] = True
+    found = Region(x, y, width, height, int(pixels.sum()), 9.0, pixels, mark)
+    runs = coco_result(found, 1, (600, 900))["segmentation"]
+    return DiskIndex([("x", json.dumps([[box], [runs]]), mark)], 2, [])
+
+
+DEFECT = (700, 400, 80, 60)
 
 
 def decoded(picture):
@@ -123,7 +140,9 @@ def decoded(picture):
 
 def test_pictures_are_small_and_show_photograph_part_heat_and_overlay(case):
     row, maps = case
-    made = galleries.case_of(next(pd.DataFrame([row]).itertuples()), maps, overlay_images.Scale(0, 1, 2, 6))
+    made = galleries.case_of(
+        next(pd.DataFrame([row]).itertuples()), maps, overlay_images.Scale(0, 1, 2, 6), regions(DEFECT)
+    )
     assert [p.kind for p in made.pictures] == ["photograph", "part", "heat", "overlay"]
     photo, part, heat, overlay = (decoded(p) for p in made.pictures)
     assert [(p.height, p.width) for p in made.pictures] == [a.shape[:2] for a in (photo, part, heat, overlay)]
@@ -138,11 +157,9 @@ def test_pictures_are_small_and_show_photograph_part_heat_and_overlay(case):
 
 def test_boxes_are_drawn_where_they_are_in_the_photograph(case):
     row, maps = case
-    at = next(pd.DataFrame([row | {"predicted_label": 0.0, "map_threshold": 99.0}]).itertuples())
-    plain = decoded(galleries.case_of(at, maps, overlay_images.Scale(0, 98, 99, 100)).pictures[-1]).astype(int)
-    boxed = galleries.case_of(at, maps, overlay_images.Scale(0, 98, 99, 100), np.array([[90, 90, 180, 90]])).pictures[
-        -1
-    ]
+    at, scale = next(pd.DataFrame([row]).itertuples()), overlay_images.Scale(0, 98, 99, 100)
+    plain = decoded(galleries.case_of(at, maps, scale, regions()).pictures[-1]).astype(int)
+    boxed = galleries.case_of(at, maps, scale, regions((90, 90, 180, 90))).pictures[-1]
     rows, columns = np.nonzero(np.abs(decoded(boxed) - plain).max(axis=2) > 60)
     factor = galleries.SIDE / 900
     assert [columns.min(), rows.min()] == pytest.approx([90 * factor, 90 * factor], abs=6)
@@ -152,20 +169,19 @@ def test_boxes_are_drawn_where_they_are_in_the_photograph(case):
 def test_a_case_knows_what_is_drawn_on_it_and_a_peak_is_dashed(case):
     row, maps = case
     bad = next(pd.DataFrame([row]).itertuples())
-    made = galleries.case_of(bad, maps, overlay_images.Scale(0, 1, 2, 6))
+    made = galleries.case_of(bad, maps, overlay_images.Scale(0, 1, 2, 6), regions(DEFECT))
     assert made.drawn == {"found", "truth", "part"} and 0 < made.glow < 0.3 and made.mark == ""
-    plain = next(pd.DataFrame([row | {"part": "", "mask": "", "predicted_label": 0.0}]).itertuples())
-    cold = galleries.case_of(
-        plain, {"x": replace(maps["x"], grid_map=maps["x"].grid_map / 99)}, overlay_images.Scale(0, 1, 2, 6)
-    )
+    plain = next(pd.DataFrame([row | {"part": "", "mask": ""}]).itertuples())
+    faint = {"x": replace(maps["x"], grid_map=maps["x"].grid_map / 99)}
+    cold = galleries.case_of(plain, faint, overlay_images.Scale(0, 1, 2, 6), regions())
     assert cold.drawn == set() and cold.glow == 0
-    box = np.array([[90, 90, 300, 200]])
-    whole, dashed = (
-        decoded(galleries.case_of(bad, maps, overlay_images.Scale(0, 98, 99, 100), box, mark=mark).pictures[-1]).astype(
-            int
-        )
+    scale = overlay_images.Scale(0, 98, 99, 100)
+    cases = [
+        galleries.case_of(bad, maps, scale, regions((90, 90, 300, 200), mark))
         for mark in ("", "above the image threshold only")
-    )
+    ]
+    assert [case.mark for case in cases] == ["", "above the image threshold only"]
+    whole, dashed = (decoded(case.pictures[-1]).astype(int) for case in cases)
     top = [int(p[50:58, 60:240].max(axis=0)[:, 0].__gt__(200).sum()) for p in (whole, dashed)]
     assert 0.25 * top[0] < top[1] < 0.75 * top[0]
 
@@ -175,7 +191,7 @@ def test_heat_has_the_colours_that_were_asked_for(case):
     at = next(pd.DataFrame([row]).itertuples())
     look = Look(colours="gray", opacity=0.0)
     photo, _, heat, overlay = (
-        decoded(p) for p in galleries.case_of(at, maps, overlay_images.Scale(0, 1, 2, 6), look=look).pictures
+        decoded(p) for p in galleries.case_of(at, maps, overlay_images.Scale(0, 1, 2, 6), regions(), look=look).pictures
     )
     assert np.ptp(heat.astype(int), axis=2).max() < 12 and heat.max() > 100  # grey, but for what JPEG makes of it
     assert np.abs(overlay[60:150, 60:300].astype(int) - photo[60:150, 60:300]).max() < 25
@@ -184,7 +200,7 @@ def test_heat_has_the_colours_that_were_asked_for(case):
 def test_without_masks_or_map_there_are_fewer_pictures(case):
     row, _ = case
     made = galleries.case_of(
-        next(pd.DataFrame([row | {"part": ""}]).itertuples()), {}, overlay_images.Scale(0, 1, 2, 6)
+        next(pd.DataFrame([row | {"part": ""}]).itertuples()), {}, overlay_images.Scale(0, 1, 2, 6), regions()
     )
     assert [p.kind for p in made.pictures] == ["photograph"]
 

@@ -1,14 +1,15 @@
 import json
 import shutil
 from dataclasses import replace
-from types import SimpleNamespace
 
 import cv2
 import inspection_set
 import numpy as np
+import pandas as pd
 import pytest
 from defectflow.core.files import UserError
 from defectflow.core.tables import PREDICTIONS, REGIONS, read_table, write_table
+from defectflow.decision.outcomes import with_outcomes
 from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_style import Look
 from defectflow.drawing.overlay_images import Scale
@@ -257,8 +258,9 @@ def test_shorten_keeps_beginning_and_end():
 
 
 def row(**values):
-    known = {"label": 1.0, "predicted_label": 1.0, "pred_score": 0.9, "raw_score": 4.0, "defect_type": ""}
-    return SimpleNamespace(**{**known, "mask_present": 1, "mask_doubtful": 0, "mask_reason": "", **values})
+    known = {"label": 1.0, "predicted_label": 1.0, "pred_score": 0.9, "raw_score": 4.0, "defect_type": "", "review": 0}
+    known |= {"mask_present": 1, "mask_doubtful": 0, "mask_reason": ""}
+    return next(with_outcomes(pd.DataFrame([known | values])).itertuples())
 
 
 @pytest.mark.parametrize(

@@ -63,13 +63,15 @@ def make(root, *more, out=None, settings="{}", **options):
     folder = root / RECIPE
     evaluate.main(evaluate.build_parser().parse_args(data.evaluate_args(folder, *more)))
     boxes.main(boxes.build_parser().parse_args(data.boxes_args(folder)))
-    (folder / "regions.csv").rename(data.root / "regions.csv")
+    for name in ("regions.csv", "regions.json"):
+        (folder / name).rename(data.root / name)
     return run(data, folder, settings, out or folder / "report.html")
 
 
 def run(data, folder, settings, out):
     args = ["--metrics", folder / "metrics.json", "--predictions", folder / "predictions.csv"]
-    args += ["--manifest", data.manifest, "--maps", *data.maps, "--regions", data.root / "regions.csv"]
+    args += ["--manifest", data.manifest, "--maps", *data.maps, "--regions"]
+    args += [data.root / "regions.csv", data.root / "regions.json"]
     args += ["--settings", settings, "--out", out]
     args += ["--masks", *data.masks] if data.masks else []
     report.main(report.build_parser().parse_args([str(arg) for arg in args]))
@@ -240,8 +242,8 @@ def test_how_much_the_thresholds_differ_is_told_as_it_is(low, high, n, text):
 
 def test_a_long_table_keeps_what_has_to_be_looked_at():
     n = report.ROWS + 500
-    table = pd.DataFrame({"margin": np.linspace(-1, 1, n), "outcome": "right", "review": 0, "mask_doubtful": 0})
-    table.loc[:9, "outcome"] = "missed"
+    table = pd.DataFrame({"margin": np.linspace(-1, 1, n), "note": ""})
+    table.loc[:9, "note"] = "missed defect"
     kept = report.rows_of(table)
     assert len(kept) == report.ROWS and set(range(10)) <= set(kept.index) and n - 1 in kept.index
     assert 10 not in kept.index and kept.index.is_monotonic_increasing

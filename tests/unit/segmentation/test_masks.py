@@ -16,6 +16,7 @@ from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration import Match
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation import masks as stage
+from defectflow.segmentation.baseline_masks import baseline_mask, check_mask
 from part_set import arguments, scene, write_set
 
 
@@ -73,7 +74,7 @@ def test_masks_of_annotated_images_are_held_out(small_set, tmp_path):
     prior = Prior.load(small_set / "prior.safetensors")
     table = run(small_set, tmp_path)
     image = cv2.imread(str(small_set / "images/img_01.png"))[..., ::-1]
-    expected, _ = stage.baseline_mask(prior, "template", image, [0, 1, 2])
+    expected, _ = baseline_mask(prior, "template", image, [0, 1, 2])
     np.testing.assert_array_equal(read_mask(table.loc["img_01", "mask"]), expected)
 
 
@@ -122,7 +123,7 @@ def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **mor
     mask.ravel()[: int(400 * area)] = True
     more = {"source": "sam2.1", "prior_iou": 0.95} | more
     guess = Guess("appearance" if found else "constant", mask.astype(np.float32), 0.95, Match(score, [0], [], 1.0))
-    return stage.judge(prior_with(registers, heads), guess=guess, mask=mask, **more)
+    return check_mask(prior_with(registers, heads), guess=guess, mask=mask, **more)
 
 
 @pytest.mark.parametrize(

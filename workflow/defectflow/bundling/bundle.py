@@ -22,7 +22,7 @@ from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.files import UserError, atomic, atomic_dir, read_json, stage, write_json
 from defectflow.core.tables import PAIRS, read_parts, read_table
-from defectflow.decision.decisions import calibrating
+from defectflow.decision.decisions import is_calibration
 from defectflow.evaluation.scored_images import evenly, run_scale
 from defectflow.images.bit_depth import add_option
 from defectflow.inspection.bundle_files import write_manifest
@@ -90,7 +90,7 @@ def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[st
     value = metrics["threshold"]["value"]
     if value is None:
         raise UserError("bundle: the run has no threshold, because no image is labelled (label some good images 0)")
-    scores = labelled.loc[calibrating(labelled.assign(detection=labelled["split"])), "raw_score"]
+    scores = labelled.loc[is_calibration(labelled.assign(detection=labelled["split"])), "raw_score"]
     threshold = {key: metrics["threshold"][key] for key in ("strategy", "options", "value")}
     threshold |= {"low": float(scores.min()), "high": float(scores.max())}
     review = metrics["review"]

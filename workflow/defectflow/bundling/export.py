@@ -12,8 +12,9 @@ from typing import Any
 
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, write_manifest
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, pick
 from defectflow.listing.name_matching import Matcher
 from defectflow.sources.labels_csv import read_labels
@@ -77,7 +78,7 @@ def export_bundle(
         final.parent.mkdir(exist_ok=True)
         os.replace(target, final)
     write_manifest(bundle.folder, without_files(bundle))
-    return told(final, report)
+    return summary(final, report)
 
 
 def without_files(bundle: Bundle) -> dict[str, Any]:
@@ -116,7 +117,7 @@ def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict
     return {key: auroc(truth, [row[key] for _, row in known]) for key in ("reference", "other")}
 
 
-def told(folder: Path, report: dict[str, Any]) -> str:
+def summary(folder: Path, report: dict[str, Any]) -> str:
     """A parity report in a few lines."""
     lines = [
         f"{folder}: {report['n_images']} photographs, {report['verdicts_changed']} verdicts changed",

@@ -11,7 +11,9 @@ import numpy as np
 
 from defectflow.backbones.network_input import Loaded
 from defectflow.core.files import UserError
-from defectflow.inspection.inspector import Inspector, read_photograph
+from defectflow.decision.verdict_rule import decide
+from defectflow.images.read_write import read_photograph
+from defectflow.inspection.inspector import Inspector
 
 # Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
 # is told in verdicts and AUROC.
@@ -78,7 +80,7 @@ def compare(
                 "other": found,
                 "raw_score": abs(found - expected) / max(abs(expected), least),
                 "map": float(np.abs(others - distances).max() / max(float(distances.max()), least)),
-                "verdict_changed": bool((expected >= threshold) != (found >= threshold)),
+                "verdict_changed": bool(decide(expected, threshold).bad != decide(found, threshold).bad),
             }
         )
     columns = {key: np.array([row[key] for row in rows]) for key in ("raw_score", "map")}

@@ -39,7 +39,7 @@ def inspect(args: argparse.Namespace) -> int:
     Files below the folders that are not read as photographs are named; what looks like a picture was not judged.
     """
     from defectflow.inspection.inspector import Inspector
-    from defectflow.inspection.outputs import PassedOverFiles, Pictures, counted, line_of, open_report
+    from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report, plural
     from defectflow.inspection.photo_sources import count, photographs, watch
 
     if bool(args.paths) == bool(args.watch):
@@ -60,7 +60,9 @@ def inspect(args: argparse.Namespace) -> int:
         if args.watch:
             ended.enter_context(suppress(KeyboardInterrupt))  # the way to end a watch
         passed = PassedOverFiles(report)
-        found = watch(args.watch, idle=args.idle, tell=passed) if args.watch else photographs(args.paths, passed)
+        found = (
+            watch(args.watch, idle=args.idle, on_passed_over=passed) if args.watch else photographs(args.paths, passed)
+        )
         paths = ended.enter_context(closing(found))  # so that a watch tells the rest before the last line
         for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
             judged += verdict is not None  # first: whoever reads the line may interrupt the watch at once
@@ -69,8 +71,8 @@ def inspect(args: argparse.Namespace) -> int:
             report.add(path, verdict, problem)
             print(line_of(path, verdict, problem), flush=True)
     not_judged = f", {errors} not judged" if errors else ""
-    told = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.told()}"
-    print(f"{told}; {inspector.runtime}", file=sys.stderr)
+    summary = f"{plural(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.summary()}"
+    print(f"{summary}; {inspector.runtime}", file=sys.stderr)
     return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
 
 
@@ -127,7 +129,7 @@ def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str
 def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
     """What comes before the network: (path, photograph if it is to be drawn, what is ready, note), or the problem."""
     from defectflow.images.decoders import pictures_in
-    from defectflow.inspection.inspector import read_photograph
+    from defectflow.images.read_write import read_photograph
 
     try:
         several = pictures_in(path)
@@ -155,7 +157,7 @@ def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) 
                 raise
             except Exception as error:
                 verdict, note = None, problem_of(path, error)
-        results.append((path, verdict.told() if verdict else None, note))
+        results.append((path, verdict.without_part() if verdict else None, note))
     return results
 
 

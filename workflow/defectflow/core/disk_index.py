@@ -35,14 +35,14 @@ class DiskIndex(Mapping[str, tuple]):
         places = ", ".join("?" * len(columns))
         name = ""
 
-        def told() -> Iterator[tuple]:
+        def followed() -> Iterator[tuple]:
             nonlocal name
             for row in rows:
                 name = row[0]
                 yield row
 
         try:
-            self._database.executemany(f"INSERT INTO entries VALUES ({places})", told())
+            self._database.executemany(f"INSERT INTO entries VALUES ({places})", followed())
         except sqlite3.IntegrityError:
             where = f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0]
             raise UserError(f"{where}: image {name} occurs twice (pass each shard once)") from None

@@ -133,6 +133,27 @@ def json_list_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
         stream.write("[]\n" if before == "[\n" else "\n]\n")
 
 
+def read_json_list(path: str | Path) -> Iterator[dict[str, Any]]:
+    """Yield the objects of a list that `json_list_writer` wrote, one at a time and in constant memory.
+
+    Raises:
+        UserError: the file is absent or not of that form.
+    """
+    try:
+        with open(path, encoding="utf-8") as stream:
+            entry: list[str] = []
+            for line in stream:
+                if line.startswith("  "):
+                    entry.append(line)
+                if line.startswith(("  }", "  {}")):  # an object ends at the depth where it began
+                    yield json.loads("".join(entry).rstrip("\n,"))
+                    entry.clear()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a list as the workflow writes it ({error})") from None
+
+
 def read_json(path: str | Path) -> Any:
     """Read a JSON file.
 

@@ -220,7 +220,7 @@ class Summary:
         self._luminance.append(picture.luminance)
         self._clipped.append(picture.clipped)
 
-    def told(self, annotated: int) -> dict[str, Any]:
+    def report(self, annotated: int) -> dict[str, Any]:
         """The report on all of them; ``annotated``: how many have a usable annotation."""
         label, group, split, size, defect_type = self._seen.values()
         exposure = {}
@@ -243,7 +243,7 @@ class Summary:
         }
 
 
-def tell(found: Sequence[Problem] | Sequence[Notice]) -> str:
+def listed(found: Sequence[Problem] | Sequence[Notice]) -> str:
     """A list of problems or warnings as lines for a terminal, long ones cut."""
     lines = [f"  {one.file}: {one.text}" for one in found[:SHOWN]]
     if len(found) > SHOWN:
@@ -276,7 +276,7 @@ def main(args: argparse.Namespace) -> None:
         drawn = f"; suspicious outlines are drawn in {args.sheet}"
         print(drawn.removeprefix("; "), file=sys.stderr)
     if problems:
-        print(f"{_counted(problems, 'problem')} in {resolved['images']}:\n{tell(problems)}", file=sys.stderr)
+        print(f"{_counted(problems, 'problem')} in {resolved['images']}:\n{listed(problems)}", file=sys.stderr)
         if args.on_problem == "stop":
             raise UserError(
                 f"{resolved['images']}: {_counted(problems, 'problem')}, listed above "
@@ -295,8 +295,8 @@ def main(args: argparse.Namespace) -> None:
             add(pd.DataFrame([row for row, _ in part], columns=MANIFEST))
             for row, picture in part:
                 summary.add(row, picture)
-        told = summary.told(len(findings.annotated - findings.without("image")))
-        report = {"images_folder": resolved["images"], "layout": resolved["layout"]} | told
+        figures = summary.report(len(findings.annotated - findings.without("image")))
+        report = {"images_folder": resolved["images"], "layout": resolved["layout"]} | figures
         if not report["images"]:
             raise UserError(f"{resolved['images']}: no usable image is left")
     report["folders"] = findings.folders
@@ -305,7 +305,7 @@ def main(args: argparse.Namespace) -> None:
     found = {"problems": problems, "warnings": findings.warnings}
     write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
     if findings.warnings:
-        print(f"{_counted(findings.warnings, 'warning')}:\n{tell(findings.warnings)}", file=sys.stderr)
+        print(f"{_counted(findings.warnings, 'warning')}:\n{listed(findings.warnings)}", file=sys.stderr)
     print(
         f"{report['images']} images: {report['good']} good, {report['bad']} bad, {report['unlabelled']} unlabelled; "
         f"{report['annotated']} annotated, {len(report['groups'])} groups, {_counted(problems, 'problem')}, "

@@ -83,7 +83,7 @@ def check_near_copies(
     paths = [(os.path.join(folder, names[one]), os.path.join(folder, names[other])) for one, other in pairs]
     same = list(each(lambda pair: hardly_differ(*pair, depth=resolved.get("depth")), paths))
     found = [
-        Notice(names[other], _told(names[one], rows[one], rows[other]), "verdicts")
+        Notice(names[other], _row_text(names[one], rows[one], rows[other]), "verdicts")
         for (one, other), alike in zip(pairs, same, strict=True)
         if alike
     ]
@@ -188,7 +188,7 @@ def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
     return differ & (least > faint**2) & (least > most / 2)
 
 
-def _told(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) -> str:
+def _row_text(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) -> str:
     """What to say of a photograph that hardly differs from ``name``; rows are (label, split, group)."""
     text = f"hardly differs from {name}: saved again, or taken again of an unmoved part?"
     (label, split, _), (other_label, other_split, _) = row, of_other

@@ -3,6 +3,7 @@
 A photograph that is called bad without a region gets its peak instead, with a mark that says why.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +129,14 @@ def find_regions(
     return sorted(regions, key=lambda region: (-region.score, region.y, region.x))
 
 
+def region_mask(regions: Iterable[Region], size: tuple[int, int]) -> np.ndarray:
+    """The pixels of regions: bool of shape ``size`` (height, width), that of the map they were found in."""
+    mask = np.zeros(size, bool)
+    for region in regions:
+        mask[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
+    return mask
+
+
 def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[str, Any]:
     """The region as an entry of a COCO results file, with its pixels as compressed run lengths.
 
@@ -139,17 +148,14 @@ def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[st
         image_id: of the photograph in the COCO file that the results are for.
         size: (height, width) of the photograph.
     """
-    from pycocotools import mask as coco_mask
+    from defectflow.annotations.coco import encode  # an inspector does without
 
-    pixels = np.zeros(size, np.uint8, order="F")
-    pixels[region.y : region.y + region.height, region.x : region.x + region.width] = region.pixels
-    runs = coco_mask.encode(pixels)
     return {
         "image_id": image_id,
         "category_id": 1,
         "bbox": list(region.box),
         "score": region.score,
-        "segmentation": {"size": list(size), "counts": runs["counts"].decode("ascii")},
+        "segmentation": encode(region_mask([region], size)),
     } | ({"mark": region.mark} if region.mark else {})
 
 

@@ -12,6 +12,7 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import PREDICTIONS
 from defectflow.decision import thresholds
 from defectflow.decision.pred_score import normalise
+from defectflow.decision.verdict_rule import decide
 from defectflow.listing.image_names import image_ids
 from defectflow.metrics import metrics
 
@@ -29,12 +30,12 @@ SPLIT, SCORE, FLAGS = (
     ["raw_score", "group_out_score"],
     ["present", "doubtful", "reason"],
 )
-# What :func:`judge` says of an image.
-JUDGED = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
+# What :func:`assign_verdicts` says of an image.
+VERDICT_COLUMNS = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
 
 
-class Judgement(NamedTuple):
-    """What :func:`judge` returns.
+class Verdicts(NamedTuple):
+    """What :func:`assign_verdicts` returns.
 
     Attributes:
         table: the gathered table with the columns threshold, pred_score, predicted_label, review, review_low,
@@ -112,23 +113,23 @@ def with_calibration(table: pd.DataFrame, calibration: pd.DataFrame) -> pd.DataF
     return table.assign(**columns)
 
 
-def counted(table: pd.DataFrame) -> pd.Series:
+def is_evaluated(table: pd.DataFrame) -> pd.Series:
     """bool: labelled and scored by a bank without the image, so that it counts in the metrics."""
-    return calibrating(table) & (table["detection"] != "calibration")
+    return is_calibration(table) & (table["detection"] != "calibration")
 
 
-def calibrating(table: pd.DataFrame) -> pd.Series:
+def is_calibration(table: pd.DataFrame) -> pd.Series:
     """bool: what thresholds are chosen on: the images that count, and those held out for nothing else."""
     held_out = table["detection"].isin(["fold", "test", "calibration"])
     return table["label"].notna() & held_out & table["raw_score"].notna()
 
 
-def judge(
+def assign_verdicts(
     table: pd.DataFrame,
     strategy: str,
     options: Mapping[str, float] | None = None,
     review: Mapping[str, float] | None = None,
-) -> Judgement:
+) -> Verdicts:
     """Judge every row of a gathered table by a threshold that was chosen without it, and say what a person should see.
 
     An image is decided where its verdict keeps the caps of ``review``: called bad at or above the threshold of max_fpr,
@@ -143,25 +144,25 @@ def judge(
     Raises:
         UserError: the strategy or the band cannot do with the labelled images there are.
     """
-    if not calibrating(table).any():
-        return Judgement(table.assign(**dict.fromkeys(JUDGED, np.nan)), None, None)
+    if not is_calibration(table).any():
+        return Verdicts(table.assign(**dict.fromkeys(VERDICT_COLUMNS, np.nan)), None, None)
     overall, own = _calibrated(table, "threshold", strategy, options or {})
     cut, low, high = (_column(own, key) for key in ("value", "low", "high"))
     if review is None:
-        return Judgement(_with_verdicts(table, cut, low, high, None), overall, None)
+        return Verdicts(_with_verdicts(table, cut, low, high, None), overall, None)
     (lower, lowers), (upper, uppers) = (
         _calibrated(table, "review", name, {name: review[name]}) for name in ("max_fnr", "max_fpr")
     )
     limits = np.minimum(cut, _column(lowers, "value")), np.maximum(cut, _column(uppers, "value"))
     band = min(overall.value, lower.value), max(overall.value, upper.value)
-    return Judgement(_with_verdicts(table, cut, low, high, limits), overall, band)
+    return Verdicts(_with_verdicts(table, cut, low, high, limits), overall, band)
 
 
-def judge_new(table: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
-    """``table``, images without a label, with the columns of :func:`judge`, by the thresholds for new images."""
-    overall, band = judgement.threshold, judgement.review
+def assign_verdicts_to_new(table: pd.DataFrame, verdicts: Verdicts) -> pd.DataFrame:
+    """``table``, images without a label, with VERDICT_COLUMNS by the thresholds for new images."""
+    overall, band = verdicts.threshold, verdicts.review
     if overall is None:
-        return table.assign(**dict.fromkeys(JUDGED, np.nan))
+        return table.assign(**dict.fromkeys(VERDICT_COLUMNS, np.nan))
     cut, low, high = (np.full(len(table), getattr(overall, key)) for key in ("value", "low", "high"))
     return _with_verdicts(table, cut, low, high, tuple(np.full(len(table), limit) for limit in band) if band else None)
 
@@ -169,20 +170,21 @@ def judge_new(table: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
 def _with_verdicts(
     table: pd.DataFrame, cut: np.ndarray, low: np.ndarray, high: np.ndarray, band: tuple[np.ndarray, np.ndarray] | None
 ) -> pd.DataFrame:
-    """``table`` with the columns JUDGED; ``cut``, ``low``, ``high`` of the thresholds and the band, float (rows,)."""
+    """``table`` with VERDICT_COLUMNS; ``cut``, ``low``, ``high`` of the thresholds and the band, float (rows,)."""
     score = table["raw_score"].to_numpy(float)
     judged = ~(np.isnan(score) | np.isnan(cut))
-    table = table.assign(**dict.fromkeys(JUDGED, np.nan))
+    decision = decide(score, cut, band)
+    table = table.assign(**dict.fromkeys(VERDICT_COLUMNS, np.nan))
     table["threshold"] = cut
-    table["pred_score"] = normalise(score, cut, low, high)
-    table["predicted_label"] = np.where(judged, score >= cut, np.nan)
+    table["pred_score"] = normalise(decision.raw_score, cut, low, high)
+    table["predicted_label"] = np.where(judged, decision.bad, np.nan)
     if band is not None:
         table["review_low"], table["review_high"] = band
-        table["review"] = np.where(judged, (score >= band[0]) & (score < band[1]), np.nan)
+        table["review"] = np.where(judged, decision.review, np.nan)
     return table
 
 
-def scores_apart(known: pd.DataFrame) -> dict[str, np.ndarray]:
+def calibration_scores(known: pd.DataFrame) -> dict[str, np.ndarray]:
     """For every fold the scores that its threshold is chosen on, float (rows,); see `with_calibration`.
 
     A fold has no entry where, without it, no good image was left to score one of the other images by.
@@ -203,13 +205,13 @@ def _calibrated(
     An image that thresholds are chosen on is judged by that of its fold, chosen on the other folds, the rest by the
     former.
     """
-    held_out = calibrating(table)
+    held_out = is_calibration(table)
     known = table[held_out]
     raw, labels = known["raw_score"].to_numpy(float), known["label"].to_numpy(int)
     try:
         overall = thresholds.calibrate(raw, labels, strategy, **options)
         nested = thresholds.nested_calibration(
-            raw, labels, known["fold"].tolist(), strategy, without=scores_apart(known), **options
+            raw, labels, known["fold"].tolist(), strategy, without=calibration_scores(known), **options
         )
     except ValueError as error:
         raise UserError(
@@ -232,7 +234,7 @@ def review_figures(
     """
     if band is None:
         return None
-    known = table[counted(table) & table["review"].notna()]
+    known = table[is_evaluated(table) & table["review"].notna()]
     reviewed = known["review"] == 1
     left = metrics.confusion(known["label"][~reviewed], known["predicted_label"][~reviewed])
     n_good, n_bad = int((known["label"] == 0).sum()), int((known["label"] == 1).sum())

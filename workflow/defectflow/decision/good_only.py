@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.decision import outlying_good, thresholds
-from defectflow.decision.decisions import calibrating
+from defectflow.decision.decisions import is_calibration
 
 
 def figures(
@@ -18,7 +18,7 @@ def figures(
     """Who sets the threshold of a run without bad photographs; None where there are bad ones, or no good one.
 
     Args:
-        table: judged, see `decisions.judge`.
+        table: judged, see `decisions.assign_verdicts`.
         value: threshold for new photographs.
         strategy, options: as for `thresholds.calibrate`.
 
@@ -28,7 +28,7 @@ def figures(
         above the threshold); with_them, without_them: the threshold that counts them, and the one that does not (None
         where there is none).
     """
-    known = table[calibrating(table)]
+    known = table[is_calibration(table)]
     if known.empty or (known["label"] == 1).any():
         return None
     order = known.sort_values(["raw_score", "filename"], kind="stable")

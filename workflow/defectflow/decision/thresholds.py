@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from defectflow.decision import outlying_good
+from defectflow.decision.verdict_rule import DIGITS
 
-DIGITS = 9  # significant digits that tables keep: thresholds hold no more, so the CSV tells the same verdicts
 SLACK = 1e-9  # of a count of images: 0.1 x 30 is 3, also where binary fractions make it 3.0000000000000004
 
 

@@ -30,7 +30,7 @@ class Scale:
     """Colour scale of the maps of one data set, in raw score units.
 
     low and high are the ends of the colours; heat shows on overlays from ``warm`` on (the top of what good images
-    reach), and ``level`` bounds the area that is outlined as anomalous.
+    reach), at its strongest from ``level`` on: the pixel threshold, or the top of what good images reach without one.
     """
 
     low: float
@@ -53,7 +53,7 @@ def colour_scale(
 ) -> Scale:
     """Colour scale from map values of good images and of all images (both float [N], background left out).
 
-    The upper end leaves room above ``level``, so that the outlined area is never in the top colour only.
+    The upper end leaves room above ``level``, so that damage is never in the top colour only.
     """
     low, warm, top = (float(v) for v in np.percentile(good, [5, 99, 99.9]))
     level = top if level is None else level
@@ -74,7 +74,7 @@ def scale_of(
     Args:
         maps: by image_id.
         good, everything: image_ids; without good ones, all of them stand for what good images reach.
-        level: lower bound of what is outlined as anomalous, or None.
+        level: the pixel threshold, or None.
         vmax_quantile: quantile of the values of all where the colours end.
     """
 
@@ -83,14 +83,6 @@ def scale_of(
         return np.concatenate([g[g > g.min()] if (g > g.min()).any() else g.ravel() for g in grids])
 
     return colour_scale(values(good or everything), values(everything), level, vmax_quantile)
-
-
-def outline_level(heat: np.ndarray, scale: Scale, bad: bool) -> float:
-    """Map value from which an image is outlined as anomalous.
-
-    An image called bad always shows where it is worst, also if its peak stays under the level of the outlines.
-    """
-    return min(scale.level, 0.9 * float(heat.max()) + 0.1 * scale.low) if bad else scale.level
 
 
 def heat_index(heat: np.ndarray, scale: Scale, gamma: float = Look.gamma) -> np.ndarray:
@@ -147,7 +139,7 @@ def overlay(
         photo: uint8 (H, W, 3).
         heat: float (H, W), map of the whole frame.
         scale: colour scale.
-        found, truth, part: bool (H, W): anomalous area, ground truth or None, mask of the part or None.
+        found, truth, part: bool (H, W): damaged regions, ground truth or None, mask of the part or None.
         look: of the heat.
     """
     heat = blurred(heat, look)

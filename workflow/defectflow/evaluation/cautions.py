@@ -6,14 +6,14 @@ from typing import Any
 import pandas as pd
 
 from defectflow.decision import good_only
-from defectflow.decision.decisions import counted, scores_apart
+from defectflow.decision.decisions import calibration_scores, is_evaluated
 from defectflow.metrics import intervals
 
 REVERSED = "Bad photographs score lower than good ones: are the labels swapped (1 is bad, 0 is good)?"
 DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest is only counted
 
 
-def of_data(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
+def data_warnings(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
     """Warnings of ingest_report.json as sentences: those that bear on a figure, or the others."""
     found = [w for w in ingest_report.get("warnings", []) if bool(w["figure"]) == bearing]
     said = [f"{w['file']}: {w['text']}" for w in found[:DATA_SHOWN]]
@@ -23,7 +23,7 @@ def of_data(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
-    """What bears on everything else in metrics.json: told above the figures, and among the warnings."""
+    """What bears on everything else in metrics.json: shown above the figures, and among the warnings."""
     said = []
     if (metrics.get("background") or {}).get("warning"):
         said.append(metrics["background"]["warning"])
@@ -35,7 +35,7 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
 def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
     """Sentences a reader of the figures has to know; most important first. ``unscored``: images without a score."""
     image, said = result["image"], headlines(result)
-    known = table[counted(table)]
+    known = table[is_evaluated(table)]
     n_good, n_bad = image["n_good"], image["n_bad"]
     if known.empty:
         said.append(
@@ -81,7 +81,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
             f"{protocol['n_with_group_mates']} of {protocol['n_images']} labelled images were scored and judged with "
             f"the help of others of their group ({protocol['name']}): the figures are those of groups already known."
         )
-    if mixed := int((~known.loc[known["detection"] == "fold", "fold"].isin(scores_apart(known))).sum()):
+    if mixed := int((~known.loc[known["detection"] == "fold", "fold"].isin(calibration_scores(known))).sum()):
         said.append(
             f"The thresholds of {mixed} image(s) were chosen on scores by banks that contain good images of their own "
             "fold: with good images in three folds they would not be (label more of them, or set folds)."

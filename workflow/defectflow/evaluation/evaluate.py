@@ -56,16 +56,16 @@ from defectflow.decision.decisions import (
     FLAGS,
     SCORE,
     SPLIT,
-    Judgement,
-    counted,
+    Verdicts,
+    assign_verdicts,
+    assign_verdicts_to_new,
     gather,
-    judge,
-    judge_new,
+    is_evaluated,
     predictions_of,
     review_figures,
 )
 from defectflow.evaluation.background_check import background_figures
-from defectflow.evaluation.cautions import of_data, warnings
+from defectflow.evaluation.cautions import data_warnings, warnings
 from defectflow.evaluation.image_metrics import calibration_curve, defect_figures, image_figures
 from defectflow.evaluation.pixel_metrics import PixelResult, pixel_figures
 from defectflow.evaluation.robustness import COLUMNS, robustness_figures, robustness_table
@@ -76,7 +76,7 @@ IMAGE = [column for column in MANIFEST if column not in ("sha256", "split")]
 
 
 class NewImages(NamedTuple):
-    """What metrics.json and its charts tell of the images without a label.
+    """What metrics.json and its charts say of the images without a label.
 
     Attributes:
         scores: float (n,), the raw scores there are.
@@ -108,7 +108,7 @@ def segmentation_figures(paths: Sequence[Path], masks: Iterable[pd.DataFrame]) -
 
 def evaluate(
     table: pd.DataFrame,
-    judgement: Judgement,
+    verdicts: Verdicts,
     pixel: PixelResult,
     new: NewImages,
     *,
@@ -127,7 +127,7 @@ def evaluate(
 
     Args:
         table: judged, of the labelled images, with their pixel thresholds.
-        judgement, pixel: what `judge` and `pixel_figures` said of them.
+        verdicts, pixel: what `assign_verdicts` and `pixel_figures` said of them.
         new: the images without a label.
         splits: columns SPLITS, of the labelled images.
         copies: columns SCORES, of perturbed copies.
@@ -135,12 +135,12 @@ def evaluate(
         background: what `background_figures` returned, None where parts are masked.
         fit: content of fit.json, or nothing.
         ingest_report: content of ingest_report.json, or nothing.
-        strategy, options, review: see `judge`.
+        strategy, options, review: see `assign_verdicts`.
         seed: for the bootstrap.
     """
-    _, overall, band = judgement
+    _, overall, band = verdicts
     part = image_figures(table, strategy, options, seed)
-    cuts = table.loc[counted(table) & table["threshold"].notna(), "threshold"]
+    cuts = table.loc[is_evaluated(table) & table["threshold"].notna(), "threshold"]
     folds = table.loc[cuts.index, "fold"].nunique()
     image = part["image"]
     result = {
@@ -170,7 +170,7 @@ def evaluate(
         "robustness": robustness_figures(table, copies),
     }
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
-    result["warnings"] = warnings(table, unscored, result, fit) + of_data(ingest_report, bearing=True)
+    result["warnings"] = warnings(table, unscored, result, fit) + data_warnings(ingest_report, bearing=True)
     result = rounded(result)
     # What scores are compared with keeps all its digits.
     result["threshold"]["value"] = overall.value if overall else None
@@ -236,19 +236,19 @@ def open_tables(args: argparse.Namespace) -> Tables:
     return tables
 
 
-def judged_parts(
-    manifest: Path, tables: Tables, table: pd.DataFrame, judgement: Judgement, map_threshold: float
+def prediction_parts(
+    manifest: Path, tables: Tables, table: pd.DataFrame, verdicts: Verdicts, map_threshold: float
 ) -> Iterator[tuple[pd.DataFrame, pd.DataFrame]]:
     """Yield the rows of predictions.csv in parts, in the order of the manifest, each with those without a label alone.
 
     Args:
         manifest, tables: where to find the images without a label.
         table: judged, of the labelled images, with their pixel thresholds.
-        judgement, map_threshold: for new images.
+        verdicts, map_threshold: for new images.
     """
     for part in read_parts(manifest, IMAGE):
-        new = judge_new(gather(part[part["label"].isna()], *tables), judgement).assign(map_threshold=map_threshold)
-        own = table[table["image_id"].isin(part["image_id"])]
+        new = assign_verdicts_to_new(gather(part[part["label"].isna()], *tables), verdicts)
+        own, new = table[table["image_id"].isin(part["image_id"])], new.assign(map_threshold=map_threshold)
         yield predictions_of(pd.concat([own, new]).sort_values("image_id")), new
 
 
@@ -265,26 +265,26 @@ def main(args: argparse.Namespace) -> None:
     tables, maps = open_tables(args), load_maps(args.maps)
     labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna())
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
-    judgement = judge(gather(labelled, *tables, calibration), strategy, options, review)
+    verdicts = assign_verdicts(gather(labelled, *tables, calibration), strategy, options, review)
 
     def of_labelled(paths: Sequence[Path], columns: Sequence[str], column: str) -> pd.DataFrame:
         read = [read_table(path, columns, lambda part: part[column].isin(labelled["image_id"])) for path in paths]
         return pd.concat(read, ignore_index=True) if read else pd.DataFrame(columns=columns)
 
     pixel = pixel_figures(
-        judgement.table,
+        verdicts.table,
         maps,
         of_labelled(args.masks, ["image_id", "mask"], "image_id"),
         strategy,
         options,
         load_maps([args.calibration_maps]) if args.calibration_maps else None,
     )
-    table = judgement.table.assign(map_threshold=pixel.thresholds)
+    table = verdicts.table.assign(map_threshold=pixel.thresholds)
     threshold = pixel.figures["map_threshold"]
     copies, scores, unscored, n_review = of_labelled(args.scores, SCORES, "copy_of"), [np.empty(0)], [], 0
     with table_writer(args.predictions, PREDICTIONS) as add:
         value = threshold["value"] if threshold else np.nan
-        for predictions, new in judged_parts(args.manifest, tables, table, judgement, value):
+        for predictions, new in prediction_parts(args.manifest, tables, table, verdicts, value):
             add(predictions)
             scores.append(new["raw_score"].dropna().to_numpy(float))
             unscored += new.loc[new["raw_score"].isna(), "filename"].tolist()
@@ -292,7 +292,7 @@ def main(args: argparse.Namespace) -> None:
         new_images = NewImages(np.concatenate(scores), unscored, n_review)
         result = evaluate(
             table,
-            judgement,
+            verdicts,
             pixel,
             new_images,
             splits=read_table(args.splits, SPLITS, lambda part: part["detection"] != "unlabelled"),

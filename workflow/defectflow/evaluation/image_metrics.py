@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 
 from defectflow.core.files import UserError
-from defectflow.decision.decisions import GROUP_WITHOUT, WITHOUT, counted, judge, scores_apart
+from defectflow.decision.decisions import GROUP_WITHOUT, WITHOUT, assign_verdicts, calibration_scores, is_evaluated
 from defectflow.metrics import metrics
+from defectflow.metrics.bootstrap import bootstrap
 from defectflow.metrics.intervals import auroc_interval, with_width
 
 ENOUGH_GROUPS = 5  # of either kind of images, from which resampling whole groups says more than that there are few
@@ -42,13 +43,13 @@ def units_of(known: pd.DataFrame) -> tuple[str, pd.Series]:
 
 def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, float] | None, seed: int) -> dict[str, Any]:
     """Image-level metrics, confidence intervals and the baseline, of the counted rows of a judged table."""
-    known = table[counted(table) & table["predicted_label"].notna()]
+    known = table[is_evaluated(table) & table["predicted_label"].notna()]
     labels, raw = known["label"].to_numpy(int), known["raw_score"].to_numpy(float)
     matrix = metrics.confusion(labels, known["predicted_label"])
     tn, fp, fn, tp = matrix.values()
     unit, units = units_of(known)
     area = auroc_interval(labels, raw, units)
-    spread = metrics.bootstrap(labels, raw, known["predicted_label"], units, seed)
+    spread = bootstrap(labels, raw, known["predicted_label"], units, seed)
     spread = with_width(spread, labels, known["predicted_label"], units, area)
     intervals = {
         "level": 0.95,
@@ -98,9 +99,9 @@ def group_out_figures(known: pd.DataFrame, strategy: str, options: Mapping[str, 
     apart = apart.rename(columns=lambda name: name.removeprefix("group_") if name.startswith(GROUP_WITHOUT) else name)
     apart = apart.assign(raw_score=apart["group_out_score"], fold=apart["group_fold"])
     try:
-        judged = judge(apart, strategy, options).table
+        judged = assign_verdicts(apart, strategy, options).table
         apart = judged.assign(
-            predicted_label=judged["predicted_label"].where(judged["fold"].isin(scores_apart(judged)))
+            predicted_label=judged["predicted_label"].where(judged["fold"].isin(calibration_scores(judged)))
         )
     except UserError:
         apart = apart.assign(predicted_label=np.nan)
@@ -119,7 +120,7 @@ def group_out_figures(known: pd.DataFrame, strategy: str, options: Mapping[str, 
 
 def calibration_curve(table: pd.DataFrame) -> dict[str, Any]:
     """Share of bad images by pred_score, in SCORE_BINS equal bins, each with its Wilson interval."""
-    known = table[counted(table) & table["predicted_label"].notna()]
+    known = table[is_evaluated(table) & table["predicted_label"].notna()]
     score = known["pred_score"].to_numpy(float)
     place = np.minimum((score * SCORE_BINS).astype(int), SCORE_BINS - 1)
     bins = []
@@ -136,7 +137,7 @@ def calibration_curve(table: pd.DataFrame) -> dict[str, Any]:
 
 def defect_figures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Per defect type: n, recall, AUROC against all good images, mean scores."""
-    known = table[counted(table) & table["predicted_label"].notna()]
+    known = table[is_evaluated(table) & table["predicted_label"].notna()]
     good = known.loc[known["label"] == 0, "raw_score"].to_numpy(float)
     result = {}
     bad = known[known["label"] == 1]

@@ -11,7 +11,8 @@ from tqdm import tqdm
 from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision import thresholds
-from defectflow.decision.decisions import calibrating, counted
+from defectflow.decision.decisions import is_calibration, is_evaluated
+from defectflow.decision.verdict_rule import nine_digits
 from defectflow.images.read_write import read_mask
 from defectflow.metrics import metrics
 from defectflow.metrics.pixel_curves import ImageOverlap, PixelCurves, PixelHistogram
@@ -74,13 +75,13 @@ class Curves:
 
     def figures(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
         """Figures of the reported folds; ``thresholds`` are those that the pixels of each fold are held against."""
-        told = [score for score in self._aupimo if score is not None]
+        known = [score for score in self._aupimo if score is not None]
         counts = [self.total([fold]).counts_at(cut) for fold, cut in thresholds.items() if fold in self._reported]
         total = metrics.rates({key: sum(part[key] for part in counts) for key in metrics.confusion([], [])})
         return {
             **self.total(self._reported).figures(),
-            "aupimo": float(np.mean(told)) if told else None,
-            "aupimo_n_images": len(told),
+            "aupimo": float(np.mean(known)) if known else None,
+            "aupimo_n_images": len(known),
             **{key: total[key] for key in ("precision", "recall", "f1")},
         }
 
@@ -111,8 +112,8 @@ def pixel_figures(
         UserError: a ground-truth or part mask differs in size from its photograph; without ground-truth masks, the
             strategy finds no threshold on the peaks of the maps.
     """
-    known = table[calibrating(table) & table["image_id"].isin(list(maps))]
-    reported = known[counted(known)]
+    known = table[is_calibration(table) & table["image_id"].isin(list(maps))]
+    reported = known[is_evaluated(known)]
     part = dict(zip(masks["image_id"], masks["mask"], strict=True))
     part = {i: path for i, path in part.items() if path}
     marked = (known["label"] == 1) & (known["mask"] != "")
@@ -153,7 +154,7 @@ def pixel_figures(
     except ValueError as error:
         raise UserError(f"threshold: {strategy} on the peaks of the maps: {error} (choose another)") from None
     if marked.any():
-        result["n_images"] = int(counted(rows).sum())
+        result["n_images"] = int(is_evaluated(rows).sum())
         result["full_frame"] = frame.figures(cuts.folds)
         if part:
             result["in_part"] = inside.figures(cuts.folds)
@@ -161,7 +162,7 @@ def pixel_figures(
     values = list(cuts.folds.values())
     spread = {"n": len(values), "min": min(values), "max": max(values)} if values else None
     result["map_threshold"] = {"value": cuts.value, "rule": cuts.rule, "folds": spread}
-    rows = zip(table["fold"], calibrating(table), strict=True)
+    rows = zip(table["fold"], is_calibration(table), strict=True)
     own = [cuts.folds.get(fold, np.nan) if nested else cuts.value for fold, nested in rows]
     return PixelResult(result | {"meaning": MEANING}, pd.Series(own, table.index))
 
@@ -187,7 +188,7 @@ def _map_thresholds(
     strategy: str,
     options: Mapping[str, float],
 ) -> MapThresholds:
-    """Pixel thresholds by the rule told in :func:`pixel_figures`; ``known``: the rows that thresholds are chosen on."""
+    """Pixel thresholds by the rule given in :func:`pixel_figures`; ``known``: rows that thresholds are chosen on."""
     folds = sorted(set(known["fold"]))
     everything = curves.total(folds)
     value = everything.best_threshold()
@@ -204,7 +205,8 @@ def _map_thresholds(
             peaks, labels, known["fold"].tolist(), strategy, without=without, **options
         )
         chosen = {fold: threshold.value for fold, threshold in nested.items()} | chosen
-    return MapThresholds(_nine_digits(value), {fold: _nine_digits(cut) for fold, cut in sorted(chosen.items())}, rule)
+    cuts = {fold: float(nine_digits(cut)) for fold, cut in sorted(chosen.items())}
+    return MapThresholds(float(nine_digits(value)), cuts, rule)
 
 
 def map_range(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> tuple[float, float]:
@@ -248,7 +250,3 @@ def _frame(entry: AnomalyMap, row: Any) -> np.ndarray:
     affine = entry.affine * ratio[:, None]
     affine[:, 2] += (ratio - 1) / 2  # pixel centres, not corners, keep their place under scaling
     return full_resolution(entry.grid_map, affine, entry.input_size, size)
-
-
-def _nine_digits(value: float) -> float:
-    return float(f"{value:.{thresholds.DIGITS}g}")

@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from defectflow.decision.decisions import counted
+from defectflow.decision.decisions import is_evaluated
+from defectflow.decision.verdict_rule import decide
 from defectflow.metrics import metrics
 
 COLUMNS = [
@@ -28,7 +29,7 @@ def robustness_table(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
         Columns COLUMNS, first the row of the images themselves (perturbation "none", strength 0).
     """
     copies = _judged_copies(table, scores)
-    known = table[counted(table) & table["predicted_label"].notna()]
+    known = table[is_evaluated(table) & table["predicted_label"].notna()]
     rows = [{"perturbation": "none", "strength": 0.0} | _figures(known.assign(source_label=known["predicted_label"]))]
     rows += [
         {"perturbation": kind, "strength": strength} | _figures(part)
@@ -57,7 +58,7 @@ def robustness_figures(table: pd.DataFrame, scores: pd.DataFrame) -> dict[str, A
 
 def _judged_copies(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     """The perturbed copies of judged images, with their own verdict and that of their source."""
-    known = table[counted(table) & table["predicted_label"].notna()]
+    known = table[is_evaluated(table) & table["predicted_label"].notna()]
     sources = known[["image_id", "label", "threshold", "predicted_label"]]
     sources = sources.rename(columns={"image_id": "copy_of", "predicted_label": "source_label"})
     copies = scores.loc[scores["kind"] == "perturbed", ["image_id", "copy_of", "raw_score"]].merge(
@@ -65,7 +66,7 @@ def _judged_copies(table: pd.DataFrame, scores: pd.DataFrame) -> pd.DataFrame:
     )
     names = copies["image_id"].str.rsplit("~", n=2)
     return copies.assign(
-        predicted_label=(copies["raw_score"] >= copies["threshold"]).astype(float),
+        predicted_label=decide(copies["raw_score"].to_numpy(), copies["threshold"].to_numpy()).bad.astype(float),
         perturbation=names.str[1],
         strength=names.str[2].astype(float),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.decision.decisions import (
-    counted,
+    is_evaluated,
 )
 from defectflow.drawing import png_charts
 from defectflow.metrics import intervals
@@ -22,7 +22,7 @@ def draw(folder: Path, table: pd.DataFrame, new_scores: np.ndarray, result: dict
         new_scores: raw scores of the others.
         result: content of metrics.json.
     """
-    known = table[counted(table) & table["predicted_label"].notna()]
+    known = table[is_evaluated(table) & table["predicted_label"].notna()]
     labels, raw, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), result["image"]
     area, span = image["auroc"], result["confidence_intervals"]["auroc"]
     name = f"held out: AUROC {area:.3f} [{', '.join(intervals.text(span))}]" if area is not None else ""

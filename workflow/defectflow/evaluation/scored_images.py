@@ -2,15 +2,17 @@
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from defectflow.annotations.coco import decode
 from defectflow.core.anomaly_maps import AnomalyMap
 from defectflow.core.disk_index import DiskIndex
+from defectflow.core.files import UserError, read_json_list
 from defectflow.core.tables import PREDICTIONS, read_parts
 from defectflow.drawing.overlay_images import Scale, scale_of
 
@@ -57,25 +59,49 @@ def run_scale(
     return scale_of(maps, sample([0]), sample([0, 1, np.nan]), level, vmax_quantile)
 
 
-def boxes_of(regions: Path) -> DiskIndex:
-    """Boxes and mark of the regions of each image in regions.csv, on disk; for `boxes_at` and `mark_at`."""
-    rows = (row for part in read_parts(regions, ["image_id", *BOX, "mark"]) for row in part.itertuples(index=False))
-    grouped = groupby(rows, key=lambda row: row.image_id)  # the regions of an image follow each other
+class Damage(NamedTuple):
+    """The damaged regions of a photograph, as the stage boxes found them.
+
+    Attributes:
+        boxes: x, y, width and height of each, in pixels of the upright photograph.
+        pixels: bool (height, width), those of all regions.
+        mark: "" for regions; why the only one is a peak, see `damaged_regions.Region`.
+    """
+
+    boxes: tuple[tuple[int, int, int, int], ...]
+    pixels: np.ndarray
+    mark: str
+
+
+def damage_index(table: Path, coco: Path) -> DiskIndex:
+    """The regions of each image in regions.csv with their pixels from regions.json, on disk; for `damage_at`.
+
+    Raises:
+        UserError: the two files are not of one run.
+    """
+    rows = (row for part in read_parts(table, ["image_id", *BOX, "mark"]) for row in part.itertuples(index=False))
+    results = read_json_list(coco)
+
+    def paired() -> Iterator[tuple[Any, dict[str, Any]]]:
+        for row, result in zip_longest(rows, results):
+            if row is None or result is None or [getattr(row, column) for column in BOX] != result["bbox"]:
+                raise UserError(f"{coco}: not the regions of {table} (run the stage boxes again)")
+            yield row, result["segmentation"]
 
     def found() -> Iterator[tuple[str, str, str]]:
-        for name, own in grouped:
+        for name, own in groupby(paired(), key=lambda pair: pair[0].image_id):  # those of an image follow each other
             those = list(own)
-            yield name, json.dumps([[getattr(row, c) for c in BOX] for row in those]), those[0].mark
+            boxes = [[getattr(row, column) for column in BOX] for row, _ in those]
+            yield name, json.dumps([boxes, [pixels for _, pixels in those]]), those[0][0].mark
 
-    return DiskIndex(found(), 2, [regions])
-
-
-def boxes_at(boxes: DiskIndex, image_id: str) -> tuple[tuple[int, int, int, int], ...]:
-    """x, y, width and height of the regions of an image, in pixels."""
-    text, _ = boxes.get(image_id, ("[]", ""))
-    return tuple(map(tuple, json.loads(text)))
+    return DiskIndex(found(), 2, [table])
 
 
-def mark_at(boxes: DiskIndex, image_id: str) -> str:
-    """Why the only box of an image is a peak and no region above the pixel threshold; "" where it is one."""
-    return boxes.get(image_id, ("", ""))[1]
+def damage_at(index: DiskIndex, image_id: str, size: tuple[int, int]) -> Damage:
+    """The regions of an image whose photograph is of ``size`` (height, width); none for one that has none."""
+    text, mark = index.get(image_id, ("[[], []]", ""))
+    boxes, runs = json.loads(text)
+    pixels = np.zeros(size, bool)
+    for segmentation in runs:
+        pixels |= decode(segmentation, *size[::-1])
+    return Damage(tuple(map(tuple, boxes)), pixels, mark)

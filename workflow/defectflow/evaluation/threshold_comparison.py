@@ -6,10 +6,10 @@ from typing import Any
 import pandas as pd
 
 from defectflow.core.files import UserError
-from defectflow.decision.decisions import counted, judge
+from defectflow.decision.decisions import assign_verdicts, is_evaluated
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.metrics import metrics
-from defectflow.metrics.paired_bootstrap import paired_bootstrap, weighted_f1
+from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1
 
 # One setting of each strategy: five in a hundred where a share has to be named, three standard deviations as in charts.
 ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = (
@@ -30,7 +30,7 @@ def alternatives(
     """Judge the counted images by every strategy, the given one first.
 
     Args:
-        table: image_id, group, label, detection, fold, raw_score, as :func:`decisions.judge` wants them.
+        table: image_id, group, label, detection, fold, raw_score, as :func:`decisions.assign_verdicts` wants them.
         strategy, options: the setting of the run, to which F1 is compared.
 
     Returns:
@@ -44,11 +44,11 @@ def alternatives(
     for name, given in (chosen, *others):
         row = {"strategy": name, "options": given, "ours": (name, given) == chosen}
         try:
-            judged = judge(table, name, given)
+            judged = assign_verdicts(table, name, given)
         except UserError as error:
             rows.append(row | {"problem": str(error).partition(": ")[2].rpartition(" (")[0]})
             continue
-        known = judged.table[counted(judged.table)].dropna(subset="predicted_label")
+        known = judged.table[is_evaluated(judged.table)].dropna(subset="predicted_label")
         own = known["predicted_label"] if own is None else own
         rows.append(row | {"threshold": judged.threshold.value, **_figures(known, own, seed)})
     return rows

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 DEPTHS = (8, 10, 12, 14, 16)
-TOLD = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
+DEPTH_NAMES = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
 
 
 class Values(NamedTuple):

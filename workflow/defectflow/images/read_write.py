@@ -1,5 +1,6 @@
 """Pictures in and out: upright RGB, binary masks, letterboxing."""
 
+import warnings
 from pathlib import Path
 
 import cv2
@@ -9,6 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 from defectflow.core.files import UserError, atomic
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
+from defectflow.images.formats import ARCHIVES, RAW, unread
 from defectflow.images.sixteen_bit import numbers_of, to_8_bits
 
 TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
@@ -44,6 +46,35 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
         raise UserError(f"{path}: no such file") from None
     except UNREADABLE as error:
         raise unreadable(path, error) from None
+
+
+def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
+    """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
+
+    ``depth``: see `read_rgb`; 16-bit files that cannot be of it are refused, files of 8 bits never. Of an animation
+    or a file of several pages the first picture is taken. Images of more than 178 megapixels are refused before they
+    are decoded.
+    """
+    if Path(path).suffix.lower() in (*RAW, *ARCHIVES):  # of a raw file Pillow would give the thumbnail
+        raise UserError(f"{path}: {unread(path).reason}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return read_rgb(path, depth)
+    except UserError:
+        raise
+    except Exception as error:  # decoders of damaged files raise what they like
+        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
+
+
+def read_checked(path: str | Path) -> np.ndarray:
+    """`read_rgb` of a file of 8 bits that an earlier stage has read whole or written, 1.1 to 1.8 times faster.
+
+    Only where OpenCV decodes the very same pixels (`is_plain`). Of a damaged file it fills up what is missing with grey
+    and says nothing: what comes from anywhere goes through `read_photograph` or `read_rgb`.
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if is_plain(path) else None
+    return read_rgb(path) if image is None else image
 
 
 def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:

@@ -6,7 +6,6 @@ numpy and OpenCV, and a runtime for the network; torch is loaded where the runti
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,17 +15,17 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from defectflow.backbones.network_input import Loaded, fit_picture
 from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, grid_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
+from defectflow.decision.outcomes import is_flagged
 from defectflow.decision.pred_score import normalise
-from defectflow.images.formats import ARCHIVES, RAW, unread
-from defectflow.images.read_write import read_rgb
+from defectflow.decision.verdict_rule import decide
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
-from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_judge, torch_judge
+from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_scorer, torch_scorer
 from defectflow.inspection.runtimes import load_network, pick
 from defectflow.isolation.crop_and_background import changes_nothing, isolate_part
 
@@ -70,9 +69,9 @@ class Verdict:
     @property
     def flagged(self) -> bool:
         """Whether somebody should look: bad, in the review band, no part to be seen, or its mask in doubt."""
-        return self.bad or bool(self.review) or self.present is False or bool(self.doubtful)
+        return self.bad or bool(self.review) or is_flagged(self.present, self.doubtful)
 
-    def told(self) -> Verdict:
+    def without_part(self) -> Verdict:
         """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
         return replace(self, part=None)
 
@@ -106,7 +105,7 @@ class Inspector:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
-        self._judge = torch_judge(bundle, device) if runtime == "torch" else numpy_judge(bundle)
+        self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle)
         self._locate = make_locator(bundle, device)
 
     @classmethod
@@ -183,23 +182,23 @@ class Inspector:
     def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
         size, part, item, seconds = photograph
         with self._timed(seconds, "search"):
-            raw, distances = self._judge(patches[item.cells], item.cells)
+            raw, distances = self._scorer(patches[item.cells], item.cells)
         network = self.settings["network"]
         grid = grid_map(distances, item.cells, tuple(network["grid"]))
         anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
         threshold = self.settings["threshold"]
-        raw = float(f"{raw:.9g}")  # as tables keep it
-        bad = raw >= threshold["value"]
+        band = self.settings["review"]
+        decision = decide(raw, threshold["value"], tuple(band) if band else None)
+        raw, bad = float(decision.raw_score), bool(decision.bad)
         with self._timed(seconds, "regions"):
             regions = self._regions(anomaly, size, part.mask if part else None, bad)
-        band = self.settings["review"]
         record = part.record if part else {}
         return Verdict(
             bad=bad,
             score=float(normalise(raw, threshold["value"], threshold["low"], threshold["high"])),
             raw_score=raw,
             threshold=threshold["value"],
-            review=band[0] <= raw < band[1] if band else None,
+            review=bool(decision.review) if band else None,
             present=bool(record["present"]) if part else None,
             doubtful=bool(record["doubtful"]) if part else None,
             reason=record.get("reason", ""),
@@ -218,7 +217,7 @@ class Inspector:
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
         patches = self._network(item.picture[None])[0]
-        return self._judge(patches[item.cells], item.cells)
+        return self._scorer(patches[item.cells], item.cells)
 
     @contextmanager
     def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
@@ -250,26 +249,6 @@ class Inspector:
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return find_damage(heat, level, part, bad, **self.settings["regions"])
-
-
-def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
-    """`read_rgb` for files from anywhere: whatever a decoder raises becomes a UserError.
-
-    ``depth`` is that of the bundle: 16-bit files that cannot be of it are refused, files of 8 bits never.
-
-    Of an animation or a file of several pages the first picture is taken. Images of more than 178 megapixels are
-    refused before they are decoded.
-    """
-    if Path(path).suffix.lower() in (*RAW, *ARCHIVES):  # of a raw file Pillow would give the thumbnail
-        raise UserError(f"{path}: {unread(path).reason}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return read_rgb(path, depth)
-    except UserError:
-        raise
-    except Exception as error:  # decoders of damaged files raise what they like
-        raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
 
 
 def heat_of(anomaly: AnomalyMap, size: tuple[int, int]) -> np.ndarray:

@@ -10,15 +10,15 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from defectflow.core.files import UserError
-from defectflow.images.bit_depth import TOLD
+from defectflow.images.bit_depth import DEPTH_NAMES
 from defectflow.inspection.bundle_files import Bundle
 from defectflow.isolation.crop_and_background import BACKGROUNDS, NORMALISATIONS
 from defectflow.methods import numpy_registry
 from defectflow.parts.part_model import Prior
-from defectflow.segmentation.baseline_masks import SOURCES, baseline_mask, judge
+from defectflow.segmentation.baseline_masks import SOURCES, part_mask
 
 # Score of an image and distances of its patches, float32 (p,), from these (p, d) and their cells, int64 (p,).
-Judge = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+Scorer = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
 # What this version understands of an entry of the config; training alone takes the keys after the bar.
 KNOWN = {
@@ -63,9 +63,9 @@ def check_known(bundle: Bundle) -> None:
             raise UserError(
                 f"{where}: {section} {key} {value!r} is unknown to this version (known: {', '.join(known)})"
             )
-    if bundle.settings["depth"] not in TOLD:
+    if bundle.settings["depth"] not in DEPTH_NAMES:
         depth = bundle.settings["depth"]
-        raise UserError(f"{where}: depth {depth!r} is unknown to this version (known: {', '.join(TOLD)})")
+        raise UserError(f"{where}: depth {depth!r} is unknown to this version (known: {', '.join(DEPTH_NAMES)})")
     for value in bundle.settings["isolation"]["normalise"]:
         if value not in NORMALISATIONS:
             raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")
@@ -84,16 +84,11 @@ def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], 
             from defectflow.segmentation.sam_model import Predictor
     except ModuleNotFoundError as error:
         raise UserError(f"{bundle.folder}: its segmenter {source} needs {error.name}, which is not installed") from None
-    if source != "sam2.1":
-        return lambda image: Located(*baseline_mask(prior, source, image, None))
-    predictor = Predictor(entry["model"], bundle.path("segmenter.safetensors"), prior, device, entry["prior_weight"])
-
-    def locate(image: np.ndarray) -> Located:
-        found = predictor.predict(image, None)
-        record = judge(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
-        return Located(found.mask if record["present"] else np.zeros_like(found.mask), record)
-
-    return locate
+    predictor = None
+    if source == "sam2.1":
+        weights, weight = bundle.path("segmenter.safetensors"), entry["prior_weight"]
+        predictor = Predictor(entry["model"], weights, prior, device, weight)
+    return lambda image: Located(*part_mask(prior, source, image, None, predictor))
 
 
 def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -108,14 +103,14 @@ def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return tensors, settings
 
 
-def numpy_judge(bundle: Bundle) -> Judge:
+def numpy_scorer(bundle: Bundle) -> Scorer:
     """The detector of a bundle in numpy."""
     tensors, settings = read_bank(bundle)
     entry = bundle.settings["detector"]
     return numpy_registry.METHODS[entry["method"]](tensors, settings, entry).judge
 
 
-def torch_judge(bundle: Bundle, device: str = "cpu") -> Judge:
+def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:
     """The detector of a bundle with torch, as the workflow has it, on "cpu" or "cuda"."""
     import torch
 

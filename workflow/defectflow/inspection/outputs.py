@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 
 from defectflow.core.files import atomic
+from defectflow.decision.damaged_regions import region_mask
+from defectflow.decision.outcomes import TO_A_PERSON, is_flagged
 from defectflow.decision.pred_score import two_digits
 from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_style import Look
@@ -116,8 +118,8 @@ def verdict_text(verdict: Verdict) -> str:
 
 def notices(verdict: Verdict) -> list[str]:
     """Why a person should look, whatever the score: it lies in the review band, or the mask is in doubt."""
-    why = ["to a person"] if verdict.review else []
-    return why + ([verdict.reason] if verdict.present is False or verdict.doubtful else [])
+    why = [TO_A_PERSON] if verdict.review else []
+    return why + ([verdict.reason] if is_flagged(verdict.present, verdict.doubtful) else [])
 
 
 def mark_of(verdict: Verdict) -> str:
@@ -166,9 +168,7 @@ class Pictures:
         part = verdict.part
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-        found = np.zeros(heat.shape, bool)
-        for region in verdict.regions:
-            found[region.y : region.y + region.height, region.x : region.x + region.width] |= region.pixels
+        found = region_mask(verdict.regions, heat.shape)
         with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
             overlay_images.write_heatmap(temporary, heat, self._scale, self._look)
         legend = overlay_images.legend(found, None, part, mark_of(verdict))
@@ -231,12 +231,12 @@ class PassedOverFiles:
             self._report.add(found.path, None, text)
         print(f"passed over  {printable(text)}", flush=True)
 
-    def told(self) -> str:
+    def summary(self) -> str:
         """The end of a line that counts photographs; "" where nothing was passed over."""
-        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
+        return f", {plural(self._files, 'file')} passed over (see above)" if self._files else ""
 
 
-def counted(number: int, what: str) -> str:
+def plural(number: int, what: str) -> str:
     """A number and its noun."""
     return f"{number} {what}{'' if number == 1 else 's'}"
 

@@ -11,19 +11,19 @@ from defectflow.core.files import UserError, nearest_path
 from defectflow.images.formats import SUFFIXES, PassedOver, common, unread
 
 LOOKED_AT = 10000  # files of a folder that is not looked into: a link may lead to all of a disk
-SETTLED = 5.0  # seconds after which a watched file by another name is no upload any more: it is told
+SETTLED = 5.0  # seconds after which a watched file by another name is no upload any more: it is named
 
-Tell = Callable[[PassedOver], None]
+OnPassedOver = Callable[[PassedOver], None]
 
 
-def photographs(paths: Sequence[str | Path], tell: Tell = lambda _: None) -> Iterator[Path]:
+def photographs(paths: Sequence[str | Path], on_passed_over: OnPassedOver = lambda _: None) -> Iterator[Path]:
     """Files in the order of ``paths``: a file as it is, a folder's images by name, folders in it too, or a glob's.
 
     A name that exists is never taken for a pattern. Nothing is kept in memory but the names of one folder.
 
     Args:
         paths: files, folders and globs.
-        tell: is given every file below a folder, of ``paths`` or found by a glob, that is not yielded.
+        on_passed_over: is given every file below a folder, of ``paths`` or found by a glob, that is not yielded.
 
     Raises:
         UserError: a path does not exist, or has no image in it.
@@ -32,12 +32,12 @@ def photographs(paths: Sequence[str | Path], tell: Tell = lambda _: None) -> Ite
     for given in paths:
         path = Path(given)
         if path.is_dir():
-            found = _images(path, roots, tell)
+            found = _images(path, roots, on_passed_over)
         elif path.exists() or not glob.has_magic(str(given)):
-            yield path  # an absent file is told by the reader, like any other that cannot be read
+            yield path  # an absent file is named by the reader, like any other that cannot be read
             continue
         else:
-            found = _matching(str(given), roots, tell)
+            found = _matching(str(given), roots, on_passed_over)
         first = next(found, None)
         if first is None:
             top = Path(given).parent
@@ -56,7 +56,7 @@ def count(paths: Sequence[str | Path]) -> int:
 
 
 def watch(
-    folder: str | Path, interval: float = 0.5, idle: float | None = None, tell: Tell = lambda _: None
+    folder: str | Path, interval: float = 0.5, idle: float | None = None, on_passed_over: OnPassedOver = lambda _: None
 ) -> Iterator[Path]:
     """Images of a folder as they arrive, those that are there first; each when it has stopped growing, and again
     when it has changed: what was still being written, or another photograph by the same name.
@@ -65,7 +65,7 @@ def watch(
         folder: the folders in it are looked into as well.
         interval: seconds between two looks.
         idle: stop after so many seconds without a new one; None: never.
-        tell: is given every other file once, when it has lain there for SETTLED seconds or the watch ends.
+        on_passed_over: is given every other file once, when it has lain there for SETTLED seconds or the watch ends.
 
     Raises:
         UserError: there is no such folder.
@@ -75,7 +75,7 @@ def watch(
     roots = [os.path.realpath(folder)]
     done: dict[Path, tuple[int, ...]] = {}
     growing: dict[Path, tuple[int, ...]] = {}
-    others: dict[Path, tuple[float, PassedOver | None]] = {}  # when first seen; None once told
+    others: dict[Path, tuple[float, PassedOver | None]] = {}  # when first seen; None once named
     last = time.monotonic()
     try:
         while idle is None or time.monotonic() - last < idle:
@@ -83,10 +83,10 @@ def watch(
             for path in _below(Path(folder), roots):
                 if isinstance(path, PassedOver):
                     present.add(path.path)
-                    since, untold = others.setdefault(path.path, (time.monotonic(), path))
-                    if untold and time.monotonic() - since >= SETTLED:
+                    since, unnamed = others.setdefault(path.path, (time.monotonic(), path))
+                    if unnamed and time.monotonic() - since >= SETTLED:
                         others[path.path] = (since, None)
-                        tell(untold)
+                        on_passed_over(unnamed)
                     continue
                 present.add(path)
                 try:
@@ -108,26 +108,26 @@ def watch(
             )
             time.sleep(interval)
     finally:
-        for _, untold in others.values():
-            if untold and os.path.lexists(untold.path):
-                tell(untold)
+        for _, unnamed in others.values():
+            if unnamed and os.path.lexists(unnamed.path):
+                on_passed_over(unnamed)
 
 
-def _images(folder: Path, roots: Sequence[str], tell: Tell) -> Iterator[Path]:
+def _images(folder: Path, roots: Sequence[str], on_passed_over: OnPassedOver) -> Iterator[Path]:
     for path in _below(folder, roots):
         if isinstance(path, PassedOver):
-            tell(path)
+            on_passed_over(path)
         else:
             yield path
 
 
-def _matching(pattern: str, roots: Sequence[str], tell: Tell) -> Iterator[Path]:
+def _matching(pattern: str, roots: Sequence[str], on_passed_over: OnPassedOver) -> Iterator[Path]:
     """Files that a pattern fits, and the images of folders that it fits, unless it reaches into these itself."""
     for name in sorted(glob.iglob(pattern, recursive=True)):
         if not os.path.isdir(name):
             yield Path(name)
         elif "**" not in pattern:
-            yield from _images(Path(name), [*roots, os.path.realpath(name)], tell)
+            yield from _images(Path(name), [*roots, os.path.realpath(name)], on_passed_over)
 
 
 def _below(folder: Path, roots: Sequence[str], top: bool = True) -> Iterator[Path | PassedOver]:
@@ -183,5 +183,5 @@ def _unentered(folder: Path, reason: str) -> Iterator[PassedOver]:
     names = list(islice((name for _, _, files in os.walk(folder) for name in files), LOOKED_AT))
     if names:
         images, more = sum(map(_is_image, names)), " or more" if len(names) == LOOKED_AT else ""
-        told = f"{reason}; files in it: {len(names)}{more}, of them images: {images}{more}"
-        yield PassedOver(folder, told, images > 0, len(names))
+        why = f"{reason}; files in it: {len(names)}{more}, of them images: {images}{more}"
+        yield PassedOver(folder, why, images > 0, len(names))

@@ -64,7 +64,7 @@ def with_width(
     "Wilson indirect"). Counts follow from their rates.
 
     Args:
-        spread: what `metrics.bootstrap` returned.
+        spread: what `bootstrap.bootstrap` returned.
         labels, predicted: [N].
         units: [N], as for the bootstrap.
         auroc: its interval, see `auroc_interval`.

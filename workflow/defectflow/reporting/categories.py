@@ -56,8 +56,8 @@ def text(table: pd.DataFrame) -> str:
     lines = ["image AUROC / pixel AUROC / AU-PRO, %"]
     lines.append(f"{'category':<14}{'good':>5}{'bad':>5}   {'here':<20}" + "".join(f"{n:<20}" for n in PEERS.values()))
     for _, row in table.iterrows():
-        told = "".join(f"{figures(row, prefix):<20}" for prefix in ("", *(f"{peer}_" for peer in PEERS)))
-        lines.append(f"{row['category']:<14}{int(row['n_good']):>5}{int(row['n_bad']):>5}   {told}".rstrip())
+        beside = "".join(f"{figures(row, prefix):<20}" for prefix in ("", *(f"{peer}_" for peer in PEERS)))
+        lines.append(f"{row['category']:<14}{int(row['n_good']):>5}{int(row['n_bad']):>5}   {beside}".rstrip())
     return "\n".join(lines)
 
 

@@ -12,10 +12,13 @@ import pandas as pd
 from PIL import Image
 
 from defectflow.core.anomaly_maps import AnomalyMap, full_resolution
+from defectflow.core.disk_index import DiskIndex
+from defectflow.decision.outcomes import FALSE_ALARM, MISSED, RIGHT, is_flagged
 from defectflow.decision.pred_score import is_close
 from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_style import Look
 from defectflow.drawing.overlay_images import DEFAULT, Scale
+from defectflow.evaluation.scored_images import damage_at
 from defectflow.images.read_write import read_mask, read_rgb
 
 SIDE = 560  # pixels, longer side of a picture; twice what a page shows, for sharp screens
@@ -69,14 +72,14 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
     """The galleries of a run; no photograph is in two.
 
     Args:
-        table: predictions with the columns margin (see `pred_score.margins`) and outcome ("missed", "false alarm",
-            "right" or "", where label or verdict is unknown): every labelled photograph, and of those without a label
-            at least the NEW_SHOWN most suspicious ones.
+        table: predictions with the columns margin (see `pred_score.margins`) and outcome (see
+            `outcomes.outcomes`): every labelled photograph, and of those without a label at least the NEW_SHOWN most
+            suspicious ones.
         n_new: how many without a label there are.
     """
     table = table[table["raw_score"].notna()].sort_values(["margin", "filename"], kind="stable")
     outcome, verdict = table["outcome"], table["predicted_label"]
-    missed, alarms = table[outcome == "missed"], table[outcome == "false alarm"][::-1]
+    missed, alarms = table[outcome == MISSED], table[outcome == FALSE_ALARM][::-1]
     shown = [
         Gallery("Missed defects", "Bad, but called good; lowest scores first.", len(missed), missed),
         Gallery("False alarms", "Good, but called bad; highest scores first.", len(alarms), alarms),
@@ -87,7 +90,7 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
         for g, label, word in zip(shown, (1, 0), ("bad", "good"), strict=True)
     ]
     rest = table.drop(index=pd.concat([missed, alarms]).index)
-    close = rest[rest["outcome"] == "right"]
+    close = rest[rest["outcome"] == RIGHT]
     close = close.loc[close["margin"].abs().sort_values(kind="stable").index[:CLOSE_SHOWN]].sort_values("margin")
     near = close[is_close(close["margin"], close["raw_score"], close["threshold"])]
     if len(near):
@@ -102,7 +105,7 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
         ("Typical bad", "Correctly called bad, with a typical score for their kind.", 1),
         ("Typical good", "Correctly called good, with a typical score for their kind.", 0),
     ):
-        decided = (rest["outcome"] == "right") & (rest["review"] != 1)
+        decided = (rest["outcome"] == RIGHT) & (rest["review"] != 1)
         rows = rest[decided & (verdict.loc[rest.index] == wanted)]
         shown.append(Gallery(title, lead, len(rows), _middle(rows, TYPICAL_SHOWN)))
     new = rest[rest["label"].isna()][::-1]
@@ -159,28 +162,25 @@ def case_of(
     row: Any,
     maps: Mapping[str, AnomalyMap],
     scale: Scale,
-    boxes: np.ndarray | None = None,
+    regions: DiskIndex,
     look: Look = DEFAULT,
-    mark: str = "",
     depth: str | None = None,
 ) -> Case:
     """Photograph, part, heat and overlay of one image, each at most SIDE pixels long.
 
     Args:
-        row: of the joined table: image_id, path, mask (ground truth or ""), part (mask of the part or ""), label,
-            predicted_label, map_threshold (the map's own, or NaN: the level of the scale).
+        row: of the joined table: image_id, path, mask (ground truth or ""), part (mask of the part or ""), label.
         maps: by image_id.
         scale: colours of the run.
-        boxes: [N, 4], damaged regions as x, y, width, height in pixels of the photograph, or None.
+        regions: damaged ones of all photographs, see `damage_index`.
         look: of the heat.
-        mark: of the boxes, see `Case`.
         depth: of the photograph, see `read_rgb`.
     """
     photo = read_rgb(row.path, depth)
     size = photo.shape[:2]
-    drawn, glow = set(), 0.0
+    drawn, glow, mark = set(), 0.0, ""
     small = shrink(photo)
-    part = _mask(row.part, small)
+    part = _small_mask(row.part, small)
     pictures = [_picture("photograph", small)]
     if part is not None:
         pictures.append(_picture("part", dimmed(small, part, overlay_images.PART)))
@@ -188,18 +188,17 @@ def case_of(
         entry = maps[row.image_id]
         heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
         heat = cv2.resize(heat, small.shape[1::-1], interpolation=cv2.INTER_AREA)
-        truth = _mask(row.mask, small) if row.label == 1 else None
-        level = scale.level if np.isnan(row.map_threshold) else row.map_threshold
-        found = heat >= overlay_images.outline_level(heat, replace(scale, level=level), row.predicted_label == 1)
+        truth = _small_mask(row.mask, small) if row.label == 1 else None
+        boxes, found, mark = damage_at(regions, row.image_id, size)
+        found = _shrunk(found, small)
         overlay = overlay_images.overlay(small, heat, scale, found, None, part, look)
         if truth is not None:  # in a small picture the line has to be stronger, and further off what it encloses
             overlay_images.outline(
                 overlay, cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8)), overlay_images.TRUTH, 2
             )
-        if boxes is not None:
-            small_boxes = np.round(boxes * small.shape[1] / photo.shape[1]).astype(int).tolist()
-            overlay_images.boxes(overlay, small_boxes, dashed=bool(mark))
-        shown = {"found": found.any() or boxes is not None, "truth": truth is not None and truth.any()}
+        small_boxes = np.round(np.array(boxes) * small.shape[1] / photo.shape[1]).astype(int).tolist()
+        overlay_images.boxes(overlay, small_boxes, dashed=bool(mark))
+        shown = {"found": bool(boxes), "truth": truth is not None and truth.any()}
         shown["part"] = part is not None and part.any()
         drawn = {name for name, there in shown.items() if there}
         glow = float((overlay_images.opacities(overlay_images.blurred(heat, look), scale, look) > 0).mean())
@@ -213,8 +212,8 @@ def case_of(
 def mask_case(row: Any, depth: str | None = None) -> Case:
     """The outline of the part on one photograph, yellow where the mask is flagged."""
     small = shrink(read_rgb(row.path, depth))
-    part = _mask(row.part, small)
-    colour = overlay_images.WRONG if row.mask_present == 0 or row.mask_doubtful == 1 else overlay_images.PART
+    part = _small_mask(row.part, small)
+    colour = overlay_images.WRONG if is_flagged(row.mask_present, row.mask_doubtful) else overlay_images.PART
     return Case(row, (_picture("part", small if part is None else dimmed(small, part, colour)),))
 
 
@@ -243,8 +242,10 @@ def _picture(kind: str, picture: np.ndarray) -> Picture:
     return Picture(kind, data_uri(picture), picture.shape[1], picture.shape[0])
 
 
-def _mask(path: str, like: np.ndarray) -> np.ndarray | None:
-    if not path:
-        return None
-    mask = cv2.resize(read_mask(path).astype(np.float32), like.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return mask >= 0.25  # area averaging keeps a defect that is thinner than a pixel of the small picture
+def _small_mask(path: str, like: np.ndarray) -> np.ndarray | None:
+    return _shrunk(read_mask(path), like) if path else None
+
+
+def _shrunk(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
+    small = cv2.resize(mask.astype(np.float32), like.shape[1::-1], interpolation=cv2.INTER_AREA)
+    return small >= 0.25  # area averaging keeps a defect that is thinner than a pixel of the small picture

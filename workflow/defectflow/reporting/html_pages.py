@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from defectflow.core.files import atomic
+from defectflow.decision.outcomes import FALSE_ALARM, MISSED, NO_PART
 from defectflow.decision.pred_score import two_digits
 from defectflow.evaluation.claims import percent
 from defectflow.metrics import intervals
@@ -59,6 +60,6 @@ def write_page(path: str | Path, template: str, **content: Any) -> None:
         keep_trailing_newline=True,
     )
     environment.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}
-    environment.globals["rule"] = rule
+    environment.globals |= {"rule": rule, "MISSED": MISSED, "FALSE_ALARM": FALSE_ALARM, "NO_PART": NO_PART}
     with atomic(path) as temporary:
         temporary.write_text(environment.get_template(template).render(content), encoding="utf-8", errors="replace")

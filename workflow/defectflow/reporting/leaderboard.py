@@ -13,10 +13,10 @@ import pandas as pd
 
 from defectflow.core.files import UserError, read_json, stage
 from defectflow.core.tables import CALIBRATION, PREDICTIONS, SPLITS, read_table, write_table
-from defectflow.decision.decisions import counted, with_calibration
+from defectflow.decision.decisions import is_evaluated, with_calibration
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.evaluation.threshold_comparison import alternatives
-from defectflow.metrics.paired_bootstrap import Difference, paired_bootstrap, weighted_auroc, weighted_f1
+from defectflow.metrics.bootstrap import Difference, paired_bootstrap, weighted_auroc, weighted_f1
 from defectflow.reporting.html_pages import rule, write_page
 
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]
@@ -63,8 +63,8 @@ def row_of(metrics: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def judged(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
-    """Predictions with fold and group as :func:`decisions.judge` wants them; an image without a group is its own."""
+def with_folds(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
+    """Predictions with fold and group for `decisions.assign_verdicts`; an image without a group is its own."""
     table = predictions.merge(splits[["image_id", "group", "fold"]], on="image_id", how="left")
     table[["group", "fold"]] = table[["group", "fold"]].fillna("")
     table["group"] = table["group"].where(table["group"] != "", table["image_id"])
@@ -72,9 +72,11 @@ def judged(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(best: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Difference | None]:
-    """AUROC and F1 of ``other`` minus those of ``best`` on the images that count in both (see :func:`judged`)."""
+    """AUROC and F1 of ``other`` minus those of ``best`` on the images that count in both (see :func:`with_folds`)."""
     columns = ["image_id", "raw_score", "predicted_label"]
-    shared = best[counted(best)].merge(other.loc[counted(other), columns], on="image_id", suffixes=("", "_other"))
+    shared = best[is_evaluated(best)].merge(
+        other.loc[is_evaluated(other), columns], on="image_id", suffixes=("", "_other")
+    )
     found = {}
     for name, figure, column in (("auroc", weighted_auroc, "raw_score"), ("f1", weighted_f1, "predicted_label")):
         both = shared.dropna(subset=[column, f"{column}_other"])
@@ -116,7 +118,7 @@ def main(args: argparse.Namespace) -> None:
         if len(recipe) < 4:
             raise UserError(f"{path}: expected .../dataset/segmenter/isolation/detector/{path.name}")
         labelled = read_table(predictions, PREDICTIONS, lambda part: part["label"].notna())
-        metrics, table = read_json(path), judged(labelled, splits)
+        metrics, table = read_json(path), with_folds(labelled, splits)
         runs.append({"recipe": recipe, "metrics": metrics, "table": table, "main": path == args.metrics[0]})
         try:
             row_of(metrics)

@@ -7,7 +7,6 @@ Triptychs (photograph, masks, heatmap) are drawn on request.
 import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,14 +17,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.core.anomaly_maps import AnomalyMaps, full_resolution, load_maps
+from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.parallel import in_order
 from defectflow.core.tables import index_of, read_parts, read_table
+from defectflow.decision.outcomes import DOUBTFUL, FALSE_ALARM, MISSED, NO_PART, WRONG, is_flagged, with_outcomes
 from defectflow.decision.pred_score import is_close, margins, two_digits
 from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_style import Look, add_options, look_of
 from defectflow.drawing.overlay_images import Cell, Scale
-from defectflow.evaluation.scored_images import boxes_at, boxes_of, evenly, mark_at, run_scale, scored_parts
+from defectflow.evaluation.scored_images import damage_at, damage_index, evenly, run_scale, scored_parts
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.listing.image_names import place_of
@@ -36,7 +37,7 @@ KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
 
 
 class Job(NamedTuple):
-    """What it takes to draw one image; ``level`` bounds the outlined area, ``boxes`` and ``mark``: see `scored`."""
+    """What it takes to draw one image."""
 
     image_id: str
     path: str
@@ -47,10 +48,6 @@ class Job(NamedTuple):
     colour: tuple[int, int, int]
     notice: str
     detail: str
-    bad: bool
-    level: float
-    boxes: tuple[tuple[int, int, int, int], ...]
-    mark: str
     place: str
 
 
@@ -68,11 +65,11 @@ class MaskRow(NamedTuple):
     @property
     def flagged(self) -> bool:
         """Whether a person should look at the mask."""
-        return self.present == 0 or self.doubtful == 1
+        return is_flagged(self.present, self.doubtful)
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
-    """Verdict in words, its colour, and what else is known, of a row of predictions.csv."""
+    """Verdict in words, its colour, and what else is known, of a row of predictions.csv with its outcome."""
     if np.isnan(row.predicted_label):
         verdict, colour = f"no verdict  raw {row.raw_score:.3g}", overlay_images.UNKNOWN
     else:
@@ -81,31 +78,33 @@ def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
         verdict = f"{word}  {two_digits(row.pred_score)}"
     known = "no label" if np.isnan(row.label) else f"labelled {'bad' if row.label == 1 else 'good'}"
     detail = [f"{known}: {row.defect_type}" if row.defect_type else known]
-    if row.mask_reason and error_of(row):  # otherwise the notice tells it
+    if row.mask_reason and row.outcome in WRONG:  # otherwise the notice says it
         detail.append(row.mask_reason)
     return verdict, colour, " · ".join(detail)
 
 
-def error_of(row: Any) -> str:
-    """What is wrong with a verdict: "missed defect", "false alarm", or "" where it is right or one side is unknown."""
-    if np.isnan(row.label) or np.isnan(row.predicted_label) or row.label == row.predicted_label:
-        return ""
-    return "missed defect" if row.label == 1 else "false alarm"
-
-
 def notice_of(row: Any) -> str:
     """What to look at first: a wrong verdict, else an absent part or a doubtful mask and why; "" for nothing."""
-    if error_of(row):
-        return error_of(row)
+    if row.outcome in WRONG:
+        return row.outcome
     if row.mask_present == 0:
-        return row.mask_reason or "no part found"
-    return f"doubtful mask: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
+        return row.mask_reason or NO_PART
+    return f"{DOUBTFUL}: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
 
 
 def draw(
-    job: Job, maps: AnomalyMaps, scale: Scale, look: Look, folders: dict[str, Path], depth: str | None = None
+    job: Job,
+    maps: AnomalyMaps,
+    regions: DiskIndex,
+    scale: Scale,
+    look: Look,
+    folders: dict[str, Path],
+    depth: str | None = None,
 ) -> None:
-    """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them."""
+    """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them.
+
+    What is outlined as damaged are the regions that the stage boxes has kept, as in pictures of an inspector.
+    """
     photo = read_rgb(job.path, depth)
     size = photo.shape[:2]
     entry = maps[job.image_id]
@@ -113,39 +112,40 @@ def draw(
     if "heatmaps" in folders:
         overlay_images.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
-    found = heat >= overlay_images.outline_level(heat, replace(scale, level=job.level), job.bad)
-    legend = overlay_images.legend(found, truth, part, job.mark)
+    boxes, found, mark = damage_at(regions, job.image_id, size)
+    legend = overlay_images.legend(found, truth, part, mark)
+    detail = f"{job.detail} · box at the peak, {mark}" if mark else job.detail
 
     def write(kind: str, picture: np.ndarray) -> None:
         strip = overlay_images.caption_strip(
-            picture.shape[1], job.name, job.verdict, job.colour, job.notice, job.detail, legend, photo.shape[1]
+            picture.shape[1], job.name, job.verdict, job.colour, job.notice, detail, legend, photo.shape[1]
         )
         write_png(folders[kind] / job.place, np.vstack([picture, strip]))
 
     if "overlays" in folders:
         picture = overlay_images.overlay(photo, heat, scale, found, truth, part, look)
-        overlay_images.boxes(picture, job.boxes, dashed=bool(job.mark))
+        overlay_images.boxes(picture, boxes, dashed=bool(mark))
         write("overlays", picture)
     if "triptychs" in folders:
         write("triptychs", overlay_images.triptych(photo, heat, scale, found, truth, part, look))
 
 
 def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Those of all rows of predictions.csv that `sheets` may show, by margin; with margin (`margins`), near, error."""
+    """Those rows of predictions.csv that `sheets` may show, by margin; with outcome, margin (`margins`) and near."""
     kept = pd.DataFrame()
     for part in parts:
-        part = part.assign(margin=margins(part["pred_score"], part["raw_score"], part["threshold"]))
+        part = with_outcomes(part)
+        part["margin"] = margins(part["pred_score"], part["raw_score"], part["threshold"])
         part["near"] = part["margin"].abs().where(part["predicted_label"].notna())
-        part["error"] = pd.Series([error_of(row) for row in part.itertuples()], part.index, dtype=object)
         table = pd.concat([kept, part]).sort_values(["margin", "filename"], kind="stable")
-        missed, alarms = (table[table["error"] == error] for error in ("missed defect", "false alarm"))
+        missed, alarms = (table[table["outcome"] == word] for word in WRONG)
         near = table.sort_values(["near", "filename"], kind="stable").head(PER_SECTION)
         ends = (table.head(PER_SECTION), table.tail(PER_SECTION), missed.head(PER_SECTION), alarms.tail(PER_SECTION))
         kept = table[table.index.isin(pd.concat([near, *ends]).index)]
     return kept
 
 
-def judged(predictions: Path) -> tuple[int, int]:
+def count_verdicts(predictions: Path) -> tuple[int, int]:
     """How many photographs labelled good and bad have a verdict."""
     counts = [0, 0]
     for part in read_parts(predictions, ["label", "predicted_label"]):
@@ -160,7 +160,7 @@ def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: 
     Args:
         rows: see `shown`.
         count: how many images there are.
-        n_judged: see `judged`; errors that nobody could have made get no section.
+        n_judged: see `count_verdicts`; errors that nobody could have made get no section.
         overlays, folder: where the overlays are, and where to write.
     """
     table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
@@ -168,7 +168,7 @@ def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: 
     title = "Nearest to the threshold: none of them is close"
     if is_close(near["margin"], near["raw_score"], near["threshold"]).any():
         title = "Borderline: nearest to the threshold, worth a second look"
-    missed, alarms = table[table["error"] == "missed defect"], table[table["error"] == "false alarm"][::-1]
+    missed, alarms = table[table["outcome"] == MISSED], table[table["outcome"] == FALSE_ALARM][::-1]
     errors = (("False alarms, highest score first", alarms), ("Missed defects, lowest score first", missed))
     possible = [error for error, n in zip(errors, n_judged, strict=True) if n][::-1]
 
@@ -243,7 +243,7 @@ def main(args: argparse.Namespace) -> None:
     if not count:
         raise UserError(f"{args.predictions}: no image has both a score and a map (pass the maps of every shard)")
     scale = run_scale(args.predictions, maps, read_json(args.metrics), look.vmax_quantile)
-    boxes = boxes_of(args.regions)
+    regions = damage_index(*args.regions)
 
     with ExitStack() as stack:
         paths = {kind: getattr(args, kind) for kind in KINDS if getattr(args, kind)}
@@ -251,21 +251,22 @@ def main(args: argparse.Namespace) -> None:
 
         def jobs() -> Iterator[Job]:
             for part in scored_parts(args.predictions, maps):
-                for row in part.itertuples():
+                for row in with_outcomes(part).itertuples():
                     (path, truth), (mask, *_) = manifest[row.image_id], masks.get(row.image_id, ("",))
-                    place, found = place_of(row.image_id, count), boxes_at(boxes, row.image_id)
-                    mark = mark_at(boxes, row.image_id)
+                    place = place_of(row.image_id, count)
                     for kind in folders.keys() - {"sheets"}:
                         (folders[kind] / place).parent.mkdir(exist_ok=True)
-                    yield _job(row, path, truth, mask, scale.level, found, mark, place)
+                    yield _job(row, path, truth, mask, place)
 
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
-        done = in_order(lambda job: draw(job, maps, scale, look, folders, args.depth), jobs(), max(args.threads, 1))
+        done = in_order(
+            lambda job: draw(job, maps, regions, scale, look, folders, args.depth), jobs(), max(args.threads, 1)
+        )
         for _ in tqdm(done, total=count, desc="render", unit="image"):
             pass
         if "sheets" in folders:
             rows = shown(scored_parts(args.predictions, maps))
-            sheets(rows, count, judged(args.predictions), folders["overlays"], folders["sheets"])
+            sheets(rows, count, count_verdicts(args.predictions), folders["overlays"], folders["sheets"])
             write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions, args.depth))
 
 
@@ -274,7 +275,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.reporting.render", description=__doc__)
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json: the map's threshold")
-    parser.add_argument("--regions", type=Path, required=True, help="regions.csv")
+    parser.add_argument("--regions", type=Path, nargs=2, required=True, help="regions.csv and regions.json")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
@@ -286,10 +287,8 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple, mark: str, place: str) -> Job:
+def _job(row: Any, path: str, truth: str, part: str, place: str) -> Job:
     verdict, colour, detail = verdict_of(row)
-    if mark:
-        detail += f" · box at the peak, {mark}"
     return Job(
         row.image_id,
         path,
@@ -300,10 +299,6 @@ def _job(row: Any, path: str, truth: str, part: str, level: float, boxes: tuple,
         colour,
         notice_of(row),
         detail,
-        row.predicted_label == 1,
-        level if np.isnan(row.map_threshold) else row.map_threshold,
-        boxes,
-        mark,
         place,
     )
 
@@ -336,7 +331,7 @@ def _mask_cell(row: MaskRow, name: str, depth: str | None) -> Cell:
         mask = overlay_images.thumbnail(read_mask(row.mask).astype(np.uint8), 640) > 0
         picture = np.where(mask[..., None], picture, (picture * 0.55).astype(np.uint8))
         overlay_images.outline(picture, mask, colour, 3)
-    found = row.source if row.present == 1 else "no part found"
+    found = row.source if row.present == 1 else NO_PART
     lines = ((name, overlay_images.INK), (row.reason or found, overlay_images.DIM))
     return Cell(picture, lines, overlay_images.WRONG if row.flagged else overlay_images.UNKNOWN)
 

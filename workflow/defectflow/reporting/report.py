@@ -20,13 +20,14 @@ from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, read_json, stage
 from defectflow.core.tables import PREDICTIONS, index_of, read_parts
+from defectflow.decision.outcomes import RIGHT, is_flagged, with_outcomes
 from defectflow.decision.pred_score import margins
 from defectflow.drawing import svg_charts
 from defectflow.drawing.heat_style import Look, add_options, look_of
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation import claims
-from defectflow.evaluation.cautions import headlines, of_data
-from defectflow.evaluation.scored_images import boxes_at, boxes_of, evenly, mark_at, run_scale
+from defectflow.evaluation.cautions import data_warnings, headlines
+from defectflow.evaluation.scored_images import damage_index, evenly, run_scale
 from defectflow.images.bit_depth import add_option
 from defectflow.reporting import galleries, outlier_gallery
 from defectflow.reporting.html_pages import short, write_page
@@ -54,7 +55,7 @@ class Selection(NamedTuple):
 
 
 def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> pd.DataFrame:
-    """Predictions with path and ground truth (mask) of each photograph, its part, margin, outcome and a note on it.
+    """Predictions with path and ground truth (mask) of each photograph, its part, margin and outcome (`with_outcomes`).
 
     Raises:
         UserError: an image is not in the manifest.
@@ -63,14 +64,9 @@ def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapp
         found = [manifest[image_id] for image_id in predictions["image_id"]]
     except KeyError as error:
         raise UserError(f"predictions.csv: image {error.args[0]} is not in manifest.csv (run evaluate again)") from None
-    table = predictions.assign(path=[path for path, _ in found], mask=[mask for _, mask in found])
+    table = with_outcomes(predictions).assign(path=[path for path, _ in found], mask=[mask for _, mask in found])
     table["part"] = [masks.get(image_id, ("",))[0] for image_id in table["image_id"]]
     table["margin"] = margins(table["pred_score"], table["raw_score"], table["threshold"])
-    label, verdict = table["label"], table["predicted_label"]
-    table["outcome"] = np.select(
-        [label.isna() | verdict.isna(), label == verdict, label == 1], ["", "right", "missed"], "false alarm"
-    )
-    table["note"] = [_note(row) for row in table.itertuples()]
     return table
 
 
@@ -89,31 +85,25 @@ def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str,
     sound = [np.empty(0, int)]
     for part in read_parts(predictions, ["image_id", "mask_present", "mask_doubtful"]) if masks else ():
         found = np.array([masks.get(image_id, ("",))[0] != "" for image_id in part["image_id"]], bool)
-        sound.append(part.index[found & ~_flagged(part)].to_numpy())
+        sound.append(part.index[found & ~is_flagged(part["mask_present"], part["mask_doubtful"])].to_numpy())
     sound = np.concatenate(sound)
     plain = pd.Index(sound[evenly(len(sound), galleries.MASKS_SHOWN)])
     kept, scores, counts = pd.DataFrame(), [], np.zeros(3, int)
     for part in read_parts(predictions, PREDICTIONS):
         part = joined(part, manifest, masks)
         unlabelled = part["label"].isna()
-        counts += len(part), unlabelled.sum(), _flagged(part).sum()
+        counts += len(part), unlabelled.sum(), part["mask_flagged"].sum()
         scores.append(part.loc[unlabelled & part["raw_score"].notna(), "raw_score"].to_numpy(float))
         table = pd.concat([kept, part])
         new = table[table["label"].isna() & table["raw_score"].notna()].sort_values(["margin", "filename"])
-        shown = [new.tail(galleries.NEW_SHOWN), table[_flagged(table)].head(galleries.FLAGGED_SHOWN), rows_of(table)]
+        shown = [
+            new.tail(galleries.NEW_SHOWN),
+            table[table["mask_flagged"]].head(galleries.FLAGGED_SHOWN),
+            rows_of(table),
+        ]
         wanted = plain.union(pd.concat(shown).index)
         kept = table[table["label"].notna() | table.index.isin(wanted)]
     return Selection(kept, *counts.tolist(), np.concatenate(scores), plain)
-
-
-def _flagged(table: pd.DataFrame) -> pd.Series:
-    return (table["mask_present"] == 0) | (table["mask_doubtful"] == 1)
-
-
-def _note(row: Any) -> str:
-    wrong = row.outcome if row.outcome in ("missed", "false alarm") else ""
-    mask = "no part found" if row.mask_present == 0 else "doubtful mask" if row.mask_doubtful == 1 else ""
-    return " · ".join(filter(None, (wrong, "to a person" if row.review == 1 else "", mask)))
 
 
 def charts_of(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -155,8 +145,7 @@ def rows_of(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the verdict table, at most ROWS: what a person has to look at first, then the highest scores."""
     if len(table) <= ROWS:
         return table
-    urgent = table["outcome"].isin(["missed", "false alarm"]) | (table["review"] == 1) | (table["mask_doubtful"] == 1)
-    order = pd.DataFrame({"urgent": urgent, "margin": table["margin"].fillna(np.inf)})
+    order = pd.DataFrame({"urgent": table["note"] != "", "margin": table["margin"].fillna(np.inf)})
     kept = order.sort_values(["urgent", "margin"], ascending=False, kind="stable").index[:ROWS]
     return table.loc[kept.sort_values()]
 
@@ -175,7 +164,7 @@ def mask_quality(segmentation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[str, str]]:
     """What the run was asked for and what its model is, in lines of (name, value)."""
-    lines = [(name, _told(value)) for name, value in settings.items()]
+    lines = [(name, _setting_text(value)) for name, value in settings.items()]
     if fit:
         trained = "" if fit.get("trained", True) else ", random weights"
         size = " x ".join(map(str, fit["input_size"][::-1]))
@@ -216,7 +205,7 @@ def threshold_note(folds: Mapping[str, Any] | None) -> str:
 
 def example_of(table: pd.DataFrame) -> Any | None:
     """A labelled photograph to explain a verdict with: judged rightly, bad if there is one, in the middle of those."""
-    right = table[table["outcome"] == "right"].sort_values(["label", "margin", "filename"], kind="stable")
+    right = table[table["outcome"] == RIGHT].sort_values(["label", "margin", "filename"], kind="stable")
     bad = right[right["label"] == 1]
     rows = bad if len(bad) else right
     return next(rows.iloc[[len(rows) // 2]].itertuples(), None) if len(rows) else None
@@ -241,13 +230,14 @@ def content(
         shown = [odd, *(outlier_gallery.without(gallery, odd) for gallery in shown)]
     for gallery in tqdm(shown, desc="galleries"):
         rows = gallery.rows.itertuples()
-        cases.append((gallery, [_case(row, maps, scale, regions, look, depth) for row in rows]))
-    flagged = table[_flagged(table)].head(galleries.FLAGGED_SHOWN)
+        cases.append((gallery, [galleries.case_of(row, maps, scale, regions, look, depth) for row in rows]))
+    flagged = table[table["mask_flagged"]].head(galleries.FLAGGED_SHOWN)
     some = pd.concat([flagged, table.loc[chosen.plain]])
     return {
         "metrics": metrics,
         "headlines": first,
-        "notes": [text for text in metrics["warnings"] if text not in first] + of_data(ingest_report, bearing=False),
+        "notes": [text for text in metrics["warnings"] if text not in first]
+        + data_warnings(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
         "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
@@ -285,9 +275,9 @@ def main(args: argparse.Namespace) -> None:
     metrics, fit = read_json(args.metrics), read_json(args.fit) if args.fit else {}
     ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
     scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
-    regions = boxes_of(args.regions)
-    told = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
-    write_page(args.out, "run.html", recipe=recipe, **told)
+    regions = damage_index(*args.regions)
+    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
+    write_page(args.out, "run.html", recipe=recipe, **page)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -298,7 +288,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
-    parser.add_argument("--regions", type=Path, required=True, help="regions.csv: boxes of damage")
+    parser.add_argument("--regions", type=Path, nargs=2, required=True, help="regions.csv and regions.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
     add_options(parser)
@@ -308,21 +298,13 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _case(
-    row: Any, maps: AnomalyMaps, scale: Scale, regions: DiskIndex, look: Look, depth: str | None
-) -> galleries.Case:
-    found = boxes_at(regions, row.image_id)
-    boxes = np.array(found) if found else None
-    return galleries.case_of(row, maps, scale, boxes, look, mark_at(regions, row.image_id), depth)
-
-
-def _told(value: Any) -> str:
+def _setting_text(value: Any) -> str:
     """A setting in words; of a file only the name, since the page travels."""
     if isinstance(value, dict):
         named = {k: PurePath(v).name if k in ("weights", "checkpoint") and v else v for k, v in value.items()}
-        return ", ".join(f"{key} {_told(item)}" for key, item in named.items()) or "none"
+        return ", ".join(f"{key} {_setting_text(item)}" for key, item in named.items()) or "none"
     if isinstance(value, list):
-        return " ".join(map(_told, value))
+        return " ".join(map(_setting_text, value))
     if value is None:
         return "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -10,8 +10,9 @@ import pandas as pd
 
 from defectflow.core.files import UserError, read_json, stage
 from defectflow.core.tables import PREDICTIONS, read_table
+from defectflow.decision.outcomes import WRONG, with_outcomes
 from defectflow.decision.pred_score import margins, two_digits
-from defectflow.evaluation.cautions import headlines, of_data
+from defectflow.evaluation.cautions import data_warnings, headlines
 from defectflow.metrics import intervals
 from defectflow.reporting import next_commands
 
@@ -87,22 +88,14 @@ def marked(text: str) -> list[str]:
 
 
 def images_table(rows: pd.DataFrame) -> list[str]:
-    """File name, score, verdict and label of images, one a line."""
+    """File name, score, verdict, label and note of images, one a line; ``rows``: see `with_outcomes`."""
     lines = [f"  {'score':>6}  {'verdict':<8} {'label':<24} file"]
     for row in rows.itertuples():
         score = two_digits(row.pred_score) if not np.isnan(row.pred_score) else f"{row.raw_score:.3g}"
         verdict = "-" if np.isnan(row.predicted_label) else "BAD" if row.predicted_label else "good"
         label = "-" if np.isnan(row.label) else ("bad" if row.label else "good")
         label += f": {row.defect_type}" if row.defect_type else ""
-        known = not np.isnan(row.label) and not np.isnan(row.predicted_label)
-        mark = ""
-        if known and row.label != row.predicted_label:
-            mark = "  <- false alarm" if row.predicted_label else "  <- missed"
-            mark += ", in review" if row.review == 1 else ""
-        elif row.review == 1:
-            mark = "  <- to a person"
-        elif row.mask_present == 0 or row.mask_doubtful == 1:
-            mark = "  <- doubtful mask" if row.mask_present else "  <- no part found"
+        mark = f"  <- {row.note}" if row.note else ""
         name = _fit(row.filename, WIDTH - 43 - len(mark))
         lines.append(f"  {score:>6}  {verdict:<8} {_fit(label, 24):<24} {name}{mark}")
     return lines
@@ -154,16 +147,19 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
             "",
         ]
     held_out = metrics["protocol"]
-    told = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
-    lines += [f"Figures, held out ({told}), [95 % interval]", "-" * WIDTH]
+    protocol = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
+    lines += [f"Figures, held out ({protocol}), [95 % interval]", "-" * WIDTH]
     lines += [*figures_of(metrics), ""]
     scored = predictions[predictions["raw_score"].notna()]
     margin = margins(scored["pred_score"], scored["raw_score"], scored["threshold"])
-    order = scored.assign(margin=margin).sort_values(["margin", "filename"], ascending=[False, True], kind="stable")
+    order = (
+        with_outcomes(scored)
+        .assign(margin=margin)
+        .sort_values(["margin", "filename"], ascending=[False, True], kind="stable")
+    )
     lines += [f"The {min(worst, len(order))} most anomalous of {len(order)} images", "-" * WIDTH]
     lines += [*images_table(order.head(worst)), ""]
-    judged = order[order["label"].notna() & order["predicted_label"].notna()]
-    wrong = judged[judged["label"] != judged["predicted_label"]]
+    wrong = order[order["outcome"].isin(WRONG)]
     if len(wrong):
         shown = f", the first {worst} of {len(wrong)}" if len(wrong) > worst else f": {len(wrong)}"
         lines += [f"Wrong verdicts{shown}", "-" * WIDTH, *images_table(wrong.head(worst)), ""]
@@ -172,7 +168,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
     rest = [text for text in metrics["warnings"] if text not in first]
     ingested = Path(*folder.parts[:-3]) / "ingest_report.json"
     if ingested.is_file():  # what bears on no figure stands in it alone
-        rest += of_data(read_json(ingested), bearing=False)
+        rest += data_warnings(read_json(ingested), bearing=False)
     if rest:
         lines += ["Read this too", "-" * WIDTH]
         for text in rest:

@@ -1,6 +1,7 @@
 """Masks of the baselines, and checks for doubtful masks; shared by the masks stage and the inspector."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,7 @@ PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
 PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
 
-def judge(
+def check_mask(
     prior: Prior,
     source: str,
     guess: Guess,
@@ -31,14 +32,14 @@ def judge(
     """
     info, reasons, seen = prior.info, [], bool(prior.heads)
     score = f"registration score {guess.match.score:.2f}"
-    told = prior.lost(guess.match) if not seen else "" if guess.found else "nothing looks like it"
-    absent = lost = bool(told)
+    why = prior.lost(guess.match) if not seen else "" if guess.found else "nothing looks like it"
+    absent = lost = bool(why)
     if lost and not info["registers"] and not seen:
         absent = object_score is not None and object_score < 0
         if not absent:
-            reasons.append(f"the part's place is uncertain ({told})")
+            reasons.append(f"the part's place is uncertain ({why})")
     if absent:
-        reason = f"no part found ({told})"
+        reason = f"no part found ({why})"
         mask = np.zeros_like(mask)
     elif not mask.any():
         absent, reason = True, "empty mask"
@@ -49,7 +50,7 @@ def judge(
             reasons.append(f"weak {score} < {info['score_doubtful']:.2f}")
         if predicted_iou is not None and predicted_iou < PREDICTED_IOU:
             reasons.append(f"predicted IoU {predicted_iou:.2f} < {PREDICTED_IOU}")
-        # Where registration fails, agreeing with it is no merit; agreement within the source always tells.
+        # Where registration fails, agreeing with it is no merit; agreement within the source always says something.
         itself = source in ("template", "appearance")
         limit = AGREEMENT if itself else PRIOR_IOU
         if prior_iou < limit and (itself or info["registers"] or seen):
@@ -79,8 +80,30 @@ def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[
     if source == "constant":
         guessed, mask = mask, prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
         agreement = iou(mask, guessed)
-    row = judge(prior, source, guess, mask, agreement)
+    row = check_mask(prior, source, guess, mask, agreement)
     return mask if row["present"] else np.zeros_like(mask), row
+
+
+def part_mask(
+    prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None, predictor: Any = None
+) -> tuple[np.ndarray, dict]:
+    """Mask of the part in a photograph and its row, for the masks stage and an inspector alike.
+
+    Args:
+        prior: of the data set.
+        source: one of SOURCES.
+        image: uint8 RGB (height, width, 3).
+        leave_out: cases of the prior that may not be used, or None; see `Prior.leave_out`.
+        predictor: a `sam_model.Predictor`, where ``source`` is sam2.1.
+
+    Returns:
+        bool (height, width), nothing where the part is absent; and what `check_mask` says of it.
+    """
+    if predictor is None:
+        return baseline_mask(prior, source, image, leave_out)
+    found = predictor.predict(image, leave_out)
+    row = check_mask(prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score)
+    return found.mask if row["present"] else np.zeros_like(found.mask), row
 
 
 def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
@@ -99,9 +122,9 @@ def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
         raise UserError(f"{train_json}: no valid 'use' (run segment again)")
     if use != "sam2.1":
         means = {k: train[k]["iou_mean"] for k in SOURCES if k in train}
-        told = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
+        means_text = ", ".join(f"{k} {v:.3f}" for k, v in means.items() if v is not None)
         print(
-            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {told}): "
+            f"WARNING: fine-tuned SAM 2.1 is worse than a baseline on held-out photographs (IoU {means_text}): "
             f"masks are made by '{use}' instead",
             file=sys.stderr,
         )

@@ -7,7 +7,6 @@ import argparse
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -16,7 +15,7 @@ from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_rgb, write_png
 from defectflow.parts.part_model import Prior
-from defectflow.segmentation.baseline_masks import SEGMENTERS, baseline_mask, chosen_source, judge
+from defectflow.segmentation.baseline_masks import SEGMENTERS, chosen_source, part_mask
 
 
 def run(
@@ -27,15 +26,7 @@ def run(
     with atomic_dir(out_dir) as folder:
         for row in tqdm(list(rows.itertuples()), desc=f"masks: {source}", unit="image"):
             image = read_rgb(row.path, depth)
-            out = prior.leave_out(row.image_id)
-            if predictor is None:
-                mask, record = baseline_mask(prior, source, image, out)
-            else:
-                found = predictor.predict(image, out)
-                record = judge(
-                    prior, source, found.guess, found.mask, found.prior_iou, found.predicted_iou, found.object_score
-                )
-                mask = found.mask if record["present"] else np.zeros_like(found.mask)
+            mask, record = part_mask(prior, source, image, prior.leave_out(row.image_id), predictor)
             write_png(folder / f"{row.image_id}.png", mask)
             result.append({"image_id": row.image_id, "mask": str(out_dir / f"{row.image_id}.png"), **record})
     return pd.DataFrame(result, columns=MASKS)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.metrics.paired_bootstrap import paired_bootstrap, weighted_auroc, weighted_f1
+from defectflow.metrics.bootstrap import paired_bootstrap, weighted_auroc, weighted_f1
 from scipy.stats import norm
 from sklearn.metrics import f1_score, roc_auc_score
 
