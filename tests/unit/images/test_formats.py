@@ -6,18 +6,20 @@ import sys
 import zipfile
 from contextlib import suppress
 
+import cv2
 import numpy as np
 import pytest
 from defectflow.core.files import UserError
+from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import pictures_in
 from defectflow.images.exif_orientation import stored_size
-from defectflow.images.formats import NOT_PHOTOGRAPHS, OTHER, RAW, SUFFIXES, content_suffix, unread
+from defectflow.images.formats import FLOATS, OTHER, RAW, SUFFIXES, content_suffix, unread
 from defectflow.images.read_write import read_rgb
 from defectflow.listing.image_names import is_image
 from PIL import Image
 
-# Pillow has a name for these and no decoder of its own; PostScript needs a program, and is no photograph.
-NO_DECODER = {".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".iim", ".ps"}
+NO_DECODER = {".bufr", ".grib", ".h5", ".hdf", ".mpeg", ".mpg", ".iim"}  # Pillow has a name for these, and no more
+WITHOUT_PROGRAM = {".eps", ".ps", ".wmf", ".emf"}  # needs Ghostscript or Windows
 
 
 def picture(seed=0):
@@ -28,8 +30,53 @@ def picture(seed=0):
 def test_every_suffix_that_pillow_decodes_is_read_or_named():
     Image.init()
     decoded = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    assert decoded - NO_DECODER <= {*SUFFIXES, *NOT_PHOTOGRAPHS, *OTHER}
-    assert not set(SUFFIXES) & {*RAW, *OTHER, *NOT_PHOTOGRAPHS}
+    assert decoded - NO_DECODER - WITHOUT_PROGRAM <= {*SUFFIXES}
+    assert not set(SUFFIXES) & {*RAW, *OTHER, *FLOATS}
+
+
+def test_every_suffix_that_opencv_decodes_is_read_or_holds_numbers_without_a_range(tmp_path):
+    # OpenCV has no list of what it decodes, but one of what it encodes.
+    words = "bmp dib jpeg jpg jpe jp2 png avif webp gif pbm pgm ppm pxm pnm pam pfm sr ras tiff tif exr hdr pic".split()  # noqa: SIM905
+    for word in (*words, "jxl"):
+        if cv2.haveImageWriter(f"a.{word}"):
+            assert f".{word}" in {*SUFFIXES, *FLOATS}
+    path, shown = tmp_path / "a.pam", np.asarray(picture())
+    cv2.imwrite(str(path), shown)  # written as it stands, without the swap of red and blue
+    assert np.array_equal(read_rgb(path), shown)
+
+
+@pytest.mark.parametrize("suffix", "ico icns cur fits blp gbr fli".split())  # noqa: SIM905
+def test_icons_and_the_like_are_photographs_to_the_list(suffix):
+    assert is_image(f"a.{suffix}") and is_image(f"a.{suffix.upper()}")
+
+
+@pytest.mark.parametrize(("planes", "largest"), [(1, 1), (1, 255), (2, 255), (3, 255), (4, 255), (1, 4095), (3, 65535)])
+def test_a_pam_fills_the_range_and_a_torn_one_is_told(tmp_path, planes, largest):
+    kind = np.uint8 if largest < 256 else ">u2"
+    values = np.linspace(0, largest, 24 * planes).astype(kind)
+    head = f"P7\n# a comment\nWIDTH 6\nHEIGHT 4\nDEPTH {planes}\nMAXVAL {largest}\nTUPLTYPE X\nENDHDR\n".encode()
+    path = tmp_path / "a.pam"
+    path.write_bytes(head + values.tobytes())
+    expected = values.reshape(4, 6, planes) / largest * 255
+    expected = expected[..., :3] if planes > 2 else np.repeat(expected[..., :1], 3, axis=2)
+    assert stored_size(path) == ((6, 4), 1) and np.abs(read_rgb(path) - expected).max() <= 1
+    assert is_deep(path) == (largest > 255)
+    path.write_bytes(head + values.tobytes()[:-4])
+    with pytest.raises(UserError, match=r"a\.pam: not a readable image"):
+        read_rgb(path)
+
+
+def test_floating_point_numbers_are_told_alike_in_every_format(tmp_path):
+    numbers = np.linspace(0, 3, 40 * 56, dtype=np.float32).reshape(40, 56)
+    Image.fromarray(numbers).save(tmp_path / "a.tif")
+    (tmp_path / "b.pfm").write_bytes(b"Pf\n56 40\n-1.0\n" + numbers.tobytes())
+    (tmp_path / "c.pfm").write_bytes(b"PF\n56 40\n-1.0\n" + np.repeat(numbers, 3).tobytes())
+    for name in ("a.tif", "b.pfm", "c.pfm"):
+        with pytest.raises(UserError, match=r"floating-point numbers \(save it as 8 or 16 bits"):
+            read_rgb(tmp_path / name)
+    cv2.imwrite(str(tmp_path / "d.hdr"), np.repeat(numbers[..., None], 3, axis=2))
+    told = unread(tmp_path / "d.hdr")
+    assert told.picture and "Radiance HDR: its pixels are floating-point numbers" in told.reason
 
 
 @pytest.mark.parametrize(
@@ -87,7 +134,6 @@ def test_raw_files_archives_and_other_formats_are_told_with_a_remedy(tmp_path):
     for name, reason in (
         ("a.CR2", "camera's raw file"),
         ("a.jxl", "JPEG XL"),
-        ("a.ico", "not a format of photographs"),
     ):
         told = unread(tmp_path / name)
         assert told.picture and reason in told.reason and "convert it" in told.reason

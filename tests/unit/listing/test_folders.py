@@ -89,7 +89,7 @@ def test_folders_that_are_not_read_are_told(tmp_path):
     resolved = make(tmp_path, [*CONTROL, "extra/0.png", "extra/1.png", "stray.png", "test/loose.png"])
     assert set(rows(resolved)) == {*CONTROL, "test/loose.png"}
     assert [(file, text[:24]) for file, text in told(resolved)] == [
-        ("test", "1 photographs are unlabe"), (".", "1 pictures not read: bes"), ("extra", "2 pictures not read: the"),
+        ("test", "1 photograph unlabelled:"), (".", "1 picture not read: besi"), ("extra", "2 pictures not read: the"),
     ]  # fmt: skip
 
 
@@ -125,7 +125,7 @@ def test_with_labels_csv_bare_folders_say_nothing_and_that_is_told(tmp_path):
     resolved = make(tmp_path, ["good/0.png", "good/1.png", "good/2.png", "bad/0.png"])
     assert resolved["layout"] == "coco" and [row[1] for row in rows(resolved).values()] == ["1", "0", "1", ""]
     assert [text[:34] for file, text in told(resolved) if file == "good"] == [
-        "1 photographs in it have no label ", "1 photographs in it are labelled t"
+        "1 photograph without a label in /t", "1 photograph labelled the other wa"
     ]  # fmt: skip
 
 
@@ -248,7 +248,7 @@ def test_a_label_against_the_folder_is_told(tmp_path):
     resolved = make(tmp_path, CONTROL)
     assert rows(resolved)["test/good/0.png"][1] == "1"
     assert [(file, text[:48]) for file, text in told(resolved)] == [
-        ("test/good", "1 photographs in it are labelled the other way i")
+        ("test/good", "1 photograph labelled the other way in /tmp/pyte")
     ]
 
 
@@ -279,4 +279,4 @@ def test_a_folder_that_is_read_through_a_link_is_not_called_unread(tmp_path):
     make(tmp_path, [*CONTROL, "store/dent/0.png", "store/loose/1.png"])
     (tmp_path / "test/dent").symlink_to(tmp_path / "store/dent")
     found = told(resolve({"path": str(tmp_path)}))
-    assert [(file, text[:18]) for file, text in found] == [("store", "1 pictures not rea")]
+    assert [(file, text[:18]) for file, text in found] == [("store", "1 picture not read")]

@@ -105,7 +105,7 @@ def test_names_in_a_file_beside_its_photographs_are_relative_to_where_it_lies():
     ("names", "name", "near"),
     [
         (["set_2/a.jpg", "b.jpg"], "set_1/a.jpg", "set_2/a.jpg"),
-        (["IMG_1.JPG"], "img_1.jpg", "IMG_1.JPG"),
+        (["IMG_10.JPG"], "img_1.jpg", "IMG_10.JPG"),
         (["part_17.png"], "part_17.jpg", "part_17.png"),
         ([f"part_{n:04d}.jpg" for n in range(1000)], "prt_0500.jpg", "part_0500.jpg"),
         (["quite_other.jpg"], "a.jpg", None),
@@ -114,3 +114,18 @@ def test_names_in_a_file_beside_its_photographs_are_relative_to_where_it_lies():
 def test_the_nearest_name_is_told(names, name, near):
     reason = Matcher(names, [name, "z/none.jpg"]).find(name)[1]
     assert reason == "no such image in the image folder" + (f" (nearest: {near})" if near else "")
+
+
+def test_letter_case_is_passed_over_where_one_photograph_fits():
+    names = ["Day1/IMG_1.JPG", "b.jpg", "B.png", "c.jpg", "C.jpg", "D.jpg"]
+    matcher = Matcher(names, ["day1/img_1.jpg", "B.JPG", "b.png", "c.JPG", "C.jpg", "d.jpg"])
+    assert matcher.find("day1/img_1.jpg") == ("Day1/IMG_1.JPG", "") and matcher.find("B.JPG") == ("b.jpg", "")
+    assert matcher.find("b.png") == ("B.png", "") and matcher.find("d.jpg") == ("D.jpg", "")
+    assert matcher.find("C.jpg") == ("C.jpg", "")
+    assert matcher.find("c.JPG") == (None, "the name fits several images but for letter case: C.jpg, c.jpg")
+    assert set(matcher.recased) == {"day1/img_1.jpg", "B.JPG", "b.png", "d.jpg"}
+
+
+def test_another_folder_is_not_passed_over_with_letter_case():
+    matcher = Matcher(["day1/a.jpg", "day2/b.jpg"], ["DAY2/A.jpg", "day1/B.jpg"])
+    assert matcher.find("DAY2/A.jpg")[0] is None and matcher.find("day1/B.jpg")[0] is None

@@ -41,7 +41,7 @@ from defectflow.sources.annotation_kinds import refuse_several
 from defectflow.sources.dataset import Notice, Problem, image_paths, read_coco, row_reader
 from defectflow.sources.passed_over import check_passed_over
 from defectflow.sources.set_depth import check_depths
-from defectflow.sources.source_notices import link_problems, masks_read_as_photographs, notices
+from defectflow.sources.source_notices import link_problems, masks_read_as_photographs, names_in_other_case, notices
 from defectflow.sources.source_options import add_annotation_options, add_folder_options, resolved_of
 
 SHOWN = 20  # problems printed before the rest is only counted
@@ -147,7 +147,7 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
     passed, passed_quietly = check_passed_over(str(resolved["images"]), pictures)
     warnings = notices(resolved, folders, told, pictures, row, found) + passed_quietly
     if resolved["annotations"]:
-        coco = read_coco(resolved["annotations"])
+        coco = read_coco(resolved["annotations"], resolved["images"])
         annotations_by_image(coco, resolved["category"])
         refuse_several(coco, resolved["category"], name_of(resolved["annotations"]))
     problems = link_problems(folders) + check_pictures(pictures, row) + passed + of_labels
@@ -168,6 +168,8 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
     if resolved["annotations"]:
         more, annotated, settled = check_annotations(resolved, pictures, threads)
         problems += more
+        given = ((str(entry["file_name"]), entry.get("_folder", "")) for entry in coco["images"])
+        warnings += names_in_other_case(name_of(resolved["annotations"]), given, pictures)
         warnings += settled.notices
         suspects = settled.suspects
     with ThreadPoolExecutor(threads) as pool:

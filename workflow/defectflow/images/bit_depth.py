@@ -8,12 +8,14 @@ Standard library only: the Snakefile imports this module.
 """
 
 import argparse
+import re
 import struct
 from pathlib import Path
 from typing import NamedTuple
 
 DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NAMES = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
+HEADER = 4096  # bytes of a PGM, PPM or PAM file in which its largest value is looked for: comments may come first
 
 
 class Values(NamedTuple):
@@ -39,10 +41,12 @@ class Values(NamedTuple):
 
 
 def is_deep(path: str | Path) -> bool:
-    """Whether the header of a PNG or TIFF file tells more than 8 bits for a number; False for any other file."""
+    """Whether the header of a PNG, TIFF, PGM, PPM or PAM file tells more than 8 bits for a number; False for others."""
     try:
         with open(path, "rb") as stream:
             head = stream.read(26)
+            if head[:1] == b"P" and head[1:2] in b"23567" and head[2:3].isspace():
+                return _largest_of_netpbm(head + stream.read(HEADER)) > 255
             if head[:8] == b"\x89PNG\r\n\x1a\n":
                 return len(head) > 24 and head[24] > 8
             order = {b"II": "<", b"MM": ">"}.get(head[:2])
@@ -56,6 +60,15 @@ def is_deep(path: str | Path) -> bool:
     except (OSError, struct.error):
         pass
     return False
+
+
+def _largest_of_netpbm(head: bytes) -> int:
+    """The largest value that the header of a PGM, PPM or PAM file tells; 0 where it has none."""
+    plain = re.sub(rb"#[^\n]*", b"", head)
+    found = (
+        re.search(rb"\nMAXVAL\s+(\d+)", plain) if head[:2] == b"P7" else re.match(rb"P\d\s+\d+\s+\d+\s+(\d+)", plain)
+    )
+    return int(found[1]) if found else 0
 
 
 def _tiff_bits(stream, order: str, offset: int, count: str, size: int, number: str) -> int:

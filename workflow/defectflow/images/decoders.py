@@ -9,8 +9,10 @@ from pathlib import Path
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from defectflow.core.files import UserError
-from defectflow.images.formats import HEIC, content_suffix
+from defectflow.images import pam
+from defectflow.images.formats import HEIC, NO_RANGE, content_suffix
 
+pam.register()
 with suppress(ImportError):  # no dependency: it brings its own decoder of 15 MB, for files of phones alone
     import_module("pillow_heif").register_heif_opener()
 
@@ -32,6 +34,8 @@ def unreadable(path: str | Path, error: Exception) -> UserError:
         found = ""
     if found in HEIC and isinstance(error, UnidentifiedImageError):
         return UserError(f"{path}: a HEIC picture needs pillow-heif (pip install pillow-heif, or convert it to JPEG)")
+    if found == ".pfm":
+        return UserError(f"{path}: {NO_RANGE}")
     if found and isinstance(error, UnidentifiedImageError):
         what = f"a {found[1:].upper()} picture that is damaged, or of a kind that is not read here"
         return UserError(f"{path}: {what} (save it again as JPEG or PNG)")

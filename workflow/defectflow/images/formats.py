@@ -14,21 +14,20 @@ def suffixes(words: str) -> tuple[str, ...]:
     return tuple(f".{word}" for word in words.split())
 
 
-# What Pillow decodes, in the spelling of tools and cameras; a test holds the list against Pillow's own.
+# What Pillow or OpenCV decodes, in the spelling of tools and cameras; tests hold the list against theirs.
 SUFFIXES = suffixes(
     "jpg jpeg jpe jfif jif mpo png apng bmp dib tif tiff webp gif avif avifs heic heif hif "
-    "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
-    "im msp pcd pxr xbm xpm"
+    "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pxm pam pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
+    "im msp pcd pxr xbm xpm ico icns cur blp ftc ftu gbr fli flc fits fit"
 )
-# Decoded by Pillow, but no photographs: icons, textures, brushes and drawn films of programs.
-NOT_PHOTOGRAPHS = suffixes("ico icns cur blp ftc ftu gbr fli flc")
+# Decoded by OpenCV to numbers without a fixed range, of which nothing says what is black and what is white.
+FLOATS = {".exr": "OpenEXR", ".hdr": "Radiance HDR", ".pic": "Radiance HDR"}
 RAW = suffixes(
     "dng cr2 cr3 crw nef nrw arw sr2 srf orf rw2 rwl raf pef ptx srw x3f 3fr fff iiq erf kdc dcr mrw mos mef raw gpr"
 )
 OTHER = {
-    ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".wdp": "JPEG XR", ".exr": "OpenEXR", ".hdr": "Radiance HDR",
-    ".pam": "PAM", ".jls": "JPEG-LS", ".svg": "SVG", ".eps": "PostScript", ".emf": "a drawing of Windows",
-    ".wmf": "a drawing of Windows", ".dcm": "DICOM", ".fits": "FITS", ".fit": "FITS", ".xcf": "Gimp's own",
+    ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".wdp": "JPEG XR", ".jls": "JPEG-LS", ".svg": "SVG", ".eps": "PostScript",
+    ".emf": "a drawing of Windows", ".wmf": "a drawing of Windows", ".dcm": "DICOM", ".xcf": "Gimp's own",
     ".kra": "Krita's own",
 }  # fmt: skip
 HEIC = (".heic", ".heif", ".hif")
@@ -46,6 +45,7 @@ BRANDS = {b"avif": ".avif", b"avis": ".avif", b"crx ": ".cr3"} | dict.fromkeys(
 )
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 PACKED = (".gz", ".bz2", ".xz", ".zst")  # one file, or a .tar
+NO_RANGE = "its pixels are floating-point numbers (save it as 8 or 16 bits)"
 NAMED, LISTED = 20, 200  # suffixes named in a message; names of an archive that are looked at
 
 
@@ -86,8 +86,8 @@ def content_suffix(path: str | Path) -> str:
         return ".webp"
     if head[:2] == b"BM" and head[6:10] == b"\0\0\0\0":
         return ".bmp"
-    if head[:1] == b"P" and head[1:2] in b"1234567" and head[2:3] in (b"\n", b" ", b"\r", b"\t"):
-        return ".pnm"
+    if head[:1] == b"P" and head[1:2] in b"1234567Ff" and head[2:3] in (b"\n", b" ", b"\r", b"\t"):
+        return {b"7": ".pam", b"F": ".pfm", b"f": ".pfm"}.get(head[1:2], ".pnm")
     return next((suffix for mark, suffix in MARKS if head.startswith(mark)), "")
 
 
@@ -99,8 +99,8 @@ def unread(path: str | Path) -> PassedOver:
         return PassedOver(path, "a camera's raw file (convert it to JPEG, PNG or TIFF)", True)
     if suffix in OTHER:
         return PassedOver(path, f"{OTHER[suffix]}, which is not read (convert it to JPEG, PNG or TIFF)", True)
-    if suffix in NOT_PHOTOGRAPHS:
-        return PassedOver(path, "not a format of photographs (convert it to PNG if it is one)", True)
+    if suffix in FLOATS:
+        return PassedOver(path, f"{FLOATS[suffix]}: {NO_RANGE}", True)
     if suffix in ARCHIVES + PACKED:
         return PassedOver(path, "an archive (unpack it)", _holds_pictures(path))
     try:

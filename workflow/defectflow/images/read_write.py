@@ -10,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 from defectflow.core.files import UserError, atomic
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
-from defectflow.images.formats import ARCHIVES, RAW, unread
+from defectflow.images.formats import ARCHIVES, NO_RANGE, RAW, unread
 from defectflow.images.sixteen_bit import numbers_of, to_8_bits
 
 TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
@@ -21,8 +21,8 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
 
     Args:
         path: the file.
-        depth: bits that the numbers of a 16-bit PNG or TIFF hold, as `bit_depth` tells them: the upper 8 are taken.
-            None: the full range of 16 bits. Files of 8 bits are read as they are.
+        depth: bits that the numbers of a 16-bit file (see `bit_depth.is_deep`) hold: the upper 8 are taken. None: the
+            full range of 16 bits. Files of 8 bits are read as they are.
 
     Raises:
         UserError: the file is absent, truncated or not an image, or its numbers have no range that is known or do not
@@ -34,7 +34,7 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
             if depth and is_deep(path):
                 return _read_deep(image, path, depth)
             if image.mode == "F":
-                raise UserError(f"{path}: its pixels are floating-point numbers (save it as 8 or 16 bits)")
+                raise UserError(f"{path}: {NO_RANGE}")
             ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
             if image.mode.startswith("I"):
                 values = np.asarray(image)
@@ -78,7 +78,7 @@ def read_checked(path: str | Path) -> np.ndarray:
 
 
 def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
-    """An opened PNG or TIFF of more than 8 bits as `read_rgb` returns it."""
+    """An opened file of more than 8 bits as `read_rgb` returns it."""
     grey = image.mode.startswith("I") or image.mode == "F"
     if image.format == "PNG":
         image.load()  # its orientation may stand behind the pixels

@@ -8,10 +8,11 @@ from PIL import Image
 
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import Values, parsed
+from defectflow.images.formats import NO_RANGE
 
 
 def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
-    """The numbers of an opened PNG or TIFF of more than 8 bits, as they are stored.
+    """The numbers of an opened file of more than 8 bits (see `bit_depth.is_deep`), as they are stored.
 
     Returns:
         uint16 (height, width), or (height, width, 3) RGB; an alpha channel is left out. Grey ones are as Pillow turns
@@ -21,7 +22,7 @@ def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
         UserError: floating-point numbers, more than 16 bits, or not readable in full depth.
     """
     if image.mode == "F":
-        raise UserError(f"{path}: its pixels are floating-point numbers (save it as 8 or 16 bits)")
+        raise UserError(f"{path}: {NO_RANGE}")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.max() > 65535:
@@ -30,7 +31,9 @@ def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
     values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow gives 8 bits of colours
     if values is None or values.dtype != np.uint16:
         raise UserError(f"{path}: its colours cannot be read in full depth (save it as PNG, or as 8 bits)")
-    return values if values.ndim == 2 else np.ascontiguousarray(values[..., 2::-1])
+    if values.ndim == 2:
+        return values
+    return np.ascontiguousarray(values[..., :3] if image.format == "PAM" else values[..., 2::-1])  # not swapped there
 
 
 def measured(path: str | Path) -> str:

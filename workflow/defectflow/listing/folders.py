@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Any
 
+from defectflow.core.counted import counted
 from defectflow.listing.image_names import is_image, scan
 from defectflow.listing.links import follower, within
 
@@ -168,32 +169,35 @@ class Folders:
             what = {"0": "good", "1": f"bad, {kind}" if kind else "bad", "": "unlabelled"}[label]
             lines.append({"folder": folder, "pictures": count, "read_as": ", ".join(filter(None, (what, part)))})
             if side == "val" and self.fixed:
-                text = f"{count} photographs held out like those of test/: judged, nothing is learned from them"
+                held = counted(count, "photograph")
+                text = f"{held} held out like those of test/: judged, nothing is learned from them"
                 told.append((folder, text, "verdicts"))
             if (
                 label == "1"
                 and kind not in ("", *BAD)
                 and (plain(kind) in NOT_KNOWN or is_nearly_good(kind, self._good))
             ):
-                text = f"{count} photographs are read as a kind of defect, {kind} (if they are good: name the folder "
+                text = f"{counted(count, 'photograph')} read as a kind of defect, {kind} (if good: name the folder "
                 text += "under `good:` in the entry of the data set; else move or rename it)"
                 told.append((folder, text, "verdicts"))
             if not label:
                 remedy = (
                     f"move good ones into {folder}/good" if side else "good ones belong into good, others into bad/KIND"
                 )
-                text = f"{count} photographs are unlabelled: no folder says whether they are good ({remedy})"
+                what = counted(count, "photograph")
+                text = f"{what} unlabelled: no folder says which are good ({remedy})"
                 told.append(("top folder" if folder == "." else folder, text, "verdicts"))
         masks = Counter(mask_folder(name) or name.rpartition("/")[0] or "." for name in self._masks)
         lines += [{"folder": folder, "pictures": count, "read_as": "masks"} for folder, count in sorted(masks.items())]
         for folder, count in sorted(self._others.items()):
             why = "the name is neither a split (train, test, val) nor ground truth" if folder else "beside train/"
-            told.append((folder or ".", f"{count} pictures not read: {why} (move or rename it)", "verdicts"))
+            told.append((folder or ".", f"{counted(count, 'picture')} not read: {why} (move or rename it)", "verdicts"))
         for folder, (count, fits) in sorted(self._doubtful.items()):
-            text = f"{count} pictures read as photographs: {fits} of them have the name of another one, as masks have"
+            what = counted(count, "picture")
+            text = f"{what} read as photographs: {fits} of them with the name of another one, as masks have"
             told.append((folder, text, "verdicts"))
         for folder, count in sorted(Counter(name.rpartition("/")[0] for name in free).items()):
-            text = f"{count} masks fit no photograph (name their folders and files as those of the photographs)"
+            text = f"{counted(count, 'mask')} without a photograph that fits (name folders and files alike)"
             told.append((folder, text, "pixels"))
         for mask in sorted(self._shared):
             text = "not used: its name fits several photographs (put it into a folder named as theirs)"

@@ -38,7 +38,9 @@ class Matcher:
     The path counts as far as both have one: `day1/a.jpg` fits `a.jpg` only where `day1` is a folder above all names
     given (the root of an export), and never `day2/a.jpg`. The base name alone counts where the name has no folder, or
     none but such a root that says nothing (`/data/upload/`, a URL). A prefix or suffix that a tool put into the base
-    name (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is passed over where no photograph has it.
+    name (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is passed over where no photograph has it. Letter case (`IMG_1.JPG` for
+    `img_1.jpg`) is passed over where nothing else fits and one photograph alone agrees but for it; ``recased`` holds
+    these names, as they are written, and what they mean.
 
     Args:
         names: of all photographs, relative to their folder.
@@ -50,18 +52,21 @@ class Matcher:
     def __init__(self, names: Iterable[str], given: Iterable[str | tuple[str, str]], base: str | os.PathLike = ""):
         self._again = () if isinstance(names, Iterator) else names
         pairs = {(one, "") if isinstance(one, str) else one for one in given}
-        wanted, loose = set(), set()
+        wanted, loose, cased = set(), set(), set()
+        self.recased: dict[str, str] = {}
         above: defaultdict[str, set[Path]] = defaultdict(set)
         for name, folder in pairs:
             readings = _readings(name)
             for _, last in readings:
                 wanted.add(last)
+                cased.add(last.casefold())
                 loose.update(map(_loose, _without_tool(last)))
             above[folder].add(readings[0][0])
         self._shared = {folder: _common(paths) for folder, paths in above.items()}
         self._names: dict[str, str] = {}
         self._by_base: defaultdict[str, list[str]] = defaultdict(list)
         self._by_loose: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_case: defaultdict[str, list[str]] = defaultdict(list)
         folders = set()
         for name in names:
             composed = _composed(name)
@@ -70,6 +75,8 @@ class Matcher:
             if last in wanted:
                 self._names[composed] = name
                 self._by_base[last].append(name)
+            if last.casefold() in cased:
+                self._by_case[composed.casefold()].append(name)
             if loose and _loose(last) in loose:
                 self._by_loose[_loose(last)].append(name)
         self._folders = {folder[: match.start()] for folder in folders for match in re.finditer(r"/|$", folder)} - {""}
@@ -95,6 +102,11 @@ class Matcher:
                         return fits[0], ""
                     if fits:
                         return None, f"the name fits several images: {fits[0]}, {fits[1]}"
+        if alike := self._but_for_case(name, folder):
+            if len(alike) > 1:
+                return None, f"the name fits several images but for letter case: {alike[0]}, {alike[1]}"
+            self.recased[name] = alike[0]
+            return alike[0], ""
         top = readings[0][0][:1]
         left = top and (top[0] in ("/", "..") or re.fullmatch(r"[A-Za-z]:", top[0]))
         near = self._nearest(name)
@@ -107,6 +119,15 @@ class Matcher:
             if found := self._names.get(posixpath.normpath(posixpath.join(folder, path)) if folder else path):
                 return found
         return None
+
+    def _but_for_case(self, name: str, folder: str) -> list[str]:
+        """Photographs whose whole name is the one given in other letters."""
+        for place in dict.fromkeys((folder, "")):
+            for folders, last in _readings(name):
+                path = posixpath.normpath(posixpath.join(place, *folders, last))
+                if found := self._by_case.get(path.casefold()):
+                    return sorted(found)
+        return []
 
     def _named(self, last: str) -> list[str]:
         return sorted(self._by_base.get(last, ()))

@@ -18,7 +18,7 @@ from defectflow.images.bit_depth import Values, is_deep
 from defectflow.sources import preflight
 from defectflow.sources.set_depth import decide
 
-SUFFIXES = (".png", ".tif", ".tiff")
+SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pxm", ".pam")
 
 
 def depth_of_set(resolved: Mapping[str, str | None], asked: str | int, cache: str | Path | None) -> str:

@@ -2,13 +2,16 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
+from defectflow.core.counted import counted
 from defectflow.listing.annotation_files import is_coco, paths
 from defectflow.listing.folders import Folders
+from defectflow.listing.name_matching import Matcher
 from defectflow.sources.dataset import Notice, Problem
 from defectflow.sources.dataset_entry import unread
+from defectflow.sources.labels_csv import read_labels
 
 SINGLY = 3  # JSON files of one folder up to which each is named
 
@@ -26,7 +29,7 @@ def link_problems(folders: Folders) -> list[Problem]:
 
 
 def masks_read_as_photographs(
-    resolved: Mapping[str, Any], rows: Mapping[str, Mapping[str, str]], names: Container[str]
+    resolved: Mapping[str, Any], rows: Mapping[str, Mapping[str, str]], names: Collection[str]
 ) -> list[Problem]:
     """Masks that labels.csv names (``rows``: of the photographs with one) and that are among the photographs."""
     found = {os.path.relpath(row["mask"], str(resolved["images"])).replace(os.sep, "/") for row in rows.values()}
@@ -38,7 +41,7 @@ def notices(
     resolved: Mapping[str, Any],
     folders: Folders,
     told: Iterable[tuple[str, str, str]],
-    names: Iterable[str],
+    names: Collection[str],
     row: Callable[[str], Mapping[str, str]],
     found: bool,
 ) -> list[Notice]:
@@ -59,8 +62,33 @@ def notices(
             text = "outlines are read from this COCO file, found by its content (`annotations: []` for none)"
             notes.append(Notice(path, text))
     notes += _of_json(unread(resolved, folders.json), named)
+    if resolved["labels"]:
+        table = str(resolved["labels"])
+        notes += names_in_other_case(table, ((entry["filename"], "") for entry in read_labels(table)), names)
     notes += _of_labels(resolved, folders, names, row)
     return notes
+
+
+def names_in_other_case(source: str, given: Iterable[tuple[str, str]], names: Collection[str]) -> list[Notice]:
+    """What a table or COCO file calls photographs in other letters than their files have.
+
+    Args:
+        source: the table or COCO file.
+        given: (name, folder) as `name_matching.Matcher` takes them.
+        names: of all photographs.
+    """
+    given = list(given)
+    if all(name in names for name, _ in given):
+        return []
+    matcher = Matcher(names, given)
+    for name, folder in given:
+        matcher.find(name, folder)
+    if not matcher.recased:
+        return []
+    (name, meant), *others = sorted(matcher.recased.items())
+    many = f", and {len(others)} more" if others else ""
+    text = f"names that differ from those of the photographs in letter case only were matched: {name} is {meant}{many}"
+    return [Notice(source, text)]
 
 
 def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
@@ -100,9 +128,9 @@ def _of_labels(
         against[folder] += bool(says) and known["label"] not in ("", says)
     notes = [Notice(*one) for one in folders.unused_masks(used)]
     for folder, count in sorted((+without).items()):
-        text = f"{count} photographs in it have no label in {resolved['labels']}, and count as unlabelled"
+        text = f"{counted(count, 'photograph')} without a label in {resolved['labels']}: unlabelled"
         notes.append(Notice(folder, text, "verdicts"))
     for folder, count in sorted((+against).items()):
-        text = f"{count} photographs in it are labelled the other way in {resolved['labels']}, which counts"
+        text = f"{counted(count, 'photograph')} labelled the other way in {resolved['labels']}, which counts"
         notes.append(Notice(folder, text, "verdicts"))
     return notes

@@ -23,7 +23,7 @@ class Given(torch.nn.Module):
 
 @pytest.mark.parametrize("stored", ["float32", "float16", "pca_float16"])
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-@pytest.mark.parametrize(("size", "neighbours"), [(200, 9), (200, 1), (5, 9)])
+@pytest.mark.parametrize(("size", "neighbours"), [(200, 9), (200, 1), (5, 9), (1, 9)])
 def test_all_three_say_the_same(stored, distance, size, neighbours):
     generator = torch.Generator().manual_seed(size + neighbours)
     basis = torch.randn(12, 40, generator=generator)
@@ -31,7 +31,7 @@ def test_all_three_say_the_same(stored, distance, size, neighbours):
     patches = torch.randn(60, 12, generator=generator) @ basis + 3.5
     tensors = {"": points}
     if stored == "pca_float16":
-        subspace = Subspace.of(points)
+        subspace = Subspace.of(torch.cat([points, patches[:3]]))
         tensors = {"": subspace.project(points), **subspace._asdict()}
     if stored != "float32":
         tensors[""] = tensors[""].half()

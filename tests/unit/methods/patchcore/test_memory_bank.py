@@ -64,10 +64,10 @@ def test_nearest_of_the_bank_itself_is_zero():
     assert Bank(features).nearest(features)[0].max() == 0
 
 
-def test_a_bank_of_one_patch_has_the_weight_0():
+def test_a_bank_of_one_patch_gives_the_distance_itself():
     patches = torch.stack([torch.arange(1.0, 101), torch.zeros(100)], dim=1)
     detector = PatchCore({"": torch.zeros(1, 2)}, {"distance": "euclidean"}, ScoreOptions())
-    assert detector.judge(patches, torch.arange(100))[0] == 0
+    assert detector.judge(patches, torch.arange(100))[0] == 100
 
 
 @pytest.mark.parametrize("neighbours", [9, 1])

@@ -33,7 +33,7 @@ class PatchCore:
             patches = (patches - mean) @ axes
         distances, nearest = self._bank.nearest(patches)
         distances = self._measure(distances)
-        if self._options["score"] != "max" or self._options["neighbours"] == 1:
+        if self._options["score"] != "max" or min(self._options["neighbours"], len(self._bank.points)) == 1:
             return pool(distances, self._options), distances
         winner = int(distances.argmax())
         return self._reweighted(patches[winner], float(distances[winner]), int(nearest[winner])), distances

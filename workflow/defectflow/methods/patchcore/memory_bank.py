@@ -75,9 +75,10 @@ class Bank:
         """Score of an image's most distant patch, weighted as in the paper (section 3.3, equation 7) and anomalib.
 
         A patch is the more anomalous, the farther its nearest neighbour m* is from it in comparison with the
-        ``neighbours`` patches of the bank that are nearest to m*.
+        ``neighbours`` patches of the bank that are nearest to m*. With no other patch to compare with (a bank of
+        one, or one neighbour) the distance itself is the score.
         """
-        if neighbours == 1:
+        if min(neighbours, len(self.features)) == 1:
             return float(distance)
         support = self.around(torch.tensor([nearest], device=self.features.device), neighbours)[0]
         distances = torch.linalg.vector_norm(self.features[support] - self._project(patch[None]), dim=1)
