@@ -6,9 +6,7 @@ do and do not prove. The same inputs in the same environment give the same bytes
 
 import argparse
 import json
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -19,7 +17,8 @@ from tqdm import tqdm
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, read_json, stage
-from defectflow.core.tables import PREDICTIONS, index_of, read_parts
+from defectflow.core.tables import PREDICTIONS, index_of, read_parts, recipe_of
+from defectflow.core.versions import versions
 from defectflow.decision.pred_score import margins
 from defectflow.drawing import svg_charts
 from defectflow.drawing.heat_style import Look, add_options, look_of
@@ -32,7 +31,8 @@ from defectflow.reporting import galleries, outlier_gallery
 from defectflow.reporting.html_pages import short, write_page
 
 ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
-PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
+# That decide about the figures.
+PACKAGES = ("defectflow", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
 
 
 class Selection(NamedTuple):
@@ -189,17 +189,6 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
     return lines
 
 
-def versions() -> list[tuple[str, str]]:
-    """Python and the packages that decide about the figures, as they are installed where the report is made."""
-    found = [("Python", platform.python_version())]
-    for name in PACKAGES:
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
-
-
 def threshold_note(folds: Mapping[str, Any] | None) -> str:
     """How much the thresholds of the folds differ, in words that fit the figures; "" where there are none."""
     if not folds:
@@ -266,15 +255,13 @@ def content(
         "example": example_of(table),
         "threshold_note": threshold_note(metrics["threshold"]["folds"]),
         "facts": facts_of(settings, fit),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
     }
 
 
 def main(args: argparse.Namespace) -> None:
     """Read what the run left behind, draw, write the page."""
-    recipe = args.metrics.parent.parts[-4:]
-    if len(recipe) < 4:
-        raise UserError(f"{args.metrics}: expected .../dataset/segmenter/isolation/detector/{args.metrics.name}")
+    recipe = recipe_of(args.metrics)
     manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
     chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
     look = look_of(args)
