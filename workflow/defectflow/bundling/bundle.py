@@ -18,6 +18,7 @@ from defectflow.bundling.bundle_card import card
 from defectflow.bundling.onnx_graph import export_onnx
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.files import UserError, atomic, atomic_dir, read_json, stage, write_json
 from defectflow.core.tables import PAIRS, read_parts, read_table
 from defectflow.core.versions import versions
@@ -188,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit", type=Path, required=True, help="fit.json")
     parser.add_argument("--weights", type=Path, help="weights of the backbone, unless they are packaged")
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
-    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
+    add_seed(parser, "seed for the weights of an untrained network")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
     parser.add_argument(
@@ -196,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser, 1)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     return parser
 

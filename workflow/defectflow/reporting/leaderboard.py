@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defectflow.core.arguments import add_seed
 from defectflow.core.files import UserError, read_json, stage
 from defectflow.core.tables import (
     CALIBRATION,
@@ -142,7 +143,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions.csv of each run")
     parser.add_argument("--calibration", type=Path, help="table of the calibrate stage of the first run")
     parser.add_argument("--splits", type=Path, required=True, help="splits.csv of the data set: groups and folds")
-    parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
+    add_seed(parser, "for the bootstrap")
     parser.add_argument("--table", type=Path, required=True, help="leaderboard.csv to write")
     parser.add_argument("--page", type=Path, required=True, help="leaderboard.html to write")
     return parser
