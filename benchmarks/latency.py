@@ -34,8 +34,8 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
     """
     import torch
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
     from defectflow.backbones.networks import create_backbone
-    from defectflow.backbones.patch_embedding import IMAGENET_MEAN, IMAGENET_STD
 
     torch.set_num_threads(threads)
     bundle = read_bundle(folder)

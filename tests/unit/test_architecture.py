@@ -47,3 +47,24 @@ def test_unit_tests_lie_in_the_room_of_what_they_test():
         room = modules.get(path.stem.removeprefix("test_"))
         if room is not None:
             assert path.parent == ROOT / "tests/unit" / room, path
+
+
+def test_stages_that_need_no_network_load_no_heavy_library():
+    rooms = ("data", "demo", "parts", "segmentation", "isolation", "evaluation", "reporting")
+    files = [
+        path for room in rooms for path in sorted((PACKAGE / room).glob("*.py")) if "stage(main" in path.read_text()
+    ]
+    names = [f"defectflow.{path.parent.name}.{path.stem}" for path in files]
+    assert len(names) >= 16
+    heavy = {"torch", "torchvision", "timm", "sam2", "anomalib", "albumentations", "matplotlib", "sklearn"}
+    names.append("defectflow.detection.normal_embed")
+    code = f"import sys, {', '.join(names)}; print(*sorted({heavy} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert found.stdout.split() == []
+
+
+def test_nothing_in_the_package_imports_anomalib():
+    """Its import takes 5 s; it is what tests and benchmarks compare with."""
+    assert [
+        path for path in PACKAGE.rglob("*.py") if re.search(r"^\s*(from|import) anomalib", path.read_text(), re.M)
+    ] == []

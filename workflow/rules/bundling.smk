@@ -40,7 +40,7 @@ rule write_bundle:
         downloads=option("--allow-downloads", config["allow_downloads"]),
         seed=config["seed"],
         depth=depth_flag,
-        code=code_hash("bundling.bundle"),
+        code=code_hash("bundling.bundle", "bundling/templates"),
     message:
         "Bundle the inspector {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} of {wildcards.dataset}"
     shell:

@@ -11,8 +11,9 @@ import pytest
 import timm
 import torch
 from defectflow.backbones import networks
+from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD, input_statistics
 from defectflow.backbones.networks import create_backbone
-from defectflow.backbones.patch_embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder, input_statistics
+from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.backbones.patch_embedding import descriptors as descriptors_of
 from defectflow.backbones.patch_nano import (
     LAYERS,

@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 import torch
 from defectflow.backbones import patch_embedding
+from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
 from defectflow.backbones.networks import create_backbone
-from defectflow.backbones.patch_embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder, feature_network
+from defectflow.backbones.patch_embedding import PatchEmbedder, feature_network
 
 LAYERS = ["layer2", "layer3"]
 

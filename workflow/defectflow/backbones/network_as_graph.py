@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from defectflow.backbones.patch_embedding import descriptors, feature_network, input_statistics
+from defectflow.backbones.input_statistics import input_statistics
+from defectflow.backbones.patch_embedding import descriptors, feature_network
 
 
 class Network(nn.Module):

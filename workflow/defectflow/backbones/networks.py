@@ -24,12 +24,11 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from defectflow.backbones.checkpoint_names import converted
+from defectflow.backbones.input_statistics import PATCH_NANO, is_patch_nano
 from defectflow.backbones.patch_nano import (
-    PATCH_NANO,
     PATCH_NANO_WEIGHTS,
     PatchNano,
     check_layers,
-    is_patch_nano,
 )
 from defectflow.backbones.state_dicts import load_state, read_state, refuse_deeper
 from defectflow.core.files import UserError, stage
@@ -129,7 +128,7 @@ def create_backbone(
 
     Returns:
         timm `features_only` network in eval mode without gradients. It maps (B, 3, H, W) float, normalised with
-        the mean and standard deviation of `patch_embedding.input_statistics`, to a list of (B, C, H/stride, W/stride),
+        the mean and standard deviation of `input_statistics.input_statistics`, to a list of (B, C, H/stride, W/stride),
         one per layer.
         `.trained` is False for the untrained network. It can be given to anomalib's `PatchcoreModel` as `backbone`.
 

@@ -12,33 +12,18 @@ from torch import fx, nn
 from torch.backends import mkldnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.backbones.patch_nano import feature_maps, is_patch_nano
+from defectflow.backbones.input_statistics import PIXELS, input_statistics, is_patch_nano
+from defectflow.backbones.patch_nano import feature_maps
 from defectflow.core.device import has_onednn
 from defectflow.core.files import UserError
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-PIXELS = "pixels"  # backbone of the pixel difference
-PIXEL_CELL = 8  # its cell, in pixels
+PIXEL_CELL = 8  # of the pixel difference, in pixels
 PRECISIONS = ("float32", "bfloat16")
 
 
 def has_bfloat16() -> bool:
     """Whether torch can compute convolutions in bfloat16 on this processor (slowly, if it has no matrix units)."""
     return mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def input_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation, in [0, 1] by channel, that the input of a backbone is normalised with.
-
-    ImageNet's for most; timm knows those of each set of weights, and the name without a tag stands for the first set.
-    """
-    if is_patch_nano(backbone) or backbone == PIXELS:
-        return IMAGENET_MEAN, IMAGENET_STD
-    from timm.models import get_pretrained_cfg, is_model_pretrained
-
-    known = get_pretrained_cfg(backbone if is_model_pretrained(backbone) else backbone.split(".")[0])
-    return (tuple(known.mean), tuple(known.std)) if known else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 def feature_network(

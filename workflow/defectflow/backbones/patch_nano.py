@@ -13,10 +13,10 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from defectflow.backbones.input_statistics import PATCH_NANO
 from defectflow.backbones.state_dicts import load_state, read_state
 from defectflow.core.files import UserError
 
-PATCH_NANO = "patch-nano"
 PATCH_NANO_WEIGHTS = Path(__file__).parent / "weights" / "patch-nano.safetensors"
 LAYERS = ("layer2", "layer3")
 
@@ -152,11 +152,6 @@ class FeatureMaps(nn.Module):
         if "layer3" in self.layers:
             maps["layer3"] = self.layer3(maps["layer2"])
         return {layer: maps[layer] for layer in self.layers}
-
-
-def is_patch_nano(name: str) -> bool:
-    """Whether a backbone's name stands for our own network."""
-    return name.replace("_", "-") == PATCH_NANO
 
 
 def feature_maps(layers: Sequence[str], weights: str | Path | None = None) -> fx.GraphModule:

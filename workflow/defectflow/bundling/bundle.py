@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shutil
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,10 @@ from defectflow.bundling.bundle_card import card
 from defectflow.bundling.onnx_graph import export_onnx
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
+from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.files import UserError, atomic, atomic_dir, read_json, stage, write_json
 from defectflow.core.tables import PAIRS, read_parts, read_table
+from defectflow.core.versions import versions
 from defectflow.decision.decisions import is_calibration
 from defectflow.evaluation.scored_images import evenly, run_scale
 from defectflow.images.bit_depth import add_option
@@ -35,18 +35,8 @@ from defectflow.segmentation.baseline_masks import chosen_source
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know of how the features were made.
 NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation")
-LIBRARIES = ("numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "anomalib", "onnx")
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python, this package and the libraries that had a part in the bundle."""
-    found = {"python": platform.python_version()}
-    for name in ("defectflow", *LIBRARIES):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+# That had a part in the bundle.
+LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "onnx")
 
 
 def write_bank(banks: Path, target: Path) -> dict[str, Any]:
@@ -172,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
             "regions": entries["regions"],
             "look": entries["look"],
             **map_settings(args.predictions, load_maps(args.maps), metrics, entries["look"]["vmax_quantile"]),
-            "versions": versions(),
+            "versions": versions(LIBRARIES),
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
         write_manifest(folder, settings)
@@ -199,7 +189,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit", type=Path, required=True, help="fit.json")
     parser.add_argument("--weights", type=Path, help="weights of the backbone, unless they are packaged")
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
-    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
+    add_seed(parser, "seed for the weights of an untrained network")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
     parser.add_argument(
@@ -207,7 +197,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--maps", type=Path, nargs="+", required=True, help="maps of the score stage, every shard")
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser, 1)
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     return parser
 

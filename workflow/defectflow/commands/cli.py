@@ -38,8 +38,9 @@ def inspect(args: argparse.Namespace) -> int:
 
     Files below the folders that are not read as photographs are named; what looks like a picture was not judged.
     """
+    from defectflow.core.counted import counted
     from defectflow.inspection.inspector import Inspector
-    from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report, plural
+    from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report
     from defectflow.inspection.photo_sources import count, photographs, watch
 
     if bool(args.paths) == bool(args.watch):
@@ -71,7 +72,7 @@ def inspect(args: argparse.Namespace) -> int:
             report.add(path, verdict, problem)
             print(line_of(path, verdict, problem), flush=True)
     not_judged = f", {errors} not judged" if errors else ""
-    summary = f"{plural(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.summary()}"
+    summary = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.summary()}"
     print(f"{summary}; {inspector.runtime}", file=sys.stderr)
     return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
 

@@ -33,17 +33,27 @@ PREDICTIONS = [
 # mark: "" for what exceeds the pixel threshold; why not, for the peak of a photograph that is called bad without it
 REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "mark"]
 
+# What a run is made of: names of entries of the config, and of the folders that its results lie in.
+RECIPE = ["dataset", "segmenter", "isolation", "detector"]
+LEADERBOARD = [
+    "main", *RECIPE, "held_out_iou", "auroc", "auroc_low", "auroc_high", "auroc_difference", "auroc_difference_low",
+    "auroc_difference_high", "auroc_difference_p", "group_out_auroc", "average_precision", "f1", "f1_difference",
+    "f1_difference_low", "f1_difference_high", "f1_difference_p", "accuracy", "precision", "recall", "recall_low",
+    "recall_high", "false_positive_rate", "false_positive_rate_low", "false_positive_rate_high", "pixel_auroc",
+    "au_pro", "strategy", "threshold", "share_reviewed", "missed_left", "false_alarms_left", "n_samples",
+]  # fmt: skip
+
 TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
-    "mask_reason", "protocol", "judged_fold", "mark",
+    "mask_reason", "protocol", "judged_fold", "mark", *RECIPE, "strategy", "category",
 }  # fmt: skip
 
 ROWS = 5000  # of a table in memory at a time, where it is read in parts
 
 
 def read_table(
-    path: str | Path, columns: Sequence[str], keep: Callable[[pd.DataFrame], pd.Series] | None = None
+    path: str | Path, columns: Sequence[str] | None = None, keep: Callable[[pd.DataFrame], pd.Series] | None = None
 ) -> pd.DataFrame:
     """Read these ``columns`` of a CSV; text columns come as str, "" when empty, the others as float or int.
 
@@ -51,7 +61,7 @@ def read_table(
 
     Args:
         path: the file.
-        columns: those wanted.
+        columns: those wanted; None: all.
         keep: says of a part of the table which rows are wanted, bool (rows,); None: all.
 
     Raises:
@@ -61,10 +71,11 @@ def read_table(
     return pd.concat((part if keep is None else part[keep(part)] for part in parts), ignore_index=True)
 
 
-def read_parts(path: str | Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+def read_parts(path: str | Path, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
     """Yield a table part by part, of at most ROWS rows (an empty table: of none); see `read_table`."""
     try:
         found = list(pd.read_csv(path, nrows=0).columns)
+        columns = found if columns is None else columns
         missing = [c for c in columns if c not in found]
         if missing:
             raise UserError(f"{path}: column {missing[0]!r} is missing (found: {', '.join(found)})")
@@ -119,3 +130,15 @@ def table_writer(path: str | Path, columns: Sequence[str]) -> Iterator[Callable[
             part[list(columns)].to_csv(stream, index=False, header=False, float_format="%.9g", lineterminator="\n")
 
         yield add
+
+
+def recipe_of(metrics: Path) -> tuple[str, ...]:
+    """The RECIPE of a run by the path of its metrics.json.
+
+    Raises:
+        UserError: the path is not that of a run.
+    """
+    recipe = metrics.parent.parts[-len(RECIPE) :]
+    if len(recipe) < len(RECIPE):
+        raise UserError(f"{metrics}: expected .../{'/'.join(RECIPE)}/{metrics.name}")
+    return recipe

@@ -26,6 +26,7 @@ from defectflow.annotations.ground_truth_checks import check_masks, place
 from defectflow.annotations.outline_looker import Suspect
 from defectflow.annotations.outline_set import Settled, settle_outlines
 from defectflow.annotations.outline_sheet import write_sheet
+from defectflow.core.arguments import add_threads
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.core.tables import MANIFEST, ROWS, table_writer
@@ -325,7 +326,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--sheet", metavar="outlines.jpg", help="sheet of suspicious outlines")
     add_option(parser)
     parser.add_argument("--depth-given", action="store_true", help="bit depth from the config, if it is given there")
-    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    add_threads(parser, min(4, os.cpu_count() or 1), "decoding threads")
     parser.add_argument("--ground-truth", metavar="DIR", help="folder for clean masks; replaced (OUT.ground_truth)")
     parser.add_argument("--out", required=True, metavar="manifest.csv")
     parser.add_argument("--report", required=True, metavar="ingest_report.json")

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from defectflow.annotations.coco import encode, entries_by_name
 from defectflow.annotations.outline_set import settle_outlines
+from defectflow.core.arguments import add_threads
 from defectflow.core.files import UserError, atomic_dir, stage, write_json
 from defectflow.core.tables import PAIRS, write_table
 from defectflow.images.bit_depth import add_option
@@ -121,7 +122,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_folder_options(parser)
     add_annotation_options(parser)
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    add_threads(parser, min(4, os.cpu_count() or 1), "decoding threads")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the pairs; replaced")
     parser.add_argument("--table", required=True, metavar="pairs.csv")
     return parser

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from defectflow.core.arguments import add_seed
 from defectflow.core.files import UserError, stage
 from defectflow.core.tables import PAIRS, SPLITS, read_parts, read_table, table_writer, write_table
 from defectflow.data.split_protocols import POLICIES, folds, group_folds, holdout, order, protocol_of
@@ -201,7 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--annotated", metavar="splits.csv", help="with --manifest: the split of the annotated images")
     parser.add_argument("--folds", type=_policy, default="auto", help=f"a number or one of {', '.join(POLICIES)}")
     parser.add_argument("--fractions", type=float, nargs=3, default=[0.6, 0.2, 0.2], metavar=("TRAIN", "VAL", "TEST"))
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     parser.add_argument("--out", required=True, metavar="splits.csv")
     return parser
 

@@ -11,6 +11,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
+from defectflow.core.arguments import add_threads
 from defectflow.core.files import stage, write_json
 from defectflow.core.tables import MANIFEST, write_table
 from defectflow.images.bit_depth import add_option
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_folder_options(parser)
     parser.add_argument("--shard", default="0/1", metavar="K/N", help="only the images of shard K of N")
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=min(4, os.cpu_count() or 1), help="decoding threads")
+    add_threads(parser, min(4, os.cpu_count() or 1), "decoding threads")
     parser.add_argument("--out", required=True, metavar="shard.csv")
     parser.add_argument("--report", required=True, metavar="shard.json")
     return parser

@@ -16,6 +16,7 @@ import pandas as pd
 from PIL import Image
 from tqdm import tqdm
 
+from defectflow.core.arguments import add_seed
 from defectflow.core.files import UserError, atomic_dir, stage
 from defectflow.core.tables import write_table
 from defectflow.demo import defect_kinds, moulded_part, shop_floor
@@ -239,7 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--views", type=int, default=57, help="views of good parts, about two thirds with a label")
     parser.add_argument("--defects", type=int, default=24, help="views of defective parts")
     parser.add_argument("--size", type=int, default=512, help="width and height of a photograph in pixels")
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     return parser
 
 

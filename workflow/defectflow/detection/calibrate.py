@@ -9,7 +9,6 @@ estimation when using cross-validation for model selection, 2006.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import grid_map, write_maps
+from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.device import keep_memory
 from defectflow.core.files import stage
 from defectflow.core.parallel import in_forks, in_threads
@@ -180,9 +180,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", required=True, help="SPLITS table")
     add_options(parser)
     add_score_options(parser)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--seed", type=int, default=0)
+    add_threads(parser)
+    add_device(parser)
+    add_seed(parser)
     parser.add_argument("--out", required=True, help="CALIBRATION table to write")
     parser.add_argument("--maps", required=True, help="file of maps to write, named <fold>/<image_id> (.safetensors)")
     return parser

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -20,10 +19,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from defectflow.backbones.input_statistics import PIXELS
 from defectflow.backbones.network_input import Loaded, fit_picture
-from defectflow.backbones.patch_embedding import PIXELS, PRECISIONS, PatchEmbedder
+from defectflow.backbones.patch_embedding import PRECISIONS, PatchEmbedder
 from defectflow.config.code_hash import code_hash
 from defectflow.core import tables
+from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_option, batch_size
 from defectflow.core.device import pick_device
 from defectflow.core.files import UserError, sha256_of, stage
@@ -241,10 +242,10 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"images at a time on a GPU (auto: what fits in memory, at most {MOST}); a CPU takes one per thread",
     )
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_threads(parser)
+    add_device(parser)
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
-    parser.add_argument("--seed", type=int, default=0, help="seed for the weights of an untrained network")
+    add_seed(parser, "seed for the weights of an untrained network")
     parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
     return parser
 

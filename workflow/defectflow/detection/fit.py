@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 
 import numpy as np
 import pandas as pd
@@ -13,6 +12,7 @@ from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from defectflow.core import tables
+from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.device import keep_memory
 from defectflow.core.files import UserError, atomic, stage, write_json
 from defectflow.core.parallel import in_forks
@@ -100,9 +100,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--splits", required=True, help="SPLITS table")
     add_options(parser)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
-    parser.add_argument("--seed", type=int, default=0)
+    add_threads(parser)
+    add_device(parser)
+    add_seed(parser)
     parser.add_argument("--out", required=True, help="banks (.safetensors)")
     parser.add_argument("--report", required=True, help="fit.json")
     return parser

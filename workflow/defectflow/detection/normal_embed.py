@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from defectflow.backbones.patch_embedding import input_statistics
+from defectflow.backbones.input_statistics import input_statistics
 from defectflow.core.files import UserError, read_json, stage, write_json
 
 KEPT = ("backbone", "layers", "precision", "fitted_size", "input_size", "foreground_only", "dilation")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import grid_map, save_maps
+from defectflow.core.arguments import add_device, add_threads
 from defectflow.core.device import pick_device
 from defectflow.core.files import UserError, stage
 from defectflow.core.parallel import in_threads
@@ -151,8 +151,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--banks", required=True, help="banks of the fit stage")
     parser.add_argument("--splits", required=True, help="SPLITS table")
     add_score_options(parser)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="(default: %(default)s)")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    add_threads(parser)
+    add_device(parser)
     parser.add_argument("--scores", required=True, help="SCORES table to write")
     parser.add_argument("--maps", required=True, help="map file to write (.safetensors)")
     return parser

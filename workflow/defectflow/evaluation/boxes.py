@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from defectflow.annotations.coco import entries_by_name
 from defectflow.core.anomaly_maps import full_resolution, load_maps
+from defectflow.core.arguments import add_threads
 from defectflow.core.files import json_list_writer, stage
 from defectflow.core.parallel import in_order
 from defectflow.core.tables import REGIONS, ROWS, index_of, read_parts, table_writer
@@ -96,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--max-area", type=float, default=1.0, help="share of the photograph (%(default)s)")
     parser.add_argument("--merge", type=float, default=0.01, help="gap, share of the longer side (%(default)s)")
     parser.add_argument("--max-aspect", type=float, help="largest length over width (default: no limit)")
-    parser.add_argument("--threads", type=int, default=1, help="images at a time")
+    add_threads(parser, 1, "images at a time")
     parser.add_argument("--table", type=Path, required=True, help="regions.csv to write")
     parser.add_argument("--coco", type=Path, required=True, help="regions.json to write: a list of COCO results")
     return parser

@@ -35,6 +35,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.core.anomaly_maps import load_maps
+from defectflow.core.arguments import add_seed
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.core.tables import (
@@ -94,7 +95,10 @@ def segmentation_figures(paths: Sequence[Path], masks: Iterable[pd.DataFrame]) -
 
     ``masks``: parts of the tables MASKS.
     """
-    result: dict[str, Any] = {Path(path).stem: _without_history(read_json(path)) for path in paths}
+    result: dict[str, Any] = {}
+    for path in paths:  # entries of over 20 are histories
+        said = read_json(path).items()
+        result[path.stem] = {key: entry for key, entry in said if not (isinstance(entry, list) and len(entry) > 20)}
     sources, absent, doubtful = Counter(), [], []
     for part in masks:
         sources.update(part["source"])
@@ -334,16 +338,12 @@ def build_parser() -> argparse.ArgumentParser:
     what = "e.g. max_fpr=0.01 max_fnr=0.02: shares of good and bad images that may be decided wrongly without a person"
     parser.add_argument("--review", nargs=2, metavar="CAP=SHARE", help=what)
     add_option(parser)
-    parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
+    add_seed(parser, "for the bootstrap")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv to write")
     parser.add_argument("--robustness", type=Path, required=True, help="robustness.csv to write")
     parser.add_argument("--figures", type=Path, required=True, help="folder of charts to write")
     return parser
-
-
-def _without_history(value: dict[str, Any]) -> dict[str, Any]:
-    return {key: entry for key, entry in value.items() if not (isinstance(entry, list) and len(entry) > 20)}
 
 
 if __name__ == "__main__":

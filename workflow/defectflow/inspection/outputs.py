@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from defectflow.core.counted import counted
 from defectflow.core.files import atomic
 from defectflow.decision.damaged_regions import region_mask
 from defectflow.decision.outcomes import TO_A_PERSON, is_flagged
@@ -233,12 +234,7 @@ class PassedOverFiles:
 
     def summary(self) -> str:
         """The end of a line that counts photographs; "" where nothing was passed over."""
-        return f", {plural(self._files, 'file')} passed over (see above)" if self._files else ""
-
-
-def plural(number: int, what: str) -> str:
-    """A number and its noun."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
+        return f", {counted(self._files, 'file')} passed over (see above)" if self._files else ""
 
 
 @contextmanager

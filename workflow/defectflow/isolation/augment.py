@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.core.arguments import add_seed
 from defectflow.core.files import atomic_dir, stage
 from defectflow.core.tables import ISOLATED, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
@@ -138,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--contrast", type=float, default=0.1, help="share")
     parser.add_argument("--blur", type=int, default=3, help="largest kernel side in pixels, 0 for none")
     parser.add_argument("--keep-background", action="store_true", help="the isolation kept the background")
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     parser.add_argument("--out-dir", required=True)
     parser.add_argument("--table", required=True)
     return parser

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.core.arguments import add_threads
 from defectflow.core.files import UserError, atomic_dir, stage
 from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 from defectflow.images.bit_depth import add_option
@@ -88,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--margin", type=float, default=0.03, help="share of the window added on each side")
     parser.add_argument("--dilate", type=int, default=0, help="pixels to grow the mask by")
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=1)
+    add_threads(parser, 1)
     parser.add_argument("--out-dir", required=True)
     parser.add_argument("--table", required=True)
     return parser

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from defectflow.core.arguments import add_seed
 from defectflow.core.files import stage, write_json
 from defectflow.data.annotated_pairs import Annotated, read_annotated
 from defectflow.parts import registration, registration_frame
@@ -180,7 +181,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", required=True, help="folder of jpg + json pairs")
     parser.add_argument("--table", required=True, help="pairs.csv")
     parser.add_argument("--splits", required=True, help="splits.csv (groups)")
-    parser.add_argument("--seed", type=int, default=0)
+    add_seed(parser)
     parser.add_argument("--out", required=True, help="prior.safetensors")
     parser.add_argument("--report", required=True, help="prior.json")
     return parser

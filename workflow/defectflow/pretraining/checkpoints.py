@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.files import atomic
 
 
@@ -20,9 +21,9 @@ def add_options(cli: argparse.ArgumentParser, every: int) -> None:
     length.add_argument("--steps", type=int, help="train for this many steps; reproducible on one machine")
     cli.add_argument("--every", type=int, default=every, help="steps between checkpoints and measurements")
     cli.add_argument("--workers", type=int, default=1, help="threads that prepare images")
-    cli.add_argument("--threads", type=int, default=2, help="threads that compute")
-    cli.add_argument("--seed", type=int, default=0)
-    cli.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_threads(cli, 2)
+    add_seed(cli)
+    add_device(cli)
     cli.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if there is one")
 
 

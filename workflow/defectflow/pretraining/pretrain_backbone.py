@@ -24,8 +24,9 @@ from torch import nn
 from torch.fx.experimental.optimization import fuse
 from tqdm import tqdm
 
+from defectflow.backbones.input_statistics import PATCH_NANO
 from defectflow.backbones.networks import create_backbone
-from defectflow.backbones.patch_nano import LAYERS, PATCH_NANO, PatchNano, fold_norms, load_weights, unfold_norms
+from defectflow.backbones.patch_nano import LAYERS, PatchNano, fold_norms, load_weights, unfold_norms
 from defectflow.config.code_hash import code_hash
 from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import UserError, atomic, sha256_of, stage, write_json

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from defectflow.core.files import UserError, read_json, stage
-from defectflow.core.tables import write_table
+from defectflow.core.tables import read_table, write_table
 
 # PatchCore on MVTec AD: the paper (Roth et al. 2022; WideResNet-50, 10 % bank, 224 px; AU-PRO as mean only; the pixel
 # AUROC of transistor is not quoted alike everywhere and left out) and anomalib's README (256 px, 10 %).
@@ -72,7 +72,7 @@ def main(args: argparse.Namespace) -> None:
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a metrics file of the evaluate stage ({error})") from None
     numbers = dict.fromkeys(OURS, float)
-    table = with_mean(pd.DataFrame(rows, columns=COLUMNS).astype(numbers), pd.read_csv(PUBLISHED))
+    table = with_mean(pd.DataFrame(rows, columns=COLUMNS).astype(numbers), read_table(PUBLISHED))
     write_table(args.out, table, list(table.columns))
     print(text(table))
 

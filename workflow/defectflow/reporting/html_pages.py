@@ -43,23 +43,31 @@ def rule(strategy: str, options: Mapping[str, float]) -> str:
     return ", ".join([strategy, *(f"{name} {value:g}" for name, value in options.items())])
 
 
-def write_page(path: str | Path, template: str, **content: Any) -> None:
-    """Fill a template and write the page, atomically.
+def environment(folder: Path, escape: bool) -> Any:
+    """A jinja2.Environment for the templates in ``folder``.
 
-    Every text is escaped; the charts alone go in as they are (``| safe`` in the templates). A name that the template
-    wants and ``content`` lacks is an error.
+    Lines that hold a tag alone leave no line behind; a name that a template wants and is not given is an error.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+    return Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=escape,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}
-    environment.globals |= {"rule": rule, "MISSED": MISSED, "FALSE_ALARM": FALSE_ALARM, "NO_PART": NO_PART}
+
+
+def write_page(path: str | Path, template: str, **content: Any) -> None:
+    """Fill a template and write the page, atomically.
+
+    Every text is escaped; the charts alone go in as they are (``| safe`` in the templates).
+    """
+    pages = environment(TEMPLATES, escape=True)
+    pages.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}
+    pages.globals["rule"] = rule
+    pages.globals |= {"MISSED": MISSED, "FALSE_ALARM": FALSE_ALARM, "NO_PART": NO_PART}
     with atomic(path) as temporary:
-        temporary.write_text(environment.get_template(template).render(content), encoding="utf-8", errors="replace")
+        temporary.write_text(pages.get_template(template).render(content), encoding="utf-8", errors="replace")

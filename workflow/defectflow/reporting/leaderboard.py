@@ -11,22 +11,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from defectflow.core.arguments import add_seed
 from defectflow.core.files import UserError, read_json, stage
-from defectflow.core.tables import CALIBRATION, PREDICTIONS, SPLITS, read_table, write_table
+from defectflow.core.tables import (
+    CALIBRATION,
+    LEADERBOARD,
+    PREDICTIONS,
+    RECIPE,
+    SPLITS,
+    read_table,
+    recipe_of,
+    write_table,
+)
 from defectflow.decision.decisions import is_evaluated, with_calibration
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.evaluation.threshold_comparison import alternatives
 from defectflow.metrics.bootstrap import Difference, paired_bootstrap, weighted_auroc, weighted_f1
 from defectflow.reporting.html_pages import rule, write_page
-
-RECIPE = ["dataset", "segmenter", "isolation", "detector"]
-COLUMNS = [
-    "main", *RECIPE, "held_out_iou", "auroc", "auroc_low", "auroc_high", "auroc_difference", "auroc_difference_low",
-    "auroc_difference_high", "auroc_difference_p", "group_out_auroc", "average_precision", "f1", "f1_difference",
-    "f1_difference_low", "f1_difference_high", "f1_difference_p", "accuracy", "precision", "recall", "recall_low",
-    "recall_high", "false_positive_rate", "false_positive_rate_low", "false_positive_rate_high", "pixel_auroc",
-    "au_pro", "strategy", "threshold", "share_reviewed", "missed_left", "false_alarms_left", "n_samples",
-]  # fmt: skip
 
 
 def held_out_iou(segmentation: dict[str, Any]) -> float | None:
@@ -114,9 +115,7 @@ def main(args: argparse.Namespace) -> None:
     splits = read_table(args.splits, SPLITS, lambda part: part["detection"] != "unlabelled")
     runs = []
     for path, predictions in zip(args.metrics, args.predictions, strict=True):
-        recipe = path.parent.parts[-4:]
-        if len(recipe) < 4:
-            raise UserError(f"{path}: expected .../dataset/segmenter/isolation/detector/{path.name}")
+        recipe = recipe_of(path)
         labelled = read_table(predictions, PREDICTIONS, lambda part: part["label"].notna())
         metrics, table = read_json(path), with_folds(labelled, splits)
         runs.append({"recipe": recipe, "metrics": metrics, "table": table, "main": path == args.metrics[0]})
@@ -128,9 +127,8 @@ def main(args: argparse.Namespace) -> None:
     if args.calibration:
         first["table"] = with_calibration(first["table"], read_table(args.calibration, CALIBRATION))
     order = ranking(runs, args.seed)
-    write_table(
-        args.table, pd.DataFrame([run["row"] for run in order], columns=COLUMNS).replace({None: np.nan}), COLUMNS
-    )
+    table = pd.DataFrame([run["row"] for run in order], columns=LEADERBOARD).replace({None: np.nan})
+    write_table(args.table, table, LEADERBOARD)
     threshold = first["metrics"]["threshold"]
     others = (
         alternatives(first["table"], threshold["strategy"], threshold["options"], args.seed)
@@ -147,7 +145,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--predictions", type=Path, nargs="+", required=True, help="predictions.csv of each run")
     parser.add_argument("--calibration", type=Path, help="table of the calibrate stage of the first run")
     parser.add_argument("--splits", type=Path, required=True, help="splits.csv of the data set: groups and folds")
-    parser.add_argument("--seed", type=int, default=0, help="for the bootstrap")
+    add_seed(parser, "for the bootstrap")
     parser.add_argument("--table", type=Path, required=True, help="leaderboard.csv to write")
     parser.add_argument("--page", type=Path, required=True, help="leaderboard.html to write")
     return parser

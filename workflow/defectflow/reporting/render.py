@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.core.anomaly_maps import AnomalyMaps, full_resolution, load_maps
+from defectflow.core.arguments import add_threads
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.parallel import in_order
@@ -282,7 +283,7 @@ def build_parser() -> argparse.ArgumentParser:
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=1, help="number of images drawn at the same time")
+    add_threads(parser, 1, "number of images drawn at the same time")
     add_options(parser)
     return parser
 

@@ -6,9 +6,7 @@ do and do not prove. The same inputs in the same environment give the same bytes
 
 import argparse
 import json
-import platform
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -19,21 +17,24 @@ from tqdm import tqdm
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, read_json, stage
-from defectflow.core.tables import PREDICTIONS, index_of, read_parts
+from defectflow.core.tables import PREDICTIONS, index_of, read_parts, recipe_of
+from defectflow.core.versions import versions
 from defectflow.decision.outcomes import RIGHT, is_flagged, with_outcomes
 from defectflow.decision.pred_score import margins
-from defectflow.drawing import svg_charts
+from defectflow.drawing.chart_files import svg
 from defectflow.drawing.heat_style import Look, add_options, look_of
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation import claims
 from defectflow.evaluation.cautions import data_warnings, headlines
+from defectflow.evaluation.run_charts import charts_of
 from defectflow.evaluation.scored_images import damage_index, evenly, run_scale
 from defectflow.images.bit_depth import add_option
 from defectflow.reporting import galleries, outlier_gallery
 from defectflow.reporting.html_pages import short, write_page
 
 ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
-PACKAGES = ("defectflow", "anomalib", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
+# That decide about the figures.
+PACKAGES = ("defectflow", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
 
 
 class Selection(NamedTuple):
@@ -106,39 +107,13 @@ def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str,
     return Selection(kept, *counts.tolist(), np.concatenate(scores), plain)
 
 
-def charts_of(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """The charts of a run by name; those that cannot be drawn are left out.
+def charts_in(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The charts of `run_charts.charts_of` as SVG, but for the confusion matrix, which is a table of the page.
 
-    Args:
-        table: the labelled photographs.
-        new_scores: raw scores of those without a label.
-        metrics: content of metrics.json.
+    ``table``: the labelled photographs of predictions.csv.
     """
-    scored = table[table["raw_score"].notna()]
-    if scored.empty and not len(new_scores):
-        return {}
-    raw, label = scored["raw_score"].to_numpy(float), scored["label"]
-    value, folds = metrics["threshold"]["value"], metrics["threshold"]["folds"]
-    band = (metrics["review"]["low"], metrics["review"]["high"]) if metrics["review"] else None
-    scores = {"good": raw[label == 0], "bad": raw[label == 1], "no label": new_scores}
-    drawn = {"histogram": svg_charts.histogram(scores, value, (folds["min"], folds["max"]) if folds else None, band)}
-    kinds = scored["defect_type"].where(scored["defect_type"] != "", "unspecified")
-    bad = sorted(kinds[label == 1].unique())
-    if bad:
-        rows = [("good", scores["good"]), *((kind, raw[(label == 1) & (kinds == kind)]) for kind in bad)]
-        drawn["strips"] = svg_charts.strips([row for row in rows if len(row[1])], value, band)
-    known = scored[label.notna() & scored["split"].isin(["fold", "test"])]
-    if known["label"].nunique() == 2:
-        y, s, image = known["label"].to_numpy(int), known["raw_score"].to_numpy(float), metrics["image"]
-        points = [(image["false_positive_rate"], image["recall"]), (image["recall"], image["precision"])]
-        roc, precision = (None if None in point else point for point in points)
-        drawn["roc"] = svg_charts.roc([(f"AUROC {image['auroc']:.3f}", y, s)], roc)
-        name = f"average precision {image['average_precision']:.3f}"
-        drawn["precision_recall"] = svg_charts.precision_recall(y, s, precision, name)
-    filled = [entry for entry in metrics.get("calibration_curve", {}).get("bins", []) if entry["n"]]
-    if filled:
-        drawn["calibration"] = svg_charts.calibration(filled)
-    return drawn
+    drawn = charts_of(table.assign(detection=table["split"]), new_scores, metrics)
+    return {name: svg(chart) for name, chart in drawn.items() if name != "confusion_matrix"}
 
 
 def rows_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -176,17 +151,6 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
         )
         lines.append(("learned from", kept))
     return lines
-
-
-def versions() -> list[tuple[str, str]]:
-    """Python and the packages that decide about the figures, as they are installed where the report is made."""
-    found = [("Python", platform.python_version())]
-    for name in PACKAGES:
-        try:
-            found.append((name, metadata.version(name)))
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def threshold_note(folds: Mapping[str, Any] | None) -> str:
@@ -240,7 +204,7 @@ def content(
         + data_warnings(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
-        "charts": charts_of(table[table["label"].notna()], chosen.new_scores, metrics),
+        "charts": charts_in(table[table["label"].notna()], chosen.new_scores, metrics),
         "galleries": cases,
         "drawn": frozenset().union(*(case.drawn for _, those in cases for case in those)),
         "heat_note": galleries.heat_note(
@@ -256,15 +220,13 @@ def content(
         "example": example_of(table),
         "threshold_note": threshold_note(metrics["threshold"]["folds"]),
         "facts": facts_of(settings, fit),
-        "versions": versions(),
+        "versions": versions(PACKAGES),
     }
 
 
 def main(args: argparse.Namespace) -> None:
     """Read what the run left behind, draw, write the page."""
-    recipe = args.metrics.parent.parts[-4:]
-    if len(recipe) < 4:
-        raise UserError(f"{args.metrics}: expected .../dataset/segmenter/isolation/detector/{args.metrics.name}")
+    recipe = recipe_of(args.metrics)
     manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
     chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
     look = look_of(args)

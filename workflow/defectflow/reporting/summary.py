@@ -9,15 +9,16 @@ import numpy as np
 import pandas as pd
 
 from defectflow.core.files import UserError, read_json, stage
-from defectflow.core.tables import PREDICTIONS, read_table
+from defectflow.core.tables import PREDICTIONS, RECIPE, read_table
 from defectflow.decision.outcomes import WRONG, with_outcomes
 from defectflow.decision.pred_score import margins, two_digits
 from defectflow.evaluation.cautions import data_warnings, headlines
 from defectflow.metrics import intervals
 from defectflow.reporting import next_commands
+from defectflow.reporting.html_pages import rule
 
 WIDTH = 100
-RECIPE = ["dataset", "segmenter", "isolation", "detector"]
+BOARD = ["main", *RECIPE, "auroc", "auroc_low", "auroc_high", "f1", "held_out_iou"]  # columns of the leaderboard
 
 
 def figure(value: float | None, interval: list[float] | None = None) -> str:
@@ -114,35 +115,30 @@ def leaderboard_table(board: pd.DataFrame) -> list[str]:
 
 
 def read_board(path: Path) -> pd.DataFrame:
-    """leaderboard.csv, figures as float, NaN where there is none.
+    """What `leaderboard_table` prints of leaderboard.csv.
 
     Raises:
         UserError: the file is absent or another table.
     """
     try:
-        board = pd.read_csv(path, dtype=dict.fromkeys(RECIPE, str), na_values=[""], keep_default_na=False)
-    except (FileNotFoundError, pd.errors.EmptyDataError):
-        raise UserError(f"{path}: no such leaderboard (run snakemake first)") from None
-    wanted = [*RECIPE, "main", "auroc", "auroc_low", "auroc_high", "f1", "held_out_iou"]
-    missing = [column for column in wanted if column not in board]
-    if missing:
-        raise UserError(f"{path}: column {missing[0]!r} is missing (run snakemake again)")
-    return board.astype({"auroc": float, "auroc_low": float, "f1": float, "held_out_iou": float})
+        return read_table(path, BOARD)
+    except UserError as error:
+        raise UserError(f"{error}; run snakemake first") from None
 
 
 def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle: str = "") -> str:
     """The text that is printed for the run in ``folder``; ``bundle``: the command that packs its inspector."""
     metrics, predictions = read_json(folder / "metrics.json"), read_table(folder / "predictions.csv", PREDICTIONS)
     threshold = metrics["threshold"]
-    rule = ", ".join([threshold["strategy"], *(f"{name} {value:g}" for name, value in threshold["options"].items())])
     lines = ["", f"Verdicts: {' / '.join(folder.parts[-4:])}", "=" * WIDTH]
     first = headlines(metrics)
     for text in first:
         lines += [*marked(text), ""]
     lines += [*verdict_table(predictions), ""]
     if threshold["value"] is not None:
+        cut = rule(threshold["strategy"], threshold["options"])
         lines += [
-            f"  Bad from raw score {threshold['value']:.6g} on (rule: {rule}), shown as 0.50.",
+            f"  Bad from raw score {threshold['value']:.6g} on (rule: {cut}), shown as 0.50.",
             *review_lines(metrics["review"]),
             "",
         ]

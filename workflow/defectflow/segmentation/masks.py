@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.core.arguments import add_device
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
@@ -64,7 +65,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="model.pt of segment (sam2.1)")
     parser.add_argument("--train-json", help="train.json of segment (sam2.1)")
     parser.add_argument("--model-config", default="nano", help="configuration name that --model was trained with")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_device(parser)
     add_option(parser)
     parser.add_argument("--out-dir", required=True, help="folder for {image_id}.png")
     parser.add_argument("--table", required=True, help="table to write (CSV)")

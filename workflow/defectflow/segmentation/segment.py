@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_option, batch_size
 from defectflow.core.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.data.annotated_pairs import Annotated, read_annotated
@@ -310,10 +311,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--patience", type=int, default=5, help="validations without a new best before stopping")
     parser.add_argument("--save-every", type=int, default=100, help="steps between saved states")
     parser.add_argument("--resume", action="store_true", help="continue from OUT's .state.pt if there is one")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    add_seed(parser)
+    add_device(parser)
     add_option(parser)
-    parser.add_argument("--threads", type=int, default=2)
+    add_threads(parser, 2)
     parser.add_argument("--out", required=True, help='model.pt, {"model": state_dict}')
     parser.add_argument("--report", required=True, help="train.json")
     return parser

@@ -1,9 +1,13 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from defectflow.core.files import UserError
 from defectflow.methods.detector import FitOptions, GoodPatches, ScoreOptions
-from defectflow.methods.padim.gaussians import Padim
+from defectflow.methods.padim.gaussians import Padim, place_gaussians
+from defectflow.methods.padim.gaussians_in_numpy import Padim as InNumpy
 
 GRID, IMAGES, DIMENSIONS = (2, 3), 12, 7
 
@@ -33,16 +37,42 @@ def test_distances_are_mahalanobis_in_each_place():
     assert score == distances.max()
 
 
-def test_map_is_that_of_anomalib():
+@pytest.mark.parametrize("images, grid, dimensions", [(2, (2, 3), 5), (12, (2, 3), 7), (40, (20, 15), 24)])
+def test_gaussians_and_map_are_those_of_anomalib(images, grid, dimensions):
     from anomalib.models.components import MultiVariateGaussian
     from anomalib.models.image.padim.anomaly_map import AnomalyMapGenerator
 
-    good, patches = good_patches(), torch.randn(6, DIMENSIONS)
-    tensors = Padim.fit(good, FitOptions(dimensions=100))(ALL)
-    _, distances = Padim(tensors, {}, ScoreOptions()).judge(patches, torch.arange(6))
-    stats = MultiVariateGaussian().fit(good.patches.view(IMAGES, *GRID, DIMENSIONS).permute(0, 3, 1, 2).contiguous())
-    expected = AnomalyMapGenerator.compute_distance(patches.view(1, *GRID, DIMENSIONS).permute(0, 3, 1, 2), stats)
-    torch.testing.assert_close(distances, expected.flatten())
+    draw = torch.Generator().manual_seed(images)
+    cells = grid[0] * grid[1]
+    patches = torch.randn(images, cells, dimensions, generator=draw) + 3
+    means, precision = place_gaussians(patches)
+    as_pictures = patches.view(images, *grid, dimensions).permute(0, 3, 1, 2).contiguous()
+    stats = MultiVariateGaussian().fit(as_pictures)
+    torch.testing.assert_close(means, stats[0].T)
+    torch.testing.assert_close(precision, stats[1], rtol=2e-4, atol=2e-4 * float(stats[1].abs().max()))
+    new = torch.randn(cells, dimensions, generator=draw) * 2
+    tensors = {"": means, "precision": precision, "axes": torch.arange(dimensions)}
+    _, distances = Padim(tensors, {}, ScoreOptions()).judge(new, torch.arange(cells))
+    expected = AnomalyMapGenerator.compute_distance(new.view(1, *grid, dimensions).permute(0, 3, 1, 2), stats)
+    torch.testing.assert_close(distances, expected.flatten(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("score", ["max", "top_k_mean", "percentile"])
+def test_numpy_scores_as_torch_does(score):
+    good = good_patches()
+    tensors = Padim.fit(good, FitOptions(dimensions=4))(ALL)
+    patches, order = good.patches[:6] + 1, torch.tensor([5, 0, 3, 1, 2, 4])
+    options = ScoreOptions(score=score, top_fraction=0.3)
+    expected, distances = Padim(tensors, {}, options).judge(patches, order)
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    found, of_each = InNumpy(arrays, {}, vars(options)).judge(patches.numpy(), order.numpy())
+    assert found == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(of_each, distances.numpy(), rtol=1e-5)
+
+
+def test_learning_imports_no_anomalib():
+    code = "import sys, defectflow.methods.padim.gaussians; assert not {'anomalib', 'lightning'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_banks_share_the_drawn_dimensions_and_the_seed_draws_others():

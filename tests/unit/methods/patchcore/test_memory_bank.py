@@ -2,8 +2,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
 from defectflow.backbones.networks import create_backbone
-from defectflow.backbones.patch_embedding import IMAGENET_MEAN, IMAGENET_STD, PatchEmbedder
+from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core.anomaly_maps import smooth_map
 from defectflow.methods.detector import FitOptions, GoodPatches, ScoreOptions
 from defectflow.methods.patchcore.memory_bank import Bank, PatchCore

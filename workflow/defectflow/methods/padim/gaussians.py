@@ -10,6 +10,11 @@ import torch
 from defectflow.core.files import UserError
 from defectflow.methods.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions, pool
 
+# Added to each variance so that covariances of few images can be inverted: 0.01 in the paper (section III-B), and
+# anomalib adds another 1e-5.
+REGULARISATION = 0.01001
+_CELLS = 256  # whose matrices are in memory in float64 at a time: 20 MB for 100 dimensions
+
 
 class Padim(Detector):
     """Mahalanobis distance of each patch to the Gaussian in its place (equation 2 of the paper).
@@ -31,9 +36,7 @@ class Padim(Detector):
 
     @classmethod
     def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
-        """anomalib's Gaussians (0.01 added to each variance) over dimensions that are drawn once for all banks."""
-        from anomalib.models.components import MultiVariateGaussian
-
+        """`place_gaussians` of any part of the good images, over dimensions that are drawn once for all banks."""
         height, width = good.grid
         drawn = torch.randperm(good.patches.shape[1], generator=torch.Generator().manual_seed(options.seed))
         axes = drawn[: options.dimensions].sort().values
@@ -42,10 +45,34 @@ class Padim(Detector):
             raise UserError("fit: padim needs the patches of all places (make the features without --foreground-only)")
 
         def gaussians(kept: torch.Tensor) -> dict[str, torch.Tensor]:
-            patches = good.patches[good.rows(kept)][:, axes].view(-1, height, width, len(axes))
+            patches = good.patches[good.rows(kept)][:, axes].view(-1, height * width, len(axes))
             if len(patches) < 2:
                 raise UserError("fit: padim needs two good images in each bank (label more, or choose other folds)")
-            means, precision = MultiVariateGaussian().fit(patches.permute(0, 3, 1, 2).contiguous())
-            return {"": means.T.contiguous(), "precision": precision, "axes": axes}
+            means, precision = place_gaussians(patches)
+            return {"": means, "precision": precision, "axes": axes}
 
         return gaussians
+
+
+def place_gaussians(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The Gaussian in each place of the grid: its mean and the inverse of its covariance.
+
+    Source: T. Defard, A. Setkov, A. Loesch, R. Audigier, PaDiM (2021), section III-B, equation 1; with `REGULARISATION`
+    as anomalib's ``MultiVariateGaussian``. Computed in float64.
+
+    Args:
+        patches: float32 (images, cells, k), two images or more.
+
+    Returns:
+        Means, float32 (cells, k), and inverse covariances, float32 (cells, k, k).
+    """
+    means, precision = [], []
+    for part in patches.split(_CELLS, dim=1):
+        here = part.double().transpose(0, 1)
+        mean = here.mean(dim=1)
+        delta = here - mean[:, None]
+        covariance = delta.mT @ delta / (len(patches) - 1)
+        covariance.diagonal(dim1=1, dim2=2).add_(REGULARISATION)
+        means.append(mean.float())
+        precision.append(torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float())
+    return torch.cat(means), torch.cat(precision)
