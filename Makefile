@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/python -m defectflow.reporting.summary --leaderboard results/demo/leaderboard.csv
 
-# Two at a time, a file by one: most of the time goes into dry runs, which take one core each.
+# Two processes, each with whole test files: most of the time goes into dry runs, which take one core each.
 test: lint
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 

@@ -159,6 +159,12 @@ def letterbox(
     Returns:
         The picture of shape ``size``, and the 2x3 float64 affine matrix that takes pixel-centre coordinates of the
         result to those of ``image`` (use with ``cv2.warpAffine`` and ``WARP_INVERSE_MAP`` swapped accordingly).
+
+    >>> picture, back = letterbox(np.full((2, 4, 3), 9, np.uint8), (4, 4))
+    >>> picture[..., 0].tolist()
+    [[0, 0, 0, 0], [9, 9, 9, 9], [9, 9, 9, 9], [0, 0, 0, 0]]
+    >>> (back @ [0, 1, 1]).tolist()  # the first pixel (x 0, y 1) of the picture within
+    [0.0, 0.0]
     """
     height, width = image.shape[:2]
     scale = min(size[0] / height, size[1] / width)

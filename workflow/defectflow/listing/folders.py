@@ -245,7 +245,7 @@ class Folders:
     def _find_masks(self) -> None:
         """Find the pictures that are masks: in a ground-truth folder, or with the names of photographs."""
         unread: list[str] = []
-        suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "" of those told by their own name
+        suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "": those recognised by their own name
         for name in chain(self._all(), self._beside()):
             if not is_image(name):
                 if name.lower().endswith(".json"):
