@@ -10,7 +10,7 @@ import numpy as np
 from defectflow.core.files import atomic
 
 GOOD, BAD, LINE, MUTED = "#0072B2", "#D55E00", "#222222", "#8A8F98"
-# Okabe & Ito, Color Universal Design (2008): told apart with any colour vision.
+# Okabe & Ito, Color Universal Design (2008): distinct with any colour vision.
 DEFECT_COLOURS = ["#D55E00", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#56B4E9", "#7A4B9C"]
 STYLE = {
     "figure.figsize": (6.0, 4.5),

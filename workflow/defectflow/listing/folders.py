@@ -136,7 +136,7 @@ class Folders:
         return (name for name in self._all() if self._belongs(name))
 
     def row(self, name: str) -> dict[str, str]:
-        """Label, defect type, split and mask (a path) that the place of a photograph tells; {} if folders tell none."""
+        """Label, defect type, split and mask (a path) that follow from the folder of a photograph; {} if none do."""
         if not self.by_folder:
             return {}
         side, kinds = self._place(name)
@@ -221,7 +221,7 @@ class Folders:
         ]
 
     def silent(self) -> list[str]:
-        """Folders called good or bad of a data set in which labels.csv tells the labels, not the folders."""
+        """Folders called good or bad of a data set in which labels.csv gives the labels, not the folders."""
         return [] if self.by_folder else [top for top in subfolders(self.root) if plain(top) in self._good | BAD]
 
     def is_good(self, folder: str) -> bool:
