@@ -4,13 +4,13 @@ BIN := $(VENV)/bin
 CORES ?= all
 STAMP := $(VENV)/.ready
 
-.PHONY: demo test setup lock lint clean
+.PHONY: demo test setup lock lint docs clean
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/python -m defectflow.reporting.summary --leaderboard results/demo/leaderboard.csv
 
-# Two at a time, a file by one: most of the time goes into dry runs, which take one core each.
+# Two processes, each with whole test files: most of the time goes into dry runs, which take one core each.
 test: lint
 	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -32,6 +32,10 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 	$(BIN)/snakemake --lint
 
+# The site: site/index.html, to open from disk or to put on any server. Needs no network.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # The environment for --sdm conda follows from the lock.
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra inspect --extra onnx --extra dev --universal \
@@ -39,4 +43,4 @@ lock:
 	$(BIN)/python envs/from_lock.py
 
 clean:
-	rm -rf results .snakemake
+	rm -rf results .snakemake site

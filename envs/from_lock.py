@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# For `snakemake --sdm conda`: the packages of requirements.lock. Written by envs/from_lock.py (make lock).
-# conda was not to be had where this was written: the file is checked against the lock, and has never been built.
+# The file is checked against the lock; it has never been built with conda.
 channels:
   - conda-forge
   - nodefaults

@@ -163,6 +163,9 @@ def decode(segmentation: Any, width: int, height: int) -> np.ndarray:
 
     Raises:
         UserError: it is missing, malformed or of another size.
+
+    >>> decode({"size": [2, 3], "counts": [2, 3, 1]}, width=3, height=2).astype(int).tolist()  # runs down the columns
+    [[0, 1, 1], [0, 1, 0]]
     """
     if isinstance(segmentation, dict):
         return _decode_rle(segmentation, width, height)

@@ -189,7 +189,7 @@ def _relation(one: Listed) -> tuple:
 
 
 def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
-    """Readings of coordinates in pixels, of the picture or of the size that the COCO file tells."""
+    """Readings of coordinates in pixels, of the picture or of the size that the COCO file gives."""
     (width, height), told = one.upright_size, one.told
     pixels = [Reading(frame, size) for frame, size in _frames_as_told(one) if fits(one.extent, size)]
     of_size = [frame for frame, size in one.frames() if told and _equal(told, size)]
@@ -222,7 +222,7 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
 
 
 def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], outside: str) -> Choice:
-    """The COCO file tells the size of one of the frames."""
+    """The COCO file gives the size of one of the frames."""
     if not pixels:
         return Choice((), outside)
     first = pixels[0]
@@ -270,7 +270,7 @@ def _of_other_size(one: Listed, pixels: list[Reading], evidence: set[tuple], dis
 
 
 def _cut(one: Listed, choice: Choice) -> Choice:
-    """Outlines of a few images that reach a little beyond the picture, where its size is told, are cut."""
+    """Outlines of a few images that reach a little beyond the picture, where the file gives its size, are cut."""
     for frame, size in _frames_as_told(one)[:1]:
         if one.told and _equal(one.told, size) and fits(one.extent, size, SLOPPY):
             return Choice((Reading(frame, size, "reaches a little beyond the picture: cut at its rim"),))

@@ -122,7 +122,7 @@ def settle_outlines(
 
 
 def shared_ids(coco: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[Any, list[str]]:
-    """{id: file names} of ids that several images of a COCO file have: nobody knows whose the annotations are."""
+    """{id: file names} of ids that several images of a COCO file share: annotations may belong to any."""
     names = defaultdict(list)
     for entry in coco["images"]:
         names[entry["id"]].append(str(entry["file_name"]))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError
 
-# What the strategies of thresholds.py have to be told (those of youden may be left out); a test keeps the two in step.
+# Options that the strategies of thresholds.py need (those of youden may be left out); a test keeps the two in step.
 THRESHOLD_OPTIONS = {
     "f1_adaptive": (),
     "youden": ("max_fpr", "max_fnr"),

@@ -151,7 +151,11 @@ def save_maps(path: str | Path, maps: Mapping[str, tuple[np.ndarray, np.ndarray]
 
 
 def grid_map(distances: np.ndarray, position: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Distances (p,) in their place (flat indices) on the grid, float32 of shape ``grid``; elsewhere the lowest."""
+    """Distances (p,) in their place (flat indices) on the grid, float32 of shape ``grid``; elsewhere the lowest.
+
+    >>> grid_map(np.array([1.5, 0.5]), np.array([0, 3]), (2, 2)).tolist()
+    [[1.5, 0.5], [0.5, 0.5]]
+    """
     result = np.full(grid[0] * grid[1], distances.min(), np.float32)
     result[position] = distances
     return result.reshape(grid)

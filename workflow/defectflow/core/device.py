@@ -46,8 +46,8 @@ def product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
 def keep_memory() -> None:
     """Let this process keep what it frees, on a C library with malloc's options (glibc).
 
-    To be called by what frees the gigabyte that its next step takes again: each page of it would be cleared by the
-    kernel first, which takes a fourth of a fine-tuning on two cores and a tenth of a coreset.
+    For code that frees a gigabyte and allocates it again in its next step. Otherwise the kernel clears each page first,
+    which takes a quarter of the time of a fine-tuning on two cores and a tenth of that of a coreset.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt:

@@ -12,7 +12,7 @@ from defectflow.core.files import UserError
 
 
 class DiskIndex(Mapping[str, tuple]):
-    """Rows by their first value, in a temporary database that goes with the process; its memory does not grow.
+    """Rows by their first value, in a temporary database that ends with the process and needs constant memory.
 
     Threads may share it. Iteration is in the order of the names.
 

@@ -24,7 +24,7 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class UserError(Exception):
-    """Bad input, told in one line that names the file and the remedy."""
+    """Bad input, reported in one line that names the file and the remedy."""
 
 
 def stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
@@ -161,7 +161,7 @@ def read_json(path: str | Path) -> Any:
         UserError: the file is absent or is not valid JSON.
     """
     try:
-        return json.loads(Path(path).read_bytes())  # of bytes it tells the encoding, also from a byte order mark
+        return json.loads(Path(path).read_bytes())  # given bytes, it detects the encoding, also by a byte order mark
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:

@@ -118,7 +118,7 @@ def _begin(function: Callable[[Item], Result]) -> None:
     global _function
     _function = function
     torch.set_num_threads(1)  # the threads that computed before the fork are not in it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent tells
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent reports it
     die_with_parent = 1  # prctl.h
     ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
 

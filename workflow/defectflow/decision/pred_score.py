@@ -47,5 +47,9 @@ def is_close(margin: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.n
 
 
 def two_digits(score: float) -> str:
-    """A score in [0, 1] for the eye, rounded down: what shows 0.50 or more is bad, what shows less is good."""
+    """A score in [0, 1] for the eye, rounded down: what shows 0.50 or more is bad, what shows less is good.
+
+    >>> two_digits(0.4999)
+    '0.49'
+    """
     return f"{math.floor(100 * score + 1e-8) / 100:.2f}"

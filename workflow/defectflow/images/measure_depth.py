@@ -19,7 +19,7 @@ def values_of(path: str) -> list | None:
     try:
         with open(path, "rb") as file, Image.open(file) as image:
             return list(measure(numbers_of(image, path)))
-    except Exception:  # a broken file is told by the stage that reads it
+    except Exception:  # the stage that reads a broken file reports it
         return None
 
 

@@ -81,7 +81,7 @@ def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
     """An opened file of more than 8 bits as `read_rgb` returns it."""
     grey = image.mode.startswith("I") or image.mode == "F"
     if image.format == "PNG":
-        image.load()  # its orientation may stand behind the pixels
+        image.load()  # its orientation may come after the pixels
     exif = image.getexif()  # loading a TIFF turns it, and takes the orientation out
     if grey:
         ImageOps.exif_transpose(image, in_place=True)
@@ -115,7 +115,7 @@ def is_plain(path: str | Path) -> bool:
 def orientation_of(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8, that the size in the header of an opened image leaves out."""
     if image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2:
-        return 1  # Pillow tells the size of the turned picture, unless the orientation stands in XMP only
+        return 1  # Pillow gives the size of the turned picture, unless the orientation is in XMP only
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1
 
@@ -159,6 +159,12 @@ def letterbox(
     Returns:
         The picture of shape ``size``, and the 2x3 float64 affine matrix that takes pixel-centre coordinates of the
         result to those of ``image`` (use with ``cv2.warpAffine`` and ``WARP_INVERSE_MAP`` swapped accordingly).
+
+    >>> picture, back = letterbox(np.full((2, 4, 3), 9, np.uint8), (4, 4))
+    >>> picture[..., 0].tolist()
+    [[0, 0, 0, 0], [9, 9, 9, 9], [9, 9, 9, 9], [0, 0, 0, 0]]
+    >>> (back @ [0, 1, 1]).tolist()  # the first pixel (x 0, y 1) of the picture within
+    [0.0, 0.0]
     """
     height, width = image.shape[:2]
     scale = min(size[0] / height, size[1] / width)

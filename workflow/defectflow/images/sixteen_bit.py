@@ -67,6 +67,11 @@ def to_8_bits(values: np.ndarray, depth: str) -> np.ndarray:
 
     Raises:
         ValueError: the numbers cannot be of that depth; says why.
+
+    >>> to_8_bits(np.array([0, 16, 4095], np.uint16), "12").tolist()
+    [0, 1, 255]
+    >>> to_8_bits(np.array([0, 256, 65520], np.uint16), "12-left").tolist()
+    [0, 1, 255]
     """
     bits, left = parsed(depth)
     largest = int(values.max())

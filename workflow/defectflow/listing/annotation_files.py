@@ -28,7 +28,7 @@ class Found(NamedTuple):
 def find(root: str | os.PathLike | None, images: str | os.PathLike) -> Found:
     """Look for COCO files in the folder of a data set, in that of its photographs, and a little below them.
 
-    Files are told by their content: lists `images` and `annotations` that are not empty. One JSON file for each
+    Files are recognised by their content: lists `images` and `annotations` that are not empty. One JSON file for each
     photograph, as LabelMe writes them, is none of them.
     """
     coco, others = [], []

@@ -136,7 +136,7 @@ class Folders:
         return (name for name in self._all() if self._belongs(name))
 
     def row(self, name: str) -> dict[str, str]:
-        """Label, defect type, split and mask (a path) that the place of a photograph tells; {} if folders tell none."""
+        """Label, defect type, split and mask (a path) that follow from the folder of a photograph; {} if none do."""
         if not self.by_folder:
             return {}
         side, kinds = self._place(name)
@@ -221,7 +221,7 @@ class Folders:
         ]
 
     def silent(self) -> list[str]:
-        """Folders called good or bad of a data set in which labels.csv tells the labels, not the folders."""
+        """Folders called good or bad of a data set in which labels.csv gives the labels, not the folders."""
         return [] if self.by_folder else [top for top in subfolders(self.root) if plain(top) in self._good | BAD]
 
     def is_good(self, folder: str) -> bool:
@@ -245,7 +245,7 @@ class Folders:
     def _find_masks(self) -> None:
         """Find the pictures that are masks: in a ground-truth folder, or with the names of photographs."""
         unread: list[str] = []
-        suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "" of those told by their own name
+        suspects: defaultdict[str, list[str]] = defaultdict(list)  # by folder; "": those recognised by their own name
         for name in chain(self._all(), self._beside()):
             if not is_image(name):
                 if name.lower().endswith(".json"):

@@ -104,17 +104,17 @@ def with_width(
 
 
 def better_than_chance(auroc: Sequence[float] | None) -> bool:
-    """Whether the interval of an AUROC lies above 0.5, also as it is told, with two decimals."""
+    """Whether the interval of an AUROC lies above 0.5, also when it is shown with two decimals."""
     return auroc is not None and round(auroc[0], 2) > 0.5
 
 
 def reversed_order(auroc: Sequence[float] | None) -> bool:
-    """Whether it lies below 0.5, likewise: good images score higher, and not by chance."""
+    """Whether the interval lies below 0.5 in the same way: good images score higher, and not by chance."""
     return auroc is not None and round(auroc[1], 2) < 0.5
 
 
 def text(interval: Sequence[float]) -> tuple[str, str]:
-    """The ends of an interval in [0, 1] with two decimals; outwards where they would look like one number."""
+    """The ends of an interval in [0, 1] with two decimals; rounded outwards if both would look the same."""
     low, high = interval
     ends = f"{low:.2f}", f"{high:.2f}"
     if low < high and ends[0] == ends[1]:
@@ -131,7 +131,7 @@ def _placements(bad: np.ndarray, good: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _design_effect(bad: np.ndarray, good: np.ndarray, bad_unit: np.ndarray, good_unit: np.ndarray) -> float | None:
-    """Variance of the AUROC with units as clusters over that of independent images, 1 at least; None at the rim.
+    """Variance of the AUROC with units as clusters over that of single images, at least 1; None at 0 and 1.
 
     Args:
         bad, good: placements less the AUROC.

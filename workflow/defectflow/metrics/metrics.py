@@ -13,7 +13,15 @@ RATES = ("accuracy", "precision", "recall", "f1", "false_positive_rate", "false_
 
 
 def auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
-    """Area under the ROC curve, in [0, 1]; None unless both classes occur. Ties count one half."""
+    """Area under the ROC curve, in [0, 1]; None unless both classes occur. Ties count one half.
+
+    Args:
+        labels: int [N], 1 bad and 0 good.
+        scores: float [N], higher is worse.
+
+    >>> float(auroc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.9])))
+    0.875
+    """
     from sklearn.metrics import roc_auc_score
 
     if len(np.unique(labels)) < 2:
@@ -42,7 +50,7 @@ def confusion(labels: np.ndarray, predicted: np.ndarray) -> dict[str, int]:
 
 
 def rates(counts: dict[str, int]) -> dict[str, float | None]:
-    """Rates in [0, 1] from :func:`confusion`; a rate whose denominator is zero is None."""
+    """Rates in [0, 1] from `confusion`; a rate whose denominator is zero is None."""
     tn, fp, fn, tp = (counts[key] for key in ("true_negative", "false_positive", "false_negative", "true_positive"))
     recall, specificity = ratio(tp, tp + fn), ratio(tn, tn + fp)
     return {

@@ -153,7 +153,7 @@ def index(key: str, cache: str | None) -> Index:
 
 
 def forget() -> None:
-    """Let the next call read data sets anew."""
+    """Let the next call read data sets again."""
     for function in (index, _has_outlines, _listing, _shards):
         function.cache_clear()
 

@@ -87,7 +87,7 @@ def _depth(files: Iterable[Values]) -> str:
 
 
 def _odd(files: Mapping[str, Values]) -> dict[str, str]:
-    """Files whose numbers are clearly of another depth than most; which one is the set's is told by their number."""
+    """Files whose numbers are clearly of another depth than most; the depth that most files have is that of the set."""
     kinds = _by_steps(files) or {name: kind for name, values in files.items() if (kind := _evident(values))}
     counts = Counter(kinds.values())
     if len(counts) > 1:
