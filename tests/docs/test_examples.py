@@ -230,7 +230,7 @@ def test_files_that_a_page_names_exist(page):
         elif re.fullmatch(r"[\w/.-]*\.(csv|json|html|safetensors|png|jpg|xml|onnx|yaml|svg)", code):
             name = code.rpartition("/")[2]
             stem = name.rpartition(".")[0]
-            made = (name, f"{stem}.{{SUFFIX")  # whole, or put together from its stem
+            made = (name, f"{stem}.{{SUFFIX", f'"{stem}"')  # whole, or put together from its stem
             if not THEIRS.fullmatch(name) and not any(text in sources() for text in made):
                 missing.append(code)
     assert missing == []
