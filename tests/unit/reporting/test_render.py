@@ -142,7 +142,7 @@ def test_errors_that_nobody_could_make_have_no_section(good, bad, sections, tmp_
         return np.zeros((2, 2, 3), np.uint8)
 
     monkeypatch.setattr(overlay_images, "contact_sheet", contact_sheet)
-    rows = pd.DataFrame(columns=["image_id", "filename", "margin", "near", "error", "raw_score", "threshold"])
+    rows = pd.DataFrame(columns=["image_id", "filename", "margin", "near", "outcome", "raw_score", "threshold"])
     render.sheets(rows, 0, (good, bad), tmp_path, tmp_path)
     assert told["Worst: most anomalous, and wrong verdicts"] == sections
 
