@@ -1,4 +1,5 @@
 import copy
+import json
 import re
 
 import numpy as np
@@ -115,6 +116,24 @@ def test_the_page_links_the_reports_and_holds_every_threshold_rule(tmp_path):
     for rule in ("max_fpr, max_fpr 0.2", "youden", "normal_sigma, sigma 3", "conformal, alpha 0.05"):
         assert f"<code>{rule}</code>" in page
     assert re.search(r"needs at least 19 good images", page)  # told, not hidden
+
+
+@pytest.mark.parametrize("label, column", [(0, "Missed"), (1, "Called bad, good")])
+def test_rules_count_no_errors_where_nothing_could_be_missed_or_be_called_bad(label, column, tmp_path):
+    path = save(tmp_path, "demo/none/none/patchcore", auroc=None)
+    table = read_table(path.with_name("predictions.csv"), PREDICTIONS)
+    table["label"] = [label] * 21 + [None]
+    write_table(path.with_name("predictions.csv"), table, PREDICTIONS)
+    rule = {"value": 4.5, "strategy": "f1_adaptive", "options": {}}
+    write_json(path, {**json.loads(path.read_text()), "threshold": rule})
+    _, page = run(tmp_path, path)
+    part = page.partition('id="thresholds"')[2]
+    names = re.findall(r"<th[^>]*>(?:<button[^>]*>)?\s*([^<]+)", part)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in re.findall(r"<tr.*?</tr>", part, re.DOTALL)]
+    judged = [row for row in rows if len(row) == len(names)]
+    assert judged and {row[names.index(column)] for row in judged} == {"–"}
+    other = {"Missed": "Called bad, good", "Called bad, good": "Missed"}[column]
+    assert all(row[names.index(other)].isdigit() for row in judged)
 
 
 def test_a_run_without_masks_pixels_labels_or_review(tmp_path):

@@ -125,6 +125,28 @@ def test_without_labels_or_masks(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out/sheets").iterdir()) == SHEETS
 
 
+@pytest.mark.parametrize(
+    "good, bad, sections",
+    [
+        (9, 7, ["Highest scores", "Missed defects, lowest score first", "False alarms, highest score first"]),
+        (9, 0, ["Highest scores", "False alarms, highest score first"]),
+        (0, 7, ["Highest scores", "Missed defects, lowest score first"]),
+        (0, 0, ["Highest scores"]),
+    ],
+)
+def test_errors_that_nobody_could_make_have_no_section(good, bad, sections, tmp_path, monkeypatch):
+    told = {}
+
+    def contact_sheet(heading, content):
+        told[heading] = [name for name, _ in content]
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(overlay_images, "contact_sheet", contact_sheet)
+    rows = pd.DataFrame(columns=["image_id", "filename", "margin", "near", "outcome", "raw_score", "threshold"])
+    render.sheets(rows, 0, (good, bad), tmp_path, tmp_path)
+    assert told["Worst: most anomalous, and wrong verdicts"] == sections
+
+
 def test_regions_have_a_box_around_them(rendered):
     _, root = rendered
     table = read_table(root / "out/regions.csv", REGIONS)

@@ -56,7 +56,8 @@ def check_masks(
         reading = choose(one for one in profiles if isinstance(one, Profile))
     except Ambiguous as error:
         return sorted(problems + [problem(name, str(error)) for name in sound]), [], None
-    checked = list(each(lambda name: _check(rows[name], pictures[name].size, reading), sound))
+    found = {name: one for name, one in zip(names, profiles, strict=True) if isinstance(one, Profile)}
+    checked = list(each(lambda name: _check(rows[name], pictures[name].size, reading, found[name]), sound))
     large = sum(one.share > 0.5 for one in checked)
     notices = []
     if 2 * large > len(sound):
@@ -103,7 +104,7 @@ def _profile(path: str) -> Profile | str:
         return "is not a readable image" if os.path.exists(path) else "does not exist"
 
 
-def _check(row: Mapping[str, str], size: tuple[int, int], reading: Reading) -> _Checked:
+def _check(row: Mapping[str, str], size: tuple[int, int], reading: Reading, found: Profile) -> _Checked:
     path = row["mask"]
     try:
         mask = read(path, reading)
@@ -113,11 +114,27 @@ def _check(row: Mapping[str, str], size: tuple[int, int], reading: Reading) -> _
     fault = ""
     if mask.shape != size[::-1]:
         fault = f"has {mask.shape[1]}x{mask.shape[0]} pixels, the picture {size[0]}x{size[1]}"
+    elif row["label"] != "0" and not mask.any() and (largest := _largest_of_two(found, reading)):
+        fault = f"has no value but 0 and {largest:g}, and the set is cut at {reading.cut:g}: does it mix 0/1 and 0/255?"
+        fault += " (save all masks alike, the defect as 255 on 0)"
     elif row["label"] == "1" and not mask.any():
         fault = "is empty, though the image is labelled bad"
     elif row["label"] == "0" and mask.any():
         fault = "marks a defect, though the image is labelled good"
     return _Checked(fault, share, plain)
+
+
+def _largest_of_two(found: Profile, reading: Reading) -> float:
+    """The larger of the two values of a mask that has 0 and one below the cut of its set, else 0.
+
+    Such a mask may mark a defect in another encoding: read as the set is, it would be empty.
+    """
+    if reading.cut is None or reading.channel == "colour":
+        return 0
+    if reading.channel == "alpha":
+        return found.opaque if found.alpha == "varies" and found.opaque < reading.cut else 0
+    values = sorted(found.counts)
+    return values[1] if len(values) == 2 and values[0] == 0 and not found.lossy else 0
 
 
 def _same(path: str, mask: np.ndarray) -> bool:
