@@ -42,7 +42,7 @@ LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy",
 def write_bank(banks: Path, target: Path) -> dict[str, Any]:
     """Write the bank of all good images; returns its metadata: method, backbone, layers, grid, input_size ..."""
     with safe_open(banks, framework="pt") as stream:
-        metadata = json.loads(stream.metadata()["defectflow"])
+        metadata: dict[str, Any] = json.loads(stream.metadata()["defectflow"])
         names = [name for name in stream.keys() if name == "all" or name.startswith("all/")]  # noqa: SIM118
         tensors = {name: stream.get_tensor(name) for name in names}
     save(tensors, target, {"defectflow": json.dumps(metadata)})

@@ -13,7 +13,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
     """Markdown, from the content of bundle.json (before its files are listed), of metrics.json and of fit.json."""
     template = environment(TEMPLATES, escape=False).get_template("bundle_card.md")
-    return template.render(
+    text: str = template.render(
         settings=settings,
         **{key: settings[key] for key in ("isolation", "network", "detector", "threshold")},
         image=metrics["image"],
@@ -24,6 +24,7 @@ def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[s
         figure=figure,
         rule=rule,
     )
+    return text
 
 
 def learned(detector: Mapping[str, Any], fit: Mapping[str, Any]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
 from defectflow.images.read_write import read_photograph
@@ -113,8 +115,8 @@ def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict
     labels_of = {name: given[entry] for entry, name in meant.items() if times[name] == 1}
     pairs = zip(names, rows, strict=True)
     known = [(int(labels_of[name]), row) for name, row in pairs if labels_of.get(name)]
-    truth = [label for label, _ in known]
-    return {key: auroc(truth, [row[key] for _, row in known]) for key in ("reference", "other")}
+    truth = np.array([label for label, _ in known], int)
+    return {key: auroc(truth, np.array([row[key] for _, row in known], float)) for key in ("reference", "other")}
 
 
 def summary(folder: Path, report: dict[str, Any]) -> str:

@@ -38,7 +38,7 @@ def export_search(search: Search, input_size: Sequence[int], target: str | Path)
         UserError: as :func:`export_onnx`.
     """
     picture = torch.zeros(1, *input_size, 3, dtype=torch.uint8)
-    shapes = ({}, {0: torch.export.Dim("cells", min=2)})
+    shapes: tuple[dict[int, Any], ...] = ({}, {0: torch.export.Dim("cells", min=2)})
     _export(search, (picture, torch.arange(7)), target, ["picture", "cells"], ["distances", "score"], shapes)
 
 
@@ -48,7 +48,7 @@ def _export(
     target: str | Path,
     inputs: list[str],
     outputs: list[str],
-    dynamic: tuple | None = None,
+    dynamic: tuple[dict[int, Any], ...] | None = None,
 ) -> None:
     try:
         import onnx

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ class DetectorGraph:
 
     def __init__(self, path: Path, runtime: str) -> None:
         self.runtime = runtime
+        self._run: Callable[[np.ndarray, np.ndarray | None], Any]
         if runtime == "onnx":
             import onnxruntime
 
@@ -49,6 +50,7 @@ class DetectorGraph:
 
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """As `Inspector.score`."""
+        assert item.picture is not None  # none of the items is embedded yet
         distances, score = self._run(item.picture[None], item.cells)
         return float(score), distances
 

@@ -10,8 +10,10 @@ from typing import Any
 
 from defectflow.core.files import UserError
 
+Row = tuple[Any, ...]
 
-class DiskIndex(Mapping[str, tuple]):
+
+class DiskIndex(Mapping[str, Row]):
     """Rows by their first value, in a temporary database that ends with the process and needs constant memory.
 
     Threads may share it. Iteration is in the order of the names.
@@ -26,7 +28,7 @@ class DiskIndex(Mapping[str, tuple]):
         UserError: two rows have one name, or the folder for temporary files is full.
     """
 
-    def __init__(self, rows: Iterable[tuple], width: int, files: Sequence[object]) -> None:
+    def __init__(self, rows: Iterable[Row], width: int, files: Sequence[object]) -> None:
         # "": SQLite writes to a file of its own in the folder for temporary files once 2 MB are not enough.
         self._database, self._lock = sqlite3.connect("", check_same_thread=False), Lock()
         columns = ["name TEXT PRIMARY KEY", *(f"value{number}" for number in range(width))]
@@ -35,7 +37,7 @@ class DiskIndex(Mapping[str, tuple]):
         places = ", ".join("?" * len(columns))
         name = ""
 
-        def followed() -> Iterator[tuple]:
+        def followed() -> Iterator[Row]:
             nonlocal name
             for row in rows:
                 name = row[0]
@@ -51,7 +53,7 @@ class DiskIndex(Mapping[str, tuple]):
                 f"temporary files: {error} (make room in /var/tmp, or set TMPDIR to a folder with free space)"
             ) from None
 
-    def __getitem__(self, name: str) -> tuple[Any, ...]:
+    def __getitem__(self, name: str) -> Row:
         with self._lock:
             row = self._database.execute("SELECT * FROM entries WHERE name = ?", (name,)).fetchone()
         if row is None:

@@ -25,4 +25,5 @@ def pool(distances: np.ndarray, options: Mapping[str, Any]) -> float:
 
 def unit(patches: np.ndarray) -> np.ndarray:
     """Patches (n, d) scaled to unit length."""
-    return patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)
+    scaled: np.ndarray = patches / np.maximum(np.linalg.norm(patches, axis=1, keepdims=True), 1e-12)
+    return scaled

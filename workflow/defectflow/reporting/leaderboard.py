@@ -38,7 +38,8 @@ def held_out_iou(segmentation: dict[str, Any]) -> float | None:
     source = max(sorted(sources), key=lambda name: sources[name])
     for report in (segmentation.get("train", {}), segmentation.get("prior", {})):
         if isinstance(entry := report.get(source), dict) and entry.get("iou_mean") is not None:
-            return entry["iou_mean"]
+            iou: float = entry["iou_mean"]
+            return iou
     return None
 
 

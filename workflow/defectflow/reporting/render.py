@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from defectflow.core.anomaly_maps import AnomalyMaps, full_resolution, load_maps
 from defectflow.core.arguments import add_threads
-from defectflow.core.disk_index import DiskIndex
+from defectflow.core.disk_index import DiskIndex, Row
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.parallel import in_order
 from defectflow.core.tables import index_of, read_parts, read_table
@@ -66,7 +66,7 @@ class MaskRow(NamedTuple):
     @property
     def flagged(self) -> bool:
         """Whether a person should look at the mask."""
-        return is_flagged(self.present, self.doubtful)
+        return bool(is_flagged(self.present, self.doubtful))
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
@@ -87,7 +87,7 @@ def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
 def notice_of(row: Any) -> str:
     """What to look at first: a wrong verdict, else an absent part or a doubtful mask and why; "" for nothing."""
     if row.outcome in WRONG:
-        return row.outcome
+        return str(row.outcome)
     if row.mask_present == 0:
         return row.mask_reason or NO_PART
     return f"{DOUBTFUL}: {row.mask_reason}".removesuffix(": ") if row.mask_doubtful == 1 else ""
@@ -192,7 +192,7 @@ def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: 
 
 
 def mask_sheet(
-    manifest: Mapping[str, tuple], masks: Mapping[str, tuple], predictions: Path, depth: str | None = None
+    manifest: Mapping[str, Row], masks: Mapping[str, Row], predictions: Path, depth: str | None = None
 ) -> np.ndarray:
     """Contact sheet of photographs with the outline of the part: every flagged one first, then a spread of the rest.
 

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
-from defectflow.core.disk_index import DiskIndex
+from defectflow.core.disk_index import DiskIndex, Row
 from defectflow.core.files import UserError, read_json, stage
 from defectflow.core.tables import PREDICTIONS, index_of, read_parts, recipe_of
 from defectflow.core.versions import versions
@@ -55,7 +55,7 @@ class Selection(NamedTuple):
     plain: pd.Index
 
 
-def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> pd.DataFrame:
+def joined(predictions: pd.DataFrame, manifest: Mapping[str, Row], masks: Mapping[str, Row]) -> pd.DataFrame:
     """Predictions with path and ground truth (mask) of each photograph, its part, margin and outcome (`with_outcomes`).
 
     Raises:
@@ -71,7 +71,7 @@ def joined(predictions: pd.DataFrame, manifest: Mapping[str, tuple], masks: Mapp
     return table
 
 
-def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str, tuple]) -> Selection:
+def select(predictions: Path, manifest: Mapping[str, Row], masks: Mapping[str, Row]) -> Selection:
     """Read predictions.csv in parts and keep what the page may show.
 
     Args:
@@ -87,8 +87,8 @@ def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str,
     for part in read_parts(predictions, ["image_id", "mask_present", "mask_doubtful"]) if masks else ():
         found = np.array([masks.get(image_id, ("",))[0] != "" for image_id in part["image_id"]], bool)
         sound.append(part.index[found & ~is_flagged(part["mask_present"], part["mask_doubtful"])].to_numpy())
-    sound = np.concatenate(sound)
-    plain = pd.Index(sound[evenly(len(sound), galleries.MASKS_SHOWN)])
+    masked = np.concatenate(sound)
+    plain = pd.Index(masked[evenly(len(masked), galleries.MASKS_SHOWN)])
     kept, scores, counts = pd.DataFrame(), [], np.zeros(3, int)
     for part in read_parts(predictions, PREDICTIONS):
         part = joined(part, manifest, masks)
@@ -104,7 +104,8 @@ def select(predictions: Path, manifest: Mapping[str, tuple], masks: Mapping[str,
         ]
         wanted = plain.union(pd.concat(shown).index)
         kept = table[table["label"].notna() | table.index.isin(wanted)]
-    return Selection(kept, *counts.tolist(), np.concatenate(scores), plain)
+    n_images, n_unlabelled, n_flagged = counts.tolist()
+    return Selection(kept, n_images, n_unlabelled, n_flagged, np.concatenate(scores), plain)
 
 
 def charts_in(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, str]:

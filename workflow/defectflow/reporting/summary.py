@@ -187,13 +187,11 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
 
 def main(args: argparse.Namespace) -> None:
     """Print the run in ``args.run``, or the one that the leaderboard marks."""
-    board = None
-    if args.leaderboard is not None:
-        board = read_board(args.leaderboard)
-    elif args.run is None:
-        raise UserError("no run named (give its folder, or --leaderboard results/DATASET/leaderboard.csv)")
+    board = None if args.leaderboard is None else read_board(args.leaderboard)
     folder = args.run
     if folder is None:
+        if board is None:
+            raise UserError("no run named (give its folder, or --leaderboard results/DATASET/leaderboard.csv)")
         marked = board[board["main"] == 1]
         if marked.empty:
             raise UserError(f"{args.leaderboard}: no run is marked as the main one (give the folder of a run)")

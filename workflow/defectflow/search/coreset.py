@@ -213,7 +213,8 @@ class _Points:
             return self._bound.sources(self.centered[tile])
 
         dimensions, count = self.features.shape[1], axes_within(columns, self._dtype)
-        axes = self._vectors[:, :count].contiguous() if count < dimensions else None
+        vectors = self._vectors
+        axes = vectors[:, :count].contiguous() if vectors is not None and count < dimensions else None
         self._columns = columns
         self._bound = Bound(self.features.new_zeros(dimensions), axes, self._dtype)
         cpu = self.features.device.type == "cpu"

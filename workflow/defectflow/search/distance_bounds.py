@@ -169,7 +169,8 @@ class Bound:
 def _where(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Row and column, int64 (n,) each, of what is true in a mask (rows, columns); a fourth of torch's time on a CPU."""
     if mask.device.type != "cpu":
-        return mask.nonzero(as_tuple=True)
+        row, column = mask.nonzero(as_tuple=True)
+        return row, column
     flat = torch.from_numpy(np.flatnonzero(mask.numpy()))
     rows = flat // mask.shape[1]
     return rows, flat - rows * mask.shape[1]
