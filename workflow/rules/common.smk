@@ -1,10 +1,8 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,10 +21,12 @@ from defectflow.config.configuration import (
     rendered_labels,
     resolve_runs,
     shard_count,
-    threshold_of,
+    shown_settings,
+    threshold_settings,
 )
 from defectflow.sources.dataset import categories
 from defectflow.sources.depth_lookup import depth_of_set
+from defectflow.sources.weight_checks import check_files, check_network, is_url
 from defectflow.core.files import UserError
 
 # Jobs run with the package of this checkout and the Python that runs Snakemake, also where .venv is not activated; a
@@ -67,35 +67,10 @@ def prepare() -> tuple:
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
         for run in [run for of_one in runs for run in of_one]:
-            check_files_of(run, settings)
+            check_files(run, settings, config["allow_downloads"], cache_file("weights"))
         return sources, runs, settings
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def check_files_of(run, settings) -> None:
-    """Local weights and checkpoints of a run exist and have the stated checksum."""
-    segmenter, detector = settings["segmenters"][run.segmenter], settings["detectors"][run.detector]
-    start, entry = segmenter.checkpoint if segmenter.trains else None, f"segmenters.{run.segmenter}"
-    if start and is_url(start):
-        if not config["allow_downloads"]:
-            raise UserError(
-                f"config.yaml: {entry}.checkpoint is a URL and allow_downloads is false "
-                "(set it to true, or give the path of a local copy)"
-            )
-        if not segmenter.sha256:
-            raise UserError(f"config.yaml: {entry}: a checkpoint from a URL needs its sha256")
-    elif start and segmenter.sha256:
-        preflight.check_sha256(start, segmenter.sha256, cache_file("weights"), segmenter.bytes)
-    elif segmenter.trains and segmenter.engine == "official" and not start:
-        raise UserError(f"config.yaml: {entry}: engine official needs a checkpoint (set it, or engine: lean)")
-    for key, path in ((f"{entry}.checkpoint", start), (f"detectors.{run.detector}.weights", detector.weights)):
-        if path and not is_url(path) and not Path(path).is_file():
-            raise UserError(f"{path}: no such file (config.yaml names it under {key})")
-
-
-def is_url(path: str) -> bool:
-    return "://" in path
 
 
 def cache_file(name: str) -> str:
@@ -122,7 +97,9 @@ GPU = int(config["device"] != "cpu")
 onstart:
     try:
         preflight.check_writable(["results", *(f"results/{run.dataset}" for run in MAIN_RUNS)])
-        check_networks()
+        new = {run.detector for run in RUNS if not Path(run.folder, "features").exists()}
+        for name in sorted(new) if OWN_PYTHON else []:
+            check_network(name, SETTINGS["detectors"][name], config["allow_downloads"])
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -132,24 +109,6 @@ onsuccess:
     given = workflow.config_settings
     options = config_options(given.configfiles, given.config)
     print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
-
-
-def check_networks() -> None:
-    """Refuse networks that cannot be had before parts are found in all pictures. What timm knows takes seconds to ask."""
-    new = {run.detector for run in RUNS if not Path(run.folder, "features").exists()}
-    for name in sorted(new) if OWN_PYTHON else []:
-        detector = SETTINGS["detectors"][name]
-        ours = detector.backbone == "patch-nano" and detector.layers == ["layer2", "layer3"] and not detector.weights
-        if ours or detector.backbone == "pixels":
-            continue
-        options = f"--size {detector.center_crop or detector.image_size} {option('--weights', detector.weights)}"
-        options += f" {option('--allow-downloads', config['allow_downloads'])}"
-        command = [sys.executable, "-m", "defectflow.backbones.networks", detector.backbone, "--layers"]
-        command += [*detector.layers, *shlex.split(options)]
-        environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
-        told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
-        for problem in re.findall(r"^error: (.*)", told, re.MULTILINE):  # any other end is for the job to tell
-            raise UserError(f"config.yaml: detectors.{name}: {problem}")
 
 
 def one_of(section: str) -> str:
@@ -166,21 +125,12 @@ wildcard_constraints:
     shard=r"\d+",
 
 
-def entry_of(wildcards, section: str):
-    """Settings of the entry that a job is about: of segmenters, isolations or detectors."""
-    return SETTINGS[section][getattr(wildcards, section.removesuffix("s"))]
+def entry_of(section: str):
+    """A function of the wildcards: settings of the entry of a section that a job is about."""
+    return lambda wildcards: SETTINGS[section][getattr(wildcards, section.removesuffix("s"))]
 
 
-def segmenter_of(wildcards):
-    return entry_of(wildcards, "segmenters")
-
-
-def isolation_of(wildcards):
-    return entry_of(wildcards, "isolations")
-
-
-def detector_of(wildcards):
-    return entry_of(wildcards, "detectors")
+segmenter_of, isolation_of, detector_of = (entry_of(name) for name in ("segmenters", "isolations", "detectors"))
 
 
 def settings_for(section: str, *stages: str):
@@ -188,7 +138,7 @@ def settings_for(section: str, *stages: str):
     named = {"segmenters": "masks", "detectors": "fit score"}.get(section, "")  # the other stages are for one method
 
     def text(wildcards) -> str:
-        settings = entry_of(wildcards, section)
+        settings = entry_of(section)(wildcards)
         method = {"method": settings.name} if set(stages) & set(named.split()) else {}
         return json.dumps(method | settings.part(*stages))
 
@@ -323,12 +273,6 @@ def segmenter_files(wildcards) -> dict:
     return files
 
 
-def threshold_settings(wildcards) -> str:
-    """The strategy of a run and its options, of its detector or of the whole config, as JSON."""
-    strategy, options = threshold_of(config, wildcards.detector)
-    return json.dumps({"threshold": strategy} | dict(sorted(options.items())))
-
-
 def network_start(wildcards) -> str:
     """What an untrained network starts from; patch-nano and weights from a file depend neither on seed nor on the net."""
     detector = detector_of(wildcards)
@@ -351,16 +295,6 @@ def segmentation_report(wildcards) -> str | list:
     return (
         "results/{dataset}/{segmenter}/train.json" if segmenter_of(wildcards).trains else "results/{dataset}/prior.json"
     )
-
-
-def shown_settings(wildcards) -> str:
-    """The settings behind a run that its report tells, as JSON."""
-    strategy, options = threshold_of(config, wildcards.detector)
-    threshold = " ".join((strategy, *(f"{name}={value}" for name, value in sorted(options.items()))))
-    kinds = ("segmenter", "isolation", "detector")
-    entries = {kind: {"entry": wildcards[kind], **config[f"{kind}s"][wildcards[kind]]} for kind in kinds}
-    common = {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
-    return json.dumps({**entries, "threshold": threshold, **common})
 
 
 def per_shard(pattern: str) -> list[str]:

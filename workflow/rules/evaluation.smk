@@ -43,7 +43,7 @@ rule evaluate:
         runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        settings=threshold_settings,
+        settings=lambda w: json.dumps(threshold_settings(config, w.detector)),
         review=option("--review", json.dumps(config["review"]) if config["review"] else None),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),

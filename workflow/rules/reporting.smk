@@ -84,7 +84,7 @@ rule report:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         look=json.dumps(SETTINGS["drawing"].part("render")),
         depth=depth_flag,
-        settings=shown_settings,
+        settings=lambda w: json.dumps(shown_settings(config, w)),
         code=code_hash("reporting.report", "reporting/templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"

@@ -128,6 +128,23 @@ def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[st
     return chosen["threshold"], chosen.get("threshold_options", {})
 
 
+def threshold_settings(config: Mapping[str, Any], detector: str) -> dict[str, Any]:
+    """The strategy of a detector and its options, as the stage `evaluate` reads them."""
+    strategy, options = threshold_of(config, detector)
+    return {"threshold": strategy} | dict(sorted(options.items()))
+
+
+def shown_settings(config: Mapping[str, Any], run: Any) -> dict[str, Any]:
+    """The settings behind a run (a `Run`, or the wildcards of a job) that its report shows."""
+    shown: dict[str, Any] = {}
+    for kind in ("segmenter", "isolation", "detector"):
+        name = getattr(run, kind)
+        shown[kind] = {"entry": name, **config[f"{kind}s"][name]}
+    strategy, options = threshold_of(config, run.detector)
+    shown["threshold"] = " ".join((strategy, *(f"{name}={value}" for name, value in sorted(options.items()))))
+    return shown | {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
+
+
 def labels_needed(config: Mapping[str, Any]) -> dict[str, int]:
     """How many {"good": ..., "bad": ...} images thresholds have to be chosen on, beside the one they judge."""
     detectors = {config["detector"], *(run.get("detector", config["detector"]) for run in config.get("compare", []))}
