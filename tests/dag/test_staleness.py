@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,7 +21,9 @@ import pytest
 from conftest import ROOT, draw_part
 from defectflow.config.configuration import sections
 from defectflow.config.run_settings import RunSettings
-from defectflow.config.settings import Family
+from defectflow.config.settings import Family, types_of
+from defectflow.config.values import choices_of
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 from made import Made
 
 # Which rules read what a rule writes.
@@ -196,6 +199,26 @@ STRATEGY = {
 }
 KEYS |= {f"detectors.*.{key}": KEYS[key] for key in STRATEGY}
 STRATEGY |= {f"detectors.*.{key}": strategy for key, strategy in STRATEGY.items()}
+# A new option of PatchCore needs no row: it makes stale what follows the stages that it names.
+OF_STAGE = {"features": "features", "fit": "fit calibrate", "score": "score calibrate"}
+
+
+def another(field: dataclasses.Field, hint: object) -> object:
+    """A value of an option that is allowed and not its default."""
+    about = field.metadata
+    for kind, of in choices_of(hint):
+        limits = [about[key] for key in ("maximum", "minimum") if about[key] is not None]
+        values = {bool: [True, False], Literal: of, int: [*limits, 1, 2], float: [*limits, 0.5, 0.25]}.get(kind, ())
+        for value in values:
+            if value != about["default"]:
+                return value
+    raise AssertionError(f"give {field.name} a row in KEYS")
+
+
+for _field in dataclasses.fields(PatchCoreSettings):
+    if f"detectors.*.{_field.name}" not in KEYS and set(_field.metadata["stages"]) & set(OF_STAGE):
+        _value = another(_field, types_of(PatchCoreSettings)[_field.name])
+        KEYS[f"detectors.*.{_field.name}"] = _value, " ".join(OF_STAGE[stage] for stage in _field.metadata["stages"])
 OTHERWISE = {"datasets.*.categories"}  # several data sets at once: tests/dag/test_dag.py
 OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
 
