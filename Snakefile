@@ -30,7 +30,7 @@ rule all:
     input:
         sorted({step for run in RUNS for step in steps_of(run)}),
         [f"{run.folder}/report.html" for run in RUNS],
-        [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run)["method"] == "centroid"],
+        [f"{run.folder}/normal_embed.json" for run in RUNS if detector_of(run).name == "centroid"],
         [f"{run.folder}/overlays" for run in MAIN_RUNS],
         [f"{run.folder}/triptychs" for run in MAIN_RUNS if config["drawing"]["triptychs"]],
         BOARD,

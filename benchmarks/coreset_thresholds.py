@@ -30,28 +30,26 @@ from defectflow.detection.calibrate import plan, score_all
 from defectflow.detection.feature_files import PatchFile, open_patches
 from defectflow.detection.fit import bank_members
 from defectflow.detection.training_patches import load_good
-from defectflow.methods.detector import DISTANCES, SCORES, FitOptions, ScoreOptions
 from defectflow.methods.patchcore.memory_bank import PatchCore
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.metrics import metrics
 
 RECALL, ALARMS = 0.9, 0.1
 
 
-def measure(
-    files: list[PatchFile], manifest: pd.DataFrame, options: FitOptions, scoring: ScoreOptions
-) -> dict[str, Any]:
+def measure(files: list[PatchFile], manifest: pd.DataFrame, settings: PatchCoreSettings, seed: int) -> dict[str, Any]:
     """recall, alarms, new, AUROC and the size of the bank, of one seed and one share."""
-    splits = split(manifest, None, "auto", options.seed)
+    splits = split(manifest, None, "auto", seed)
     splits = splits[splits["detection"] == "fold"]
-    good = load_good(files, splits, PatchCore, options)
-    fit = PatchCore.fit(good, options)
+    good = load_good(files, splits, PatchCore, settings, seed)
+    fit = PatchCore.fit(good, settings, seed)
     places = {item["image_id"]: (file, i) for file in files for i, item in enumerate(file.items)}
     scores, final, size = {}, {}, 0
     for name, kept in bank_members(good.images, splits).items():
         if name.startswith("group/"):
             continue
         tensors = fit(torch.tensor(kept))
-        detector = PatchCore(tensors, PatchCore.settings(options), scoring)
+        detector = PatchCore(tensors, PatchCore.metadata(settings), settings)
         judged = splits["label"] == 1 if name == "all" else splits["fold"] == name.removeprefix("fold/")
         for image_id in splits["image_id"][judged]:
             file, item = places[image_id]
@@ -59,7 +57,7 @@ def measure(
             (final if name == "all" else scores)[image_id] = value
         size = len(tensors[""]) if name == "all" else size
     plans = [bank for bank in plan(splits, good.images) if bank.protocol == "fold"]
-    rows = [scored[:4] for scored in score_all(plans, files, good, PatchCore, options, scoring)]
+    rows = [scored[:4] for scored in score_all(plans, files, good, PatchCore, settings, seed)]
     table = splits.assign(raw_score=splits["image_id"].map(scores)).reset_index(drop=True)
     table = decisions.with_calibration(table, pd.DataFrame(rows, columns=CALIBRATION))
     recall = decisions.assign_verdicts(table, "target_recall", {"recall": RECALL})
@@ -79,8 +77,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, .../dataset/segmenter/isolation/detector")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 1])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--distance", choices=DISTANCES, default="cosine")
-    parser.add_argument("--score", choices=SCORES, default="percentile")
+    parser.add_argument("--distance", choices=["euclidean", "cosine"], default="cosine")
+    parser.add_argument("--score", choices=["max", "top_k_mean", "percentile"], default="percentile")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -93,8 +91,8 @@ def main() -> None:
         for share in args.shares:
             found = []
             for seed in range(args.seeds):
-                options = FitOptions(coreset_ratio=share, coreset_max=10**9, distance=args.distance, seed=seed)
-                found.append(measure(files, manifest, options, ScoreOptions(args.score)))
+                how = {"coreset_max": 10**9, "distance": args.distance, "score": args.score}
+                found.append(measure(files, manifest, PatchCoreSettings(coreset_ratio=share, **how), seed))
             spread = {key: [row[key] for row in found] for key in found[0]}
             cells = [
                 f"{np.mean(spread[key]):.2f} ({min(spread[key]):.2f} to {max(spread[key]):.2f})"

@@ -39,7 +39,8 @@ def features_run(args: argparse.Namespace) -> dict:
     splits = pd.DataFrame([[p.stem, "", 0, "", "train", "", ""] for p in paths], columns=tables.SPLITS)
     tables.write_table(folder / "s.csv", splits, tables.SPLITS)
     weights = ["--weights", args.weights] if args.weights else []
-    options = ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size", args.image_size]
+    settings = json.dumps({"backbone": args.backbone, "image_size": args.image_size})
+    options = ["--tables", f"{folder}/t.csv", "--settings", settings, *weights]
     return timed(features, args, *options, "--out", f"{folder}/f.safetensors") | {"imports": imports}
 
 
@@ -50,8 +51,9 @@ def fit_run(args: argparse.Namespace) -> dict:
 
     imports = time.perf_counter() - begin
     folder = Path(args.folder)
-    options = ["--features", f"{folder}/f.safetensors", "--splits", f"{folder}/s.csv", "--coreset-ratio", args.ratio]
-    options += ["--coreset-max", 10**9, "--out", f"{folder}/b.safetensors", "--report", f"{folder}/fit.json"]
+    settings = json.dumps({"method": "patchcore", "coreset_ratio": args.ratio, "coreset_max": 10**9})
+    options = ["--features", f"{folder}/f.safetensors", "--splits", f"{folder}/s.csv", "--settings", settings]
+    options += ["--out", f"{folder}/b.safetensors", "--report", f"{folder}/fit.json"]
     return timed(fit, args, *options) | {"imports": imports}
 
 

@@ -9,6 +9,7 @@ stands the processor's, all threads together, which other jobs on the machine di
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -33,12 +34,14 @@ def run(folder: Path, paths: list[Path], args: argparse.Namespace) -> dict[str, 
     tables.write_table(folder / "s.csv", splits, tables.SPLITS)
     common = ["--threads", str(args.threads), "--device", "cpu"]
     weights = ["--weights", args.weights] if args.weights else []
+    network = json.dumps({"backbone": args.backbone, "image_size": args.image_size})
+    bank = json.dumps({"method": "patchcore", "coreset_ratio": args.ratio})
     seconds = {}
     for name, stage, options in (
-        ("features", features, ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size",
-                    str(args.image_size), "--out", f"{folder}/f.safetensors"]),
-        ("fit", fit, ["--features", f"{folder}/f.safetensors", "--splits", f"{folder}/s.csv", "--coreset-ratio",
-               str(args.ratio), "--out", f"{folder}/b.safetensors", "--report", f"{folder}/fit.json"]),
+        ("features", features, ["--tables", f"{folder}/t.csv", *weights, "--settings",
+                    network, "--out", f"{folder}/f.safetensors"]),
+        ("fit", fit, ["--features", f"{folder}/f.safetensors", "--splits", f"{folder}/s.csv", "--settings",
+               bank, "--out", f"{folder}/b.safetensors", "--report", f"{folder}/fit.json"]),
     ):  # fmt: skip
         begin, cpu = time.perf_counter(), time.process_time()
         stage.main(stage.build_parser().parse_args([*options, *common]))

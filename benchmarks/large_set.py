@@ -58,10 +58,11 @@ def write_set(folder: Path, images: int, patches: int, dimensions: int) -> list[
 def run_fit(args: argparse.Namespace) -> dict:
     """Fit in this process; `peak_mb` counts Python and its libraries too."""
     begin = time.perf_counter()
+    settings = {"coreset_ratio": args.ratio, "coreset_max": args.coreset_max, "max_patches": args.max_patches[0]}
     fit.main(
         fit.build_parser().parse_args(
-            ["--features", *args.features, "--splits", args.splits, "--coreset-ratio", str(args.ratio),
-             "--coreset-max", str(args.coreset_max), "--max-patches", str(args.max_patches[0]),
+            ["--features", *args.features, "--splits", args.splits,
+             "--settings", json.dumps({"method": "patchcore"} | settings),
              "--threads", str(args.threads), "--device", "cpu", "--out", args.bank, "--report", args.bank + ".json"]
         )
     )  # fmt: skip

@@ -15,6 +15,7 @@ drawn anew for each split, is learned, and the other half is judged with the bad
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -107,12 +108,14 @@ def defectflow_fit(folder: Path, args: argparse.Namespace, ratio: float, seed: i
     rows = [[p.stem, "", 0 if p.parent.name == "train" else "", "", p.parent.name, "", ""] for p in paths]
     tables.write_table(folder / "s.csv", pd.DataFrame(rows, columns=tables.SPLITS), tables.SPLITS)
     run_stage(
-        features, "--tables", folder / "t.csv", "--backbone", args.backbone, "--weights", args.weights,
-        "--image-size", size, "--out", folder / "f.safetensors", "--threads", args.threads, "--device", "cpu",
+        features, "--tables", folder / "t.csv", "--weights", args.weights,
+        "--settings", json.dumps({"backbone": args.backbone, "image_size": size}),
+        "--out", folder / "f.safetensors", "--threads", args.threads, "--device", "cpu",
     )  # fmt: skip
     run_stage(
-        fit, "--features", folder / "f.safetensors", "--splits", folder / "s.csv", "--coreset-ratio", ratio,
-        "--coreset-max", 10**9, "--seed", seed, "--out", folder / "b.safetensors", "--report", folder / "fit.json",
+        fit, "--features", folder / "f.safetensors", "--splits", folder / "s.csv", "--settings",
+        json.dumps({"method": "patchcore", "coreset_ratio": ratio, "coreset_max": 10**9}),
+        "--seed", seed, "--out", folder / "b.safetensors", "--report", folder / "fit.json",
         "--threads", args.threads, "--device", "cpu",
     )  # fmt: skip
 
@@ -126,7 +129,8 @@ def defectflow_result(folder: Path, args: argparse.Namespace, bank: torch.Tensor
         save_file({"all": bank.contiguous()}, banks, metadata)
     run_stage(
         score, "--features", folder / "f.safetensors", "--banks", banks, "--splits", folder / "s.csv",
-        "--scores", folder / "scores.csv", "--maps", folder / "m.safetensors", "--threads", args.threads,
+        "--settings", '{"method": "patchcore"}', "--scores", folder / "scores.csv", "--maps", folder / "m.safetensors",
+        "--threads", args.threads,
         "--device", "cpu",
     )  # fmt: skip
     table = tables.read_table(folder / "scores.csv", tables.SCORES).sort_values("image_id")

@@ -24,9 +24,9 @@ from defectflow.core import tables
 from defectflow.detection.feature_files import PatchFile
 from defectflow.detection.features import load_item, read_isolated
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.mask_and_score import read_bank
+from defectflow.inspection.mask_and_score import read_bank, settings_of
 from defectflow.inspection.runtimes import NETWORK, _onnx, _openvino
-from defectflow.methods.numpy_registry import METHODS
+from defectflow.methods.numpy_registry import DETECTORS
 
 
 def main() -> None:
@@ -52,7 +52,7 @@ def main() -> None:
     detectors = {}
     for name in sorted({row.bank for row in rows}):
         tensors = {k[len(name) + 1 :]: v for k, v in banks.items() if k == name or k.startswith(f"{name}/")}
-        detectors[name] = METHODS[entry["method"]](tensors, settings, entry)
+        detectors[name] = DETECTORS[entry["method"]](tensors, settings, settings_of(bundle, "detector"))
     truth = [int(labels[row.image_id]) for row in rows]
     own = np.array([row.raw_score for row in rows])
     print(f"{len(rows)} photographs, {sum(truth)} bad; the run's own AUROC: {roc_auc_score(truth, own):.4f}")

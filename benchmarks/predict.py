@@ -53,16 +53,18 @@ def defectflow_run(args: argparse.Namespace) -> dict:
         tables.write_table(folder / "s.csv", splits, tables.SPLITS)
         common = ["--threads", str(args.threads), "--device", args.device]
         weights = ["--weights", args.weights] if args.weights else []
+        network = {"backbone": args.backbone, "image_size": args.image_size, "precision": args.precision[0]}
         begin, cpu = time.perf_counter(), processor_seconds()
         features.main(
             features.build_parser().parse_args(
-                ["--tables", f"{folder}/t.csv", "--backbone", args.backbone, *weights, "--image-size",
-                 str(args.image_size), "--precision", *args.precision, "--out", f"{folder}/f.safetensors", *common]
+                ["--tables", f"{folder}/t.csv", *weights, "--settings",
+                 json.dumps(network), "--out", f"{folder}/f.safetensors", *common]
             )
         )  # fmt: skip
         score.main(
             score.build_parser().parse_args(
                 ["--features", f"{folder}/f.safetensors", "--banks", args.bank, "--splits", f"{folder}/s.csv",
+                 "--settings", '{"method": "patchcore"}',
                  "--scores", f"{folder}/scores.csv", "--maps", f"{folder}/m.safetensors", *common]
             )
         )  # fmt: skip

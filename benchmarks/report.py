@@ -72,8 +72,15 @@ def make_run(root: Path, count: int, size: int) -> list[str]:
     run.mkdir(parents=True, exist_ok=True)
     shared = ["--manifest", root / "manifest.csv", "--maps", root / "maps.safetensors", "--masks", root / "masks.csv"]
     shared += ["--metrics", run / "metrics.json", "--predictions", run / "predictions.csv"]
-    more = ["--splits", root / "splits.csv", "--scores", root / "scores.csv", "--threshold", "f1_adaptive"]
-    more += ["--review", "max_fpr=0.02", "max_fnr=0.02", "--robustness", run / "robustness.csv"]
+    more = [
+        "--splits",
+        root / "splits.csv",
+        "--scores",
+        root / "scores.csv",
+        "--settings",
+        '{"threshold": "f1_adaptive"}',
+    ]
+    more += ["--review", '{"max_fpr": 0.02, "max_fnr": 0.02}', "--robustness", run / "robustness.csv"]
     words = [str(word) for word in [*shared, *more, "--figures", run / "figures"]]
     evaluate.main(evaluate.build_parser().parse_args(words))
     shared += ["--regions", root / "regions.csv", root / "regions.json"]

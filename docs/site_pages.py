@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from draw_rooms import ROOT, order
 
 PACKAGE = ROOT / "workflow/defectflow"
-FIRST = ("docs/verdicts.md", "docs/detectors.md", "docs/input.md", "docs/inspect.md", "docs/scale.md")
+FIRST = ("docs/verdicts.md", "docs/detectors.md", "docs/configuration.md", "docs/input.md", "docs/inspect.md")
+FIRST = (*FIRST, "docs/scale.md")
 CODE = ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 LINK = re.compile(r"(\]\(|<img [^>]*src=\")([^)\s\"#]+)")
 NOT_SHOWN = re.compile(r"\[([^\]]*)\]\(([^)\s:]+\.(?:py|html))\)")  # what a browser would not show as its source

@@ -5,18 +5,25 @@ A new rule needs a line in AFTER; a new config key one in KEYS; a new stage none
 is worked out from the text of the modules.
 """
 
+import dataclasses
+import fnmatch
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 import pytest
-import yaml
 from conftest import ROOT, draw_part
+from defectflow.config.configuration import sections
+from defectflow.config.run_settings import RunSettings
+from defectflow.config.settings import Family, types_of
+from defectflow.config.values import choices_of
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 from made import Made
 
 # Which rules read what a rule writes.
@@ -120,6 +127,7 @@ KEYS = {
     "segmenters.*.batch_size": (2, "segment"),
     "segmenters.*.augmentations": (1, "segment"),
     "segmenters.*.learning_rate": (0.01, "segment"),
+    "segmenters.*.patience": (9, "segment"),
     "isolations.*.background": ("mean", "isolate"),
     "isolations.*.normalise": (["clahe"], "isolate"),
     "isolations.*.crop": (False, "isolate"),
@@ -169,7 +177,6 @@ KEYS = {
     "pretrain.teacher_weights": ("data/other.safetensors", "pretrain_backbone"),
     "pretrain.minutes": (1, "pretrain_backbone pretrain_sam"),
 }
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 # What else has to be set for a key to be allowed or to matter.
 WITH = {
     "compare[].segmenter": {"isolation": "zero_out", "detector": "pixel_difference"},
@@ -192,6 +199,26 @@ STRATEGY = {
 }
 KEYS |= {f"detectors.*.{key}": KEYS[key] for key in STRATEGY}
 STRATEGY |= {f"detectors.*.{key}": strategy for key, strategy in STRATEGY.items()}
+# A new option of PatchCore needs no row: it makes stale what follows the stages that it names.
+OF_STAGE = {"features": "features", "fit": "fit calibrate", "score": "score calibrate"}
+
+
+def another(field: dataclasses.Field, hint: object) -> object:
+    """A value of an option that is allowed and not its default."""
+    about = field.metadata
+    for kind, of in choices_of(hint):
+        limits = [about[key] for key in ("maximum", "minimum") if about[key] is not None]
+        values = {bool: [True, False], Literal: of, int: [*limits, 1, 2], float: [*limits, 0.5, 0.25]}.get(kind, ())
+        for value in values:
+            if value != about["default"]:
+                return value
+    raise AssertionError(f"give {field.name} a row in KEYS")
+
+
+for _field in dataclasses.fields(PatchCoreSettings):
+    if f"detectors.*.{_field.name}" not in KEYS and set(_field.metadata["stages"]) & set(OF_STAGE):
+        _value = another(_field, types_of(PatchCoreSettings)[_field.name])
+        KEYS[f"detectors.*.{_field.name}"] = _value, " ".join(OF_STAGE[stage] for stage in _field.metadata["stages"])
 OTHERWISE = {"datasets.*.categories"}  # several data sets at once: tests/dag/test_dag.py
 OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
 
@@ -223,22 +250,30 @@ ALL = set(AFTER) - {"all", "render_demo", "fetch_checkpoint", "pretrain", "pretr
 ALL_OF_DEMO = (set(AFTER) - {"all", "segment", "fetch_checkpoint", "augment"})  # fmt: skip
 
 
-def leaves(schema: dict, name: str = "") -> list[str]:
-    """Dotted names of all keys of a schema."""
-    if "$ref" in schema:
-        schema = schema | SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]]
-    keys = [(f"{name}.{key}" if name else key, value) for key, value in schema.get("properties", {}).items()]
-    other = schema.get("additionalProperties")
-    if isinstance(other, dict):
-        keys.append((f"{name}.*", other))
-    if isinstance(schema.get("items"), dict) and "properties" in schema["items"]:
-        keys.append((f"{name}[]", schema["items"]))
-    found = [leaf for key, value in keys for leaf in leaves(value, key)]
-    return found or [name]
+def leaves() -> list[str]:
+    """Dotted names of all keys that a config may have."""
+
+    def keys(cls: type, name: str) -> list[str]:
+        found = []
+        for field in dataclasses.fields(cls):
+            of, where = field.metadata["nested"], f"{name}{field.name}"
+            items = "[]" if field.name == "compare" else ""
+            if field.name in cls.own_keys() and field.name != "threshold_options":
+                found += keys(of, f"{where}{items}.") if of else [where]
+        return found
+
+    named = {"datasets", "segmenters", "isolations", "detectors"}
+    found = keys(RunSettings, "")
+    for section, kind in sections().items():
+        for cls in kind.classes.values() if isinstance(kind, Family) else [kind]:
+            found += keys(cls, f"{section}.*." if section in named else f"{section}.")
+    found += [f"{section}.*.method" for section in ("segmenters", "detectors")]
+    options = {key for key in found if key.startswith("threshold_options.")}
+    return sorted({*found, *(f"detectors.*.{option}" for option in options)})
 
 
 def test_every_config_key_and_every_rule_has_a_row(site):
-    assert set(KEYS) | OTHERWISE == set(leaves(SCHEMA)), "give a new key a row in KEYS"
+    assert set(KEYS) | OTHERWISE == set(leaves()), "give a new key a row in KEYS"
     listed = {line.split()[0] for line in site.snakemake("--list").stdout.splitlines()}
     assert set(AFTER) | ELSEWHERE == listed, "give a new rule a row in AFTER"
 
@@ -309,7 +344,10 @@ def imports(path: Path) -> set[str]:
             for part in line.split(",")
         )
         found |= {f"{module}.{name}" for name in names if name}
-    return found | set(re.findall(r"^ *import (defectflow[\w.]*)", text, re.MULTILINE))
+    found |= set(re.findall(r"^ *import (defectflow[\w.]*)", text, re.MULTILINE))
+    for name in re.findall(r'"(defectflow(?:\.[\w*]+)+)"', text):  # what is imported by its name
+        found |= set(fnmatch.filter((f"defectflow.{each}" for each in NAMES.values()), name)) if "*" in name else {name}
+    return found
 
 
 def runs_with(path: Path) -> set[Path]:

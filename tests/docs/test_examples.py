@@ -14,6 +14,7 @@ import torch
 import yaml
 from conftest import ROOT, Workflow, make_coco_set, make_mvtec_set
 from defectflow.commands.cli import build_parser
+from defectflow.config.reference import schema
 from defectflow.sources.labels_csv import read_labels
 from snakemake.cli import get_argument_parser
 
@@ -212,7 +213,7 @@ def known_keys() -> set[str]:
             for child in node:
                 walk(child)
 
-    walk(yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text()))
+    walk(schema())
     assert len(found) > 80
     return found
 

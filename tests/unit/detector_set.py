@@ -6,6 +6,8 @@ import torch
 from defectflow.core import tables
 from defectflow.detection import fit
 from defectflow.detection.feature_files import write_patches
+from defectflow.methods.method_settings import METHODS
+from settings_words import with_settings
 
 GRID = (4, 5)
 CELLS = GRID[0] * GRID[1]
@@ -51,7 +53,7 @@ def run_fit(folder, features, splits, *extra):
     fit.main(
         fit.build_parser().parse_args(
             ["--features", *map(str, features), "--splits", str(splits), "--out", str(banks), "--report", str(report),
-             "--threads", "2", "--device", "cpu", *extra]
+             "--threads", "2", "--device", "cpu", *with_settings(extra, METHODS, "patchcore")]
         )
     )  # fmt: skip
     return banks, report

@@ -3,6 +3,7 @@
 A grey disc with darker spots (defects) before a noisy background; scores and maps are made up to fit.
 """
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,31 @@ import numpy as np
 import pandas as pd
 from defectflow.core.anomaly_maps import save_maps
 from defectflow.core.tables import MANIFEST, MASKS, SCORES, SPLITS, write_table
+from defectflow.decision.region_settings import RegionSettings
 from defectflow.images.read_write import write_png
+from settings_words import with_settings
 
 INPUT = 128  # side of the model's input in pixels
 GRID = 16
+
+
+def chosen(words) -> list[str]:
+    """`--threshold STRATEGY NAME=VALUE ...` and `--review NAME=VALUE ...` as the JSON that the stage reads."""
+    rest, settings = [], {"--settings": {"threshold": "f1_adaptive"}, "--review": {}}
+    words, flag = list(words), ""
+    for word in words:
+        if word in ("--threshold", "--review"):
+            flag = word.replace("threshold", "settings")
+            continue
+        flag = "" if word.startswith("--") else flag
+        if not flag:
+            rest.append(word)
+        elif "=" in word:
+            name, _, value = word.partition("=")
+            settings[flag][name] = float(value)
+        else:
+            settings[flag]["threshold"] = word
+    return [*rest, *(word for key, value in settings.items() if value for word in (key, json.dumps(value)))]
 
 
 @dataclass
@@ -31,14 +53,21 @@ class InspectionSet:
     def evaluate_args(self, out: Path, *more: str) -> list[str]:
         paths = {"manifest": [self.manifest], "splits": [self.splits], "scores": self.scores, "maps": self.maps}
         args = [word for name, values in paths.items() for word in (f"--{name}", *map(str, values))]
-        args += ["--masks", *map(str, self.masks), "--threshold", "f1_adaptive", "--metrics", str(out / "metrics.json")]
+        args += ["--masks", *map(str, self.masks), "--metrics", str(out / "metrics.json")]
         args += ["--predictions", str(out / "predictions.csv"), "--robustness", str(out / "robustness.csv")]
-        return [*args, "--figures", str(out / "figures"), *more]
+        return [*args, "--figures", str(out / "figures"), *chosen(more)]
 
     def boxes_args(self, out: Path, *more: str) -> list[str]:
         args = ["--predictions", str(out / "predictions.csv"), "--manifest", str(self.manifest)]
         args += ["--maps", *map(str, self.maps), "--masks", *map(str, self.masks)]
-        return [*args, "--table", str(out / "regions.csv"), "--coco", str(out / "regions.json"), *more]
+        return [
+            *args,
+            "--table",
+            str(out / "regions.csv"),
+            "--coco",
+            str(out / "regions.json"),
+            *with_settings(more, RegionSettings),
+        ]
 
     def render_args(self, out: Path, *more: str) -> list[str]:
         args = ["--predictions", str(out / "predictions.csv"), "--metrics", str(out / "metrics.json")]

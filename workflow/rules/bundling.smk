@@ -14,7 +14,7 @@ rule write_bundle:
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         manifest="results/{dataset}/manifest.csv",
-        weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
+        weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         directory("results/{dataset}/{segmenter}/{isolation}/{detector}/bundle"),
     log:
@@ -27,16 +27,13 @@ rule write_bundle:
         mem_mb=memory(3000),
         runtime=60,
     params:
-        entries=lambda w: json.dumps(
-            {"segmenter": segmenter_of(w), "isolation": isolation_of(w), "detector": detector_of(w)}
-            | {"regions": config["regions"], "look": look_of_config()}
-        ),
+        entries=bundled,
         name="{dataset}/{segmenter}/{isolation}/{detector}",
         files=lambda w, input: " ".join(
             option(f"--{name.replace('_', '-')}", input.get(name))
             for name in ("prior", "model", "train_json", "pairs", "weights")
         ),
-        weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
+        weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
         downloads=option("--allow-downloads", config["allow_downloads"]),
         seed=config["seed"],
         depth=depth_flag,

@@ -1,10 +1,8 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
 import json
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,29 +10,25 @@ from pathlib import Path
 WORKFLOW = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
 sys.path.insert(0, str(WORKFLOW))
 
-from snakemake.common.configfile import load_configfile
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow.sources import preflight
 from defectflow.reporting.next_commands import closing_lines, config_options
 from defectflow.config.code_hash import code_hash, remember
 from defectflow.config.configuration import (
-    check_methods,
-    check_schema,
-    check_sizes,
-    check_threshold,
+    checked,
     labels_needed,
     rendered_labels,
     resolve_runs,
     shard_count,
-    threshold_of,
-    typed,
+    shown_settings,
+    threshold_settings,
 )
 from defectflow.sources.dataset import categories
 from defectflow.sources.depth_lookup import depth_of_set
+from defectflow.sources.weight_checks import check_files, check_network, is_url
 from defectflow.core.files import UserError
 
-SCHEMA = WORKFLOW / "schemas/config.schema.yaml"
 # Jobs run with the package of this checkout and the Python that runs Snakemake, also where .venv is not activated; a
 # conda environment brings its own. Progress bars are for terminals; in a log file a line every ten seconds is enough.
 # Libraries that warn of each other's deprecated names tell the user nothing.
@@ -54,13 +48,8 @@ pathvars:
 def prepare() -> tuple:
     """Check everything that can be known before a job runs; one line and exit status 1 if something is wrong."""
     try:
-        schema = load_configfile(SCHEMA)
-        config.update(typed(config, schema))
-        check_schema(config, schema)
-        check_methods(config, schema)
-        validate(config, str(SCHEMA))  # fills in the defaults of the schema
-        check_threshold(config)
-        check_sizes(config)
+        complete, settings = checked(config)
+        config.update(complete)
         datasets = categories(config["dataset"], config["datasets"].get(config["dataset"], {}))
         config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
         sources, runs, images = {}, [], 0
@@ -78,34 +67,10 @@ def prepare() -> tuple:
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
         for run in [run for of_one in runs for run in of_one]:
-            check_files_of(run)
-        return sources, runs
+            check_files(run, settings, config["allow_downloads"], cache_file("weights"))
+        return sources, runs, settings
     except UserError as error:
         sys.exit(f"error: {error}")
-
-
-def check_files_of(run) -> None:
-    """Local weights and checkpoints of a run exist and have the stated checksum."""
-    segmenter, detector = config["segmenters"][run.segmenter], config["detectors"][run.detector]
-    start = segmenter.get("checkpoint")
-    if start and is_url(start):
-        if not config["allow_downloads"]:
-            raise UserError(
-                f"config.yaml: segmenters.{run.segmenter}.checkpoint is a URL and allow_downloads is false "
-                "(set it to true, or give the path of a local copy)"
-            )
-        if not segmenter.get("sha256"):
-            raise UserError(f"config.yaml: segmenters.{run.segmenter}: a checkpoint from a URL needs its sha256")
-    elif start and segmenter.get("sha256"):
-        preflight.check_sha256(start, segmenter["sha256"], cache_file("weights"), segmenter.get("bytes"))
-    named = {f"segmenters.{run.segmenter}.checkpoint": start, f"detectors.{run.detector}.weights": detector["weights"]}
-    for key, path in named.items():
-        if path and not is_url(path) and not Path(path).is_file():
-            raise UserError(f"{path}: no such file (config.yaml names it under {key})")
-
-
-def is_url(path: str) -> bool:
-    return "://" in path
 
 
 def cache_file(name: str) -> str:
@@ -115,8 +80,8 @@ def cache_file(name: str) -> str:
 
 remember(cache_file("code"))
 
-# Of each data set: where it lies, and its runs, the one that the config asks for first.
-SOURCES, RUNS_BY_DATASET = prepare()
+# Of each data set: where it lies, and its runs, the one that the config asks for first. And the settings by section.
+SOURCES, RUNS_BY_DATASET, SETTINGS = prepare()
 RUNS = [run for runs in RUNS_BY_DATASET for run in runs]
 MAIN_RUNS = [runs[0] for runs in RUNS_BY_DATASET]
 HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
@@ -132,7 +97,9 @@ GPU = int(config["device"] != "cpu")
 onstart:
     try:
         preflight.check_writable(["results", *(f"results/{run.dataset}" for run in MAIN_RUNS)])
-        check_networks()
+        new = {run.detector for run in RUNS if not Path(run.folder, "features").exists()}
+        for name in sorted(new) if OWN_PYTHON else []:
+            check_network(name, SETTINGS["detectors"][name], config["allow_downloads"])
     except UserError as error:
         sys.exit(f"error: {error}")
 
@@ -142,32 +109,6 @@ onsuccess:
     given = workflow.config_settings
     options = config_options(given.configfiles, given.config)
     print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
-
-
-def check_networks() -> None:
-    """Refuse networks that cannot be had before parts are found in all pictures. What timm knows takes seconds to ask."""
-    new = {run.detector for run in RUNS if not Path(run.folder, "features").exists()}
-    for name in sorted(new) if OWN_PYTHON else []:
-        detector = config["detectors"][name]
-        backbone, layers, weights = (detector[key] for key in ("backbone", "layers", "weights"))
-        ours = backbone == "patch-nano" and layers == ["layer2", "layer3"] and not weights
-        if ours or detector["method"] == "pixel_difference":
-            continue
-        options = f"--size {detector['center_crop'] or detector['image_size']} {option('--weights', weights)}"
-        options += f" {option('--allow-downloads', config['allow_downloads'])}"
-        command = [
-            sys.executable,
-            "-m",
-            "defectflow.backbones.networks",
-            backbone,
-            "--layers",
-            *layers,
-            *shlex.split(options),
-        ]
-        environment = os.environ | {"PYTHONPATH": str(WORKFLOW)}
-        told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
-        for problem in re.findall(r"^error: (.*)", told, re.MULTILINE):  # any other end is for the job to tell
-            raise UserError(f"config.yaml: detectors.{name}: {problem}")
 
 
 def one_of(section: str) -> str:
@@ -184,29 +125,24 @@ wildcard_constraints:
     shard=r"\d+",
 
 
-# What the fine-tuning itself is told; the rest of the entry says where to start from, see start_hash().
-SEGMENT_OPTIONS = ("model", "engine", "trainable", "steps", "batch_size", "augmentations")
+def entry_of(section: str):
+    """A function of the wildcards: settings of the entry of a section that a job is about."""
+    return lambda wildcards: SETTINGS[section][getattr(wildcards, section.removesuffix("s"))]
 
 
-def segmenter_of(wildcards) -> dict:
-    return config["segmenters"][wildcards.segmenter]
+segmenter_of, isolation_of, detector_of = (entry_of(name) for name in ("segmenters", "isolations", "detectors"))
 
 
-def isolation_of(wildcards) -> dict:
-    return config["isolations"][wildcards.isolation]
+def settings_for(section: str, *stages: str):
+    """A params function: what these stages read of a section, as JSON; another value re-runs them and no others."""
+    named = {"segmenters": "masks", "detectors": "fit score"}.get(section, "")  # the other stages are for one method
 
+    def text(wildcards) -> str:
+        settings = entry_of(section)(wildcards)
+        method = {"method": settings.name} if set(stages) & set(named.split()) else {}
+        return json.dumps(method | settings.part(*stages))
 
-def detector_of(wildcards) -> dict:
-    return config["detectors"][wildcards.detector]
-
-
-def trains(wildcards) -> bool:
-    """Whether the masks come from a network that is fine-tuned first."""
-    return segmenter_of(wildcards)["method"] == "sam2.1"
-
-
-def uses_masks(wildcards) -> bool:
-    return segmenter_of(wildcards)["method"] != "none"
+    return text
 
 
 def is_rendered(wildcards) -> bool:
@@ -242,11 +178,6 @@ def option(flag: str, value) -> str:
         return ""
     values = value if isinstance(value, list) else [value]
     return flag if value is True else f"{flag} {shlex.join(map(str, values))}"
-
-
-def words(options: dict) -> str:
-    """Options as words of a command line: `max_fnr=0.02 max_fpr=0.01`."""
-    return " ".join(f"{name}={value}" for name, value in sorted(options.items()))
 
 
 def weights_hash(path: str | None, packaged: str) -> str:
@@ -318,7 +249,7 @@ def source_flags(wildcards) -> str:
 
 def checkpoint_file(wildcards) -> list | str:
     """The checkpoint to start from: a local file, one to be fetched, or none."""
-    start = segmenter_of(wildcards).get("checkpoint")
+    start = segmenter_of(wildcards).checkpoint
     if not start:
         return []
     return f"results/checkpoints/{wildcards.segmenter}.pt" if is_url(start) else ancient(start)
@@ -327,73 +258,27 @@ def checkpoint_file(wildcards) -> list | str:
 def start_hash(wildcards) -> str | None:
     """Content hash of the weights that a fine-tuning starts from; those to be fetched are named by their sha256."""
     entry = segmenter_of(wildcards)
-    start = entry.get("checkpoint")
+    start = entry.checkpoint
     if start and is_url(start):
-        return entry["sha256"]
-    return weights_hash(start, "sam2.1-nano.pt") if start or entry["model"] == "nano" else None
+        return entry.sha256
+    return weights_hash(start, "sam2.1-nano.pt") if start or entry.model == "nano" else None
 
 
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
     files = {"prior": "results/{dataset}/prior.safetensors"}
-    if trains(wildcards):
+    if segmenter_of(wildcards).trains:
         folder = "results/{dataset}/{segmenter}"
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
     return files
 
 
-def threshold_flags(wildcards) -> str:
-    """`--threshold STRATEGY OPTION=VALUE ...` of a run: of its detector, or of the whole config."""
-    strategy, options = threshold_of(config, wildcards.detector)
-    return f"--threshold {strategy} {words(options)}"
-
-
-def look_of_config() -> dict:
-    """How heat is drawn."""
-    return {key: value for key, value in config["drawing"].items() if key != "triptychs"}
-
-
-def look_flags() -> str:
-    """The same, as options of the render stage."""
-    return " ".join(option(f"--{key.replace('_', '-')}", value) for key, value in look_of_config().items())
-
-
-def takes_part_only(wildcards) -> bool:
-    """Whether patches off the part are left out; a detector that models each place of the grid needs them all."""
-    detector = detector_of(wildcards)
-    return detector["foreground_only"] and detector["method"] not in ("padim", "pixel_difference")
-
-
-def backbone_of(wildcards) -> str:
-    """Name of the network; `pixels` stands for none, the picture itself in the grid of the patches."""
-    detector = detector_of(wildcards)
-    return "pixels" if detector["method"] == "pixel_difference" else detector["backbone"]
-
-
 def network_start(wildcards) -> str:
     """What an untrained network starts from; patch-nano and weights from a file depend neither on seed nor on the net."""
     detector = detector_of(wildcards)
-    if backbone_of(wildcards) in ("pixels", "patch-nano") or detector["weights"]:
+    if detector.backbone in ("pixels", "patch-nano") or detector.weights:
         return ""
     return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
-
-
-def fit_flags(wildcards) -> str:
-    """How a detector learns."""
-    detector = detector_of(wildcards)
-    names = {"method": "method", "distance": "distance", "max-patches": "max_patches", "bank-dtype": "bank_dtype",
-             "coreset-ratio": "coreset_ratio", "coreset-max": "coreset_max"}  # fmt: skip
-    if detector["method"] == "padim":
-        names["dimensions"] = "dimensions"
-    return " ".join(option(f"--{flag}", detector[key]) for flag, key in names.items())
-
-
-def score_flags(wildcards) -> str:
-    """How the score of an image follows from its patches, and the option that this way has."""
-    detector = detector_of(wildcards)
-    if detector["score"] == "max":
-        return f"--score max --neighbours {detector['neighbours']}"
-    return f"--score {detector['score']} --top-fraction {detector['top_fraction']}"
 
 
 def picture_tables(wildcards) -> list[str]:
@@ -405,19 +290,11 @@ def picture_tables(wildcards) -> list[str]:
 
 def segmentation_report(wildcards) -> str | list:
     """Where the held-out IoU of this run's masks is told."""
-    if not uses_masks(wildcards):
+    if not segmenter_of(wildcards).makes_masks:
         return []
-    return "results/{dataset}/{segmenter}/train.json" if trains(wildcards) else "results/{dataset}/prior.json"
-
-
-def shown_settings(wildcards) -> str:
-    """The settings behind a run that its report tells, as JSON."""
-    strategy, options = threshold_of(config, wildcards.detector)
-    threshold = f"{strategy} {words(options)}".strip()
-    kinds = {"segmenter": segmenter_of, "isolation": isolation_of, "detector": detector_of}
-    entries = {kind: {"entry": wildcards[kind], **entry_of(wildcards)} for kind, entry_of in kinds.items()}
-    common = {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
-    return json.dumps({**entries, "threshold": threshold, **common})
+    return (
+        "results/{dataset}/{segmenter}/train.json" if segmenter_of(wildcards).trains else "results/{dataset}/prior.json"
+    )
 
 
 def per_shard(pattern: str) -> list[str]:
@@ -427,7 +304,11 @@ def per_shard(pattern: str) -> list[str]:
 
 
 def mask_tables(wildcards) -> list[str]:
-    return [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS] if uses_masks(wildcards) else []
+    return (
+        [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS]
+        if segmenter_of(wildcards).makes_masks
+        else []
+    )
 
 
 def steps_of(run) -> list[str]:
@@ -439,7 +320,7 @@ def steps_of(run) -> list[str]:
     data = ["source.sha256"] if is_rendered(run) else []
     data += [f"shards/{k}.csv" for k in SHARDS] + ["manifest.csv", "splits.csv"]
     data += ["pairs.csv", "annotated.csv"] if is_annotated(run) else []
-    masks = [*segmenter_files(run).values(), *mask_tables(run)] if uses_masks(run) else []
+    masks = [*segmenter_files(run).values(), *mask_tables(run)] if segmenter_of(run).makes_masks else []
     pictures = [table.replace("{shard}", k) for table in picture_tables(run) for k in SHARDS]
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "safetensors"), ("scores", "csv")) for k in SHARDS]
@@ -449,7 +330,14 @@ def steps_of(run) -> list[str]:
 
 def bundle_files(wildcards) -> dict:
     """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
-    files = segmenter_files(wildcards) if uses_masks(wildcards) else {}
-    if isolation_of(wildcards)["crop"]:
+    files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
+    if isolation_of(wildcards).crop:
         files["pairs"] = "results/{dataset}/pairs.csv"
     return files
+
+
+def bundled(wildcards) -> str:
+    """What a bundle is told of the config: the entries of its run, and how regions and heat are made; as JSON."""
+    entries = {kind: config[f"{kind}s"][wildcards[kind]] for kind in ("segmenter", "isolation", "detector")}
+    look = {key: value for key, value in config["drawing"].items() if key != "triptychs"}
+    return json.dumps(entries | {"regions": config["regions"], "look": look})

@@ -2,7 +2,7 @@ rule features:
     """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
-        weights=lambda w: ancient(detector_of(w)["weights"]) if detector_of(w)["weights"] else [],
+        weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.
         update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
@@ -17,25 +17,17 @@ rule features:
         mem_mb=memory(3000),
         runtime=120,
     params:
-        backbone=backbone_of,
-        layers=lambda w: detector_of(w)["layers"],
-        image_size=lambda w: detector_of(w)["image_size"],
-        precision=lambda w: detector_of(w)["precision"],
+        settings=settings_for("detectors", "features"),
         weights=lambda w, input: option("--weights", input.get("weights")),
-        weights_hash=lambda w: weights_hash(detector_of(w)["weights"], "patch-nano.safetensors"),
-        center_crop=lambda w: option("--center-crop", detector_of(w)["center_crop"]),
-        foreground_only=lambda w: option("--foreground-only", takes_part_only(w)),
-        batch_size=lambda w: detector_of(w)["batch_size"],
+        weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
         start=network_start,
         device=config["device"],
         code=code_hash("detection.features"),
     message:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.features --tables {input.tables} --backbone {params.backbone:q} {params.weights} --layers {params.layers}"
-        " --image-size {params.image_size} {params.center_crop} {params.foreground_only} {params.start}"
-        " --precision {params.precision} --batch-size {params.batch_size}"
-        " --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+        "python -m defectflow.detection.features --tables {input.tables} --settings {params.settings:q}"
+        " {params.weights} {params.start} --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
 rule fit:
@@ -60,14 +52,15 @@ rule fit:
         mem_mb=memory(4000),
         runtime=240,
     params:
-        learning=fit_flags,
+        settings=settings_for("detectors", "fit"),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("detection.fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits} {params.learning}"
+        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits}"
+        " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.banks} --report {output.report} 2>&1 | tee {log}"
 
@@ -92,14 +85,14 @@ rule score:
         mem_mb=memory(3000),
         runtime=60,
     params:
-        entry=score_flags,
+        settings=settings_for("detectors", "score"),
         device=config["device"],
         code=code_hash("detection.score"),
     message:
         "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.detection.score --features {input.features} --banks {input.banks} --splits {input.splits}"
-        " {params.entry} --device {params.device}"
+        " --settings {params.settings:q} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
 
 
@@ -125,16 +118,16 @@ rule calibrate:
         mem_mb=memory(4000),
         runtime=480,
     params:
-        learning=fit_flags,
-        entry=score_flags,
+        settings=settings_for("detectors", "fit", "score"),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("detection.calibrate"),
     message:
         "Score the labelled images of {wildcards.dataset} for the choice of thresholds ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits} {params.learning}"
-        " {params.entry} --seed {params.seed} --device {params.device} --threads {threads}"
+        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits}"
+        " --settings {params.settings:q}"
+        " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"
 
 

@@ -43,8 +43,8 @@ rule evaluate:
         runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        verdict=threshold_flags,
-        review=f"--review {words(config['review'])}" if config["review"] else "",
+        settings=lambda w: json.dumps(threshold_settings(config, w.detector)),
+        review=option("--review", json.dumps(config["review"]) if config["review"] else None),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
         depth=depth_flag,
@@ -57,7 +57,7 @@ rule evaluate:
         " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit}"
         " --ingest-report {input.ingest_report} {params.segmentation}"
-        " {params.verdict} {params.review} {params.depth} --seed {params.seed} --metrics {output.metrics}"
+        " --settings {params.settings:q} {params.review} {params.depth} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 
 
@@ -87,11 +87,11 @@ rule boxes:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
         images=lambda w: option("--images", source_of(w)["images"] if is_annotated(w) else None),
-        options=" ".join(option(f"--{key.replace('_', '-')}", value) for key, value in config["regions"].items()),
+        settings=json.dumps(SETTINGS["regions"].part("boxes")),
         code=code_hash("evaluation.boxes"),
     message:
         "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.evaluation.boxes --predictions {input.predictions} --maps {input.maps} {params.masks}"
-        " --manifest {input.manifest} {params.annotations} {params.images} {params.options} --threads {threads}"
+        " --manifest {input.manifest} {params.annotations} {params.images} --settings {params.settings:q} --threads {threads}"
         " --table {output.table} --coco {output.coco} 2>&1 | tee {log}"

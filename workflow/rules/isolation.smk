@@ -2,8 +2,8 @@ rule isolate:
     """Cut the part out of the photographs of one shard, in constant geometry and light."""
     input:
         images="results/{dataset}/shards/{shard}.csv",
-        masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if uses_masks(w) else [],
-        pairs=lambda w: "results/{dataset}/pairs.csv" if isolation_of(w)["crop"] else [],
+        masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if segmenter_of(w).makes_masks else [],
+        pairs=lambda w: "results/{dataset}/pairs.csv" if isolation_of(w).crop else [],
     output:
         folder=directory("results/{dataset}/{segmenter}/{isolation}/images/{shard}"),
         table="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
@@ -17,17 +17,15 @@ rule isolate:
         mem_mb=memory(1000),
         runtime=60,
     params:
-        entry=lambda w: {key: isolation_of(w)[key] for key in ("background", "normalise", "dilate")},
+        settings=settings_for("isolations", "isolate"),
         masks=lambda w, input: " ".join((option("--masks", input.get("masks")), option("--pairs", input.get("pairs")))),
-        crop=lambda w: f"--crop --margin {isolation_of(w)['margin']}" if isolation_of(w)["crop"] else "",
         depth=depth_flag,
         code=code_hash("isolation.isolate"),
     message:
         "Isolate the part in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
     shell:
         "python -m defectflow.isolation.isolate --manifest {input.images}"
-        " {params.masks} --background {params.entry[background]} --normalise {params.entry[normalise]} {params.crop}"
-        " --dilate {params.entry[dilate]} {params.depth} --threads {threads}"
+        " {params.masks} --settings {params.settings:q} {params.depth} --threads {threads}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
 
 
@@ -50,16 +48,13 @@ rule augment:
         mem_mb=memory(2000),
         runtime=60,
     params:
-        entry=config["augmentation"],
-        robustness=" ".join(f"{strength:g}" for strength in config["augmentation"]["robustness"]),
-        background=lambda w: option("--keep-background", isolation_of(w)["background"] == "keep"),
+        settings=json.dumps(SETTINGS["augmentation"].part("augment")),
+        background=lambda w: option("--keep-background", isolation_of(w).background == "keep"),
         seed=config["seed"],
         code=code_hash("isolation.augment"),
     message:
         "Make weakly varied copies in shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation})"
     shell:
         "python -m defectflow.isolation.augment --isolated {input.isolated} --manifest {input.manifest}"
-        " --copies {params.entry[copies]} --robustness {params.robustness} --rotate {params.entry[rotate]}"
-        " --translate {params.entry[translate]} --brightness {params.entry[brightness]}"
-        " --contrast {params.entry[contrast]} --blur {params.entry[blur]} {params.background} --seed {params.seed}"
+        " --settings {params.settings:q} {params.background} --seed {params.seed}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"

@@ -29,7 +29,7 @@ rule render:
         runtime=120,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
-        look=look_flags(),
+        settings=json.dumps(SETTINGS["drawing"].part("render")),
         depth=depth_flag,
         folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("reporting.render"),
@@ -37,7 +37,7 @@ rule render:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.reporting.render --predictions {input.predictions} --metrics {input.metrics} --maps {input.maps}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} {params.depth} --threads {threads}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} --settings {params.settings:q} {params.depth} --threads {threads}"
         " {params.folders} 2>&1 | tee {log}"
 
 
@@ -82,16 +82,16 @@ rule report:
         runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
-        look=look_flags(),
+        look=json.dumps(SETTINGS["drawing"].part("render")),
         depth=depth_flag,
-        settings=shown_settings,
+        settings=lambda w: json.dumps(shown_settings(config, w)),
         code=code_hash("reporting.report", "reporting/templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
     shell:
         "python -m defectflow.reporting.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.look} {params.depth} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --look {params.look:q} {params.depth} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 

@@ -10,8 +10,8 @@ rule fetch_checkpoint:
         mem_mb=memory(1000),
         runtime=60,
     params:
-        entry=lambda w: {key: segmenter_of(w)[key] for key in ("checkpoint", "sha256")},
-        size=lambda w: option("--bytes", segmenter_of(w).get("bytes")),
+        entry=lambda w: {"checkpoint": segmenter_of(w).checkpoint, "sha256": segmenter_of(w).sha256},
+        size=lambda w: option("--bytes", segmenter_of(w).bytes),
         code=code_hash("segmentation.fetch_checkpoint"),
     message:
         "Download the checkpoint of {wildcards.segmenter}"
@@ -49,11 +49,10 @@ rule segment:
         mem_mb=memory(6000),
         runtime=480,
     params:
-        entry=lambda w: {k: v for k, v in segmenter_of(w).items() if k in SEGMENT_OPTIONS},
+        settings=settings_for("segmenters", "segment"),
         start=lambda w, input: option("--checkpoint", input.get("start")),
         start_hash=start_hash,
         depth=depth_flag,
-        rate=lambda w: option("--learning-rate", segmenter_of(w)["learning_rate"]),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("segmentation.segment"),
@@ -61,9 +60,7 @@ rule segment:
         "Fine-tune {wildcards.segmenter} on {wildcards.dataset}"
     shell:
         "python -m defectflow.segmentation.segment --pairs {input.pairs} --table {input.table} --splits {input.splits}"
-        " --prior {input.prior} --model-config {params.entry[model]:q} {params.start}"
-        " --engine {params.entry[engine]} --trainable {params.entry[trainable]} --steps {params.entry[steps]}"
-        " --batch-size {params.entry[batch_size]} --augmentations {params.entry[augmentations]} {params.rate} {params.depth}"
+        " --prior {input.prior} --settings {params.settings:q} {params.start} {params.depth}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.model} --report {output.report} 2>&1 | tee {log}"
 
@@ -83,29 +80,28 @@ rule masks:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        gpu=lambda w: GPU if trains(w) else 0,
-        mem_mb=lambda w, attempt: (4000 if trains(w) else 1000) * attempt,
+        gpu=lambda w: GPU if segmenter_of(w).trains else 0,
+        mem_mb=lambda w, attempt: (4000 if segmenter_of(w).trains else 1000) * attempt,
         runtime=120,
     params:
         depth=depth_flag,
-        method=lambda w: segmenter_of(w)["method"],
+        settings=settings_for("segmenters", "masks"),
         model=lambda w, input: " ".join(
             option(flag, value)
             for flag, value in (
                 ("--model", input.get("model")),
                 ("--train-json", input.get("train_json")),
-                ("--model-config", segmenter_of(w).get("model")),
             )
         ),
-        device=lambda w: option("--device", config["device"] if trains(w) else None),
+        device=lambda w: option("--device", config["device"] if segmenter_of(w).trains else None),
         code=lambda w: (
             code_hash("segmentation.masks")
-            if trains(w)
+            if segmenter_of(w).trains
             else code_hash("segmentation.masks", without="segmentation.sam_model")
         ),
     message:
         "Find the part in shard {wildcards.shard} of {wildcards.dataset} with {wildcards.segmenter}"
     shell:
         "python -m defectflow.segmentation.masks --manifest {input.images}"
-        " --segmenter {params.method} --prior {input.prior} {params.model} {params.device} {params.depth}"
+        " --settings {params.settings:q} --prior {input.prior} {params.model} {params.device} {params.depth}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"

@@ -15,7 +15,7 @@ from defectflow.bundling.export import export_bundle
 from defectflow.core.files import UserError, read_json
 from defectflow.inspection.bundle_files import pack, read_bundle
 from defectflow.inspection.inspector import Inspector
-from defectflow.methods.numpy_registry import METHODS
+from defectflow.methods.numpy_registry import DETECTORS
 from safetensors.torch import load_file
 
 
@@ -135,7 +135,10 @@ def link(folder, settings):
         (lambda f, s: s.update(format="defectflow-bundle-9"), "bundle of format 'defectflow-bundle-9'"),
         (lambda f, s: s.pop("detector"), "damaged: no 'detector'"),
         (lambda f, s: s["detector"].update(method="telepathy"), "method 'telepathy' is unknown"),
-        (lambda f, s: s["isolation"].update(normalise=["magic"]), "normalise 'magic' is unknown"),
+        (
+            lambda f, s: s["isolation"].update(normalise=["magic"]),
+            "isolation.normalise: 'magic' is not one of",
+        ),
         (climb, "outside of its folder: '../secret'"),
         (lambda f, s: s["files"].update({"/etc/passwd": {}}), "outside of its folder"),
         (link, "a link out of its folder"),
@@ -244,4 +247,4 @@ def test_the_card_says_what_a_picture_is_compared_with():
     fit = {"banks": {"all": {"size": 1024}}}
     assert learned({"method": "patchcore", "distance": "cosine"}, fit) == "cosine distances to 1024 patches"
     assert "Gaussian in each of 1024 places" in learned({"method": "padim", "distance": "euclidean"}, fit)
-    assert set(METHODS) == {"patchcore", "padim", "centroid"}, "give a new method its words in bundle_card.learned"
+    assert set(DETECTORS) == {"patchcore", "padim", "centroid"}, "give a new method its words in bundle_card.learned"

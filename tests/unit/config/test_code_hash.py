@@ -26,6 +26,7 @@ def package(tmp_path, monkeypatch):
     def forget() -> None:
         for function in (
             module.source,
+            module._all,
             module.imported_modules,
             module.locked_versions,
             module._settings_files,
@@ -127,6 +128,7 @@ IMPORTS = {
     "relative, all": "from .inner.leaf import *\n",
     "relative, up": "from ..room.inner.leaf import x\n",
     "beside": "from . import beside\n",
+    "by a pattern": "found = 'defectflow.room.*leaf'\n",
     "by name": "import importlib\nleaf = importlib.import_module('defectflow.room.inner.leaf')\n",
 }
 

@@ -1,29 +1,26 @@
 import copy
-import inspect
+import dataclasses
 from pathlib import Path
 
 import pytest
 import yaml
 from defectflow.config.configuration import (
-    THRESHOLD_OPTIONS,
     Run,
-    check_methods,
-    check_schema,
-    check_threshold,
+    checked,
     labels_needed,
     rendered_labels,
     resolve_runs,
+    sections,
     shard_count,
     threshold_of,
-    typed,
 )
+from defectflow.config.run_settings import RunSettings
+from defectflow.config.values import REQUIRED
 from defectflow.core.files import UserError
-from defectflow.decision.thresholds import STRATEGIES, calibrate
-from defectflow.methods.detector import BANKS, DISTANCES, SCORES
-from defectflow.methods.registry import METHODS
+from defectflow.decision.strategies import STRATEGIES
+from defectflow.decision.thresholds import calibrate
 
 ROOT = Path(__file__).parents[3]
-SCHEMA = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 SECTIONS = ("augmentation", "regions", "drawing")
 
@@ -32,30 +29,18 @@ def changed(**keys) -> dict:
     return copy.deepcopy(CONFIG) | keys
 
 
-def test_the_default_config_is_valid_and_every_schema_default_equals_it():
-    check_schema(CONFIG, SCHEMA)
-    for key, schema in SCHEMA["properties"].items():
-        if "default" in schema and key not in ("compare", *SECTIONS, "pretrain"):
-            assert CONFIG[key] == schema["default"], key
+def test_the_default_config_is_valid_and_what_it_shows_is_the_default():
+    complete = checked(CONFIG).config
+    for field in dataclasses.fields(RunSettings):
+        if field.name != "compare" and field.metadata["default"] is not REQUIRED:
+            assert CONFIG[field.name] == field.metadata["default"], field.name
     for section in SECTIONS:
-        for key, schema in SCHEMA["properties"][section]["properties"].items():
-            assert CONFIG[section][key] == schema["default"], key
-    patchcore = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
-    for key, value in CONFIG["detectors"]["patchcore"].items():
-        assert patchcore[key].get("default", value) == value, key
-
-
-def test_no_object_of_the_schema_lets_an_unknown_key_pass():
-    def objects(node, path="$"):
-        if isinstance(node, dict):
-            if node.get("type") == "object" or "properties" in node:
-                yield path, node
-            for key, value in node.items():
-                if key not in ("if", "then"):
-                    yield from objects(value, f"{path}.{key}")
-
-    for path, node in objects(SCHEMA):
-        assert "additionalProperties" in node, path
+        assert CONFIG[section] == dataclasses.asdict(sections()[section]()), section
+    assert complete["detectors"]["patchcore"] == CONFIG["detectors"]["patchcore"]
+    whole = dataclasses.asdict(sections()["detectors"].classes["patchcore"]())
+    assert {key: whole[key] for key in CONFIG["detectors"]["patchcore"] if key != "method"} == {
+        key: value for key, value in CONFIG["detectors"]["patchcore"].items() if key != "method"
+    }
 
 
 @pytest.mark.parametrize(
@@ -65,9 +50,9 @@ def test_no_object_of_the_schema_lets_an_unknown_key_pass():
         ({"detectors": {"p": {"method": "patchcore", "bank": "float16"}}}, "'bank' is called 'bank_dtype' now"),
         ({"detecter": "patchcore"}, "unknown key 'detecter' (did you mean 'detector'?)"),
         ({"threshold": "f2"}, "'f2' is not one of f1_adaptive, youden"),
-        ({"threshold_options": {"max_fpr": 3}}, "threshold_options.max_fpr: 3 is greater"),
-        ({"threshold_options": {"alfa": 0.1}}, "threshold_options: unknown key 'alfa' (did you mean 'alpha'?)"),
-        ({"threshold_options": {"alpha": 0}}, "threshold_options.alpha"),
+        ({"threshold": "youden", "threshold_options": {"max_fpr": 3}}, "threshold_options.max_fpr: 3 is greater"),
+        ({"threshold_options": {"alfa": 0.1}}, "threshold_options: 'alfa' is not an option of f1_adaptive"),
+        ({"threshold": "conformal", "threshold_options": {"alpha": 0}}, "threshold_options.alpha: 0 must be above 0"),
         ({"review": {"max_fpr": 0.1}}, "review: 'max_fnr' is a required property"),
         ({"review": 0.1}, "review: 0.1 is not of type"),
         ({"shards": 0}, "shards"),
@@ -79,7 +64,7 @@ def test_no_object_of_the_schema_lets_an_unknown_key_pass():
 )
 def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
     with pytest.raises(UserError) as error:
-        check_schema(changed(**change), SCHEMA)
+        checked(changed(**change))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -101,26 +86,14 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
 )
 def test_a_key_that_the_method_does_not_read_is_refused(change, message):
     with pytest.raises(UserError) as error:
-        check_methods(changed(**change), SCHEMA)
+        checked(changed(**change))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_each_method_of_the_code_is_named_in_the_schema_and_no_other():
-    for section in ("segmenters", "detectors"):
-        properties = SCHEMA["properties"][section]["additionalProperties"]["properties"]
-        named = {method for about in properties.values() for method in about.get("methods", [])}
-        assert named <= set(properties["method"]["enum"])
-    check_methods(CONFIG, SCHEMA)
-
-
-def test_the_strategies_and_their_options_are_those_of_the_code():
-    strategies = {name: tuple(inspect.signature(rule).parameters)[1:] for name, rule in STRATEGIES.items()}
-    assert strategies == THRESHOLD_OPTIONS
-    assert set(SCHEMA["$defs"]["threshold"]["enum"]) == set(STRATEGIES)
-    options = {name for names in THRESHOLD_OPTIONS.values() for name in names}
-    assert set(SCHEMA["$defs"]["threshold_options"]["properties"]) == options
+def test_the_page_on_verdicts_has_every_strategy_and_option():
     page = (ROOT / "docs/verdicts.md").read_text()
-    assert all(f"`{name}`" in page for name in STRATEGIES) and all(f"`{{{name}: " in page for name in options)
+    for name, cls in STRATEGIES.classes.items():
+        assert f"`{name}`" in page and all(f"`{{{option}: " in page for option in cls.own_keys())
 
 
 @pytest.mark.parametrize(
@@ -134,21 +107,21 @@ def test_the_strategies_and_their_options_are_those_of_the_code():
 )
 def test_a_wrong_or_missing_option_is_told_before_anything_runs(strategy, options, message):
     with pytest.raises(UserError) as error:
-        check_threshold(changed(threshold=strategy, threshold_options=options))
+        checked(changed(threshold=strategy, threshold_options=options))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"threshold": "conformal"}, "detectors.d.threshold: conformal needs alpha"),
+        ({"threshold": "conformal"}, "detectors.d.threshold_options: conformal needs alpha"),
         ({"threshold": "youden", "threshold_options": {"sigma": 3}}, "detectors.d.threshold_options: 'sigma' is no"),
         ({"threshold_options": {"sigma": 3}}, "detectors.d: threshold_options without threshold"),
     ],
 )
 def test_a_wrong_threshold_of_a_detector_is_told(entry, message):
     with pytest.raises(UserError) as error:
-        check_threshold(changed(detectors={"d": {"method": "centroid"} | entry}))
+        checked(changed(detectors={"d": {"method": "centroid"} | entry}))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -162,16 +135,9 @@ def test_a_detector_may_have_a_threshold_of_its_own():
     assert labels_needed(alone | {"compare": [{"detector": "patchcore"}]})["good"] == 9
 
 
-def test_every_method_of_the_code_is_in_the_schema():
-    entry = SCHEMA["properties"]["detectors"]["additionalProperties"]["properties"]
-    assert entry["method"]["enum"] == list(METHODS)
-    assert entry["distance"]["enum"] == list(DISTANCES) and entry["bank_dtype"]["enum"] == list(BANKS)
-    assert entry["score"]["enum"] == list(SCORES)
-
-
 @pytest.mark.parametrize("options", [{}, {"max_fpr": 0.1}, {"max_fnr": 0.1}, {"max_fpr": 0.1, "max_fnr": 0.1}])
 def test_the_options_of_youden_may_be_left_out(options):
-    check_threshold(changed(threshold="youden", threshold_options=options))
+    checked(changed(threshold="youden", threshold_options=options))
 
 
 @pytest.mark.parametrize(
@@ -245,25 +211,25 @@ def test_a_choice_that_cannot_work_is_told_before_anything_runs(change, annotate
 
 
 def test_what_the_command_line_gives_as_text_gets_its_type():
-    given = {
-        "threshold_options": {"max_fpr": "0.1"}, "review": "null", "shards": "4",
-        "allow_downloads": "true", "folds": "leave_one_out", "seed": 3,
-        "augmentation": {"copies": "2", "rotate": "2.5"},
-        "detectors": {"p": {"method": "patchcore", "image_size": "256", "weights": "null"}},
-        "compare": [{"segmenter": "1"}],
-        "segmenters": {"s": {"method": "none", "checkpoint": "12"}},
-    }  # fmt: skip
-    result = typed(given, SCHEMA)
+    given = changed(
+        threshold="max_fpr", threshold_options={"max_fpr": "0.1"}, review="null", shards="4", allow_downloads="true",
+        folds="5", augmentation={"copies": "2", "rotate": "2.5", "robustness": ["1", "2"]},
+        detectors={"p": {"method": "patchcore", "image_size": "256", "weights": "null"}},
+        compare=[{"segmenter": "1"}], segmenters={"s": {"method": "sam2.1", "model": "nano", "checkpoint": "12"}},
+        datasets={"d": {"path": "1", "bit_depth": "12"}, "r": {"rendered": {"views": "9"}}},
+    )  # fmt: skip
+    result = checked(given).config
     assert result["threshold_options"] == {"max_fpr": 0.1} and result["review"] is None
-    assert typed({"review": {"max_fpr": "0", "max_fnr": ".5"}}, SCHEMA)["review"] == {"max_fpr": 0, "max_fnr": 0.5}
-    assert result["shards"] == 4 and result["allow_downloads"] is True
-    assert result["folds"] == "leave_one_out" and typed({"folds": "5"}, SCHEMA) == {"folds": 5}
-    assert result["augmentation"] == {"copies": 2, "rotate": 2.5} and result["compare"] == [{"segmenter": "1"}]
-    assert result["detectors"]["p"] == {
-        "method": "patchcore", "image_size": 256, "weights": None,
-    }  # fmt: skip
-    assert result["segmenters"]["s"]["checkpoint"] == "12"
-    assert typed({"shards": "many"}, SCHEMA) == {"shards": "many"}
+    assert result["shards"] == 4 and result["allow_downloads"] is True and result["folds"] == 5
+    assert result["augmentation"]["copies"] == 2 and result["augmentation"]["robustness"] == [1, 2]
+    assert result["compare"] == [{"segmenter": "1"}] and result["segmenters"]["s"]["checkpoint"] == "12"
+    assert result["detectors"]["p"]["image_size"] == 256 and result["detectors"]["p"]["weights"] is None
+    assert result["datasets"]["d"] == {"path": "1", "bit_depth": 12}
+    assert result["datasets"]["r"]["rendered"] == {"views": 9, "defects": 24, "size": 512}
+    with pytest.raises(UserError, match="shards: 'many' is not one of auto or integer"):
+        checked(changed(shards="many"))
+    review = checked(changed(review={"max_fpr": "0", "max_fnr": ".5"})).config["review"]
+    assert review == {"max_fpr": 0, "max_fnr": 0.5}
 
 
 @pytest.mark.parametrize(

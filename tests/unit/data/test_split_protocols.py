@@ -16,8 +16,8 @@ from defectflow.detection.calibrate import plan as calibration_plan
 from defectflow.detection.fit import bank_members
 from defectflow.detection.score import plan
 from defectflow.detection.training_patches import load_good
-from defectflow.methods.detector import FitOptions, ScoreOptions
-from defectflow.methods.registry import METHODS
+from defectflow.methods.patchcore.memory_bank import PatchCore
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 
 STRICT = ("holdout", "kfold", "leave_group_out")
 POLICIES = (*STRICT, "leave_one_out", "auto", "3")
@@ -69,7 +69,7 @@ def run(images: pd.DataFrame, splits: pd.DataFrame, calibrate: bool = True) -> t
     """From splits to scores: {bank: images it holds}, and the gathered table with the bank of each image."""
     splits = splits.assign(label=images["label"])
     file = Features(images)
-    good = load_good([file], splits, METHODS["patchcore"], FitOptions())
+    good = load_good([file], splits, PatchCore, PatchCoreSettings())
     members = bank_members(good.images, splits)
     banks = {name: set(good.images["image_id"][kept]) for name, kept in members.items()}
     value = {name: good.patches[torch.tensor(kept)[good.owner], 0] for name, kept in members.items()}
@@ -89,7 +89,7 @@ def run(images: pd.DataFrame, splits: pd.DataFrame, calibrate: bool = True) -> t
     assert (perturbed[table["image_id"]] == table["bank"].to_numpy()).all()  # copies are scored as their source
     if calibrate:
         plans = calibration_plan(splits, good.images)
-        options = METHODS["patchcore"], FitOptions(), ScoreOptions(neighbours=1)
+        options = PatchCore, PatchCoreSettings(neighbours=1)
         scores = [scored[:4] for scored in score_all(plans, [file], good, *options)]
         table = with_calibration(table, pd.DataFrame(scores, columns=CALIBRATION))
     return banks, table

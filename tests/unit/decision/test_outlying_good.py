@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 from defectflow.decision.outlying_good import FEWEST, limit, tail_level
-from defectflow.decision.thresholds import calibrate, just_above
+from defectflow.decision.strategies import just_above
+from defectflow.decision.thresholds import calibrate
 
 KINDS = {
     "bell": lambda rng, n: rng.normal(5, 1, n),

@@ -7,7 +7,9 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import CALIBRATION, read_table
 from defectflow.detection import calibrate
 from defectflow.detection.feature_files import PatchFile
+from defectflow.methods.method_settings import METHODS
 from detector_set import run_fit, write_shard, write_splits
+from settings_words import with_settings
 
 IMAGES = [("a", 0), ("b", 0), ("c", 0), ("d", 0), ("bad1", 1), ("bad2", 1)]
 ROWS = [(name, label, "fold", str(k % 3), "") for k, (name, label) in enumerate(IMAGES)]
@@ -16,9 +18,19 @@ ROWS = [(name, label, "fold", str(k % 3), "") for k, (name, label) in enumerate(
 def run(folder, shards, splits, *extra):
     out = folder / "calibration.csv"
     outputs = ["--out", str(out), "--maps", str(out.with_suffix(".safetensors"))]
+    more = with_settings(extra, METHODS, "patchcore")
     calibrate.main(
         calibrate.build_parser().parse_args(
-            ["--features", *map(str, shards), "--splits", str(splits), *outputs, "--device", "cpu", *extra]
+            [
+                "--features",
+                *map(str, shards),
+                "--splits",
+                str(splits),
+                *outputs,
+                "--device",
+                "cpu",
+                *more,
+            ]
         )
     )
     return out
@@ -106,9 +118,9 @@ def test_the_second_protocol_has_rows_of_its_own(tmp_path, shard):
 
 def test_options_out_of_range_are_told_as_by_the_fit(tmp_path, shard):
     splits = write_splits(tmp_path / "splits.csv", ROWS)
-    with pytest.raises(UserError, match="coreset-ratio"):
+    with pytest.raises(UserError, match="coreset_ratio"):
         run(tmp_path, [shard], splits, "--coreset-ratio", "2")
-    with pytest.raises(UserError, match="coreset-ratio"):
+    with pytest.raises(UserError, match="coreset_ratio"):
         run_fit(tmp_path, [shard], splits, "--coreset-ratio", "2")
     with pytest.raises(UserError, match="fraction"):
         run(tmp_path, [shard], splits, "--top-fraction", "1")

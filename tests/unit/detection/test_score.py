@@ -5,8 +5,10 @@ from defectflow.core import tables
 from defectflow.core.anomaly_maps import load_maps
 from defectflow.core.files import UserError
 from defectflow.detection import score
+from defectflow.methods.method_settings import METHODS
 from detector_set import CELLS, GRID, patches_of, run_fit, write_shard, write_splits
 from safetensors.torch import load_file
+from settings_words import with_settings
 
 NAMES = [
     ("good1", "", ""), ("good2", "", ""), ("good3", "", ""), ("bad1", "", ""), ("bad1~per1", "bad1", "perturbed"),
@@ -23,10 +25,10 @@ SPLITS = [
 ]
 
 
-def run(folder, shard, banks, splits, *extra):
+def run(folder, shard, banks, splits, *extra, method="patchcore"):
     out = ["--scores", str(folder / "scores.csv"), "--maps", str(folder / "maps.safetensors"), "--threads", "2"]
     inputs = ["--features", str(shard), "--banks", str(banks), "--splits", str(splits), "--device", "cpu"]
-    score.main(score.build_parser().parse_args([*inputs, *out, *extra]))
+    score.main(score.build_parser().parse_args([*inputs, *out, *with_settings(extra, METHODS, method)]))
     return tables.read_table(folder / "scores.csv", tables.SCORES), load_maps([folder / "maps.safetensors"])
 
 
@@ -108,7 +110,7 @@ def test_pixel_difference(tmp_path):
     shard = write_shard(tmp_path / "0.safetensors", NAMES, pixels=True)
     splits = write_splits(tmp_path / "splits.csv", SPLITS)
     banks, _ = run_fit(tmp_path, [shard], splits, "--method", "pixel_difference")
-    table, maps = run(tmp_path, shard, banks, splits)
+    table, maps = run(tmp_path, shard, banks, splits, method="pixel_difference")
     mean = torch.stack([patches_of(name, False, True) for name in ("good1", "good1~aug1", "good2", "kept")]).mean(0)
     expected = (patches_of("bad1", True, True) - mean).norm(dim=1)
     np.testing.assert_allclose(maps["bad1"].grid_map.ravel(), expected, rtol=1e-5)
@@ -136,7 +138,7 @@ def test_stale_banks_are_refused(data):
 
 def test_bad_fraction(data):
     folder, shard, banks, splits = data
-    with pytest.raises(UserError, match="fraction 0"):
+    with pytest.raises(UserError, match="top_fraction: 0 must be above 0"):
         run(folder, shard, banks, splits, "--top-fraction", "0")
 
 

@@ -1,5 +1,7 @@
 """However a bundle finds the part: its mask is the one that the masks stage makes of the same photograph."""
 
+import json
+
 import numpy as np
 import pytest
 from defectflow.bundling import bundle
@@ -61,7 +63,8 @@ def test_the_part_is_where_the_workflow_finds_it(data, tmp_path, source):
         ]
         bundle.write_segmenter(entry, sam_model.PACKAGED["nano"], tmp_path / "segmenter.safetensors")
         files["segmenter.safetensors"] = tmp_path / "segmenter.safetensors"
-    flags = ["--manifest", data / "manifest.csv", "--segmenter", entry["method"], "--prior", path]
+    told = {key: entry[key] for key in ("method", "model") if key in entry}
+    flags = ["--manifest", data / "manifest.csv", "--settings", json.dumps(told), "--prior", path]
     flags += ["--out-dir", tmp_path / "masks", "--table", tmp_path / "masks.csv", *more]
     masks.main(masks.build_parser().parse_args(list(map(str, flags))))
     (tmp_path / "bundle").mkdir()

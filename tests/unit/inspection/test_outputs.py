@@ -13,7 +13,7 @@ from defectflow.core.anomaly_maps import load_maps, save_maps
 from defectflow.core.files import read_json
 from defectflow.core.tables import PREDICTIONS, REGIONS, SCORES, read_table
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_style import Look
+from defectflow.drawing.heat_settings import Look
 from defectflow.evaluation import boxes, evaluate
 from defectflow.images.read_write import read_mask, read_rgb
 from defectflow.inspection.inspector import Inspector, Ready

@@ -6,6 +6,8 @@ import pytest
 from defectflow.core.tables import ISOLATED, MANIFEST, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.isolation.augment import PERTURBATIONS, build_parser, build_perturbation, copy_seed, main
+from defectflow.isolation.settings import AugmentationSettings
+from settings_words import with_settings
 
 
 def make_inputs(folder, names=("good", "bad", "unknown"), side=""):
@@ -27,7 +29,7 @@ def make_inputs(folder, names=("good", "bad", "unknown"), side=""):
 
 def run(folder, out, *flags) -> pd.DataFrame:
     args = ["--isolated", folder / "isolated.csv", "--manifest", folder / "manifest.csv", "--out-dir", folder / out]
-    args += ["--table", folder / f"{out}.csv", *flags]
+    args += ["--table", folder / f"{out}.csv", *with_settings(flags, AugmentationSettings)]
     parsed: argparse.Namespace = build_parser().parse_args([str(arg) for arg in args])
     main(parsed)
     return read_table(folder / f"{out}.csv", ISOLATED)

@@ -18,7 +18,9 @@ from defectflow.isolation.crop_and_background import (
     normalise_light,
 )
 from defectflow.isolation.isolate import build_parser, main
+from defectflow.isolation.settings import IsolationSettings
 from defectflow.listing.image_names import image_ids
+from settings_words import with_settings
 
 
 @pytest.fixture
@@ -138,7 +140,13 @@ def run_stage(tmp_path, picture, *flags, masks=True):
     write_table(tmp_path / "pairs.csv", pd.DataFrame([box]), PAIRS)
     given = ["--masks", tmp_path / "masks.csv", "--pairs", tmp_path / "pairs.csv"] if masks else []
     command = [sys.executable, "-m", "defectflow.isolation.isolate", "--manifest", tmp_path / "manifest.csv", *given]
-    command += ["--out-dir", tmp_path / "out", "--table", tmp_path / "out.csv", *flags]
+    command += [
+        "--out-dir",
+        tmp_path / "out",
+        "--table",
+        tmp_path / "out.csv",
+        *with_settings(flags, IsolationSettings),
+    ]
     result = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     return result, tmp_path / "out.csv"
 
@@ -165,7 +173,14 @@ def test_a_photograph_named_like_a_mask_is_not_taken_for_one(tmp_path, picture):
     write_table(tmp_path / "manifest.csv", pd.DataFrame(rows), MANIFEST)
     seen = [dict.fromkeys(MASKS, 0) | {"image_id": i, "mask": str(tmp_path / "given.png")} for i in ids.values()]
     write_table(tmp_path / "masks.csv", pd.DataFrame(seen), MASKS)
-    command = ["--manifest", tmp_path / "manifest.csv", "--masks", tmp_path / "masks.csv", "--background", "mean"]
+    command = [
+        "--manifest",
+        tmp_path / "manifest.csv",
+        "--masks",
+        tmp_path / "masks.csv",
+        "--settings",
+        '{"background": "mean"}',
+    ]
     command += ["--out-dir", tmp_path / "out", "--table", tmp_path / "out.csv"]
     main(build_parser().parse_args([str(word) for word in command]))
     table = read_table(tmp_path / "out.csv", ISOLATED)
@@ -191,7 +206,7 @@ def test_stage_without_change_writes_16_bit_photographs_in_their_depth(tmp_path,
     row = dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": str(tmp_path / "deep.png"), "width": 50, "height": 40}
     write_table(tmp_path / "deep.csv", pd.DataFrame([row]), MANIFEST)
     cv2.imwrite(row["path"], image[..., 0].astype(np.uint16) << 4)
-    command = ["--manifest", tmp_path / "deep.csv", "--background", "keep", "--depth", "12"]
+    command = ["--manifest", tmp_path / "deep.csv", "--settings", '{"background": "keep"}', "--depth", "12"]
     command += ["--out-dir", tmp_path / "out", "--table", tmp_path / "out.csv"]
     main(build_parser().parse_args([str(word) for word in command]))
     found = read_table(tmp_path / "out.csv", ISOLATED).iloc[0]

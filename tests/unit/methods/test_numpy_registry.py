@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 from defectflow.methods import numpy_registry, registry
-from defectflow.methods.detector import FitOptions, GoodPatches, ScoreOptions
+from defectflow.methods.detector import GoodPatches
+from defectflow.methods.method_settings import METHODS
 from defectflow.search import nearest_in_numpy
 from defectflow.search.nearest_in_numpy import Points
 
@@ -54,25 +55,23 @@ def test_points_among_the_queries_have_distance_0_and_the_lowest_index_of_equals
 
 def twins(method, scoring, **how):
     """The torch detector and its numpy twin, fitted on four good images of a grid of 5 x 8."""
-    options, kind = FitOptions(dimensions=7, **how), registry.METHODS[method]
+    score, neighbours = scoring
+    wanted = {"dimensions": 7, "score": score, "neighbours": neighbours, "top_fraction": 0.05, **how}
+    cls, kind = METHODS.classes[method], registry.detector_class(method)
+    options = cls(**{key: value for key, value in wanted.items() if key in cls.own_keys()})
     good, cells = torch.from_numpy(cloud(160)), 40
     owner, position = torch.arange(4).repeat_interleave(cells), torch.arange(cells).repeat(4)
     kept = [kind.condense(good[owner == i], position[owner == i], cells, options)[0] for i in range(4)]
     means = good.view(4, cells, -1).mean(dim=1)
     images = GoodPatches(torch.cat(kept), position, owner, range(4), 0, len(good), means, (5, 8))
     tensors = kind.fit(images, options)(torch.ones(4, dtype=torch.bool))
-    settings = kind.settings(options)
-    score, neighbours = scoring
+    metadata = kind.metadata(options)
     floats = {
         name: tensor if name == "axes" and method == "padim" else tensor.float() for name, tensor in tensors.items()
     }
     return (
-        kind(floats, settings, ScoreOptions(score, neighbours, 0.05)),
-        numpy_registry.METHODS[method](
-            {name: tensor.numpy() for name, tensor in tensors.items()},
-            settings,
-            {"score": score, "neighbours": neighbours, "top_fraction": 0.05},
-        ),
+        kind(floats, metadata, options),
+        numpy_registry.DETECTORS[method]({name: tensor.numpy() for name, tensor in tensors.items()}, metadata, options),
     )
 
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from defectflow.methods.detector import ScoreOptions
 from defectflow.methods.pixel_difference import PixelDifference, mean_by_position
+from defectflow.methods.pixel_difference_settings import PixelDifferenceSettings
 
 
 def test_mean_by_position():
@@ -12,5 +12,7 @@ def test_mean_by_position():
 
 def test_each_colour_is_compared_with_the_mean_in_its_place():
     means = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0.5, 0, 0]])
-    score, distances = PixelDifference({"": means}, {}, ScoreOptions()).judge(means[[2, 1]], torch.tensor([0, 1]))
+    score, distances = PixelDifference({"": means}, {}, PixelDifferenceSettings()).judge(
+        means[[2, 1]], torch.tensor([0, 1])
+    )
     assert distances.tolist() == [0.5, 0] and score == pytest.approx(0.5)

@@ -11,7 +11,7 @@ from defectflow.core.anomaly_maps import AnomalyMap
 from defectflow.core.disk_index import DiskIndex
 from defectflow.decision.damaged_regions import Region, coco_result
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_style import Look
+from defectflow.drawing.heat_settings import Look
 from defectflow.images.read_write import write_png
 from defectflow.reporting import galleries
 from defectflow.reporting.outlier_gallery import without

@@ -11,7 +11,7 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import PREDICTIONS, REGIONS, read_table, write_table
 from defectflow.decision.outcomes import with_outcomes
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_style import Look
+from defectflow.drawing.heat_settings import Look
 from defectflow.drawing.overlay_images import Scale
 from defectflow.evaluation import boxes, evaluate
 from defectflow.images.read_write import read_mask, read_rgb

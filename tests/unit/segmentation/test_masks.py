@@ -38,7 +38,12 @@ def run(folder, out, segmenter="template", images=None, *more) -> pd.DataFrame:
     out.mkdir(exist_ok=True)
     manifest = read_table(folder / "manifest.csv", MANIFEST)
     write_table(out / "shard.csv", manifest if images is None else manifest.iloc[images], MANIFEST)
-    flags = ["--manifest", str(out / "shard.csv"), "--segmenter", segmenter]
+    flags = [
+        "--manifest",
+        str(out / "shard.csv"),
+        "--settings",
+        json.dumps({"method": segmenter} | ({"model": "nano"} if segmenter == "sam2.1" else {})),
+    ]
     flags += [
         "--prior",
         str(folder / "prior.safetensors"),
@@ -101,7 +106,7 @@ def test_no_torch_for_the_baselines(small_set, tmp_path):
         "import sys; from defectflow.segmentation import masks as s;"
         "s.main(s.build_parser().parse_args(sys.argv[1:])); assert 'torch' not in sys.modules"
     )
-    flags = ["--manifest", str(small_set / "manifest.csv"), "--segmenter", "template", "--prior"]
+    flags = ["--manifest", str(small_set / "manifest.csv"), "--settings", '{"method": "template"}', "--prior"]
     flags += [
         str(small_set / "prior.safetensors"),
         "--out-dir",

@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,8 +16,10 @@ from defectflow.parts import training_cases
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation import masks, sam_cases, sam_model, segment
 from defectflow.segmentation.sam_training import Plan, rate_factor, sam_loss, train, trained_parameters
+from defectflow.segmentation.segmenters import Sam
 from micro_sam import write_checkpoint, write_micro
 from part_set import arguments, write_set
+from settings_words import with_settings
 
 
 @pytest.fixture(scope="module")
@@ -28,14 +31,18 @@ def data(tmp_path_factory):
     flags = [*arguments(folder), "--out", str(folder / "prior.safetensors"), "--report", str(folder / "prior.json")]
     prior_stage.main(prior_stage.build_parser().parse_args(flags))
     config = write_micro(folder)
-    return SimpleNamespace(folder=folder, config=config, checkpoint=str(write_checkpoint(folder, config)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sam_model.CONFIGS, "nano", Path(config))
+        patch.setattr(sam_model, "PACKAGED", {})
+        yield SimpleNamespace(folder=folder, config=config, checkpoint=str(write_checkpoint(folder, config)))
 
 
 def parse(data, out, *more):
-    flags = [*arguments(data.folder), "--prior", str(data.folder / "prior.safetensors"), "--model-config", data.config]
+    flags = [*arguments(data.folder), "--prior", str(data.folder / "prior.safetensors"), "--model", "nano"]
     flags += ["--out", str(out / "model.pt"), "--report", str(out / "train.json"), "--device", "cpu", "--threads", "1"]
-    flags += ["--steps", "4", "--evaluate-every", "2", "--batch-size", "2", "--augmentations", "1"]
-    return segment.build_parser().parse_args([*flags, *more])
+    flags += ["--steps", "4", "--evaluate-every", "2", "--batch-size", "2"]
+    flags += [] if "official" in more else ["--augmentations", "1"]
+    return segment.build_parser().parse_args(with_settings([*flags, *more], Sam))
 
 
 def run(data, out, *more):
@@ -68,7 +75,7 @@ def test_only_what_should_be_trained_changes(data, tmp_path, trainable, changed)
 
 
 def make_run(data, out, trainable="decoder", *more):
-    args = parse(data, out, "--checkpoint", data.checkpoint, *more)
+    args = segment.with_settings(parse(data, out, "--checkpoint", data.checkpoint, *more))
     annotated = read_annotated(args.pairs, args.table, args.splits)
     parts = {name: [a for a in annotated if a.split == name] for name in ("train", "val", "test")}
     return segment.Run(args, parts, Prior.load(args.prior), trainable)
@@ -97,9 +104,10 @@ def test_report_and_model(data, tmp_path):
 
 def test_masks_by_sam(data, tmp_path, capsys):
     _, report = run(data, tmp_path, "--checkpoint", data.checkpoint)
-    flags = ["--manifest", str(data.folder / "manifest.csv"), "--segmenter", "sam2.1", "--device", "cpu"]
+    told = '{"method": "sam2.1", "model": "nano"}'
+    flags = ["--manifest", str(data.folder / "manifest.csv"), "--settings", told, "--device", "cpu"]
     flags += ["--prior", str(data.folder / "prior.safetensors"), "--model", str(tmp_path / "model.pt")]
-    flags += ["--model-config", data.config, "--train-json", str(tmp_path / "train.json")]
+    flags += ["--train-json", str(tmp_path / "train.json")]
     flags += ["--out-dir", str(tmp_path / "masks"), "--table", str(tmp_path / "masks.csv")]
     masks.main(masks.build_parser().parse_args(flags))
     assert set(read_table(tmp_path / "masks.csv", MASKS)["source"]) == {"template"}
@@ -117,7 +125,7 @@ def test_from_scratch_says_what_stays_random(data, tmp_path, capsys):
     _, report = run(data, tmp_path, "--steps", "1")
     assert report["trainable"] == "decoder" and report["from_scratch"] is True
     assert report["learning_rate"] == 1e-3
-    assert "--trainable decoder leaves out stays random" in capsys.readouterr().err
+    assert "trainable: decoder leaves out stays random" in capsys.readouterr().err
 
 
 def test_two_runs_write_the_same_bytes(data, tmp_path):
@@ -266,8 +274,8 @@ def test_worse_than_a_baseline_is_not_used(sam_iou, template, constant, use):
 def test_bad_input_is_told(data, tmp_path):
     with pytest.raises(UserError, match="no such checkpoint"):
         run(data, tmp_path, "--checkpoint", "absent.pt")
-    with pytest.raises(UserError, match="unknown SAM configuration"):
-        run(data, tmp_path, "--model-config", "nana")
+    with pytest.raises(UserError, match="model: 'nana' is not one of nano"):
+        run(data, tmp_path, "--model", "nana")
     with pytest.raises(UserError, match="official: needs --checkpoint"):
         run(data, tmp_path, "--engine", "official")
 

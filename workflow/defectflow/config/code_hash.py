@@ -7,6 +7,7 @@ Standard library only: the Snakefile imports this module.
 """
 
 import ast
+import fnmatch
 import hashlib
 import json
 import os
@@ -89,6 +90,11 @@ def _reader() -> str:
 
 
 @cache
+def _all() -> list[str]:
+    return modules()
+
+
+@cache
 def source(module: str) -> Source:
     """Read a module of this package; an empty Source for a package without ``__init__.py``."""
     path = path_of(module)
@@ -121,13 +127,14 @@ def _parse(text: str, module: str, is_package: bool) -> Source:
         elif isinstance(node, ast.ImportFrom):
             above = package[: len(package) - node.level + 1] if node.level else []
             start = ".".join([*above, *([node.module] if node.module else [])])
-            names |= {f"{start}.{alias.name}" for alias in node.names}
+            names |= {start if alias.name == "*" else f"{start}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if re.fullmatch(r"[\w.+-]+\.\w+", node.value):
                 words.add(node.value)
-            if re.fullmatch(rf"{PACKAGE.name}(\.\w+)+", node.value):  # for import_module, `python -m`, hydra
+            # For import_module, `python -m` and hydra; with a star for settings.discover.
+            if re.fullmatch(rf"{PACKAGE.name}(\.[\w*]+)+", node.value):
                 names.add(node.value)
     code = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
     return Source(code, frozenset(names), frozenset(words))
@@ -140,7 +147,10 @@ def imported_modules(module: str) -> frozenset[str]:
     Those it imports itself, at the top or inside functions, and the packages in which they lie and it lies itself
     ("" is this package): Python runs the ``__init__.py`` of each on the way.
     """
-    names = [name.split(".")[1:] for name in source(module).imports if name.split(".")[0] == PACKAGE.name]
+    imports = [name.partition(".")[2] for name in source(module).imports if name.split(".")[0] == PACKAGE.name]
+    names = [
+        one.split(".") for name in imports for one in ([name] if "*" not in name else fnmatch.filter(_all(), name))
+    ]
     found = {".".join(parts[:end]) for parts in [module.split("."), *names] for end in range(len(parts) + 1)}
     return frozenset(name for name in found - {module} if path_of(name))
 
@@ -188,7 +198,7 @@ def code_hash(module: str, *folders: str, without: str = "") -> str:
         if path_of(name) is None:
             raise ValueError(f"code_hash: no module {name} in {PACKAGE.name}")
     todo, seen = [module], set()
-    digest, used = hashlib.sha256(), set()
+    digest, used = hashlib.sha256(module.encode()), set()
     while todo:
         name = todo.pop()
         if name not in seen and not (without and f"{name}.".startswith(f"{without}.")):

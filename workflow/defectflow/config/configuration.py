@@ -1,36 +1,22 @@
 """config.yaml checked and resolved: unknown keys named with the nearest known one, `auto` turned into a choice.
 
-Standard library and jsonschema (a part of Snakemake) only: the Snakefile imports this module.
+The classes of settings all over the package say what it may hold. Standard library only: the Snakefile imports this
+module.
 """
 
-import difflib
+import functools
 import math
+import re
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
+from defectflow.config.run_settings import NAME, RunSettings
+from defectflow.config.settings import Family, Settings, discover
+from defectflow.config.values import meant, nearest
 from defectflow.core.files import UserError
 
-# Options that the strategies of thresholds.py need (those of youden may be left out); a test keeps the two in step.
-THRESHOLD_OPTIONS = {
-    "f1_adaptive": (),
-    "youden": ("max_fpr", "max_fnr"),
-    "max_fpr": ("max_fpr",),
-    "max_fnr": ("max_fnr",),
-    "target_recall": ("recall",),
-    "normal_percentile": ("percentile",),
-    "normal_sigma": ("sigma",),
-    "conformal": ("alpha",),
-}
-
-# Keys of earlier versions, and what they are called now.
-RENAMED = {
-    "pictures": "drawing",
-    "clip_q": "vmax_quantile",
-    "object_only": "foreground_only",
-    "bank": "bank_dtype",
-    "top_share": "top_fraction",
-}
+# Where classes of settings are: these modules import nothing but the standard library at the top.
+MODULES = ("defectflow.*settings", "defectflow.*segmenter*", "defectflow.*strateg*")
 
 # Two files an image, so that no folder gets 10,000: file systems and people become slow there.
 ONE_SHARD, SHARD, LARGEST_SHARD = 100, 2000, 4000  # images
@@ -50,104 +36,89 @@ class Run(NamedTuple):
         return "results/" + "/".join(self)
 
 
-def nearest(word: str, known: list[str]) -> str:
-    """'did you mean ...' or the list of what is known."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+@functools.cache
+def sections() -> dict[str, Family | type[Settings]]:
+    """What describes each section of config.yaml: a class of settings, or those that its entries choose from."""
+    classes = [cls for pattern in MODULES for cls in discover(pattern, Settings) if cls.section]
+    kinds: dict[str, Any] = {cls.section: cls for cls in classes if "section" in vars(cls)}
+    for section in sorted({cls.section for cls in classes if cls.name}):
+        own = {cls.name: cls for cls in classes if cls.name and cls.section == section}
+        kinds[section] = Family.of(own, "threshold" if section == "threshold_options" else "method")
+    return kinds
 
 
-def typed(value: Any, schema: Mapping[str, Any], root: Mapping[str, Any] | None = None) -> Any:
-    """``value`` with every string that the schema wants to be a number, a truth value or null turned into one.
+def has_names(section: str) -> bool:
+    """Whether a section of the config holds entries by name."""
+    kind = sections()[section]
+    return isinstance(kind, Family) or kind.by_name
 
-    Snakemake leaves what stands inside ``--config 'a={b: 2}'`` as strings, and true, false and null anywhere.
+
+class Checked(NamedTuple):
+    """A config that has been checked.
+
+    Attributes:
+        config: as it was given, with numbers and truth values for texts that mean them, and all defaults.
+        settings: of each section but threshold_options its settings, or those of its entries by name.
     """
-    root = root or schema
-    while "$ref" in schema:
-        target = root
-        for step in schema["$ref"].removeprefix("#/").split("/"):
-            target = target[step]
-        schema = target | {key: schema[key] for key in schema if key != "$ref"}
-    if isinstance(value, dict):
-        known, other = schema.get("properties", {}), schema.get("additionalProperties")
-        other = other if isinstance(other, dict) else {}
-        return {key: typed(item, known.get(key, other), root) for key, item in value.items()}
-    if isinstance(value, list):
-        return [typed(item, schema.get("items", {}), root) for item in value]
-    types = {t for s in (schema, *schema.get("anyOf", ())) for t in _as_list(s.get("type", []))}
-    if isinstance(value, str) and types & {"integer", "number", "boolean", "null"}:
-        for word, meant, name in (("null", None, "null"), ("true", True, "boolean"), ("false", False, "boolean")):
-            if name in types and value.lower() == word:
-                return meant
-        for parse, name in ((int, "integer"), (int, "number"), (float, "number")):
-            if name in types:
-                with suppress(ValueError):
-                    return parse(value)
-    return value
+
+    config: dict[str, Any]
+    settings: dict[str, Any]
 
 
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
-
-
-def check_schema(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check ``config`` against a JSON schema.
+def checked(config: Mapping[str, Any]) -> Checked:
+    """Check each key and value of a config.
 
     Raises:
         UserError: one line with the key, what is wrong with it and the remedy.
     """
-    from jsonschema import Draft202012Validator
-    from jsonschema.exceptions import best_match
-
-    error = best_match(Draft202012Validator(schema).iter_errors(config))
-    if error is None:
-        return
-    where = ".".join(str(key) for key in error.absolute_path) or "top level"
-    if error.validator == "additionalProperties" and error.schema.get("additionalProperties") is False:
-        known = sorted(error.schema["properties"])
-        unknown = next(key for key in error.instance if key not in known)
-        if unknown in RENAMED:
-            raise UserError(f"config.yaml: {where}: {unknown!r} is called {RENAMED[unknown]!r} now (rename the key)")
-        raise UserError(f"config.yaml: {where}: unknown key {unknown!r} ({nearest(str(unknown), known)})")
-    if error.validator == "enum":
-        raise UserError(
-            f"config.yaml: {where}: {error.instance!r} is not one of {', '.join(map(str, error.validator_value))}"
-        )
-    raise UserError(f"config.yaml: {where}: {error.message}")
-
-
-def check_methods(config: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    """Check, before defaults are filled in, that each entry holds only keys that its method, or the rest of it, reads.
-
-    Raises:
-        UserError: one line with the key, the nearest one that the method reads, and all of these.
-    """
-    for section in ("segmenters", "detectors"):
-        properties = schema["properties"][section]["additionalProperties"]["properties"]
-        for name, entry in config[section].items():
-            method = entry["method"]
-            own = [key for key, about in properties.items() if method in about.get("methods", [method])]
-            for key in entry:
-                if key not in own:
-                    where = f"config.yaml: {section}.{name}: method {method}"
-                    raise UserError(f"{where} does not read {key!r} ({_own_keys(key, own)}; give it its own entry)")
-    for name, entry in config["segmenters"].items():
-        if entry.get("engine") == "official" and "augmentations" in entry:
-            raise UserError(
-                f"config.yaml: segmenters.{name}: engine official does not read 'augmentations' (its trainer varies "
-                "photographs itself: leave the key out)"
-            )
-    for name, entry in config["isolations"].items():
-        cut = entry.get("crop", False)
-        if "margin" in entry and not cut:
-            raise UserError(f"config.yaml: isolations.{name}: 'margin' is read with crop: true only (leave it out)")
-        whole = entry["background"] == "keep" and entry.get("normalise", ["none"]) == ["none"] and not cut
-        if "dilate" in entry and whole:
-            raise UserError(f"config.yaml: isolations.{name}: 'dilate' is not read where nothing is cut (leave it out)")
+    kinds = {name: kind for name, kind in sections().items() if name != "threshold_options"}
+    own, given = RunSettings.own_keys(), {key: value for key, value in config.items() if key not in kinds}
+    for key in given:
+        for name, kind in kinds.items():
+            if not isinstance(kind, Family) and kind.formerly == key:
+                raise UserError(f"config.yaml: top level: {key!r} is called {name!r} now (rename the key)")
+        if key not in own:
+            raise UserError(f"config.yaml: top level: unknown key {key!r} ({nearest(str(key), [*own, *kinds])})")
+    top = RunSettings.from_dict(given, "config.yaml")
+    complete, settings = top.completed(given), dict[str, Any]()
+    for name, kind in kinds.items():
+        where = f"config.yaml: {name}"
+        if has_names(name) and name not in config:
+            raise UserError(f"config.yaml: top level: {name!r} is a required property (a section of entries by name)")
+        content = config.get(name, {})
+        if not isinstance(content, Mapping):
+            raise UserError(f"{where}: {content!r} is not a mapping")
+        if not has_names(name):
+            settings[name] = kind.from_dict(content, where)
+            complete[name] = settings[name].completed(content)
+            continue
+        settings[name], complete[name] = {}, {}
+        for entry, values in content.items():
+            if not re.fullmatch(NAME, str(entry)):
+                raise UserError(f"{where}: {entry!r} is no name for an entry (letters, digits, and _ . + - inside)")
+            if not isinstance(values, Mapping):
+                raise UserError(f"{where}.{entry}: {values!r} is not a mapping")
+            found = kind.from_dict(values, f"{where}.{entry}")
+            settings[name][entry], complete[name][entry] = found, found.completed(values)
+    _check_threshold(complete, "")
+    for name, entry in complete["detectors"].items():
+        if "threshold" in entry:
+            _check_threshold(entry, f"detectors.{name}.")
+        elif "threshold_options" in entry:
+            raise UserError(f"config.yaml: detectors.{name}: threshold_options without threshold (set both or none)")
+    return Checked(complete, settings)
 
 
-def _own_keys(key: str, own: list[str]) -> str:
-    close = difflib.get_close_matches(key, own, n=1)
-    return f"{f'did you mean {close[0]!r}? ' if close else ''}it reads: {', '.join(own)}"
+def _check_threshold(chosen: dict[str, Any], where: str) -> None:
+    """Check a strategy and its options, and turn texts among these into numbers."""
+    family, name = sections()["threshold_options"], chosen["threshold"]
+    if name not in family.classes:
+        known = ", ".join(family.classes)
+        raise UserError(f"config.yaml: {where}threshold: {name!r} is not one of {known}{meant(name, family.classes)}")
+    options = chosen.get("threshold_options", {})
+    found = family.classes[name].from_dict(options, f"config.yaml: {where}threshold_options")
+    if "threshold_options" in chosen:
+        chosen["threshold_options"] = {key: getattr(found, key) for key in options}
 
 
 def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[str, float]]:
@@ -157,66 +128,31 @@ def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[st
     return chosen["threshold"], chosen.get("threshold_options", {})
 
 
-def check_sizes(config: Mapping[str, Any]) -> None:
-    """Check that no detector cuts more out of its input than there is.
-
-    Raises:
-        UserError: one line with both sizes and the remedy.
-    """
-    for name, entry in config["detectors"].items():
-        crop, size = entry["center_crop"], entry["image_size"]
-        if crop and crop > size:
-            raise UserError(
-                f"config.yaml: detectors.{name}: center_crop {crop} is larger than image_size {size} "
-                "(make the one smaller or the other larger)"
-            )
+def threshold_settings(config: Mapping[str, Any], detector: str) -> dict[str, Any]:
+    """The strategy of a detector and its options, as the stage `evaluate` reads them."""
+    strategy, options = threshold_of(config, detector)
+    return {"threshold": strategy} | dict(sorted(options.items()))
 
 
-def check_threshold(config: Mapping[str, Any]) -> None:
-    """Check that the strategy of every ``threshold`` gets the options it needs, and no other.
-
-    Raises:
-        UserError: one line with the option and the remedy.
-    """
-    _check_options("", config)
-    for name, entry in config["detectors"].items():
-        if "threshold" in entry:
-            _check_options(f"detectors.{name}.", entry)
-        elif "threshold_options" in entry:
-            raise UserError(f"config.yaml: detectors.{name}: threshold_options without threshold (set both or none)")
-
-
-def _check_options(where: str, chosen: Mapping[str, Any]) -> None:
-    strategy, given = chosen["threshold"], chosen.get("threshold_options", {})
-    known = THRESHOLD_OPTIONS[strategy]
-    for name in given:
-        if name not in known:
-            takes = f"takes {' and '.join(known)}" if known else "takes none"
-            raise UserError(
-                f"config.yaml: {where}threshold_options: {name!r} is not an option of {strategy} (it {takes})"
-            )
-    missing = [name for name in known if name not in given and strategy != "youden"]
-    if missing:
-        raise UserError(
-            f"config.yaml: {where}threshold: {strategy} needs {missing[0]} "
-            f"(set threshold_options: {{{missing[0]}: ...}})"
-        )
+def shown_settings(config: Mapping[str, Any], run: Any) -> dict[str, Any]:
+    """The settings behind a run (a `Run`, or the wildcards of a job) that its report shows."""
+    shown: dict[str, Any] = {}
+    for kind in ("segmenter", "isolation", "detector"):
+        name = getattr(run, kind)
+        shown[kind] = {"entry": name, **config[f"{kind}s"][name]}
+    strategy, options = threshold_of(config, run.detector)
+    shown["threshold"] = " ".join((strategy, *(f"{name}={value}" for name, value in sorted(options.items()))))
+    return shown | {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
 
 
 def labels_needed(config: Mapping[str, Any]) -> dict[str, int]:
     """How many {"good": ..., "bad": ...} images thresholds have to be chosen on, beside the one they judge."""
     detectors = {config["detector"], *(run.get("detector", config["detector"]) for run in config.get("compare", []))}
-    needed = [_labels_for(threshold_of(config, name)[1], config["review"] is not None) for name in detectors]
-    return {label: max(counts[label] for counts in needed) for label in ("good", "bad")}
-
-
-def _labels_for(options: Mapping[str, float], review: bool) -> dict[str, int]:
-    good = int("max_fpr" in options or "percentile" in options or review)
-    if "alpha" in options:
-        good = math.ceil(1 / options["alpha"] - 1e-9) - 1
-    elif "sigma" in options:
-        good = 2
-    return {"good": good, "bad": int("max_fnr" in options or "recall" in options or review)}
+    needed = []
+    for strategy, options in (threshold_of(config, name) for name in detectors):
+        needed.append(sections()["threshold_options"].classes[strategy].from_dict(options, "").labels_needed())
+    least = int(config["review"] is not None)
+    return {label: max(least, *(counts[label] for counts in needed)) for label in ("good", "bad")}
 
 
 def shard_count(asked: int | str, images: int) -> int:

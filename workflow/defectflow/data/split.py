@@ -19,6 +19,8 @@ from defectflow.core.tables import PAIRS, SPLITS, read_parts, read_table, table_
 from defectflow.data.split_protocols import POLICIES, folds, group_folds, holdout, order, protocol_of
 
 SIDES = ("train", "val", "test")
+# Of the annotated images, for each side: half of them or more to learn from, the rest to stop by and to judge by.
+FRACTIONS = (0.6, 0.2, 0.2)
 CALIBRATION_FOLDS = 10  # of the test images where the data set fixes them; these need no banks
 
 
@@ -175,10 +177,8 @@ def split_all(args: argparse.Namespace) -> tuple[pd.DataFrame, Counter[str]]:
 
 
 def main(args: argparse.Namespace) -> None:
-    if min(args.fractions) <= 0 or abs(sum(args.fractions) - 1) > 1e-6:
-        raise UserError(f"--fractions: {args.fractions} (three positive shares with sum 1)")
     if args.pairs:
-        table = split_annotated(read_table(args.pairs, PAIRS), args.fractions, args.seed)
+        table = split_annotated(read_table(args.pairs, PAIRS), FRACTIONS, args.seed)
         write_table(args.out, table, SPLITS)
         counts = Counter(table["detection"])
     else:
@@ -201,7 +201,6 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--manifest", metavar="manifest.csv", help="split all images for detection")
     parser.add_argument("--annotated", metavar="splits.csv", help="with --manifest: the split of the annotated images")
     parser.add_argument("--folds", type=_policy, default="auto", help=f"a number or one of {', '.join(POLICIES)}")
-    parser.add_argument("--fractions", type=float, nargs=3, default=[0.6, 0.2, 0.2], metavar=("TRAIN", "VAL", "TEST"))
     add_seed(parser)
     parser.add_argument("--out", required=True, metavar="splits.csv")
     return parser

@@ -10,30 +10,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import grid_map, write_maps
 from defectflow.core.arguments import add_device, add_seed, add_threads
-from defectflow.core.device import keep_memory
+from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import stage
 from defectflow.core.parallel import in_forks, in_threads
 from defectflow.detection.feature_files import PatchFile, open_patches
-from defectflow.detection.training_patches import add_options, by_forks, load_good, options_of
-from defectflow.methods.detector import (
-    Detector,
-    FitOptions,
-    GoodPatches,
-    ScoreOptions,
-    add_score_options,
-    score_options,
-)
-from defectflow.methods.registry import METHODS
+from defectflow.detection.training_patches import by_forks, load_good
+from defectflow.methods.detector import Detector, GoodPatches
+from defectflow.methods.method_settings import METHODS
+from defectflow.methods.registry import detector_class
 
 PROTOCOLS = {"fold": "fold", "group": "group_fold"}  # and their columns in splits.csv
 MOST_PAIRS = 12  # folds up to which every pair of them is left out: 66 banks
@@ -112,25 +107,26 @@ def score_all(
     files: Sequence[PatchFile],
     good: GoodPatches,
     method: type[Detector],
-    options: FitOptions,
-    scoring: ScoreOptions,
+    settings: Any,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Iterator[Scored]:
     """Make each bank and yield what it says of its images.
 
     Args:
         plans: what :func:`plan` returned.
         files: patch files of all shards.
-        good, method, options, scoring: as the stages fit and score have them.
+        good, method, settings, seed, device: as the stages fit and score have them.
     """
-    device = torch.device(options.device)
-    fit, config = method.fit(good, options), files[0].config
+    device = torch.device(device)
+    fit, config = method.fit(good, settings, seed, device), files[0].config
     wanted = {image_id for own in plans for image_id in own.judged}
     items = ((file, i, item["image_id"]) for file in files for i, item in enumerate(file.items))
     places = {image_id: (file, i) for file, i, image_id in items if image_id in wanted}
 
     def judge(bank: Plan) -> Iterator[Scored]:
         tensors = fit(bank.kept)
-        detector = method(tensors, {**config, **method.settings(options)}, scoring)
+        detector = method(tensors, {**config, **method.metadata(settings)}, settings)
 
         def score(image_id: str) -> tuple[str, float, np.ndarray, np.ndarray]:
             file, item = places[image_id]
@@ -143,7 +139,7 @@ def score_all(
             yield from (Scored(bank.protocol, fold, *result) for fold in bank.judged[result[0]])
 
     judged = (
-        in_forks(lambda bank: list(judge(bank)), plans) if by_forks(good, options, len(plans)) else map(judge, plans)
+        in_forks(lambda bank: list(judge(bank)), plans) if by_forks(good, device, len(plans)) else map(judge, plans)
     )
     for scored in tqdm(judged, total=len(plans), desc="calibrate", unit="bank"):
         yield from scored
@@ -151,16 +147,17 @@ def score_all(
 
 def main(args: argparse.Namespace) -> None:
     """Write the table of scores and the file of maps."""
-    options, scoring, method = options_of(args), score_options(args), METHODS[args.method]
+    settings, device = read_settings(args.settings, METHODS, "fit", "score"), pick_device(args.device)
+    method = detector_class(settings.name)
     torch.set_num_threads(args.threads)
     keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
     files = open_patches(args.features)
     config, plans, found = files[0].config, [], []
     if (splits["detection"] == "fold").any():
-        good = load_good(files, splits, method, options)
+        good = load_good(files, splits, method, settings, args.seed)
         plans = plan(splits, good.images)
-        found = score_all(plans, files, good, method, options, scoring)
+        found = score_all(plans, files, good, method, settings, args.seed, device)
     banks = [bank.judged for bank in plans if bank.protocol == "fold"]  # no pixel is judged by the other protocol
     names = [f"{fold}/{image_id}" for judged in banks for image_id, folds in judged.items() for fold in folds]
     rows = []
@@ -178,8 +175,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.calibrate", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--splits", required=True, help="SPLITS table")
-    add_options(parser)
-    add_score_options(parser)
+    add_settings(parser, METHODS, "fit", "score")
     add_threads(parser)
     add_device(parser)
     add_seed(parser)

@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from defectflow.backbones.input_statistics import PIXELS
 from defectflow.backbones.network_input import Loaded, fit_picture
-from defectflow.backbones.patch_embedding import PRECISIONS, PatchEmbedder
+from defectflow.backbones.network_settings import NetworkSettings
+from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.config.code_hash import code_hash
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.arguments import add_device, add_seed, add_threads
-from defectflow.core.batch_sizes import batch_option, batch_size
+from defectflow.core.batch_sizes import batch_size
 from defectflow.core.device import pick_device
 from defectflow.core.files import UserError, sha256_of, stage
 from defectflow.core.parallel import in_threads
@@ -33,6 +35,7 @@ from defectflow.detection.feature_files import PatchFile, write_patches
 from defectflow.images.read_write import read_checked, read_mask
 
 MOST = 64  # pictures at a time on a GPU: more gain nothing
+DILATION = 4  # pixels of its input that the part's mask is grown by before patches off it are left out
 
 
 def load_item(
@@ -66,8 +69,8 @@ def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
 class Kept:
     """Patches of an earlier patch file, found by a hash of all that they were made from.
 
-    That is: the picture as the network sees it, the cells, this code, the file of weights, the stored type, and what
-    the network makes of a picture of noise, which tells other packaged weights, layers, precision, libraries or
+    That is: the picture as the network sees it, the cells, this code, the file of weights, and what the network makes
+    of a picture of noise, which tells other packaged weights, layers, precision, libraries or
     processors. So what is found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends
     on what else is in the batch, it is equal within that rounding.
 
@@ -75,19 +78,16 @@ class Kept:
         path: the earlier file; need not exist or be of any use.
         weights: file of weights, None for packaged ones or none.
         noise: float32, patches of the picture of noise.
-        dtype: of the stored patches.
     """
 
-    def __init__(self, path: str | Path, weights: str | None, noise: torch.Tensor, dtype: torch.dtype) -> None:
+    def __init__(self, path: str | Path, weights: str | None, noise: torch.Tensor) -> None:
         try:
             self._file = PatchFile(path)
             self._items = {key: i for i, key in enumerate(self._file.keys)}
         except UserError:
             self._items = {}
         weights = sha256_of(weights) if weights else ""
-        self._maker = hashlib.sha256(
-            f"{code_hash('detection.features')} {weights} {dtype} {tuple(noise.shape)}".encode()
-        )
+        self._maker = hashlib.sha256(f"{code_hash('detection.features')} {weights} {tuple(noise.shape)}".encode())
         self._maker.update(noise.cpu().contiguous().numpy().data)
 
     def key(self, item: Loaded) -> bytes:
@@ -133,29 +133,31 @@ def embed_all(
         yield from embed(batch)
 
 
+def sizes_of(settings: NetworkSettings) -> tuple[tuple[int, int], tuple[int, int]]:
+    """(height, width) that a picture is fitted into, and of what is cut from the middle of that."""
+    side, crop = settings.image_size, settings.center_crop or settings.image_size
+    return (side, side), (crop, crop)
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the patch file of a shard."""
+    settings = read_settings(args.settings, NetworkSettings, "features")
     table = read_isolated(args.tables)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    height, width = args.image_size if len(args.image_size) == 2 else args.image_size[:1] * 2
-    if len(args.image_size) > 2 or min(height, width) < 32:
-        raise UserError(f"--image-size {args.image_size}: give one number or height and width, of 32 pixels at least")
-    size, crop = (height, width), (args.center_crop or height, args.center_crop or width)
-    if min(crop) < 32 or crop[0] > height or crop[1] > width:
-        raise UserError(f"--center-crop {args.center_crop}: must be from 32 pixels up to the size of the image")
+    size, crop = sizes_of(settings)
     embedder = PatchEmbedder(
-        args.backbone,
-        args.layers,
+        settings.backbone,
+        settings.layers,
         args.weights,
         allow_download=args.allow_downloads,
         seed=args.seed,
         device=pick_device(args.device),
-        precision=args.precision,
+        precision=settings.precision,
     )
-    if not (embedder.trained or args.backbone == PIXELS):
+    if not (embedder.trained or settings.backbone == PIXELS):
         print(
-            f"WARNING: {args.backbone} has random weights: name a file under weights or set allow_downloads=true",
+            f"WARNING: {settings.backbone} has random weights: name a file under weights or set allow_downloads=true",
             file=sys.stderr,
         )
     # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
@@ -166,21 +168,21 @@ def main(args: argparse.Namespace) -> None:
     try:
         (noise,) = in_threads(embedder, [noise])
     except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
-        raise UserError(f"--image-size {crop[0]} {crop[1]}: {args.backbone} does not take it: {error}") from None
+        raise UserError(f"{crop[0]} x {crop[1]} pixels: {settings.backbone} does not take them: {error}") from None
     one = torch.cuda.max_memory_allocated(embedder.device) - before if on_gpu else 0
-    batch = batch_size(args.batch_size, embedder.device, one, MOST)
+    batch = batch_size(settings.batch_size, embedder.device, one, MOST)
     *grid, dimensions = noise.shape[1:]
-    foreground_only = args.foreground_only and args.backbone != PIXELS
+    foreground_only = settings.foreground_only and settings.backbone != PIXELS
     config = {
-        "backbone": args.backbone,
+        "backbone": settings.backbone,
         "trained": embedder.trained,
-        "layers": args.layers,
-        "precision": args.precision,
+        "layers": settings.layers,
+        "precision": settings.precision,
         "fitted_size": list(size),
         "input_size": list(crop),
         "grid": list(grid),
         "foreground_only": foreground_only,
-        "dilation": args.dilation,
+        "dilation": DILATION,
         "items": [
             {
                 "image_id": row.image_id,
@@ -194,14 +196,12 @@ def main(args: argparse.Namespace) -> None:
     }
 
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, tuple(grid), foreground_only, args.dilation)
+        return load_item(row, size, crop, tuple(grid), foreground_only, DILATION)
 
-    # A colour has 3 numbers: halving them is not worth the rounding.
-    dtype = torch.float16 if args.stored == "float16" and args.backbone != PIXELS else torch.float32
-    kept = Kept(args.out, args.weights, noise, dtype)
+    kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())
     new = 0
-    with write_patches(args.out, config, dimensions, dtype) as writer:
+    with write_patches(args.out, config, dimensions) as writer:
         embedded = embed_all(rows, embedder, load, kept, batch)
         for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
             writer.add(patches, item.cells, item.affine, item.present, key)
@@ -213,35 +213,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.features", description=__doc__)
     parser.add_argument("--tables", nargs="+", required=True, help="ISOLATED tables of one shard: originals and copies")
-    parser.add_argument("--backbone", required=True, help="patch-nano, a timm name with its tag, or pixels")
     parser.add_argument("--weights", help="local .safetensors or .pth file (default: the included weights, if any)")
-    parser.add_argument("--layers", nargs="+", default=["layer2", "layer3"], help="lowest first (default: %(default)s)")
-    parser.add_argument(
-        "--image-size",
-        nargs="+",
-        type=int,
-        default=[512],
-        metavar="PIXELS",
-        help="side of a square, or height and width, in pixels",
-    )
-    parser.add_argument(
-        "--center-crop", type=int, metavar="PIXELS", help="side of the square cut from the middle, in pixels"
-    )
-    parser.add_argument("--foreground-only", action="store_true", help="keep only the patches of the part")
-    parser.add_argument("--dilation", type=int, default=4, help="pixels to grow the part's mask by before that")
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="of the network (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--stored", choices=["float32", "float16"], default="float32", help="number format of the stored patches"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=batch_option,
-        default="auto",
-        metavar="N",
-        help=f"images at a time on a GPU (auto: what fits in memory, at most {MOST}); a CPU takes one per thread",
-    )
+    add_settings(parser, NetworkSettings, "features")
     add_threads(parser)
     add_device(parser)
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")

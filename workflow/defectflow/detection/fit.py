@@ -11,14 +11,16 @@ import torch
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.arguments import add_device, add_seed, add_threads
-from defectflow.core.device import keep_memory
+from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import UserError, atomic, stage, write_json
 from defectflow.core.parallel import in_forks
 from defectflow.detection.feature_files import open_patches
-from defectflow.detection.training_patches import add_options, by_forks, load_good, options_of
-from defectflow.methods.registry import METHODS
+from defectflow.detection.training_patches import by_forks, load_good
+from defectflow.methods.method_settings import METHODS
+from defectflow.methods.registry import detector_class
 
 
 def bank_members(images: pd.DataFrame, splits: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -43,15 +45,15 @@ def bank_members(images: pd.DataFrame, splits: pd.DataFrame) -> dict[str, np.nda
 
 def main(args: argparse.Namespace) -> None:
     """Write the banks and fit.json."""
-    options = options_of(args)
+    settings, device = read_settings(args.settings, METHODS, "fit"), pick_device(args.device)
     torch.set_num_threads(args.threads)
     keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
     files = open_patches(args.features)
-    method = METHODS[args.method]
-    good = load_good(files, splits, method, options)
+    method = detector_class(settings.name)
+    good = load_good(files, splits, method, settings, args.seed)
     members = bank_members(good.images, splits)
-    fit = method.fit(good, options)
+    fit = method.fit(good, settings, args.seed, device)
 
     def learn(name: str) -> dict[str, np.ndarray]:
         tensors = fit(torch.tensor(members[name]))
@@ -59,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
 
     banks: dict[str, np.ndarray] = {}
     summary: dict[str, dict[str, int]] = {}
-    learned = in_forks(learn, members) if by_forks(good, options, len(members)) else map(learn, members)
+    learned = in_forks(learn, members) if by_forks(good, device, len(members)) else map(learn, members)
     bar = tqdm(learned, total=len(members), desc="fit", unit="bank")
     for (name, kept), arrays in zip(members.items(), bar, strict=True):
         banks |= {f"{name}/{key}" if key else name: array for key, array in arrays.items()}
@@ -71,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
             "dimensions": dimensions,
         }
 
-    metadata = {**files[0].config, "method": args.method, **method.settings(options)}
+    metadata = {**files[0].config, "method": settings.name, **method.metadata(settings)}
     with atomic(args.out) as temporary:
         save_file(banks, temporary, metadata={"defectflow": json.dumps(metadata)})
     write_json(
@@ -84,10 +86,7 @@ def main(args: argparse.Namespace) -> None:
             "good_images_without_part": good.absent,
             "patches_available": good.available,
             "patches_read": len(good.patches),
-            "coreset_ratio": args.coreset_ratio,
-            "coreset_max": args.coreset_max,
-            "projection": args.projection,
-            "bank_dtype": args.bank_dtype,
+            **settings.part("fit"),
             "seed": args.seed,
             "banks": summary,
         },
@@ -99,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.fit", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--splits", required=True, help="SPLITS table")
-    add_options(parser)
+    add_settings(parser, METHODS, "fit")
     add_threads(parser)
     add_device(parser)
     add_seed(parser)

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import grid_map, save_maps
 from defectflow.core.arguments import add_device, add_threads
@@ -23,8 +24,9 @@ from defectflow.core.device import pick_device
 from defectflow.core.files import UserError, stage
 from defectflow.core.parallel import in_threads
 from defectflow.detection.feature_files import PatchFile
-from defectflow.methods.detector import Detector, ScoreOptions, add_score_options, score_options
-from defectflow.methods.registry import METHODS
+from defectflow.methods.detector import Detector
+from defectflow.methods.method_settings import METHODS, MethodSettings
+from defectflow.methods.registry import detector_class
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,13 @@ class Banks:
     """The banks of a fit as detectors, each read when it is asked for.
 
     Raises:
-        UserError: the file is absent or is not a bank file, or was fitted on features made with other settings.
+        UserError: the file is absent or is not a bank file, or was fitted by another method or on features made with
+            other settings.
     """
 
-    def __init__(self, path: str | Path, config: dict[str, Any], options: ScoreOptions, device: torch.device) -> None:
+    def __init__(
+        self, path: str | Path, config: dict[str, Any], settings: MethodSettings, device: torch.device
+    ) -> None:
         try:
             self._file = safe_open(path, framework="pt")
         except FileNotFoundError:
@@ -85,13 +90,14 @@ class Banks:
         metadata = json.loads((self._file.metadata() or {}).get("defectflow", "{}"))
         if "method" not in metadata:
             raise UserError(f"{path}: not a bank file (run the fit stage)")
+        if metadata["method"] != settings.name:
+            raise UserError(f"{path}: fitted by {metadata['method']}, not by {settings.name} (fit again)")
         for key in sorted(config):
             if metadata.get(key) != config[key]:
                 raise UserError(
                     f"{path}: fitted with {key} {metadata.get(key)}, the features have {config[key]} (fit again)"
                 )
-        self._path, self._device, self._options = path, device, options
-        self._settings = metadata
+        self._path, self._device, self._settings, self._metadata = path, device, settings, metadata
         self._names = set(self._file.keys())
 
     def __getitem__(self, name: str) -> Detector:
@@ -99,19 +105,19 @@ class Banks:
             raise UserError(f"{self._path}: no bank {name!r} (the splits have changed: fit again)")
         parts = [name, *sorted(key for key in self._names if key.startswith(f"{name}/"))]
         tensors = {part[len(name) + 1 :]: self._file.get_tensor(part).to(self._device) for part in parts}
-        return METHODS[self._settings["method"]](tensors, self._settings, self._options)
+        return detector_class(self._settings.name)(tensors, self._metadata, self._settings)
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the score table and the map file of a shard."""
-    options = score_options(args)
+    settings = read_settings(args.settings, METHODS, "score")
     torch.set_num_threads(args.threads)
     device = pick_device(args.device)
     file = PatchFile(args.features)
     items, affine = file.items, file.affine
     sources = {item["copy_of"] or item["image_id"] for item in items}
     tasks = plan(items, tables.read_table(args.splits, tables.SPLITS, lambda part: part["image_id"].isin(sources)))
-    banks = Banks(args.banks, file.config, options, device)
+    banks = Banks(args.banks, file.config, settings, device)
     grid = tuple(file.config["grid"])
 
     scores: dict[tuple[int, str], float] = {}
@@ -150,7 +156,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--features", required=True, help="patch file of the shard")
     parser.add_argument("--banks", required=True, help="banks of the fit stage")
     parser.add_argument("--splits", required=True, help="SPLITS table")
-    add_score_options(parser)
+    add_settings(parser, METHODS, "score")
     add_threads(parser)
     add_device(parser)
     parser.add_argument("--scores", required=True, help="SCORES table to write")

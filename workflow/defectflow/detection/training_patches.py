@@ -1,71 +1,35 @@
-"""What the stages that fit detectors share: their options, and the patches they may learn from."""
+"""What the stages that fit detectors share: the patches they may learn from."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
-from dataclasses import fields
+from typing import Any
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from defectflow.core.device import pick_device
 from defectflow.core.files import UserError
 from defectflow.core.parallel import can_fork, in_threads
 from defectflow.detection.feature_files import PatchFile
-from defectflow.methods.detector import BANKS, DISTANCES, Detector, FitOptions, GoodPatches
-from defectflow.methods.registry import METHODS
-from defectflow.search.coreset import PROJECTIONS
+from defectflow.methods.detector import Detector, GoodPatches
 
 _FORKED = 600_000  # patches in all processes together: each of these adds 3 to 4 kB
-
-
-def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say how to learn."""
-    parser.add_argument("--method", choices=METHODS, default="patchcore", help="(default: %(default)s)")
-    parser.add_argument("--coreset-ratio", type=float, default=1.0, help="share of the patches kept (%(default)s)")
-    parser.add_argument("--coreset-max", type=int, default=10000, help="largest number of patches kept (%(default)s)")
-    parser.add_argument(
-        "--max-patches",
-        type=int,
-        default=2_000_000,
-        help="above this number of patches, thin out each image first (%(default)s)",
-    )
-    parser.add_argument(
-        "--bank-dtype", choices=BANKS, default="float32", help="how banks are stored (default: %(default)s)"
-    )
-    parser.add_argument("--distance", choices=DISTANCES, default="euclidean", help="(default: %(default)s)")
-    parser.add_argument(
-        "--dimensions", type=int, default=100, help="dimensions of a patch that PaDiM draws at random (%(default)s)"
-    )
-    parser.add_argument("--projection", choices=PROJECTIONS, default="random", help="before selection (%(default)s)")
-
-
-def options_of(args: argparse.Namespace) -> FitOptions:
-    """The options that `add_options` added, `--seed` and `--device`.
-
-    Raises:
-        UserError: the ratio is none.
-    """
-    if not 0 < args.coreset_ratio <= 1:
-        raise UserError(f"--coreset-ratio {args.coreset_ratio}: must be above 0 and at most 1")
-    named = {field.name: getattr(args, field.name) for field in fields(FitOptions) if field.name != "device"}
-    return FitOptions(**named, device=pick_device(args.device))
 
 
 def load_good(
     files: Sequence[PatchFile],
     splits: pd.DataFrame,
     method: type[Detector],
-    options: FitOptions,
+    settings: Any,
+    seed: int = 0,
 ) -> GoodPatches:
     """Read the patches of the images that may be learned from, and of no others, as far as ``method`` keeps them.
 
     Args:
         files: patch files of all shards.
         splits: columns SPLITS, at least of the good images.
-        method, options: see `Detector.fit`.
+        method, settings, seed: see `Detector.fit`.
 
     Raises:
         UserError: none is good.
@@ -89,12 +53,12 @@ def load_good(
         raise UserError("fit: no good image to learn from (label good images 0 in the labels file)")
     chosen.sort(key=lambda entry: entry[0])  # the banks do not depend on the number of shards
     available = [file.count(i) for _, file, i, *_ in chosen]
-    counts = method.counts(available, options)
+    counts = method.counts(available, settings)
 
     def read(entry: tuple) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         (_, file, i, *_), count = entry
         whole = file.patches(i)
-        return whole.mean(dim=0), *method.condense(whole, file.position(i), count, options)
+        return whole.mean(dim=0), *method.condense(whole, file.position(i), count, settings, seed)
 
     means = []
     patches = torch.empty(sum(counts), files[0].dimensions)
@@ -111,11 +75,11 @@ def load_good(
     return GoodPatches(patches, position, owner, images, absent, sum(available), torch.stack(means), grid)
 
 
-def by_forks(good: GoodPatches, options: FitOptions, banks: int) -> bool:
+def by_forks(good: GoodPatches, device: str | torch.device, banks: int) -> bool:
     """Whether to learn so many banks one on each core, each in a process, or one after the other with all cores.
 
     The first takes half of the time, as long as the patches are few; the banks are the same.
     """
     threads = torch.get_num_threads()
     few = len(good.patches) * threads <= _FORKED
-    return few and min(threads, banks) > 1 and torch.device(options.device).type == "cpu" and can_fork()
+    return few and min(threads, banks) > 1 and torch.device(device).type == "cpu" and can_fork()

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from defectflow.core.anomaly_maps import AnomalyMap
-from defectflow.drawing.heat_style import Look
+from defectflow.drawing.heat_settings import Look
 
 Colour = tuple[int, int, int]
 DEFAULT = Look()
@@ -49,7 +49,7 @@ class Cell:
 
 
 def colour_scale(
-    good: np.ndarray, everything: np.ndarray, level: float | None = None, vmax_quantile: float = Look.vmax_quantile
+    good: np.ndarray, everything: np.ndarray, level: float | None = None, vmax_quantile: float = DEFAULT.vmax_quantile
 ) -> Scale:
     """Colour scale from map values of good images and of all images (both float [N], background left out).
 
@@ -67,7 +67,7 @@ def scale_of(
     good: Sequence[str],
     everything: Sequence[str],
     level: float | None,
-    vmax_quantile: float = Look.vmax_quantile,
+    vmax_quantile: float = DEFAULT.vmax_quantile,
 ) -> Scale:
     """Colour scale of a run, from some of its maps.
 
@@ -85,14 +85,14 @@ def scale_of(
     return colour_scale(values(good or everything), values(everything), level, vmax_quantile)
 
 
-def heat_index(heat: np.ndarray, scale: Scale, gamma: float = Look.gamma) -> np.ndarray:
+def heat_index(heat: np.ndarray, scale: Scale, gamma: float = DEFAULT.gamma) -> np.ndarray:
     """Map values as colour numbers: uint8 of the same shape, 0 up to ``scale.low``, 255 from ``scale.high`` on."""
     share = np.clip((heat - scale.low) / (scale.high - scale.low), 0, 1)
     return (share**gamma * 255 + 0.5).astype(np.uint8)
 
 
 @cache
-def palette(colours: str = Look.colours) -> np.ndarray:
+def palette(colours: str = DEFAULT.colours) -> np.ndarray:
     """The 256 colours of the heat (matplotlib's inferno: lightness rises evenly): uint8 [256, 3]."""
     import matplotlib
 

@@ -17,12 +17,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.annotations.coco import entries_by_name
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import full_resolution, load_maps
 from defectflow.core.arguments import add_threads
 from defectflow.core.files import json_list_writer, stage
 from defectflow.core.parallel import in_order
 from defectflow.core.tables import REGIONS, ROWS, index_of, read_parts, table_writer
 from defectflow.decision.damaged_regions import coco_result, find_damage
+from defectflow.decision.region_settings import RegionSettings
 from defectflow.images.read_write import read_mask
 from defectflow.sources.dataset import read_coco
 
@@ -49,7 +51,7 @@ def numbering(known: Mapping[str, Any]) -> Callable[[str], Any]:
 def main(args: argparse.Namespace) -> None:
     """Find the regions of all images, several at a time; write regions.csv and regions.json."""
     cv2.setNumThreads(1)
-    options = {key: getattr(args, key) for key in ("min_area", "max_area", "merge", "max_aspect")}
+    options = read_settings(args.settings, RegionSettings, "boxes").part("boxes")
     sizes = index_of([args.manifest], ["height", "width"])
     masks, maps = index_of(args.masks, ["mask"]), load_maps(args.maps)
 
@@ -93,10 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--annotations", nargs="+", help="COCO files of the data set, to read their image ids")
     parser.add_argument("--images", help="folder of the photographs, which may contain those files")
-    parser.add_argument("--min-area", type=float, default=0.0001, help="share of the photograph (%(default)s)")
-    parser.add_argument("--max-area", type=float, default=1.0, help="share of the photograph (%(default)s)")
-    parser.add_argument("--merge", type=float, default=0.01, help="gap, share of the longer side (%(default)s)")
-    parser.add_argument("--max-aspect", type=float, help="largest length over width (default: no limit)")
+    add_settings(parser, RegionSettings, "boxes")
     add_threads(parser, 1, "images at a time")
     parser.add_argument("--table", type=Path, required=True, help="regions.csv to write")
     parser.add_argument("--coco", type=Path, required=True, help="regions.json to write: a list of COCO results")

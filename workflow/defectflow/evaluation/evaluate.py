@@ -34,6 +34,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from defectflow.config.run_settings import ReviewSettings
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import load_maps
 from defectflow.core.arguments import add_seed
 from defectflow.core.disk_index import DiskIndex
@@ -52,7 +54,7 @@ from defectflow.core.tables import (
     write_table,
 )
 from defectflow.data.split_protocols import protocol_of
-from defectflow.decision import good_only, thresholds
+from defectflow.decision import good_only
 from defectflow.decision.decisions import (
     FLAGS,
     SCORE,
@@ -65,6 +67,7 @@ from defectflow.decision.decisions import (
     predictions_of,
     review_figures,
 )
+from defectflow.decision.strategies import STRATEGIES
 from defectflow.evaluation.background_check import background_figures
 from defectflow.evaluation.cautions import data_warnings, warnings
 from defectflow.evaluation.image_metrics import calibration_curve, defect_figures, image_figures
@@ -195,18 +198,6 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def numbers(flag: str, words: Sequence[str]) -> dict[str, float]:
-    """{"alpha": 0.05} of ["alpha=0.05"], the options behind ``flag``."""
-    result = {}
-    for word in words:
-        name, _, text = word.partition("=")
-        try:
-            result[name] = float(text)
-        except ValueError:
-            raise UserError(f"{flag}: {word!r} is not NAME=NUMBER") from None
-    return result
-
-
 class Tables(NamedTuple):
     """What is known of the images, by image_id on disk; see `decisions.gather`."""
 
@@ -261,11 +252,11 @@ def main(args: argparse.Namespace) -> None:
 
     Only the labelled images are in memory; the others are judged as they are read and written.
     """
-    strategy, *words = args.threshold
-    options = numbers("--threshold", words)
-    review = numbers("--review", args.review) if args.review else None
-    if review is not None and sorted(review) != ["max_fnr", "max_fpr"]:
-        raise UserError("--review: give max_fpr=SHARE and max_fnr=SHARE")
+    chosen = read_settings(args.settings, STRATEGIES, "evaluate")
+    strategy, options = chosen.name, dict(sorted(chosen.part("evaluate").items()))
+    review = None
+    if args.review:
+        review = read_settings(args.review, ReviewSettings, "evaluate", where="--review").part("evaluate")
     tables, maps = open_tables(args), load_maps(args.maps)
     labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna())
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
@@ -333,10 +324,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
-    what = f"one of {', '.join(thresholds.STRATEGIES)}, then its options, e.g. youden max_fpr=0.1"
-    parser.add_argument("--threshold", nargs="+", required=True, metavar=("STRATEGY", "OPTION=VALUE"), help=what)
-    what = "e.g. max_fpr=0.01 max_fnr=0.02: shares of good and bad images that may be decided wrongly without a person"
-    parser.add_argument("--review", nargs=2, metavar="CAP=SHARE", help=what)
+    add_settings(parser, STRATEGIES, "evaluate")
+    add_settings(parser, ReviewSettings, "evaluate", flag="--review", default="")
     add_option(parser)
     add_seed(parser, "for the bootstrap")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json to write")

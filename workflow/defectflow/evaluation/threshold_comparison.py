@@ -7,20 +7,13 @@ import pandas as pd
 
 from defectflow.core.files import UserError
 from defectflow.decision.decisions import assign_verdicts, is_evaluated
+from defectflow.decision.strategies import STRATEGIES
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.metrics import metrics
 from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1
 
-# One setting of each strategy: five in a hundred where a share has to be named, three standard deviations as in charts.
-ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = (
-    ("f1_adaptive", {}),
-    ("youden", {}),
-    ("max_fpr", {"max_fpr": 0.05}),
-    ("max_fnr", {"max_fnr": 0.05}),
-    ("target_recall", {"recall": 0.9}),
-    ("normal_percentile", {"percentile": 95}),
-    ("normal_sigma", {"sigma": 3}),
-    ("conformal", {"alpha": 0.05}),
+ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = tuple(
+    (name, dict(cls.compared)) for name, cls in STRATEGIES.classes.items()
 )
 
 

@@ -25,9 +25,16 @@ from defectflow.decision.pred_score import normalise
 from defectflow.decision.verdict_rule import decide
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
-from defectflow.inspection.mask_and_score import Located, check_known, make_locator, numpy_scorer, torch_scorer
+from defectflow.inspection.mask_and_score import (
+    Located,
+    check_known,
+    make_locator,
+    numpy_scorer,
+    settings_of,
+    torch_scorer,
+)
 from defectflow.inspection.runtimes import load_network, pick
-from defectflow.isolation.crop_and_background import changes_nothing, isolate_part
+from defectflow.isolation.crop_and_background import isolate_part
 
 MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
 
@@ -104,6 +111,7 @@ class Inspector:
     ) -> None:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         check_known(bundle)
+        self._isolation = settings_of(bundle, "isolation")
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
         self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle)
         self._locate = make_locator(bundle, device)
@@ -228,7 +236,7 @@ class Inspector:
     def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
         entry, network = self.settings["isolation"], self.settings["network"]
         window = (0, 0, image.shape[1], image.shape[0])
-        if not changes_nothing(entry["background"], entry["normalise"], entry["crop"]):
+        if not self._isolation.keeps_all:
             whole = np.zeros(image.shape[:2], bool)
             image, grown, window = isolate_part(
                 image, whole if mask is None else mask, background=entry["background"], normalise=entry["normalise"],

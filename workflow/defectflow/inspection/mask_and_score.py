@@ -9,26 +9,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from defectflow.config.settings import Family
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import DEPTH_NAMES
 from defectflow.inspection.bundle_files import Bundle
-from defectflow.isolation.crop_and_background import BACKGROUNDS, NORMALISATIONS
+from defectflow.isolation.settings import IsolationSettings
 from defectflow.methods import numpy_registry
+from defectflow.methods.method_settings import METHODS
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import SOURCES, part_mask
+from defectflow.segmentation.segmenters import SEGMENTERS
 
 # Score of an image and distances of its patches, float32 (p,), from these (p, d) and their cells, int64 (p,).
 Scorer = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
-# What this version understands of an entry of the config; training alone takes the keys after the bar.
-KNOWN = {
-    "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
-    "augmentations learning_rate",
-    "isolation": "background normalise crop margin dilate size centre",
-    "detector": "method backbone layers image_size center_crop precision foreground_only distance neighbours "
-    "score top_fraction bank_dtype | weights batch_size max_patches coreset_ratio coreset_max dimensions threshold "
-    "threshold_options",
-}
+# What a bundle adds to an entry of the config.
+ADDED = {"segmenter": {"method", "source", "prior_weight"}, "isolation": {"size", "centre"}, "detector": {"method"}}
 
 
 class Located(NamedTuple):
@@ -44,31 +40,39 @@ def check_known(bundle: Bundle) -> None:
     Raises:
         UserError: an entry has an unknown key or value.
     """
-    where = bundle.folder
-    for section, words in KNOWN.items():
-        entry = bundle.settings[section]
-        strange = sorted(entry.keys() - set(words.split()))
+    where, source = bundle.folder, bundle.settings["segmenter"].get("source")
+    if source not in ("none", *SOURCES):
+        known = ", ".join(("none", *SOURCES))
+        raise UserError(f"{where}: segmenter source {source!r} is unknown to this version (known: {known})")
+    if bundle.settings["detector"].get("method") not in numpy_registry.DETECTORS:
+        method, known = bundle.settings["detector"].get("method"), ", ".join(numpy_registry.DETECTORS)
+        raise UserError(f"{where}: detector method {method!r} is unknown to this version (known: {known})")
+    for section, kind in (("segmenter", SEGMENTERS), ("isolation", IsolationSettings), ("detector", METHODS)):
+        entry = {key: value for key, value in bundle.settings[section].items() if key not in ADDED[section]}
+        classes = kind.classes.values() if isinstance(kind, Family) else [kind]
+        strange = sorted(entry.keys() - {key for cls in classes for key in cls.own_keys()})
         if strange:
             raise UserError(f"{where}: {section} option {strange[0]!r} is unknown to this version (update defectflow)")
-    values = {
-        ("segmenter", "source"): ("none", *SOURCES),
-        ("isolation", "background"): BACKGROUNDS,
-        ("detector", "method"): tuple(numpy_registry.METHODS),
-        ("detector", "score"): ("max", "top_k_mean", "percentile"),
-        ("detector", "distance"): ("euclidean", "cosine"),
-    }
-    for (section, key), known in values.items():
-        value = bundle.settings[section].get(key)
-        if value not in known:
-            raise UserError(
-                f"{where}: {section} {key} {value!r} is unknown to this version (known: {', '.join(known)})"
-            )
+        try:
+            settings_of(bundle, section)
+        except UserError as error:
+            raise UserError(f"{error}; unknown to this version (update defectflow)") from None
     if bundle.settings["depth"] not in DEPTH_NAMES:
         depth = bundle.settings["depth"]
         raise UserError(f"{where}: depth {depth!r} is unknown to this version (known: {', '.join(DEPTH_NAMES)})")
-    for value in bundle.settings["isolation"]["normalise"]:
-        if value not in NORMALISATIONS:
-            raise UserError(f"{where}: isolation normalise {value!r} is unknown to this version (update defectflow)")
+
+
+def settings_of(bundle: Bundle, section: str) -> Any:
+    """Settings of the entry of a bundle; what others of its kind read may stand beside it.
+
+    Args:
+        section: "segmenter", "isolation" or "detector".
+    """
+    entry = bundle.settings[section]
+    family = {"segmenter": SEGMENTERS, "detector": METHODS}.get(section)
+    cls = family.class_of(entry, f"{bundle.folder}: {section}") if family else IsolationSettings
+    own = {key: value for key, value in entry.items() if key in cls.own_keys()}
+    return cls.from_dict(own, f"{bundle.folder}: {section}", refuse=False)
 
 
 def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], Located] | None:
@@ -105,9 +109,9 @@ def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def numpy_scorer(bundle: Bundle) -> Scorer:
     """The detector of a bundle in numpy."""
-    tensors, settings = read_bank(bundle)
+    tensors, metadata = read_bank(bundle)
     entry = bundle.settings["detector"]
-    return numpy_registry.METHODS[entry["method"]](tensors, settings, entry).judge
+    return numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector")).judge
 
 
 def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:
@@ -115,15 +119,13 @@ def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:
     import torch
 
     from defectflow.core.device import pick_device
-    from defectflow.methods.detector import ScoreOptions
-    from defectflow.methods.registry import METHODS
+    from defectflow.methods.registry import detector_class
 
-    tensors, settings = read_bank(bundle)
+    tensors, metadata = read_bank(bundle)
     entry = bundle.settings["detector"]
-    options = ScoreOptions(entry["score"], entry["neighbours"], entry["top_fraction"])
     where = pick_device(device)
     bank = {k: torch.from_numpy(v).to(where) for k, v in tensors.items()}
-    detector = METHODS[entry["method"]](bank, settings, options)
+    detector = detector_class(entry["method"])(bank, metadata, settings_of(bundle, "detector"))
 
     def run(patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         score, distances = detector.judge(torch.from_numpy(patches).to(where), torch.from_numpy(position).to(where))

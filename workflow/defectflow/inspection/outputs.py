@@ -20,7 +20,7 @@ from defectflow.decision.damaged_regions import region_mask
 from defectflow.decision.outcomes import TO_A_PERSON, is_flagged
 from defectflow.decision.pred_score import two_digits
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_style import Look
+from defectflow.drawing.heat_settings import Look
 from defectflow.images.formats import PassedOver
 from defectflow.images.read_write import write_png
 from defectflow.inspection.inspector import Verdict, map_size

@@ -15,10 +15,12 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_seed
 from defectflow.core.files import atomic_dir, stage
 from defectflow.core.tables import ISOLATED, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
+from defectflow.isolation.settings import AugmentationSettings
 
 PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
 
@@ -88,21 +90,22 @@ def copy_seed(seed: int, name: str) -> int:
 
 def main(args: argparse.Namespace) -> None:
     """Write the copies asked for of one shard's isolated pictures, and their table (tables.ISOLATED)."""
+    settings = read_settings(args.settings, AugmentationSettings, "augment")
     isolated = read_table(args.isolated, ISOLATED)
     columns = ["image_id", "label", "split"]
     manifest = read_table(args.manifest, columns, lambda part: part["label"].notna()).set_index("image_id")
     labels, sides = manifest["label"], manifest["split"]
-    amounts = {kind: getattr(args, kind) for kind in PERTURBATIONS}
+    amounts = {kind: getattr(settings, kind) for kind in PERTURBATIONS}
     wanted = []
     for row in isolated[isolated["image_id"].isin(manifest.index)].itertuples():
         label, side = labels[row.image_id], sides[row.image_id]
         if label == 0 and side != "test":
-            for number in range(1, args.copies + 1):
+            for number in range(1, settings.copies + 1):
                 name = f"{row.image_id}~aug{number}"
                 wanted.append((row, "augmented", name, partial(build_transform, **amounts)))
         if label in (0, 1) and side != "train":
             for kind, amount in amounts.items():
-                for strength in args.robustness if amount else ():
+                for strength in settings.robustness if amount else ():
                     name = f"{row.image_id}~{kind}~{strength:g}"
                     wanted.append((row, "perturbed", name, partial(build_perturbation, kind, amount, strength)))
     out_dir, records = Path(args.out_dir), []
@@ -130,14 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.isolation.augment", description=__doc__)
     parser.add_argument("--isolated", required=True, help="table of isolated pictures of one shard")
     parser.add_argument("--manifest", required=True, help="manifest.csv: labels, and a fixed split if there is one")
-    parser.add_argument("--copies", type=int, default=0, help="augmented copies of each good image")
-    what = "perturb each labelled image so strongly, in units of what follows, in each way by itself"
-    parser.add_argument("--robustness", type=float, nargs="*", default=[], metavar="STRENGTH", help=what)
-    parser.add_argument("--rotate", type=float, default=5.0, help="degrees")
-    parser.add_argument("--translate", type=float, default=0.03, help="share of the side")
-    parser.add_argument("--brightness", type=float, default=0.1, help="share of full scale")
-    parser.add_argument("--contrast", type=float, default=0.1, help="share")
-    parser.add_argument("--blur", type=int, default=3, help="largest kernel side in pixels, 0 for none")
+    add_settings(parser, AugmentationSettings, "augment")
     parser.add_argument("--keep-background", action="store_true", help="the isolation kept the background")
     add_seed(parser)
     parser.add_argument("--out-dir", required=True)

@@ -122,11 +122,6 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
     return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
 
 
-def changes_nothing(background: str, normalise: list[str], crop: bool) -> bool:
-    """Whether the isolated picture is the photograph itself."""
-    return background == "keep" and normalise == ["none"] and not crop
-
-
 def isolate_part(
     image: np.ndarray,
     mask: np.ndarray,

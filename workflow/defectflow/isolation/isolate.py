@@ -9,32 +9,29 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_threads
 from defectflow.core.files import UserError, atomic_dir, stage
 from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
-from defectflow.isolation.crop_and_background import (
-    BACKGROUNDS,
-    NORMALISATIONS,
-    changes_nothing,
-    crop_geometry,
-    isolate_part,
-)
+from defectflow.isolation.crop_and_background import crop_geometry, isolate_part
+from defectflow.isolation.settings import IsolationSettings
 
 
 def main(args: argparse.Namespace) -> None:
     """Isolate the parts of one shard; write pictures, masks and a table (tables.ISOLATED)."""
+    settings = read_settings(args.settings, IsolationSettings, "isolate")
     rows = read_table(args.manifest, MANIFEST)
     masks = read_table(args.masks, MASKS).set_index("image_id")["mask"] if args.masks else {}
     size = centre = None
-    if args.crop:
+    if settings.crop:
         if not args.masks or not args.pairs:
             raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
-        size, centre = crop_geometry(read_table(args.pairs, PAIRS), args.margin)
+        size, centre = crop_geometry(read_table(args.pairs, PAIRS), settings.margin)
 
     out_dir = Path(args.out_dir)
-    unchanged = changes_nothing(args.background, args.normalise, args.crop)
+    unchanged = settings.keeps_all
     cv2.setNumThreads(1)
 
     with atomic_dir(out_dir) as temporary:
@@ -55,7 +52,7 @@ def main(args: argparse.Namespace) -> None:
                 whole = np.zeros(image.shape[:2], bool)
                 mask = read_mask(masks[image_id]) if args.masks else whole
                 image, mask, window = isolate_part(
-                    image, mask, background=args.background, normalise=args.normalise, dilate=args.dilate,
+                    image, mask, background=settings.background, normalise=settings.normalise, dilate=settings.dilate,
                     size=size, centre=centre,
                 )  # fmt: skip
                 image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
@@ -78,16 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.isolation.isolate", description=__doc__)
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
     parser.add_argument("--masks", help="table of their masks; without it the whole picture counts as the part")
-    parser.add_argument("--pairs", help="pairs.csv, needed by --crop for the size of the window")
-    parser.add_argument("--background", choices=BACKGROUNDS, default="zero")
-    parser.add_argument(
-        "--normalise", choices=NORMALISATIONS, nargs="+", default=["none"], help="applied in this order"
-    )
-    parser.add_argument(
-        "--crop", action="store_true", help="cut a window around the part, the same share of every frame"
-    )
-    parser.add_argument("--margin", type=float, default=0.03, help="share of the window added on each side")
-    parser.add_argument("--dilate", type=int, default=0, help="pixels to grow the mask by")
+    parser.add_argument("--pairs", help="pairs.csv, needed by crop for the size of the window")
+    add_settings(parser, IsolationSettings, "isolate")
     add_option(parser)
     add_threads(parser, 1)
     parser.add_argument("--out-dir", required=True)

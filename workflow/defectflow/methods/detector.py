@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from defectflow.core.files import UserError
-
-SCORES = ("max", "top_k_mean", "percentile")
-DISTANCES = ("euclidean", "cosine")
-BANKS = ("float32", "float16", "pca_float16")  # the last: coordinates along the axes with 99 % of the bank's variance
+from defectflow.methods.method_settings import PooledSettings
 
 # Tensors of one bank by name, the main one "" of shape (size, dimensions): what is learned from those images, bool
 # (images,).
@@ -51,61 +46,19 @@ class GoodPatches:
         return kept[self.owner].nonzero()[:, 0]
 
 
-@dataclass(frozen=True)
-class FitOptions:
-    """How to learn; each method takes what concerns it.
-
-    Attributes:
-        max_patches: PatchCore reduces each image first if there are more of them.
-        coreset_ratio, coreset_max: share and number of the patches that a memory bank keeps at most.
-        projection: before selection, see `coreset.project`.
-        bank_dtype: how memory banks are stored, one of BANKS.
-        distance: between patches, one of DISTANCES.
-        dimensions: of a patch that PaDiM draws at random.
-        seed: of all that is drawn.
-        device: where to compute.
-    """
-
-    max_patches: int = 2_000_000
-    coreset_ratio: float = 1.0
-    coreset_max: int = 10_000
-    projection: str = "random"
-    bank_dtype: str = "float32"
-    distance: str = "euclidean"
-    dimensions: int = 100
-    seed: int = 0
-    device: str | torch.device = "cpu"
-
-
-@dataclass(frozen=True)
-class ScoreOptions:
-    """How distances of patches become the score of an image; each method takes what concerns it.
-
-    Attributes:
-        score: "max"; "top_k_mean" (mean of the largest ``top_fraction``, one at least); or "percentile" (the distance
-            that ``top_fraction`` of the patches exceed).
-        neighbours: for PatchCore's re-weighting of the maximum; 1 switches it off.
-        top_fraction: share of the patches, in (0, 1).
-    """
-
-    score: str = "max"
-    neighbours: int = 9
-    top_fraction: float = 0.01
-
-
 class Detector(ABC):
-    """A fitted bank of one method; `registry.METHODS` has them all.
+    """A fitted bank of one method; its class of settings, `MethodSettings.detector`, names it.
+
+    ``settings`` are those of the method everywhere, as far as the stage at work reads them.
 
     Args:
         tensors: what the method's fit returned, on the device to compute on.
-        settings: what `settings` returned when it was fitted.
-        options: how to score.
+        metadata: what `metadata` returned when it was fitted.
+        settings: how to score.
     """
 
     @abstractmethod
-    def __init__(
-        self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions
-    ) -> None: ...
+    def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: Any) -> None: ...
 
     @abstractmethod
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -121,56 +74,38 @@ class Detector(ABC):
 
     @classmethod
     @abstractmethod
-    def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
-        """Do what all banks share, and return the function that learns one."""
+    def fit(cls, good: GoodPatches, settings: Any, seed: int = 0, device: str | torch.device = "cpu") -> Fit:
+        """Do what all banks share, and return the function that learns one.
+
+        Args:
+            good: what to learn from.
+            settings: how to learn.
+            seed: of all that is drawn.
+            device: where to compute.
+        """
 
     @classmethod
-    def settings(cls, options: FitOptions) -> dict[str, Any]:
+    def metadata(cls, settings: Any) -> dict[str, Any]:
         """What has to be known beside the tensors, as JSON; it is kept with them."""
         return {}
 
     @classmethod
-    def counts(cls, available: Sequence[int], options: FitOptions) -> list[int]:
+    def counts(cls, available: Sequence[int], settings: Any) -> list[int]:
         """How many patches of each image to keep in memory, of those that are ``available``."""
         return list(available)
 
     @classmethod
     def condense(
-        cls, patches: torch.Tensor, position: torch.Tensor, count: int, options: FitOptions
+        cls, patches: torch.Tensor, position: torch.Tensor, count: int, settings: Any, seed: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reduce the patches (n, d) of one image, and their positions (n,), to ``count``."""
         return patches, position
 
 
-def pool(distances: torch.Tensor, options: ScoreOptions) -> float:
-    """Image score of distances float32 (p,) as `ScoreOptions` says, without re-weighting."""
-    if options.score == "top_k_mean":
-        return float(distances.topk(max(1, round(options.top_fraction * len(distances)))).values.mean())
-    if options.score == "percentile":
-        return float(torch.quantile(distances, 1 - options.top_fraction))
+def pool(distances: torch.Tensor, settings: PooledSettings) -> float:
+    """Image score of distances float32 (p,) as `PooledSettings` says, without re-weighting."""
+    if settings.score == "top_k_mean":
+        return float(distances.topk(max(1, round(settings.top_fraction * len(distances)))).values.mean())
+    if settings.score == "percentile":
+        return float(torch.quantile(distances, 1 - settings.top_fraction))
     return float(distances.max())
-
-
-def add_score_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `ScoreOptions`."""
-    parser.add_argument("--score", choices=SCORES, default="max", help="image score (default: %(default)s)")
-    parser.add_argument(
-        "--neighbours",
-        type=int,
-        default=9,
-        help="number of neighbours in the re-weighting of max (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--top-fraction", type=float, default=0.01, help="share of the patches, for top_k_mean and percentile"
-    )
-
-
-def score_options(args: argparse.Namespace) -> ScoreOptions:
-    """What the options that `add_score_options` added say.
-
-    Raises:
-        UserError: the fraction is none.
-    """
-    if not 0 < args.top_fraction < 1:
-        raise UserError(f"--top-fraction {args.top_fraction}: must be between 0 and 1")
-    return ScoreOptions(args.score, args.neighbours, args.top_fraction)

@@ -1,25 +1,38 @@
 """What the methods share that judge in numpy, without torch: the counterpart of `detector.Detector`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 
+from defectflow.methods.method_settings import PooledSettings
 
-class Judge(Protocol):
-    """A fitted detector; see `detector.Detector.judge`."""
 
+class NumpyDetector(ABC):
+    """A fitted detector of a bundle; see `detector.Detector`, whose arguments it has.
+
+    Attributes of a class:
+        name: of the method.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: Any) -> None: ...
+
+    @abstractmethod
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         """Score of an image and float32 (p,), the distance of each of its patches (p, d)."""
 
 
-def pool(distances: np.ndarray, options: Mapping[str, Any]) -> float:
+def pool(distances: np.ndarray, settings: PooledSettings) -> float:
     """`detector.pool` in numpy: the image score of distances float32 (p,), without re-weighting."""
-    if options["score"] == "top_k_mean":
-        count = max(1, round(options["top_fraction"] * len(distances)))
+    if settings.score == "top_k_mean":
+        count = max(1, round(settings.top_fraction * len(distances)))
         return float(np.partition(distances, -count)[-count:].mean())
-    if options["score"] == "percentile":
-        return float(np.quantile(distances, 1 - options["top_fraction"]))
+    if settings.score == "percentile":
+        return float(np.quantile(distances, 1 - settings.top_fraction))
     return float(distances.max())
 
 

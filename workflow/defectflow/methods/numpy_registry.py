@@ -1,7 +1,9 @@
 """Detectors of a bundle in numpy: the exact search that `detector.Detector` does with torch, without torch."""
 
-from defectflow.methods.centroid.centroid_in_numpy import Centroid
-from defectflow.methods.padim.gaussians_in_numpy import Padim
-from defectflow.methods.patchcore.bank_in_numpy import PatchCore
+from defectflow.config.settings import discover
+from defectflow.methods.numpy_detector import NumpyDetector
 
-METHODS = {"patchcore": PatchCore, "padim": Padim, "centroid": Centroid}
+# By the name of the method; one without such a class makes no bundles.
+DETECTORS: dict[str, type[NumpyDetector]] = {
+    cls.name: cls for cls in discover("defectflow.methods.*in_numpy", NumpyDetector)
+}

@@ -11,22 +11,27 @@ from typing import Any
 
 import torch
 
-from defectflow.methods.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions, pool
+from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.pixel_difference_settings import PixelDifferenceSettings
 
 
 class PixelDifference(Detector):
     """Mean colour for each cell of the grid, float32 (grid height * grid width, 3)."""
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions) -> None:
-        self._means, self._options = tensors[""], options
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: PixelDifferenceSettings
+    ) -> None:
+        self._means, self._settings = tensors[""], settings
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
         """Euclidean distance of each cell's colour to the mean in its place, and the image score from these."""
         distances = torch.linalg.vector_norm(patches - self._means[position], dim=1)
-        return pool(distances, self._options), distances
+        return pool(distances, self._settings), distances
 
     @classmethod
-    def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
+    def fit(
+        cls, good: GoodPatches, settings: PixelDifferenceSettings, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> Fit:
         """The mean by position of any part of the good images."""
         cells = good.grid[0] * good.grid[1]
 

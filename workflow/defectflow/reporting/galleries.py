@@ -16,7 +16,7 @@ from defectflow.core.disk_index import DiskIndex
 from defectflow.decision.outcomes import FALSE_ALARM, MISSED, RIGHT, is_flagged
 from defectflow.decision.pred_score import is_close
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_style import Look
+from defectflow.drawing.heat_settings import Look
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation.scored_images import damage_at
 from defectflow.images.read_write import read_mask, read_rgb

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import AnomalyMaps, full_resolution, load_maps
 from defectflow.core.arguments import add_threads
 from defectflow.core.disk_index import DiskIndex, Row
@@ -25,7 +26,7 @@ from defectflow.core.tables import index_of, read_parts, read_table
 from defectflow.decision.outcomes import DOUBTFUL, FALSE_ALARM, MISSED, NO_PART, WRONG, is_flagged, with_outcomes
 from defectflow.decision.pred_score import is_close, margins, two_digits
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_style import Look, add_options, look_of
+from defectflow.drawing.heat_settings import Look
 from defectflow.drawing.overlay_images import Cell, Scale
 from defectflow.evaluation.scored_images import damage_at, damage_index, evenly, run_scale, scored_parts
 from defectflow.images.bit_depth import add_option
@@ -226,7 +227,7 @@ def mask_sheet(
 
 def main(args: argparse.Namespace) -> None:
     """Draw every image, several at a time, then the sheets."""
-    look = look_of(args)
+    look = read_settings(args.settings, Look, "render")
     if args.sheets and not args.overlays:
         raise UserError("--sheets are made of overlays (give --overlays too)")
     if not any(getattr(args, kind) for kind in KINDS):
@@ -284,7 +285,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument(f"--{kind}", type=Path, help="folder to write; without it none are drawn")
     add_option(parser)
     add_threads(parser, 1, "number of images drawn at the same time")
-    add_options(parser)
+    add_settings(parser, Look, "render")
     return parser
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex, Row
 from defectflow.core.files import UserError, read_json, stage
@@ -22,7 +23,7 @@ from defectflow.core.versions import versions
 from defectflow.decision.outcomes import RIGHT, is_flagged, with_outcomes
 from defectflow.decision.pred_score import margins
 from defectflow.drawing.chart_files import svg
-from defectflow.drawing.heat_style import Look, add_options, look_of
+from defectflow.drawing.heat_settings import Look
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation import claims
 from defectflow.evaluation.cautions import data_warnings, headlines
@@ -230,7 +231,7 @@ def main(args: argparse.Namespace) -> None:
     recipe = recipe_of(args.metrics)
     manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
     chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
-    look = look_of(args)
+    look = read_settings(args.look, Look, "render", where="--look")
     try:
         settings = json.loads(args.settings)
     except json.JSONDecodeError as error:
@@ -254,7 +255,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", type=Path, nargs=2, required=True, help="regions.csv and regions.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
-    add_options(parser)
+    add_settings(parser, Look, "render", flag="--look")
     add_option(parser)
     parser.add_argument("--settings", default="{}", help="settings of the run to show, as JSON")
     parser.add_argument("--out", type=Path, required=True, help="report.html to write")

@@ -7,10 +7,10 @@ import numpy as np
 
 from defectflow.core.files import UserError, read_json
 from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior
-from defectflow.parts.registration_frame import iou
+from defectflow.segmentation.segmenters import SEGMENTERS, Template
 
-SEGMENTERS = ("constant", "template", "sam2.1")
-SOURCES = (*SEGMENTERS, "appearance")
+# Where masks can come from; appearance stands in for template where registration fails.
+SOURCES = (*(name for name, cls in SEGMENTERS.classes.items() if cls.makes_masks), "appearance")
 PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
 PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
@@ -74,12 +74,9 @@ def check_mask(
 
 
 def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None) -> tuple[np.ndarray, dict]:
-    """Mask (bool, size of ``image``) of the constant, template or appearance segmenter and its row."""
+    """Mask (bool, size of ``image``) of a segmenter without a network, or of the appearance heads, and its row."""
     guess = prior.guess(image, leave_out)
-    mask, agreement = prior.clean(guess.soft >= 0.5), guess.agreement
-    if source == "constant":
-        guessed, mask = mask, prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
-        agreement = iou(mask, guessed)
+    mask, agreement = SEGMENTERS.classes.get(source, Template).find(prior, guess, image, leave_out)
     row = check_mask(prior, source, guess, mask, agreement)
     return mask if row["present"] else np.zeros_like(mask), row
 

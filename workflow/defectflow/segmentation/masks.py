@@ -10,13 +10,15 @@ from pathlib import Path
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_device
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_rgb, write_png
 from defectflow.parts.part_model import Prior
-from defectflow.segmentation.baseline_masks import SEGMENTERS, chosen_source, part_mask
+from defectflow.segmentation.baseline_masks import chosen_source, part_mask
+from defectflow.segmentation.segmenters import SEGMENTERS
 
 
 def run(
@@ -36,16 +38,17 @@ def run(
 def main(args: argparse.Namespace) -> None:
     """Write the masks and the table of one shard."""
     rows = read_table(args.manifest, MANIFEST)
-    if args.segmenter == "sam2.1" and not (args.model and args.train_json):
-        raise UserError("--model, --train-json: required with --segmenter sam2.1 (run segment first)")
+    settings = read_settings(args.settings, SEGMENTERS, "masks")
+    if settings.trains and not (args.model and args.train_json):
+        raise UserError(f"--model, --train-json: required with segmenter {settings.name} (run segment first)")
     prior = Prior.load(args.prior)
-    source = chosen_source(args.segmenter, args.train_json, prior)
+    source = chosen_source(settings.name, args.train_json, prior)
     predictor = None
     if source == "sam2.1" and len(rows):
         from defectflow.segmentation.sam_model import Predictor  # torch only where it is needed
 
         weight = read_json(args.train_json).get("prior_weight", 0.0)
-        predictor = Predictor(args.model_config, args.model, prior, args.device, weight)
+        predictor = Predictor(settings.model, args.model, prior, args.device, weight)
     table = run(rows, prior, source, Path(args.out_dir), predictor, args.depth)
     absent, doubtful = int((table["present"] == 0).sum()), int(table["doubtful"].sum())
     if absent or doubtful:
@@ -60,11 +63,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="defectflow.segmentation.masks", description=__doc__)
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
-    parser.add_argument("--segmenter", required=True, choices=SEGMENTERS)
     parser.add_argument("--prior", required=True, help="prior.safetensors")
     parser.add_argument("--model", help="model.pt of segment (sam2.1)")
     parser.add_argument("--train-json", help="train.json of segment (sam2.1)")
-    parser.add_argument("--model-config", default="nano", help="configuration name that --model was trained with")
+    add_settings(parser, SEGMENTERS, "masks")
     add_device(parser)
     add_option(parser)
     parser.add_argument("--out-dir", required=True, help="folder for {image_id}.png")

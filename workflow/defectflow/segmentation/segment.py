@@ -10,13 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
+from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_device, add_seed, add_threads
-from defectflow.core.batch_sizes import batch_option, batch_size
+from defectflow.core.batch_sizes import batch_size
 from defectflow.core.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.data.annotated_pairs import Annotated, read_annotated
 from defectflow.images.bit_depth import add_option
 from defectflow.parts.part_model import Prior, iou_summary
 from defectflow.parts.registration_frame import iou
+from defectflow.segmentation.segmenters import Sam
 
 BASELINES = ("template", "constant", "appearance")
 TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and still be used
@@ -52,6 +54,13 @@ def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -
         for name, guess in soft.items():
             result[name][item.image_id] = iou(prior.clean(guess >= 0.5), truth)
     return result
+
+
+def with_settings(args: argparse.Namespace) -> argparse.Namespace:
+    """``args`` with the values of ``--settings`` beside the paths: all that a training is told, under one name."""
+    settings = read_settings(args.settings, Sam, "segment")
+    values = {"augmentations": 0, "patience": 0} | settings.part("segment")  # of no use to the official trainer
+    return argparse.Namespace(**{**vars(args), **values, "model_config": values.pop("model")})
 
 
 def batch_of(args: argparse.Namespace) -> int:
@@ -199,6 +208,7 @@ def main(args: argparse.Namespace) -> None:
     """Fine-tune, choose by validation, judge on the test photographs, write the model and its report."""
     from defectflow.segmentation import sam_model, sam_official
 
+    args = with_settings(args)
     sam_model.config_path(args.model_config)
     annotated = read_annotated(args.pairs, args.table, args.splits)
     prior = Prior.load(args.prior)
@@ -207,7 +217,7 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.splits}: no annotated image is in training (annotate more, or use segmenter=template)")
     official = args.engine == "official"
     if official and not args.checkpoint:
-        raise UserError("--engine official: needs --checkpoint (from scratch its IoU head dies; use --engine lean)")
+        raise UserError("engine official: needs --checkpoint (from scratch its IoU head dies; use engine lean)")
     if official:
         sam_official.check_extras()
     trainable = args.trainable
@@ -215,7 +225,7 @@ def main(args: argparse.Namespace) -> None:
     start = start_of(args)
     if not start:
         # A random encoder is a poor one, but it is cached once: on a CPU a step takes a twentieth of one with "all".
-        kept = "" if trainable == "all" else f", and what --trainable {trainable} leaves out stays random"
+        kept = "" if trainable == "all" else f", and what trainable: {trainable} leaves out stays random"
         print(f"segment: no checkpoint is given: the model is trained from scratch{kept}", file=sys.stderr)
     import torch
 
@@ -294,21 +304,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", required=True, help="pairs.csv")
     parser.add_argument("--splits", required=True, help="splits.csv")
     parser.add_argument("--prior", required=True, help="prior.safetensors")
-    parser.add_argument("--engine", default="lean", choices=("lean", "official"))
-    parser.add_argument("--model-config", required=True, help="nano, sam2.1_hiera_t, _s, _b+ or _l")
     parser.add_argument(
         "--checkpoint", help="local file to start from (default: the included weights for nano, otherwise from scratch)"
     )
-    parser.add_argument("--trainable", default="decoder", choices=("decoder", "decoder_and_neck", "all"))
-    parser.add_argument("--steps", type=int, default=400, help="optimiser steps; 0 evaluates the checkpoint as it is")
-    parser.add_argument(
-        "--batch-size", type=batch_option, default="auto", metavar="N",
-        help=f"photographs in a step (auto: {BATCH}, or fewer if the memory of the GPU is too small)",
-    )  # fmt: skip
-    parser.add_argument("--learning-rate", type=float, help="default 1e-4, from scratch 1e-3")
-    parser.add_argument("--augmentations", type=int, default=3, help="augmented copies of each photograph in the cache")
+    add_settings(parser, Sam, "segment")
     parser.add_argument("--evaluate-every", type=int, default=50, help="steps between validations")
-    parser.add_argument("--patience", type=int, default=5, help="validations without a new best before stopping")
     parser.add_argument("--save-every", type=int, default=100, help="steps between saved states")
     parser.add_argument("--resume", action="store_true", help="continue from OUT's .state.pt if there is one")
     add_seed(parser)

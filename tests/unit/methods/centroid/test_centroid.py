@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from defectflow.methods.centroid.centroid import Centroid
-from defectflow.methods.detector import FitOptions, ScoreOptions
+from defectflow.methods.centroid.settings import CentroidSettings
 from detector_set import CELLS, patches_of, run_fit, write_shard, write_splits
 from safetensors.torch import load_file
 
@@ -32,7 +32,7 @@ def test_centroid_score_and_map_are_those_of_the_formula(tmp_path):
 
     bad, order = patches_of("bad1", True, False), torch.tensor([7, 3, 12])  # any part of the grid may be judged
     tensors = {"": found["all"], "places": found["all/places"]}
-    score, distances = Centroid(tensors, {}, ScoreOptions()).judge(bad[order], order)
+    score, distances = Centroid(tensors, {}, CentroidSettings()).judge(bad[order], order)
     x = bad[order].double().numpy()
     assert score == pytest.approx(1 - unit(x.mean(axis=0)) @ expected, abs=1e-6)
     np.testing.assert_allclose(distances, 1 - (unit(x) * places[order]).sum(axis=1), atol=1e-6)
@@ -49,4 +49,4 @@ def test_a_large_set_learns_places_from_some_images_and_the_centroid_from_all(tm
     assert torch.equal(small["all"], fitted(tmp_path)["all"])
     expected = unit(sum(unit(patches_of(name, False, False).numpy()) for name in ("good1", "good3")))
     np.testing.assert_allclose(small["all/places"], expected, atol=1e-6)
-    assert Centroid.counts([20, 20, 20], FitOptions(max_patches=10)) == [20, 0, 0]
+    assert Centroid.counts([20, 20, 20], CentroidSettings(max_patches=10)) == [20, 0, 0]

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 from defectflow.core.files import UserError
-from defectflow.methods.detector import FitOptions, GoodPatches, ScoreOptions
+from defectflow.methods.detector import GoodPatches
 from defectflow.methods.padim.gaussians import Padim, place_gaussians
 from defectflow.methods.padim.gaussians_in_numpy import Padim as InNumpy
+from defectflow.methods.padim.settings import PadimSettings
 
 GRID, IMAGES, DIMENSIONS = (2, 3), 12, 7
 
@@ -23,10 +24,10 @@ ALL = torch.ones(IMAGES, dtype=torch.bool)
 
 def test_distances_are_mahalanobis_in_each_place():
     good = good_patches()
-    tensors = Padim.fit(good, FitOptions(dimensions=4))(ALL)
+    tensors = Padim.fit(good, PadimSettings(dimensions=4))(ALL)
     patches = torch.randn(6, DIMENSIONS, generator=torch.Generator().manual_seed(1))
     order = torch.tensor([4, 0, 5])  # any part of the grid may be judged
-    score, distances = Padim(tensors, {}, ScoreOptions()).judge(patches[order], order)
+    score, distances = Padim(tensors, {}, PadimSettings()).judge(patches[order], order)
     axes = tensors["axes"].tolist()
     assert len(set(axes)) == 4
     for place, distance in zip(order.tolist(), distances.tolist(), strict=True):
@@ -52,7 +53,7 @@ def test_gaussians_and_map_are_those_of_anomalib(images, grid, dimensions):
     torch.testing.assert_close(precision, stats[1], rtol=2e-4, atol=2e-4 * float(stats[1].abs().max()))
     new = torch.randn(cells, dimensions, generator=draw) * 2
     tensors = {"": means, "precision": precision, "axes": torch.arange(dimensions)}
-    _, distances = Padim(tensors, {}, ScoreOptions()).judge(new, torch.arange(cells))
+    _, distances = Padim(tensors, {}, PadimSettings()).judge(new, torch.arange(cells))
     expected = AnomalyMapGenerator.compute_distance(new.view(1, *grid, dimensions).permute(0, 3, 1, 2), stats)
     torch.testing.assert_close(distances, expected.flatten(), rtol=1e-4, atol=0)
 
@@ -60,12 +61,12 @@ def test_gaussians_and_map_are_those_of_anomalib(images, grid, dimensions):
 @pytest.mark.parametrize("score", ["max", "top_k_mean", "percentile"])
 def test_numpy_scores_as_torch_does(score):
     good = good_patches()
-    tensors = Padim.fit(good, FitOptions(dimensions=4))(ALL)
+    tensors = Padim.fit(good, PadimSettings(dimensions=4))(ALL)
     patches, order = good.patches[:6] + 1, torch.tensor([5, 0, 3, 1, 2, 4])
-    options = ScoreOptions(score=score, top_fraction=0.3)
+    options = PadimSettings(score=score, top_fraction=0.3)
     expected, distances = Padim(tensors, {}, options).judge(patches, order)
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
-    found, of_each = InNumpy(arrays, {}, vars(options)).judge(patches.numpy(), order.numpy())
+    found, of_each = InNumpy(arrays, {}, options).judge(patches.numpy(), order.numpy())
     assert found == pytest.approx(expected, rel=1e-5)
     np.testing.assert_allclose(of_each, distances.numpy(), rtol=1e-5)
 
@@ -77,16 +78,16 @@ def test_learning_imports_no_anomalib():
 
 def test_banks_share_the_drawn_dimensions_and_the_seed_draws_others():
     good = good_patches()
-    fit = Padim.fit(good, FitOptions(dimensions=3, seed=1))
+    fit = Padim.fit(good, PadimSettings(dimensions=3), seed=1)
     assert torch.equal(fit(ALL)["axes"], fit(torch.arange(IMAGES) < 4)["axes"])
-    others = [Padim.fit(good, FitOptions(dimensions=3, seed=seed))(ALL)["axes"].tolist() for seed in range(8)]
+    others = [Padim.fit(good, PadimSettings(dimensions=3), seed=seed)(ALL)["axes"].tolist() for seed in range(8)]
     assert len(set(map(tuple, others))) > 1
 
 
 def test_what_it_cannot_learn_from_is_told():
     good = good_patches()
     with pytest.raises(UserError, match="two good images"):
-        Padim.fit(good, FitOptions())(torch.arange(IMAGES) == 3)
+        Padim.fit(good, PadimSettings())(torch.arange(IMAGES) == 3)
     holes = GoodPatches(good.patches[1:], good.position[1:], good.owner[1:], range(IMAGES), 0, 71, None, GRID)
     with pytest.raises(UserError, match="all places"):
-        Padim.fit(holes, FitOptions())
+        Padim.fit(holes, PadimSettings())

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from defectflow.methods.detector import ScoreOptions
 from defectflow.methods.patchcore.bank_as_graph import Search
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore as InNumpy
 from defectflow.methods.patchcore.memory_bank import PatchCore as WithTorch
 from defectflow.methods.patchcore.memory_bank import Subspace, comparable
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 
 
 class Given(torch.nn.Module):
@@ -36,9 +36,9 @@ def test_all_three_say_the_same(stored, distance, size, neighbours):
     if stored != "float32":
         tensors[""] = tensors[""].half()
     settings, cells = {"distance": distance}, torch.arange(10, 50)
-    options = {"score": "max", "neighbours": neighbours, "top_fraction": 0.01}
+    options = PatchCoreSettings(neighbours=neighbours)
     floats = {name: tensor.float() for name, tensor in tensors.items()}
-    score, distances = WithTorch(tensors, settings, ScoreOptions("max", neighbours)).judge(patches[cells], cells)
+    score, distances = WithTorch(tensors, settings, options).judge(patches[cells], cells)
     numbers = {name: tensor.numpy() for name, tensor in tensors.items()}
     score_numpy, distances_numpy = InNumpy(numbers, settings, options).judge(patches[cells].numpy(), cells.numpy())
     distances_graph, score_graph = Search(Given(patches), floats, settings, neighbours)(torch.zeros(1), cells)

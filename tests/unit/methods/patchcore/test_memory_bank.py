@@ -6,8 +6,9 @@ from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
 from defectflow.backbones.networks import create_backbone
 from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core.anomaly_maps import smooth_map
-from defectflow.methods.detector import FitOptions, GoodPatches, ScoreOptions
+from defectflow.methods.detector import GoodPatches
 from defectflow.methods.patchcore.memory_bank import Bank, PatchCore
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 
 LAYERS = ["layer2", "layer3"]
 
@@ -40,7 +41,7 @@ def normalise(images):
 def test_scores_and_maps_are_anomalibs(embedder, anomalib_model, images, neighbours):
     embeddings = embedder(images)
     bank = embeddings[:4].reshape(-1, 384)[::3]
-    detector = PatchCore({"": bank}, {"distance": "euclidean"}, ScoreOptions(neighbours=neighbours))
+    detector = PatchCore({"": bank}, {"distance": "euclidean"}, PatchCoreSettings(neighbours=neighbours))
     anomalib_model.memory_bank = bank.clone()
     anomalib_model.num_neighbors = neighbours
     expected = anomalib_model(normalise(images))
@@ -67,7 +68,7 @@ def test_nearest_of_the_bank_itself_is_zero():
 
 def test_a_bank_of_one_patch_gives_the_distance_itself():
     patches = torch.stack([torch.arange(1.0, 101), torch.zeros(100)], dim=1)
-    detector = PatchCore({"": torch.zeros(1, 2)}, {"distance": "euclidean"}, ScoreOptions())
+    detector = PatchCore({"": torch.zeros(1, 2)}, {"distance": "euclidean"}, PatchCoreSettings())
     assert detector.judge(patches, torch.arange(100))[0] == 100
 
 
@@ -76,12 +77,12 @@ def test_a_bank_of_one_patch_gives_the_distance_itself():
 def test_cosine_distances(neighbours, bank):
     generator = torch.Generator().manual_seed(0)
     good, patches = torch.rand(60, 8, generator=generator), torch.rand(20, 8, generator=generator)
-    options = FitOptions(distance="cosine", bank_dtype=bank)
+    options = PatchCoreSettings(distance="cosine", bank_dtype=bank)
     position = torch.arange(len(good))
     kept, _ = PatchCore.condense(good, position, len(good), options)
     good_patches = GoodPatches(kept, position, torch.zeros(60, dtype=torch.int64), None, 0, 60, None, (6, 10))
     tensors = PatchCore.fit(good_patches, options)(torch.tensor([True]))
-    detector = PatchCore(tensors, PatchCore.settings(options), ScoreOptions(neighbours=neighbours))
+    detector = PatchCore(tensors, PatchCore.metadata(options), PatchCoreSettings(neighbours=neighbours))
     score, distances = detector.judge(patches * torch.rand(20, 1, generator=generator) * 9, torch.arange(20))
 
     units, references = (x.double().numpy() / np.linalg.norm(x, axis=1, keepdims=True) for x in (patches, good))

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch.nn.functional import normalize
 
-from defectflow.methods.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions
+from defectflow.methods.centroid.settings import CentroidSettings
+from defectflow.methods.detector import Detector, Fit, GoodPatches
 
 
 class Centroid(Detector):
@@ -22,7 +23,9 @@ class Centroid(Detector):
     Tensors: "" is c, float32 (1, d); ``places`` are the c', float32 (cells, d), and c where no good patch lies.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions) -> None:
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: CentroidSettings
+    ) -> None:
         self._centroid, self._places = tensors[""][0], tensors["places"]
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
@@ -31,20 +34,22 @@ class Centroid(Detector):
         return float(score), 1 - (normalize(patches, dim=1) * self._places[position]).sum(dim=1)
 
     @classmethod
-    def counts(cls, available: Sequence[int], options: FitOptions) -> list[int]:
+    def counts(cls, available: Sequence[int], settings: CentroidSettings) -> list[int]:
         """All patches of every n-th image, which places are learned from; centroids come from all images."""
-        step = -(-sum(available) // options.max_patches)
+        step = -(-sum(available) // settings.max_patches)
         return [0 if i % step else count for i, count in enumerate(available)]
 
     @classmethod
     def condense(
-        cls, patches: torch.Tensor, position: torch.Tensor, count: int, options: FitOptions
+        cls, patches: torch.Tensor, position: torch.Tensor, count: int, settings: CentroidSettings, seed: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """All patches or none, of unit length."""
         return normalize(patches[:count], dim=1), position[:count]
 
     @classmethod
-    def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
+    def fit(
+        cls, good: GoodPatches, settings: CentroidSettings, seed: int = 0, device: str | torch.device = "cpu"
+    ) -> Fit:
         """The centroids of any part of the good images."""
         embeddings, cells = normalize(good.means, dim=1), good.grid[0] * good.grid[1]
 

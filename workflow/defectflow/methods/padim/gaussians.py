@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from defectflow.core.files import UserError
-from defectflow.methods.detector import Detector, Fit, FitOptions, GoodPatches, ScoreOptions, pool
+from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.padim.settings import PadimSettings
 
 # Added to each variance so that covariances of few images can be inverted: 0.01 in the paper (section III-B), and
 # anomalib adds another 1e-5.
@@ -23,23 +24,25 @@ class Padim(Detector):
     int64 (k,), the dimensions of a patch that count.
     """
 
-    def __init__(self, tensors: Mapping[str, torch.Tensor], settings: Mapping[str, Any], options: ScoreOptions) -> None:
+    def __init__(
+        self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: PadimSettings
+    ) -> None:
         self._means, self._precision, self._axes = tensors[""], tensors["precision"], tensors["axes"]
-        self._options = options
+        self._settings = settings
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
         """See `Detector.judge`."""
         delta = (patches[:, self._axes] - self._means[position])[:, None]
         squares = delta @ self._precision[position] @ delta.mT
         distances = squares.flatten().clamp_min(0).sqrt()
-        return pool(distances, self._options), distances
+        return pool(distances, self._settings), distances
 
     @classmethod
-    def fit(cls, good: GoodPatches, options: FitOptions) -> Fit:
+    def fit(cls, good: GoodPatches, settings: PadimSettings, seed: int = 0, device: str | torch.device = "cpu") -> Fit:
         """`place_gaussians` of any part of the good images, over dimensions that are drawn once for all banks."""
         height, width = good.grid
-        drawn = torch.randperm(good.patches.shape[1], generator=torch.Generator().manual_seed(options.seed))
-        axes = drawn[: options.dimensions].sort().values
+        drawn = torch.randperm(good.patches.shape[1], generator=torch.Generator().manual_seed(seed))
+        axes = drawn[: settings.dimensions].sort().values
         everywhere = torch.arange(height * width).repeat(len(good.images))
         if not torch.equal(good.position, everywhere):
             raise UserError("fit: padim needs the patches of all places (make the features without --foreground-only)")

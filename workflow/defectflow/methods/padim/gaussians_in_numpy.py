@@ -5,19 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from defectflow.methods.numpy_detector import pool
+from defectflow.methods.numpy_detector import NumpyDetector, pool
+from defectflow.methods.padim.settings import PadimSettings
 
 
-class Padim:
+class Padim(NumpyDetector):
     """`gaussians.Padim` in numpy; arguments as for :class:`PatchCore`."""
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+    name = "padim"
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: PadimSettings):
         self._means, self._precision, self._axes = tensors[""], tensors["precision"], tensors["axes"]
-        self._options = options
+        self._settings = settings
 
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
-        """See `Judge.judge`."""
+        """See `detector.Detector.judge`."""
         delta = (patches[:, self._axes] - self._means[position])[:, None]
         squares = delta @ self._precision[position] @ delta.swapaxes(1, 2)
         distances = np.sqrt(np.maximum(squares.ravel(), 0))
-        return pool(distances, self._options), distances
+        return pool(distances, self._settings), distances

@@ -5,27 +5,30 @@ from typing import Any
 
 import numpy as np
 
-from defectflow.methods.numpy_detector import pool, unit
+from defectflow.methods.numpy_detector import NumpyDetector, pool, unit
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.nearest_in_numpy import Points
 
 
-class PatchCore:
+class PatchCore(NumpyDetector):
     """`memory_bank.PatchCore` in numpy.
 
     Args:
         tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes.
-        settings: "distance".
-        options: score, neighbours, top_fraction of the detector's entry in the config.
+        metadata: "distance".
+        settings: score, neighbours, top_fraction.
     """
 
-    def __init__(self, tensors: Mapping[str, np.ndarray], settings: Mapping[str, Any], options: Mapping[str, Any]):
+    name = "patchcore"
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: PatchCoreSettings):
         self._bank = Points(tensors[""].astype(np.float32))
         self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
-        self._cosine = settings["distance"] == "cosine"
-        self._options = options
+        self._cosine = metadata["distance"] == "cosine"
+        self._settings = settings
 
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
-        """See `Judge.judge`."""
+        """See `detector.Detector.judge`."""
         if self._cosine:
             patches = unit(patches)
         if self._subspace:
@@ -33,8 +36,8 @@ class PatchCore:
             patches = (patches - mean) @ axes
         distances, nearest = self._bank.nearest(patches)
         distances = self._measure(distances)
-        if self._options["score"] != "max" or min(self._options["neighbours"], len(self._bank.points)) == 1:
-            return pool(distances, self._options), distances
+        if self._settings.score != "max" or min(self._settings.neighbours, len(self._bank.points)) == 1:
+            return pool(distances, self._settings), distances
         winner = int(distances.argmax())
         return self._reweighted(patches[winner], float(distances[winner]), int(nearest[winner])), distances
 
@@ -44,7 +47,7 @@ class PatchCore:
     def _reweighted(self, patch: np.ndarray, distance: float, nearest: int) -> float:
         """Equation 7 of the paper; see `memory_bank.Bank.reweighted`."""
         points = self._bank.points
-        count = min(self._options["neighbours"], len(points))
+        count = min(self._settings.neighbours, len(points))
         rough = self._bank.squares - 2 * (points @ points[nearest])
         few = np.sort(np.argpartition(rough, min(8 * count, len(points)) - 1)[: 8 * count])
         support = few[np.argsort(np.square(points[few] - points[nearest]).sum(axis=1), kind="stable")[:count]]

@@ -1,0 +1,49 @@
+"""What the patch features of a picture depend on: its size, and the network with its layers.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from defectflow.config.settings import Settings, setting
+from defectflow.core.files import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSettings(Settings):
+    """What turns a picture into patch features."""
+
+    backbone: str = setting("patch-nano", "patch-nano (included), or a timm name with its tag", stage="features")
+    weights: str | None = setting(
+        None, "local file with that backbone's weights, with timm's names or the original ones"
+    )
+    layers: list[str] = setting(
+        ["layer2", "layer3"], "feature modules of the network, lowest first", least=1, stage="features"
+    )
+    image_size: int = setting(
+        512, "side of the square that the picture is fitted into", unit="pixels", minimum=64, maximum=4096,
+        stage="features",
+    )  # fmt: skip
+    center_crop: int | None = setting(
+        None, "side of the square cut from its middle (the paper uses 256 and 224)", unit="pixels", minimum=32,
+        maximum=4096, stage="features",
+    )  # fmt: skip
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "number format that the network computes in", stage="features"
+    )
+    batch_size: int | Literal["auto"] = setting(
+        "auto", "pictures at a time on a GPU; auto: as many as fit in its memory", minimum=1, stage="features"
+    )
+    foreground_only: bool = setting(
+        True, "whether patches outside the part are left out of bank and score", formerly="object_only",
+        stage="features",
+    )  # fmt: skip
+
+    def check(self, where: str) -> None:
+        """Refuse a crop that is larger than the picture."""
+        if self.center_crop and self.center_crop > self.image_size:
+            raise UserError(
+                f"{where}: center_crop {self.center_crop} is larger than image_size {self.image_size} "
+                "(make the one smaller or the other larger)"
+            )

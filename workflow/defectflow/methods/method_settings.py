@@ -1,0 +1,43 @@
+"""What the settings of all detection methods have, and the register of the methods: by their classes of settings.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from defectflow.backbones.network_settings import NetworkSettings
+from defectflow.config.settings import Family, setting
+from defectflow.config.values import ABSENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodSettings(NetworkSettings):
+    """Base of the settings of a method.
+
+    Attributes of a class:
+        detector: dotted name of its `detector.Detector`, which is imported when it is needed.
+    """
+
+    section: ClassVar[str] = "detectors"
+    detector: ClassVar[str] = ""
+
+    threshold: str | None = setting(ABSENT, "strategy of its own; otherwise that of the whole config")
+    threshold_options: dict[str, float] | None = setting(ABSENT, "options of that strategy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PooledSettings(MethodSettings):
+    """Base for methods whose image score is a summary of the distances of patches."""
+
+    score: Literal["max", "top_k_mean", "percentile"] = setting(
+        "max", "image score: the largest distance, the mean of the largest ones, or a quantile", stage="score"
+    )
+    top_fraction: float = setting(
+        0.01, "share of the patches that top_k_mean averages; percentile uses the lowest of them", above=0, below=1,
+        formerly="top_share",
+        stage="score", read_if=lambda settings: settings.score != "max",
+    )  # fmt: skip
+
+
+METHODS = Family("defectflow.methods.*settings", MethodSettings)

@@ -1,0 +1,33 @@
+"""Settings of PatchCore. Standard library only: the Snakefile imports this module."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from defectflow.config.settings import setting
+from defectflow.methods.method_settings import PooledSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchCoreSettings(PooledSettings):
+    """Distance of each patch to its nearest neighbour in a memory bank of good patches."""
+
+    name: ClassVar[str] = "patchcore"
+    detector: ClassVar[str] = "defectflow.methods.patchcore.memory_bank.PatchCore"
+
+    max_patches: int = setting(
+        2_000_000, "above this number of patches each image is thinned out first (a million need 5 to 10 GB in fit)",
+        minimum=1, stage="fit",
+    )  # fmt: skip
+    coreset_ratio: float = setting(1, "share of the patches kept in the memory bank", above=0, maximum=1, stage="fit")
+    coreset_max: int = setting(10_000, "largest number of patches in the memory bank", minimum=1, stage="fit")
+    bank_dtype: Literal["float32", "float16", "pca_float16"] = setting(
+        "float32",
+        "number format of the stored bank; pca_float16: along the axes with 99 % of its variance",
+        formerly="bank",
+        stage="fit",
+    )
+    distance: Literal["euclidean", "cosine"] = setting("euclidean", "distance between patches", stage="fit")
+    neighbours: int = setting(
+        9, "neighbours in the re-weighting of the image score (PatchCore, equation 7); 1 switches it off", minimum=1,
+        stage="score", read_if=lambda settings: settings.score == "max",
+    )  # fmt: skip

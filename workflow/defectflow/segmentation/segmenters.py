@@ -1,0 +1,123 @@
+"""The segmenters: what each can be told, and how those without a network find the part.
+
+Standard library only at the top: the Snakefile imports this module. Further ones may lie in modules of their own whose
+names contain "segmenter".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from defectflow.config.settings import Family, Settings, setting
+from defectflow.config.values import ABSENT, REQUIRED
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from defectflow.parts.part_model import Guess, Prior
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segmenter(Settings):
+    """Base of the segmenters.
+
+    Attributes of a class:
+        makes_masks: whether it finds the part at all.
+        trains: whether its masks come from a network that is fine-tuned first.
+    """
+
+    section: ClassVar[str] = "segmenters"
+    makes_masks: ClassVar[bool] = True
+    trains: ClassVar[bool] = False
+
+    @classmethod
+    def find(
+        cls, prior: Prior, guess: Guess, image: np.ndarray, leave_out: list[int] | None
+    ) -> tuple[np.ndarray, float]:
+        """Where the part is in a photograph.
+
+        Args:
+            prior: what the annotated photographs say of the part.
+            guess: where it is by that, see `Prior.guess`.
+            image: uint8 RGB (height, width, 3).
+            leave_out: annotated photographs that may have no say, see `Prior.register`.
+
+        Returns:
+            The mask, bool (height, width), and an IoU that says how far it can be trusted.
+        """
+        return prior.clean(guess.soft >= 0.5), guess.agreement
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoSegmenter(Segmenter):
+    """The whole photograph counts as the part."""
+
+    name: ClassVar[str] = "none"
+    makes_masks: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Segmenter):
+    """The mean training mask: the baseline for all others."""
+
+    name: ClassVar[str] = "constant"
+
+    @classmethod
+    def find(
+        cls, prior: Prior, guess: Guess, image: np.ndarray, leave_out: list[int] | None
+    ) -> tuple[np.ndarray, float]:
+        """The mean mask, and its IoU with what the prior guesses."""
+        from defectflow.parts.registration_frame import iou
+
+        mask = prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
+        return mask, iou(mask, prior.clean(guess.soft >= 0.5))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template(Segmenter):
+    """Registers the outlines of the most similar training images: no network, no training."""
+
+    name: ClassVar[str] = "template"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sam(Segmenter):
+    """SAM 2.1, fine-tuned on the annotated photographs."""
+
+    name: ClassVar[str] = "sam2.1"
+    trains: ClassVar[bool] = True
+
+    model: Literal["nano", "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l"] = setting(
+        REQUIRED, "nano (our own, included weights), or the size of an official checkpoint", stage="segment masks"
+    )
+    checkpoint: str | None = setting(ABSENT, "local file to start from, or a URL (with allow_downloads)")
+    sha256: str | None = setting(ABSENT, "of the checkpoint", pattern="[0-9a-f]{64}")
+    bytes: int | None = setting(ABSENT, "size of the checkpoint", unit="bytes", minimum=1)
+    engine: Literal["lean", "official"] = setting(
+        "lean", "our loop, or the trainer of the sam2 package", stage="segment"
+    )
+    trainable: Literal["decoder", "decoder_and_neck", "all"] = setting(
+        "decoder", "what is trained of the network", stage="segment"
+    )
+    steps: int = setting(400, "optimiser steps; 0 judges the checkpoint as it is", minimum=0, stage="segment")
+    batch_size: int | Literal["auto"] = setting(
+        "auto", "photographs in a step; auto: 4, or fewer if the memory of the GPU is too small", minimum=1,
+        stage="segment",
+    )  # fmt: skip
+    augmentations: int = setting(
+        3, "augmented copies of each photograph to train on", minimum=0, stage="segment",
+        read_if=lambda settings: settings.engine == "lean",
+        refused="engine official does not read 'augmentations' (its trainer varies photographs itself: leave it out)",
+    )  # fmt: skip
+    learning_rate: float | None = setting(
+        None, "of the decoder; null: 0.0001, or 0.001 from scratch", above=0, stage="segment"
+    )
+    patience: int = setting(
+        5, "validations without a new best mask before training stops", minimum=1, stage="segment",
+        read_if=lambda settings: settings.engine == "lean",
+        refused="engine official does not read 'patience' (its trainer makes all its steps: leave it out)",
+    )  # fmt: skip
+
+
+SEGMENTERS = Family("defectflow.segmentation.*segmenter*", Segmenter)

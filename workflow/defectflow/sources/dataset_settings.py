@@ -1,0 +1,39 @@
+"""What an entry of `datasets:` can say. Standard library only: the Snakefile imports this module."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from defectflow.config.settings import Settings, setting
+from defectflow.config.values import ABSENT
+from defectflow.core.files import UserError
+from defectflow.demo.settings import RenderedSettings
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetSettings(Settings):
+    """Where the photographs, outlines and labels of a data set are."""
+
+    section: ClassVar[str] = "datasets"
+    by_name: ClassVar[bool] = True
+
+    path: str | None = setting(ABSENT, "folder of the whole data set")
+    images: str | None = setting(ABSENT, "folder of the photographs")
+    annotations: str | list[str] | None = setting(
+        ABSENT, "COCO file, a list of several, or [] for none; searched for if left out"
+    )
+    labels: str | None = setting(ABSENT, "labels.csv; searched for if left out")
+    good: list[str] = setting(ABSENT, "more names for folders of good photographs")
+    links: list[str] = setting(ABSENT, "other folders that links may lead to")
+    categories: list[str] | Literal["all"] = setting(
+        ABSENT, "folders in the MVTec layout below path, each of them a data set; or all", least=1
+    )
+    category: str | None = setting(ABSENT, "only COCO annotations of this category are the part")
+    bit_depth: Literal["auto", 8, 10, 12, 14, 16] = setting("auto", "bits that 16-bit photographs hold")
+    rendered: dict[str, Any] = setting(ABSENT, "render this data set instead of reading one", nested=RenderedSettings)
+
+    def check(self, where: str) -> None:
+        """Refuse an entry that says nothing of where its photographs are."""
+        if self.path is None and self.images is None and self.rendered is None:
+            raise UserError(
+                f"{where}: it has neither path nor images nor rendered (give the folder of the photographs)"
+            )

@@ -1,0 +1,76 @@
+"""Weights and checkpoints that a config names, checked before the first job: files, checksums, and whether they fit.
+
+Standard library only: the Snakefile imports this module.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from defectflow.core.files import UserError
+from defectflow.sources import preflight
+
+PACKAGE = Path(__file__).parents[1]
+
+
+def is_url(path: str) -> bool:
+    """Whether a checkpoint has to be downloaded."""
+    return "://" in path
+
+
+def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> None:
+    """Check that local weights and checkpoints of a run exist and have the stated checksum.
+
+    Args:
+        run: a `configuration.Run`.
+        settings: `configuration.Checked.settings`.
+        allow_downloads: whether a checkpoint may be a URL.
+        cache: file in which checksums are remembered.
+
+    Raises:
+        UserError: one line with the key or the file, and the remedy.
+    """
+    segmenter, detector = settings["segmenters"][run.segmenter], settings["detectors"][run.detector]
+    start, entry = segmenter.checkpoint if segmenter.trains else None, f"segmenters.{run.segmenter}"
+    if start and is_url(start):
+        if not allow_downloads:
+            raise UserError(
+                f"config.yaml: {entry}.checkpoint is a URL and allow_downloads is false "
+                "(set it to true, or give the path of a local copy)"
+            )
+        if not segmenter.sha256:
+            raise UserError(f"config.yaml: {entry}: a checkpoint from a URL needs its sha256")
+    elif start and segmenter.sha256:
+        preflight.check_sha256(start, segmenter.sha256, cache, segmenter.bytes)
+    elif segmenter.trains and segmenter.engine == "official" and not start:
+        raise UserError(f"config.yaml: {entry}: engine official needs a checkpoint (set it, or engine: lean)")
+    for key, path in ((f"{entry}.checkpoint", start), (f"detectors.{run.detector}.weights", detector.weights)):
+        if path and not is_url(path) and not Path(path).is_file():
+            raise UserError(f"{path}: no such file (config.yaml names it under {key})")
+
+
+def check_network(name: str, detector: Any, allow_downloads: bool) -> None:
+    """Refuse a network that cannot be had, before parts are found in all pictures. timm takes seconds to ask.
+
+    Args:
+        name: of the entry of detectors.
+        detector: its settings.
+        allow_downloads: whether timm may fetch weights.
+
+    Raises:
+        UserError: what the check of `backbones.networks` says.
+    """
+    ours = detector.backbone == "patch-nano" and detector.layers == ["layer2", "layer3"] and not detector.weights
+    if ours or detector.backbone == "pixels":
+        return
+    command = [sys.executable, "-m", "defectflow.backbones.networks", detector.backbone, "--layers", *detector.layers]
+    command += ["--size", str(detector.center_crop or detector.image_size)]
+    command += ["--weights", detector.weights] if detector.weights else []
+    command += ["--allow-downloads"] if allow_downloads else []
+    environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
+    for problem in re.findall(r"^error: (.*)", told, re.MULTILINE):  # any other end is for the job to tell
+        raise UserError(f"config.yaml: detectors.{name}: {problem}")
