@@ -32,7 +32,7 @@ def load_checkpoint(path: Path, setting: dict[str, Any], device: str = "cpu") ->
     if not path.is_file():
         return None
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         same = state["setting"] == setting
     except Exception as error:  # damaged zip or pickle, or another file
         raise UserError(f"{path}: not a readable training state ({type(error).__name__}; delete it)") from None

@@ -70,19 +70,21 @@ class Loop:
         self._clip, self._max_norm, self._smoothing = list(clip), max_norm, smoothing
         self._began, self._earlier = time.monotonic(), minutes
         self._title = title
-        self._bar = tqdm(disable=True)
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     @property
     def progress(self) -> float:
         """Share of the run that is done; 1 or more at its end."""
         if self._total_steps is not None:
             return self.steps / self._total_steps if self._total_steps else 1.0
-        return self.minutes / self._total_minutes
+        return self.minutes / self._total_minutes if self._total_minutes else 1.0
 
     def __iter__(self) -> Iterator[int]:
         self._began, self._earlier = time.monotonic(), self.minutes
-        shown = {"total": self._total_steps, "initial": self.steps, "desc": self._title, "unit": "step"}
-        with tqdm(**shown, disable=self._title is None) as self._bar:
+        self._bar = tqdm(
+            total=self._total_steps, initial=self.steps, desc=self._title, unit="step", disable=self._title is None
+        )
+        with self._bar:
             while self.progress < 1 and self.steps != self._stop_at:
                 yield self.steps
 
@@ -97,7 +99,7 @@ class Loop:
             for group in self._optimizer.param_groups:
                 group["lr"] = group["peak"] * factor
         self._optimizer.step()
-        value = loss.item()
+        value = float(loss.item())
         self.loss = value if math.isnan(self.loss) else (1 - self._smoothing) * self.loss + self._smoothing * value
         self.steps += 1
         self.minutes = self._earlier + (time.monotonic() - self._began) / 60
