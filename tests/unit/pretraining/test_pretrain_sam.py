@@ -139,7 +139,7 @@ def test_both_optimizers_move_their_weights_in_either_memory_format():
             loss = (net(x) - x[:, :1, 2:-2, 2:-2]).square().mean()
             optimizer.zero_grad()
             loss.backward()
-            optimizer.step(1.0)
+            optimizer.step()
             losses.append(loss.item())
         assert losses[-1] < 0.5 * losses[0]
         assert not any(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))

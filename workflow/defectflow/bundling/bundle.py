@@ -11,7 +11,6 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from defectflow.bundling.bundle_card import card
@@ -19,6 +18,7 @@ from defectflow.bundling.onnx_graph import export_onnx
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.arguments import add_seed, add_threads
+from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError, atomic, atomic_dir, read_json, stage, write_json
 from defectflow.core.tables import PAIRS, read_parts, read_table
 from defectflow.core.versions import versions
@@ -41,12 +41,10 @@ LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy",
 
 def write_bank(banks: Path, target: Path) -> dict[str, Any]:
     """Write the bank of all good images; returns its metadata: method, backbone, layers, grid, input_size ..."""
-    with safe_open(banks, framework="pt") as stream:
-        metadata: dict[str, Any] = json.loads(stream.metadata()["defectflow"])
-        names = [name for name in stream.keys() if name == "all" or name.startswith("all/")]  # noqa: SIM118
-        tensors = {name: stream.get_tensor(name) for name in names}
-    save(tensors, target, {"defectflow": json.dumps(metadata)})
-    return metadata
+    file = BankFile(banks, "pt")
+    tensors = {f"all/{part}" if part else "all": tensor for part, tensor in file.tensors("all").items()}
+    save(tensors, target, {"defectflow": json.dumps(file.settings)})
+    return file.settings
 
 
 def write_backbone(metadata: dict[str, Any], args: argparse.Namespace, target: Path) -> None:

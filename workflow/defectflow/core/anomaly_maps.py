@@ -205,6 +205,25 @@ def full_resolution(
     return cv2.warpAffine(large, affine, size, flags=cv2.INTER_LINEAR, borderValue=float(grid_map.min()))
 
 
+def reduced_size(frame_size: tuple[int, int], longest: int) -> tuple[int, int]:
+    """(height, width) of a frame scaled down to ``longest`` pixels at its longer side; smaller ones stay as they are.
+
+    >>> reduced_size((3000, 4000), 1024), reduced_size((300, 400), 1024)
+    ((768, 1024), (300, 400))
+    """
+    scale = min(1.0, longest / max(frame_size))
+    return max(1, round(frame_size[0] * scale)), max(1, round(frame_size[1] * scale))
+
+
+def reduced_resolution(anomaly: AnomalyMap, frame_size: tuple[int, int], longest: int) -> np.ndarray:
+    """As `full_resolution`, of the frame (height, width) scaled down as `reduced_size` says."""
+    size = reduced_size(frame_size, longest)
+    ratio = np.array([size[1] / frame_size[1], size[0] / frame_size[0]])
+    affine = anomaly.affine * ratio[:, None]
+    affine[:, 2] += (ratio - 1) / 2  # pixel centres, not corners, keep their place under scaling
+    return full_resolution(anomaly.grid_map, affine, anomaly.input_size, size)
+
+
 def _letterboxed(
     affine: np.ndarray, input_size: tuple[int, int], frame_size: tuple[int, int]
 ) -> tuple[slice, slice] | None:

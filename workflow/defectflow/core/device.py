@@ -1,4 +1,4 @@
-"""Choose the device that networks run on."""
+"""Choose the device that networks run on, and the precision there."""
 
 import ctypes
 import sys
@@ -25,6 +25,20 @@ def multiplies_bfloat16() -> bool:
     """Whether this processor has bfloat16 products, which are 2 to 7 times as fast (AMX; AVX-512 as in Zen 4 and 5)."""
     capabilities = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
+
+
+def autocast(device: torch.device, on_cpu: bool = False) -> torch.autocast:
+    """bfloat16 where it is fast: on CUDA devices of capability 8.0 and more; elsewhere a context that does nothing.
+
+    Args:
+        on_cpu: Also on processors with bfloat16 products: of use where large products take the time, as in training a
+            whole network (1.6 to 5 times as fast); most others are slower.
+    """
+    if device.type == "cuda":
+        fits = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        fits = on_cpu and multiplies_bfloat16()
+    return torch.autocast(device.type, torch.bfloat16, enabled=fits)
 
 
 @cache

@@ -8,12 +8,10 @@ photograph is bad if the score is at least ``threshold``.
 """
 
 import argparse
-import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-
 from defectflow.backbones.input_statistics import input_statistics
+from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError, read_json, stage, write_json
 
 KEPT = ("backbone", "layers", "precision", "fitted_size", "input_size", "foreground_only", "dilation")
@@ -21,23 +19,17 @@ KEPT = ("backbone", "layers", "precision", "fitted_size", "input_size", "foregro
 
 def main(args: argparse.Namespace) -> None:
     """Write the centroid of all good images, the settings it was made with, and the threshold."""
-    try:
-        with safe_open(args.banks, framework="numpy") as file:
-            metadata = json.loads((file.metadata() or {}).get("defectflow", "{}"))
-            centroid = file.get_tensor("all")[0]
-    except FileNotFoundError:
-        raise UserError(f"{args.banks}: no such file") from None
-    except SafetensorError as error:
-        raise UserError(f"{args.banks}: not a bank file ({error})") from None
-    if metadata.get("method") != "centroid":
-        raise UserError(f"{args.banks}: fitted by {metadata.get('method')} (give the banks of a centroid detector)")
+    banks = BankFile(args.banks)
+    metadata = banks.settings
+    if metadata["method"] != "centroid":
+        raise UserError(f"{args.banks}: fitted by {metadata['method']} (give the banks of a centroid detector)")
     threshold = read_json(args.metrics)["threshold"]
     write_json(
         args.out,
         {
             **{key: metadata[key] for key in KEPT},
             **dict(zip(("mean", "std"), input_statistics(metadata["backbone"]), strict=True)),
-            "centroid": [float(f"{value:.9g}") for value in centroid],
+            "centroid": [float(f"{value:.9g}") for value in banks.tensors("all")[""][0]],
             "threshold": threshold["value"],
             "threshold_strategy": {"name": threshold["strategy"], **threshold["options"]},
         },

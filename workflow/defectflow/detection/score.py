@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,13 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import grid_map, save_maps
 from defectflow.core.arguments import add_device, add_threads
+from defectflow.core.bank_files import BankFile
 from defectflow.core.device import pick_device
 from defectflow.core.files import UserError, stage
 from defectflow.core.parallel import in_threads
@@ -81,15 +80,8 @@ class Banks:
     def __init__(
         self, path: str | Path, config: dict[str, Any], settings: MethodSettings, device: torch.device
     ) -> None:
-        try:
-            self._file = safe_open(path, framework="pt")
-        except FileNotFoundError:
-            raise UserError(f"{path}: no such file") from None
-        except SafetensorError as error:
-            raise UserError(f"{path}: not a bank file ({error})") from None
-        metadata = json.loads((self._file.metadata() or {}).get("defectflow", "{}"))
-        if "method" not in metadata:
-            raise UserError(f"{path}: not a bank file (run the fit stage)")
+        self._file = BankFile(path, "pt")
+        metadata = self._file.settings
         if metadata["method"] != settings.name:
             raise UserError(f"{path}: fitted by {metadata['method']}, not by {settings.name} (fit again)")
         for key in sorted(config):
@@ -97,14 +89,10 @@ class Banks:
                 raise UserError(
                     f"{path}: fitted with {key} {metadata.get(key)}, the features have {config[key]} (fit again)"
                 )
-        self._path, self._device, self._settings, self._metadata = path, device, settings, metadata
-        self._names = set(self._file.keys())
+        self._device, self._settings, self._metadata = device, settings, metadata
 
     def __getitem__(self, name: str) -> Detector:
-        if name not in self._names:
-            raise UserError(f"{self._path}: no bank {name!r} (the splits have changed: fit again)")
-        parts = [name, *sorted(key for key in self._names if key.startswith(f"{name}/"))]
-        tensors = {part[len(name) + 1 :]: self._file.get_tensor(part).to(self._device) for part in parts}
+        tensors = {part: tensor.to(self._device) for part, tensor in self._file.tensors(name).items()}
         return detector_class(self._settings.name)(tensors, self._metadata, self._settings)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, smooth_map
+from defectflow.core.anomaly_maps import AnomalyMap, reduced_resolution, reduced_size, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision import thresholds
 from defectflow.decision.decisions import is_calibration, is_evaluated
@@ -215,21 +215,16 @@ def map_range(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> tuple[flo
     return (min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds else (0.0, 1.0)
 
 
-def _reduced(row: Any) -> tuple[int, int]:
-    """(height, width) of a photograph scaled down to PIXEL_SIDE pixels."""
-    scale = min(1.0, PIXEL_SIDE / max(row.width, row.height))
-    return max(1, round(row.height * scale)), max(1, round(row.width * scale))
-
-
 def _mask(path: str, row: Any) -> np.ndarray:
-    """The mask of a photograph, scaled as `_reduced` says."""
+    """The mask of a photograph, reduced to PIXEL_SIDE pixels."""
     mask, frame = read_mask(path), (row.height, row.width)
     if mask.shape != frame:
         raise UserError(
             f"{path}: the mask is {mask.shape[1]}x{mask.shape[0]} pixels, its photograph {frame[1]}x{frame[0]}"
         )
     # Area averaging keeps a defect that is thinner than a pixel of the smaller frame.
-    return cv2.resize(mask.astype(np.float32), _reduced(row)[::-1], interpolation=cv2.INTER_AREA) >= 0.25
+    size = reduced_size(frame, PIXEL_SIDE)
+    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.25
 
 
 def _components_outside(truth: np.ndarray, region: np.ndarray) -> int:
@@ -244,9 +239,5 @@ def _peaks(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> np.ndarray:
 
 
 def _frame(entry: AnomalyMap, row: Any) -> np.ndarray:
-    """The map of a photograph, scaled as `_reduced` says."""
-    size = _reduced(row)
-    ratio = np.array([size[1] / row.width, size[0] / row.height])
-    affine = entry.affine * ratio[:, None]
-    affine[:, 2] += (ratio - 1) / 2  # pixel centres, not corners, keep their place under scaling
-    return full_resolution(entry.grid_map, affine, entry.input_size, size)
+    """The map of a photograph, reduced to PIXEL_SIDE pixels."""
+    return reduced_resolution(entry, (row.height, row.width), PIXEL_SIDE)

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from defectflow.backbones.network_input import Loaded, fit_picture
-from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, grid_map
+from defectflow.core.anomaly_maps import AnomalyMap, grid_map, reduced_resolution
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
 from defectflow.decision.outcomes import is_flagged
@@ -85,7 +85,7 @@ class Verdict:
     @cached_property
     def heat(self) -> np.ndarray:
         """Anomaly map of the photograph, float32, of its size or reduced to MAP_SIDE pixels; computed when asked."""
-        return heat_of(self.map, self.size)
+        return reduced_resolution(self.map, self.size, MAP_SIDE)
 
 
 class Ready(NamedTuple):
@@ -253,22 +253,7 @@ class Inspector:
         level = self.settings["pixel_threshold"]
         if not bad and (level is None or anomaly.grid_map.max() < level):  # smoothing lowers peaks
             return []
-        heat = heat_of(anomaly, size)
+        heat = reduced_resolution(anomaly, size, MAP_SIDE)
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return find_damage(heat, level, part, bad, **self.settings["regions"])
-
-
-def heat_of(anomaly: AnomalyMap, size: tuple[int, int]) -> np.ndarray:
-    """Anomaly map of a photograph of ``size`` (height, width), reduced to MAP_SIDE pixels if it is larger."""
-    reduced = map_size(size)
-    scale = np.array([reduced[1] / size[1], reduced[0] / size[0]])
-    affine = anomaly.affine * scale[:, None]
-    affine[:, 2] += (scale - 1) / 2
-    return full_resolution(anomaly.grid_map, affine, anomaly.input_size, reduced)
-
-
-def map_size(size: tuple[int, int]) -> tuple[int, int]:
-    """(height, width) of the map of a photograph of ``size``."""
-    scale = min(1, MAP_SIDE / max(size))
-    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

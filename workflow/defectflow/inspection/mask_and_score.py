@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from defectflow.config.settings import Family
+from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import DEPTH_NAMES
 from defectflow.inspection.bundle_files import Bundle
@@ -97,14 +96,8 @@ def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], 
 
 def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors of the detector and its settings, as its fit left them."""
-    path = bundle.path("bank.safetensors")
-    try:
-        with safe_open(path, framework="numpy") as stream:
-            settings = json.loads((stream.metadata() or {}).get("defectflow", "{}"))
-            tensors = {name.removeprefix("all").removeprefix("/"): stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a bank file ({error})") from None
-    return tensors, settings
+    bank = BankFile(bundle.path("bank.safetensors"))
+    return bank.tensors("all"), bank.settings
 
 
 def numpy_scorer(bundle: Bundle) -> Scorer:

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from defectflow.core.anomaly_maps import reduced_size
 from defectflow.core.counted import counted
 from defectflow.core.files import atomic
 from defectflow.decision.damaged_regions import region_mask
@@ -23,7 +24,7 @@ from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_settings import Look
 from defectflow.images.formats import PassedOver
 from defectflow.images.read_write import write_png
-from defectflow.inspection.inspector import Verdict, map_size
+from defectflow.inspection.inspector import MAP_SIDE, Verdict
 
 COLUMNS = [
     "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
@@ -93,7 +94,7 @@ def reason_of(verdict: Verdict, note: str) -> str:
 def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
     """(x, y, width, height) of the damaged regions in pixels of the photograph; maps of large ones are reduced."""
     height, width = verdict.size
-    reduced = map_size(verdict.size)
+    reduced = reduced_size(verdict.size, MAP_SIDE)
     sy, sx = height / reduced[0], width / reduced[1]
     result = []
     for region in verdict.regions:

@@ -22,6 +22,8 @@ from defectflow.core.files import UserError, sha256_of
 from defectflow.core.parallel import in_threads
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import MEAN, STD, Case, augmented, to_square
+from defectflow.training.loop import Loop
+from defectflow.training.losses import dice_loss
 
 SIDE = 512  # pixels of the square that photographs are squashed to; the heads see it in a grid of SIDE / 8
 CHANNELS = 128 + 256  # of layer2 and layer3
@@ -100,16 +102,12 @@ def _train_head(head: Head, x: Tensor, truth: Tensor, seen: Tensor, seed: int) -
     head.mean, head.std = sample.mean((0, 2, 3), keepdim=True), sample.std((0, 2, 3), keepdim=True) + 1e-6
     optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, STEPS, pct_start=0.07)
-    for _ in range(STEPS):
+    loop = Loop(optimiser, total_steps=STEPS)
+    for _ in loop:
         pick = seen[torch.randint(len(seen), (BATCH,), generator=generator)]
         keep = (torch.rand(BATCH, CHANNELS, 1, 1, generator=generator) >= DROPOUT) / (1 - DROPOUT)
         logits, wanted = head(x[pick], keep), truth[pick]
-        p = torch.sigmoid(logits)
-        dice = 1 - (2 * (p * wanted).sum((1, 2)) + 1) / (p.sum((1, 2)) + wanted.sum((1, 2)) + 1)
-        loss = F.binary_cross_entropy_with_logits(logits, wanted) + dice.mean()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        loop.learn(F.binary_cross_entropy_with_logits(logits, wanted) + dice_loss(logits, wanted).mean())
         schedule.step()
     return head.eval()
 

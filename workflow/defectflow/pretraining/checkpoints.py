@@ -6,10 +6,9 @@ import argparse
 import csv
 from pathlib import Path
 
-import torch
-
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.files import atomic
+from defectflow.training import checkpoints
 
 
 def add_options(cli: argparse.ArgumentParser, every: int) -> None:
@@ -29,20 +28,17 @@ def add_options(cli: argparse.ArgumentParser, every: int) -> None:
 
 def load_checkpoint(path: Path, setting: dict, device: str) -> dict | None:
     """What `save_checkpoint` wrote for the same ``setting``, or None; a checkpoint of another one is set aside."""
-    if not path.is_file():
-        return None
-    saved = torch.load(path, map_location=device, weights_only=True)
-    if saved["setting"] == setting:
-        return saved
-    kept = path.rename(path.with_stem(f"{path.stem}-old"))
+    try:
+        return checkpoints.load_checkpoint(path, setting, device)
+    except checkpoints.OtherSettings:
+        kept = path.rename(path.with_stem(f"{path.stem}-old"))
     print(f"{path} was made with other settings: starting from scratch, the old file is kept as {kept}")
     return None
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
     """Write ``state`` (setting, record and state dicts), and the record's curve as curve.csv beside it, atomically."""
-    with atomic(path) as temporary:
-        torch.save(state, temporary)
+    checkpoints.save_checkpoint(path, state["setting"], state)
     curve = state["record"]["curve"]
     with atomic(path.with_name("curve.csv")) as temporary, open(temporary, "w", newline="") as stream:
         writer = csv.DictWriter(stream, list(curve[0]))

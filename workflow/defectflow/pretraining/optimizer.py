@@ -1,4 +1,4 @@
-"""The optimiser of both pre-trainings: Muon for matrices and convolutions, AdamW for the rest; schedule; precision.
+"""The optimiser of both pre-trainings: Muon for matrices and convolutions, AdamW for the rest; their schedule.
 
 After 600 steps of distilling `patch-nano`, Muon explains 0.48 of the teacher's variance, AdamW alone 0.34.
 Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural networks, 2024; here by `torch.optim.Muon`.
@@ -6,14 +6,13 @@ Source: K. Jordan et al., Muon: an optimizer for hidden layers in neural network
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import nn
 
-from defectflow.core.device import multiplies_bfloat16
+from defectflow.training.loop import warmup_cosine
 
 
 def _matrix(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -52,20 +51,25 @@ class MuonAdamW:
         self._views = [nn.Parameter(_matrix(p.detach(), p)) for p in self._matrices]
         self._muon = torch.optim.Muon(self._views, rate, weight_decay=weight_decay)
         self._adam = torch.optim.AdamW(self._rest, adam_rate, weight_decay=0.0, betas=(0.9, 0.99))
-        self._peaks = (rate, adam_rate)
+        for optimizer, peak in ((self._muon, rate), (self._adam, adam_rate)):
+            optimizer.param_groups[0]["peak"] = peak
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Muon's group and AdamW's, each with its ``peak`` learning rate."""
+        return [*self._muon.param_groups, *self._adam.param_groups]
 
     def zero_grad(self) -> None:
         """Forget the gradients."""
         for parameter in (*self._matrices, *self._rest):
             parameter.grad = None
 
-    def step(self, factor: float) -> None:
-        """One step at ``factor`` times the peak learning rates."""
+    def step(self) -> None:
+        """One step at the learning rates of the groups."""
         for view, parameter in zip(self._views, self._matrices, strict=True):
             view.grad = None if parameter.grad is None else _matrix(parameter.grad, parameter)
-        for optimizer, peak in zip((self._muon, self._adam), self._peaks, strict=True):
-            optimizer.param_groups[0]["lr"] = peak * factor
-            optimizer.step()
+        self._muon.step()
+        self._adam.step()
 
     def state_dict(self) -> dict:
         """State for `load_state_dict`."""
@@ -79,13 +83,4 @@ class MuonAdamW:
 
 def learning_rate(progress: float) -> float:
     """Share of the peak at ``progress`` in [0, 1]: a warm-up over a fiftieth of the run, then half a cosine to 1 %."""
-    if progress < 0.02:
-        return max(progress / 0.02, 0.01)
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - 0.02) / 0.98)))
-
-
-def reduced_precision(device: torch.device) -> AbstractContextManager:
-    """bfloat16 where the hardware multiplies it: any CUDA device of today, and some CPUs (1.6 to 5 times as fast)."""
-    if device.type == "cpu" and not multiplies_bfloat16():
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
+    return warmup_cosine(progress, 1, 0.02, last=0.01, first=0.01)

@@ -9,7 +9,6 @@ recall in industrial anomaly detection (PatchCore), 2022.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -22,18 +21,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.optimization import fuse
-from tqdm import tqdm
 
 from defectflow.backbones.input_statistics import PATCH_NANO
 from defectflow.backbones.networks import create_backbone
 from defectflow.backbones.patch_nano import LAYERS, PatchNano, fold_norms, load_weights, unfold_norms
 from defectflow.config.code_hash import code_hash
-from defectflow.core.device import keep_memory, pick_device
+from defectflow.core.device import autocast, keep_memory, pick_device
 from defectflow.core.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.pretraining.backbone_card import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
-from defectflow.pretraining.optimizer import MuonAdamW, learning_rate, reduced_precision
+from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.training_images import centre_squares, load_pool, to_input, training_batch
+from defectflow.training.loop import Loop
 
 
 def student_maps(student: PatchNano, x: torch.Tensor) -> list[torch.Tensor]:
@@ -134,47 +133,39 @@ def train(
         record = saved["record"]
 
     where = torch.device(device)
-    with reduced_precision(where):
+    with autocast(where, on_cpu=True):
         weights = channel_weights(teacher, to_input(training_batch(seed, 2**31, photos, 64, size), device))
     squares = centre_squares(held[:20], VAL_SIZE)  # enough for a curve
-    began, earlier = time.monotonic(), record["minutes"]
-
-    def progress() -> float:
-        return record["steps"] / steps if steps else record["minutes"] / minutes
+    loop = Loop(
+        optimizer, learning_rate, total_steps=steps, total_minutes=minutes, steps=record["steps"],
+        minutes=record["minutes"], stop_at=stop_at, smoothing=0.01, title="distil",
+    )  # fmt: skip
 
     def save() -> None:
         figures = evaluate(Extractor(deepcopy(student).eval()), teacher, squares)
-        row = {key: record[key] for key in ("steps", "minutes", "images")} | {"loss": running} | figures
+        row = {key: record[key] for key in ("steps", "minutes", "images")} | {"loss": loop.loss} | figures
         record["curve"].append({key: round(float(value), 5) for key, value in row.items()})
         state = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
         save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
-    running = float("nan")
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=steps, initial=record["steps"], desc="distil") as bar:
+    with ThreadPoolExecutor(workers) as pool:
         ahead = [
             pool.submit(training_batch, seed, first + record["steps"] + i, photos, batch, size)
             for i in range(workers + 1)
         ]
-        while progress() < 1 and record["steps"] != stop_at:
+        for done in loop:
             x = to_input(ahead.pop(0).result(), device)
-            step = first + record["steps"] + workers + 1
+            step = first + done + workers + 1
             ahead.append(pool.submit(training_batch, seed, step, photos, batch, size))
             student.train()
-            with reduced_precision(where):
+            with autocast(where, on_cpu=True):
                 with torch.no_grad():
                     theirs = [m.float() for m in teacher(x)]
                 ours = student_maps(student, x)
-            loss = distillation_loss(ours, theirs, weights)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step(learning_rate(progress()))
-            running = loss.item() if running != running else 0.99 * running + 0.01 * loss.item()
-            record["steps"] += 1
-            record["images"] += batch
-            record["minutes"] = earlier + (time.monotonic() - began) / 60
-            bar.update()
-            bar.set_postfix(loss=f"{running:.3f}")
-            if record["steps"] % every == 0:
+            loop.learn(distillation_loss(ours, theirs, weights))
+            record |= {"steps": loop.steps, "minutes": loop.minutes, "images": record["images"] + batch}
+            loop.show(loss=f"{loop.loss:.3f}")
+            if loop.steps % every == 0:
                 save()
         for future in ahead:
             future.cancel()

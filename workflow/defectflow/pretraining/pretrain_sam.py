@@ -8,7 +8,6 @@ A tenth of the photographs is held out: the scenes that the figures come from ar
 from __future__ import annotations
 
 import argparse
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,19 +17,19 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from tqdm import tqdm
 
 from defectflow.config.code_hash import code_hash
-from defectflow.core.device import keep_memory, pick_device
+from defectflow.core.device import autocast, keep_memory, pick_device
 from defectflow.core.files import atomic, sha256_of, stage, write_json
 from defectflow.images.read_write import write_png
 from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
-from defectflow.pretraining.optimizer import MuonAdamW, learning_rate, reduced_precision
+from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.rendered_scenes import KINDS, SceneBatch, contact_sheet, scene_batch
 from defectflow.pretraining.sam_card import answers, evaluate, write_card
 from defectflow.pretraining.training_images import load_pool
 from defectflow.segmentation import sam_model
 from defectflow.segmentation.sam_training import sam_loss, trained_parameters
+from defectflow.training.loop import Loop
 
 CONFIG = "nano"
 PROMPTS = 3  # asked of each scene
@@ -98,10 +97,10 @@ def train(
         model.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         record = saved["record"]
-    began, earlier = time.monotonic(), record["minutes"]
-
-    def progress() -> float:
-        return record["steps"] / steps if steps else record["minutes"] / minutes
+    loop = Loop(
+        optimizer, learning_rate, total_steps=steps, total_minutes=minutes, steps=record["steps"],
+        minutes=record["minutes"], stop_at=stop_at, smoothing=0.02, title="pre-train",
+    )  # fmt: skip
 
     def prepare(step: int, size: int, kinds: tuple[str, ...]) -> SceneBatch:
         return scene_batch(seed, step, photos, batch if size < full else max(1, batch // 4), PROMPTS, size, kinds)
@@ -109,38 +108,31 @@ def train(
     def save() -> None:
         set_size(model, full)
         figures = evaluate(model, held, seed, VALIDATION)
-        row = {key: record[key] for key in ("steps", "minutes", "scenes")} | {"loss": running} | figures
+        row = {key: record[key] for key in ("steps", "minutes", "scenes")} | {"loss": loop.loss} | figures
         record["curve"].append({key: round(float(value), 5) for key, value in row.items()})
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
         save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
-    running = float("nan")
-    with ThreadPoolExecutor(workers) as pool, tqdm(total=steps, initial=record["steps"], desc="pre-train") as bar:
+    with ThreadPoolExecutor(workers) as pool:
         ahead: dict[tuple, Future] = {}
-        while progress() < 1 and record["steps"] != stop_at:
-            size = FIRST_SIZE if progress() < FIRST_SHARE else full
-            kinds = ("guess",) if progress() < EASY_SHARE else KINDS
-            for step in range(record["steps"], record["steps"] + workers + 1):
+        for done in loop:
+            size = FIRST_SIZE if loop.progress < FIRST_SHARE else full
+            kinds = ("guess",) if loop.progress < EASY_SHARE else KINDS
+            for step in range(done, done + workers + 1):
                 if (step, size, kinds) not in ahead:
                     ahead[step, size, kinds] = pool.submit(prepare, step, size, kinds)
-            questions = ahead.pop((record["steps"], size, kinds)).result()
+            questions = ahead.pop((done, size, kinds)).result()
             set_size(model, size)
             # the fused attention's backward pass is slow in bfloat16 on a CPU: 5 times the plain one's
-            with reduced_precision(where), sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
+            with autocast(where, on_cpu=True), sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext():
                 logits, predicted, score = answers(model, questions, where)
             truth = torch.from_numpy((questions.truth >= 0.5).astype(np.float32)).to(where)
             present = torch.from_numpy(questions.present).to(where)
-            loss = sam_loss(logits, predicted, score, truth, present, from_scratch=True)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step(learning_rate(progress()))
-            running = loss.item() if running != running else 0.98 * running + 0.02 * loss.item()
-            record["steps"] += 1
-            record["scenes"] += len(questions.images)
-            record["minutes"] = earlier + (time.monotonic() - began) / 60
-            bar.update()
-            bar.set_postfix(loss=f"{running:.3f}", size=size)
-            if record["steps"] % every == 0:
+            loop.learn(sam_loss(logits, predicted, score, truth, present, from_scratch=True))
+            scenes = record["scenes"] + len(questions.images)
+            record |= {"steps": loop.steps, "minutes": loop.minutes, "scenes": scenes}
+            loop.show(loss=f"{loop.loss:.3f}", size=size)
+            if loop.steps % every == 0:
                 save()
         for future in ahead.values():
             future.cancel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from tqdm import tqdm
@@ -28,6 +30,32 @@ _EIGEN = 32  # products of d numbers, for each of d x d, in whose time the princ
 _CROWD = 32  # centers for each row, beyond which float32 has to tell which is the nearest
 
 
+class Subspace(NamedTuple):
+    """The directions in which patches vary most.
+
+    Attributes:
+        mean: float32 (d,).
+        axes: float32 (d, k), orthonormal, the one of the largest variance first.
+    """
+
+    mean: torch.Tensor
+    axes: torch.Tensor
+
+    @classmethod
+    def of(cls, patches: torch.Tensor, share: float = 0.99, seed: int = 0) -> Subspace:
+        """As few principal axes as hold ``share`` of the variance of ``patches`` (n, d), 50,000 of them at most."""
+        sample = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:50_000]].double()
+        mean = sample.mean(dim=0)
+        variances, vectors = torch.linalg.eigh((sample - mean).T @ (sample - mean))
+        held = variances.flip(0).clamp_min(0).cumsum(0)
+        count = min(int((held < share * held[-1]).sum()) + 1, len(mean))
+        return cls(mean.float(), vectors.flip(1)[:, :count].float().contiguous())
+
+    def project(self, patches: torch.Tensor) -> torch.Tensor:
+        """Coordinates (n, k) of patches (n, d) along the axes."""
+        return product(patches - self.mean, self.axes.T)
+
+
 def coreset_size(patches: int, ratio: float, maximum: int | None = None) -> int:
     """Size of the coreset of ``patches`` vectors: ``ratio`` of them, at most ``maximum``, at least 1 (0 of none)."""
     size = max(1, int(patches * ratio))
@@ -49,22 +77,18 @@ def project(features: torch.Tensor, method: str, seed: int = 0) -> torch.Tensor:
     """
     features = features.float()
     rows, dimensions = features.shape
-    axes = None
+    projected = features
     if method == "random":
         from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 
         components = int(johnson_lindenstrauss_min_dim(rows, eps=0.9))
         if components < dimensions:
             projection = SparseRandomProjection(components, random_state=seed).fit(np.zeros((1, dimensions)))
-            axes = torch.from_numpy(projection.components_.toarray().T).to(features)
+            projected = product(features, torch.from_numpy(projection.components_.toarray()).to(features))
     if method == "pca":
-        sample = features[torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:50_000]].double()
-        variances, vectors = torch.linalg.eigh(torch.cov(sample.T).reshape(dimensions, dimensions))
-        share = variances.flip(0).clamp_min(0).cumsum(0) / variances.clamp_min(0).sum().clamp_min(1e-30)
-        components = min(dimensions, int((share < 0.99).sum()) + 1)
-        axes = vectors.flip(1)[:, :components].to(features)
-    projected = features - features.mean(dim=0) if axes is None else product(features, axes.T)
-    return projected if axes is None else projected.sub_(projected.mean(dim=0))
+        projected = Subspace.of(features, seed=seed).project(features)
+    mean = projected.mean(dim=0)
+    return features - mean if projected is features else projected.sub_(mean)
 
 
 def k_center_greedy(

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from defectflow.core.device import pick_device
+from defectflow.core.device import autocast, pick_device
 from defectflow.core.files import UserError
 from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration_frame import iou
@@ -113,12 +113,6 @@ def verify(path: str | Path, name: str) -> None:
     # Hydra takes an absolute path only after two more slashes.
     config = "//" + str(config_path(name).resolve())
     build_sam2(config, str(path), device="cpu", apply_postprocessing=False)
-
-
-def autocast(device: torch.device) -> torch.autocast:
-    """bfloat16 on CUDA devices that have it; a context that does nothing elsewhere (on CPUs bfloat16 is slower)."""
-    fits = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.autocast(device.type, torch.bfloat16, enabled=fits)
 
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:

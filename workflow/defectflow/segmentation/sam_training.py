@@ -4,7 +4,6 @@ Imports torch; import this module inside the function that needs it. The loss is
 (sam2/training/loss_fns.py): 20 x focal + dice + L1 of the predicted IoU + cross-entropy of presence.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,29 +13,17 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from defectflow.core.files import UserError, atomic
-from defectflow.segmentation.sam_model import Prompt, autocast, decode
+from defectflow.core.device import autocast
+from defectflow.segmentation.sam_model import Prompt, decode
+from defectflow.training.checkpoints import load_checkpoint, save_checkpoint
+from defectflow.training.loop import Loop, warmup_cosine
+from defectflow.training.losses import dice_loss, focal_loss
 
 TRAINABLE = ("decoder", "decoder_and_neck", "all")
 DECODER_RATE, SCRATCH_RATE = 1e-4, 1e-3  # default learning rates, with and without a checkpoint
 NECK_FACTOR, TRUNK_FACTOR = 0.5, 0.1  # of the decoder's learning rate when they start from a checkpoint
 WEIGHT_DECAY, CLIP, WARM_UP = 0.01, 1.0, 20
-
-
-def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
-    """Focal loss (Lin et al. 2017) per item: (batch, h, w) -> (batch,)."""
-    p = torch.sigmoid(logits)
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = torch.where(target > 0.5, alpha * (1 - p) ** gamma, (1 - alpha) * p**gamma)
-    return (weight * entropy).mean(dim=(1, 2))
-
-
-def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Dice loss per item: (batch, h, w) -> (batch,)."""
-    p = torch.sigmoid(logits)
-    return 1 - (2 * (p * target).sum(dim=(1, 2)) + 1) / (p.sum(dim=(1, 2)) + target.sum(dim=(1, 2)) + 1)
 
 
 def sam_loss(
@@ -131,33 +118,11 @@ class Progress:
 def rate_factor(step: int, plan: Plan) -> float:
     """Learning rate at ``step`` relative to its maximum: linear warm-up, then cosine to a tenth."""
     warm_up = min(plan.warm_up, max(1, plan.steps // 10))
-    if step < warm_up:
-        return (step + 1) / warm_up
-    share = (step - warm_up) / max(1, plan.steps - warm_up)
-    return 0.1 + 0.9 * (1 + math.cos(math.pi * share)) / 2
+    return warmup_cosine(step, plan.steps, warm_up, last=0.1, ahead=1)
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-
-
-def _save_state(path: Path, fingerprint: dict, model: nn.Module, optimiser: Any, progress: Progress) -> None:
-    state = {"fingerprint": fingerprint, "model": _weights(model), "optimiser": optimiser.state_dict()}
-    with atomic(path) as temporary, open(temporary, "wb") as stream:
-        torch.save(state | {"progress": vars(progress)}, stream)
-
-
-def _load_state(path: Path, fingerprint: dict, model: nn.Module, optimiser: Any) -> Progress:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        same = state["fingerprint"] == fingerprint
-    except Exception as error:  # damaged zip or pickle, or another file
-        raise UserError(f"{path}: not a readable training state ({type(error).__name__}; delete it)") from None
-    if not same:
-        raise UserError(f"{path}: belongs to a run with other settings or data (delete it, or leave out --resume)")
-    model.load_state_dict(state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    return Progress(**state["progress"])
 
 
 def train(
@@ -189,9 +154,10 @@ def train(
     device = next(model.parameters()).device
     optimiser = torch.optim.AdamW(groups, lr=plan.rate, weight_decay=WEIGHT_DECAY)
     progress, fingerprint = Progress(), fingerprint or {}
-    if resume and state is not None and state.exists():
-        progress = _load_state(state, fingerprint, model, optimiser)
-    parameters = [p for g in groups for p in g["params"]]
+    if resume and state is not None and (saved := load_checkpoint(state, fingerprint)):
+        model.load_state_dict(saved["model"])
+        optimiser.load_state_dict(saved["optimiser"])
+        progress = Progress(**saved["progress"])
 
     def note(step: int, loss: float | None) -> None:
         score = validate()
@@ -202,33 +168,28 @@ def train(
 
     if progress.step == 0 and not progress.curve:
         note(0, None)
-    with tqdm(total=plan.steps, initial=progress.step, desc="segment: train", unit="step") as bar:
-        while progress.step < plan.steps:
-            step = progress.step
-            batch = batch_at(step, np.random.default_rng([plan.seed, 2, step]))
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * rate_factor(step, plan)
-            with autocast(device):
-                logits, predicted, score = decode(model, batch.features, batch.prompts)
-            truth = torch.from_numpy((batch.truth >= 0.5).astype(np.float32)).to(device)
-            present = torch.from_numpy(batch.present.astype(np.float32)).to(device)
-            loss = sam_loss(logits, predicted, score, truth, present)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-            optimiser.step()
-            progress.step += 1
-            progress.losses.append(loss.item())
-            bar.update()
-            bar.set_postfix(loss=f"{progress.losses[-1]:.3f}", best=f"{progress.best_iou:.4f}")
-            if progress.step % plan.evaluate_every == 0 or progress.step == plan.steps:
-                note(progress.step, round(float(np.mean(progress.losses)), 6))
-                progress.losses.clear()
-                late = sum(entry["step"] > progress.best_step for entry in progress.curve)
-                if late >= plan.patience and progress.best_step >= 0:
-                    break
-            if state is not None and progress.step % plan.save_every == 0:
-                _save_state(state, fingerprint, model, optimiser, progress)
+    loop = Loop(
+        optimiser, lambda _: rate_factor(progress.step, plan), total_steps=plan.steps, steps=progress.step,
+        clip=[p for g in groups for p in g["params"]], max_norm=CLIP, title="segment: train",
+    )  # fmt: skip
+    for step in loop:
+        batch = batch_at(step, np.random.default_rng([plan.seed, 2, step]))
+        with autocast(device):
+            logits, predicted, score = decode(model, batch.features, batch.prompts)
+        truth = torch.from_numpy((batch.truth >= 0.5).astype(np.float32)).to(device)
+        present = torch.from_numpy(batch.present.astype(np.float32)).to(device)
+        progress.losses.append(loop.learn(sam_loss(logits, predicted, score, truth, present)))
+        progress.step = loop.steps
+        loop.show(loss=f"{progress.losses[-1]:.3f}", best=f"{progress.best_iou:.4f}")
+        if progress.step % plan.evaluate_every == 0 or progress.step == plan.steps:
+            note(progress.step, round(float(np.mean(progress.losses)), 6))
+            progress.losses.clear()
+            late = sum(entry["step"] > progress.best_step for entry in progress.curve)
+            if late >= plan.patience and progress.best_step >= 0:
+                break
+        if state is not None and progress.step % plan.save_every == 0:
+            parts = {"model": _weights(model), "optimiser": optimiser.state_dict(), "progress": vars(progress)}
+            save_checkpoint(state, fingerprint, parts)
     if progress.best:
         model.load_state_dict(progress.best)
     if state is not None:

@@ -6,8 +6,9 @@ import torch
 from defectflow.methods.patchcore.bank_as_graph import Search
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore as InNumpy
 from defectflow.methods.patchcore.memory_bank import PatchCore as WithTorch
-from defectflow.methods.patchcore.memory_bank import Subspace, comparable
+from defectflow.methods.patchcore.memory_bank import comparable
 from defectflow.methods.patchcore.settings import PatchCoreSettings
+from defectflow.search.coreset import Subspace
 
 
 class Given(torch.nn.Module):

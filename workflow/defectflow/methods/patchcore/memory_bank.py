@@ -4,42 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from multiprocessing import parent_process
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 
-from defectflow.core.device import product
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
 from defectflow.methods.patchcore.settings import PatchCoreSettings
-from defectflow.search.coreset import coreset_size, k_center_greedy, project
+from defectflow.search.coreset import Subspace, coreset_size, k_center_greedy, project
 from defectflow.search.nearest_neighbours import Neighbours
-
-
-class Subspace(NamedTuple):
-    """The directions in which patches vary most.
-
-    Attributes:
-        mean: float32 (d,).
-        axes: float32 (d, k), orthonormal, the one of the largest variance first.
-    """
-
-    mean: torch.Tensor
-    axes: torch.Tensor
-
-    @classmethod
-    def of(cls, patches: torch.Tensor, share: float = 0.99, seed: int = 0) -> Subspace:
-        """As few principal axes as hold ``share`` of the variance of ``patches`` (n, d), 50,000 of them at most."""
-        sample = patches[torch.randperm(len(patches), generator=torch.Generator().manual_seed(seed))[:50_000]].double()
-        mean = sample.mean(dim=0)
-        variances, vectors = torch.linalg.eigh((sample - mean).T @ (sample - mean))
-        held = variances.flip(0).clamp_min(0).cumsum(0)
-        count = min(int((held < share * held[-1]).sum()) + 1, len(mean))
-        return cls(mean.float(), vectors.flip(1)[:, :count].float().contiguous())
-
-    def project(self, patches: torch.Tensor) -> torch.Tensor:
-        """Coordinates (n, k) of patches (n, d) along the axes."""
-        return product(patches - self.mean, self.axes.T)
 
 
 class Bank:
