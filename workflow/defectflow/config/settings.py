@@ -18,6 +18,7 @@ from defectflow.config.values import ABSENT, REQUIRED, as_floats, meant, nearest
 from defectflow.core.files import UserError
 
 PACKAGE = Path(__file__).parents[1]
+Base = typing.TypeVar("Base")
 
 
 def setting(
@@ -205,7 +206,7 @@ class Family:
         return made
 
     @functools.cached_property
-    def classes(self) -> dict[str, type]:
+    def classes(self) -> dict[str, Any]:
         """The classes by their names."""
         return {cls.name: cls for cls in discover(self._pattern, self._base) if cls.name}
 
@@ -256,9 +257,9 @@ def _types_of(cls: type) -> dict[str, Any]:
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def discover(pattern: str, base: type) -> list[type]:
+def discover(pattern: str, base: type[Base]) -> list[type[Base]]:
     """Subclasses of ``base`` in the modules of this package whose dotted names match, in the order of these names."""
-    found: list[type] = []
+    found: list[type[Base]] = []
     steps = pattern.split(".")[1:]
     for path in sorted(PACKAGE.joinpath(*steps[: _wild(steps)]).rglob("*.py")):
         name = ".".join((PACKAGE.name, *path.relative_to(PACKAGE).with_suffix("").parts))

@@ -27,7 +27,7 @@ def meant(word: Any, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def choices_of(hint: Any) -> list[tuple[type, Any]]:
+def choices_of(hint: Any) -> list[tuple[Any, Any]]:
     """What a type allows, (type, choices) of each: the choices of a `Literal`, or the type of the items of a list."""
     if typing.get_origin(hint) in (Union, types.UnionType):
         return [choice for part in typing.get_args(hint) for choice in choices_of(part)]
