@@ -13,7 +13,7 @@ python() {
         case $path in
             results/pretrain/*)
                 for name in patch-nano sam2.1-nano; do
-                    (cd "$path" && touch $name.md $name.pt $name.json $name.safetensors curve.csv scenes.png)
+                    (cd "$path" && touch $name.md $name.json $name.safetensors curve.csv scenes.png)
                 done ;;
             results/*) [ -e "$path" ] || case ${path##*/} in *.*) touch "$path" ;; *) mkdir -p "$path" ;; esac ;;
         esac

@@ -173,6 +173,7 @@ KEYS = {
     "drawing.opacity": (0.7, "render report"),
     "drawing.triptychs": (True, ("triptychs",)),
     "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam"),
+    "pretrain.photographs": ("data/moved", "pretrain_sam"),
     "pretrain.teacher_name": ("resnet34.tv_in1k", "pretrain_backbone"),
     "pretrain.teacher_weights": ("data/other.safetensors", "pretrain_backbone"),
     "pretrain.minutes": (1, "pretrain_backbone pretrain_sam"),
@@ -541,6 +542,11 @@ def test_other_weights_in_a_file_re_run_what_loads_them(site, name, first):
     stale = edited(site, f"data/{name}", lambda text: "other weights")
     assert set(stale) == closure(first, ALL)
     assert stale.get("segment", stale["features"]) == (1 if name == "start.pt" else 2)
+
+
+def test_other_packaged_weights_re_run_what_loads_them(demo):
+    stale = edited(demo, "patch-nano.safetensors", lambda text: "other weights")
+    assert {"features", "fit", "score"} <= set(stale) and not {"survey", "ingest"} & set(stale)
 
 
 # --- A stage that failed --------------------------------------------------------------------------------------------

@@ -182,7 +182,7 @@ def option(flag: str, value) -> str:
 
 def weights_hash(path: str | None, packaged: str) -> str:
     """Content hash of a weight file, or of the packaged one if there is none: Snakemake compares times of large files."""
-    path = path or str(WORKFLOW / "defectflow/weights" / packaged)
+    path = path or str(next((WORKFLOW / "defectflow").glob(f"*/weights/{packaged}")))
     return preflight.file_digests([path], cache_file("weights"))[path]
 
 

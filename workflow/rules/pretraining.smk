@@ -45,11 +45,12 @@ rule pretrain_backbone:
 
 
 rule pretrain_sam:
-    """Pre-train sam2.1-nano on rendered scenes."""
+    """Pre-train sam2.1-nano on rendered scenes, and on real photographs with masks where there are such."""
     input:
         pool=ancient(config["pretrain"]["pool"]),
+        photographs=ancient(config["pretrain"]["photographs"]) if config["pretrain"]["photographs"] else [],
     output:
-        weights="results/pretrain/sam2.1-nano/sam2.1-nano.pt",
+        weights="results/pretrain/sam2.1-nano/sam2.1-nano.safetensors",
         figures="results/pretrain/sam2.1-nano/sam2.1-nano.json",
         card="results/pretrain/sam2.1-nano/sam2.1-nano.md",
         curve="results/pretrain/sam2.1-nano/curve.csv",
@@ -67,12 +68,14 @@ rule pretrain_sam:
         runtime=int(config["pretrain"]["minutes"] * 1.5) + 10,
     params:
         folder=subpath(output.weights, parent=True),
+        photographs=option("--photographs", config["pretrain"]["photographs"]),
         minutes=config["pretrain"]["minutes"],
         seed=config["seed"],
         device=config["device"],
         code=lambda w: code_hash("pretraining.pretrain_sam"),
     message:
-        "Pre-train sam2.1-nano on rendered scenes for {params.minutes} minutes"
+        "Pre-train sam2.1-nano for {params.minutes} minutes"
     shell:
-        "python -m defectflow.pretraining.pretrain_sam --pool {input.pool:q} --out {params.folder:q} --minutes {params.minutes}"
+        "python -m defectflow.pretraining.pretrain_sam --pool {input.pool:q} {params.photographs} --out {params.folder:q}"
+        " --minutes {params.minutes}"
         " --seed {params.seed} --device {params.device} --threads {threads} --resume 2>&1 | tee {log}"

@@ -1,8 +1,10 @@
 import cv2
 import micro_sam
 import numpy as np
+import photograph_set
 import pytest
 import torch
+from defectflow.core.files import read_json, sha256_of
 from defectflow.parts.registration_frame import iou
 from defectflow.pretraining import pretrain_sam
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
@@ -10,6 +12,7 @@ from defectflow.pretraining.rendered_scenes import KINDS, ask, contact_sheet, re
 from defectflow.pretraining.sam_card import evaluate
 from defectflow.pretraining.silhouettes import silhouette
 from defectflow.segmentation import sam_model
+from defectflow.segmentation.sam_training import proposals_loss
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +121,50 @@ def test_interrupted_pretraining_resumes_to_the_identical_weights_and_loads_as_a
     for key, value in straight.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
 
-    pretrain_sam.export(straight, tmp_path / "out.pt")
-    loaded = sam_model.build(pretrain_sam.CONFIG, tmp_path / "out.pt")
+    pretrain_sam.export(straight, tmp_path / "out.safetensors")
+    loaded = sam_model.build(pretrain_sam.CONFIG, tmp_path / "out.safetensors")
     for key, value in straight.state_dict().items():
         torch.testing.assert_close(loaded.state_dict()[key], value, rtol=2e-3, atol=1e-4)
     figures = evaluate(loaded, photos, 0, 1)
     assert set(figures) >= {"iou_box", "iou_box_prompt", "presence_auroc", "iou_error"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_real_photographs_are_learned_from_and_named_in_the_card_and_its_notice(tiny, tmp_path, photos):
+    photograph_set.write_photographs(tmp_path / "real", singles=60)
+    (tmp_path / "pool").mkdir()
+    for number, photo in enumerate(photos):
+        cv2.imwrite(str(tmp_path / f"pool/{number}.png"), photo)
+    out = tmp_path / "out"
+    start = micro_sam.write_checkpoint(tmp_path, pretrain_sam.CONFIG)
+    flags = ["--pool", str(tmp_path / "pool"), "--photographs", str(tmp_path / "real"), "--start", str(start)]
+    flags += ["--out", str(out), "--steps", "2", "--batch", "4", "--threads", "1", "--scenes", "4", "--asked", "2"]
+    pretrain_sam.main(pretrain_sam.build_parser().parse_args([*flags, "--device", "cpu"]))
+    figures = read_json(out / "sam2.1-nano.json")
+    assert figures["run"]["start"] == sha256_of(start) and figures["sha256"] == sha256_of(
+        out / "sam2.1-nano.safetensors"
+    )
+    real = figures["photographs"]
+    assert sum(real["trained"].values()) > 10 and set(real["iou"]) == set(real["held"])
+    assert all(0 <= v <= 1 for means in real["iou"].values() for v in means.values())
+    card = (out / "sam2.1-nano.md").read_text()
+    assert "sam2.1-nano.NOTICE.md" in card and "no mask drawn by" not in card
+    assert (
+        "| tools: all 12 photographs and masks | owner/tools | CC BY 4.0 |"
+        in (out / "sam2.1-nano.NOTICE.md").read_text()
+    )
+
+
+def test_of_three_proposals_the_best_alone_learns():
+    logits = torch.zeros(1, 4, 4, 4)
+    truth = torch.zeros(1, 4, 4)
+    truth[:, :2] = 1
+    logits[0, 2] = 8 * truth - 4  # the second of the three is right
+    logits.requires_grad_()
+    loss = proposals_loss(logits, torch.full((1, 4), 0.5), torch.zeros(1), truth, torch.ones(1))
+    loss.backward()
+    moved = logits.grad[0].abs().amax(dim=(1, 2)) > 0
+    assert moved.tolist() == [True, False, True, False]
 
 
 def test_both_optimizers_move_their_weights_in_either_memory_format():

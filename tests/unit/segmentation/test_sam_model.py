@@ -1,5 +1,7 @@
 """SAM 2.1 models: what ours computes is what the sam2 package computes; checkpoints and prompts are checked."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -103,6 +105,18 @@ def test_packaged_nano_is_small_loads_through_build_sam2_and_looks_at_the_pictur
     assert figures["iou_box"] > figures["iou_box_prompt"] + 0.05
     assert figures["iou_wide"] > figures["iou_wide_prompt"] + 0.05
     assert figures["presence_auroc"] > 0.6
+
+
+def test_packaged_weights_that_are_damaged_are_refused(tmp_path, monkeypatch):
+    path = sam_model.PACKAGED["nano"]
+    copy = tmp_path / path.name
+    shutil.copy(path.with_suffix(".json"), copy.with_suffix(".json"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    monkeypatch.setitem(sam_model.PACKAGED, "nano", copy)
+    with pytest.raises(UserError, match=r"sam2\.1-nano\.pt: its sha256 is not that"):
+        sam_model.build("nano", copy)
 
 
 def test_official_configuration_builds_and_names_are_checked():

@@ -13,6 +13,9 @@ class PretrainSettings(Settings):
     section: ClassVar[str] = "pretrain"
 
     pool: str = setting("data/pool", "folder of varied photographs")
+    photographs: str | None = setting(
+        None, "folder of real photographs with object masks (index.csv), for sam2.1-nano; none: rendered scenes alone"
+    )
     teacher_name: str = setting("resnet18.tv_in1k", "timm name of the network that patch-nano is distilled from")
     teacher_weights: str = setting("data/weights/resnet18.tv_in1k.safetensors", "local file with its weights")
     minutes: float = setting(90, "time for each of the two networks", unit="minutes", above=0)

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from defectflow.core.device import autocast, pick_device
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, read_json, sha256_of
 from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import MEAN, STD, to_square
@@ -52,7 +52,7 @@ def config_path(name: str) -> Path:
 def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     """State dict of a local file: safetensors, or a torch file of the official form {"model": state_dict}.
 
-    Nothing in the file is executed (``weights_only=True``).
+    Nothing in the file is executed (``weights_only=True``). Our own weights are compared with their checksum.
 
     Raises:
         UserError: the file is absent or not such a file.
@@ -60,6 +60,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such checkpoint file")
+    if path in PACKAGED.values() and sha256_of(path) != read_json(path.with_suffix(".json"))["sha256"]:
+        raise UserError(f"{path}: its sha256 is not that of its .json: the file is damaged (install defectflow again)")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -110,9 +112,12 @@ def verify(path: str | Path, name: str) -> None:
     """Reload ``path`` through the package's own ``build_sam2``; raises whatever that raises."""
     from sam2.build_sam import build_sam2
 
-    # Hydra takes an absolute path only after two more slashes.
+    # Hydra takes an absolute path only after two more slashes; the package reads no safetensors.
     config = "//" + str(config_path(name).resolve())
-    build_sam2(config, str(path), device="cpu", apply_postprocessing=False)
+    tensors = Path(path).suffix == ".safetensors"
+    model = build_sam2(config, None if tensors else str(path), device="cpu", apply_postprocessing=False)
+    if tensors:
+        model.load_state_dict(read_checkpoint(path))
 
 
 def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
@@ -207,8 +212,12 @@ def make_prompt(soft: np.ndarray, size: int, rng: np.random.Generator | None = N
     return Prompt(points * (size / side), labels, ((2 * soft - 1) * LOGIT).astype(np.float32))
 
 
-def decode(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
-    """Mask logits (batch, size/4, size/4), predicted IoU (batch,) and object score logits (batch,)."""
+def propose(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
+    """All four masks of SAM's decoder: the one for a plain prompt, then three for one that may mean several things.
+
+    Returns:
+        Mask logits (batch, 4, size/4, size/4), predicted IoU (batch, 4) and object score logits (batch,).
+    """
     device = features[-1].device
     encoder, decoder = model.sam_prompt_encoder, model.sam_mask_decoder
     points = torch.from_numpy(np.stack([p.points for p in prompts])).to(device)
@@ -219,16 +228,21 @@ def decode(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> t
     sparse, dense = encoder(points=(points, labels), boxes=None, masks=logits)
     none = encoder.no_mask_embed.weight.reshape(1, -1, 1, 1)
     dense = torch.where(given[:, None, None, None], dense, none.to(dense.dtype))
-    masks, ious, _, scores = decoder(
+    masks, ious, _, scores = decoder.predict_masks(
         image_embeddings=features[-1],
         image_pe=encoder.get_dense_pe(),
         sparse_prompt_embeddings=sparse,
         dense_prompt_embeddings=dense,
-        multimask_output=False,
         repeat_image=False,
         high_res_features=features[:-1],
     )
-    return masks[:, 0].float(), ious[:, 0].float(), scores[:, 0].float()
+    return masks.float(), ious.float(), scores[:, 0].float()
+
+
+def decode(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mask logits (batch, size/4, size/4), predicted IoU (batch,) and object score logits (batch,)."""
+    masks, ious, scores = propose(model, features, prompts)
+    return masks[:, 0], ious[:, 0], scores
 
 
 def with_prior(logits: Tensor, guess: np.ndarray, weight: float) -> Tensor:

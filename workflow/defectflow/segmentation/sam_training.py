@@ -55,6 +55,27 @@ def sam_loss(
     return (masks * present).sum() / present.sum().clamp(min=1) + F.binary_cross_entropy_with_logits(score, present)
 
 
+def proposals_loss(
+    logits: Tensor, predicted: Tensor, score: Tensor, truth: Tensor, present: Tensor, from_scratch: bool = False
+) -> Tensor:
+    """Loss of the four masks of `propose`: that of the first, and of the best of the other three.
+
+    Of the three, only the one with the smallest mask loss learns its mask; all learn what IoU they have (N. Ravi et
+    al., SAM 2, 2024, appendix D). Arguments as for `sam_loss`, with logits (batch, 4, h, w), predicted (batch, 4).
+    """
+    with torch.no_grad():
+        small = F.interpolate(truth[:, None], logits.shape[-2:], mode="area")[:, 0]
+        costs = [20 * focal_loss(logits[:, k], small) + dice_loss(logits[:, k], small) for k in (1, 2, 3)]
+        best = 1 + torch.stack(costs, 1).argmin(1)
+        inside, true = logits > 0, (small > 0.5)[:, None]
+        actual = (inside & true).sum(dim=(2, 3)) / (inside | true).sum(dim=(2, 3)).clamp(min=1)
+    rows = torch.arange(len(logits), device=logits.device)
+    first = sam_loss(logits[:, 0], predicted[:, 0], score, truth, present, from_scratch)
+    second = sam_loss(logits[rows, best], predicted[rows, best], score, truth, present, from_scratch)
+    quality = ((predicted[:, 1:] - actual[:, 1:]).abs().mean(1) * present).sum() / present.sum().clamp(min=1)
+    return 0.5 * (first + second) + 0.5 * quality
+
+
 def trained_parameters(model: nn.Module, trainable: str) -> dict[str, list[nn.Parameter]]:
     """Parameters to train by part ("decoder", "neck", "trunk"); the rest is frozen. Memory parts always are.
 
