@@ -1,4 +1,4 @@
-"""SAM without fine-tuning: IoU of its answer to the box of each annotation, beside the box itself.
+"""SAM without fine-tuning: IoU of its mask for the box of each annotation, and of the box itself.
 
 python benchmarks/zero_shot.py FOLDER            # with images/ and annotations.json (COCO, one part in each)
 """

@@ -66,7 +66,7 @@ class DiskIndex(Mapping[str, Row]):
 
     def __iter__(self) -> Iterator[str]:
         names = [""]
-        while names:  # a thousand at a time: no query stays open while others ask
+        while names:  # a thousand at a time, so that no query stays open between lookups
             with self._lock:
                 query = "SELECT name FROM entries WHERE name > ? ORDER BY name LIMIT 1000"
                 names = [name for (name,) in self._database.execute(query, names[-1:])]

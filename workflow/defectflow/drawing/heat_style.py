@@ -1,4 +1,4 @@
-"""How heat is drawn: colours, where they end, how much of the photograph shines through; as options of a stage too."""
+"""How heat is drawn: colours, their range, opacity; also as command-line options of a stage."""
 
 import argparse
 from dataclasses import dataclass, fields
@@ -18,7 +18,7 @@ class Look:
         colours: matplotlib's colour map, one of COLOURS. The first five are safe for the colour-blind and in print.
         vmax_quantile: quantile of all maps of the run where the colours end, in (0, 1]; the colour of the level that is
             outlined stays below the end.
-        gamma: exponent on the values between the ends; below 1 lifts what is faint.
+        gamma: exponent on the values between the ends; below 1 brightens faint heat.
         blur: sigma of another Gaussian on the heat, in pixels of a picture whose longer side has 256; 0 for none.
         alpha_mode: which part of an overlay is covered by heat, and how much: "excess" begins where good images end
             and is full at the level that is outlined; "heat" follows the colour, over the whole frame; "constant"
@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     told = {
         "colours": "colour map",
         "vmax_quantile": "quantile of the maps where the colours end",
-        "gamma": "exponent on the heat, below 1 lifts what is faint",
+        "gamma": "exponent on the heat, below 1 brightens faint heat",
         "blur": "sigma of another Gaussian, pixels at a longer side of 256",
         "alpha_mode": "where overlays show heat",
         "alpha_min": "opacity where heat begins",
@@ -58,7 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def look_of(args: argparse.Namespace) -> Look:
-    """The look that was asked for.
+    """The look that the options describe.
 
     Raises:
         UserError: a number is out of its range.
