@@ -23,15 +23,15 @@ SLACK = 1e-9  # of a count of images: 0.1 x 30 is 3, also where binary fractions
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, what it was chosen on, and the alternatives there were.
+    """A threshold, the scores it was chosen on, and the alternatives.
 
     Attributes:
         value: bad means ``score >= value``.
         low, high: smallest and largest score of the calibration images.
-        n_good, n_bad: how many of them there are.
+        n_good, n_bad: number of good and of bad calibration images.
         table: one row for each way to cut the calibration scores in two, lowest first: threshold, false_positive,
-            true_positive (counts), false_positive_rate, recall, precision, f1, youden (NaN where there is nothing to
-            divide by), chosen (bool: the row whose verdicts ``value`` gives).
+            true_positive (counts), false_positive_rate, recall, precision, f1, youden (NaN if the denominator is 0),
+            chosen (bool: the row with the verdicts of ``value``).
     """
 
     value: float
@@ -53,9 +53,9 @@ class Sample(NamedTuple):
 def f1_adaptive(sample: Sample) -> float:
     """Largest F1, anomalib's ``F1AdaptiveThreshold`` rule placed midway between scores.
 
-    Ties go to the lowest threshold (fewest missed defects), as in anomalib. F1 needs both classes; with good images
-    only the threshold is just above the largest score, or where one or two of them stand out from the others, above
-    what these reach (:func:`outlying_good.limit`). With bad images only it is the smallest score.
+    Ties go to the lowest threshold (fewest missed defects), as in anomalib. F1 needs both classes: with good images
+    only, the threshold is just above the largest score, without one or two outliers (:func:`outlying_good.limit`); with
+    bad images only, it is the smallest score.
     """
     if not len(sample.bad):
         return _of_good_only(sample)
@@ -88,9 +88,9 @@ def youden(sample: Sample, max_fpr: float | None = None, max_fnr: float | None =
 
 
 def max_fpr(sample: Sample, max_fpr: float) -> float:
-    """Largest recall among the cuts with FPR <= ``max_fpr``, and of those the one with the fewest false alarms.
+    """Largest recall among the cuts with FPR <= ``max_fpr``; among equal ones, the fewest false alarms.
 
-    Without bad images the lowest threshold that keeps the cap. As MaxFalsePositiveRate of MATLAB's anomalyThreshold.
+    Without bad images, the lowest threshold that keeps the limit. As MaxFalsePositiveRate of MATLAB's anomalyThreshold.
 
     Raises:
         ValueError: there is no good image.
@@ -103,9 +103,9 @@ def max_fpr(sample: Sample, max_fpr: float) -> float:
 
 
 def max_fnr(sample: Sample, max_fnr: float) -> float:
-    """Fewest false alarms among the cuts with FNR <= ``max_fnr``, and of those the one with the largest recall.
+    """Fewest false alarms among the cuts with FNR <= ``max_fnr``; among equal ones, the largest recall.
 
-    Without good images the highest threshold that keeps the cap. As MaxFalseNegativeRate in MATLAB.
+    Without good images, the highest threshold that keeps the limit. As MaxFalseNegativeRate in MATLAB.
 
     Raises:
         ValueError: there is no bad image.
@@ -154,7 +154,7 @@ def conformal(sample: Sample, alpha: float) -> float:
     """Just above the good score of rank ceil((n + 1)(1 - ``alpha``)): bad where the conformal p-value is <= alpha.
 
     For a new good image that is exchangeable with the n calibration images the probability of a false alarm is at most
-    alpha, whatever the distribution, on average over draws of the calibration images. Bad images are not looked at.
+    alpha, for any distribution, on average over draws of the calibration images. Bad images are ignored.
     Source: V. Vovk, A. Gammerman, G. Shafer, Algorithmic Learning in a Random World (2005); S. Bates et al., Testing
     for outliers with conformal p-values, Annals of Statistics 51 (2023), section 1.
 
@@ -163,7 +163,7 @@ def conformal(sample: Sample, alpha: float) -> float:
     """
     _check("alpha", alpha, 0, 1, open_low=True, open_high=True)
     n = len(sample.good)
-    # Of the n + 1 good images, the new one among them, so many may be called bad: those with the largest scores.
+    # This many of the n + 1 good images (the new one included) may be called bad: those with the largest scores.
     allowed = math.floor(alpha * (n + 1) + SLACK)
     if allowed < 1:
         _need(sample.good, "good", math.ceil(1 / alpha - SLACK) - 1)
@@ -186,7 +186,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, strategy: str = "f1_adapti
 
     Raises:
         ValueError: no score, a score that is not finite, a label other than 0 and 1; an unknown strategy; an option
-            that is missing, unknown or out of range; a strategy that cannot do with the images there are.
+            that is missing, unknown or out of range; a strategy that needs other images than there are.
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"unknown strategy {strategy!r} (known: {', '.join(STRATEGIES)})")
@@ -219,7 +219,7 @@ def nested_calibration(
 ) -> dict[str, Threshold]:
     """For every fold the threshold chosen on the labelled images of all other folds.
 
-    A fold outside which no image lies has no entry.
+    A fold that holds all images has no entry.
 
     Args:
         scores: float [N], held-out raw scores of labelled images.
@@ -246,7 +246,7 @@ def nested_calibration(
 
 
 def midpoint(low: float, high: float) -> float:
-    """A value in (low, high] near the middle, with nine significant digits where that many tell the two apart."""
+    """A value in (low, high] near the middle, with nine significant digits if these distinguish the two."""
     middle = float(f"{(low + high) / 2:.{DIGITS}g}")
     return middle if low < middle <= high else high
 

@@ -11,7 +11,7 @@ from defectflow.evaluation.image_metrics import units_of
 from defectflow.metrics import metrics
 from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1
 
-# One setting of each strategy: five in a hundred where a share has to be named, three standard deviations as in charts.
+# One setting of each strategy: 5 % where a share is needed, three standard deviations as in control charts.
 ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = (
     ("f1_adaptive", {}),
     ("youden", {}),
@@ -27,7 +27,7 @@ ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = (
 def alternatives(
     table: pd.DataFrame, strategy: str, options: Mapping[str, float], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Judge the counted images by every strategy, the given one first.
+    """Judge the evaluated images by every strategy, the given one first.
 
     Args:
         table: image_id, group, label, detection, fold, raw_score, as :func:`decisions.assign_verdicts` wants them.
@@ -36,7 +36,7 @@ def alternatives(
     Returns:
         One dict for each: strategy, options, ours (bool), threshold (for new images), confusion_matrix, the rates of
         :func:`metrics.rates`, intervals {recall, false_positive_rate}, f1_difference (a paired.Difference or None). A
-        strategy that cannot do with these images has problem (text) instead of the figures.
+        strategy that cannot be applied to these images has problem (text) instead of the figures.
     """
     chosen = (strategy, dict(options))
     others = [entry for entry in ALTERNATIVES if entry != chosen]

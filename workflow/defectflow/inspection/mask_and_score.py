@@ -20,7 +20,7 @@ from defectflow.segmentation.baseline_masks import SOURCES, part_mask
 # Score of an image and distances of its patches, float32 (p,), from these (p, d) and their cells, int64 (p,).
 Scorer = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
 
-# What this version understands of an entry of the config; training alone takes the keys after the bar.
+# Config keys that this version knows; those after the bar are for training only.
 KNOWN = {
     "segmenter": "method model source prior_weight | checkpoint sha256 bytes engine trainable steps batch_size "
     "augmentations learning_rate",
@@ -39,7 +39,7 @@ class Located(NamedTuple):
 
 
 def check_known(bundle: Bundle) -> None:
-    """Refuse what this version does not know how to do, rather than give another verdict than the workflow.
+    """Refuse settings that this version does not know, so that verdicts never differ from the workflow's.
 
     Raises:
         UserError: an entry has an unknown key or value.
@@ -72,7 +72,7 @@ def check_known(bundle: Bundle) -> None:
 
 
 def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], Located] | None:
-    """Function that finds the part in a photograph; None where the bundle has no segmenter. SAM runs on ``device``."""
+    """Function that finds the part in a photograph; None if the bundle has no segmenter. SAM runs on ``device``."""
     entry = bundle.settings["segmenter"]
     source = entry["source"]
     if source == "none":
@@ -92,7 +92,7 @@ def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], 
 
 
 def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Tensors of the detector and its settings, as its fit left them."""
+    """Tensors and settings of the detector, as written by the fit."""
     path = bundle.path("bank.safetensors")
     try:
         with safe_open(path, framework="numpy") as stream:
