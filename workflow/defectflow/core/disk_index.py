@@ -14,7 +14,7 @@ Row = tuple[Any, ...]
 
 
 class DiskIndex(Mapping[str, Row]):
-    """Rows by their first value, in a temporary database that ends with the process and needs constant memory.
+    """Rows by their first value, in a temporary database that is deleted when the process ends; memory is constant.
 
     Threads may share it. Iteration is in the order of the names.
 
