@@ -247,7 +247,7 @@ def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarr
     if listed.orientation == 1 and (height, width) == sizes[UPRIGHT]:
         # Width and height were exchanged: in the size only, or rows were written instead of columns.
         mask = min((_unrolled(runs, height, width, order) for order in "CR"), key=raggedness)
-        return mask, UPRIGHT, "RLE with width and height exchanged: put right"
+        return mask, UPRIGHT, "RLE with width and height exchanged: corrected"
     frames = [frame for frame, known in sizes.items() if same_aspect((width, height), known)]
     if not frames:
         image = "x".join(map(str, sizes[UPRIGHT]))

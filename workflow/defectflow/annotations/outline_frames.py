@@ -14,7 +14,7 @@ Size = tuple[float, float]  # width, height
 
 UPRIGHT, STORED = "upright", "stored"
 SHARES, PERCENT = "shares of the picture", "percent of the picture"
-TURNED = "they fit only the pixels as stored, before the EXIF rotation: turned along"
+TURNED = "they fit only the pixels as stored, before the EXIF rotation: rotated with it"
 ROUNDING = 0.02  # share of the side by which an outline may leave its picture: pens are thick, and tools round
 SLOPPY = 0.10  # the same for a few outlines of a set, which are cut at the rim
 FEW = 0.2  # share of the outlines of a set
@@ -235,7 +235,7 @@ def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], out
         if first.frame != as_told:
             meant = "as it is stored" if as_told == STORED else "upright"
             drawn = "upright picture" if first.frame == UPRIGHT else "pixels as stored"
-            note = f"width and height are those of the picture {meant}, the outlines of the {drawn}: taken as such"
+            note = f"width and height are those of the picture {meant}, the outlines of the {drawn}: read accordingly"
             return Choice((Reading(first.frame, first.unit, note),))
         return Choice((first,))
     doubt = ""

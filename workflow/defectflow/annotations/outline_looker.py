@@ -31,8 +31,8 @@ NOWHERE, SURELY_NOWHERE = 1.5, 0.5  # spreads: outlines hardly stronger than shi
 EDGES = 0.1  # mean strength along any line above which a photograph has edges
 CONFIRMED = 3.5  # spreads: an outline this much stronger than shifted ones is correct
 BY_EDGES = {
-    UPRIGHT: "drawn on the upright picture, as its edges show: taken as such",
-    STORED: "drawn on the pixels as stored, before the EXIF rotation, as the edges of the picture show: turned along",
+    UPRIGHT: "drawn on the upright picture, as its edges show: read accordingly",
+    STORED: "drawn on the pixels as stored, before the EXIF rotation, as the edges of the picture show: rotated with it",
 }
 
 
