@@ -1,4 +1,4 @@
-"""Outlines of a data set through ingest and sam_pairs: what is corrected and reported, what is a problem, what is drawn."""
+"""Outlines of a data set through ingest and sam_pairs: corrections, problems and the sheet."""
 
 import json
 

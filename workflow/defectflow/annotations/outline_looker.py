@@ -32,7 +32,7 @@ EDGES = 0.1  # mean strength along any line above which a photograph has edges
 CONFIRMED = 3.5  # spreads: an outline this much stronger than shifted ones is correct
 BY_EDGES = {
     UPRIGHT: "drawn on the upright picture, as its edges show: read accordingly",
-    STORED: "drawn on the pixels as stored, before the EXIF rotation, as the edges of the picture show: rotated with it",
+    STORED: "drawn on the pixels as stored, before the EXIF rotation, as its edges show: rotated with it",
 }
 
 
