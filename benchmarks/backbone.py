@@ -1,4 +1,4 @@
-"""Images per second of patch-nano and of ResNet-18's trunk to layer3, the networks alone, in turns in one run.
+"""Images per second of patch-nano and of ResNet-18's trunk to layer3, the networks alone, alternately in one run.
 
 The last line is how the stages run them: traced and fused, each image by one thread.
 
@@ -24,7 +24,7 @@ NAMES = ("patch-nano", "resnet18")  # the speed of a ResNet-18 does not depend o
 
 
 def seconds(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Wall time of `rounds` passes of each network, in turns, after three that do not count."""
+    """Wall time in seconds of `rounds` passes of each network, alternately, after three warm-up passes."""
     times: dict[str, list[float]] = {name: [] for name in passes}
     for k in range(rounds + 3):
         for name, run in passes.items():
@@ -36,10 +36,10 @@ def seconds(passes: dict[str, Callable[[], object]], rounds: int) -> dict[str, l
 
 
 def tell(what: str, images: int, times: dict[str, list[float]]) -> None:
-    """Print images per second and the median of the ratios of neighbouring passes of so many images."""
+    """Print images per second and the median ratio of consecutive passes; each pass computes ``images`` images."""
     rates = {name: images / statistics.median(values) for name, values in times.items()}
     ratio = statistics.median(b / a for a, b in zip(*(times[name] for name in NAMES), strict=True))
-    fastest = min(times["resnet18"]) / min(times["patch-nano"])  # what a busy machine disturbs least
+    fastest = min(times["resnet18"]) / min(times["patch-nano"])  # least affected by a busy machine
     speeds = ", ".join(f"{name} {rate:.1f} images/s" for name, rate in rates.items())
     print(f"{what}: {speeds}, median ratio {ratio:.2f}, of the fastest passes {fastest:.2f}")
 
@@ -65,7 +65,7 @@ def main() -> None:
 
         def as_stages_do(network: torch.nn.Module) -> None:
             def run(x: torch.Tensor) -> None:
-                with torch.inference_mode():  # it is each thread's own
+                with torch.inference_mode():  # it is set per thread
                     network(x)
 
             deque(in_threads(run, images), maxlen=0)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: made-up photographs, runs in processes of their own, medians."""
+"""What the benchmarks share: synthetic photographs, runs in separate processes, medians."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def photographs(folder: Path, count: int, size: int) -> Path:
-    """Write ``count`` JPEG photographs of ``size`` pixels of a textured plate; every other call finds them there."""
+    """Write ``count`` JPEG photographs of ``size`` pixels of a textured plate, unless they are there already."""
     folder = folder / f"{count}x{size}"
     folder.mkdir(parents=True, exist_ok=True)
     y, x = np.mgrid[:size, :size] / size

@@ -66,10 +66,10 @@ def approximate_sampler(features: torch.Tensor, centers: int, clock: Callable[[]
 
 
 def deviation(features: torch.Tensor, selected: torch.Tensor, rows: int = 20_000) -> float:
-    """How far a selection is from the greedy one: 0 where each center was the farthest row when it was selected.
+    """How far a selection is from the greedy one: 0 if each center was the farthest row when it was selected.
 
-    In float64, and apart from the code under test: for the i-th center s_i, max over rows x of d(x, s_1..s_i-1)
-    relative to d(s_i, s_1..s_i-1), less 1. Up to ``rows`` rows, evenly spaced, stand for all.
+    Computed in float64, independently of the code under test: for the i-th center s_i, max over rows x of d(x,
+    s_1..s_i-1) relative to d(s_i, s_1..s_i-1), less 1. Up to ``rows`` rows, evenly spaced, stand for all.
     """
     x = features[:: max(1, len(features) // rows)].double()
     centers = features[selected].double()

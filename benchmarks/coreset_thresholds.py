@@ -1,11 +1,11 @@
-"""Coreset thresholds: whether a threshold keeps what was asked of it where the memory bank is a small coreset.
+"""Coreset thresholds: whether a threshold keeps the rate it was asked for if the memory bank is a small coreset.
 
 For each run folder, whose features are taken as they are: folds of five seeds, banks of five shares of the patches,
 scores and thresholds as the stages `fit`, `score`, `calibrate` and `evaluate` make them. "recall" is what
 target_recall gives of the 0.9 asked, "false alarms" what max_fpr gives of the 0.1 asked, both nested: the threshold
 of a fold is chosen on the others. "new" is the share of bad photographs that the bank of all good ones puts at or
-above the threshold for new photographs: no bad one is in any bank, but they had a say in that threshold. Mean, and
-smallest to largest, of the seeds. One photograph of hawk's nine bad ones is 0.11.
+above the threshold for new photographs: no bad one is in any bank, but they took part in choosing that threshold.
+Printed are mean, smallest and largest value over the seeds. One photograph of hawk's nine bad ones is 0.11.
 
     snakemake --cores all --config 'detectors={small: {method: patchcore, image_size: 256}}' detector=small 'compare=[]'
     python benchmarks/coreset_thresholds.py results/demo/template/crop/small
@@ -72,7 +72,7 @@ def measure(files: list[PatchFile], manifest: pd.DataFrame, settings: PatchCoreS
 
 
 def main() -> None:
-    """Print the table as Markdown, a row as soon as it is known."""
+    """Print the table as Markdown, each row as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, .../dataset/segmenter/isolation/detector")
     parser.add_argument("--shares", type=float, nargs="+", default=[0.01, 0.02, 0.05, 0.1, 1])

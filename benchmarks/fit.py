@@ -1,7 +1,7 @@
 """Fit, from image files to the saved bank: defectflow's stages `features` and `fit` against anomalib's `Engine.fit`.
 
-Both read the same files with the same backbone, layers, image size and coreset ratio, alternately, each run in a
-process of its own, as each stage of ours is in the workflow (the peak memory is that of the larger). Starting Python
+Both read the same files with the same backbone, layers, image size and coreset ratio, alternately. Each run has its own
+process, like each stage in the workflow (the peak memory is that of the larger stage). Starting Python
 and importing libraries is timed apart. anomalib's selection takes the same time for each center: only
 ``--peer-centers`` are run, and the rest is added in proportion (0: all are run).
 
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 
 def features_run(args: argparse.Namespace) -> dict:
-    """Stage `features` on a table of the images as they are."""
+    """Stage `features` on the images without isolation."""
     begin = time.perf_counter()
     import pandas as pd
     from defectflow.core import tables
@@ -67,7 +67,7 @@ def timed(stage: ModuleType, args: argparse.Namespace, *options: object) -> dict
 
 
 def both(features: dict, fit: dict) -> dict:
-    """What the stages take one after the other, each in its process, as the workflow runs them."""
+    """Time and memory of both stages, one after the other, each in its own process, as in the workflow."""
     whole = {key: features[key] + fit[key] for key in ("seconds", "cpu", "imports")}
     return whole | {"extraction": features["seconds"], "peak_mb": max(features["peak_mb"], fit["peak_mb"])}
 
@@ -79,7 +79,7 @@ def embedder_imports() -> None:
 
 
 def anomalib_run(args: argparse.Namespace) -> dict:
-    """`Engine.fit` with the coreset cut short, and the rest of it in proportion."""
+    """`Engine.fit` with a shortened coreset selection; the rest of its time is added in proportion."""
     import torch
 
     begin = time.perf_counter()

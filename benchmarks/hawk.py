@@ -1,4 +1,4 @@
-"""What each step from zero_out towards fixed-view inspection is worth: frame, light, place, image score, resolution.
+"""What each step from zero_out towards fixed-view inspection gains: frame, light, place, image score, resolution.
 
     python benchmarks/hawk.py results/hawk --backbones patch-nano resnet18.tv_in1k=resnet18.safetensors
     python benchmarks/hawk.py results/demo --steps 0 1 3 --backbones patch-nano
@@ -6,8 +6,8 @@
 The folder is that of a data set in a run of the workflow with segmenter=template (targets: manifest.csv, splits.csv,
 prior.safetensors, template/masks). Every labelled image is scored by the good images of the other folds, as in the
 workflow, and the typical distance at a place comes from those alone (the one number that a shift costs from all).
-Steps 1 to 6 are cumulative. All but 9 and 10 were written down, constants included, before the first measurement on
-hawk; those two were thought of after its maps had been seen.
+Steps 1 to 6 are cumulative. All except 9 and 10 were fixed, constants included, before the first measurement on hawk;
+those two were added after looking at its maps.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Step:
     name: str
     register: bool = False  # warp the part into one frame, and take a window around it
     median: bool = False  # gain from the part's median, which clipping does not move, instead of its mean
-    window: float = 0.0  # soft: place as two more coordinates of a patch; 0: the whole bank, wherever
+    window: float = 0.0  # soft: place as two more coordinates of a patch; 0: place does not matter
     typical: bool = False  # distances over the mean held-out distance of good images at that place
     area: bool = False  # largest value of the smoothed map instead of the largest cell
     seeing: bool = False  # without cells of which more than half is clipped
@@ -65,7 +65,7 @@ class Step:
 
 
 def ladder() -> dict[str, Step]:
-    """The steps by number; each is the one before it and one thing more, from 7 on apart."""
+    """The steps by number; each adds one thing to the one before; from 7 on they stand alone."""
     steps = [Step("zero_out")]
     for name, change in (
         ("registered", {"register": True}),
@@ -159,7 +159,7 @@ class Patches:
     grid: tuple[int, int]
 
     def chosen(self, step: Step) -> Patches:
-        """Those that a step looks at."""
+        """The patches that a step uses."""
         keep = np.ones(len(self.cell), bool)
         if step.core:
             keep &= self.share >= 0.5

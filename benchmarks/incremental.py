@@ -1,8 +1,8 @@
-"""Adding photographs to a fitted set: the stages `features` and `fit` on their outputs, against both from nothing.
+"""Adding photographs to a fitted set: the stages `features` and `fit` on their outputs, against both from scratch.
 
-The patches of the pictures that were there are kept, the bank is selected anew from all of them. Checks that patches
-and bank are the same, byte for byte, as those made from nothing. Imports are not counted. Beside the time that passes
-stands the processor's, all threads together, which other jobs on the machine disturb less.
+The patches of the old pictures are kept, and the bank is selected again from all of them. Checks that patches and bank
+are byte for byte those made from scratch. Imports are not counted. Wall time and processor time of all threads are
+printed; other jobs on the machine affect the latter less.
 
     python benchmarks/incremental.py                         # 1 image more than 40 of 512 pixels
     python benchmarks/incremental.py --count 200 --size 1024 --weights resnet18.safetensors

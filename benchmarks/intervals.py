@@ -1,9 +1,9 @@
-"""How often a 95 % interval of the AUROC holds the true value: ours beside the percentile bootstrap, on made-up scores.
+"""How often a 95 % interval of the AUROC contains the true value: ours and the percentile bootstrap, simulated scores.
 
     python benchmarks/intervals.py [--sets 1000]
 
-Good and bad scores are normal with a shift that gives the true AUROC; in groups they have a common part, of a share of
-the variance. Prints a table in Markdown.
+Good and bad scores are normal with a shift that gives the true AUROC; scores of a group share a common part, which has
+a fixed share of the variance. Prints a table in Markdown.
 """
 
 import argparse

@@ -1,10 +1,10 @@
 """Fit of more patches than fit into memory: peak memory, time, and how far the bank is from every patch.
 
-Patch files of made-up features are written first (float16, as `features --stored float16` would). For each
+Patch files of synthetic features are written first (float16, as `features --stored float16` would). For each
 ``--max-patches``, `fit` runs in a process of its own. `radius` is the largest distance of a patch to the bank; `bound`
 is what merge and reduce promises: the largest radius of an image's own coreset plus that of the bank among these
-coresets. Both are taken over up to 500 evenly spaced images, so `radius` is at most `bound`, and where there was no
-reduction they are the same.
+coresets. Both are taken over up to 500 evenly spaced images, so `radius` is at most `bound`; without reduction they are
+equal.
 
     python benchmarks/large_set.py                                          # 200 images; 204800 reduces nothing
     python benchmarks/large_set.py --images 10000 --max-patches 1000000     # 8 GB of disk

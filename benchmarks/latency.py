@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py results/demo/template/crop/patchcore/bundle results/demo/source/images
 
-All see the same isolated pictures. Eager PyTorch is anomalib's modules, called one after the other as they are: once
-its whole model, which searches all cells of the grid and makes a map, and once for the part's cells alone and without a
+All get the same isolated pictures. Eager PyTorch means anomalib's modules, called one after the other unchanged: once
+the whole model, which searches all cells of the grid and makes a map, and once for the part's cells only and without a
 map, which is what the inspector computes. The inspector's own `torch` runs eagerly too, with fused calls and its own
 search. The runtimes must agree in every verdict.
 On a busy machine look at processor time.

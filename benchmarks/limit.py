@@ -2,8 +2,8 @@
 
 Least time is the larger of the operations at the machine's best matrix product or convolution and the bytes that have
 to be read and written once at its copy speed, all measured here on one core; of a network, the bytes of each layer.
-Search and coreset are held against all distances by a product in bfloat16, where the processor multiplies it; they can
-take less, since they measure along few axes. Taken is processor time, with one thread.
+Search and coreset are compared with all distances by a product in bfloat16, where the processor has such products; they
+can take less, because they measure along few axes. "Taken" is processor time with one thread.
 
     python benchmarks/limit.py --weights resnet18.safetensors
 """
@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 
 def seconds(run: Callable[[], Any], repeats: int = 15) -> float:
-    """Median processor time of a call, after one that does not count."""
+    """Median processor time of a call, after a warm-up call."""
     run()
     times = []
     for _ in range(repeats):
@@ -107,7 +107,7 @@ def main() -> None:
         pool = torch.cat(patches[:-2])
         for count in (2181, 21_811):
             bank = Bank(pool[k_center_greedy(pool, min(count, len(pool)), progress=False)])
-            for other in patches:  # it settles on a number of axes
+            for other in patches:  # a warm-up, in which the bank chooses its number of axes
                 bank.nearest(other)
             size_of = len(bank.features)
             pairs, moved = 2 * 1024 * size_of * 384, 4 * 384 * (1024 + size_of)

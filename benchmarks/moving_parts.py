@@ -1,4 +1,4 @@
-"""Masks of parts that lie anywhere and any way round, where registration fails: SAM against both baselines.
+"""Masks of parts in any position and orientation, where registration fails: SAM against both baselines.
 
 Renders data sets of one part each (random outline and surface, turned by any angle, 0.35 to 0.75 of the frame wide,
 over clutter that changes from picture to picture), runs the workflow up to the fine-tuning, which judges SAM and the
@@ -55,7 +55,7 @@ def run_lengths(mask):
 def write_set(folder, photos, seed, views, groups, size):
     """A data set of one part: images/, annotations.json and labels.csv."""
     rng = np.random.default_rng([seed, 77])
-    while True:  # a part of some substance
+    while True:  # until the part is large enough
         outline = silhouette(rng).astype(np.float32)
         if 0.15 < outline.mean() < 0.7:
             break

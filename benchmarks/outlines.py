@@ -1,10 +1,10 @@
-"""How often the check of outlines calls right ones wrong, and how often it finds wrong ones made from them.
+"""How often the check of outlines rejects correct ones, and how often it finds wrong ones made from them.
 
 python benchmarks/outlines.py FOLDER [FOLDER ...]   # each with images/, and annotations.json or masks/ (label maps)
 
-Right outlines are also made crooked: cut to a coarse polygon, drawn with an unsteady hand, too wide, too narrow. Wrong
-ones are mirrored, turned, scaled, shifted, or those of another photograph; what still overlaps the right one by 0.85
-counts for nothing. The last line is the time for each photograph beside that of decoding it.
+Correct outlines are also made imprecise: reduced to a coarse polygon, drawn with an unsteady hand, too wide, too
+narrow. Wrong ones are mirrored, turned, scaled, shifted, or those of another photograph; those with an IoU of 0.85 or
+more with the correct one are skipped. The last line compares the time per photograph with that of decoding it.
 """
 
 import argparse
@@ -32,7 +32,7 @@ CLOSE = 0.85  # IoU from which a wrong outline is as good as right
 
 
 def photographs(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
-    """Paths and right masks, bool (height, width); 255 in a label map is no part."""
+    """Paths and correct masks, bool (height, width); 255 in a label map does not count as a part."""
     if (folder / "masks").is_dir():
         for path in sorted((folder / "masks").iterdir()):
             label = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
@@ -48,7 +48,7 @@ def photographs(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:
 
 
 def crooked(mask: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Right outlines, badly drawn."""
+    """Correct outlines, drawn imprecisely."""
     side = max(mask.shape)
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     for coarse in (True, False):

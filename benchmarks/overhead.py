@@ -1,10 +1,10 @@
-"""Share of a run's processor time that is no stage's own work: starting Python, loading libraries, Snakemake.
+"""Share of a run's processor time spent outside the stages' work: starting Python, loading libraries, Snakemake.
 
     time snakemake --cores all --forceall; python benchmarks/overhead.py --total SECONDS
 
 Reads the benchmark files of a finished run and measures what each stage loads, in a process of its own, and a dry run.
-In these files up to half a minute is missing of the processor time of a long job, since Snakemake looks at a job ever
-more rarely: without the total that ``time`` told (user and sys) the share is too large.
+These files miss up to half a minute of a long job's processor time, because Snakemake samples a job less and less
+often: without the total that ``time`` printed (user and sys) the share is too large.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[1]
-MODULES = {"render_demo": "demo", "split_annotated": "split"}  # where a rule and its stage are not called the same
-# What a stage loads only when it comes to it.
+MODULES = {"render_demo": "demo", "split_annotated": "split"}  # where a rule and its stage have different names
+# Modules that a stage imports only when it needs them.
 LATER = {
     "prior": "import defectflow.parts.appearance",
     "masks": "import defectflow.parts.appearance",
@@ -53,7 +53,7 @@ def used(folder: Path) -> dict[str, tuple[int, float]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--benchmarks", type=Path, default=ROOT / "results/benchmarks")
-    parser.add_argument("--total", type=float, help="processor seconds of the whole run (default: what the files tell)")
+    parser.add_argument("--total", type=float, help="processor seconds of the whole run (default: sum of the files)")
     parser.add_argument("--repeats", type=int, default=3)
     args = parser.parse_args()
     work = start = 0.0

@@ -2,9 +2,9 @@
 
 Every picture is brought to the size of the network's input once, as PNG; both read the same files, use the same
 weights and score images by the re-weighted maximum, over all patches. Where a coreset starts, and the projection it is
-selected in, are drawn: each program fits with ``--seeds`` seeds, which tells what a seed moves and, with many, whether
-the two differ beyond that. Then defectflow scores with the bank of anomalib's first fit, which must give the same, and
-so must the whole bank (ratio 1).
+selected in, are random: each program fits with ``--seeds`` seeds. This shows how much a seed changes and, with many
+seeds, whether the programs differ by more. Then defectflow scores with the bank of anomalib's first fit, which must
+give the same scores, and so must the whole bank (ratio 1).
 
     python benchmarks/parity.py --mvtec data/mvtec/* --weights resnet18.safetensors --ratios 0.1
     python benchmarks/parity.py --run results/hawk/template/zero_out --weights resnet18.safetensors --splits 5
@@ -173,7 +173,7 @@ def anomalib_run(folder: Path, args: argparse.Namespace, ratio: float, seed: int
 
 
 def compare(split: Split, ratio: float, args: argparse.Namespace) -> tuple[list[list[float]], list[list[float]], str]:
-    """`areas` of anomalib's fits and of ours, and what is told of ours with anomalib's first bank."""
+    """`areas` of anomalib's fits and of ours, and the text on ours with anomalib's first bank."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for part, paths in (("train", split.learned), ("test", list(split.judged))):

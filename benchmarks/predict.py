@@ -28,7 +28,7 @@ from fit import anomalib_model, embedder_imports
 
 
 def processor_seconds() -> float:
-    """Processor time of this process and of those it waited for: anomalib's loader reads in processes of its own."""
+    """Processor time of this process and its finished children: anomalib's loader reads in separate processes."""
     usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(u.ru_utime + u.ru_stime for u in usage)
 

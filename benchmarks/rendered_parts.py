@@ -7,7 +7,7 @@ Each set draws a part (outline, surface out of a photograph that no pre-training
 far the part moves and turns, how the light changes, grain and focus. The bank holds all patches of 12 sound pictures,
 isolated with the true mask as the workflow isolates them (zero_out or crop of config.yaml); 8 others and 8 of each kind
 of damage are scored by their farthest patch. Printed: the mean over the sets of the AUROC, and of its difference to the
-first line, with 95 % by bootstrap over the sets. Sets 0 to 99 are for choosing, those from 1000 on for telling.
+first line, with a 95 % bootstrap interval over the sets. Sets 0 to 99 are for choosing, those from 1000 on for testing.
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Part:
         self._photos, self._rng, self._size = photos, np.random.default_rng([seed, 4242]), size
         rng = self._rng
         outline = silhouette(rng)
-        while not 0.2 < outline.mean() < 0.7:  # a part of some substance
+        while not 0.2 < outline.mean() < 0.7:  # until the part has a sensible size
             outline = silhouette(rng)
         self._outline = cv2.GaussianBlur(outline.astype(np.float32), (0, 0), 0.7)
         self._surface = surface(rng, photos, CANVAS).astype(np.uint8)
@@ -124,7 +124,7 @@ def patches(embedder: PatchEmbedder, image: np.ndarray, mask: np.ndarray, side: 
 
 
 def cropped(pictures: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Windows around the part, of one size, which the pictures that are learned decide."""
+    """Windows around the part, all of one size, which the training pictures decide."""
     boxes = np.array([cv2.boundingRect(mask.astype(np.uint8)) for _, mask in pictures[:LEARNED]])
     size = tuple(np.ceil(boxes[:, 2:].max(axis=0) * (1 + 2 * MARGIN)).astype(int).tolist())
     windows = [crop_window(mask, size, (0, 0)) for _, mask in pictures]
@@ -134,7 +134,7 @@ def cropped(pictures: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndar
 def main() -> None:
     """Render, score, print."""
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    cli.add_argument("--pool", required=True, help="photographs for surfaces; used is the tenth that is held out")
+    cli.add_argument("--pool", required=True, help="photographs for surfaces; only the held-out tenth is used")
     cli.add_argument("--backbones", nargs="+", default=["patch-nano"], help="name, or name=file of weights")
     cli.add_argument("--sides", type=int, nargs="+", default=[512], help="of the network's input in pixels")
     cli.add_argument("--isolations", nargs="+", choices=["zero_out", "crop"], default=["zero_out"])

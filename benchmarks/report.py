@@ -1,8 +1,9 @@
 """How large the report of many photographs is, and how fast it opens in Chromium.
 
-Makes a run up (photographs, masks, maps, verdicts; nothing is trained), writes its report, and loads it from disk in
-headless Chromium: time to DOMContentLoaded and to the load event with everything laid out, as the browser itself
-measures them, beside an empty page. Two goals of the project: under 25 MB and under 3 seconds for 1,000 photographs.
+Simulates a run (photographs, masks, maps, verdicts; nothing is trained), writes its report, and loads it from disk in
+headless Chromium. Measured are the times to DOMContentLoaded and to the load event after layout, as the browser reports
+them, for the report and for an empty page. Two goals of the project: under 25 MB and under 3 seconds for 1,000
+photographs.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from defectflow.evaluation import evaluate
 from defectflow.images.read_write import write_png
 from defectflow.reporting import report
 
-# Run at the load event, after a layout that is asked for; the answer is read from the page that Chromium prints.
+# Runs at the load event, after a forced layout; the result is read from the page that Chromium prints.
 PROBE = """<script>addEventListener("load", () => {
 document.body.getBoundingClientRect();
 const [t] = performance.getEntriesByType("navigation");
@@ -95,7 +96,7 @@ def opened(page: Path, browser: str) -> tuple[float, float, float]:
     taken = {}
     with tempfile.TemporaryFile() as printed:
         process = psutil.Popen([*command, probed.as_uri()], stdout=printed, stderr=subprocess.DEVNULL)
-        while process.poll() is None:  # what draws the page is no child that could be waited for
+        while process.poll() is None:  # the process that draws the page is not a child of this one
             with suppress(psutil.Error):
                 for each in (process, *process.children(recursive=True)):
                     taken[each.pid] = sum(each.cpu_times()[:2])
@@ -128,7 +129,7 @@ def main() -> None:
         rows = {}
         for name, path in (("report", page), ("empty page", empty)):
             runs = [opened(path, args.browser) for _ in range(args.repeats)]
-            rows[name] = [min(values) for values in zip(*runs, strict=True)]  # what else runs only adds
+            rows[name] = [min(values) for values in zip(*runs, strict=True)]  # other jobs can only add time
     print(f"{args.count} photographs: {size:.1f} MB, written in {taken:.1f} s of processor time.")
     print(f"Least of {args.repeats} openings:\n")
     print("| opened | DOM ready | loaded and laid out | processor time of the browser |")

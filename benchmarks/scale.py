@@ -1,4 +1,4 @@
-"""How the workflow carries 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
+"""How the workflow copes with 1,000, 10,000 and 100,000 photographs: dry runs, jobs, folders, memory of every stage.
 
     python benchmarks/scale.py --folder FOLDER --out FOLDER/scale.json --plot docs/scale.png
 
@@ -35,7 +35,7 @@ def picture(number: int) -> np.ndarray:
 
 
 def photographs(folder: Path, count: int) -> None:
-    """Write ``count`` pictures, 1,000 to a folder, and labels.csv: one in a hundred is labelled, as in life."""
+    """Write ``count`` pictures, 1,000 to a folder, and labels.csv: one in a hundred is labelled."""
     rows = ["filename,label"]
     for number in range(count):
         path = folder / "images" / f"{number // 1000:03d}" / f"{number:06d}.png"
@@ -82,7 +82,7 @@ def jobs(output: str) -> dict[str, int]:
     return {rule: int(number) for rule, number in (line.split() for line in lines if line.strip())}
 
 
-# Snakemake looks at a job now and then and misses the peaks of short ones: here the system tells, once it has ended.
+# Snakemake samples a job and misses the peaks of short ones; the operating system reports the true peak at the end.
 WATCH = """
 import json, resource, subprocess, sys
 status = subprocess.call([sys.executable, *sys.argv[1:]])
@@ -94,7 +94,7 @@ sys.exit(status)
 
 
 def watched(folder: Path) -> Path:
-    """Make the stages of the runs to come leave their memory and time in the file that is returned."""
+    """Make the stages of the next runs log their memory and time; returns the path of the log."""
     log, watch, shell = (folder / name for name in ("used.jsonl", "watch.py", "watch.sh"))
     log.write_text("")
     watch.write_text(WATCH.format(log=str(log)))

@@ -1,10 +1,10 @@
 """How time and memory grow: coreset against patches, ratio and dimensions, whole fit against image size; with a plot.
 
-One quantity at a time leaves the base case. The selection is run on made-up features by defectflow, anomalib's
-KCenterGreedy and the approximate sampler of the PatchCore authors, each in a process of its own; its memory is what
-the process needs beyond the libraries and the features. The peers take the same time for each center: they select
+One quantity at a time is varied from the base case. The selection is run on synthetic features by defectflow,
+anomalib's KCenterGreedy and the approximate sampler of the PatchCore authors, each in its own process; its memory is
+what the process needs beyond the libraries and the features. The peers take the same time for each center: they select
 ``--peer-centers`` and their time is given in proportion. The fit is that of `fit.py`, its memory all of the process.
-Time is the processor's, all threads together: other jobs on the machine disturb it least.
+Time is processor time of all threads, which other jobs on the machine affect least.
 
     python benchmarks/scaling.py                                                   # small, some minutes
     python benchmarks/scaling.py --rows 20000 60000 200000 --base 60000 0.01 384 --plot scaling.png

@@ -1,10 +1,10 @@
-"""Search: ways to find the nearest patch of a bank, and what the faster ones get wrong.
+"""Search: ways to find the nearest patch of a bank, and the errors of the faster ones.
 
-The bank is a coreset of the patches of all images but the last ``--queries``, whose patches are looked for, one image
-at a time, by one thread after another way in turn. The times are of the processor, the best of ``--repeats``: what the
-way itself takes, on a busy machine too. "found" is the share of patches whose nearest one was found, "excess" how much
-farther than the nearest the one found is, on average over all patches and at most. faiss is measured where it is
-installed (``pip install --target DIR --no-deps faiss-cpu``, PYTHONPATH=DIR); it is no dependency.
+The bank is a coreset of the patches of all images except the last ``--queries``; their patches are the queries, one
+image at a time, with one thread, all ways alternately. Times are processor times, the best of ``--repeats``, so a busy
+machine hardly affects them. "found" is the share of patches whose nearest one was found, "excess" how much farther than
+the nearest the one found is, on average over all patches and at most. faiss is measured if it is installed
+(``pip install --target DIR --no-deps faiss-cpu``, PYTHONPATH=DIR); it is not a dependency.
 
     python benchmarks/search.py                                                # 40 made-up images of 512 pixels
     python benchmarks/search.py --images data/pool --limit 223 --backbone resnet18.tv_in1k --weights ...
@@ -33,7 +33,7 @@ Search = Callable[[torch.Tensor], torch.Tensor]  # patches (p, d) -> indices of 
 
 
 def ways(bank: torch.Tensor) -> Iterator[tuple[str, Search, float]]:
-    """Name, search, and bytes in memory for each patch of the bank (ours: with as few axes as it begins with)."""
+    """Name, search, and bytes in memory for each patch of the bank (ours: with the number of axes it starts with)."""
     dimensions = bank.shape[1]
     exact = Neighbours(bank)
     yield "defectflow, exact", lambda patches: exact.nearest(patches)[1], 2 * COLUMNS + 4 * dimensions

@@ -1,4 +1,4 @@
-"""Outlines of a data set through ingest and sam_pairs: what is put right and told, what is a problem, what is drawn."""
+"""Outlines of a data set through ingest and sam_pairs: corrections, problems and the sheet."""
 
 import json
 
@@ -285,4 +285,4 @@ def test_an_rle_is_of_the_frame_that_has_its_size(tmp_path, as_stored, told_stor
     write(tmp_path, coco)
     report, masks = taken(tmp_path)
     assert worst(masks, outlines) > 0.95 and len(masks) == len(outlines)
-    assert ("turned along" in told(report)) == as_stored and len(report["warnings"]) == as_stored
+    assert ("rotated with it" in told(report)) == as_stored and len(report["warnings"]) == as_stored

@@ -25,7 +25,7 @@ from defectflow.sources.annotation_kinds import is_outline
 from defectflow.sources.dataset import category_ids
 
 BARE_RUNS = "outlines are bare run lengths (RLE without its size): read as RLE"
-HOLE = 0.05  # share of the picture that a mask of its whole rim leaves out, from which on it may be inverted
+HOLE = 0.05  # a mask that covers the whole rim of the picture and leaves out at least this share of it may be inverted
 BY_ROWS = "run row by row and not column by column: read by rows"
 
 
@@ -89,7 +89,7 @@ def part_mask(
         raw_size: (width, height) of the pixels as stored.
         orientation: EXIF orientation, 1 to 8.
         reading: of the coordinates; None: the likeliest for this image alone, see `outline_frames.settle`.
-        notes: takes a line for what was put right in an RLE.
+        notes: gets a line for each correction of an RLE.
 
     Returns:
         bool mask of the upright picture (None: nothing usable), number of annotations used, one line per problem.
@@ -101,7 +101,7 @@ def part_mask(
             reading = choice.readings[0]
         elif listed.told not in dict(listed.frames()).values():
             return None, 0, [choice.problem]
-        else:  # what lies outside is named one by one
+        else:  # outlines outside of the picture are reported one by one
             reading = next(Reading(frame, size) for frame, size in listed.frames() if size == listed.told)
     upright_size, mask, used, problems = listed.upright_size, None, 0, []
     for annotation in annotations:
@@ -130,7 +130,7 @@ def part_mask(
 def listed_image(
     entry: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], raw_size: tuple[int, int], orientation: int
 ) -> Listed:
-    """What `outline_frames.settle` needs to know of an image; malformed outlines count for nothing there."""
+    """What `outline_frames.settle` needs to know about an image; malformed outlines are ignored."""
     polygons: list[Sequence[float]] = []
     sizes = []
     for annotation in annotations:
@@ -143,7 +143,7 @@ def listed_image(
                     polygons.append(_points(polygon).ravel().tolist())
     told = told_size(entry)
     frames = (raw_size, turned_size(raw_size, orientation))
-    turned = not polygons and told in frames and frames[0] != frames[1]  # an RLE is of the frame that has its size
+    turned = not polygons and told in frames and frames[0] != frames[1]  # an RLE belongs to the frame of its size
     size = next(iter(sizes), None)
     if _is_size(size) and (told is None or (turned and (size[1], size[0]) in frames)):
         told = (size[1], size[0])
@@ -151,7 +151,7 @@ def listed_image(
 
 
 def is_counts(segmentation: Any, size: tuple[int, int]) -> bool:
-    """Whether a list is one of run lengths, i.e. an RLE without its size, for a picture of ``size``."""
+    """Whether a list is an RLE without its size: run lengths for a picture of ``size``."""
     if not isinstance(segmentation, list) or not segmentation:
         return False
     runs = segmentation[0] if len(segmentation) == 1 and isinstance(segmentation[0], list) else segmentation
@@ -185,7 +185,7 @@ def decode_polygons(segmentation: Any, width: int, height: int, unit: tuple[floa
     rles = []
     for polygon in _polygons(segmentation):
         points = _points(polygon) * (width / unit[0], height / unit[1])
-        # A point far outside would make the rasteriser walk (and allocate) all the way to it.
+        # With a point far outside, the rasteriser would walk (and allocate) all the way to it.
         limits = np.array([width, height])
         rles += mask_utils.frPyObjects([points.clip(-limits, 2 * limits).ravel().tolist()], height, width)
     merged = mask_utils.merge(rles)
@@ -201,7 +201,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
 
 
 def _polygons(segmentation: list) -> list:
-    """The polygons of a list: of several, of one alone as numbers, or of one alone as points [x, y]."""
+    """The polygons of a list that holds several polygons, or a single one as numbers or as points [x, y]."""
     if not isinstance(segmentation[0], list):
         return [segmentation]
     alone = len(segmentation) > 2 and all(isinstance(point, list) and len(point) == 2 for point in segmentation)
@@ -222,7 +222,7 @@ def _points(polygon: Any) -> np.ndarray:
 
 
 def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarray, str, str]:
-    """One outline as a bool mask of a frame, that frame, and what was put right."""
+    """One outline as a bool mask of a frame, that frame, and what was corrected."""
     sizes = dict(listed.frames())
     if not isinstance(segmentation, dict) and not is_counts(segmentation, listed.raw_size):
         width, height = sizes[reading.frame]
@@ -245,9 +245,9 @@ def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarr
     if frames:
         return mask, reading.frame if reading.frame in frames else frames[0], note
     if listed.orientation == 1 and (height, width) == sizes[UPRIGHT]:
-        # Width and height were exchanged: in the size alone, or the rows of the picture were taken for its columns.
+        # Width and height were exchanged: in the size only, or rows were written instead of columns.
         mask = min((_unrolled(runs, height, width, order) for order in "CR"), key=raggedness)
-        return mask, UPRIGHT, "RLE with width and height exchanged: put right"
+        return mask, UPRIGHT, "RLE with width and height exchanged: corrected"
     frames = [frame for frame, known in sizes.items() if same_aspect((width, height), known)]
     if not frames:
         image = "x".join(map(str, sizes[UPRIGHT]))
@@ -258,9 +258,9 @@ def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarr
 
 
 def raggedness(mask: np.ndarray) -> float:
-    """How ragged a mask is: changes between neighbours per column and row that it reaches.
+    """How ragged a mask is: changes between neighbouring pixels per column and row that it occupies.
 
-    A filled shape has two of each; runs laid out in the wrong order are stripes, with many.
+    A filled shape has two changes in each; runs in the wrong order give stripes, with many.
     """
     columns, rows = mask.any(0).sum(), mask.any(1).sum()
     changes = np.count_nonzero(mask[:, 1:] != mask[:, :-1]) + np.count_nonzero(mask[1:] != mask[:-1])
@@ -268,7 +268,7 @@ def raggedness(mask: np.ndarray) -> float:
 
 
 def is_inverted(mask: np.ndarray) -> bool:
-    """Whether a mask may be that of the ground: all of the rim of the picture, and not what lies inside."""
+    """Whether a mask may be that of the background: it covers the whole rim of the picture and not the inside."""
     rim = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
     return all(side.all() for side in rim) and mask.mean() <= 1 - HOLE
 

@@ -1,8 +1,8 @@
 """Read ground-truth masks from any tool: find out which pixels mark a defect, in one way for a whole set.
 
-0/1, 0/255 and any other two values, label maps, palettes, colours on one background, alpha channels, and masks whose
-edges are soft (JPEG, scaled). What can mean two things is told for every mask of the set. `read_write.read_mask` stays
-the reader of the masks that this workflow writes.
+Reads 0/1, 0/255 and any other two values, label maps, palettes, colours on one background, alpha channels, and masks
+with soft edges (JPEG, scaled). An ambiguous mask is reported. `read_write.read_mask` reads the masks that this workflow
+writes.
 """
 
 from collections import Counter
@@ -17,9 +17,9 @@ from PIL import Image, ImageOps
 from defectflow.core.files import UserError
 from defectflow.images.read_write import UNREADABLE
 
-FEW = 32  # colours up to which a picture is drawn, not photographed
-SOFT = 0.35  # share of middle values that lie on a slope between darker and brighter ones from which edges are soft
-CONTRAST = 64  # levels between background and defect that a mask with soft edges has at least
+FEW = 32  # a picture with at most this many colours is drawn, not photographed
+SOFT = 0.35  # edges are soft if this share of the middle values lies on a slope between darker and brighter ones
+CONTRAST = 64  # least difference in grey levels between background and defect of a mask with soft edges
 BLACK = 0  # as a packed colour
 SPREAD = 0.2  # share of a mask that may lie between background and defect
 JPEG = ("JPEG", "MPO")
@@ -66,8 +66,8 @@ class Reading(NamedTuple):
 
     Attributes:
         channel: "values", "index", "colour" or "alpha".
-        background: value or packed colour that is none of a defect; with ``cut`` that which distances are taken from.
-        cut: from which value, distance or alpha on a pixel is a defect; None: all that is not background.
+        background: value or packed colour of the background; with ``cut``, distances are measured from it.
+        cut: smallest value, distance or alpha of a defect; None: every pixel that is not background is a defect.
         text: for people; "" for two values with 0 as background.
     """
 
@@ -78,7 +78,7 @@ class Reading(NamedTuple):
 
 
 class Ambiguous(Exception):
-    """The masks of a set can mean two things; says which, with the remedy."""
+    """The masks of a set are ambiguous; the message says how, with the remedy."""
 
 
 def layers_of(path: str | Path, indices: bool = False) -> Layers:
@@ -86,7 +86,7 @@ def layers_of(path: str | Path, indices: bool = False) -> Layers:
 
     Args:
         path: the file.
-        indices: give the indices of a palette, not its colours.
+        indices: return the indices of a palette instead of its colours.
 
     Raises:
         UserError: the file is absent or not an image.
@@ -123,7 +123,7 @@ def layers_of(path: str | Path, indices: bool = False) -> Layers:
 
 
 def profile(path: str | Path) -> Profile:
-    """Look at one mask.
+    """Measure one mask.
 
     Raises:
         UserError: see `layers_of`.
@@ -164,7 +164,7 @@ def choose(profiles: Iterable[Profile]) -> Reading:
     """The reading of a set of masks.
 
     Raises:
-        Ambiguous: they can mean two things.
+        Ambiguous: they can be read in two ways.
     """
     profiles = list(profiles)
     if any(one.alpha == "varies" for one in profiles):
@@ -184,7 +184,7 @@ def _of_values(counts: Counter, soft: bool, lossy: bool, channel: str) -> Readin
     low, high = min(counts), max(counts)
     total, (frequent, most) = counts.total(), counts.most_common(1)[0]
     if len(counts) > 2 and soft and (high - low >= CONTRAST or high <= 1):
-        # JPEG swings beyond both values: they are where most pixels of each half are.
+        # JPEG overshoots both values: take the most frequent value of each half.
         middle = (low + high) / 2
         low = max((value for value in counts if value <= middle), key=counts.__getitem__)
         high = max((value for value in counts if value > middle), key=counts.__getitem__)
@@ -238,7 +238,7 @@ def _of_colours(counts: Counter, lossy: bool) -> Reading:
 
 
 def _drawn(counts: Counter, distances: Mapping[int, int]) -> bool:
-    """Whether four shades have half of what is not background."""
+    """Whether four shades cover half of the pixels that are not background."""
     shades: Counter = Counter()
     for colour, distance in distances.items():
         if distance >= CONTRAST / 2:
@@ -247,7 +247,7 @@ def _drawn(counts: Counter, distances: Mapping[int, int]) -> bool:
 
 
 def read(path: str | Path, reading: Reading) -> np.ndarray:
-    """A mask as the set is read: bool (height, width).
+    """Read a mask like the others of its set: bool (height, width), True on defects.
 
     Raises:
         UserError: the file cannot be read, or not in this way.

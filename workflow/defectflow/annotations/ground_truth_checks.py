@@ -1,4 +1,4 @@
-"""The ground-truth masks of a data set: how they are read, what is wrong with them, clean copies where they need it."""
+"""The ground-truth masks of a data set: how they are read, their problems, clean copies where needed."""
 
 import os
 import posixpath
@@ -15,7 +15,7 @@ from defectflow.images.read_write import read_mask, write_png
 from defectflow.listing.image_names import place_of
 from defectflow.sources.dataset import Notice, Problem
 
-INVERTED = 0.8  # of the picture: a mask that covers more, where most do not cover half, is the wrong way round
+INVERTED = 0.8  # share of the picture: a mask that covers more, while most cover less than half, is inverted
 REMEDY = "(save the defect bright on dark; a mask of the part is no ground truth: take it out)"
 Rows = Mapping[str, Mapping[str, str]]
 
@@ -33,12 +33,12 @@ def check_masks(
 
     Args:
         rows: of the images that have a mask.
-        pictures: what is known of each image.
+        pictures: measurements of each image.
         each: `map`, or that of a pool.
 
     Returns:
-        Problems (absent, unreadable, ambiguous or inverted, of another size, at odds with the label), what was put
-        right, and the reading where it is another than "every pixel that is not zero is inside", else None.
+        Problems (absent, unreadable, ambiguous or inverted, of another size, contradicting the label), notices on
+        corrections, and the reading if it differs from "every pixel that is not zero is inside", else None.
     """
     names = [name for name in rows if not pictures[name].problem]
 
@@ -76,7 +76,8 @@ def check_masks(
 def place(
     rows: Sequence[dict[str, Any]], images: int, reading: Reading | None, written: Path, final: str, each: Callable
 ) -> None:
-    """Write clean masks, 0 and 255, of rows of the manifest, and let the rows name them; nothing without a reading.
+    """Write clean masks (0 and 255) for rows of the manifest and put their paths into the rows; no-op without a
+    reading.
 
     Args:
         rows: with image_id and mask ("" for none).

@@ -3,7 +3,7 @@
 The masks of a set may agree with each other and still miss the part. A correct outline follows edges of its photograph
 (`outline_edges`), a wrong one follows fewer. An outline is suspicious if a shifted, turned, mirrored or scaled version
 of it, or the outline of another photograph, follows clearly more edges. Photographs without edges cannot be checked.
-Limits were chosen on one half of 970 right outlines and of wrong ones made from them, and measured on others
+Limits were chosen on one half of 970 correct outlines and wrong ones made from them, and measured on others
 (benchmarks/README.md, by benchmarks/outlines.py).
 """
 
@@ -17,10 +17,10 @@ from defectflow.annotations.outline_edges import Outline, moved, score
 SLACK = 2  # pixels of the reduced picture: an outline may miss its edges by this much
 NEAREST, FARTHEST, STEP = 0.05, 0.20, 5  # shifts: shares of the longer side; pixels of the reduced picture
 SCALES = (0.25, 1 / 3, 0.4, 0.5, 0.6, 2 / 3, 0.75, 0.8, 1.25, 4 / 3, 1.5, 5 / 3, 2.0, 2.5, 3.0, 4.0)
-FEWEST = 40  # points: a shorter outline has too few edges to compare
-ALIKE = 0.02  # share of the longer side: the outline of another photograph that is this near is no alternative
-# An outline is wrong where an alternative is better by this much (mean strength, spreads) and it hardly lies on more
-# edges than anywhere (spreads); the second line of limits makes it suspicious.
+FEWEST = 40  # points: shorter outlines are too short to compare
+ALIKE = 0.02  # share of the longer side: an outline of another photograph that is this close is not an alternative
+# An outline is wrong if an alternative is better by this much (mean strength, spreads) and its own strength is hardly
+# above that of shifted outlines (spreads); the second line of limits makes it suspicious.
 WRONG, SUSPICIOUS = (0.10, 3.0, 3.5), (0.07, 2.0, 4.0)
 AS_GOOD = 0.03  # mean strength
 LEAST_SPREAD = 0.02  # of the mean strengths, as far as the spread of the shifted outlines goes
@@ -28,16 +28,16 @@ LEAST_SPREAD = 0.02  # of the mean strengths, as far as the spread of the shifte
 
 @dataclass(frozen=True)
 class Fit:
-    """How an outline lies on a photograph.
+    """How well an outline fits a photograph.
 
     Attributes:
         own: mean strength of the edges along it, 0 to 1.
-        usual: median over the shifted outlines, i.e. for one that lies anywhere.
+        usual: median over the shifted outlines, i.e. of a random position.
         spread: of these, as a standard deviation.
         best: the largest mean strength of an alternative.
         change: what that is: "turned by 90 degrees", "shifted", "scaled by 0.67", "mirrored", or "other <k>", the
             k-th of the other outlines.
-        matrix: float (2, 3), takes the outline (of "other": that one) to where it lies better, in pixels of the
+        matrix: float (2, 3), moves the outline (for "other": that one) to the better position, in pixels of the
             reduced picture.
         other: the largest mean strength of another outline as it is, 0 without any.
         other_index: which one that is.
@@ -59,7 +59,7 @@ class Fit:
 
     @property
     def lead(self) -> float:
-        """How far the outline lies above those that lie anywhere, in spreads."""
+        """How far the outline's strength is above that of shifted outlines, in spreads."""
         return (self.own - self.usual) / self.spread
 
     def within(self, limits: tuple[float, float, float]) -> bool:
@@ -77,7 +77,7 @@ def fit(maps: np.ndarray, outline: Outline, others: Sequence[Outline] = ()) -> F
         others: outlines of other photographs, in pixels of maps of the same size.
 
     Returns:
-        None where the outline is too short, or runs along the rim.
+        None if the outline is too short or runs along the rim of the picture.
     """
     if len(outline.points) < FEWEST:
         return None
@@ -100,15 +100,15 @@ def fit(maps: np.ndarray, outline: Outline, others: Sequence[Outline] = ()) -> F
             strength = np.nanmax(score(maps, other, near), initial=0.0)
             rival, index = max((rival, index), (float(strength), k))
     most = max(strength for strength, *_ in found)
-    # Of changes that are about as good, the one that says most about the cause.
+    # Among changes of about the same quality, prefer the one that explains the cause best.
     best, change, matrix = min((one for one in found if one[0] >= most - AS_GOOD), key=_order)
     return Fit(own, usual, spread, best, change, matrix, rival, index)
 
 
 def lead_of(maps: np.ndarray, outline: Outline) -> tuple[float, float]:
-    """How far an outline lies above those that lie anywhere on a photograph: in mean strength, and in spreads.
+    """How far an outline's strength is above that of shifted outlines: in mean strength, and in spreads.
 
-    (0, 0) where it is too short; see `fit`, which compares it with more.
+    (0, 0) if it is too short; `fit` compares it with more alternatives.
     """
     if len(outline.points) < FEWEST:
         return 0.0, 0.0
@@ -123,7 +123,7 @@ def lead_of(maps: np.ndarray, outline: Outline) -> tuple[float, float]:
 def changes(size: tuple[int, int]) -> list[tuple[str, np.ndarray]]:
     """Turns, mirrors and scales of an outline as (what it is, affine 2x3) for a picture of ``size`` (width, height).
 
-    A quarter turn takes the outline for one drawn in the other frame, width and height exchanged.
+    A quarter turn treats the outline as drawn in the other frame, with width and height exchanged.
     """
     w, h = size[0] - 1.0, size[1] - 1.0
     turned = [
@@ -146,7 +146,7 @@ def _order(found: tuple[float, str, np.ndarray]) -> tuple[int, float]:
 
 
 def _alike(one: Outline, other: Outline) -> bool:
-    """Whether one outline follows the other closely, so that both stand for the same place."""
+    """Whether one outline follows the other closely, so that both describe the same place."""
     distances = np.hypot(*(one.points[::4, None] - other.points[None]).transpose(2, 0, 1)).min(1)
     return bool(np.median(distances) < ALIKE * max(one.size))
 
@@ -164,7 +164,7 @@ def _best(
 
 
 def _far(side: int) -> np.ndarray:
-    """Shifts (m, 2) in pixels that take a right outline off its part."""
+    """Shifts (m, 2) in pixels that move a correct outline off its part."""
     grid = _grid(round(FARTHEST * side), STEP)
     return grid[np.hypot(*grid.T) >= NEAREST * side]
 

@@ -1,8 +1,8 @@
 """Edges of a photograph, and outlines laid on them.
 
-Colour gradients at a reduced size, each relative to those around it, so that a faint edge in a calm place counts as
-much as a strong one in a busy place. An edge counts for an outline as far as it runs along it (the square of the cosine
-between gradient and normal). Chamfer matching of oriented edges (Shotton et al. 2008), as means and not as distances.
+Colour gradients at a reduced size, each relative to its surroundings, so that a faint edge in a smooth area counts as
+much as a strong one in a textured area. An edge counts for an outline according to its direction (the squared cosine
+between gradient and normal). Chamfer matching of oriented edges (Shotton et al. 2008), with means instead of distances.
 """
 
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ SIDE = 256  # pixels, longer side of the reduced picture
 BINS = 8  # orientations in 180 degrees
 POINTS = 240  # at most, of an outline
 BLUR = 1.0  # sigma in pixels of the reduced picture
-NEAR = 2  # pixels of the reduced picture by which a right outline may miss its edge
+NEAR = 2  # pixels of the reduced picture by which a correct outline may miss its edge
 AROUND = 33  # pixels, side of the window that a gradient is compared with
 FAINT = 2.0  # grey levels per pixel: weaker gradients are noise
-RIM = 3  # pixels: an outline this near to the rim of the picture ends there, not at an edge
+RIM = 3  # pixels: an outline this close to the rim of the picture is cut off there and not at an edge
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def outline_of(mask: np.ndarray) -> Outline:
 
 
 def moved(outline: Outline, matrix: np.ndarray) -> Outline:
-    """The outline under an affine 2x3 ``matrix`` in pixels; normals turn along."""
+    """The outline transformed by an affine 2x3 ``matrix`` in pixels, normals included."""
     points = outline.points @ matrix[:, :2].T + matrix[:, 2]
     tangent = np.stack([-np.sin(outline.angles), np.cos(outline.angles)], 1) @ matrix[:, :2].T
     return Outline(points.astype(np.float32), np.arctan2(-tangent[:, 0], tangent[:, 1]), outline.size)

@@ -1,9 +1,9 @@
 """Which picture the coordinates of COCO outlines belong to: the frame (upright, or as stored), the size, the unit.
 
-A photograph with an EXIF rotation has two frames, and tools disagree which one they draw in and which one they call
-`width` and `height`. Outlines are exported at another size, as shares or in percent. What tells is the size of the file
-as stored and upright, the size in the COCO file, and how far the outlines reach. Everything here is arithmetic on these
-numbers; where two readings fit, the pictures decide (`outline_set`).
+A photograph with an EXIF rotation has two frames, and tools disagree about which one they draw in and which one they
+call `width` and `height`. Outlines may also be exported at another size, as shares or in percent. The answer follows
+from the size of the file as stored and upright, the size in the COCO file, and the extent of the outlines. Everything
+here is arithmetic on these numbers; if two readings fit, the pictures decide (`outline_set`).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,8 +14,8 @@ Size = tuple[float, float]  # width, height
 
 UPRIGHT, STORED = "upright", "stored"
 SHARES, PERCENT = "shares of the picture", "percent of the picture"
-TURNED = "they fit only the pixels as stored, before the EXIF rotation: turned along"
-ROUNDING = 0.02  # share of the side by which an outline may leave its picture: pens are thick, tools round
+TURNED = "they fit only the pixels as stored, before the EXIF rotation: rotated with it"
+ROUNDING = 0.02  # share of the side by which an outline may leave its picture: pens are thick, and tools round
 SLOPPY = 0.10  # the same for a few outlines of a set, which are cut at the rim
 FEW = 0.2  # share of the outlines of a set
 ASPECT = 0.01  # by which the aspects of two sizes may differ, beside the rounding to whole pixels
@@ -25,13 +25,13 @@ HUNDREDS = 200  # pixels: in a picture of this size coordinates up to 100 are pe
 
 @dataclass(frozen=True)
 class Listed:
-    """What the COCO file and the header of the picture tell of one image.
+    """What the COCO file and the header of the picture say about one image.
 
     Attributes:
         raw_size: (width, height) of the pixels as stored.
         orientation: EXIF orientation, 1 to 8.
-        told: (width, height) in the COCO file, None where absent.
-        extent: smallest x and y, largest x and y of all polygons; None where there is none.
+        told: (width, height) in the COCO file, None if absent.
+        extent: smallest x and y, largest x and y of all polygons; None without polygons.
         has_rle: whether an outline is an RLE, which has a size of its own.
     """
 
@@ -60,7 +60,7 @@ class Reading:
         frame: UPRIGHT or STORED.
         unit: (width, height) of that frame in the unit of the coordinates: its pixels, or (1, 1), (100, 100), or the
             size at which the outlines were exported.
-        note: what was put right, "" where nothing was.
+        note: what was corrected, "" for nothing.
     """
 
     frame: str
@@ -73,9 +73,9 @@ class Choice:
     """The readings that fit an image, the likeliest first.
 
     Attributes:
-        readings: one where the sizes settle it; none where nothing fits; more where the picture has to decide.
-        problem: why nothing can be taken, if the picture does not decide either; "" if the first reading may be.
-        doubt: told where the picture did not decide and the first reading was taken.
+        readings: one if the sizes are conclusive; none if nothing fits; several if the picture has to decide.
+        problem: why no reading can be used if the picture does not decide either; "" if the first one may be used.
+        doubt: reported if the picture did not decide and the first reading was used.
         confirm: whether the picture must show that the only reading is right.
     """
 
@@ -121,7 +121,7 @@ def settle(listed: Mapping[str, Listed]) -> dict[str, Choice]:
 
 
 def fits(extent: Sequence[float] | None, size: Size, slack: float = ROUNDING) -> bool:
-    """Whether outlines lie within a picture of this size (None: there are no polygons, they do)."""
+    """Whether outlines lie within a picture of this size; True for None (no polygons)."""
     if extent is None:
         return True
     x, y = slack * size[0] + 1, slack * size[1] + 1
@@ -135,11 +135,11 @@ def same_aspect(one: Size, other: Size) -> bool:
 
 
 def _in_unit(one: Listed, unit: int, name: str) -> Choice:
-    """Readings of coordinates that are shares or percent; percent may be pixels of a part in the corner, too."""
+    """Readings of coordinates as shares or percent; percent may also be pixels of a part in the corner."""
     sizes = [size for _, size in one.frames()]
     other = one.told if one.told and not any(_equal(one.told, size) for size in sizes) else None
     if unit == 100 and other and any(same_aspect(other, size) for size in sizes):
-        return _in_pixels(one, set())  # of a small copy, whose size the file tells
+        return _in_pixels(one, set())  # pixels of a small copy, whose size the file gives
     note = f"coordinates are {name}, not pixels: converted"
     readings = [Reading(frame, (unit, unit), note) for frame, _ in _frames_as_told(one)]
     if one.extent is None:
@@ -159,11 +159,11 @@ def _of_mixed_unit(one: Listed, choice: Choice) -> Choice:
     if largest > 100 * (1 + ROUNDING) or min(one.raw_size) < HUNDREDS or not choice.readings:
         return choice
     percent = tuple(reading for reading in _in_unit(one, 100, PERCENT).readings if reading.unit == (100, 100))
-    return replace(choice, readings=choice.readings + percent)  # taken only if the picture shows it
+    return replace(choice, readings=choice.readings + percent)  # used only if the picture confirms it
 
 
 def _evidence(listed: Mapping[str, Listed]) -> set[tuple]:
-    """What images of the set prove by the reach of their outlines, as keys of the others it holds for."""
+    """Relations proved by the extent of the outlines of some images, as keys that other images of the set share."""
     proved = set()
     for one in listed.values():
         if not (one.told and one.extent):
@@ -179,7 +179,7 @@ def _evidence(listed: Mapping[str, Listed]) -> set[tuple]:
 
 
 def _relation(one: Listed) -> tuple:
-    """How the size in the COCO file relates to the picture: what a tool does to one image it does to others like it."""
+    """How the size in the COCO file relates to the picture: a tool treats all images of one kind alike."""
     if one.told is None:
         return ("absent",)
     for frame, size in one.frames():
@@ -204,7 +204,7 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
         if not pixels:
             text = f"{reach}, {picture}, and the COCO file has no width and height (export it with these)"
             return Choice((), text)
-        if one.extent is None:  # an RLE brings its size along
+        if one.extent is None:  # an RLE contains its size
             return Choice(tuple(pixels))
         if all(reading.frame == STORED for reading in pixels):
             pixels = [Reading(reading.frame, reading.unit, TURNED) for reading in pixels]
@@ -235,7 +235,7 @@ def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], out
         if first.frame != as_told:
             meant = "as it is stored" if as_told == STORED else "upright"
             drawn = "upright picture" if first.frame == UPRIGHT else "pixels as stored"
-            note = f"width and height are those of the picture {meant}, the outlines of the {drawn}: taken as such"
+            note = f"width and height are those of the picture {meant}, the outlines of the {drawn}: read accordingly"
             return Choice((Reading(first.frame, first.unit, note),))
         return Choice((first,))
     doubt = ""
@@ -245,7 +245,7 @@ def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], out
 
 
 def _of_other_size(one: Listed, pixels: list[Reading], evidence: set[tuple], disagree: str) -> Choice:
-    """The COCO file tells a size that is none of the picture: the same picture scaled, or a wrong size."""
+    """The COCO file gives a size that does not belong to the picture: a scaled picture, or a wrong size."""
     told = one.told
     assert told is not None
     inside = fits(one.extent, told)
@@ -278,7 +278,7 @@ def _cut(one: Listed, choice: Choice) -> Choice:
 
 
 def _frames_as_told(one: Listed) -> list[tuple[str, tuple[int, int]]]:
-    """The frames, the one first whose size the COCO file tells; the upright one where it tells both or none."""
+    """The frames, first the one whose size the COCO file gives; the upright one if it fits both or neither."""
     frames = one.frames()
     if len(frames) > 1 and one.told and _equal(one.told, one.raw_size) and one.raw_size != one.upright_size:
         frames.reverse()

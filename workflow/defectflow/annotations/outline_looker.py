@@ -18,26 +18,26 @@ from defectflow.core.files import UserError
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import UNREADABLE, read_rgb
 
-CHECKED = 500  # photographs that are looked at, at most
-SMALLEST = 64  # pixels, longer side: smaller ones are not looked at
+CHECKED = 500  # most photographs that are examined
+SMALLEST = 64  # pixels, longer side: smaller photographs are not examined
 OTHERS = 12  # outlines of other photographs that an outline is compared with
-ELSEWHERE = 150  # photographs on which a wrong outline is laid, to find its own
-HINTED = 24  # outlines that no reading fits, for which one is looked for, to name it
+ELSEWHERE = 150  # photographs on which a wrong outline is tried, to find its own
+HINTED = 24  # outlines without a fitting reading for which the message suggests one
 SHEET = 24  # suspicious outlines that are drawn
-CLEAR = (0.07, 2.0)  # by how much one of two readings must lie better: mean strength, spreads
+CLEAR = (0.07, 2.0)  # by how much one of two readings must fit better: mean strength, spreads
 PASTED = 0.06  # mean strength: another outline is better here by this much, and this one better elsewhere
-ENOUGH = 5  # outlines that tell what is usual
-NOWHERE, SURELY_NOWHERE = 1.5, 0.5  # spreads: outlines that lie this little above those that lie anywhere
-EDGES = 0.1  # mean strength along any line, from which on a photograph has edges
-CONFIRMED = 3.5  # spreads: an outline that lies this far above those that lie anywhere is right
+ENOUGH = 5  # fewest outlines that show what is usual
+NOWHERE, SURELY_NOWHERE = 1.5, 0.5  # spreads: outlines hardly stronger than shifted ones
+EDGES = 0.1  # mean strength along any line above which a photograph has edges
+CONFIRMED = 3.5  # spreads: an outline this much stronger than shifted ones is correct
 BY_EDGES = {
-    UPRIGHT: "drawn on the upright picture, as its edges show: taken as such",
-    STORED: "drawn on the pixels as stored, before the EXIF rotation, as the edges of the picture show: turned along",
+    UPRIGHT: "drawn on the upright picture, as its edges show: read accordingly",
+    STORED: "drawn on the pixels as stored, before the EXIF rotation, as its edges show: rotated with it",
 }
 
 
 class Suspect(NamedTuple):
-    """An outline that does not seem to lie on its photograph; outlines are in pixels of the reduced picture."""
+    """An outline that does not seem to match its photograph; outlines are in pixels of the reduced picture."""
 
     name: str
     path: str
@@ -47,7 +47,7 @@ class Suspect(NamedTuple):
 
 
 class Looker:
-    """Looks at the photographs: chooses between readings, and finds outlines that lie beside the part."""
+    """Examines the photographs: chooses between readings, and finds outlines that miss the part."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Looker:
         self.left = 0
 
     def read(self, choices: Mapping[str, Choice]) -> None:
-        """Look at the images whose readings the sizes do not settle, and let images of one kind vote."""
+        """Examine the images for which the sizes are not conclusive; images of one kind vote together."""
         self._choices = choices
         large = [name for name in choices if max(self._pictures[name].raw_size) >= SMALLEST]
         step = max(1.0, len(large) / CHECKED)
@@ -85,7 +85,7 @@ class Looker:
                 self._votes[_kind(choices[name])][vote] += 1
 
     def decide(self, name: str, choice: Choice) -> tuple[Reading | None, str]:
-        """The reading to take (None: none can be) and what to tell of it in doubt."""
+        """The reading to use (None: none is usable), and a notice if it is in doubt."""
         if not choice.readings:
             return None, ""
         if len(choice.readings) == 1 and not choice.confirm:
@@ -100,7 +100,7 @@ class Looker:
         return (None, "") if choice.problem else (choice.readings[0], choice.doubt)
 
     def hint(self, name: str) -> str:
-        """What would make an outline lie on the part, where the sizes tell nothing and the photograph does."""
+        """A hint how an outline would fit the part, if the photograph shows it and the sizes do not."""
         one = self._listed[name]
         width, height = one.upright_size
         if name not in self._hinted or one.extent is None or max(one.raw_size) < SMALLEST:
@@ -174,9 +174,9 @@ class Looker:
         return f"shifted by {x:+d}, {y:+d} pixels (right, down) it fits better"
 
     def _homes(self, fits_of: Mapping[str, Fit], own: Mapping[str, Outline], checked: Sequence[str]) -> dict[str, str]:
-        """Photographs that outlines lie on better than on their own, of those that another outline lies better on.
+        """For outlines that another one beats on their own photograph: the photograph that they fit better.
 
-        An outline that is only crooked lies no better elsewhere.
+        An outline that is only imprecise fits no other photograph better.
         """
         step = max(1, len(checked) // ELSEWHERE)
         examined = list(fits_of)[:SHEET]
@@ -192,12 +192,12 @@ class Looker:
             for name, above in leads:
                 best[name] = max(best.get(name, (0.0, "")), (above, place))
         found = {n: place for n, (above, place) in best.items() if above - fits_of[n].own + fits_of[n].usual >= PASTED}
-        if len(found) > len(examined) / 2:  # then the rest, which nobody examined, is no better
+        if len(found) > len(examined) / 2:  # then the rest, which was not examined, is hardly better
             found |= dict.fromkeys(list(fits_of)[SHEET:], "another")
         return found
 
     def _vote(self, name: str) -> int | None:
-        """Number of the reading that lies on the edges clearly better than the others; None where none does."""
+        """Number of the reading that fits the edges clearly better than the others; None if none does."""
         found, choice = self._fits[name], self._choices[name]
         known = [(one.own, k) for k, one in enumerate(found) if one]
         if not known:

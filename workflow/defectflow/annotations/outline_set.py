@@ -1,8 +1,8 @@
 """Decide how to read the outlines of a data set: which reading to use for each image, what to correct, what is wrong.
 
-The sizes decide first (`outline_frames`). Where two readings fit, the edges of the photograph decide if they do so
-clearly. Finally every outline is compared with its alternatives (`outline_looker`). Stages that decode outlines all
-ask here, so that they decode the same masks.
+The sizes decide first (`outline_frames`). If two readings fit, the edges of the photograph decide if they are clear.
+Finally every outline is compared with its alternatives (`outline_looker`). All stages that decode outlines use this
+module, so that they get the same masks.
 """
 
 from collections import defaultdict
@@ -27,7 +27,7 @@ class Settled(NamedTuple):
         readings: {name: reading} of the images whose outlines are to be used.
         outlines: {name: annotations that have an outline}, of the images that have one.
         problems: of single images; `readings` lacks these.
-        notices: what was put right or passed over, one for each kind.
+        notices: corrections and skipped outlines, one for each kind.
         suspects: outlines to draw, the wrong ones first.
     """
 
@@ -51,14 +51,14 @@ def settle_outlines(
     pictures: Mapping[str, Picture],
     threads: int = 1,
 ) -> Settled:
-    """Settle frame, size and unit of the outlines of a data set, and look whether they lie on their photographs.
+    """Find frame, size and unit of the outlines of a data set, and check that they match their photographs.
 
     Args:
-        resolved: the data set: images, annotations, category, and depth where its photographs have one.
+        resolved: the data set: images, annotations, category, and depth if its photographs have one.
         coco: its COCO file, as ``dataset.read_coco`` returned it.
         entries: {name: image in the COCO file}, as ``coco.entries_by_name`` finds them.
-        pictures: what is known of each image.
-        threads: photographs to look at at a time.
+        pictures: measurements of each image.
+        threads: photographs to examine at a time.
     """
     source, folder = name_of(resolved["annotations"]), str(resolved["images"])
     by_image, shared = annotations_by_image(coco, resolved["category"]), shared_ids(coco)
@@ -137,7 +137,7 @@ def among(names: Sequence[str]) -> str:
 
 
 def _boxes(suspects: Sequence[tuple], readings: Mapping[str, Reading], outlines: Mapping[str, list[dict]]) -> str:
-    """What to say where all outlines of a set are upright rectangles, and many do not lie on edges; else ""."""
+    """The warning if all outlines of a set are upright rectangles and many do not follow edges; else ""."""
     drawn = [annotation.get("segmentation") for name in readings for annotation in outlines[name]]
     if not suspects or 4 * len(suspects) < len(readings) or not all(map(is_rectangle, drawn)):
         return ""

@@ -16,11 +16,11 @@ QUALITY = 88
 
 
 def write_sheet(suspects: Sequence[Suspect], path: str | Path, depth: str | None = None) -> bool:
-    """Draw suspicious outlines, two pictures for each; without any, remove the sheet of before.
+    """Draw suspicious outlines, two pictures for each; without any, remove an earlier sheet.
 
     Args:
         suspects: what to draw.
-        path: JPEG to write. It is not declared as an output: it must outlive a job that fails for what it shows.
+        path: JPEG to write. Not a declared output, because it must remain if the job fails because of these outlines.
         depth: of the photographs, see `read_write.read_rgb`.
 
     Returns:

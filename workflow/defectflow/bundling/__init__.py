@@ -1,1 +1,1 @@
-"""Makes bundles, exports their graphs for other runtimes, and checks that these say the same."""
+"""Make bundles, export their graphs for other runtimes, and check that these give the same results."""

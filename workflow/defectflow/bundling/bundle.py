@@ -33,9 +33,9 @@ from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import chosen_source
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
-# What an inspector has to know of how the features were made.
+# What an inspector has to know about how the features were made.
 NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation")
-# That had a part in the bundle.
+# Libraries whose versions are stored in the bundle.
 LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "onnx")
 
 
@@ -48,7 +48,7 @@ def write_bank(banks: Path, target: Path) -> dict[str, Any]:
 
 
 def write_backbone(metadata: dict[str, Any], args: argparse.Namespace, target: Path) -> None:
-    """Write the weights the features were made with, whatever file or download they came from."""
+    """Write the weights that the features were made with, from wherever they were loaded."""
     from defectflow.backbones.networks import create_backbone
 
     network = create_backbone(
@@ -70,7 +70,7 @@ def write_segmenter(entry: dict[str, Any], model: Path, target: Path) -> None:
 
 
 def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[str, Any]:
-    """Threshold, with the range of the scores it was chosen on, and review band.
+    """The threshold with the range of the scores that it was chosen on, and the review band.
 
     Raises:
         UserError: the run has no threshold.
@@ -86,7 +86,7 @@ def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[st
 
 
 def map_settings(predictions: Path, maps: AnomalyMaps, metrics: dict[str, Any], vmax_quantile: float) -> dict[str, Any]:
-    """Map value from which a place counts as damaged, None without one, and the colour scale of the run's heatmaps."""
+    """The pixel threshold (None without one) and the colour scale of the run's heatmaps."""
     chosen = (metrics.get("pixel") or {}).get("map_threshold")
     scale = run_scale(predictions, maps, metrics, vmax_quantile)
     return {
@@ -146,7 +146,7 @@ def main(args: argparse.Namespace) -> None:
             write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
         metadata = write_bank(args.banks, folder / "bank.safetensors")
         write_backbone(metadata, args, folder / "backbone.safetensors")
-        portable = metadata["precision"] == "float32"  # bfloat16 is rounded in other places by other libraries
+        portable = metadata["precision"] == "float32"  # other libraries round bfloat16 at other places
         if portable:
             export_onnx(metadata, folder / "backbone.safetensors", folder / NETWORK)
         settings = {
@@ -154,7 +154,7 @@ def main(args: argparse.Namespace) -> None:
             "segmenter": segmenter,
             "isolation": isolation,
             "detector": detector,
-            "depth": args.depth or "8",  # without the option no file has more
+            "depth": args.depth or "8",  # without the option, all files have 8 bits
             "network": {key: metadata[key] for key in NETWORK_KEYS},
             **verdict_settings(metrics, labelled),
             "regions": entries["regions"],
@@ -167,7 +167,7 @@ def main(args: argparse.Namespace) -> None:
         if portable:
             try:
                 check_parity(folder, args.manifest)
-            except Differs as error:  # other libraries resize a transformer's positions in other ways, for one
+            except Differs as error:  # e.g. other libraries resize a transformer's position embeddings differently
                 (folder / NETWORK).unlink()
                 print(f"WARNING: {error}. The bundle has no {NETWORK} and runs with PyTorch alone.", file=sys.stderr)
             write_manifest(folder, settings)

@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, what it was made from, and how far to trust it."""
+"""The model card of a bundle: what it is, what it was made from, and how reliable it is."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[s
 
 
 def learned(detector: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
-    """What a picture is compared with, in words that end before "of ... good images"."""
+    """What a picture is compared with, as text that is followed by "of ... good images"."""
     size = fit["banks"]["all"]["size"]
     return {
         "patchcore": f"{detector['distance']} distances to {size} patches",

@@ -23,7 +23,7 @@ from defectflow.sources.labels_csv import read_labels
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
 SUFFIX = {"onnx": "onnx", "openvino": "xml"}
-# Other methods and scores are a few lines outside of a graph; distances of quantised patches are what int8 gets wrong.
+# Other methods and scores need only a few lines outside of a graph; int8 makes distances of patches inaccurate.
 NO_DETECTOR = "only for patchcore with score max, in fp32 and fp16"
 
 
@@ -40,7 +40,7 @@ def export_bundle(
         labels: labels.csv of them, see `labels_csv.read_labels`: the AUROC of both is added to the report.
 
     Returns:
-        What was found, in a few lines.
+        The parity report as a few lines of text.
 
     Raises:
         UserError: the bundle is a .zip, or the export differs from PyTorch by more than `parity.TOLERANCE`;
@@ -57,7 +57,7 @@ def export_bundle(
         pictures = [reference.prepare(read_photograph(path, depth)).picture for path in paths[:CALIBRATION]]
     name = f"exports/{kind}-{precision}"
     with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:
-        trial = temporary / "bundle"  # a copy, to open the export as the inspector would
+        trial = temporary / "bundle"  # a copy, to open the export like an inspector
         shutil.copytree(bundle.folder, trial, ignore=shutil.ignore_patterns("exports"))
         target = trial / name
         target.mkdir(parents=True)
@@ -89,7 +89,7 @@ def without_files(bundle: Bundle) -> dict[str, Any]:
 
 
 def aurocs(rows: list[dict[str, Any]], folder: Path, labels: str | Path) -> dict[str, float | None]:
-    """AUROC of the reference's and of the other's raw scores on the photographs that have a label.
+    """AUROC of the raw scores of both inspectors on the photographs with a label.
 
     Args:
         rows: of a parity report.

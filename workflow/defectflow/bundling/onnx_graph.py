@@ -1,6 +1,6 @@
-"""The network and the search of a bundle as ONNX graphs, and these as OpenVINO's, in several precisions.
+"""Export the network and the search of a bundle as ONNX and OpenVINO graphs, in several precisions.
 
-Thresholds stay outside of every graph. Imports torch.
+Thresholds are not part of a graph. Imports torch.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def _export(
 
 
 def forget_origin(message: Any) -> None:
-    """Remove from an ONNX message, and all in it, the lines of code and the paths here that torch notes beside nodes.
+    """Remove the code lines and local paths that torch stores with the nodes of an ONNX message.
 
-    The same network gives the same bytes wherever the code lies, and a bundle says nothing of the machine it is from.
+    So the same network gives the same bytes wherever the code is, and a bundle reveals nothing about its machine.
     """
     for field, value in message.ListFields():
         if field.name in ("metadata_props", "doc_string"):
@@ -85,8 +85,8 @@ def to_openvino(onnx: str | Path, target: str | Path, precision: str, pictures: 
     Args:
         onnx: float32 graph.
         target: .xml to write.
-        precision: "fp32", "fp16" (weights stored so; computed as the runtime is told), or "int8" (weights and
-            activations, calibrated on ``pictures``).
+        precision: "fp32", "fp16" (weights only; the runtime chooses the type of the computation), or "int8" (weights
+            and activations, calibrated on ``pictures``).
         pictures: uint8 (height, width, 3) as the network sees them; for "int8".
     """
     import openvino
@@ -112,7 +112,7 @@ def to_onnx(onnx: str | Path, target: str | Path, precision: str, pictures: Sequ
         raise UserError("fp16 for onnx: its CPU runtime computes it in float32 and slower (use --format openvino)")
     from onnxruntime import quantization
 
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to pre-process what torch has optimised already
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends a pre-processing that torch has already done
 
     class Reader(quantization.CalibrationDataReader):
         def __init__(self) -> None:

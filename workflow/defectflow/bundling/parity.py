@@ -15,10 +15,12 @@ from defectflow.decision.verdict_rule import decide
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.inspector import Inspector
 
-# Largest relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and its cost
-# is told in verdicts and AUROC.
+# Largest allowed relative deviation of a raw score or a map, by precision. int8 has none: it is an approximation, and
+# its cost is reported as changed verdicts and AUROC.
 TOLERANCE = {"fp32": 1e-3, "fp16": 1e-3, "int8": None}
-FLOOR = 0.1  # of the threshold: photographs that are in the bank have scores near 0, of which a share means nothing
+FLOOR = (
+    0.1  # share of the threshold: photographs in the bank have scores near 0, where relative deviations mean nothing
+)
 MEANING = (
     "raw_score: |other - reference| / |reference|. map: largest |other - reference| of a patch, divided by the largest "
     "distance of a patch in the photograph's reference map. Divisors are a tenth of the threshold at least. The "
@@ -58,7 +60,7 @@ class DetectorGraph:
 def compare(
     reference: Inspector, other: Inspector | DetectorGraph, photographs: Iterable[str | Path]
 ) -> dict[str, Any]:
-    """Both inspectors on the same photographs, segmented and isolated once.
+    """Compare both inspectors on the same photographs, which are segmented and isolated once.
 
     Returns:
         The parity report: n_images, reference, runtime, raw_score and map (largest and mean deviation), the number of
@@ -103,11 +105,11 @@ def common_folder(photographs: Iterable[str | Path]) -> Path:
 
 
 class Differs(UserError):
-    """An export does not give what PyTorch gives."""
+    """An export gives other results than PyTorch."""
 
 
 def require(report: dict[str, Any], tolerance: float | None, what: str | Path) -> None:
-    """Raise Differs if a deviation of the report is above ``tolerance``, or is no number."""
+    """Raise Differs if a deviation of the report is above ``tolerance`` or NaN."""
     if tolerance is None:
         return
     for key in ("raw_score", "map"):

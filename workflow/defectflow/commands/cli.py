@@ -36,7 +36,7 @@ was flagged, 2 after an error.
 def inspect(args: argparse.Namespace) -> int:
     """Judge every photograph; the exit status is 0 where all are good, 3 if one is flagged, 2 if one was not judged.
 
-    Files below the folders that are not read as photographs are named; what looks like a picture was not judged.
+    Files in the folders that are not read as photographs are named; those that look like pictures count as not judged.
     """
     from defectflow.core.counted import counted
     from defectflow.inspection.inspector import Inspector
@@ -64,9 +64,9 @@ def inspect(args: argparse.Namespace) -> int:
         found = (
             watch(args.watch, idle=args.idle, on_passed_over=passed) if args.watch else photographs(args.paths, passed)
         )
-        paths = ended.enter_context(closing(found))  # so that a watch tells the rest before the last line
+        paths = ended.enter_context(closing(found))  # so that a watch reports the remaining files before the last line
         for path, verdict, problem in progress(judge_all(inspector, paths, pictures, args), total, quiet):
-            judged += verdict is not None  # first: whoever reads the line may interrupt the watch at once
+            judged += verdict is not None  # before printing: a reader of the line may interrupt the watch immediately
             errors += verdict is None
             flagged += verdict is not None and verdict.flagged
             report.add(path, verdict, problem)
@@ -78,7 +78,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def outdated(bundle: Path) -> bool:
-    """Whether the run that a bundle lies in, where it does, was evaluated again since the bundle was made."""
+    """Whether the run around a bundle was evaluated again after the bundle was made; False outside of a run."""
     try:
         return bundle.with_name("metrics.json").stat().st_mtime_ns > (bundle / "bundle.json").stat().st_mtime_ns
     except (OSError, ValueError):  # it lies elsewhere, or is a .zip
@@ -89,7 +89,7 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
     """The inspector, with as many threads as asked for.
 
     Raises:
-        UserError: as `Inspector.load`, or several photographs at a time are asked of a runtime that takes one.
+        UserError: as `Inspector.load`, or a batch is requested from a runtime that takes one photograph.
     """
     options = {"threads": args.threads, "streams": args.streams, "device": args.device}
     inspector = kind.load(args.bundle, args.runtime, precision=args.precision, **options)
@@ -102,14 +102,16 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
 
 
 def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[tuple]:
-    """Yield (path, verdict or None, problem) in order, ``args.streams`` photographs in work at a time.
+    """Yield (path, verdict or None, problem) in order, with ``args.streams`` photographs processed at a time.
 
-    With ``args.batch`` above 1 so many are read side by side and then go through the network together.
+    With ``args.batch`` above 1, that many are read in parallel and then go through the network together.
     """
     from defectflow.core.parallel import in_order
 
     one = partial(judge_one, inspector, pictures)
-    if args.watch or args.streams == args.batch == 1:  # what arrives is told at once, not when the next has come
+    if (
+        args.watch or args.streams == args.batch == 1
+    ):  # each arrival is reported immediately, not when the next one comes
         yield from map(one, paths)
     elif args.batch == 1:
         yield from in_order(one, paths, args.streams)
@@ -120,15 +122,15 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
 
 
 def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
-    """Judge one photograph and draw it: (path, verdict, ""); of several pictures in a file the first, with a note.
+    """Judge one photograph (the first of several in a file) and draw it: (path, verdict, note or "").
 
-    (path, None, problem) if that fails, whatever the reason: the rest goes on.
+    Returns (path, None, problem) if that fails for any reason, so that the others are still judged.
     """
     return end(inspector, pictures, [begin(inspector, pictures, path)])[0]
 
 
 def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
-    """What comes before the network: (path, photograph if it is to be drawn, what is ready, note), or the problem."""
+    """The steps before the network: (path, photograph if it will be drawn, network input, note), or the problem."""
     from defectflow.images.decoders import pictures_in
     from defectflow.images.read_write import read_photograph
 
@@ -154,7 +156,7 @@ def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) 
         if pictures and verdict:
             try:
                 pictures.write(path, photo, verdict)
-            except OSError:  # no picture can be written: no fault of the photograph
+            except OSError:  # the output cannot be written, which is not the photograph's fault
                 raise
             except Exception as error:
                 verdict, note = None, problem_of(path, error)
@@ -163,12 +165,12 @@ def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) 
 
 
 def problem_of(path: Path, error: Exception) -> str:
-    """What to tell of a photograph that was not judged."""
+    """The message for a photograph that was not judged."""
     return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
 
 
 def progress(results: Iterable[tuple], total: int | None, quiet: bool) -> Iterable[tuple]:
-    """A bar on stderr where somebody looks at it and the lines go elsewhere."""
+    """Show a progress bar if stderr is a terminal and the lines go elsewhere."""
     if quiet:
         return results
     from tqdm import tqdm
@@ -283,10 +285,10 @@ def main(arguments: list[str] | None = None) -> None:
         args.paths += rest
     if getattr(args, "streams", 1) is None:
         args.streams = args.threads
-    # One photograph for each core, computed by one thread: libraries that would share it out get in each other's way.
+    # One photograph per core, computed by one thread: libraries with several threads each would slow each other down.
     own = str(max(1, getattr(args, "threads", 1) // max(1, getattr(args, "streams", 1))))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", own)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a service manager ends a watch with
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the signal with which a service manager ends a watch
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
     try:

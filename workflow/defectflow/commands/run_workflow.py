@@ -23,7 +23,7 @@ from defectflow.listing.archives import is_archive
 ROOT = Path(__file__).parents[3]  # of the checkout
 STEPS = re.compile(r"(\d+) of (\d+) steps \(\d+%\) done")
 MESSAGE = re.compile(r"Job \d+: (.+)")
-PATIENCE = 10  # seconds that Snakemake has to end its jobs and clear up behind them
+PATIENCE = 10  # seconds for Snakemake to end its jobs and clean up
 
 
 def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, Path | None]:
@@ -31,11 +31,11 @@ def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, 
 
     Args:
         data: a folder, or the name of an entry.
-        name: what the user calls it; None: the name of the folder.
+        name: name chosen by the user; None: the name of the folder.
         known: entries of ``datasets:`` in config.yaml.
 
     Raises:
-        UserError: there is no such folder or entry, or the name can be no name of a folder of results.
+        UserError: there is no such folder or entry, or the name cannot be used for a folder of results.
     """
     known, folder = sorted(known), Path(data).expanduser()
     if data in known and not folder.exists():
@@ -58,7 +58,7 @@ def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, 
 
 
 def name_of(folder: str) -> str:
-    """A name for results after that of a folder: without accents, _ for what is no letter or digit."""
+    """A name for results from that of a folder: without accents, and _ for anything but letters and digits."""
     plain = unicodedata.normalize("NFKD", folder.replace("ß", "ss"))
     plain = "".join(c for c in plain if not unicodedata.combining(c))
     return re.sub(r"[^A-Za-z0-9_.+-]", "_", plain).strip("_.+-") or "photographs"
@@ -68,7 +68,7 @@ def command_of(dataset: str, folder: Path | None, settings: Sequence[str], cores
     """The Snakemake command of a run; ``settings`` are KEY=VALUE of config.yaml, ``more`` further arguments.
 
     Raises:
-        UserError: a setting is not KEY=VALUE, or the number of cores is none.
+        UserError: a setting is not KEY=VALUE, or the number of cores is invalid.
     """
     if cores != "all" and not re.fullmatch(r"[1-9]\d*", cores):
         raise UserError(f"--cores {cores}: must be a number from 1 on, or all")
@@ -79,7 +79,7 @@ def command_of(dataset: str, folder: Path | None, settings: Sequence[str], cores
             raise UserError(f"--set {setting}: the data set is what stands behind `defectflow run` (leave this out)")
     entry = json.dumps({dataset: {"path": str(folder)}}, ensure_ascii=False)
     data = [] if folder is None else [f"datasets={entry}"]
-    # What a killed run left half-written is made again.
+    # Files left half-written by a killed run are made again.
     options = ["--cores", cores, "--rerun-incomplete"]
     return ["snakemake", *options, *more, "--config", f"dataset={dataset}", *data, *settings]
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(planned(lines)))
         return 0
     board = ROOT / "results" / dataset / "leaderboard.csv"
-    if not board.is_file():  # of a data set with categories
+    if not board.is_file():  # a data set with categories has none
         print("\n".join(line for line in lines if re.match("(Verdict|Report|Compare|Bundle|Inspect): ", line)))
         return 0
     again = ["defectflow", "run", args.data, *(["--name", args.name] if args.name else [])]
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def errors_of(lines: Sequence[str]) -> list[str]:
-    """What went wrong, as Snakemake or a stage told it, with the list that it tells of; a line at least."""
+    """The error messages of Snakemake or a stage, with the list of problems if there is one; at least one line."""
     told: list[str] = []
     for line in lines:
         if not line.startswith("error: ") or line in told:
@@ -154,7 +154,7 @@ def _indented(line: str) -> bool:
 
 
 def planned(lines: Iterable[str]) -> list[str]:
-    """What a dry run says, a line for each kind of job, with how often."""
+    """Summary of a dry run: one line for each kind of job, with its number."""
     messages = [found[1] for line in lines if (found := MESSAGE.match(line))]
     if not messages:
         return ["Nothing to do: the results are up to date."]
@@ -170,14 +170,15 @@ def _datasets() -> list[str]:
 def _execute(command: Sequence[str], log: Path, verbose: bool, quiet: bool) -> tuple[int, list[str]]:
     """Run a command, its output in ``log``; its exit status and its lines.
 
-    On a terminal there is a bar, elsewhere a line for each job begun, with ``verbose`` all lines, with ``quiet`` none.
+    Prints a progress bar on a terminal, otherwise a line for each started job; all lines with ``verbose``, none with
+    ``quiet``.
     """
     from tqdm import tqdm
 
     terminal = sys.stderr.isatty() and not quiet and not verbose
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    # A group of its own: Ctrl-C comes here alone, and is handed on once to all that was started.
+    # Its own process group: Ctrl-C reaches only this process, which passes it on once.
     options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
     with (
         open(log, "w", encoding="utf-8") as kept,
@@ -207,15 +208,15 @@ def _execute(command: Sequence[str], log: Path, verbose: bool, quiet: bool) -> t
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process that leads a session of its own, and all it started: asked first, killed after `PATIENCE` s."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the half of it running
+    """End a process that leads its own session, and its children: first by a signal, killed after `PATIENCE` s."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes running
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     try:
         process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
         process.kill()
-    with suppress(ProcessLookupError):  # what it left behind
+    with suppress(ProcessLookupError):  # remaining children
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

@@ -45,7 +45,7 @@ class _File(NamedTuple):
 
 
 class AnomalyMaps(Mapping[str, AnomalyMap]):
-    """Maps of several files by image_id, in sorted order; each is read when it is asked for."""
+    """Maps of several files by image_id, in sorted order; each is read from disk when it is needed."""
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self._files: list[_File] = []
@@ -151,7 +151,7 @@ def save_maps(path: str | Path, maps: Mapping[str, tuple[np.ndarray, np.ndarray]
 
 
 def grid_map(distances: np.ndarray, position: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Distances (p,) in their place (flat indices) on the grid, float32 of shape ``grid``; elsewhere the lowest.
+    """Distances (p,) at their flat grid indices (p,) as float32 of shape ``grid``; other cells get the lowest distance.
 
     >>> grid_map(np.array([1.5, 0.5]), np.array([0, 3]), (2, 2)).tolist()
     [[1.5, 0.5], [0.5, 0.5]]
@@ -196,12 +196,12 @@ def full_resolution(
         frame_size: (height, width) of the original upright photograph.
 
     Returns:
-        float32 of shape ``frame_size``; what the network did not see has the lowest value of ``grid_map``.
+        float32 of shape ``frame_size``; pixels outside the network's input have the lowest value of ``grid_map``.
     """
     large, size = smooth_map(grid_map, input_size), (frame_size[1], frame_size[0])
     part = _letterboxed(affine, input_size, frame_size)
     if part:
-        return cv2.resize(large[part], size, interpolation=cv2.INTER_LINEAR)  # the same numbers in a sixth of the time
+        return cv2.resize(large[part], size, interpolation=cv2.INTER_LINEAR)  # the same values in a sixth of the time
     return cv2.warpAffine(large, affine, size, flags=cv2.INTER_LINEAR, borderValue=float(grid_map.min()))
 
 
@@ -227,7 +227,7 @@ def reduced_resolution(anomaly: AnomalyMap, frame_size: tuple[int, int], longest
 def _letterboxed(
     affine: np.ndarray, input_size: tuple[int, int], frame_size: tuple[int, int]
 ) -> tuple[slice, slice] | None:
-    """Rows and columns of the network's input that are the whole frame, where they are whole ones; else None."""
+    """Rows and columns of the network's input that show the whole frame; None unless they are whole pixels."""
     if affine[0, 1] or affine[1, 0]:
         return None
     scale = np.array([affine[1, 1], affine[0, 0]])

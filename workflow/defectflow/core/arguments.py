@@ -1,4 +1,4 @@
-"""Options that many stages have, each spelled and explained in one place."""
+"""Command-line options that many stages share."""
 
 import argparse
 import os
@@ -20,6 +20,6 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=DEVICES, default="auto", help=what)
 
 
-def add_seed(parser: argparse.ArgumentParser, what: str = "of all that is drawn at random") -> None:
+def add_seed(parser: argparse.ArgumentParser, what: str = "seed of everything random") -> None:
     """The option --seed."""
     parser.add_argument("--seed", type=int, default=0, help=f"{what} (default: %(default)s)")

@@ -1,11 +1,11 @@
-"""How many pictures are computed at a time: a number, or as many as fit on the device. Imports torch only for a GPU."""
+"""The batch size of a network: a number, or as many pictures as fit on the device. Imports torch only for a GPU."""
 
 import argparse
 from typing import Any
 
 
 def batch_option(text: str) -> str | int:
-    """Type of a command line's batch size: "auto" or a number of at least 1."""
+    """argparse type of a batch size: "auto" or a number of at least 1; ArgumentTypeError for anything else."""
     if text != "auto" and not (text.isdecimal() and int(text) >= 1):
         raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of at least 1")
     return text if text == "auto" else int(text)
@@ -15,10 +15,10 @@ def batch_size(choice: str | int, device: Any, one: int, most: int) -> int:
     """How many pictures to compute at a time.
 
     Args:
-        choice: a number, which is taken as it is, or "auto".
+        choice: a number, which is returned unchanged, or "auto".
         device: the torch.device to compute on.
-        one: bytes that a picture takes there; 0 where that is not known.
-        most: what "auto" gives at most: on a processor, and on a GPU half of whose free memory holds so many.
+        one: bytes of memory that a picture needs there; 0 if unknown.
+        most: upper limit of "auto"; reached on a CPU, and on a GPU if half of its free memory is enough.
     """
     if choice != "auto":
         return int(choice)

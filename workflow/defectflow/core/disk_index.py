@@ -14,7 +14,7 @@ Row = tuple[Any, ...]
 
 
 class DiskIndex(Mapping[str, Row]):
-    """Rows by their first value, in a temporary database that ends with the process and needs constant memory.
+    """Rows by their first value, in a temporary database that is deleted when the process ends; memory is constant.
 
     Threads may share it. Iteration is in the order of the names.
 
@@ -66,7 +66,7 @@ class DiskIndex(Mapping[str, Row]):
 
     def __iter__(self) -> Iterator[str]:
         names = [""]
-        while names:  # a thousand at a time: no query stays open while others ask
+        while names:  # a thousand at a time, so that no query stays open between lookups
             with self._lock:
                 query = "SELECT name FROM entries WHERE name > ? ORDER BY name LIMIT 1000"
                 names = [name for (name,) in self._database.execute(query, names[-1:])]

@@ -30,15 +30,15 @@ class UserError(Exception):
 def stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> None:
     """Parse ``sys.argv`` with ``parser``, run ``main``.
 
-    A UserError, or a disk that takes no more, becomes one line on stderr and exit status 1.
+    A UserError, or a disk that cannot be written to, becomes one line on stderr and exit status 1.
     """
     args = parser.parse_args()
-    gc.freeze()  # nothing that was imported is garbage: looking through all of it takes 0.2 s, several times in a job
+    gc.freeze()  # imported modules are never garbage: scanning them takes 0.2 s, several times in a job
     try:
         main(args)
     except UserError as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:  # whoever read the output has seen enough: `| head`
+    except BrokenPipeError:  # the reader of the output has stopped, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         if error.errno not in UNWRITABLE:
@@ -47,7 +47,7 @@ def stage(main: Callable[[argparse.Namespace], None], parser: argparse.ArgumentP
 
 
 def nearest_path(path: str | Path) -> str:
-    """ "; did you mean PATH?" for a path that does not exist, "" where nothing has a name like it."""
+    """ "; did you mean PATH?" for a path that does not exist; "" if no existing name is similar."""
     missing: list[str] = []
     found = Path(path)
     while not found.exists() and found != found.parent:
@@ -73,7 +73,7 @@ def sha256_of(path: str | Path) -> str:
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` (same suffix); move it over ``path`` only if the block succeeds.
 
-    The name is always the same, so that what a killed process left behind is replaced and not added to.
+    The temporary name is always the same, so that leftovers of a killed process are replaced.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_dir(path: str | Path) -> Iterator[Path]:
-    """Yield an empty folder and remove it afterwards. Like ``atomic``, it replaces what a killed process left there."""
+    """Yield an empty folder and remove it afterwards. Like ``atomic``, it replaces leftovers of a killed process."""
     path = Path(path)
     try:
         shutil.rmtree(path, ignore_errors=True)
@@ -188,10 +188,10 @@ def tensor_header(metadata: Mapping[str, str], tensors: Iterable[tuple[str, str,
 
 
 def tensor_offsets(path: str | Path) -> dict[str, int]:
-    """Where each tensor of a safetensors file begins, in bytes, for reading rows of it without mapping the file.
+    """Byte offset of each tensor of a safetensors file, to read rows of it without mapping the file.
 
-    A file is the length of its header (8 bytes), the header, the data. Pages of a mapped file count as memory of the
-    process, and a cluster kills a job for them.
+    A file consists of the length of its header (8 bytes), the header, and the data. Pages of a mapped file count as
+    memory of the process, and a cluster may kill a job for that.
     """
     with open(path, "rb") as stream:
         length = int.from_bytes(stream.read(8), "little")

@@ -39,18 +39,18 @@ def in_order(
     try:
         yield from _yield_from(ThreadPoolExecutor(workers, initializer=begin), function, items, ahead * workers)
     finally:
-        # Joined is not ended: MKL gives a thread's memory back after that, under a lock. A fork made in that moment
-        # would have a copy of the lock that nobody opens.
+        # A joined thread has not ended yet: MKL still frees its memory, under a lock. A fork made at that moment would
+        # get a copy of the lock that is never released.
         while sys.platform == "linux" and any(os.path.exists(f"/proc/self/task/{thread}") for thread in threads):
             time.sleep(1e-4)
 
 
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 2) -> Iterator[Result]:
-    """As :func:`in_order` with ``torch.get_num_threads()`` workers.
+    """Like :func:`in_order`, with ``torch.get_num_threads()`` workers.
 
     Each item is computed by a single thread: its data stay in the cache of one core, and no operation waits for another
-    thread. On a machine that others use as well this is several times faster than torch's own parallel loops, and
-    the results do not depend on the number of threads.
+    thread. On a busy machine this is several times faster than torch's own parallel loops, and the results do not
+    depend on the number of threads.
     """
     import torch
 
@@ -65,15 +65,15 @@ def in_threads(function: Callable[[Item], Result], items: Iterable[Item], ahead:
 
 
 def can_fork() -> bool:
-    """Whether :func:`in_forks` works here: elsewhere than on Linux, libraries do not survive a fork."""
+    """Whether :func:`in_forks` works here: only on Linux do the libraries survive a fork."""
     return sys.platform == "linux"
 
 
 def in_forks(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """As :func:`in_threads`, each item by one of ``torch.get_num_threads()`` forks of this process.
+    """Like :func:`in_threads`, with ``torch.get_num_threads()`` forks of this process.
 
-    For work in many small steps: threads would wait for Python's lock between them. A fork sees what this process has
-    in memory now; what it returns is pickled.
+    For work in many small steps, between which threads would wait for Python's lock. A fork sees the memory of this
+    process at the time of the call; its results are pickled.
 
     Raises:
         UserError: a fork was killed.
@@ -100,7 +100,7 @@ def _yield_from(
         while waiting or problem is None:
             try:
                 waiting.extend(pool.submit(function, item) for item in islice(items, ahead - len(waiting)))
-            except Exception as error:  # no more items, but results of those before are not lost
+            except Exception as error:  # `items` failed, but the results of earlier items are still yielded
                 problem = error
             if not waiting:
                 break
@@ -112,7 +112,7 @@ def _yield_from(
 
 
 def _begin(function: Callable[[Item], Result]) -> None:
-    """What a fork does first."""
+    """Prepare a fork: called once in each."""
     import torch
 
     global _function

@@ -30,10 +30,10 @@ PREDICTIONS = [
     "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
     "map_threshold",
 ]  # fmt: skip
-# mark: "" for what exceeds the pixel threshold; why not, for the peak of a photograph that is called bad without it
+# mark: "" for a region above the pixel threshold; otherwise the reason why the box is the peak of a bad photograph
 REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "mark"]
 
-# What a run is made of: names of entries of the config, and of the folders that its results lie in.
+# What identifies a run: names of entries of the config, and of the folders of its results.
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]
 LEADERBOARD = [
     "main", *RECIPE, "held_out_iou", "auroc", "auroc_low", "auroc_high", "auroc_difference", "auroc_difference_low",
@@ -49,7 +49,7 @@ TEXT = {
     "mask_reason", "protocol", "judged_fold", "mark", *RECIPE, "strategy", "category",
 }  # fmt: skip
 
-ROWS = 5000  # of a table in memory at a time, where it is read in parts
+ROWS = 5000  # in memory at a time if a table is read in parts
 
 
 def read_table(
@@ -57,7 +57,7 @@ def read_table(
 ) -> pd.DataFrame:
     """Read these ``columns`` of a CSV; text columns come as str, "" when empty, the others as float or int.
 
-    What is not asked for takes no memory: of 100,000 images a path alone is 15 MB.
+    Other columns take no memory: for 100,000 images, the path alone is 15 MB.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Versions of Python and of installed packages, for what a run leaves behind."""
+"""Versions of Python and of installed packages, to store with results."""
 
 import platform
 from collections.abc import Iterable

@@ -14,7 +14,7 @@ WORDS = {"0": "good", "1": "bad"}
 def equal_files(pictures: Mapping[str, Picture]) -> list[list[str]]:
     """Names of sound images with equal content, two or more together, in the order of ``pictures``.
 
-    It takes 8 bytes for each image.
+    Uses 8 bytes of memory per image.
     """
     marks = array("Q", (int(picture.sha256[:16], 16) for picture in pictures.values() if not picture.problem))
     ordered = np.sort(np.frombuffer(marks, np.uint64)) if marks else np.zeros(0, np.uint64)
@@ -27,9 +27,9 @@ def equal_files(pictures: Mapping[str, Picture]) -> list[list[str]]:
 
 
 def check_copies(pictures: Mapping[str, Picture], row: Callable[[str], Mapping[str, str]]) -> list[Problem]:
-    """Problems of equal files: all of them where one is labelled good and one bad, otherwise all but one.
+    """Problems of equal files: all of them if one is labelled good and one bad, otherwise all but one.
 
-    The first that has a label stays, or the first.
+    The first one with a label is kept, or else the first.
 
     Args:
         pictures: what is known of each image.

@@ -1,8 +1,8 @@
 """Stage ingest: read and check every image, label and annotation of a data set; write manifest.csv and a report.
 
 All problems are collected in one list before anything is written. ``--on-problem stop`` prints it and fails;
-``leave_out`` goes on without what is broken and lists it in the report. What was put right or passed over without
-stopping the run is a warning: printed at the end and listed in the report.
+``leave_out`` goes on without broken files and lists them in the report. Corrections and skipped files that do not stop
+the run are warnings: printed at the end and listed in the report.
 """
 
 import argparse
@@ -49,7 +49,7 @@ SHOWN = 20  # problems printed before the rest is only counted
 
 
 class Surveyed(Mapping[str, Picture]):
-    """What the survey stage found on every image, by relative name in the order of the names; it stays on disk."""
+    """Measurements of the survey stage for every image, by relative name in the order of the names; kept on disk."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         found = (entry for path in paths for entry in read_json(path).items())
@@ -73,7 +73,7 @@ class Surveyed(Mapping[str, Picture]):
 
 
 def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[str, str]]) -> list[Problem]:
-    """Problems of the files themselves, and equal ones that do not count."""
+    """Problems of the image files themselves, and of copies, which are left out."""
     broken = [Problem(name, picture.problem, "image") for name, picture in pictures.items() if picture.problem]
     return sorted(broken + check_copies(pictures, row))
 
@@ -81,7 +81,7 @@ def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[st
 def check_annotations(
     resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int = 1
 ) -> tuple[list[Problem], set[str], Settled]:
-    """Problems of the COCO file, the names of the images that have a usable annotation, and what was settled."""
+    """Problems of the COCO file, the names of the images with a usable annotation, and how outlines are read."""
     source = name_of(resolved["annotations"])
     coco = read_coco(resolved["annotations"], resolved["images"])
     by_image = annotations_by_image(coco, resolved["category"])
@@ -105,15 +105,15 @@ def check_annotations(
 
 
 class Findings(NamedTuple):
-    """What there is to say of a data set before its manifest is written.
+    """Results of checking a data set, before its manifest is written.
 
     Attributes:
         row: what folders and labels.csv say of an image, see `dataset.row_reader`.
         annotated: names of the images that have a usable annotation.
         problems: all of them.
-        warnings: what was put right or passed over.
-        reading: how ground-truth masks are read, where it is another than `read_mask` does.
-        suspects: outlines that do not seem to lie on their photographs, to draw.
+        warnings: corrections and skipped files.
+        reading: how ground-truth masks are read, if `read_mask` would read them differently.
+        suspects: outlines to draw that do not seem to match their photographs.
         folders: what each folder was read as, see `folders.Folders.report`.
     """
 
@@ -126,21 +126,21 @@ class Findings(NamedTuple):
     folders: Sequence[Mapping[str, Any]] = ()
 
     def without(self, what: str) -> set[str]:
-        """Names of the images that do without ``what``: image or mask."""
+        """Names of the images whose ``what`` ("image" or "mask") is left out."""
         return {problem.file for problem in self.problems if problem.left_out == what}
 
 
 def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int, found: bool = False) -> Findings:
-    """Look for all that may be wrong with a data set.
+    """Run all checks on a data set.
 
     Args:
         resolved: layout, images, annotations, labels, category, as ``preflight.resolve`` returns them.
-        pictures: what is known of each image, in the order of the names.
-        threads: that decode masks.
+        pictures: measurements of each image, in the order of the names.
+        threads: number of threads that decode masks.
         found: whether the annotation files were found by their content.
 
     Raises:
-        UserError: a file that all depends on is absent or malformed.
+        UserError: an essential file (labels.csv, a COCO file) is absent or malformed.
     """
     folders = Folders(resolved)
     row, of_labels = row_reader(resolved, pictures, folders)

@@ -18,23 +18,23 @@ from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_rgb
 from defectflow.sources.dataset import Notice
 
-# Chosen on copies made of photographs of six sets (JPEG of quality 20 to 95, WebP, a third of the size to twice), on
-# the most similar pairs of those sets, on copies with a scratch drawn into them and on a second shot by noise added.
+# Chosen on copies of photographs from six sets (JPEG of quality 20 to 95, WebP, a third to twice the size), on the most
+# similar pairs of those sets, on copies with a drawn scratch, and on second shots simulated by added noise.
 ALIKE = 0.05  # root mean square between fingerprints, in standard deviations: copies 0.00 to 0.03
-FINE = 0.6  # correlation of what is finer than 2 pixels: copies 0.67 to 1.0, moved by one pixel 0.34 to 0.76
+FINE = 0.6  # correlation of detail finer than 2 pixels: copies 0.67 to 1.0, moved by one pixel 0.34 to 0.76
 LOCAL = 0.9  # difference of 8x8 pixels in units of their contrast: copies 0.0 to 0.7, with a scratch 0.7 to 5
-GRAIN = 0.3  # share of blocks whose grain is their own: copies 0.0 to 0.24, two shots up to 1.0
+GRAIN = 0.3  # share of blocks with independent grain: copies 0.0 to 0.24, two shots up to 1.0
 CHECKED = 200  # pairs, the most similar ones, that are decoded
 _ROWS, _COLUMNS = 256, 4096  # a tile of distances is 4 MB
 
 
 class Side(NamedTuple):
-    """Where photographs stand, an array (number,) each.
+    """Label, split and group of photographs, an array (number,) each.
 
     Attributes:
         label: int8, 0 good, 1 bad, -1 unknown.
-        split: int8, 0 none, equal for those of one side.
-        group: int64, equal for those of one group.
+        split: int8, 0 for none, the same number for photographs of one side.
+        group: int64, the same number for photographs of one group.
     """
 
     label: np.ndarray
@@ -58,13 +58,13 @@ def check_near_copies(
     left_out: set[str],
     each: Callable = map,
 ) -> list[Notice]:
-    """Tell pairs of photographs that hardly differ and have two labels, or judge each other.
+    """Report pairs of photographs that hardly differ and have different labels, or judge each other.
 
     Args:
-        resolved: the data set: images, and depth where its photographs have one (see `read_write.read_rgb`).
-        pictures: what is known of each image.
-        row: what folders and labels.csv say of an image, see `dataset.row_reader`.
-        left_out: names that do not count.
+        resolved: the data set: images, and depth if its photographs have one (see `read_write.read_rgb`).
+        pictures: measurements of each image.
+        row: labels of an image from folders and labels.csv, see `dataset.row_reader`.
+        left_out: names to ignore.
         each: maps a function over pairs, such as that of a pool.
     """
     folder, names, rows = str(resolved["images"]), [], []
@@ -99,11 +99,11 @@ def candidates(marks: np.ndarray, matters: Callable[[np.ndarray, np.ndarray], np
 
     Args:
         marks: int8 (number, 256).
-        matters: says of two index arrays which pairs to look at.
+        matters: takes two index arrays and returns which pairs to check, bool.
 
     Returns:
-        The most similar pairs (smaller index, larger index), CHECKED at most, most similar first; how many more there
-        are at most.
+        The most similar pairs (smaller index, larger index), CHECKED at most, most similar first; an upper limit on
+        the number of further pairs.
     """
     limit = marks.shape[1] * (ALIKE * SCALE) ** 2
     squares = np.einsum("ij,ij->i", marks, marks, dtype=np.int64).astype(np.float32)
@@ -134,7 +134,7 @@ def candidates(marks: np.ndarray, matters: Callable[[np.ndarray, np.ndarray], np
 
 
 def hardly_differ(one: str, other: str, depth: str | None = None) -> bool:
-    """Whether two pictures are the same photograph but for what saving it again, smaller or larger, does to it."""
+    """Whether two pictures are the same photograph apart from recompression and scaling."""
     try:
         pair = [cv2.cvtColor(read_rgb(path, depth), cv2.COLOR_RGB2GRAY) for path in (one, other)]
     except UserError:
@@ -170,9 +170,9 @@ def _contrast(picture: np.ndarray) -> np.ndarray:
 
 
 def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
-    """Of blocks of 16x16 pixels: whether both pictures have as much grain, but not the same, noise of two exposures.
+    """For blocks of 16x16 pixels: whether both have the same amount of grain but not the same grain (two exposures).
 
-    Where a copy has lost its grain, it has less of it. ``faint``: grain below this is the rounding of the grey levels.
+    A copy that has lost its grain has less of it. ``faint``: grain below this comes from rounded grey levels.
     """
     block = 16
     height, width = (side // block * block for side in a.shape)
@@ -189,7 +189,7 @@ def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
 
 
 def _row_text(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) -> str:
-    """What to say of a photograph that hardly differs from ``name``; rows are (label, split, group)."""
+    """The notice on a photograph that hardly differs from ``name``; rows are (label, split, group)."""
     text = f"hardly differs from {name}: saved again, or taken again of an unmoved part?"
     (label, split, _), (other_label, other_split, _) = row, of_other
     if label and other_label and label != other_label:

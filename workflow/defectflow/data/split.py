@@ -1,10 +1,10 @@
 """Stage split: assign images to training, validation and test, once, before augmentation; groups stay together.
 
 Segmentation (annotated images): train, val, test by whole groups; an image without a group is a group of its own.
-Detection: as the data set fixes it (column split), else held out or in folds by the protocol asked for. The first is
-made from pairs.csv alone, so that a photograph without annotation re-runs no segmentation; the second takes it over.
-Orders come from hashes of seed and name, so an added image moves few others. See ``segmentation_split``, ``folds`` and
-``holdout``.
+Detection: as the data set fixes it (column split), else a holdout or folds by the chosen protocol. The segmentation
+split is made from pairs.csv alone, so that a photograph without annotation does not re-run segmentation; the detection
+split copies it. Orders come from hashes of seed and name, so an added image moves few others. See
+``segmentation_split``, ``folds`` and ``holdout``.
 """
 
 import argparse
@@ -27,7 +27,8 @@ CALIBRATION_FOLDS = 10  # of the test images where the data set fixes them; thes
 def segmentation_split(groups: pd.Series, fractions: Sequence[float], seed: int) -> pd.Series:
     """Deal annotated images to train, val and test.
 
-    Three groups or more: whole groups, largest first, each to the side that lacks most; no side stays empty.
+    Three groups or more: whole groups, largest first, each to the side that is furthest from its share; no side stays
+    empty.
     Two groups: the larger trains, the other tests, and val is cut image by image from the training group (test
     stays a group never seen). One group: image by image. Fewer than three images: val stays empty.
 
@@ -47,7 +48,7 @@ def segmentation_split(groups: pd.Series, fractions: Sequence[float], seed: int)
         for position, group in enumerate(ranked):
             empty = [side for side in SIDES if not dealt[side]]
             open_sides = empty if len(empty) == len(ranked) - position else SIDES
-            # On a tie, test before val: its figure is the one reported.
+            # On a tie, test before val: the test figure is the reported one.
             side = max(open_sides, key=lambda s: (wanted[s] - len(dealt[s]), ("val", "test", "train").index(s)))
             dealt[side] += members[group]
     elif len(ranked) == 2:
@@ -93,7 +94,7 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
 
     Returns:
         DataFrame with the columns SPLITS. detection is fold, train, calibration, test or unlabelled. A bank holds no
-        image of the fold that it scores, and no threshold was chosen on the fold that it judges; calibration and test
+        image of the fold that it scores, and no threshold is chosen on the fold that it judges; calibration and test
         images are scored by the bank of the train side.
 
     Raises:

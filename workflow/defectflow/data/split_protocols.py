@@ -9,7 +9,7 @@ import pandas as pd
 from defectflow.core.files import UserError
 
 POLICIES = ("auto", "holdout", "kfold", "leave_one_out", "leave_group_out")
-MOST_FOLDS = 5  # used where one fold per group or image would be too many: each fold is a memory bank of its own
+MOST_FOLDS = 5  # used if one fold per group or image would be too many: each fold has its own memory bank
 MOST_GROUPS_LEFT_OUT_ONE_BY_ONE = 10
 MOST_IMAGES_LEFT_OUT_ONE_BY_ONE = 20
 ENOUGH_GROUPS = 5  # groups with good images from which folds follow the groups
@@ -41,7 +41,7 @@ def group_folds(good: pd.Series, bad: pd.Series, count: int, seed: int) -> dict[
     n_good, n_bad = [0] * count, [0] * count
     goods, bads = good.value_counts(), bad.value_counts()
     for group in sorted(order({*good, *bad}, seed), key=lambda g: (-goods.get(g, 0), -bads.get(g, 0))):
-        # A group with good images goes where good ones lack, one with bad images only where bad ones lack.
+        # A group with good images goes to the fold with fewest good ones; one with bad images only, by bad ones.
         fill = (n_good, n_bad) if group in goods else (n_bad, n_good)
         fold = min(range(count), key=lambda f: (fill[0][f], fill[1][f], f))
         fold_of[group] = fold
@@ -58,7 +58,7 @@ def image_folds(good: Iterable[str], bad: Iterable[str], count: int, seed: int) 
 def holdout(good: pd.Series, bad: pd.Series, seed: int) -> dict[str, str]:
     """Deal images to three sides by whole groups: half of the good ones train, the rest calibrate and test.
 
-    Bad images calibrate and test, half of them each; those of a group that trains stay on its side and are not used.
+    Bad images are split evenly between calibration and test; those of a training group stay there and are not used.
 
     Args:
         good, bad: index image_id, value the group.
@@ -86,7 +86,7 @@ def holdout(good: pd.Series, bad: pd.Series, seed: int) -> dict[str, str]:
 
 
 def choose(policy: str, groups: int, images: int, largest: int) -> tuple[str, int]:
-    """What a protocol leaves out, and in how many folds.
+    """Whether a protocol leaves out groups or images, and in how many folds.
 
     Args:
         policy: as of :func:`folds`.
@@ -97,9 +97,9 @@ def choose(policy: str, groups: int, images: int, largest: int) -> tuple[str, in
         ("groups" or "images", number of folds).
 
     Raises:
-        UserError: there are not enough of them.
+        UserError: there are not enough groups or images.
     """
-    # Without a group of most images a bank would be too poor to choose a threshold on its scores.
+    # Without a group that holds most images, a bank would be too small to choose a threshold on its scores.
     if policy == "auto" and groups >= ENOUGH_GROUPS and 2 * largest <= images:
         return "groups", groups if groups <= MOST_GROUPS_LEFT_OUT_ONE_BY_ONE else MOST_FOLDS
     if policy == "auto":
@@ -161,7 +161,7 @@ def protocol_of(splits: pd.DataFrame) -> dict[str, Any]:
     table = splits[splits["detection"].isin(["train", "calibration", "fold", "test"])]
     judged = table[table["detection"].isin(["fold", "test"])]
     good = judged[judged["label"] == 0]
-    # A place is what an image shares with those that have no say in its bank and its threshold.
+    # Images with the same place do not take part in each other's bank and threshold.
     place = table["detection"].where(table["detection"] == "train", table["fold"])
     named = table["group"] != ""
     cut = place[named].groupby(table["group"][named]).nunique()

@@ -1,7 +1,7 @@
 """Stage survey: decode, measure and hash the images of one shard.
 
-It reads only pictures. Labels, annotations and the decision whether a problem stops the run belong to ingest, which
-sees all shards at once. So a corrected label does not cause pictures to be decoded again.
+It reads only pictures. Ingest, which sees all shards at once, reads labels and annotations and decides whether a
+problem stops the run. So a corrected label does not cause pictures to be decoded again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from defectflow.sources.source_options import add_folder_options, resolved_of
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the sound images of a shard as a table (tables.MANIFEST, nothing of labels) and a report on all of them."""
+    """Write the sound images of a shard as a table (tables.MANIFEST without labels) and a report on all images."""
     resolved = resolved_of(args)
     folders = Folders(resolved)
     shard, shards = (int(number) for number in args.shard.split("/"))

@@ -1,6 +1,6 @@
-"""Damaged regions: what exceeds the pixel threshold, as connected regions with box, area and score.
+"""Damaged regions: connected regions above the pixel threshold, with box, area and score.
 
-A photograph that is called bad without a region gets its peak instead, with a mark that says why.
+A photograph that is called bad and has no region gets its peak instead, with a mark that says why.
 """
 
 from collections.abc import Iterable
@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-# Why a photograph that is called bad has no region: its peak stays below the pixel threshold, or the region there was
-# left out by the options.
+# Why a photograph that is called bad has no region: its peak is below the pixel threshold, or the options filtered the
+# region out.
 IMAGE_ONLY = "above the image threshold only"
 FILTERED = "left out by size or shape"
-NEAR_PEAK = 0.9  # of the way from the lowest value of the map to the highest: what belongs to a peak
+NEAR_PEAK = 0.9  # pixels above this share of the way from the map's lowest value to its highest belong to the peak
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Region:
 def find_damage(
     anomaly_map: np.ndarray, threshold: float | None, mask: np.ndarray | None, bad: bool, **options: Any
 ) -> list[Region]:
-    """Regions of a photograph as `find_regions`, or the peak alone where it is called ``bad`` and has none.
+    """Regions of a photograph by `find_regions`, or only the peak if it is called ``bad`` and has none.
 
     Args:
         anomaly_map, mask: see `find_regions`.
@@ -60,12 +60,12 @@ def find_damage(
 
 
 def find_peak(anomaly_map: np.ndarray, threshold: float | None, mask: np.ndarray | None = None) -> Region:
-    """The largest value of a map and what lies around it, with the mark that says why it is no region.
+    """The largest value of a map and its surroundings, with the mark that says why it is not a region.
 
     Args:
         anomaly_map: float (H, W).
         threshold: that of the pixels, or None.
-        mask: bool (H, W), where to look for the peak; None, or nowhere true: everywhere.
+        mask: bool (H, W), where to look for the peak; None or an empty mask: everywhere.
     """
     inside = np.ones(anomaly_map.shape, bool) if mask is None or not mask.any() else mask
     values = anomaly_map[inside]
@@ -140,15 +140,15 @@ def region_mask(regions: Iterable[Region], size: tuple[int, int]) -> np.ndarray:
 def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[str, Any]:
     """The region as an entry of a COCO results file, with its pixels as compressed run lengths.
 
-    The only category is 1, anomaly: a detector of the unusual does not tell kinds apart. A peak that stands in for a
-    region has its mark in the further key ``mark``.
+    The only category is 1, anomaly: an anomaly detector does not distinguish kinds of defect. A peak in place of a
+    region has its mark in the additional key ``mark``.
 
     Args:
         region: in pixels of the photograph.
         image_id: of the photograph in the COCO file that the results are for.
         size: (height, width) of the photograph.
     """
-    from defectflow.annotations.coco import encode  # an inspector does without
+    from defectflow.annotations.coco import encode  # an inspector does not need it
 
     return {
         "image_id": image_id,
@@ -160,12 +160,12 @@ def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[st
 
 
 def _bridged(found: np.ndarray, merge: float) -> np.ndarray:
-    """uint8 (H, W): the pixels found, and those of the gaps between them that are to be bridged."""
+    """uint8 (H, W): the found pixels and those of the bridged gaps between them."""
     plain = found.astype(np.uint8)
     reach = merge * max(found.shape) / 2
     if reach < 1 or found.all():
         return plain
-    # Two regions are joined where what lies within half the gap of each meets.
+    # Two regions are joined where their areas, enlarged by half the gap, meet.
     away = cv2.distanceTransform(1 - plain, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return (away <= reach).astype(np.uint8)
 

@@ -24,13 +24,13 @@ REVIEW = (
 
 # Columns with the scores that a fold's threshold is chosen on: by banks without that fold.
 WITHOUT, GROUP_WITHOUT = "without/", "group_without/"
-# What :func:`gather` takes of each image from the tables of splits, scores and masks.
+# Columns that :func:`gather` takes from the tables of splits, scores and masks.
 SPLIT, SCORE, FLAGS = (
     ["detection", "fold", "group_fold"],
     ["raw_score", "group_out_score"],
     ["present", "doubtful", "reason"],
 )
-# What :func:`assign_verdicts` says of an image.
+# Columns that :func:`assign_verdicts` adds.
 VERDICT_COLUMNS = ("threshold", "pred_score", "predicted_label", "review", "review_low", "review_high")
 
 
@@ -39,9 +39,9 @@ class Verdicts(NamedTuple):
 
     Attributes:
         table: the gathered table with the columns threshold, pred_score, predicted_label, review, review_low,
-            review_high (NaN where there is nothing to say).
-        threshold: chosen on all counted images, for images without a label and for new ones; None without any.
-        review: (low, high) of the review band, chosen likewise; None where no band was asked for.
+            review_high (NaN where they do not apply).
+        threshold: chosen on all evaluated images, for images without a label and new ones; None without any.
+        review: (low, high) of the review band, chosen in the same way; None if no band was requested.
     """
 
     table: pd.DataFrame
@@ -50,7 +50,7 @@ class Verdicts(NamedTuple):
 
 
 def file_name(path: str, image_id: str) -> str:
-    """Name of an image relative to the image folder: the longest tail of ``path`` that ``image_id`` was made from."""
+    """Name of an image relative to the image folder: the longest end of ``path`` that gives this ``image_id``."""
     parts = PurePosixPath(path).parts
     for start in range(len(parts)):
         name = "/".join(parts[start:])
@@ -101,7 +101,7 @@ def with_calibration(table: pd.DataFrame, calibration: pd.DataFrame) -> pd.DataF
     ``group_without/<fold>`` is the same for the second protocol.
 
     Raises:
-        UserError: they are of another set of images.
+        UserError: the scores belong to another set of images.
     """
     columns = {}
     for (protocol, fold), rows in calibration.groupby(["protocol", "judged_fold"]):
@@ -114,12 +114,12 @@ def with_calibration(table: pd.DataFrame, calibration: pd.DataFrame) -> pd.DataF
 
 
 def is_evaluated(table: pd.DataFrame) -> pd.Series:
-    """bool: labelled and scored by a bank without the image, so that it counts in the metrics."""
+    """bool column: labelled and scored by a bank without the image, so that it is part of the metrics."""
     return is_calibration(table) & (table["detection"] != "calibration")
 
 
 def is_calibration(table: pd.DataFrame) -> pd.Series:
-    """bool: what thresholds are chosen on: the images that count, and those held out for nothing else."""
+    """bool column: used to choose thresholds: the evaluated images, and those of a calibration split."""
     held_out = table["detection"].isin(["fold", "test", "calibration"])
     return table["label"].notna() & held_out & table["raw_score"].notna()
 
@@ -130,11 +130,11 @@ def assign_verdicts(
     options: Mapping[str, float] | None = None,
     review: Mapping[str, float] | None = None,
 ) -> Verdicts:
-    """Judge every row of a gathered table by a threshold that was chosen without it, and say what a person should see.
+    """Judge every row of a gathered table by a threshold chosen without it, and mark images for review by a person.
 
-    An image is decided where its verdict keeps the caps of ``review``: called bad at or above the threshold of max_fpr,
-    or good below the threshold of max_fnr. Between the lower and the higher of these and the verdict's own threshold
-    lies the review band: ``review`` is 1 where ``review_low <= raw_score < review_high``.
+    An image is decided automatically if its verdict keeps the limits of ``review``: called bad at or above the
+    threshold of max_fpr, or good below the threshold of max_fnr. The review band lies between the lowest and the
+    highest of these two and the verdict's own threshold: ``review`` is 1 if ``review_low <= raw_score < review_high``.
 
     Args:
         table: what :func:`gather` returned.
@@ -142,7 +142,7 @@ def assign_verdicts(
         review: {"max_fpr": share, "max_fnr": share} of the good and of the bad images that may be decided wrongly.
 
     Raises:
-        UserError: the strategy or the band cannot do with the labelled images there are.
+        UserError: the strategy or the band cannot be applied to the available labelled images.
     """
     if not is_calibration(table).any():
         return Verdicts(table.assign(**dict.fromkeys(VERDICT_COLUMNS, np.nan)), None, None)
@@ -187,7 +187,7 @@ def _with_verdicts(
 def calibration_scores(known: pd.DataFrame) -> dict[str, np.ndarray]:
     """For every fold the scores that its threshold is chosen on, float (rows,); see `with_calibration`.
 
-    A fold has no entry where, without it, no good image was left to score one of the other images by.
+    A fold has no entry if without it no good image was left to score one of the other images.
     """
     apart = {}
     for fold in sorted(set(known["fold"])):
@@ -202,8 +202,8 @@ def _calibrated(
 ) -> tuple[thresholds.Threshold, list[thresholds.Threshold | None]]:
     """The threshold chosen on all labelled images, and the one that each row of ``table`` is judged by (or None).
 
-    An image that thresholds are chosen on is judged by that of its fold, chosen on the other folds, the rest by the
-    former.
+    An image that is used to choose thresholds is judged by the threshold of its fold, chosen on the other folds; all
+    other images are judged by the threshold chosen on all labelled images.
     """
     held_out = is_calibration(table)
     known = table[held_out]
@@ -228,7 +228,7 @@ def _column(chosen: list[thresholds.Threshold | None], key: str) -> np.ndarray:
 def review_figures(
     table: pd.DataFrame, band: tuple[float, float] | None, asked: Mapping[str, float] | None, n_new: int
 ) -> dict[str, Any] | None:
-    """How many labelled images of a judged table go to a person and what errors are left; None without a band.
+    """Number of labelled images of a judged table that go to a person, and the errors left; None without a band.
 
     ``n_new``: how many without a label go to a person.
     """

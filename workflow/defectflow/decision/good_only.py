@@ -1,4 +1,4 @@
-"""Describe a threshold from good photographs only: which of them set it, and which to look at."""
+"""Describe a threshold from good photographs only: which of them determine it, and which to look at."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from defectflow.decision.decisions import is_calibration
 def figures(
     table: pd.DataFrame, value: float | None, strategy: str, options: Mapping[str, float]
 ) -> dict[str, Any] | None:
-    """Who sets the threshold of a run without bad photographs; None where there are bad ones, or no good one.
+    """Which photographs determine the threshold of a run without bad ones; None if there are bad ones, or no good one.
 
     Args:
         table: judged, see `decisions.assign_verdicts`.
@@ -54,7 +54,7 @@ def figures(
 
 
 def sentence(found: Mapping[str, Any] | None) -> str:
-    """What a reader has to know of `figures`; without them, what holds where no bad image was scored held out."""
+    """`figures` as a warning for the reader; for None, the warning that no bad image was judged."""
     if found is None:  # bad images only among those of a calibration side
         return "No labelled bad image was judged: how many defects the threshold misses is unknown."
     text = "No labelled bad image: how many defects the threshold misses is unknown."

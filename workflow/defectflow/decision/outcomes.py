@@ -1,4 +1,4 @@
-"""What became of a photograph, in the words that pictures, pages, the summary and an inspector use; numpy only."""
+"""Outcome of a photograph in the words that pictures, pages, the summary and an inspector share; numpy only."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ TO_A_PERSON, NO_PART, DOUBTFUL = "to a person", "no part found", "doubtful mask"
 
 
 def outcomes(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """RIGHT, MISSED or FALSE_ALARM of each photograph, "" where its label or its verdict is unknown: object [N].
+    """RIGHT, MISSED or FALSE_ALARM for each photograph, "" if its label or verdict is unknown: object [N].
 
     Args:
         label, predicted: float [N], 1 bad, 0 good, NaN unknown.
@@ -22,10 +22,10 @@ def outcomes(label: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def is_flagged(present: Any, doubtful: Any) -> Any:
-    """Whether a person should look at a mask: the part was not found, or its mask is in doubt.
+    """Whether a person should check a mask: the part was not found, or its mask is doubtful.
 
     Args:
-        present, doubtful: 1 or 0, True or False; NaN or None without a mask; one of each or two columns of a table.
+        present, doubtful: 1 or 0, True or False; NaN or None without a mask; two values, or two columns of a table.
     """
     return (present == 0) | (doubtful == 1)
 
@@ -33,8 +33,8 @@ def is_flagged(present: Any, doubtful: Any) -> Any:
 def with_outcomes(table: Any) -> Any:
     """A table PREDICTIONS, or some of its rows, with three more columns.
 
-    They are ``outcome`` (see `outcomes`), ``mask_flagged`` (bool, see `is_flagged`) and ``note``: all that a person
-    should look at (a wrong verdict, the review band, the mask), "" for nothing.
+    They are ``outcome`` (see `outcomes`), ``mask_flagged`` (bool, see `is_flagged`) and ``note``: everything that a
+    person should check (a wrong verdict, the review band, the mask), "" for nothing.
     """
     outcome = outcomes(table["label"], table["predicted_label"])
     present, doubtful, review = (table[column] for column in ("mask_present", "mask_doubtful", "review"))

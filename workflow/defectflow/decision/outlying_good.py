@@ -1,4 +1,4 @@
-"""Which good photographs stand out by their scores, and the limit that follows from the others.
+"""Find good photographs with outlying scores, and the limit that follows from the others.
 
 numpy only.
 """
@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-FEWEST = 10  # others that it takes to say what stands out
-# Chance that the largest of good scores with an exponential tail is set aside, though nothing is wrong with it. High,
-# for that costs a look and hardly a false alarm more, while a defect taken for good lets most others pass.
-# Of two, the second has to stand out more, lest a plain one is set aside with an odd one. More than two are no oddity
-# but part of what good looks like.
+FEWEST = 10  # other photographs needed to say which stand out
+# Probability that the largest of good scores with an exponential tail is set aside although nothing is wrong with it.
+# It is high, because a needless look costs little, while a defect labelled good lets most other defects pass.
+# If two are set aside, the second has to stand out more, so that an ordinary one stays. More than
+# two are not outliers but normal variation.
 LEVELS = {2: 0.1, 1: 0.3}
 
 
@@ -22,7 +22,7 @@ class Limit(NamedTuple):
     """A limit for good scores.
 
     Attributes:
-        value: what lies above it is bad: the largest score that was not set aside.
+        value: the largest score that was not set aside; higher scores are bad.
         aside: how many of the largest scores were set aside, 0 to 2.
     """
 
@@ -43,7 +43,7 @@ def tail_level(scores: np.ndarray, probability: float) -> float:
         probability: in (0, 1).
 
     Returns:
-        the level; infinity where no score lies above the median, the median where half of the scores is to exceed it.
+        the level; infinity if no score lies above the median, the median for a probability of one half or more.
     """
     middle = float(np.median(scores))
     excess = scores[scores > middle] - middle
@@ -56,8 +56,8 @@ def tail_level(scores: np.ndarray, probability: float) -> float:
 def limit(good: np.ndarray) -> Limit:
     """The largest of good scores, without the one or two that stand out from the others, if any do.
 
-    They do where the smallest of them lies above the level that, by the tail of the others, the largest of n good ones
-    exceeds with the probability in LEVELS.
+    They stand out if the smallest of them exceeds the level that the largest of n good scores exceeds with the
+    probability in LEVELS, according to the tail of the others.
 
     Args:
         good: float (n,), n >= 1, ascending.

@@ -23,13 +23,13 @@ def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.
 
 
 def margins(score: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.ndarray:
-    """What puts photographs into the order of the scores that people see, 0 at the threshold: float [N].
+    """Sort key in the order of the scores that people see, 0 at the threshold: float [N].
 
-    Raw scores do not: the photographs of each fold have a threshold and a scale of their own.
+    Raw scores would not do, because each fold has its own threshold and scale.
 
     Args:
-        score, raw, threshold: float [N], the first from `normalise`. Beyond the ends of the scores the raw ones go on;
-            without a threshold (NaN) they are all there is.
+        score, raw, threshold: float [N], the first from `normalise`. Scores clipped to 0 or 1 are ordered by their raw
+            scores, and so are all scores without a threshold (NaN).
     """
     beyond = np.where(np.abs(score - 0.5) >= 0.5, raw - threshold, 0.0)
     return np.where(np.isnan(threshold), raw, score - 0.5 + beyond)
@@ -47,7 +47,7 @@ def is_close(margin: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.n
 
 
 def two_digits(score: float) -> str:
-    """A score in [0, 1] for the eye, rounded down: what shows 0.50 or more is bad, what shows less is good.
+    """A score in [0, 1] with two decimals, rounded down: 0.50 or more is bad, less is good.
 
     >>> two_digits(0.4999)
     '0.49'

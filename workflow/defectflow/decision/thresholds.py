@@ -13,15 +13,15 @@ from defectflow.decision.verdict_rule import DIGITS
 
 @dataclass(frozen=True)
 class Threshold:
-    """A threshold, what it was chosen on, and the alternatives there were.
+    """A threshold, the scores it was chosen on, and the alternatives.
 
     Attributes:
         value: bad means ``score >= value``.
         low, high: smallest and largest score of the calibration images.
-        n_good, n_bad: how many of them there are.
+        n_good, n_bad: number of good and of bad calibration images.
         table: one row for each way to cut the calibration scores in two, lowest first: threshold, false_positive,
-            true_positive (counts), false_positive_rate, recall, precision, f1, youden (NaN where there is nothing to
-            divide by), chosen (bool: the row whose verdicts ``value`` gives).
+            true_positive (counts), false_positive_rate, recall, precision, f1, youden (NaN if the denominator is 0),
+            chosen (bool: the row with the verdicts of ``value``).
     """
 
     value: float
@@ -43,7 +43,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, strategy: str = "f1_adapti
 
     Raises:
         ValueError: no score, a score that is not finite, a label other than 0 and 1; an unknown strategy; an option
-            that is missing, unknown or out of range; a strategy that cannot do with the images there are.
+            that is missing, unknown or out of range; a strategy that needs other images than there are.
     """
     try:
         rule = strategy_of(strategy, options)
@@ -73,7 +73,7 @@ def nested_calibration(
 ) -> dict[str, Threshold]:
     """For every fold the threshold chosen on the labelled images of all other folds.
 
-    A fold outside which no image lies has no entry.
+    A fold that holds all images has no entry.
 
     Args:
         scores: float [N], held-out raw scores of labelled images.
@@ -100,7 +100,7 @@ def nested_calibration(
 
 
 def midpoint(low: float, high: float) -> float:
-    """A value in (low, high] near the middle, with nine significant digits where that many tell the two apart."""
+    """A value in (low, high] near the middle, with nine significant digits if these distinguish the two."""
     middle = float(f"{(low + high) / 2:.{DIGITS}g}")
     return middle if low < middle <= high else high
 

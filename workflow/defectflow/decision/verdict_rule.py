@@ -29,7 +29,7 @@ def decide(
     threshold: np.ndarray | float,
     band: tuple[np.ndarray | float, np.ndarray | float] | None = None,
 ) -> Decision:
-    """Verdicts on raw scores, after rounding these as tables do: a score has one verdict wherever it is judged.
+    """Verdicts on raw scores, rounded as in tables first, so that a score gets the same verdict everywhere.
 
     Args:
         raw_score: float [N] or scalar, larger = more anomalous.
@@ -41,6 +41,6 @@ def decide(
 
 
 def nine_digits(values: np.ndarray | float) -> np.ndarray:
-    """Numbers as a table with DIGITS significant digits gives them back: float64 of the same shape."""
+    """Numbers rounded to DIGITS significant digits, as read back from a table: float64 of the same shape."""
     values = np.asarray(values, np.float64)
     return np.array([float(f"{value:.{DIGITS}g}") for value in values.ravel()], np.float64).reshape(values.shape)

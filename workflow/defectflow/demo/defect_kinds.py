@@ -11,7 +11,7 @@ KINDS = ("scratch", "crack", "hole", "stain", "missing_piece", "deformation")
 
 
 def spoil(part: Part, kind: str, severity: float, rng: np.random.Generator) -> Part:
-    """A copy of ``part`` with one defect of ``kind``; ``severity`` in [0, 1] from subtle to plain.
+    """A copy of ``part`` with one defect of ``kind``; ``severity`` in [0, 1] from subtle to obvious.
 
     A defect that would hardly touch the part (it lies over an opening, or beside the edge) is drawn again.
     """

@@ -18,7 +18,7 @@ LUGS = ((-0.335, -0.125, 0.050), (-0.275, 0.205, 0.046), (0.055, 0.098, 0.042), 
 THICKNESS = 0.034
 ALBEDO = np.array([0.150, 0.178, 0.190], np.float32)  # linear RGB: blue-grey ABS
 
-# Strokes of the embossed characters on a 2 x 4 grid: an own font stays the same under every OpenCV.
+# Strokes of the embossed characters on a 2 x 4 grid: our own font is the same in every OpenCV version.
 STROKES = {
     "D": [[(0, 0), (0, 4), (1.3, 4), (2, 3), (2, 1), (1.3, 0), (0, 0)]],
     "F": [[(2, 0), (0, 0), (0, 4)], [(0, 2), (1.6, 2)]],

@@ -1,6 +1,6 @@
 """Stage demo: render the default data set, a moulded part before a shop floor, sound and with six kinds of defects.
 
-Everything is computed from ``--seed``: no picture is read and nothing is downloaded. Written are ``images/*.jpg`` in
+Everything is computed from ``--seed``: no picture is read and nothing is downloaded. It writes ``images/*.jpg`` in
 capture order, ``annotations.json`` (COCO, polygons of the part's silhouette on about half of the views; a hole
 in the part belongs to the label), ``labels.csv`` and ``ground_truth/*.png`` (pixels of the defect, 0 or 255).
 """

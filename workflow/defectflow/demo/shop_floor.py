@@ -222,7 +222,7 @@ class Person:
 
 
 def person(rng: np.random.Generator) -> Person:
-    """Somebody at the edge of the scene, or right behind the part."""
+    """A random person at the edge of the scene, or right behind the part."""
     return Person(
         float(rng.uniform(0.0, 1.0)), float(rng.uniform(0.12, 0.5)), float(rng.uniform(0.26, 0.46)),
         _shades(rng, CLOTHES[int(rng.integers(len(CLOTHES)))]), _shades(rng, SKIN[int(rng.integers(len(SKIN)))]),

@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 from defectflow.core.files import atomic
 from defectflow.drawing.charts import Chart, Colours
 
-# Of a page in a light room (style.css); good and bad are told apart with any colour vision (after Okabe & Ito, 2008).
+# Colours of the light theme (style.css); good and bad differ for any colour vision (after Okabe & Ito, 2008).
 LIGHT = Colours("#1a1c1f", "#676c74", "#e2e2dc", "#ffffff", "#0072b2", "#c9500c", "#b4b8bf")
-# What matplotlib draws with where the page's CSS variables of these names are meant: they follow its light or dark.
+# Placeholders for the CSS variables of these names, so that charts follow the light or dark theme of the page.
 STAND_IN = Colours("#010101", "#020202", "#030303", "#040404", "#050505", "#060606", "#070707")
 DOTS_PER_INCH = 200
 SVG = "http://www.w3.org/2000/svg"
@@ -42,7 +42,7 @@ def svg(chart: Chart) -> str:
 
 @contextmanager
 def _drawn(chart: Chart, colours: Colours, **options: Any) -> Iterator[Any]:
-    """The chart as a matplotlib Figure, in one style whatever the user's matplotlibrc says."""
+    """The chart as a matplotlib Figure, in the same style regardless of the user's matplotlibrc."""
     import matplotlib
     from matplotlib.figure import Figure
 

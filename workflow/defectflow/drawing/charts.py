@@ -14,7 +14,7 @@ DOTS = 300  # at most, in a row of the strip chart
 
 
 class Colours(NamedTuple):
-    """Colours by what they are for: text, text beside it, lines of the grid, ground, and three kinds of photographs."""
+    """Colours by use: text, secondary text, grid lines, background, and three kinds of photographs."""
 
     ink: str
     dim: str
@@ -34,8 +34,8 @@ class Chart:
     """A chart that can be drawn.
 
     Attributes:
-        title: what it is called above a PNG, and by a program that reads a page aloud.
-        height, width: inches; a page shows it at one and a half times that on a screen, and at that size on a phone.
+        title: printed above a PNG, and read by screen readers on a page.
+        height, width: inches; a page shows it 1.5 times as large on a screen, and at that size on a phone.
         draw: draws on a matplotlib Axes.
     """
 
@@ -51,7 +51,7 @@ def score_histogram(
     """Stacked histogram of raw scores with the threshold.
 
     Args:
-        scores: raw scores by "good", "bad", "no label"; empty ones are left out, one is not empty.
+        scores: raw scores by "good", "bad", "no label"; empty arrays are skipped, at least one is not empty.
         threshold: for new images, or None.
         folds: (smallest, largest) threshold of the folds, or None.
         review: (low, high) of the scores that go to a person, or None.
@@ -80,7 +80,7 @@ def score_histogram(
 
 
 def scores_by_kind(rows: Sequence[tuple[str, np.ndarray]], threshold: float | None, review: tuple | None) -> Chart:
-    """Raw scores one dot each, a row for each kind: (name, scores), see `Colours.of`."""
+    """Strip chart of raw scores, one dot each, with a row (name, scores) for each kind, see `Colours.of`."""
 
     def draw(axes: Any, colours: Colours) -> None:
         axes.set(xlabel="Raw anomaly score", yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6))

@@ -29,8 +29,8 @@ INK, PAPER, DIM = (236, 239, 244), (24, 27, 33), (160, 167, 178)
 class Scale:
     """Colour scale of the maps of one data set, in raw score units.
 
-    low and high are the ends of the colours; heat shows on overlays from ``warm`` on (the top of what good images
-    reach), at its strongest from ``level`` on: the pixel threshold, or the top of what good images reach without one.
+    low and high are the ends of the colours. On overlays, heat begins at ``warm`` (the highest level of good images)
+    and is strongest from ``level`` on: the pixel threshold, or without one the highest level of good images.
     """
 
     low: float
@@ -53,7 +53,7 @@ def colour_scale(
 ) -> Scale:
     """Colour scale from map values of good images and of all images (both float [N], background left out).
 
-    The upper end leaves room above ``level``, so that damage is never in the top colour only.
+    The upper end lies above ``level``, so that damage is not drawn in the top colour only.
     """
     low, warm, top = (float(v) for v in np.percentile(good, [5, 99, 99.9]))
     level = top if level is None else level
@@ -208,7 +208,7 @@ def outline(picture: np.ndarray, mask: np.ndarray, colour: Colour, thickness: in
 def boxes(picture: np.ndarray, regions: Sequence[tuple[int, int, int, int]], dashed: bool = False) -> None:
     """Draw boxes (x, y, width, height) around regions into ``picture`` in place, a little off what they enclose.
 
-    A dashed one stands around a peak, which does not exceed the pixel threshold.
+    Dashed boxes mark a peak that does not exceed the pixel threshold.
     """
     height, width = picture.shape[:2]
     line = max(1, round(max(height, width) / 700))
@@ -249,7 +249,7 @@ def caption_strip(
         width: width of the picture above, in pixels.
         name, verdict, detail: texts; name and detail are shortened to fit.
         colour: of the verdict.
-        notice: "" or what is wrong, in yellow before the details.
+        notice: "" or a warning, drawn in yellow before the details.
         legend: (text, colour) of each outline; left out where there is no room.
         base: width in pixels that the letters are sized for, if it is not that of the picture.
     """

@@ -1,1 +1,1 @@
-"""How good an inspector is, on held-out photographs: images, pixels, other thresholds, weak changes."""
+"""Evaluate an inspector on held-out photographs: images, pixels, other thresholds, robustness."""

@@ -1,6 +1,6 @@
 """Detect that a run without masks judges the background: the border differs between photographs and has much heat.
 
-Small copies and stored maps of some photographs are enough; no network runs.
+Uses small copies and stored maps of some photographs; no network runs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,23 +15,23 @@ from defectflow.images.read_write import read_rgb
 
 SIDE = 64  # pixels of a small copy
 RIM = 0.08  # share of a side that counts as border, at either end
-MOST = 40  # photographs that are looked at
-# In units of a photograph's own contrast. Where the background is the same, detail differs by 0.19 to 0.27 (impellers,
-# figurines, screws, cookies on one tray) and by 0.34 to 0.55 where it is not; brightness by 0.24 to 0.45 against 0.54
-# to 0.98, the former also where the light or the size of the part changes.
+MOST = 40  # most photographs that are compared
+# In units of a photograph's own contrast. With the same background, detail differs by 0.19 to 0.27 (impellers,
+# figurines, screws, cookies on one tray), otherwise by 0.34 to 0.55; brightness differs by 0.24 to 0.45 (also if the
+# light or the size of the part changes) and by 0.54 to 0.98.
 DETAIL, BRIGHTNESS = 0.30, 0.60
 HEAT = 0.15  # share of the heat near the border, half of what an even spread gives: 0.08 to 0.11 against 0.25 to 0.32
-ALIKE = 0.6  # correlation from which two photographs show the same thing in the same place, and are no mere texture
+ALIKE = 0.6  # above this correlation, two photographs show the same thing in the same place and not only texture
 
 
 class Border(NamedTuple):
     """How far the border of photographs differs, each from the median of the others.
 
     Attributes:
-        detail, brightness: root mean square difference without and with what is coarse, mean over the photographs, in
-            units of the contrast of a photograph; an even shift of the whole border does not count.
-        alike: correlation of a photograph with the one that resembles it most, median over the photographs; of the
-            whole frame or of its middle, the larger.
+        detail, brightness: root mean square difference without and with coarse structure, mean over the photographs, in
+            units of a photograph's contrast; a uniform shift of the whole border does not count.
+        alike: correlation of a photograph with the most similar other one, median over the photographs; the larger of
+            that of the whole frame and of its middle.
     """
 
     detail: float
@@ -40,7 +40,7 @@ class Border(NamedTuple):
 
     @property
     def differs(self) -> bool:
-        """Whether the border shows something else from picture to picture."""
+        """Whether the content of the border differs from picture to picture."""
         return self.detail >= DETAIL or self.brightness >= BRIGHTNESS
 
 
@@ -95,11 +95,11 @@ def heat_near_border(maps: Sequence[AnomalyMap], sizes: Sequence[tuple[int, int]
 def background_figures(
     photographs: Mapping[str, tuple], maps: Mapping[str, AnomalyMap], depth: str | None = None
 ) -> dict[str, Any] | None:
-    """The content of ``background`` in metrics.json: what differs at the border, and a sentence or None to be told.
+    """Section ``background`` of metrics.json: how much the border differs, and a warning or None.
 
     Args:
         photographs: path, width and height by image_id.
-        maps: by image_id; of what is not among the photographs (copies) none counts.
+        maps: by image_id; those of copies, which are not among the photographs, are ignored.
         depth: of the photographs, see `read_rgb`.
 
     Returns:
@@ -119,7 +119,7 @@ def background_figures(
             f"no part is masked, their border differs from picture to picture, and {percent(round(share, 2))} of the "
             f"heat lies within {percent(RIM)} of it (spread evenly it would be {percent(round(even, 2))})"
         )
-        sure = border.alike >= ALIKE  # in mere texture, which may fill the frame, no two photographs are alike
+        sure = border.alike >= ALIKE  # photographs filled with texture are never alike
         what = "The background of these photographs is" if sure else "If these photographs show a background, it is"
         text = f"{what} being judged: {where}. With outlines of the part on a dozen photographs (data/README.md) and "
         text += "--config segmenter=template the part alone is judged."

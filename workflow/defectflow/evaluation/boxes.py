@@ -1,7 +1,7 @@
 """Stage boxes: the damaged regions of every scored image, as a table and as COCO results.
 
 A region lies above the pixel threshold of its image (map_threshold in predictions.csv), which was chosen on other
-images. An image that is called bad and has none gets its peak, with a mark that says so. Boxes and pixels are those of
+images. An image that is called bad and has no region gets its peak, with a mark that says so. Boxes and pixels refer to
 the upright photograph.
 """
 
@@ -43,7 +43,7 @@ def coco_ids(
 
 
 def numbering(known: Mapping[str, Any]) -> Callable[[str], Any]:
-    """A function from the name of an image to its id: the ``known`` one, else numbered on from the largest of those."""
+    """A function from the name of an image to its id: the ``known`` one, or a new one above the largest known id."""
     new = itertools.count(max((number for number in known.values() if isinstance(number, int)), default=0) + 1)
     return lambda name: known[name] if name in known else next(new)
 

@@ -1,4 +1,4 @@
-"""Warnings for readers of the figures: one sentence for each reason to doubt them."""
+"""Warnings for readers of the metrics: one sentence for each reason to doubt them."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest 
 
 
 def data_warnings(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
-    """Warnings of ingest_report.json as sentences: those that bear on a figure, or the others."""
+    """Warnings of ingest_report.json as sentences: those that affect a figure (``bearing``), or the others."""
     found = [w for w in ingest_report.get("warnings", []) if bool(w["figure"]) == bearing]
     said = [f"{w['file']}: {w['text']}" for w in found[:DATA_SHOWN]]
     if len(found) > DATA_SHOWN:
@@ -23,7 +23,7 @@ def data_warnings(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
 
 
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
-    """What bears on everything else in metrics.json: shown above the figures, and among the warnings."""
+    """Warnings that affect everything else in metrics.json: shown above the figures, and among the warnings."""
     said = []
     if (metrics.get("background") or {}).get("warning"):
         said.append(metrics["background"]["warning"])
@@ -33,7 +33,7 @@ def headlines(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any], fit: dict[str, Any]) -> list[str]:
-    """Sentences a reader of the figures has to know; most important first. ``unscored``: images without a score."""
+    """Warnings for the reader of the figures, most important first. ``unscored``: images without a score."""
     image, said = result["image"], headlines(result)
     known = table[is_evaluated(table)]
     n_good, n_bad = image["n_good"], image["n_bad"]

@@ -6,12 +6,12 @@ from typing import Any
 
 from defectflow.metrics.intervals import better_than_chance, reversed_order
 
-GOAL = 0.01  # a rate of errors that inspection is often asked for, to say how many photographs would show it
-IN_USE = 0.01  # share of bad parts in production, to say what an alarm is worth there
+GOAL = 0.01  # an error rate that inspections often require, to say how many photographs would prove it
+IN_USE = 0.01  # assumed share of bad parts in production, to say how many alarms are real there
 
 
 def proven(metrics: Mapping[str, Any]) -> list[str]:
-    """What the held-out figures say, each with how far chance alone could have moved it."""
+    """What the held-out figures prove, each with the range that chance allows."""
     image, spans = metrics["image"], metrics["confidence_intervals"]
     matrix, said = image["confusion_matrix"], []
     if image["auroc"] is not None:
@@ -52,7 +52,7 @@ def proven(metrics: Mapping[str, Any]) -> list[str]:
 
 
 def not_proven(metrics: Mapping[str, Any]) -> list[str]:
-    """What a reader might think the figures say, and they do not."""
+    """What the figures do not prove, although a reader might think so."""
     image, said = metrics["image"], []
     n_good, n_bad = image["n_good"], image["n_bad"]
     if not n_bad:
@@ -129,7 +129,7 @@ def _another_session(image: Mapping[str, Any]) -> list[str]:
             "How well it works in a new session (another day, camera, light), except for this: with whole sessions "
             f"held out the AUROC is {percent(apart['auroc'])}, from {image['n_groups']} sessions in all."
         ]
-    if image["n_groups"] == image["n_good"] + image["n_bad"]:  # each on its own: nobody has named a session
+    if image["n_groups"] == image["n_good"] + image["n_bad"]:  # each image is its own group: no session is named
         return [
             "How well it works with another camera, light or tool. Nothing says which photographs were taken together "
             "(column group of labels.csv), so none could be held out together."

@@ -1,15 +1,15 @@
-"""Stage evaluate: held-out scores in; thresholds, verdicts, metrics with their uncertainty and charts out.
+"""Stage evaluate: from held-out scores, make thresholds, verdicts, metrics with their uncertainty, and charts.
 
-Metrics come from raw scores of labelled images that were scored by a bank without them. The threshold an image is
-judged by was chosen on the labelled images of the other folds; images without a label are judged by the threshold
-chosen on all of them.
+Metrics come from raw scores of labelled images that were scored by a bank without them. Each labelled image is judged
+by a threshold chosen on the labelled images of the other folds; images without a label are judged by the threshold
+chosen on all labelled images.
 
 metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the file itself):
     accuracy, precision, recall, f1, auroc, n_samples: the main figures, as in ``image``.
     threshold: strategy, options, value (for new images), folds (n, min, max), good_only (see ``good_only.figures``).
     review: the review band and the errors it leaves, see ``decisions.review_figures``; null without one.
     protocol: how images were held out, see ``split_protocols.protocol_of``.
-    image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with whole groups apart.
+    image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with groups held out.
     calibration_curve: bins of pred_score (low, high, n, n_bad, share_bad, interval).
     pixel: full_frame and in_part (auroc, au_pro, au_pro_0_05, aupimo, precision, recall, f1, f1_max, ...), n_images,
         map_threshold (value, rule, folds): the pixel threshold, see ``pixel_metrics.pixel_figures``.
@@ -19,9 +19,9 @@ metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the 
     by_defect: n, recall, auroc and mean scores of each defect type.
     confidence_intervals: of the AUROC, Wilson's of rates, and under ``bootstrap`` those of every figure, grouped where
         groups allow; see ``intervals``.
-    baseline: what always giving the same answer reaches.
+    baseline: accuracy of always giving the same answer.
     robustness: perturbed copies together, and ``table`` by perturbation and strength; null without copies.
-    warnings: what a reader has to know, most important first.
+    warnings: sentences for the reader, most important first.
 """
 
 import argparse
@@ -80,11 +80,11 @@ IMAGE = [column for column in MANIFEST if column not in ("sha256", "split")]
 
 
 class NewImages(NamedTuple):
-    """What metrics.json and its charts say of the images without a label.
+    """Summary of the images without a label, for metrics.json and its charts.
 
     Attributes:
-        scores: float (n,), the raw scores there are.
-        unscored: names of the images without one.
+        scores: float (n,), their raw scores.
+        unscored: names of the images without a score.
         n_review: how many go to a person.
     """
 
@@ -94,7 +94,7 @@ class NewImages(NamedTuple):
 
 
 def segmentation_figures(paths: Sequence[Path], masks: Iterable[pd.DataFrame]) -> dict[str, Any]:
-    """What prior.json and train.json say (by file stem, long histories left out), and the counts of flagged masks.
+    """Contents of prior.json and train.json (by file stem, without long histories), and the counts of flagged masks.
 
     ``masks``: parts of the tables MASKS.
     """
@@ -179,7 +179,7 @@ def evaluate(
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
     result["warnings"] = warnings(table, unscored, result, fit) + data_warnings(ingest_report, bearing=True)
     result = rounded(result)
-    # What scores are compared with keeps all its digits.
+    # Thresholds, which scores are compared with, keep all digits.
     result["threshold"]["value"] = overall.value if overall else None
     result["pixel"]["map_threshold"] = pixel.figures["map_threshold"]
     if band:
@@ -199,7 +199,7 @@ def rounded(value: Any) -> Any:
 
 
 class Tables(NamedTuple):
-    """What is known of the images, by image_id on disk; see `decisions.gather`."""
+    """Splits, scores and masks by image_id, on disk; see `decisions.gather`."""
 
     splits: DiskIndex
     scores: DiskIndex
@@ -222,7 +222,7 @@ def open_tables(args: argparse.Namespace) -> Tables:
     scores = index_of(args.scores, SCORE, originals, by=["kind", "copy_of"])
     tables = Tables(index_of([args.splits], SPLIT), scores, index_of(args.masks, FLAGS))
     manifest = index_of([args.manifest], [])
-    # Masks are found before ingest has seen all shards: they may be of images that it then left out as copies.
+    # Masks are found before ingest has seen all shards: some may belong to images that it later leaves out as copies.
     for name in ("scores", "splits"):
         known = iter(manifest)
         for image_id in getattr(tables, name):  # both in the order of the names

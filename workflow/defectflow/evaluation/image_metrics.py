@@ -1,4 +1,4 @@
-"""Image-level metrics of judged tables: figures, their intervals, by defect type, and what a pred_score is worth."""
+"""Image-level metrics of judged tables: figures with intervals, by defect type, and a calibration curve."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,9 +31,9 @@ MEANING = {
 
 
 def units_of(known: pd.DataFrame) -> tuple[str, pd.Series]:
-    """What may be treated as independent, "groups" or "images", and the unit of each row.
+    """The independent units, "groups" or "images", and the unit of each row.
 
-    A class in one group would be drawn as it is every time, and so have an interval without width.
+    A class that lies in one group would be the same in every resample, so its interval would have no width.
     """
     groups = known["group"].where(known["group"] != "", known["image_id"])
     if groups.groupby(known["label"]).nunique().min() >= ENOUGH_GROUPS and groups.nunique() < len(groups):
@@ -42,7 +42,7 @@ def units_of(known: pd.DataFrame) -> tuple[str, pd.Series]:
 
 
 def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, float] | None, seed: int) -> dict[str, Any]:
-    """Image-level metrics, confidence intervals and the baseline, of the counted rows of a judged table."""
+    """Image-level metrics, confidence intervals and the baseline, of the evaluated rows of a judged table."""
     known = table[is_evaluated(table) & table["predicted_label"].notna()]
     labels, raw = known["label"].to_numpy(int), known["raw_score"].to_numpy(float)
     matrix = metrics.confusion(labels, known["predicted_label"])
@@ -89,10 +89,10 @@ def image_figures(table: pd.DataFrame, strategy: str, options: Mapping[str, floa
 
 
 def group_out_figures(known: pd.DataFrame, strategy: str, options: Mapping[str, float] | None) -> dict[str, Any]:
-    """The second protocol: whole groups left out of the bank and of what the threshold is chosen on.
+    """The second protocol: whole groups are left out of the bank and of the choice of the threshold.
 
-    Rates are of the groups without which good images of two others are left, one to learn from and one to choose the
-    threshold on; None where there are none, or the strategy cannot do with the images that are left.
+    Rates cover the groups without which good images of two other groups remain, one for the bank and one for the
+    threshold; None if there are no such groups, or if the strategy cannot be applied to the remaining images.
     """
     apart = known[known["group_out_score"].notna()]
     apart = apart.drop(columns=[name for name in apart if name.startswith(WITHOUT)])

@@ -74,7 +74,7 @@ class Curves:
         return sum((self.folds[fold] for fold in folds if fold in self.folds), self._new())
 
     def figures(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
-        """Figures of the reported folds; ``thresholds`` are those that the pixels of each fold are held against."""
+        """Figures of the reported folds; ``thresholds``: the pixel threshold of each fold."""
         known = [score for score in self._aupimo if score is not None]
         counts = [self.total([fold]).counts_at(cut) for fold, cut in thresholds.items() if fold in self._reported]
         total = metrics.rates({key: sum(part[key] for part in counts) for key in metrics.confusion([], [])})
@@ -94,19 +94,19 @@ def pixel_figures(
     options: Mapping[str, float],
     calibration: Mapping[str, AnomalyMap] | None = None,
 ) -> PixelResult:
-    """Pixel metrics where ground-truth masks exist, in the full frame and inside the part, and the pixel thresholds.
+    """Pixel metrics if ground-truth masks exist, in the full frame and inside the part, and the pixel thresholds.
 
-    The pixel threshold is the one with the largest F1 on the defective and defect-free pixels it is chosen on, inside
-    the part where masks of it exist. Where no defect is marked there, it is the one that ``strategy`` chooses on the
-    peaks of the maps of labelled images: a region then shows where an image would be called bad for its peak.
+    The pixel threshold has the largest F1 on defective and defect-free pixels, inside the part if masks of it exist. If
+    no defect is marked there, ``strategy`` chooses it on the peaks of the maps of labelled images: a region then shows
+    where an image would be called bad for its peak.
 
     Args:
         table: what `decisions.gather` returned.
         maps: by image_id.
         masks: columns image_id and mask, that of the part.
         strategy, options: see :func:`thresholds.calibrate`.
-        calibration: by "<fold>/<image_id>", the maps that the threshold of a fold is chosen on: by banks that hold
-            nothing of it. A fold that has none of some image makes do with ``maps``.
+        calibration: by "<fold>/<image_id>", the maps that the threshold of a fold is chosen on, from banks without that
+            fold. If the map of an image is missing for a fold, ``maps`` is used.
 
     Raises:
         UserError: a ground-truth or part mask differs in size from its photograph; without ground-truth masks, the
@@ -171,7 +171,7 @@ def _choices(known: pd.DataFrame, calibration: Mapping[str, AnomalyMap]) -> dict
     """Empty histograms for the folds that have a map of every image of the others in ``calibration``."""
     names = {fold: _names(fold, known) for fold in sorted(set(known["fold"]))}
     apart = {fold: own for fold, own in names.items() if own and all(name in calibration for name in own)}
-    # Bins of its own maps: those of the others would give a fold a say in its threshold.
+    # Bins from the calibration maps only: otherwise a fold would influence its own threshold.
     return {fold: PixelHistogram(*map_range(calibration, own)) for fold, own in apart.items()}
 
 

@@ -1,4 +1,4 @@
-"""How figures change when photographs vary slightly: perturbed copies of labelled images, by kind and strength."""
+"""How metrics change if photographs vary slightly: perturbed copies of labelled images, by kind and strength."""
 
 from typing import Any
 

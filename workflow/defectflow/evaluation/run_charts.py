@@ -22,7 +22,7 @@ def charts_of(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str,
     """The charts of a run by the names of their files; those that cannot be drawn are left out.
 
     Args:
-        table: judged, of the labelled photographs; with ``group_out_score``, also the ROC curve of whole groups apart.
+        table: judged, of the labelled photographs; with ``group_out_score``, also the ROC curve with groups held out.
         new_scores: raw scores of those without a label.
         metrics: content of metrics.json.
     """

@@ -30,7 +30,7 @@ def scored_parts(
 
 
 def evenly(count: int, wanted: int) -> np.ndarray:
-    """At most ``wanted`` indices of ``count`` things, evenly spread, the first and the last among them."""
+    """At most ``wanted`` evenly spread indices of ``count`` items, including the first and the last."""
     return np.unique(np.linspace(0, count - 1, min(count, wanted)).astype(int))
 
 
@@ -65,7 +65,7 @@ class Damage(NamedTuple):
     Attributes:
         boxes: x, y, width and height of each, in pixels of the upright photograph.
         pixels: bool (height, width), those of all regions.
-        mark: "" for regions; why the only one is a peak, see `damaged_regions.Region`.
+        mark: "" for regions, or the reason why the only box is a peak, see `damaged_regions.Region`.
     """
 
     boxes: tuple[tuple[int, int, int, int], ...]
@@ -89,7 +89,7 @@ def damage_index(table: Path, coco: Path) -> DiskIndex:
             yield row, result["segmentation"]
 
     def found() -> Iterator[tuple[str, str, str]]:
-        for name, own in groupby(paired(), key=lambda pair: pair[0].image_id):  # those of an image follow each other
+        for name, own in groupby(paired(), key=lambda pair: pair[0].image_id):  # regions of an image are consecutive
             those = list(own)
             boxes = [[getattr(row, column) for column in BOX] for row, _ in those]
             yield name, json.dumps([boxes, [pixels for _, pixels in those]]), those[0][0].mark

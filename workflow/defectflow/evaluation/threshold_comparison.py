@@ -20,7 +20,7 @@ ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = tuple(
 def alternatives(
     table: pd.DataFrame, strategy: str, options: Mapping[str, float], seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Judge the counted images by every strategy, the given one first.
+    """Judge the evaluated images by every strategy, the given one first.
 
     Args:
         table: image_id, group, label, detection, fold, raw_score, as :func:`decisions.assign_verdicts` wants them.
@@ -29,7 +29,7 @@ def alternatives(
     Returns:
         One dict for each: strategy, options, ours (bool), threshold (for new images), confusion_matrix, the rates of
         :func:`metrics.rates`, intervals {recall, false_positive_rate}, f1_difference (a paired.Difference or None). A
-        strategy that cannot do with these images has problem (text) instead of the figures.
+        strategy that cannot be applied to these images has problem (text) instead of the figures.
     """
     chosen = (strategy, dict(options))
     others = [entry for entry in ALTERNATIVES if entry != chosen]

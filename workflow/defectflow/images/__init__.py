@@ -1,1 +1,1 @@
-"""Image files: which files are images, how they are read and written, how deep their numbers are."""
+"""Image files: which files are images, how they are read and written, their bit depth."""

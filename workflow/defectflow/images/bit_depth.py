@@ -1,8 +1,8 @@
 """How many bits the values of a 16-bit file use.
 
 Cameras of 10, 12 or 14 bits write 16-bit files, with the numbers at the lower end (largest value of 12 bits: 4095) or
-at the upper end ("left-aligned": the low bits are always zero). A file does not tell which; `set_depth` looks at all of
-a set. A depth is told as text: "8", "10", "12", "14", "16", or "12-left" and its like for left-aligned ones.
+at the upper end ("left-aligned": the low bits are always zero). A file does not say which, so `set_depth` looks at all
+files of a set. A depth is written as text: "8", "10", "12", "14", "16", or, left-aligned, "12-left" and the like.
 
 Standard library only: the Snakefile imports this module.
 """
@@ -19,7 +19,7 @@ HEADER = 4096  # bytes of a PGM, PPM or PAM file in which its largest value is l
 
 
 class Values(NamedTuple):
-    """What the numbers of one 16-bit file show.
+    """Statistics of the values of one 16-bit file.
 
     Attributes:
         largest: largest value.
@@ -41,7 +41,7 @@ class Values(NamedTuple):
 
 
 def is_deep(path: str | Path) -> bool:
-    """Whether the header of a PNG, TIFF, PGM, PPM or PAM file tells more than 8 bits for a number; False for others."""
+    """Whether the header of a PNG, TIFF, PGM, PPM or PAM file declares more than 8 bits per value; False for others."""
     try:
         with open(path, "rb") as stream:
             head = stream.read(26)
@@ -63,7 +63,7 @@ def is_deep(path: str | Path) -> bool:
 
 
 def _largest_of_netpbm(head: bytes) -> int:
-    """The largest value that the header of a PGM, PPM or PAM file tells; 0 where it has none."""
+    """The largest value that the header of a PGM, PPM or PAM file declares; 0 if it declares none."""
     plain = re.sub(rb"#[^\n]*", b"", head)
     found = (
         re.search(rb"\nMAXVAL\s+(\d+)", plain) if head[:2] == b"P7" else re.match(rb"P\d\s+\d+\s+\d+\s+(\d+)", plain)
@@ -94,6 +94,6 @@ def add_option(parser: argparse.ArgumentParser) -> None:
 
 
 def parsed(depth: str) -> tuple[int, bool]:
-    """Bits of a depth as it is told, and whether it is left-aligned."""
+    """Bits of a depth given as text, and whether it is left-aligned."""
     bits, _, side = depth.partition("-")
     return int(bits), side == "left"

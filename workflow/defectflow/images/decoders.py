@@ -13,10 +13,10 @@ from defectflow.images import pam
 from defectflow.images.formats import HEIC, NO_RANGE, content_suffix
 
 pam.register()
-with suppress(ImportError):  # no dependency: it brings its own decoder of 15 MB, for files of phones alone
+with suppress(ImportError):  # optional: it contains a decoder of 15 MB that only files of phones need
     import_module("pillow_heif").register_heif_opener()
 
-# What Pillow's decoders raise for a file that is damaged or of a kind that they do not take.
+# What Pillow's decoders raise for a file that is damaged or of an unsupported kind.
 UNREADABLE = (
     OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, RuntimeError,
     struct.error, Image.DecompressionBombError,
@@ -27,7 +27,7 @@ SEQUENCES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "DCX")
 
 
 def unreadable(path: str | Path, error: Exception) -> UserError:
-    """What to tell of a file that Pillow does not open or decode: the reason, and the remedy where one is known."""
+    """The error for a file that Pillow cannot open or decode: the reason, and the remedy if one is known."""
     try:
         found = content_suffix(path)
     except OSError:
@@ -46,7 +46,7 @@ def unreadable(path: str | Path, error: Exception) -> UserError:
 def pictures_in(path: str | Path) -> int:
     """How many pictures of the size of the first a file holds: frames of an animation, pages; 1 for a single one.
 
-    Decodes nothing but headers where the format allows; 1 also for what is no image.
+    Decodes only headers if the format allows it; 1 also for a file that is not an image.
     """
     try:
         with warnings.catch_warnings():

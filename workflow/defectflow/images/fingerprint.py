@@ -9,7 +9,7 @@ import numpy as np
 SIDE = 16  # cells
 SCALE = 32  # steps in a standard deviation; an int8 holds 4 of them either side
 LARGE = 512  # pixels a side
-FLAT = 0.5  # grey levels; a picture whose cells differ by less shows nothing
+FLAT = 0.5  # grey levels; a picture whose cells differ by less has no usable contrast
 
 
 def fingerprint(grey: np.ndarray) -> str:
@@ -19,9 +19,9 @@ def fingerprint(grey: np.ndarray) -> str:
         grey: uint8 (height, width).
 
     Returns:
-        256 int8 in base64; "" for a picture that shows nothing.
+        256 int8 in base64; "" for a picture without contrast.
     """
-    # OpenCV rounds the means of uint8, and a float copy of a large picture would take four times its room.
+    # OpenCV rounds the means of uint8, and a float copy of a large picture would take four times its memory.
     height, width = (min(side, LARGE) for side in grey.shape)
     smaller = cv2.resize(grey, (width, height), interpolation=cv2.INTER_AREA)
     cells = cv2.resize(smaller.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)

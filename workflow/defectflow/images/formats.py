@@ -14,13 +14,13 @@ def suffixes(words: str) -> tuple[str, ...]:
     return tuple(f".{word}" for word in words.split())
 
 
-# What Pillow or OpenCV decodes, in the spelling of tools and cameras; tests hold the list against theirs.
+# What Pillow or OpenCV decodes, as tools and cameras spell it; tests compare the list with theirs.
 SUFFIXES = suffixes(
     "jpg jpeg jpe jfif jif mpo png apng bmp dib tif tiff webp gif avif avifs heic heif hif "
     "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pxm pam pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
     "im msp pcd pxr xbm xpm ico icns cur blp ftc ftu gbr fli flc fits fit"
 )
-# Decoded by OpenCV to numbers without a fixed range, of which nothing says what is black and what is white.
+# Decoded by OpenCV to numbers without a fixed range: nothing says which are black and white.
 FLOATS = {".exr": "OpenEXR", ".hdr": "Radiance HDR", ".pic": "Radiance HDR"}
 RAW = suffixes(
     "dng cr2 cr3 crw nef nrw arw sr2 srf orf rw2 rwl raf pef ptx srw x3f 3fr fff iiq erf kdc dcr mrw mos mef raw gpr"
@@ -31,7 +31,7 @@ OTHER = {
     ".kra": "Krita's own",
 }  # fmt: skip
 HEIC = (".heic", ".heif", ".hif")
-# Marks at the start of a file, and the suffix that says the same; 12 bytes tell all of them.
+# Signatures at the start of a file and the matching suffix; the first 12 bytes are enough.
 MARKS = (
     (b"\xff\xd8\xff", ".jpg"), (b"\x89PNG\r\n\x1a\n", ".png"), (b"GIF87a", ".gif"), (b"GIF89a", ".gif"),
     (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"II+\0", ".tif"), (b"MM\0+", ".tif"),
@@ -53,9 +53,9 @@ class PassedOver(NamedTuple):
     """A file that is not read as a photograph.
 
     Attributes:
-        path: of the file; of a folder that is not looked into.
+        path: of the file, or of a folder that is not searched.
         reason: with the remedy, ready for a message.
-        picture: whether it looks like a picture, which then is missing among the photographs.
+        picture: whether it looks like a picture, so that a photograph may be missing.
         files: how many files it stands for.
     """
 
@@ -76,7 +76,7 @@ def content_suffix(path: str | Path) -> str:
     Raises:
         OSError: it cannot be read.
     """
-    if Path(path).exists() and not Path(path).is_file():  # a pipe would let its reader wait
+    if Path(path).exists() and not Path(path).is_file():  # reading a pipe would block
         return ""
     with open(path, "rb") as stream:
         head = stream.read(16)
@@ -92,7 +92,7 @@ def content_suffix(path: str | Path) -> str:
 
 
 def unread(path: str | Path) -> PassedOver:
-    """Why a file whose suffix is none of SUFFIXES is no photograph, and whether it looks like a picture."""
+    """Why a file whose suffix is not in SUFFIXES is not read, and whether it looks like a picture."""
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in RAW:

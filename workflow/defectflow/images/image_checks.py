@@ -1,4 +1,4 @@
-"""Check one image file, and measure what can be measured on it."""
+"""Check one image file and measure it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -23,10 +23,10 @@ CLIPPED = 254  # luminance from which a pixel counts as overexposed
 
 @dataclass(slots=True)  # a data set may have many
 class Picture:
-    """What one image file holds; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels.
+    """The content of one image file; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels.
 
-    ``fingerprint``: see `fingerprint.fingerprint`. ``deep`` tells `bit_depth.Values` of a 16-bit file as text, where
-    the depth of the set is known. Of ``pages`` pictures in the file the first is read.
+    ``fingerprint``: see `fingerprint.fingerprint`. ``deep`` is `bit_depth.Values` of a 16-bit file as text, if the
+    depth of the set is known. If the file holds several pictures (``pages``), the first is read.
     """
 
     sha256: str = ""
@@ -50,7 +50,7 @@ def inspect(path: str | Path, *folders: str | Path, depth: str | None = None) ->
 
     Args:
         path: of the image.
-        folders: in one of which it has to lie, links followed.
+        folders: it must be in one of these, links followed.
         depth: see `read_rgb`.
     """
     real = os.path.realpath(path)

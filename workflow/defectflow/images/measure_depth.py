@@ -1,6 +1,6 @@
 """Measure the values of 16-bit files: a JSON list of paths on stdin, a list of `bit_depth.Values` on stdout.
 
-Called by `bit_depth` when a workflow starts; null stands for a file that cannot be read or has no such numbers.
+Called by `bit_depth` when a workflow starts; null stands for a file that cannot be read or has no such values.
 """
 
 import json

@@ -13,7 +13,11 @@ from defectflow.images.decoders import UNREADABLE, unreadable
 from defectflow.images.formats import ARCHIVES, NO_RANGE, RAW, unread
 from defectflow.images.sixteen_bit import numbers_of, to_8_bits
 
-TURN_PNG = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")  # all that may hold the orientation of a PNG
+TURN_PNG = (
+    b"eXIf",
+    b"Raw profile type exif",
+    b"XML:com.adobe.xmp",
+)  # all places that may hold the orientation of a PNG
 
 
 def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
@@ -25,8 +29,8 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
             full range of 16 bits. Files of 8 bits are read as they are.
 
     Raises:
-        UserError: the file is absent, truncated or not an image, or its numbers have no range that is known or do not
-            fit the depth.
+        UserError: the file is absent, truncated or not an image, or its values have no known range or do not fit the
+            depth.
     """
     try:
         # Opened here, since a TIFF that Pillow maps into memory is scrambled when it is turned by 90 degrees.
@@ -63,15 +67,15 @@ def read_photograph(path: str | Path, depth: str | None = None) -> np.ndarray:
             return read_rgb(path, depth)
     except UserError:
         raise
-    except Exception as error:  # decoders of damaged files raise what they like
+    except Exception as error:  # decoders raise all kinds of exceptions for damaged files
         raise UserError(f"{path}: not a readable image ({type(error).__name__}: {error})") from None
 
 
 def read_checked(path: str | Path) -> np.ndarray:
-    """`read_rgb` of a file of 8 bits that an earlier stage has read whole or written, 1.1 to 1.8 times faster.
+    """`read_rgb` of an 8-bit file that an earlier stage has fully read or written, 1.1 to 1.8 times faster.
 
-    Only where OpenCV decodes the very same pixels (`is_plain`). Of a damaged file it fills up what is missing with grey
-    and says nothing: what comes from anywhere goes through `read_photograph` or `read_rgb`.
+    Uses OpenCV if it decodes exactly the same pixels (`is_plain`). OpenCV silently fills missing parts of a damaged
+    file with grey: read files of unknown origin with `read_photograph` or `read_rgb`.
     """
     image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION) if is_plain(path) else None
     return read_rgb(path) if image is None else image
@@ -98,7 +102,7 @@ def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
 def is_plain(path: str | Path) -> bool:
     """Whether OpenCV decodes a file to what `read_rgb` returns: JPEG or PNG, grey or RGB, stored upright.
 
-    Only the header is decoded; what is no image is not plain.
+    Only the header is decoded; False for a file that is not an image.
     """
     try:
         with Image.open(path) as image:
@@ -126,7 +130,7 @@ def read_mask(path: str | Path) -> np.ndarray:
     Raises:
         UserError: the file is absent or not an image.
     """
-    # Made grey or 8 bits deep by OpenCV, faint pixels would become 0.
+    # If OpenCV converted it to grey or 8 bits, faint pixels would become 0.
     mask = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
     if mask is None:
         raise UserError(f"{path}: not a readable mask image")
@@ -142,7 +146,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     with atomic(path) as temporary:
         # Level 1 is 4 times faster than the default for photographs and a tenth larger.
-        # Encoded first: on a full disk imwrite says nothing.
+        # Encoded first, because imwrite reports no error on a full disk.
         temporary.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].data)
 
 

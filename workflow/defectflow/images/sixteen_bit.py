@@ -12,11 +12,11 @@ from defectflow.images.formats import NO_RANGE
 
 
 def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
-    """The numbers of an opened file of more than 8 bits (see `bit_depth.is_deep`), as they are stored.
+    """The values of an opened file of more than 8 bits (see `bit_depth.is_deep`), as stored.
 
     Returns:
-        uint16 (height, width), or (height, width, 3) RGB; an alpha channel is left out. Grey ones are as Pillow turns
-        them, colours as they are stored.
+        uint16 (height, width), or (height, width, 3) RGB; an alpha channel is dropped. Grey pictures are oriented as
+            Pillow does it, colour pictures as stored.
 
     Raises:
         UserError: floating-point numbers, more than 16 bits, or not readable in full depth.
@@ -47,7 +47,7 @@ def measured(path: str | Path) -> str:
 
 
 def measure(values: np.ndarray) -> Values:
-    """What the numbers of a file show, uint16 of any shape."""
+    """Statistics of the values of a file, uint16 of any shape."""
     used, largest = int(np.bitwise_or.reduce(values, axis=None)), int(values.max())
     zero_bits = (used & -used).bit_length() - 1 if used else 16
     bits = next(bits for bits in (8, 10, 12, 14, 16) if largest < 1 << bits)
@@ -56,17 +56,17 @@ def measure(values: np.ndarray) -> Values:
 
 
 def to_8_bits(values: np.ndarray, depth: str) -> np.ndarray:
-    """The upper 8 of the bits that the numbers hold; of 16 bits as many steps of 257.
+    """Reduce 16-bit values to the upper 8 bits of their depth; full 16-bit values are divided by 257.
 
     Args:
         values: uint16 of any shape.
-        depth: as `bit_depth` tells it.
+        depth: as text, see `bit_depth`.
 
     Returns:
         uint8, of the same shape.
 
     Raises:
-        ValueError: the numbers cannot be of that depth; says why.
+        ValueError: the values do not fit that depth; the message says why.
 
     >>> to_8_bits(np.array([0, 16, 4095], np.uint16), "12").tolist()
     [0, 1, 255]

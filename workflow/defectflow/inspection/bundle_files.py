@@ -15,9 +15,9 @@ from typing import Any
 
 from defectflow.core.files import UserError, atomic, nearest_path, read_json, sha256_of, write_json
 
-FORMAT = "defectflow-bundle-3"  # a reader knows one; whatever changes what a verdict is made of gets the next number
+FORMAT = "defectflow-bundle-3"  # a version reads one format; any change that affects verdicts gets the next number
 MANIFEST = "bundle.json"
-LARGEST = 20  # times the size of a .zip that what is in it may have: weights hardly get smaller in one
+LARGEST = 20  # largest ratio of unpacked size to .zip size: weights hardly compress
 SECTIONS = {
     "segmenter": dict, "isolation": dict, "detector": dict, "network": dict, "threshold": dict, "regions": dict,
     "look": dict, "scale": dict, "versions": dict, "files": dict, "depth": str,
@@ -51,7 +51,7 @@ def inside(folder: Path, name: str) -> Path:
     """Path of file ``name`` in ``folder``.
 
     Raises:
-        UserError: the name leads out of the folder, by itself or through a link.
+        UserError: the path is outside of the folder, directly or through a link.
     """
     parts = PurePosixPath(name).parts
     whole = folder.resolve()
@@ -74,10 +74,10 @@ def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def read_bundle(folder: str | Path) -> Bundle:
-    """Open a bundle and check that it is whole.
+    """Open a bundle and check that it is complete.
 
     Raises:
-        UserError: it is no bundle, of another version, damaged, or names files outside of its folder.
+        UserError: it is not a bundle, has another version, is damaged, or names files outside of its folder.
     """
     folder = Path(folder)
     if not (folder / MANIFEST).is_file():
@@ -113,15 +113,15 @@ def check_file(folder: Path, name: str, entry: Any) -> None:
 
 
 def pack(folder: str | Path, target: str | Path) -> None:
-    """Write a bundle as one .zip, not compressed (weights hardly can be); the same bundle gives the same bytes.
+    """Write a bundle as one uncompressed .zip (weights hardly compress); the same bundle gives the same bytes.
 
     Raises:
-        UserError: the folder is no whole bundle, see `read_bundle`.
+        UserError: the folder is not a complete bundle, see `read_bundle`.
     """
     bundle = read_bundle(folder)
     with atomic(target) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name in sorted({MANIFEST, *bundle.settings["files"]}):
-            entry = zipfile.ZipInfo(name)  # of 1980, whenever it was made
+            entry = zipfile.ZipInfo(name)  # dated 1980, so that the bytes do not depend on the time
             entry.external_attr = 0o644 << 16
             with open(inside(bundle.folder, name), "rb") as source, archive.open(entry, "w", force_zip64=True) as copy:
                 shutil.copyfileobj(source, copy)
@@ -129,13 +129,13 @@ def pack(folder: str | Path, target: str | Path) -> None:
 
 @contextmanager
 def unpacked(path: str | Path) -> Iterator[Path]:
-    """The folder of a bundle: itself, or that of a .zip in a temporary place, which is gone after the block.
+    """Yield the folder of a bundle: the given one, or a temporary one with the content of a .zip, removed afterwards.
 
-    A .zip may also hold the folder with its name. It is unpacked only if every name in it stays inside, and if its
-    content is at most LARGEST times its size.
+    The .zip may contain the bundle's files or the bundle's folder. It is unpacked only if every name in it stays inside
+    the folder, and if its content is at most LARGEST times its size.
 
     Raises:
-        UserError: the file is not such a .zip. Errors of the block are told with the name of the .zip.
+        UserError: the file is not such a .zip. Errors inside the block get the name of the .zip.
     """
     path = Path(path)
     if not path.is_file():
@@ -160,7 +160,7 @@ def _unpack(path: Path, folder: Path) -> None:
                 target = inside(folder, entry.filename)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(entry) as source, open(target, "wb") as copy:
-                    shutil.copyfileobj(source, copy)  # not more than file_size, or zipfile complains
+                    shutil.copyfileobj(source, copy)  # zipfile raises if it is more than file_size
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path}: neither a bundle's folder nor a whole .zip of one ({error})") from None
     except OSError as error:

@@ -1,6 +1,6 @@
-"""A fitted inspector, loaded from its bundle: gives the verdict on a photograph that the workflow would give.
+"""A fitted inspector, loaded from its bundle: gives the same verdict on a photograph as the workflow.
 
-numpy and OpenCV, and a runtime for the network; torch is loaded where the runtime or the segmenter is torch's.
+Needs numpy, OpenCV and a runtime for the network; torch is imported only if the runtime or the segmenter uses it.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from defectflow.inspection.mask_and_score import (
 from defectflow.inspection.runtimes import load_network, pick
 from defectflow.isolation.crop_and_background import isolate_part
 
-MAP_SIDE = 4096  # longest side of maps, boxes are found on, in pixels: 100 megapixels of float would take 400 MB
+MAP_SIDE = 4096  # pixels, longest side of the maps that boxes are found on: 100 megapixels of float would take 400 MB
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Verdict:
         raw_score: anomaly score, the higher the more anomalous.
         threshold: that of the bundle.
         review: whether the score lies in the review band, where a person decides; None without a band.
-        present, doubtful: whether the part was found, and whether its mask is in doubt; None without masks.
-        reason: why it is doubtful or was not found, or "".
+        present, doubtful: whether the part was found, and whether its mask is doubtful; None without masks.
+        reason: why the mask is doubtful or absent, or "".
         regions: damaged regions, the most anomalous first, in pixels of `heat`; where a bad one has none, its peak,
             with a ``mark`` (see `Region`).
         map: distances on the grid, see `AnomalyMap`.
@@ -75,7 +75,7 @@ class Verdict:
 
     @property
     def flagged(self) -> bool:
-        """Whether somebody should look: bad, in the review band, no part to be seen, or its mask in doubt."""
+        """Whether a person should look: bad, in the review band, no part found, or a doubtful mask."""
         return self.bad or bool(self.review) or is_flagged(self.present, self.doubtful)
 
     def without_part(self) -> Verdict:
@@ -89,7 +89,7 @@ class Verdict:
 
 
 class Ready(NamedTuple):
-    """A photograph on its way to the network: its size (height, width), the part or None, and what the network sees."""
+    """A photograph prepared for the network: its size (height, width), the part or None, and the network's input."""
 
     size: tuple[int, int]
     part: Located | None
@@ -103,7 +103,7 @@ class Inspector:
     Attributes:
         settings: content of bundle.json.
         runtime: what the network runs on.
-        clock: what `Verdict.seconds` are taken with; time.process_time tells processor time.
+        clock: function that measures `Verdict.seconds`; use time.process_time for processor time.
     """
 
     def __init__(
@@ -135,13 +135,13 @@ class Inspector:
             precision: "fp32", or "fp16" or "int8" if it was exported.
             threads: how many compute the network.
             streams: how many photographs will be judged at a time, from as many threads of the caller.
-            device: "cpu", or "cuda" for the torch runtime, which "auto" then means.
+            device: "cpu", or "cuda" for the torch runtime, which "auto" then chooses.
 
         Raises:
             UserError: the bundle is damaged or of another version, the runtime is not installed, there is no such
                 device, or the runtime does not compute there.
         """
-        with unpacked(folder) as whole:  # all is in memory after this
+        with unpacked(folder) as whole:  # everything is in memory after this
             bundle = read_bundle(whole)
             return cls(bundle, pick(runtime, bundle, device), precision, threads, streams, device)
 
@@ -149,7 +149,7 @@ class Inspector:
         """Judge a photograph, a file or an upright uint8 RGB array (height, width, 3).
 
         Raises:
-            UserError: the file is not a readable image, or the array is none.
+            UserError: the file is not a readable image, or the array has another shape or type.
         """
         return self.finish([self.ready(image)])[0]
 
@@ -157,7 +157,7 @@ class Inspector:
         """Judge several photographs in one call of the network, where the runtime takes several: torch does.
 
         Args:
-            images: as for a single one; all are in memory at a time, as the network sees them.
+            images: as for a single one; the network's inputs of all are in memory together.
 
         Raises:
             UserError: as for a single one.
@@ -247,7 +247,7 @@ class Inspector:
             mask = None
         fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
         item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
-        return item._replace(picture=np.ascontiguousarray(item.picture))  # cut out of a larger one
+        return item._replace(picture=np.ascontiguousarray(item.picture))  # it may be a view into a larger one
 
     def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None, bad: bool) -> list[Region]:
         level = self.settings["pixel_threshold"]

@@ -1,4 +1,4 @@
-"""How long an inspector takes: from the command to the first verdict, and for each photograph by step and runtime."""
+"""Latency of an inspector: from the command to the first verdict, and per photograph by step and runtime."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ STEPS = ("read", "segment", "isolate", "network", "search", "regions")
 def measure(
     bundle: str | Path, photographs: Iterable[Path], runtimes: Sequence[str], precision: str, threads: int, repeat: int
 ) -> str:
-    """Measure each runtime in a process of its own; returns tables for people, times in milliseconds.
+    """Measure each runtime in a separate process; returns Markdown tables, times in milliseconds.
 
     Raises:
-        UserError: no runtime asked for is installed, or one fails.
+        UserError: none of the requested runtimes is installed, or one fails.
     """
     paths = [str(path) for path in photographs]
     chosen = [name for name in runtimes if name in LIBRARIES and installed(name)]
@@ -37,7 +37,7 @@ def measure(
 def run(
     bundle: str | Path, paths: Sequence[str], runtime: str, precision: str, threads: int, repeat: int
 ) -> dict[str, Any]:
-    """Measure one runtime in a new process; see `child` for what comes back, and "cold_wall", seconds to a verdict."""
+    """Measure one runtime in a new process; the result of `child`, and "cold_wall", seconds to a verdict."""
     words = [str(bundle), runtime, precision, str(threads), str(repeat)]
     start = time.perf_counter()
     command = [sys.executable, "-m", "defectflow.inspection.latency", *words]
@@ -56,7 +56,7 @@ def run(
 
 
 def child(bundle: str, runtime: str, precision: str, threads: int, repeat: int, paths: list[str]) -> dict[str, Any]:
-    """Judge the photographs one after the other; an empty line on stdout tells of the first verdict.
+    """Judge the photographs one after the other; an empty line on stdout signals the first verdict.
 
     Returns:
         cold_cpu: processor seconds of the process up to the first verdict. cpu, wall: lists by step and for "total" of

@@ -34,7 +34,7 @@ class Located(NamedTuple):
 
 
 def check_known(bundle: Bundle) -> None:
-    """Refuse what this version does not know how to do, rather than give another verdict than the workflow.
+    """Refuse settings that this version does not know, so that verdicts never differ from the workflow's.
 
     Raises:
         UserError: an entry has an unknown key or value.
@@ -75,7 +75,7 @@ def settings_of(bundle: Bundle, section: str) -> Any:
 
 
 def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], Located] | None:
-    """Function that finds the part in a photograph; None where the bundle has no segmenter. SAM runs on ``device``."""
+    """Function that finds the part in a photograph; None if the bundle has no segmenter. SAM runs on ``device``."""
     entry = bundle.settings["segmenter"]
     source = entry["source"]
     if source == "none":

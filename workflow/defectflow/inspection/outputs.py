@@ -41,7 +41,7 @@ def word(verdict: Verdict) -> str:
 def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, Any]:
     """A row of the CSV; ``regions`` as "x y width height" in pixels, separated by semicolons.
 
-    ``mark`` is empty where they exceed the pixel threshold, and says why not where the one box is the peak alone.
+    ``mark`` is empty if they exceed the pixel threshold, or says why the only box is the peak.
     """
     if verdict is None:
         return {"path": str(path), "verdict": "error", "reason": problem}
@@ -49,7 +49,7 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
     return {
         "path": str(path),
         "verdict": word(verdict),
-        # Thresholds have nine digits: with fewer a row could contradict its verdict.
+        # Nine digits like thresholds: with fewer, a row could contradict its verdict.
         "score": f"{verdict.score:.9g}",
         "raw_score": f"{verdict.raw_score:.9g}",
         "threshold": f"{verdict.threshold:.9g}",
@@ -87,7 +87,7 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
 
 
 def reason_of(verdict: Verdict, note: str) -> str:
-    """Why the mask is in doubt, and what else there is to know of a verdict."""
+    """Why the mask is doubtful, and other notes on a verdict."""
     return "; ".join(filter(None, [verdict.reason, note]))
 
 
@@ -105,7 +105,7 @@ def boxes_of(verdict: Verdict) -> list[tuple[int, int, int, int]]:
 
 
 def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
-    """One line for a terminal, whatever characters the name holds."""
+    """One line for a terminal; control characters in the name are escaped."""
     name = printable(str(path))
     if verdict is None:
         return f"ERROR  {printable(problem)}"
@@ -114,25 +114,25 @@ def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
 
 
 def verdict_text(verdict: Verdict) -> str:
-    """Verdict and score, as wide for each."""
+    """Verdict and score as text of constant width."""
     return f"{'BAD ' if verdict.bad else 'good'}  {two_digits(verdict.score)}"
 
 
 def notices(verdict: Verdict) -> list[str]:
-    """Why a person should look, whatever the score: it lies in the review band, or the mask is in doubt."""
+    """Reasons for a person to look besides a bad verdict: the review band, or a doubtful mask."""
     why = [TO_A_PERSON] if verdict.review else []
     return why + ([verdict.reason] if is_flagged(verdict.present, verdict.doubtful) else [])
 
 
 def mark_of(verdict: Verdict) -> str:
-    """Why the only box is the peak and no region above the pixel threshold; "" where it is one."""
+    """Why the only box is the peak; "" if it is a region above the pixel threshold."""
     return verdict.regions[0].mark if verdict.regions else ""
 
 
 def regions_text(verdict: Verdict) -> str:
-    """How many regions there are and what they are worth; "" for none.
+    """Number of regions and what they mean; "" for none.
 
-    In a photograph that is called good, what exceeds the pixel threshold is no damage.
+    In a photograph that is called good, regions above the pixel threshold do not count as damage.
     """
     count = len(verdict.regions)
     if not count:
@@ -144,7 +144,7 @@ def regions_text(verdict: Verdict) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without line breaks and other control characters, which a name may hold: as escapes."""
+    """Text with line breaks and other control characters, which a file name may contain, as escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -160,7 +160,7 @@ class Pictures:
     def __init__(self, folder: Path, scale: dict[str, float], look: dict[str, Any], triptychs: bool) -> None:
         self._folder, self._scale, self._look = folder, overlay_images.Scale(**scale), Look(**look)
         self._triptychs = triptychs
-        folder.mkdir(parents=True, exist_ok=True)  # that it cannot be made is found before anything is judged
+        folder.mkdir(parents=True, exist_ok=True)  # fails here, before anything is judged, if it cannot be made
 
     def write(self, path: Path, photo: np.ndarray, verdict: Verdict) -> None:
         """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
@@ -190,14 +190,14 @@ class Pictures:
 
 
 def picture_name(path: Path) -> str:
-    """File name for the pictures of a photograph, different for each path: its own and a hash of all of it."""
+    """File name for the pictures of a photograph, unique for each path: its own name and a hash of the path."""
     digest = hashlib.sha256(str(path).encode("utf-8", "surrogateescape")).hexdigest()[:8]
     plain = re.sub(r"[^\w.+-]", "_", path.stem.encode("utf-8", "ignore").decode())
     return f"{plain.encode()[:LONGEST_NAME].decode('utf-8', 'ignore')}-{digest}"
 
 
 class Report:
-    """Rows as they come, into a CSV and a file of JSON lines; made by `open_report`."""
+    """Writes rows immediately to a CSV and a file of JSON lines; made by `open_report`."""
 
     def __init__(self, table: TextIO | None, lines: TextIO | None) -> None:
         self._table, self._lines = table, lines
@@ -206,7 +206,7 @@ class Report:
             self._writer.writeheader()
 
     def add(self, path: Path, verdict: Verdict | None, problem: str = "") -> None:
-        """Write one photograph down, at once: a reader of the files sees it."""
+        """Write the row of one photograph and flush, so that readers of the files see it."""
         if self._writer:
             self._writer.writerow(row_of(path, verdict, problem))
             self._table.flush()
@@ -216,10 +216,10 @@ class Report:
 
 
 class PassedOverFiles:
-    """Names each file that is passed over as it comes, and counts them.
+    """Prints each file that is passed over, and counts them.
 
     Attributes:
-        pictures: how many of them look like pictures; these have a row in the report, as what cannot be read.
+        pictures: how many of them look like pictures; these get a row in the report, like unreadable files.
     """
 
     def __init__(self, report: Report) -> None:
@@ -240,7 +240,7 @@ class PassedOverFiles:
 
 @contextmanager
 def open_report(table: Path | None, lines: Path | None) -> Iterator[Report]:
-    """Open the files that were asked for; names of photographs that are not Unicode are written as they are."""
+    """Open the requested files; file names that are not valid Unicode are written unchanged."""
 
     def opened(path: Path | None) -> TextIO | None:
         if path is None:

@@ -10,23 +10,25 @@ from pathlib import Path
 from defectflow.core.files import UserError, nearest_path
 from defectflow.images.formats import SUFFIXES, PassedOver, common, unread
 
-LOOKED_AT = 10000  # files of a folder that is not looked into: a link may lead to all of a disk
-SETTLED = 5.0  # seconds after which a watched file by another name is no upload any more: it is named
+LOOKED_AT = 10000  # most files counted in a folder that is not searched: a link may lead to a whole disk
+SETTLED = (
+    5.0  # seconds after which a watched file without an image suffix is no longer treated as an upload, but reported
+)
 
 OnPassedOver = Callable[[PassedOver], None]
 
 
 def photographs(paths: Sequence[str | Path], on_passed_over: OnPassedOver = lambda _: None) -> Iterator[Path]:
-    """Files in the order of ``paths``: a file as it is, a folder's images by name, folders in it too, or a glob's.
+    """Yield files in the order of ``paths``: a file itself, the images of a folder and its subfolders, or of a glob.
 
-    A name that exists is never taken for a pattern. Nothing is kept in memory but the names of one folder.
+    An existing name is never treated as a pattern. Only the names of one folder are in memory at a time.
 
     Args:
         paths: files, folders and globs.
         on_passed_over: is given every file below a folder, of ``paths`` or found by a glob, that is not yielded.
 
     Raises:
-        UserError: a path does not exist, or has no image in it.
+        UserError: a path does not exist or contains no image.
     """
     roots = [os.path.realpath(path) for path in paths if os.path.isdir(path)]
     for given in paths:
@@ -48,7 +50,7 @@ def photographs(paths: Sequence[str | Path], on_passed_over: OnPassedOver = lamb
 
 
 def count(paths: Sequence[str | Path]) -> int:
-    """How many photographs ``paths`` name; 0 where some name none."""
+    """Number of photographs in ``paths``; 0 if any of them has none."""
     try:
         return sum(1 for _ in photographs(paths))
     except UserError:
@@ -58,14 +60,16 @@ def count(paths: Sequence[str | Path]) -> int:
 def watch(
     folder: str | Path, interval: float = 0.5, idle: float | None = None, on_passed_over: OnPassedOver = lambda _: None
 ) -> Iterator[Path]:
-    """Images of a folder as they arrive, those that are there first; each when it has stopped growing, and again
-    when it has changed: what was still being written, or another photograph by the same name.
+    """Yield the images of a folder as they arrive, existing ones first.
+
+    Each is yielded when it has stopped growing, and again when it has changed: it was still being written, or was
+    replaced by another photograph of the same name.
 
     Args:
-        folder: the folders in it are looked into as well.
-        interval: seconds between two looks.
-        idle: stop after so many seconds without a new one; None: never.
-        on_passed_over: is given every other file once, when it has lain there for SETTLED seconds or the watch ends.
+        folder: its subfolders are watched as well.
+        interval: seconds between two scans.
+        idle: stop after this many seconds without a new image; None: never.
+        on_passed_over: is given every other file once, after SETTLED seconds or when the watch ends.
 
     Raises:
         UserError: there is no such folder.
@@ -91,7 +95,7 @@ def watch(
                 present.add(path)
                 try:
                     status = path.stat()
-                except OSError:  # moved away in between
+                except OSError:  # removed since the scan
                     continue
                 state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
                 if done.get(path) == state:
@@ -101,8 +105,8 @@ def watch(
                     yield path
                 else:
                     growing[path] = state
-                last = time.monotonic()  # after the yield: while the caller is at work it is not idle
-            # A name may come again, and these do not grow for ever.
+                last = time.monotonic()  # after the yield: the time of the caller's work does not count as idle
+            # A name may return later, and these collections must not grow without limit.
             done, growing, others = (
                 {p: state for p, state in known.items() if p in present} for known in (done, growing, others)
             )
@@ -122,7 +126,7 @@ def _images(folder: Path, roots: Sequence[str], on_passed_over: OnPassedOver) ->
 
 
 def _matching(pattern: str, roots: Sequence[str], on_passed_over: OnPassedOver) -> Iterator[Path]:
-    """Files that a pattern fits, and the images of folders that it fits, unless it reaches into these itself."""
+    """Files that match a pattern, and the images of folders that match it, unless the pattern covers their content."""
     for name in sorted(glob.iglob(pattern, recursive=True)):
         if not os.path.isdir(name):
             yield Path(name)
@@ -131,10 +135,10 @@ def _matching(pattern: str, roots: Sequence[str], on_passed_over: OnPassedOver) 
 
 
 def _below(folder: Path, roots: Sequence[str], top: bool = True) -> Iterator[Path | PassedOver]:
-    """Images of a folder and of those in it, each folder's in order of name, among what is passed over.
+    """Images of a folder and its subfolders, sorted by name in each folder, together with the files passed over.
 
-    Hidden folders, and links to folders outside of all ``roots`` (resolved paths), are not looked into. A link to a
-    folder inside of one leads to what is found there anyway.
+    Hidden folders, and links to folders outside of all ``roots`` (resolved paths), are not searched. The target of a
+    link into a root is found there anyway.
     """
     try:
         names = sorted(os.listdir(folder))
@@ -172,14 +176,14 @@ def _is_image(name: str) -> bool:
 
 
 def _inside(link: Path, roots: Sequence[str]) -> bool:
-    """Whether a link to a folder leads to one that is looked into anyway: in a root, and not below a hidden one."""
+    """Whether a link leads to a folder that is searched anyway: in a root, and not below a hidden folder."""
     real = Path(os.path.realpath(link))
     below = (real.relative_to(root).parts for root in roots if real.is_relative_to(root))
     return any(not any(part.startswith(".") for part in parts) for parts in below)
 
 
 def _unentered(folder: Path, reason: str) -> Iterator[PassedOver]:
-    """One entry for a folder that is not looked into, with the number of files in it; none where it is empty."""
+    """One entry for a folder that is not searched, with the number of files in it; none if it is empty."""
     names = list(islice((name for _, _, files in os.walk(folder) for name in files), LOOKED_AT))
     if names:
         images, more = sum(map(_is_image, names)), " or more" if len(names) == LOOKED_AT else ""

@@ -1,6 +1,6 @@
 """Runtimes of the network of a bundle: OpenVINO, ONNX Runtime or PyTorch, from a picture to its patches.
 
-Each library is imported when its runtime is made: with OpenVINO or ONNX Runtime torch is never loaded.
+Each library is imported when its runtime is created: with OpenVINO or ONNX Runtime, torch is never imported.
 """
 
 import importlib.util
@@ -24,17 +24,17 @@ Single = Callable[[np.ndarray], np.ndarray]  # the same of one picture, without 
 
 
 def installed(runtime: str) -> bool:
-    """Whether the library of a runtime is there; it is not imported."""
+    """Whether the library of a runtime is installed; it is not imported."""
     return importlib.util.find_spec(LIBRARIES[runtime]) is not None
 
 
 def pick(runtime: str, bundle: Bundle, device: str = "cpu") -> str:
-    """The runtime asked for, or for "auto" the first of LIBRARIES that is installed and gives the run's verdicts.
+    """The requested runtime, or for "auto" the first of LIBRARIES that is installed and gives the run's verdicts.
 
-    On "cuda" that is torch: the graphs of the other two are run on the processor.
+    On "cuda" that is torch: the graphs of the other two run on the CPU.
 
     Raises:
-        UserError: it is unknown or not installed, or none is, or it would give other verdicts.
+        UserError: the runtime is unknown or not installed, none is installed, or it would give other verdicts.
     """
     if device != "cpu":
         if runtime in ("openvino", "onnx"):
@@ -77,15 +77,15 @@ def graph_file(bundle: Bundle, runtime: str, precision: str) -> Path:
 def load_network(
     bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1, device: str = "cpu"
 ) -> Network:
-    """Make the network ready to run.
+    """Load the network.
 
     Args:
         bundle: the bundle.
         runtime: one of LIBRARIES.
         precision: one of PRECISIONS; torch has fp32 only.
-        threads: how many compute, all streams together.
-        streams: how many pictures are computed at a time.
-        device: "cpu" or "cuda", for torch. The graphs of the others hold one picture: several go one by one.
+        threads: number of computing threads, all streams together.
+        streams: number of pictures computed at a time.
+        device: "cpu" or "cuda", for torch. The graphs of the others take one picture at a time.
 
     Raises:
         UserError: the bundle has no such graph, or the library refuses it.
@@ -97,7 +97,7 @@ def load_network(
     path = graph_file(bundle, runtime, precision)
     try:
         return _one_by_one({"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams))
-    except Exception as error:  # the libraries have many kinds for a graph they cannot take
+    except Exception as error:  # the libraries raise many kinds of exceptions for a graph that they cannot run
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: {runtime} cannot run this graph ({text})") from None
 
@@ -122,8 +122,8 @@ def _openvino(path: Path, threads: int, streams: int) -> Single:
     def run(picture: np.ndarray) -> np.ndarray:
         if hasattr(local, "request"):
             return infer(picture)
-        # One thread after the other: the first use sets up tables of types, and two threads at it wait for each other
-        # for ever, one with Python's lock, one with the tables'.
+        # Under a lock: the first use sets up tables of types, and two threads doing so would deadlock, one with
+        # Python's lock and one with that of the tables.
         with first:
             local.request = compiled.create_infer_request()
             return infer(picture)
@@ -165,7 +165,7 @@ def _torch(bundle: Bundle, threads: int, streams: int, device: str) -> Network:
     backbone, layers = network["backbone"], network["layers"]
     embedder = PatchEmbedder(backbone, layers, weights, device=pick_device(device), precision=precision)
     own = max(1, threads // streams)
-    if device == "cuda":  # which would round float32 to 10 binary digits: scores would differ from the processor's
+    if device == "cuda":  # TF32 would round float32 to 10 binary digits, and scores would differ from the CPU's
         torch.backends.cudnn.allow_tf32 = False
 
     def run(pictures: np.ndarray) -> np.ndarray:

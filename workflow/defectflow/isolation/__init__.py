@@ -1,1 +1,1 @@
-"""The part alone: light made even, background taken away, one window for all; and varied copies of it."""
+"""Isolate the part: normalise light, fill the background, crop to one window size; and make varied copies."""

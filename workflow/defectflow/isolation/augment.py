@@ -1,7 +1,7 @@
 """Stage augment: weakly varied copies of isolated pictures.
 
-Good images get ``augmented`` copies, which only ever enlarge a training side: a copy carries ``copy_of`` and follows
-its source through every split. Labelled images get ``perturbed`` copies, only ever scored, as a robustness test: one
+Good images get ``augmented`` copies, which are only used for training: a copy carries ``copy_of`` and follows its
+source through every split. Labelled images get ``perturbed`` copies, which are only scored, as a robustness test: one
 for each kind of perturbation and each strength, named ``{image_id}~{kind}~{strength}``.
 """
 
@@ -26,7 +26,7 @@ PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # pho
 
 
 def build_transform(rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int):
-    """An albumentations pipeline that a change of fixture, lamp or focus could have caused.
+    """An albumentations pipeline that imitates a small change of fixture, lamp or focus.
 
     Args:
         rotate: largest rotation in degrees.
@@ -56,7 +56,7 @@ def build_transform(rotate: float, translate: float, brightness: float, contrast
 
 
 def build_perturbation(kind: str, amount: float, strength: float, seed: int):
-    """An albumentations pipeline that changes one thing by ``strength`` times ``amount``, either way.
+    """An albumentations pipeline that changes one property by ``strength`` times ``amount``, up or down.
 
     Args:
         kind: name in PERTURBATIONS.
@@ -84,7 +84,7 @@ def build_perturbation(kind: str, amount: float, strength: float, seed: int):
 
 
 def copy_seed(seed: int, name: str) -> int:
-    """Seed of one copy: depends on its own name only, so that a new image leaves every other copy as it was."""
+    """Seed of one copy, from ``seed`` and its name only, so that a new image changes no other copy."""
     return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16)
 
 
@@ -116,7 +116,7 @@ def main(args: argparse.Namespace) -> None:
             transform = build(seed=copy_seed(args.seed, name))
             varied = transform(image=image, mask=mask.astype(np.uint8))
             if row.mask and not args.keep_background:
-                # Brightness lifts a zeroed background too; what lies outside the part must stay as isolation left it.
+                # Brightness changes a zeroed background too; pixels outside the part must stay as isolation left them.
                 outside = image[~mask][:1] if (~mask).any() else np.zeros((1, 3), np.uint8)
                 varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside[0])
             write_png(temporary / f"{name}.png", varied["image"])

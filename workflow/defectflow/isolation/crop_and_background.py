@@ -1,4 +1,4 @@
-"""The part alone: light made even, background taken away, one window for all. Pure functions of arrays."""
+"""Isolate the part: normalise light, fill the background, crop to one window size. Pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-if TYPE_CHECKING:  # inspection of new photographs does without
+if TYPE_CHECKING:  # inspection of new photographs does not import pandas
     import pandas as pd
 
 BACKGROUNDS = ("keep", "zero", "mean")
@@ -17,7 +17,7 @@ BRIGHTNESS_TARGET = 110.0
 
 
 def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
-    """Take the exposure out of a photograph.
+    """Normalise the light of a photograph.
 
     Args:
         image: uint8 (height, width, 3), RGB.
@@ -53,11 +53,11 @@ def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
 
 
 def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
-    """Replace what lies outside the part: "keep" it, "zero" it, or take the part's "mean" colour.
+    """Fill the pixels outside the part: "keep" them, "zero" them, or set them to the part's "mean" colour.
 
     Args:
         image: uint8 (height, width, 3).
-        inside: bool (height, width); where it is empty the image comes back unchanged (an absent part is never zeroed).
+        inside: bool (height, width); if it is empty, the image is returned unchanged (an absent part is never zeroed).
         how: one of BACKGROUNDS.
 
     Returns:
@@ -72,7 +72,7 @@ def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
 def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Size (width, height) of one window that holds every part of a PAIRS table, and (x, y) of their mean centre.
 
-    All in the longer side of the photograph, so that a photograph of another resolution shows the same of the part.
+    All in units of the photograph's longer side, so that the window shows the same area at any resolution.
 
     Args:
         pairs: columns PAIRS.
@@ -88,7 +88,7 @@ def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, floa
 def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float, float]) -> tuple[int, int, int, int]:
     """Window of constant ``size`` (width, height) around the part: x0, y0, x1, y1 in pixels, may exceed the frame.
 
-    The centre is that of the part's bounding box, or ``fallback`` (x, y) where the part is absent.
+    The centre is that of the part's bounding box, or ``fallback`` (x, y) if the part is absent.
     """
     if inside.any():
         x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
@@ -145,6 +145,6 @@ def isolate_part(
     if size is None:
         return image, mask, (0, 0, image.shape[1], image.shape[0])
     longer = max(image.shape[:2])
-    pixels = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # no pixel more for a rounding
+    pixels = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
     window = crop_window(mask, pixels, tuple(share * longer for share in centre))
     return cut(image, window), cut(mask, window), window

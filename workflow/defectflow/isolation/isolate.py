@@ -1,4 +1,4 @@
-"""Stage isolate: photographs and part masks in, pictures of the part alone out, in constant geometry and light."""
+"""Stage isolate: from photographs and part masks, make pictures of the part alone, in constant geometry and light."""
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
                     row.path,
                     masks.get(image_id, ""),
                 )
-                if args.depth:  # what follows reads files of 8 bits
+                if args.depth:  # later stages read 8-bit files
                     image_path = str(out_dir / f"{image_id}.png")
                     write_png(temporary / f"{image_id}.png", read_rgb(row.path, args.depth))
             else:

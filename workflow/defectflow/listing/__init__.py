@@ -1,1 +1,1 @@
-"""What lies in the folders of a data set: which files, under which names, behind which links."""
+"""The files in the folders of a data set: which ones, their names, and links."""

@@ -1,4 +1,4 @@
-"""Find the annotation files of a data set by their content, whatever they are called.
+"""Find the annotation files of a data set by their content, regardless of their names.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -11,25 +11,25 @@ from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError
 
-DEPTH = 2  # folders below that of the data set in which they are looked for
-FOLDERS, FILES = 200, 50  # at most: looked into, and looked at in each
+DEPTH = 2  # levels of folders below the data set that are searched
+FOLDERS, FILES = 200, 50  # most folders that are searched, and most files opened in each
 IMAGES = re.compile(rb'"images"\s*:\s*\[\s*\{')
 OUTLINES = re.compile(rb'"annotations"\s*:\s*\[\s*\{')
-NAMED = "annotations.json"  # in the folder of the data set it is meant, also if it is broken
+NAMED = "annotations.json"  # in the folder of the data set this file is used, even if it is broken
 
 
 class Found(NamedTuple):
-    """Paths of the COCO files of a data set, and of JSON files that are none."""
+    """Paths of the COCO files of a data set, and of its other JSON files."""
 
     coco: list[str]
     others: list[str]
 
 
 def find(root: str | os.PathLike | None, images: str | os.PathLike) -> Found:
-    """Look for COCO files in the folder of a data set, in that of its photographs, and a little below them.
+    """Look for COCO files in the folder of a data set, in that of its photographs, and up to DEPTH levels below.
 
-    Files are recognised by their content: lists `images` and `annotations` that are not empty. One JSON file for each
-    photograph, as LabelMe writes them, is none of them.
+    Files are recognised by their content: lists `images` and `annotations` that are not empty. JSON files of single
+    photographs, as LabelMe writes them, are not COCO files.
     """
     coco, others = [], []
     for path in _json_files([str(folder) for folder in (root, images) if folder]):
@@ -53,7 +53,7 @@ def paths(annotations: str | Sequence[str] | None) -> list[str]:
 
 
 def name_of(annotations: str | Sequence[str] | None) -> str:
-    """The annotation files of a data set as a message names them."""
+    """The annotation files of a data set as text for a message."""
     return ", ".join(paths(annotations))
 
 
@@ -68,8 +68,8 @@ def folder_of(path: str, images: str | os.PathLike | None) -> str:
 def merged(files: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
     """Several COCO files as one.
 
-    Ids of images stay where no two files use the same one; else those of the later file are numbered on. Categories of
-    one name are one category.
+    Image ids are kept unless two files use the same one; then those of the later file get new numbers. Categories with
+    the same name become one.
 
     Args:
         files: (path, content) of each, in order; lists images, annotations and categories.
@@ -97,7 +97,7 @@ def merged(files: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dic
             categories[category.get("id")] = names[name]
         whole["images"] += [image | {"id": ids[image["id"]]} for image in coco["images"]]
         for one in coco["annotations"]:
-            # An image that the file does not list must not become one of another file.
+            # An id that the file does not list must not match an image of another file.
             image = ids.get(one["image_id"], f"{one['image_id']} of another file")
             category = categories.get(one.get("category_id"), f"unknown {one.get('category_id')}")
             whole["annotations"].append(one | {"image_id": image, "category_id": category})
@@ -121,7 +121,7 @@ def check_disjoint(listed: Iterable[tuple[str, str]]) -> None:
 
 
 def _json_files(tops: Iterable[str]) -> Iterator[str]:
-    """Paths of the JSON files in folders and a little below, in order; of one for each photograph only some."""
+    """Paths of the JSON files in folders and up to DEPTH levels below, in order; of one per photograph only some."""
     pending, seen = [(0, top) for top in tops], set()
     while pending and len(seen) < FOLDERS:
         depth, folder = pending.pop(0)
@@ -140,7 +140,7 @@ def _json_files(tops: Iterable[str]) -> Iterator[str]:
                         folders.append((depth + 1, entry.path))
         except OSError:
             continue
-        if len(found) > FILES:  # those that tools write for all photographs first
+        if len(found) > FILES:  # first the files that tools write for all photographs together
             found.sort(key=lambda path: not re.search(r"(?i)annot|coco|instances|result|label", os.path.basename(path)))
         yield from sorted(found[:FILES])
         pending += sorted(folders)

@@ -30,7 +30,7 @@ SIDES = {
 TRUTH = {"groundtruth", "gt"}
 MASKS = {"masks", "mask", "labels", "annotations"}  # only where the names are those of photographs
 PICTURES = {"images", "image", "img", "imgs", "photos", "photographs", "rgb"}  # beside a folder of masks
-NOT_KNOWN = {"unlabelled", "unlabeled", "unknown", "unsorted", "unchecked"}  # told where they count as a kind of defect
+NOT_KNOWN = {"unlabelled", "unlabeled", "unknown", "unsorted", "unchecked"}  # reported if read as a kind of defect
 NOT = {"not", "no", "non", "un", "n"}
 MASK_NAME = re.compile(r"(.+)[_-](?:mask|gt|ground_truth)", re.IGNORECASE)
 
@@ -38,7 +38,7 @@ Key = tuple[str, ...]
 
 
 def plain(name: str) -> str:
-    """A folder's name in lower case without spaces and punctuation, as those above are written."""
+    """A folder's name in lower case without spaces and punctuation, to compare with the names above."""
     return re.sub(r"[\W_]", "", name.casefold())
 
 
@@ -57,9 +57,9 @@ def is_nearly_good(folder: str, good: Iterable[str] = GOOD) -> bool:
 
 
 def tells_labels(root: str | os.PathLike | None, good: Iterable[str] = (), labels: str | None = None) -> bool:
-    """Whether the folders below ``root`` tell which photographs are good: train/good, test/ok, or good/ alone.
+    """Whether the folders below ``root`` say which photographs are good: train/good, test/ok, or good/ alone.
 
-    With a labels.csv, folders without train or test tell nothing, unless ``good`` (of the config) names one.
+    With a labels.csv, folders outside of train and test do not count, unless ``good`` (of the config) names one.
     """
     names = good_names({"good": good})
     tops = subfolders(root)
@@ -70,7 +70,7 @@ def tells_labels(root: str | os.PathLike | None, good: Iterable[str] = (), label
 
 
 def subfolders(path: str | os.PathLike | None) -> dict[str, str]:
-    """{name: path} of the folders in a folder, hidden ones left out; none where there is no such folder."""
+    """{name: path} of the folders in a folder, without hidden ones; empty if the folder does not exist."""
     try:
         with os.scandir(path or os.devnull) as entries:
             found = {one.name: one.path for one in entries if one.is_dir() and not one.name.startswith(".")}
@@ -84,10 +84,10 @@ class Folders:
 
     Args:
         resolved: what `preflight.resolve` returned.
-        keep: hold the names of all files, so that the disk is searched once.
+        keep: keep the names of all files in memory, so that the disk is searched only once.
 
     Attributes:
-        fixed: whether they say who trains and who is judged.
+        fixed: whether they say which photographs train and which are judged.
         links: {relative name of a link to a folder that is not followed: why: outside, circle or read}.
         json: names of the JSON files among the photographs.
     """
@@ -101,7 +101,7 @@ class Folders:
         sides = {SIDES[plain(top)] for top in tops if plain(top) in SIDES}
         good = (sub for top, path in tops.items() if plain(top) in SIDES for sub in subfolders(path))
         self._splits = any(plain(sub) in self._good for sub in good)
-        # Without a side to learn from, or of good ones to learn from alone, photographs are held out in turns.
+        # If there is no training side, or nothing but good training photographs, photographs are held out in turns.
         learned = [sub for top, path in tops.items() if SIDES.get(plain(top)) == "train" for sub in subfolders(path)]
         only_good = all(plain(sub) in self._good | TRUTH | MASKS for sub in learned)
         self.fixed = self._splits and "train" in sides and (len(sides) > 1 or not only_good)
@@ -136,7 +136,7 @@ class Folders:
         return (name for name in self._all() if self._belongs(name))
 
     def row(self, name: str) -> dict[str, str]:
-        """Label, defect type, split and mask (a path) that follow from the folder of a photograph; {} if none do."""
+        """Label, defect type, split and mask (a path) by the folder of a photograph; {} if the folder says nothing."""
         if not self.by_folder:
             return {}
         side, kinds = self._place(name)
@@ -151,7 +151,7 @@ class Folders:
         return row
 
     def report(self) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
-        """What each folder was read as, and what a reader of the results has to know.
+        """How each folder was read, and notices for the reader of the results.
 
         Returns:
             a list of {folder, pictures, read_as}, and (folder, text, figure) as `dataset.Notice` takes them.
@@ -205,9 +205,9 @@ class Folders:
         return lines, told
 
     def unused_masks(self, used: Iterable[str]) -> list[tuple[str, str, str]]:
-        """Of folders that tell no labels: masks among the photographs, by folder, of which none is ``used`` (paths).
+        """Notices on masks among the photographs, by folder, of which none is ``used`` (paths).
 
-        As `report` tells them; folders of ground truth say by their name what they are.
+        For folders without labels, in the form of `report`. Folders called ground truth need no notice.
         """
         known = {os.path.normpath(path) for path in used}
         free = [name for name in self._masks if os.path.normpath(os.path.join(self.root, name)) not in known]
@@ -221,7 +221,7 @@ class Folders:
         ]
 
     def silent(self) -> list[str]:
-        """Folders called good or bad of a data set in which labels.csv gives the labels, not the folders."""
+        """Folders called good or bad in a data set whose labels come from labels.csv instead."""
         return [] if self.by_folder else [top for top in subfolders(self.root) if plain(top) in self._good | BAD]
 
     def is_good(self, folder: str) -> bool:
@@ -281,7 +281,7 @@ class Folders:
             self._shared = {mask for mask, count in uses.items() if count > 1}
 
     def _pass_over(self, names: Iterable[str]) -> None:
-        """Count pictures in folders that are not read; what a link leads to is read under the name of the link."""
+        """Count pictures in folders that are not read; the target of a link is read under the name of the link."""
         for name in names:
             folder = name.rpartition("/")[0]
             if not self._linked or not within(os.path.realpath(os.path.join(self.root, folder)), self._linked):
@@ -295,12 +295,12 @@ class Folders:
                     yield os.path.relpath(os.path.join(path, name), self.root)
 
     def _mask_like(self, name: str) -> str | None:
-        """The mask that has the folders and the name of a photograph, or as many of its folders as it has any."""
+        """The mask with the folders and the name of a photograph; a mask may have fewer folders than the photograph."""
         tails = (key[start:] for key in _photo_keys(name) for start in range(len(key)))
         return next((self._by_key[tail] for tail in tails if tail in self._by_key), None)
 
     def _mask_of(self, name: str) -> str:
-        """Path of the mask of a bad photograph; of one that should exist where its folder has masks, else ""."""
+        """Path of the mask of a bad photograph, also of a missing one if its folder has masks; else ""."""
         if found := self._mask_like(name):
             return "" if found in self._shared else os.path.normpath(os.path.join(self.root, found))
         for key in _photo_keys(name):
@@ -325,7 +325,7 @@ def _mask_folder(folder: str) -> str | None:
 
 
 def _key(name: str) -> Key:
-    """What a mask has in common with its photograph: split, folders and base name, without what makes it a mask."""
+    """What a mask shares with its photograph: split, folders and base name, without the parts that mark a mask."""
     *folders, _ = name.split("/")
     stem = _stem(name)
     named = MASK_NAME.fullmatch(stem)

@@ -25,7 +25,7 @@ def shard_of(image_id: str, shards: int) -> int:
 
 
 def place_of(image_id: str, images: int) -> str:
-    """Path of the picture of an image below a folder for all: of large sets in a subfolder, of about FLAT / 2 each."""
+    """Path of an image's picture below a common folder; large sets get subfolders of about FLAT / 2 pictures each."""
     folder = f"{shard_of(image_id, 2 * images // FLAT)}/" if images > FLAT else ""
     return f"{folder}{image_id}.png"
 
@@ -33,8 +33,8 @@ def place_of(image_id: str, images: int) -> str:
 def image_ids(names: Iterable[str]) -> dict[str, str]:
     """Map relative image names ("a/b 1.jpg") to ids that are safe as file names ("a__b_1").
 
-    Names whose ids would be equal (also if only letter case differs) all get a short hash of the name as suffix,
-    so that the ids depend on no order.
+    If several names would get the same id (letter case does not count), each gets a short hash of its name as suffix,
+    so that ids do not depend on the order.
     """
     names = list(names)
     image_id = id_maker(lambda: names)
@@ -42,10 +42,10 @@ def image_ids(names: Iterable[str]) -> dict[str, str]:
 
 
 def id_maker(names: Callable[[], Iterable[str]]) -> Callable[[str], str]:
-    """The ids of `image_ids` one by one, from a few bytes for each name: a function from a name to its id.
+    """A function from a name to its id as in `image_ids`, which keeps only a few bytes per name.
 
     Args:
-        names: called once or twice, for all names there are.
+        names: returns all names; called once or twice.
     """
 
     def mark(name: str) -> int:
@@ -67,7 +67,7 @@ def scan(
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yield (relative name with "/", directory entry) of the files and links below ``folder``, hidden ones left out.
 
-    Links to folders could lead anywhere, also in a circle: they are yielded, or entered where ``enter`` says so.
+    Links to folders could lead anywhere, even in a circle: they are yielded, or entered if ``enter(path)`` is true.
     """
     pending = [("", os.fspath(folder))]
     while pending:
@@ -89,7 +89,7 @@ def is_image(name: str) -> bool:
 
 
 def leaves(name: str) -> bool:
-    """Whether a name written in a table or COCO file is absolute or climbs out of its folder with ``..``."""
+    """Whether a name in a table or COCO file is absolute or leaves its folder with ``..``."""
     name = name.replace("\\", "/")
     return name.startswith("/") or bool(re.match(r"[A-Za-z]:/", name)) or posixpath.normpath(name).split("/")[0] == ".."
 

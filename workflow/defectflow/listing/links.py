@@ -9,13 +9,13 @@ from typing import Any
 
 
 def roots(resolved: Mapping[str, Any]) -> list[str]:
-    """Folders in which the photographs of a data set may lie: its own and those that the config names (`links`)."""
+    """Folders that may contain the photographs of a data set: its own and those that the config names (`links`)."""
     folders = (resolved["images"], resolved.get("path"), *(resolved.get("links") or ()))
     return [str(folder) for folder in folders if folder]
 
 
 def within(path: str, folders: Iterable[str]) -> bool:
-    """Whether a path lies in one of the folders; all without links (`os.path.realpath`)."""
+    """Whether a path is inside one of the folders; all must be resolved (`os.path.realpath`)."""
     return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
@@ -24,7 +24,7 @@ def follower(resolved: Mapping[str, Any], reads: Callable[[str], bool]) -> Calla
 
     Args:
         resolved: the data set.
-        reads: whether the photographs of a folder, relative to that of all photographs, are read in their own place.
+        reads: whether the photographs of a folder (relative to the image folder) are read there anyway.
     """
     images = os.path.realpath(str(resolved["images"]))
     allowed = [os.path.realpath(folder) for folder in roots(resolved)]

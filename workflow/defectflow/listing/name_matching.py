@@ -1,7 +1,7 @@
-"""Which photograph a name in a table or COCO file means.
+"""Find the photograph that a name in a table or COCO file means.
 
-Tools write names with the folders of their own machine, with upload prefixes, as URLs. Such a name is compared with the
-names of the photographs and is never opened as a path.
+Tools write names with the folders of their own machine, with upload prefixes, or as URLs. A name is only compared with
+the names of the photographs, and never opened as a path.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property
 from urllib.parse import unquote
 
-# Folders that tools and people put above an export; they say nothing about which photograph is meant.
+# Common top folders of an export; they do not help to find the photograph.
 GENERIC = {
     "/", "..", "data", "image", "images", "img", "imgs", "photo", "photos", "picture", "pictures", "upload", "uploads",
     "media", "files", "local-files", "obj_train_data", "jpegimages", "download", "downloads",
@@ -26,7 +26,7 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)(.*)", re.DOTALL)
 STRANGE = re.compile(r"[\\%]|\?d=|//|^/|^[A-Za-z]:|(?:^|/)\.{1,2}/|/$")
 UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: 8f3a1c2e-a.jpg
 ROBOFLOW = re.compile(r"(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+\.[a-z]+", re.IGNORECASE)
-HINTS = 20  # nearest names that are looked for: as many as are printed
+HINTS = 20  # nearest names that are looked up: as many as are printed
 WINDOW = 100  # names in order among which the nearest is looked for, on each side
 
 Path = tuple[str, ...]
@@ -35,18 +35,18 @@ Path = tuple[str, ...]
 class Matcher:
     """Finds the photograph that a name in a labels table or COCO file means.
 
-    The path counts as far as both have one: `day1/a.jpg` fits `a.jpg` only where `day1` is a folder above all names
-    given (the root of an export), and never `day2/a.jpg`. The base name alone counts where the name has no folder, or
-    none but such a root that says nothing (`/data/upload/`, a URL). A prefix or suffix that a tool put into the base
-    name (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is passed over where no photograph has it. Letter case (`IMG_1.JPG` for
-    `img_1.jpg`) is passed over where nothing else fits and one photograph alone agrees but for it; ``recased`` holds
-    these names, as they are written, and what they mean.
+    Folders are compared if both names have them: `day1/a.jpg` matches `a.jpg` only if `day1` is above all given names
+    (the root of an export), and it never matches `day2/a.jpg`. Only the base name counts if the given name has no
+    folder, or only such a root (`/data/upload/`, a URL). A prefix or suffix that a tool added to the base name
+    (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is ignored if no photograph has it. Letter case (`IMG_1.JPG` for
+    `img_1.jpg`) is ignored if nothing else matches and exactly one photograph differs in case only; ``recased`` maps
+    such names to their photographs.
 
     Args:
         names: of all photographs, relative to their folder.
-        given: the names to be found, as they are written; others are not. A pair (name, folder) is a name in a file
-            that lies in that folder among the photographs.
-        base: folder of the photographs; its own name may stand before the names given.
+        given: all names that will be looked up, as written. A pair (name, folder) is a name from a file in that
+            subfolder of the image folder.
+        base: folder of the photographs; its own name may precede the given names.
     """
 
     def __init__(self, names: Iterable[str], given: Iterable[str | tuple[str, str]], base: str | os.PathLike = ""):
@@ -92,7 +92,7 @@ class Matcher:
         if exact := self._exact(name, folder):
             return exact, ""
         readings = _readings(name)
-        if folder not in self._beside:  # names in a file beside its photographs are relative to where it lies
+        if folder not in self._beside:  # names in a file next to its photographs are relative to that file
             if folder and (exact := self._exact(name, "")):
                 return exact, ""
             for search in (self._named, self._renamed):
@@ -121,7 +121,7 @@ class Matcher:
         return None
 
     def _but_for_case(self, name: str, folder: str) -> list[str]:
-        """Photographs whose whole name is the one given in other letters."""
+        """Photographs whose full name differs from the given one in letter case only."""
         for place in dict.fromkeys((folder, "")):
             for folders, last in _readings(name):
                 path = posixpath.normpath(posixpath.join(place, *folders, last))
@@ -136,25 +136,25 @@ class Matcher:
         return sorted({name for plain in _without_tool(last) for name in self._by_loose.get(_loose(plain), ())})
 
     def _fits(self, folders: Path, candidates: list[str], shared: Path) -> list[str]:
-        """Those of the candidates, all of one base name, whose folders agree best with those of the name given."""
+        """The candidates (all with one base name) whose folders agree best with those of the given name."""
         ranked = [(self._agreement(folders, _split(name)[0], shared), name) for name in candidates]
         best = max((rank for rank, _ in ranked), default=-1)
         return [name for rank, name in ranked if rank == best >= 0]
 
     def _agreement(self, given: Path, own: Path, shared: Path) -> int:
-        """How many folders agree, times two, one more where all of the photograph's do; -1: one contradicts another."""
+        """Twice the number of folders that agree, plus one if all of the photograph's do; -1 if folders contradict."""
         if own[len(own) - len(given) :] == given or not given:
             return 2 * len(given)
         if given[len(given) - len(own) :] == own and self._is_root(given[: len(given) - len(own)], shared):
             return 2 * len(own) + 1
-        # An export's root that says nothing, and below it the same folders or none.
+        # A meaningless root of an export, and below it the same folders or none.
         known = next((n for n, part in enumerate(given) if not _is_generic(part)), len(given))
         known = min(known, len(_common([given, shared])))
         rest = given[known:]
         return 2 * len(rest) if known and own[len(own) - len(rest) :] == rest else -1
 
     def _is_root(self, folders: Path, shared: Path) -> bool:
-        """Whether these folders only say where the export, or this set, once lay."""
+        """Whether these folders are only the location of the export or of this set."""
         if "/".join(folders) in self._folders:
             return False
         return folders == shared[: len(folders)] or folders == self._base[len(self._base) - len(folders) :]
@@ -219,14 +219,14 @@ def _is_generic(part: str) -> bool:
 
 
 def _without_tool(last: str) -> list[str]:
-    """The base name without what Label Studio or Roboflow added to it; none where there is nothing of the kind."""
+    """The base name without additions of Label Studio or Roboflow; empty if there are none."""
     upload = last[8:9] == "-" and UPLOAD.fullmatch(last)
     roboflow = ".rf." in last and ROBOFLOW.fullmatch(last)
     return ([upload[1]] if upload else []) + ([f"{roboflow[1]}.{roboflow[2]}"] if roboflow else [])
 
 
 def _loose(name: str) -> str:
-    """Tools write other characters as underscores."""
+    """The name with special characters as underscores, as some tools write it."""
     return re.sub(r"[^\w.-]", "_", name)
 
 

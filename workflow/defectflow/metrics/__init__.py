@@ -1,1 +1,1 @@
-"""Figures of merit: rates, curves, and how sure they are."""
+"""Metrics: rates, curves, and their uncertainty."""

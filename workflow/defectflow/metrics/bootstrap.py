@@ -1,7 +1,7 @@
-"""How sure figures are: percentile intervals from resampled units, of one run and of the difference between two.
+"""Bootstrap percentile intervals of one run's metrics, and of the difference between two runs.
 
 A unit is an image, or a group (burst, session) of images that are drawn together. Two runs on the same photographs are
-resampled together: their errors go together, which comparing two separate intervals does not see.
+resampled together, because their errors are correlated; comparing two separate intervals would ignore that.
 
 Source: A. C. Davison, D. V. Hinkley, Bootstrap Methods and their Application (1997), sections 3.2 and 3.8.
 """
@@ -23,10 +23,10 @@ class Difference(NamedTuple):
     """A paired difference ``second - first``.
 
     Attributes:
-        value: of the figure on the images as they are.
+        value: difference of the figure on all images, without resampling.
         low, high: 95 % percentile interval.
-        p: two-sided; how often, were there no difference, one at least as large would be seen. 1 for equal runs.
-        n, n_units: images it rests on, and units that were resampled.
+        p: two-sided p-value: how often a difference at least this large would appear by chance; 1 for equal runs.
+        n, n_units: number of images, and of units that were resampled.
     """
 
     value: float
@@ -47,7 +47,7 @@ def resampled(labels: np.ndarray, units: Sequence[str], seed: int, resamples: in
         labels: [N], 1 bad, 0 good.
         units: [N], name of the unit of each image.
         seed: of the draws.
-        resamples: how many there are in all.
+        resamples: how many to draw in total.
     """
     bad = np.asarray(labels) == 1
     _, unit = np.unique(np.asarray(units, dtype=str), return_inverse=True)
@@ -73,7 +73,7 @@ def bootstrap(
 ) -> dict[str, list[float] | None]:
     """Percentile intervals of every figure, from `resampled` units: images, or groups of them.
 
-    A figure that cannot be computed in a resample is left out there; without any it is None. The cost is
+    Resamples in which a figure cannot be computed are skipped for it; if there are no others, it is None. The cost is
     O(resamples x N).
 
     Args:

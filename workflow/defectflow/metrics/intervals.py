@@ -1,7 +1,7 @@
-"""Confidence intervals that keep a width at the rim: all photographs right, or none, does not mean that all will be.
+"""Confidence intervals that keep a positive width if the measured figure is 0 or 1.
 
-A bootstrap of a figure that is 0 or 1 has no width, since every resample gives the same. These methods have one. Labels
-are 1 (bad) or 0 (good).
+A bootstrap of a figure that is 0 or 1 has no width, because every resample gives the same value. But all photographs
+being right does not mean that all future ones will be. Labels are 1 (bad) or 0 (good).
 """
 
 import math
@@ -20,8 +20,8 @@ def auroc_interval(labels: np.ndarray, scores: np.ndarray, units: Sequence[str],
     Method 5 of Newcombe: the values that lie within ``z`` standard errors of the measured one, the error being that of
     Hanley and McNeil at the value itself and with half of all images, less one, in place of either class. Where images
     come in groups, the numbers of good and bad images are divided by the design effect: the variance of the AUROC with
-    groups as clusters over that with images as independent. A class counts no less than its number of groups, and at
-    the rim, where neither variance can be measured, just as much.
+    groups as clusters over that with images as independent. The effective number of a class is at least its number of
+    groups, and equal to it if the AUROC is 0 or 1, where neither variance can be measured.
 
     Source: R. G. Newcombe, Confidence intervals for an effect size measure based on the Mann-Whitney statistic, part 2,
     Statistics in Medicine 25 (2006), 559-573; clusters: N. A. Obuchowski, Biometrics 53 (1997), 567-578.
@@ -29,10 +29,10 @@ def auroc_interval(labels: np.ndarray, scores: np.ndarray, units: Sequence[str],
     Args:
         labels: [N].
         scores: float [N], larger = more anomalous.
-        units: [N], name of the group of each image, or a name of its own where images are independent.
+        units: [N], name of the group of each image, or a unique name if images are independent.
 
     Returns:
-        None unless both classes occur.
+        [low, high]; None unless both classes occur.
     """
     labels, scores = np.asarray(labels) == 1, np.asarray(scores, np.float64)
     n_good, n_bad = int((~labels).sum()), int(labels.sum())
@@ -56,12 +56,12 @@ def with_width(
     units: Sequence[str],
     auroc: list[float] | None,
 ) -> dict[str, list[float] | None]:
-    """Bootstrap intervals, those without width replaced: by ``auroc``, or Wilson's on the number of units.
+    """Bootstrap intervals with those of zero width replaced: by ``auroc``, or by Wilson's on the number of units.
 
-    A unit is an image or a group, those that a figure is about are counted. Average precision at the rim is taken for a
-    proportion of the bad ones (K. Boyd, K. H. Eng, C. D. Page, ECML 2013). F1 is 2 J / (1 + J) with the share J of true
-    positives among all but the true negatives, a proportion (K. F. Y. Lam, V. Gopal, J. Qian, arXiv:2309.14621, 2023:
-    "Wilson indirect"). Counts follow from their rates.
+    Units are images or groups; only those that a figure refers to are counted. Average precision at 0 or 1 is treated
+    as a proportion of the bad ones (K. Boyd, K. H. Eng, C. D. Page, ECML 2013). F1 is 2 J / (1 + J) with the share J of
+    true positives among all but the true negatives, a proportion (K. F. Y. Lam, V. Gopal, J. Qian, arXiv:2309.14621,
+    2023: "Wilson indirect"). Counts follow from their rates.
 
     Args:
         spread: what `bootstrap.bootstrap` returned.
@@ -109,7 +109,7 @@ def better_than_chance(auroc: Sequence[float] | None) -> bool:
 
 
 def reversed_order(auroc: Sequence[float] | None) -> bool:
-    """Whether the interval lies below 0.5 in the same way: good images score higher, and not by chance."""
+    """Whether the interval lies below 0.5, also with two decimals: good images score higher, and not by chance."""
     return auroc is not None and round(auroc[1], 2) < 0.5
 
 

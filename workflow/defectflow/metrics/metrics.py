@@ -1,4 +1,4 @@
-"""Figures of merit of an inspector's scores and verdicts, and how sure they are.
+"""Metrics of an inspector's scores and verdicts, and Wilson's interval.
 
 Labels are 1 (bad) or 0 (good); scores are raw anomaly scores, larger = more anomalous; an image is called bad when
 ``score >= threshold``. What cannot be computed is None, never NaN.

@@ -18,7 +18,7 @@ AUPIMO_RATES = (1e-5, 1e-4)
 
 
 class PixelHistogram:
-    """Defect-free and defective pixels of the images added, by score: what a pixel threshold is chosen on."""
+    """Histograms of defect-free and defective pixels by score, from which a pixel threshold is chosen."""
 
     def __init__(self, low: float, high: float) -> None:
         self.low, self.step = float(low), max(float(high) - float(low), 1e-12) / BINS
@@ -31,7 +31,7 @@ class PixelHistogram:
         Args:
             heat: float [H, W], anomaly map.
             truth: bool [H, W], defective pixels; None for a good image.
-            region: bool [H, W]; pixels outside count neither way. None: the whole frame.
+            region: bool [H, W]; pixels outside are ignored. None: the whole frame.
         """
         if truth is None or not truth.any():
             self.good += self._count(heat if region is None else heat[region])
@@ -128,7 +128,7 @@ class PixelCurves(PixelHistogram):
 
 
 class ImageOverlap:
-    """AUPIMO: per-image overlap at false positive rates that a production line can live with; add good images first.
+    """AUPIMO: per-image overlap at false positive rates that are acceptable in production; add good images first.
 
     For each defective image the mean share of its defective pixels that is found, over thresholds whose false positive
     rate is between 1e-5 and 1e-4, evenly in its logarithm. That rate is the mean over good images of the share of
@@ -150,7 +150,7 @@ class ImageOverlap:
     def score(self, heat: np.ndarray, truth: np.ndarray, region: np.ndarray | None = None) -> float | None:
         """AUPIMO of one defective image in [0, 1].
 
-        None without a defective pixel, or where the good pixels are too few to tell a rate of 1e-5.
+        None without a defective pixel, or if there are too few good pixels to measure a rate of 1e-5.
         """
         found = self._histogram(heat, truth if region is None else truth & region)
         fpr = self.good[::-1].cumsum() / max(self.images, 1)

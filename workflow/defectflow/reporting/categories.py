@@ -18,7 +18,7 @@ PEERS = {"paper": "paper", "anomalib_wrn50": "anomalib WRN50", "anomalib_r18": "
 
 
 def row_of(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one metrics.json; pixel figures are those of the full frame, as all publications have them."""
+    """The figures of one metrics.json; pixel figures are those of the full frame, as in all publications."""
     image, pixel = metrics["image"], metrics["pixel"]["full_frame"] or {}
     return {
         "n_good": image["n_good"],
@@ -32,7 +32,7 @@ def row_of(metrics: dict[str, Any]) -> dict[str, Any]:
 def with_mean(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     """Rows of COLUMNS, a row with their mean, and the published figures of each category beside them.
 
-    A published mean is that over the categories here, or the one that was published where all are here.
+    The published mean is computed over the categories here, or is the one in the publication if all are here.
     """
     mean = {"category": "mean", **rows[OURS].mean(), **rows[["n_good", "n_bad"]].sum()}
     table = pd.concat([rows, pd.DataFrame([mean])], ignore_index=True)
@@ -40,7 +40,7 @@ def with_mean(rows: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
     peers = published.columns[1:]
     if set(rows["category"]) != set(published["category"]) - {"mean"}:
         known = table.loc[table["category"] != "mean", peers]
-        # A mean over fewer categories than ours would be no comparison.
+        # A mean over fewer categories than ours would not be comparable.
         table.loc[table["category"] == "mean", peers] = known.mean().where(known.notna().all()).to_numpy()
     return table
 

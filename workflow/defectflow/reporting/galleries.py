@@ -23,14 +23,14 @@ from defectflow.images.read_write import read_mask, read_rgb
 
 SIDE = 560  # pixels, longer side of a picture; twice what a page shows, for sharp screens
 QUALITY = 80
-GLOWS = 0.5  # share of a picture covered by heat from which it glows all over
+GLOWS = 0.5  # a picture glows all over if heat covers at least this share of it
 ERRORS_SHOWN, CLOSE_SHOWN, TYPICAL_SHOWN, NEW_SHOWN = 10, 5, 3, 5
 FLAGGED_SHOWN, MASKS_SHOWN = 12, 6
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture ready for an <img>: what it shows, a data URI, its size in pixels."""
+    """A picture for an <img>: its description, a data URI, its size in pixels."""
 
     kind: str
     uri: str
@@ -47,7 +47,7 @@ class Case:
         pictures: of it.
         drawn: what its overlay shows: some of "found", "truth", "part".
         glow: share of the overlay that heat covers, in [0, 1].
-        mark: why its box is the peak and no region, or ""; see `damaged_regions.Region`.
+        mark: why its box is the peak and not a region, or ""; see `damaged_regions.Region`.
     """
 
     row: Any
@@ -59,7 +59,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Photographs of one kind: the rows shown, how many there are, and what is said where there are none."""
+    """Photographs of one kind: title, introduction, total number, the rows shown, and the text if there are none."""
 
     title: str
     lead: str
@@ -116,7 +116,7 @@ def choose(table: pd.DataFrame, n_new: int) -> list[Gallery]:
 
 
 def _none_of(which: pd.Series, kind: str) -> str:
-    """What an empty gallery of errors says: that there were none among so many, or nothing to go wrong."""
+    """The text of an empty gallery of errors: none among this many photographs, or nothing that could be wrong."""
     n = int(which.sum())
     return (
         f"None of {n} {kind} one{'s' * (n != 1)}."
@@ -126,7 +126,7 @@ def _none_of(which: pd.Series, kind: str) -> str:
 
 
 def heat_note(look: Look, scale: Scale, good: bool, cases: Sequence[Case]) -> str:
-    """Where heat shows on the overlays of a page, in words that hold for these.
+    """Explain where heat shows on the overlays of a page.
 
     Args:
         look, scale: of the heat.
@@ -192,7 +192,7 @@ def case_of(
         boxes, found, mark = damage_at(regions, row.image_id, size)
         found = _shrunk(found, small)
         overlay = overlay_images.overlay(small, heat, scale, found, None, part, look)
-        if truth is not None:  # in a small picture the line has to be stronger, and further off what it encloses
+        if truth is not None:  # in a small picture the line has to be thicker, and further from the defect
             overlay_images.outline(
                 overlay, cv2.dilate(truth.astype(np.uint8), np.ones((9, 9), np.uint8)), overlay_images.TRUTH, 2
             )
@@ -202,7 +202,7 @@ def case_of(
         shown["part"] = part is not None and part.any()
         drawn = {name for name, there in shown.items() if there}
         glow = float((overlay_images.opacities(overlay_images.blurred(heat, look), scale, look) > 0).mean())
-        # Heat is smooth: at half the size it looks the same.
+        # Heat is smooth, so it looks the same at half the size.
         index = overlay_images.heat_index(overlay_images.blurred(heat, look), scale, look.gamma)
         pictures.append(_picture("heat", overlay_images.palette(look.colours)[index[::2, ::2]]))
         pictures.append(_picture("overlay", overlay))

@@ -46,7 +46,7 @@ def rule(strategy: str, options: Mapping[str, float]) -> str:
 def environment(folder: Path, escape: bool) -> Any:
     """A jinja2.Environment for the templates in ``folder``.
 
-    Lines that hold a tag alone leave no line behind; a name that a template wants and is not given is an error.
+    Lines with nothing but a tag leave no empty line; a missing variable is an error.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -63,7 +63,7 @@ def environment(folder: Path, escape: bool) -> Any:
 def write_page(path: str | Path, template: str, **content: Any) -> None:
     """Fill a template and write the page, atomically.
 
-    Every text is escaped; the charts alone go in as they are (``| safe`` in the templates).
+    Every text is escaped; only charts are inserted unescaped (``| safe`` in the templates).
     """
     pages = environment(TEMPLATES, escape=True)
     pages.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}

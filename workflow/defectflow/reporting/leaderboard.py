@@ -1,7 +1,8 @@
 """Stage leaderboard: several runs on the same photographs side by side, best AUROC first, as a table and as a page.
 
-Each run is compared with the best one on the photographs both have scored held out, which tells apart what two separate
-intervals cannot. The page also holds what other thresholds would have given on the scores of the main run, the first.
+Each run is compared with the best one on the photographs that both have scored held out, which shows differences that
+two separate intervals cannot. The page also shows the results of other thresholds on the scores of the main run, the
+first.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from defectflow.reporting.html_pages import rule, write_page
 
 
 def held_out_iou(segmentation: dict[str, Any]) -> float | None:
-    """Mean held-out IoU of the masks a run used: of the segmenter that most of its masks come from."""
+    """Mean held-out IoU of the segmenter that made most of a run's masks; None if it was not measured."""
     sources = segmentation.get("masks", {}).get("sources", {})
     if not sources:
         return None
@@ -74,7 +75,7 @@ def with_folds(predictions: pd.DataFrame, splits: pd.DataFrame) -> pd.DataFrame:
 
 
 def compared(best: pd.DataFrame, other: pd.DataFrame, seed: int) -> dict[str, Difference | None]:
-    """AUROC and F1 of ``other`` minus those of ``best`` on the images that count in both (see :func:`with_folds`)."""
+    """AUROC and F1 of ``other`` minus those of ``best`` on the images evaluated in both (see :func:`with_folds`)."""
     columns = ["image_id", "raw_score", "predicted_label"]
     shared = best[is_evaluated(best)].merge(
         other.loc[is_evaluated(other), columns], on="image_id", suffixes=("", "_other")

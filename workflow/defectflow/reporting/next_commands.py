@@ -10,7 +10,7 @@ from typing import Any
 
 
 def config_options(files: Iterable[str | Path], changes: Mapping[str, Any]) -> str:
-    """What was given behind ``--configfile`` and ``--config``, to be given again; "" for nothing."""
+    """The ``--configfile`` and ``--config`` options of a run as text to repeat them; "" for none."""
     words = [shlex.quote(str(path)) for path in files]
     words = ["--configfile", *words] if words else []
     changed = [shlex.quote(f"{key}={_value(value)}") for key, value in changes.items()]
@@ -18,12 +18,12 @@ def config_options(files: Iterable[str | Path], changes: Mapping[str, Any]) -> s
 
 
 def closing_lines(folders: Sequence[str], board: str, options: str = "") -> list[str]:
-    """Last lines of a run, each with a path or a command that works; of files that are not there nothing is said.
+    """Last lines of a run, each with a path or a command that works; missing files are skipped.
 
     Args:
-        folders: of the runs that the config asks for first, ``results/...``, one for each data set.
+        folders: of the main runs, ``results/...``, one for each data set.
         board: the table that compares runs or categories.
-        options: those of the snakemake command that its result depends on, see `config_options`.
+        options: options of the snakemake command that affect its results, see `config_options`.
     """
     lines = []
     for folder in folders:
@@ -41,7 +41,7 @@ def closing_lines(folders: Sequence[str], board: str, options: str = "") -> list
 
 
 def inspect_lines(folder: str | Path, bundle: str = "") -> list[str]:
-    """How a run judges new photographs, for the printed verdict: two commands, the first where there is no bundle.
+    """Commands that judge new photographs, for the printed verdict; the first one only if there is no bundle.
 
     Args:
         folder: of the run.

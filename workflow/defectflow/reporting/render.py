@@ -1,7 +1,7 @@
 """Stage render: for every scored image a heatmap and an overlay at full resolution, and contact sheets of the set.
 
-All of it, or what is asked for, comes from the anomaly maps that the score stage has stored: no network runs again.
-Triptychs (photograph, masks, heatmap) are drawn on request.
+Everything is drawn from the anomaly maps that the score stage has stored: no network runs again. Options choose what is
+drawn; triptychs (photograph, masks, heatmap) only on request.
 """
 
 import argparse
@@ -39,7 +39,7 @@ KINDS = ("heatmaps", "overlays", "sheets", "triptychs")
 
 
 class Job(NamedTuple):
-    """What it takes to draw one image."""
+    """Everything needed to draw one image."""
 
     image_id: str
     path: str
@@ -54,7 +54,7 @@ class Job(NamedTuple):
 
 
 class MaskRow(NamedTuple):
-    """A photograph and what the masks stage says of it, see tables.MASKS."""
+    """A photograph and its row of the masks stage, see tables.MASKS."""
 
     image_id: str
     path: str
@@ -71,7 +71,7 @@ class MaskRow(NamedTuple):
 
 
 def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
-    """Verdict in words, its colour, and what else is known, of a row of predictions.csv with its outcome."""
+    """Verdict as text, its colour, and details, for a row of predictions.csv with its outcome."""
     if np.isnan(row.predicted_label):
         verdict, colour = f"no verdict  raw {row.raw_score:.3g}", overlay_images.UNKNOWN
     else:
@@ -86,7 +86,7 @@ def verdict_of(row: Any) -> tuple[str, tuple[int, int, int], str]:
 
 
 def notice_of(row: Any) -> str:
-    """What to look at first: a wrong verdict, else an absent part or a doubtful mask and why; "" for nothing."""
+    """The most important notice: a wrong verdict, else an absent part or a doubtful mask and why; "" for none."""
     if row.outcome in WRONG:
         return str(row.outcome)
     if row.mask_present == 0:
@@ -105,7 +105,7 @@ def draw(
 ) -> None:
     """Write the pictures of one image into ``folders``: "heatmaps", "overlays" and "triptychs", or some of them.
 
-    What is outlined as damaged are the regions that the stage boxes has kept, as in pictures of an inspector.
+    Outlined as damaged are the regions that the stage boxes has kept, as in pictures of an inspector.
     """
     photo = read_rgb(job.path, depth)
     size = photo.shape[:2]
@@ -133,7 +133,7 @@ def draw(
 
 
 def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Those rows of predictions.csv that `sheets` may show, by margin; with outcome, margin (`margins`) and near."""
+    """The rows of predictions.csv that `sheets` may show, by margin; with outcome, margin (`margins`) and near."""
     kept = pd.DataFrame()
     for part in parts:
         part = with_outcomes(part)
@@ -148,7 +148,7 @@ def shown(parts: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def count_verdicts(predictions: Path) -> tuple[int, int]:
-    """How many photographs labelled good and bad have a verdict."""
+    """Number of photographs labelled good and of those labelled bad that have a verdict."""
     counts = [0, 0]
     for part in read_parts(predictions, ["label", "predicted_label"]):
         part = part[part["predicted_label"].notna()]
@@ -162,7 +162,7 @@ def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: 
     Args:
         rows: see `shown`.
         count: how many images there are.
-        n_judged: see `count_verdicts`; errors that nobody could have made get no section.
+        n_judged: see `count_verdicts`; errors that were impossible get no section.
         overlays, folder: where the overlays are, and where to write.
     """
     table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
@@ -199,8 +199,8 @@ def mask_sheet(
 
     Args:
         manifest: path and ground truth by image_id.
-        masks: mask, present, doubtful, source and reason by image_id; those of images that are not in the manifest,
-            as they are copies, are left out.
+        masks: mask, present, doubtful, source and reason by image_id; images that are not in the manifest (copies)
+            are skipped.
         predictions: predictions.csv, for the names of the files.
         depth: of the photographs, see `read_rgb`.
     """
@@ -260,7 +260,7 @@ def main(args: argparse.Namespace) -> None:
                         (folders[kind] / place).parent.mkdir(exist_ok=True)
                     yield _job(row, path, truth, mask, place)
 
-        # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which let go of the lock.
+        # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which release the GIL.
         done = in_order(
             lambda job: draw(job, maps, regions, scale, look, folders, args.depth), jobs(), max(args.threads, 1)
         )

@@ -1,7 +1,7 @@
-"""Stage report: one HTML file about a run, with everything in it, to send to a colleague.
+"""Stage report: one self-contained HTML file about a run, to send to a colleague.
 
-It opens from disk without a network: verdicts to sort and filter, charts, galleries, the settings, and what the figures
-do and do not prove. The same inputs in the same environment give the same bytes.
+It opens from disk without a network connection: verdicts to sort and filter, charts, galleries, the settings, and what
+the figures do and do not prove. The same inputs in the same environment give the same bytes.
 """
 
 import argparse
@@ -33,19 +33,20 @@ from defectflow.images.bit_depth import add_option
 from defectflow.reporting import galleries, outlier_gallery
 from defectflow.reporting.html_pages import short, write_page
 
-ROWS = 3000  # of the verdict table: more are slow to scroll, and stand in predictions.csv
-# That decide about the figures.
+ROWS = 3000  # of the verdict table: more are slow to scroll; all are in predictions.csv
+# Settings that affect the figures.
 PACKAGES = ("defectflow", "torch", "torchvision", "timm", "sam2", "scikit-learn", "numpy", "snakemake")
 
 
 class Selection(NamedTuple):
-    """The rows that a page may show, and how many there are of what it shows a part of.
+    """The rows that a page may show, and total counts.
 
     Attributes:
-        table: rows of `joined` in their order: all labelled photographs, and of the others what is listed or pictured.
-        n_images, n_unlabelled, n_flagged: photographs, those without a label, those with an absent or doubtful mask.
+        table: rows of `joined` in their order: all labelled photographs, and those others that are listed or pictured.
+        n_images, n_unlabelled, n_flagged: number of photographs, of those without a label, and of those with an absent
+            or doubtful mask.
         new_scores: raw scores of photographs without a label.
-        plain: index of those that show what sound masks look like.
+        plain: index of photographs that serve as examples of sound masks.
     """
 
     table: pd.DataFrame
@@ -110,7 +111,7 @@ def select(predictions: Path, manifest: Mapping[str, Row], masks: Mapping[str, R
 
 
 def charts_in(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str, Any]) -> dict[str, str]:
-    """The charts of `run_charts.charts_of` as SVG, but for the confusion matrix, which is a table of the page.
+    """The charts of `run_charts.charts_of` as SVG, except the confusion matrix, which the page shows as a table.
 
     ``table``: the labelled photographs of predictions.csv.
     """
@@ -119,7 +120,7 @@ def charts_in(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str,
 
 
 def rows_of(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the verdict table, at most ROWS: what a person has to look at first, then the highest scores."""
+    """The rows of the verdict table, at most ROWS: those that a person should check first, then the highest scores."""
     if len(table) <= ROWS:
         return table
     order = pd.DataFrame({"urgent": table["note"] != "", "margin": table["margin"].fillna(np.inf)})
@@ -140,7 +141,7 @@ def mask_quality(segmentation: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What the run was asked for and what its model is, in lines of (name, value)."""
+    """The settings of the run and facts about its model, as (name, value)."""
     lines = [(name, _setting_text(value)) for name, value in settings.items()]
     if fit:
         trained = "" if fit.get("trained", True) else ", random weights"
@@ -156,7 +157,7 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
 
 
 def threshold_note(folds: Mapping[str, Any] | None) -> str:
-    """How much the thresholds of the folds differ, in words that fit the figures; "" where there are none."""
+    """A sentence on how much the thresholds of the folds differ; "" without folds."""
     if not folds:
         return ""
     low, high = folds["min"], folds["max"]
@@ -170,7 +171,7 @@ def threshold_note(folds: Mapping[str, Any] | None) -> str:
 
 
 def example_of(table: pd.DataFrame) -> Any | None:
-    """A labelled photograph to explain a verdict with: judged rightly, bad if there is one, in the middle of those."""
+    """A labelled photograph as an example of a verdict: judged correctly, bad if possible, with a median score."""
     right = table[table["outcome"] == RIGHT].sort_values(["label", "margin", "filename"], kind="stable")
     bad = right[right["label"] == 1]
     rows = bad if len(bad) else right
@@ -189,7 +190,7 @@ def content(
     look: Look = DEFAULT,
     depth: str | None = None,
 ) -> dict[str, Any]:
-    """Everything the template of the page wants."""
+    """All variables of the page's template."""
     table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
     if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"], depth):
@@ -227,7 +228,7 @@ def content(
 
 
 def main(args: argparse.Namespace) -> None:
-    """Read what the run left behind, draw, write the page."""
+    """Read the run's results, draw, write the page."""
     recipe = recipe_of(args.metrics)
     manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
     chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
@@ -263,7 +264,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _setting_text(value: Any) -> str:
-    """A setting in words; of a file only the name, since the page travels."""
+    """A setting as text; only the name of a file, because the page may be sent elsewhere."""
     if isinstance(value, dict):
         named = {k: PurePath(v).name if k in ("weights", "checkpoint") and v else v for k, v in value.items()}
         return ", ".join(f"{key} {_setting_text(item)}" for key, item in named.items()) or "none"

@@ -61,7 +61,7 @@ def figures_of(metrics: dict[str, Any]) -> list[str]:
         ("false alarms", figure(image["false_positive_rate"], spans["false_positive_rate"]), "good images called bad"),
         ("F1", figure(image["f1"], spans["bootstrap"]["f1"]), ""),
     ]
-    if not image["n_bad"]:  # of what bad images alone tell
+    if not image["n_bad"]:  # figures that need bad images
         rows = [row for row in rows if row[0] not in ("AUROC", "recall", "precision", "F1")]
     for name, where in (("in_part", "inside the part"), ("full_frame", "full frame")):
         if pixel[name]:
@@ -103,7 +103,7 @@ def images_table(rows: pd.DataFrame) -> list[str]:
 
 
 def leaderboard_table(board: pd.DataFrame) -> list[str]:
-    """The runs beside each other; * marks the one the config asks for."""
+    """The runs next to each other; * marks the main run."""
     lines = [f"    {'masks / isolation / detector':<52}{'AUROC':>7}{'95 %':>16}{'F1':>8}{'IoU':>8}"]
     for row in board.itertuples():
         name = f"{row.segmenter} / {row.isolation} / {row.detector}"
@@ -118,7 +118,7 @@ def read_board(path: Path) -> pd.DataFrame:
     """What `leaderboard_table` prints of leaderboard.csv.
 
     Raises:
-        UserError: the file is absent or another table.
+        UserError: the file is absent or is not a leaderboard.
     """
     try:
         return read_table(path, BOARD)
@@ -163,7 +163,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
         lines += ["Runs compared", "-" * WIDTH, *leaderboard_table(board), ""]
     rest = [text for text in metrics["warnings"] if text not in first]
     ingested = Path(*folder.parts[:-3]) / "ingest_report.json"
-    if ingested.is_file():  # what bears on no figure stands in it alone
+    if ingested.is_file():  # warnings that affect no figure are only in this file
         rest += data_warnings(read_json(ingested), bearing=False)
     if rest:
         lines += ["Read this too", "-" * WIDTH]
@@ -180,7 +180,7 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
     places += [("every figure", "metrics.json")]
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
-    if threshold["value"] is not None:  # without one there is nothing to bundle
+    if threshold["value"] is not None:  # without a threshold there is nothing to bundle
         lines += ["", "New photographs", "-" * WIDTH, *next_commands.inspect_lines(folder, bundle)]
     return "\n".join(lines) + "\n"
 

@@ -25,9 +25,9 @@ from defectflow.search.distance_bounds import (
 PROJECTIONS = ("random", "pca", "none")
 
 _ROWS, _CENTERS = 4096, 256  # a tile of distances is 2 MB in bfloat16: it is reduced while it is in the cache
-_LIKELY = 64  # candidates whose distances to all others are computed at a time: a sixth of all is picked
-_EIGEN = 32  # products of d numbers, for each of d x d, in whose time the principal axes are found
-_CROWD = 32  # centers for each row, beyond which float32 has to tell which is the nearest
+_LIKELY = 64  # candidates whose distances to all others are computed at a time: about a sixth of them is picked
+_EIGEN = 32  # cost of finding the principal axes, in products of d numbers for each of d x d
+_CROWD = 32  # above this many candidate centers per row, float32 has to find the nearest
 
 
 class Subspace(NamedTuple):
@@ -68,7 +68,7 @@ def project(features: torch.Tensor, method: str, seed: int = 0) -> torch.Tensor:
     Args:
         features: float (rows, dimensions).
         method: "random" (sparse random projection to the dimensions that the Johnson-Lindenstrauss lemma asks for at
-            eps 0.9, as anomalib does; nothing where these are not fewer), "pca" (components that hold 99 % of the
+            eps 0.9, as anomalib does; no projection if that gives no fewer), "pca" (components with 99 % of the
             variance of a sample) or "none".
         seed: seed of the projection or of the sample.
 
@@ -100,12 +100,12 @@ def k_center_greedy(
     batch: int = 1024,
     progress: bool = True,
 ) -> torch.Tensor:
-    """Select ``n`` rows by greedy k-center: again and again the row farthest from all those selected so far.
+    """Select ``n`` rows by greedy k-center: repeatedly the row farthest from all rows selected so far.
 
-    The selection is that of the sequential algorithm, computed in batches: the picks are made inside the ``batch``
-    rows farthest from the centers for as long as no other row can be farther (distances only fall), then all rows are
-    brought up to date with one matrix product. Only ties within the rounding of float32 may be settled otherwise.
-    Rows equal to a center are selected last, the lowest index first. No row is selected twice.
+    The selection is that of the sequential algorithm, computed in batches: picks come from the ``batch`` rows farthest
+    from the centers as long as no other row can be farther (distances only fall), then all distances are updated with
+    one matrix product. Only ties within the rounding of float32 may be resolved differently. Rows equal to a center are
+    selected last, the lowest index first. No row is selected twice.
 
     Memory: a centered float32 copy of ``features`` unless their mean is 0, coordinates along their first principal
     axes (64 columns and more, of bfloat16 where it is fast), four vectors of length rows, and ``batch`` squared.
@@ -115,7 +115,7 @@ def k_center_greedy(
         n: number of rows to select (int, 1 to rows), or their share (float in (0, 1]).
         start: row selected first; drawn with ``seed`` if None.
         seed: seed of the first row.
-        batch: rows looked at in one round of picks, at most. Changes the speed, not the selection.
+        batch: largest number of candidate rows in one round of picks. Changes the speed, not the selection.
         progress: show a tqdm bar on stderr.
 
     Returns:
@@ -132,14 +132,14 @@ def k_center_greedy(
     distances = points.from_row(start)  # squared, to the nearest center; -1 if selected
     selected = [start]
     with tqdm(total=n, initial=1, desc="coreset", unit="patch", leave=False, disable=not progress) as bar:
-        size = min(64, batch)  # as many candidates as pay: the distance of all rows falls with the first picks
+        size = min(64, batch)  # few candidates at first, because the first picks lower the distances of all rows
         while len(selected) < n:
             values, candidates = torch.topk(distances, min(size + 1, rows))
             if values[0] <= 0:
                 selected.extend((distances >= 0).nonzero()[: n - len(selected), 0].tolist())
                 break
             bound = float(values[-1]) if len(values) > size else 0.0
-            # In the order of their indices, so that argmax settles ties as the sequential algorithm does.
+            # In the order of their indices, so that argmax resolves ties like the sequential algorithm.
             candidates = candidates[:size].sort().values
             picks = candidates[points.pick(distances, candidates, bound, n - len(selected))]
             points.update(distances, picks)
@@ -223,7 +223,7 @@ class _Points:
 
         cpu = self.features.device.type == "cpu"
         numbers = range(len(self._tiles))
-        idle = sum(in_threads(update, numbers) if cpu else map(update, numbers))  # pairs that more axes might spare
+        idle = sum(in_threads(update, numbers) if cpu else map(update, numbers))  # pairs that more axes might avoid
         distances[picks] = -1
         products = len(self.features) * sum(targets.matrix.numel() for *_, targets in blocks)
         many = len(picks) > _CENTERS / 4  # fewer take little time in any case
@@ -231,7 +231,7 @@ class _Points:
             self._along(2 * self._columns)
 
     def _along(self, columns: int) -> None:
-        """Make all rows ready for products of so many columns, or of all axes if these fit into them."""
+        """Prepare all rows for products of this many columns, or of all axes if they fit."""
 
         def ready(tile: slice) -> Sources:
             return self._bound.sources(self.centered[tile])

@@ -1,7 +1,8 @@
 """Lower bounds on distances, from matrix products of few columns; they show which exact distances have to be computed.
 
-Along the principal axes, with the distance from their subspace as one more coordinate, points are as near as they are
-or nearer (triangle inequality in the complement); a matrix product gives these distances with a bound on its error.
+The coordinates along the first principal axes, with the distance from their subspace as one more coordinate, give
+distances that are never larger than the true ones (triangle inequality in the complement). A matrix product computes
+them, with a bound on its error.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ import torch
 
 from defectflow.core.device import multiplies_bfloat16, product
 
-GROUP = 32  # targets of which only the nearest is looked at, unless it comes into question
-COLUMNS = 64  # of the product to begin with: as many axes, nearly, hold 95 % of the variance of patches of one part
-PRODUCTS = {torch.bfloat16: 50_000, torch.float32: 10_000}  # of numbers, that take as long as measuring a pair
+GROUP = 32  # targets per group; only the nearest of a group is checked, unless it is a candidate
+COLUMNS = 64  # of the first product: about this many axes hold 95 % of the variance of patches of one part
+PRODUCTS = {
+    torch.bfloat16: 50_000,
+    torch.float32: 10_000,
+}  # products of numbers that take as long as measuring one pair
 _SUMMANDS = {torch.bfloat16: 3, torch.float32: 1}  # numbers that sum to one of float32: bfloat16 has 8 bits
-_TILE = 32  # bfloat16 numbers in a row of a matrix unit's tile: a product of whole ones takes a fifth less time
-_AXES_OF = 4096  # points whose principal axes are taken: others would only leave a few more pairs
-_PAIRS = 1024  # differences of 384 dimensions: 1.5 MB, which malloc keeps for the next ones
+_TILE = 32  # bfloat16 numbers in a row of a matrix unit's tile: products of whole tiles take a fifth less time
+_AXES_OF = 4096  # points that the principal axes are computed from: worse axes would only leave a few more pairs
+_PAIRS = 1024  # pairs at a time: with 384 dimensions 1.5 MB, which malloc keeps for the next ones
 
 
 def product_dtype(device: torch.device) -> torch.dtype:
-    """Type for products: bfloat16 on a CPU that multiplies it, else float32."""
+    """Type for products: bfloat16 on a CPU with bfloat16 products, else float32."""
     return torch.bfloat16 if device.type == "cpu" and multiplies_bfloat16() else torch.float32
 
 
@@ -34,7 +38,7 @@ def principal_axes(centered: torch.Tensor) -> torch.Tensor:
 
 
 def axes_within(columns: int, dtype: torch.dtype) -> int:
-    """How many axes fit into a product of so many columns, beside the distance off them and the norms."""
+    """Number of axes that fit into a product of this many columns, besides the subspace distance and the norms."""
     return columns - 1 - 2 * _SUMMANDS[dtype]
 
 
@@ -91,7 +95,7 @@ class Bound:
         self._rounding = (len(origin) + 6) * 2**-23  # of sums of d squares in float32, relative
 
     def targets(self, points: torch.Tensor) -> Targets:
-        """Points (n, d), n >= 1, made ready."""
+        """Prepare points (n, d), n >= 1, that distances are measured to."""
         reduced, squares = self.reduce(points)
         rough, parts = reduced.to(self._dtype), self._summands(squares)
         matrix = torch.cat([rough * -2, parts, torch.ones_like(parts)], dim=1)
@@ -102,10 +106,10 @@ class Bound:
         return Targets(matrix, float(squares.max().sqrt()), float(moved))
 
     def sources(self, points: torch.Tensor) -> Sources:
-        """Points (m, d) made ready."""
+        """Prepare points (m, d) that distances are measured from."""
         reduced, squares = self.reduce(points)
         rough, parts = reduced.to(self._dtype), self._summands(squares)
-        # |t|^2 + |x|^2 - 2 x.t in one product: the norms' summands meet ones on the other side.
+        # |t|^2 + |x|^2 - 2 x.t in one product: the summands of the norms are multiplied by ones.
         width, count = rough.shape[1], parts.shape[1]
         matrix = rough.new_zeros(len(rough), width + 2 * count + -(width + 2 * count) % _TILE)
         matrix[:, :width], matrix[:, width : width + count] = rough, 1
@@ -115,8 +119,8 @@ class Bound:
     def product(self, targets: torch.Tensor, sources: torch.Tensor) -> torch.Tensor:
         """Squared distances of matrices of targets and sources, as the bits of their type: (groups, GROUP, m).
 
-        Numbers that are not negative are in the order of their bits, and integers are compared 8 times faster than
-        bfloat16. A negative one, which rounding makes of a distance near 0, comes first as it should.
+        Non-negative floats have the same order as their bits, and integers are compared 8 times faster than bfloat16.
+        A negative value, which rounding can make of a distance near 0, sorts first, as it should.
         """
         distances = product(targets, sources) if self._dtype == torch.float32 else torch.mm(targets, sources.T)
         return distances.view(self._bits).view(-1, GROUP, len(sources))
@@ -129,7 +133,7 @@ class Bound:
     def pairs(
         self, groups: torch.Tensor, lowest: torch.Tensor, squares: torch.Tensor, error: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Pairs of a source and a target that may be nearer to each other than is known for the source.
+        """Pairs of a source and a target that may be nearer than the source's nearest known target.
 
         Args:
             groups: what :meth:`product` returned.
@@ -167,7 +171,7 @@ class Bound:
 
 
 def _where(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row and column, int64 (n,) each, of what is true in a mask (rows, columns); a fourth of torch's time on a CPU."""
+    """Row and column, int64 (n,) each, of the true cells of a mask (rows, columns); 4 times faster than torch."""
     if mask.device.type != "cpu":
         row, column = mask.nonzero(as_tuple=True)
         return row, column

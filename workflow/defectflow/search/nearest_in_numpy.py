@@ -1,22 +1,22 @@
-"""Exact nearest neighbours in numpy, at an eighth of the arithmetic of all distances."""
+"""Exact nearest neighbours in numpy, with an eighth of the arithmetic of computing all distances."""
 
 import numpy as np
 
 _ROWS = 128  # queries at a time: their distances to 10,000 points take 5 MB
-_GROUP = 32  # points of which only the nearest is looked at, unless it comes into question
-_AXES = 48  # principal axes of the bound to begin with: they hold about 95 % of the variance of patches of one part
+_GROUP = 32  # points per group; only the nearest of a group is checked, unless it is a candidate
+_AXES = 48  # principal axes of the first bound: they hold about 95 % of the variance of patches of one part
 _PAIRS = 4096
-_TRY = 8  # of so many photographs one tries fewer axes
-_PRODUCTS = 30_000  # of numbers, in a product of matrices, that take as long as measuring a pair
+_TRY = 8  # fewer axes are tried on one of this many photographs
+_PRODUCTS = 30_000  # products of numbers in a matrix product that take as long as measuring one pair
 
 
 class Points:
-    """Points to find the nearest of, exactly, at an eighth of the arithmetic of all distances.
+    """Points among which nearest neighbours are searched exactly.
 
-    Along the principal axes, with the distance from their subspace as one more coordinate, points are as near as they
-    are or nearer (triangle inequality in the complement). That bound comes from a matrix product of few columns; the
-    pairs it leaves, a handful for each query, are measured by the difference. Where patches are so varied that many
-    are left, the next queries get twice the axes: the same results, only sooner.
+    Coordinates along the first principal axes, with the distance from their subspace as one more coordinate, give a
+    lower bound on distances (triangle inequality in the complement). The bound comes from a matrix product of few
+    columns; the remaining pairs, a handful for each query, are measured by their difference. If varied patches leave
+    many pairs, the next queries use twice the axes: the same results, but faster.
 
     Args:
         points: float32 (n, d), n >= 1.
@@ -43,7 +43,7 @@ class Points:
         axes = np.ascontiguousarray(self._vectors[:, :count])
         sources, squares = self._sources(self.points - self._origin, axes)
         targets = np.concatenate([sources[:, :-1] * -2, squares[:, None]], axis=1)
-        # Whole groups: what is added to the last one is out of reach.
+        # Whole groups: the padding of the last one is too far away to be found.
         targets = np.pad(targets, ((0, -len(squares) % _GROUP), (0, 0)))
         targets[len(squares) :, -1] = np.finfo(np.float32).max
         self._bounds[count] = axes, targets, float(squares.max())
@@ -61,7 +61,7 @@ class Points:
         parts = []
         self._calls += 1
         axes = self._count
-        if self._calls % _TRY == 0:  # an odd photograph must not slow down all that follow
+        if self._calls % _TRY == 0:  # one unusual photograph must not slow down all later ones
             axes = max(axes // 2, min(_AXES, queries.shape[1]))
         for i in range(0, len(queries), _ROWS):
             distances, indices, axes = self._search(queries[i : i + _ROWS], axes)

@@ -19,29 +19,32 @@ from defectflow.search.distance_bounds import (
 )
 
 _BLOCK = 2**24  # bytes of a block of distances: malloc keeps that much for the next block
-_ROWS, _POINTS = (256, 512), 32768  # where points are few, more rows: between steps threads wait for each other
-_ROTATION = {torch.bfloat16: 6, torch.float32: 1}  # times as slow is float32, in which queries meet the axes
-_TRY, _SELDOM = 8, 64  # fewer axes are tried on one of so many photographs: of 8, then twice as many after each failure
-_CROWD = 32  # candidates for each query, beyond which float32 has to tell them apart
+_ROWS, _POINTS = (256, 512), 32768  # more rows if points are few, because threads wait for each other between steps
+_ROTATION = {
+    torch.bfloat16: 6,
+    torch.float32: 1,
+}  # how many times slower float32 is, in which queries are projected on the axes
+_TRY, _SELDOM = 8, 64  # fewer axes are tried on one photograph of 8, and after each failure half as often
+_CROWD = 32  # above this many candidates per query, float32 has to distinguish them
 
 
 class Neighbours:
-    """Points to find the nearest of, exactly.
+    """Points among which nearest neighbours are searched exactly.
 
-    A matrix product gives lower bounds on all distances (`Bound`); the few pairs that are the nearest within these are
-    measured by the difference in float32. Where patches are so varied that many pairs are left, the search goes on
-    with twice the axes; where a CPU multiplies bfloat16, the product is in bfloat16: the same results, only sooner.
+    A matrix product gives lower bounds on all distances (`Bound`); the few pairs that may be nearest are measured by
+    their difference in float32. If varied patches leave many pairs, the search continues with twice the axes; on a CPU
+    with bfloat16 products, the product is in bfloat16: the same results, but faster.
 
     Args:
         points: float32 (n, d), n >= 1.
-        dtype: type for the product, bfloat16 or float32; None: what is fastest.
+        dtype: type for the product, bfloat16 or float32; None: the fastest.
     """
 
     def __init__(self, points: torch.Tensor, dtype: torch.dtype | None = None) -> None:
         self._points, self._first, self._place = _distinct(points)
         self._dtype = dtype or product_dtype(points.device)
         self._origin = points.mean(dim=0)
-        # Fewer axes are worth it where they save more than it takes to find the queries along them.
+        # Fewer axes are worthwhile if they save more time than projecting the queries takes.
         count, dimensions = self._points.shape
         steps = (COLUMNS * 2**i for i in range(dimensions.bit_length()) if points.device.type == "cpu")
         self._columns = [n for n in steps if count * (dimensions - n) > _ROTATION[self._dtype] * dimensions * n]
@@ -60,7 +63,7 @@ class Neighbours:
         """
         parts = []
         self._calls += 1
-        # An odd photograph must not slow down all that follow.
+        # One unusual photograph must not slow down all later ones.
         before, fewer = self._step, self._step > 0 and self._calls % self._every == 0
         step = before - fewer
         rows = _BLOCK // (self._dtype.itemsize * len(self._points))
@@ -74,14 +77,14 @@ class Neighbours:
         return squares.sqrt_(), self._first[indices]
 
     def around(self, indices: torch.Tensor, count: int) -> torch.Tensor:
-        """The points nearest to some of them, the nearest first: that is the point itself.
+        """The nearest neighbours of some of the points, nearest first, beginning with the point itself.
 
         Args:
             indices: int64 (m,), of these.
             count: 1 to n.
 
         Returns:
-            int64 (m, count). Of equal points the first stands for each of them.
+            int64 (m, count). Equal points are represented by the first of them.
         """
         return torch.cat([self._around(own, count) for own in self._place[indices].split(_ROWS[0])])
 
@@ -156,18 +159,17 @@ class Neighbours:
 
     @cached_property
     def _in_float32(self) -> Neighbours:
-        """For queries amid so many points that bfloat16 cannot tell which are nearer: an even background, say."""
+        """For queries near so many points that bfloat16 cannot distinguish them, as in an even background."""
         return Neighbours(self._points, torch.float32)
 
 
 def _distinct(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """The points without repetitions, the first index of each, and for each point its place among them.
 
-    Any of a thousand equal points (the same empty background in all pictures) would be as near as the others, and all
-    of them would be measured.
+    Otherwise all of a thousand equal points (the same empty background in all pictures) would have to be measured.
     """
     indices = torch.arange(len(points), device=points.device)
-    # Equal ones have equal sums: a tenth of the time of comparing them, where there are none.
+    # Equal points have equal sums: if there are none, this takes a tenth of the time of comparing all.
     sums = torch.stack([points.sum(dim=1), points[:, ::2].sum(dim=1)], dim=1).view(torch.int64)
     if len(sums.unique()) == len(points):
         return points, indices, indices

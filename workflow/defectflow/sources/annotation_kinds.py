@@ -11,7 +11,7 @@ from defectflow.core.files import UserError
 
 
 def is_outline(segmentation: Any) -> bool:
-    """Whether a ``segmentation`` holds more than nothing or the corners of a box; it may be malformed all the same."""
+    """Whether a ``segmentation`` is neither empty nor the corners of a box; it may still be malformed."""
     if isinstance(segmentation, dict):
         return bool(segmentation)
     if not isinstance(segmentation, list) or not segmentation:
@@ -28,7 +28,7 @@ def is_box(annotation: Mapping[str, Any]) -> bool:
 
 
 def is_rectangle(segmentation: Any) -> bool:
-    """Whether an outline is one upright rectangle, as tools write a box that they export as a polygon."""
+    """Whether an outline is one upright rectangle: tools export boxes as such polygons."""
     if not isinstance(segmentation, list) or len(segmentation) not in (1, 8, 10):
         return False
     points = segmentation[0] if isinstance(segmentation[0], list) else segmentation
@@ -72,7 +72,7 @@ def _mean(shares: Sequence[float]) -> str:
 
 
 def _area(annotation: Mapping[str, Any]) -> float:
-    """Area of an outline in pixels, near enough to tell a part from a scratch; 0 where it is malformed."""
+    """Approximate area of an outline in pixels, enough to tell a part from a scratch; 0 if it is malformed."""
     segmentation = annotation.get("segmentation")
     try:
         if isinstance(segmentation, dict):

@@ -1,4 +1,4 @@
-"""A data set on disk: its images, what folders and labels.csv say about them, its COCO file.
+"""A data set on disk: its images, their labels from folders and labels.csv, its COCO file.
 
 Standard library only: the Snakefile imports this module through ``preflight``. A data set is given as the dict that
 ``preflight.resolve`` returns: layout, images, annotations, labels, category.
@@ -21,7 +21,7 @@ from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels, second_row
 
 
 class Problem(NamedTuple):
-    """Something wrong with one file; ``left_out`` says what goes without it: image, annotation, label or mask."""
+    """Something wrong with one file; ``left_out`` says what is dropped for it: image, annotation, label or mask."""
 
     file: str
     text: str
@@ -29,9 +29,10 @@ class Problem(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something about one file, or about the whole set, that was put right or passed over without stopping the run.
+    """A correction or skipped file that did not stop the run, for one file or the whole set.
 
-    ``figure`` says which figures it bears on, masks, verdicts or pixels, so that metrics.json repeats it; "" for none.
+    ``figure`` names the figures it affects ("masks", "verdicts" or "pixels"), so that metrics.json repeats it; "" for
+    none.
     """
 
     file: str
@@ -48,10 +49,10 @@ def image_paths(resolved: Mapping[str, Any], folders: Folders | None = None) -> 
 def image_names(resolved: Mapping[str, Any], folders: Folders | None = None) -> Iterator[str]:
     """Yield the names of the images of a data set (MVTec: of those in train/ and test/), relative to its folder.
 
-    ``folders``: how its folders are read, where that is known.
+    ``folders``: how its folders are read, if known.
 
     Raises:
-        UserError: the folder is absent or holds no image, or a name is not UTF-8, as tables are.
+        UserError: the folder is absent or holds no image, or a name is not UTF-8 (tables are UTF-8).
     """
     folder = str(resolved["images"])
     if not os.path.isdir(folder):
@@ -84,16 +85,16 @@ def image_rows(
 def row_reader(
     resolved: Mapping[str, Any], names: Iterable[str], folders: Folders | None = None
 ) -> tuple[Callable[[str], dict[str, str]], list[Problem]]:
-    """What folders (MVTec layout) and labels.csv say of an image; filled cells of labels.csv win.
+    """What folders (MVTec layout) and labels.csv say about an image; filled cells of labels.csv take precedence.
 
     Args:
         resolved: the data set.
         names: of all its images.
-        folders: how its folders are read, where that is known.
+        folders: how its folders are read, if known.
 
     Returns:
-        A function from name to {label, defect_type, group, mask (a path), split}, every value a str, "" where unknown;
-        and the rows of labels.csv that fit no image or come twice.
+        A function from name to {label, defect_type, group, mask (a path), split}, every value a str, "" if unknown;
+        and a problem for each row of labels.csv that matches no image or is a duplicate.
 
     Raises:
         UserError: labels.csv cannot be read, has a wrong column or a wrong value.
@@ -168,7 +169,7 @@ def _read_coco(path: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def category_ids(coco: Mapping[str, list], category: str | None, source: object = "COCO file") -> set | None:
-    """Ids of the categories named ``category``, of all where it is None; None (= any) where the file lists none then.
+    """Ids of the categories named ``category``, or of all if it is None; None (any id) if the file lists no category.
 
     Raises:
         UserError: there is no such category.
@@ -191,7 +192,7 @@ def categories(name: str, entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]
     set `<name>-<folder>`; without, the entry stands for itself.
 
     Raises:
-        UserError: a category that is asked for, or any at all, is not in the MVTec layout; an odd folder name.
+        UserError: a requested category is not in the MVTec layout, or none is; a folder name is unusable for results.
     """
     wanted, root = entry.get("categories"), entry.get("path")
     if wanted is None:

@@ -17,13 +17,13 @@ def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
     """Turn an entry of ``datasets:`` into the paths it means.
 
     Args:
-        entry: ``path`` (a folder whose folders tell who is good, as MVTec's, or one that holds images/, a COCO file and
-            labels.csv, the latter two optional) or ``images``, ``annotations`` (one, a list, [] for none), ``labels``,
+        entry: ``path`` (a folder whose subfolders give the labels, as in MVTec, or one with images/ and optionally a
+            COCO file and labels.csv) or ``images``, ``annotations`` (one, a list, [] for none), ``labels``,
             each overriding; ``category``; ``good``: further names of folders of good photographs; ``links``: folders
             elsewhere that links may lead to.
 
     Returns:
-        layout ("mvtec": folders tell labels; or "coco"), images (folder; for mvtec the root), path, annotations (a
+        layout ("mvtec": folders give the labels; or "coco"), images (folder; for mvtec the root), path, annotations (a
         path, a list of several, None), labels, category (None: absent), good, links, found (whether the annotations
         were looked for).
 
@@ -62,7 +62,7 @@ def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_paths(resolved: Mapping[str, Any]) -> None:
-    """Raise a UserError for the first file or folder that is named and does not exist, with the nearest name."""
+    """Raise a UserError for the first file or folder of the entry that does not exist, with the nearest name."""
     named = {"annotations": annotation_files.paths(resolved["annotations"]), "links": resolved.get("links") or []}
     named["labels"] = [resolved["labels"]] if resolved["labels"] else []
     for key, files in named.items():
@@ -73,7 +73,7 @@ def check_paths(resolved: Mapping[str, Any]) -> None:
 
 
 def way_out(resolved: Mapping[str, Any], some: str) -> str:
-    """What to do about a data set in which too few photographs are labelled good; ``some``: name of one of all."""
+    """The remedy for a data set with too few photographs labelled good; ``some``: the name of any photograph."""
     folder = resolved["images"]
     needed = "the detector learns from at least 2"
     tops = subfolders(folder)

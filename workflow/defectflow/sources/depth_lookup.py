@@ -1,7 +1,6 @@
 """The bit depth of a data set before anything runs: find 16-bit files by their headers and measure new ones.
 
-Standard library only: the Snakefile imports this module. Pixels are measured by `measure_depth` in a process of its
-own.
+Standard library only: the Snakefile imports this module. Pixels are measured by `measure_depth` in a separate process.
 """
 
 import json
@@ -27,7 +26,7 @@ def depth_of_set(resolved: Mapping[str, str | None], asked: str | int, cache: st
     Args:
         resolved: what `preflight.resolve` returned.
         asked: "auto", or the bits that the config names.
-        cache: of the data set, see `preflight.file_digests`; what was measured is kept beside it.
+        cache: of the data set, see `preflight.file_digests`; measurements are stored next to it.
     """
     return _depth(json.dumps(dict(resolved), sort_keys=True), str(asked), str(cache) if cache else None)
 
@@ -46,10 +45,10 @@ def depth_of(files: Mapping[str, tuple[str, str]], asked: str, cache: str | Path
     Args:
         files: {name: (path, sha256)} of all pictures of a data set.
         asked: "auto", or the bits that the config names.
-        cache: JSON file that remembers what each content shows, so that only new files are opened.
+        cache: JSON file with the measurements by content hash, so that only new files are opened.
 
     Raises:
-        UserError: the files cannot be measured, and the config does not name their bits.
+        UserError: the files cannot be measured, and the config does not give their bit depth.
     """
     known = _read(cache)
     old, deep, plain, new = known["deep"], {}, set(known["plain"]), {}

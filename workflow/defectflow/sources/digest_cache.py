@@ -13,7 +13,7 @@ from defectflow.core.files import atomic, sha256_of
 from defectflow.listing.image_names import scan
 from defectflow.sources.dataset_entry import resolve as resolve
 
-BATCH = 100  # files that a thread hashes at a time: handing over single ones takes as long as hashing small files
+BATCH = 100  # files per task of a thread: handing over single files takes as long as hashing small ones
 
 
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
@@ -22,10 +22,10 @@ def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | N
     Args:
         files: a folder (searched through, hidden files left out), or paths.
         cache: JSON file that remembers the hash for (size, mtime, ctime, inode), so that only new or changed files
-            are read. It is rewritten atomically; that it cannot be written does no harm.
+            are read. It is rewritten atomically; if it cannot be written, it is skipped.
 
     Returns:
-        {name relative to the folder, or path as given: sha256}, sorted; what cannot be read has the hash "".
+        {name relative to the folder, or path as given: sha256}, sorted; the hash of an unreadable file is "".
     """
     if isinstance(files, str | Path):
         return digests_of(os.path.abspath(files), {name: entry.path for name, entry in scan(files)}, cache)
@@ -70,7 +70,7 @@ def _stat(path: str) -> os.stat_result | None:
 
 
 def _state(stat: os.stat_result) -> list[int]:
-    """What changes when a file does: copying and unpacking keep size and mtime, but never ctime and inode as well."""
+    """Values that change with a file: copying and unpacking may keep size and mtime, but not ctime and inode."""
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
 
 

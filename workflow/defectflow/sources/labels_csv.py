@@ -1,6 +1,6 @@
-"""labels.csv, read strictly: every line with content becomes one row, or the run stops and names the line.
+"""Strict reader of labels.csv: every line with content becomes one row, or the run stops and names the line.
 
-Standard library only: it is read at parse time.
+Standard library only: the Snakefile reads labels.csv when it starts.
 """
 
 import csv
@@ -28,17 +28,18 @@ OTHER_NAMES = {
 
 
 def read_labels(path: str | Path) -> list[dict[str, str]]:
-    """Read labels.csv: comma, semicolon or tab, or what a first line `sep=` says; UTF-8, or UTF-16 with its mark.
+    """Read labels.csv, separated by comma, semicolon, tab or a first line `sep=`; UTF-8, or UTF-16 with a byte order
+    mark.
 
-    Columns may come in any order and with capitals; cells and columns that are empty to the last line do no harm.
+    Columns may have any order and letter case; entirely empty columns are ignored.
 
     Returns:
-        One dict for each line with content behind the header: all LABEL_COLUMNS, without spaces around them, label
+        One dict for each line with content after the header: all LABEL_COLUMNS, without surrounding spaces, label
         "0" (good), "1" (bad) or "" (unknown), split "train", "test" or ""; and "line", its number in the file.
 
     Raises:
-        UserError: the file is absent or not text; a column is wrong, missing or there twice; a line cannot be taken
-            apart in one way only; a label or split is not allowed.
+        UserError: the file is absent or not text; a column is unknown, missing or a duplicate; a line can be split
+            into cells in more than one way; a label or split is not allowed.
     """
     header, *lines = _lines(path)
     delimiter, header = _delimiter(path, header, lines)
@@ -50,12 +51,12 @@ def read_labels(path: str | Path) -> list[dict[str, str]]:
 
 
 def second_row(first: dict[str, str], second: Mapping[str, str], filled: dict[str, str]) -> str:
-    """Say that an image has two rows, and take out of ``filled``, what is known of it, a label that they contradict.
+    """Describe that an image has two rows, and remove a contradictory label from ``filled``, the known cells.
 
     Args:
         first: its first row; it takes over the label of the second if it has none.
         second: the other one.
-        filled: its cells that are not empty; label, type and mask are emptied where the labels contradict each other.
+        filled: its non-empty cells; label, type and mask are cleared if the labels contradict each other.
 
     Returns:
         The reason, ready for a message.
@@ -81,7 +82,7 @@ def _lines(path: str | Path) -> list[tuple[int, str]]:
         raise UserError(f"{path}: not readable as text ({error}; save it as CSV UTF-8)") from None
     if "\0" in text:
         raise UserError(f"{path}: not readable as text (it has bytes of value 0; save it as CSV UTF-8)")
-    # Not splitlines(): it also splits at form feeds and at line separators of Unicode.
+    # Not splitlines(), which also splits at form feeds and Unicode line separators.
     lines = [(number, line) for number, line in enumerate(re.split("\r\n|\n|\r", text), 1) if line.strip()]
     if not lines:
         raise UserError(f"{path}: the file is empty (the first line names the columns: {', '.join(LABEL_COLUMNS)})")
@@ -89,7 +90,7 @@ def _lines(path: str | Path) -> list[tuple[int, str]]:
 
 
 def _delimiter(path: str | Path, header: tuple[int, str], lines: list[tuple[int, str]]) -> tuple[str, tuple[int, str]]:
-    """What separates the cells, and the line that names the columns (behind `sep=` the next, taken from ``lines``)."""
+    """The delimiter, and the line that names the columns (after `sep=` the next one, taken from ``lines``)."""
     if told := re.fullmatch(r'\s*"?sep=(.?)"?\1*\s*', header[1], re.IGNORECASE):
         delimiter = told[1] or "\t"  # a tab at the end of a line is lost in some editors
         if delimiter not in f"{DELIMITERS}|":
@@ -114,8 +115,8 @@ def _cells(path: str | Path, number: int, line: str, delimiter: str) -> list[str
         (cells,) = csv.reader([line], delimiter=delimiter, strict=True, skipinitialspace=True)
     except csv.Error:
         cells = []
-    # A quote in a cell that does not begin with one, as in 3" scratch, is read as it is, if it is the only such cell:
-    # another quote could be its end, with a delimiter between them that separates nothing.
+    # A quote inside a cell that does not begin with one, as in 3" scratch, is kept if it is the only such cell:
+    # a second quote might close it, and a delimiter between them would not separate cells.
     bare, quoted = re.subn(rf'(^|{re.escape(delimiter)}) *"(?:[^"]|"")*"(?={re.escape(delimiter)}|$)', r"\1", line)
     if not cells or sum('"' in cell for cell in bare.split(delimiter)) > (not quoted):
         raise UserError(
@@ -155,7 +156,7 @@ def _near(column: str) -> Iterator[str]:
 def _row(where: str, number: int, columns: Sequence[str], cells: Sequence[str], even: bool) -> dict[str, str]:
     """The row of a line; ``even``: all lines have as many cells."""
     if any(cells[len(columns) :]) or (len(cells) > len(columns) and not even):
-        # One empty cell too many may also be a comma in a text that was not put in quotes.
+        # One extra empty cell may also come from a comma in an unquoted text.
         raise UserError(f"{where}: more cells than columns (put names with a comma in double quotes)")
     row = dict.fromkeys(LABEL_COLUMNS, "") | {"line": str(number)}
     for column, cell in zip(columns, cells, strict=False):

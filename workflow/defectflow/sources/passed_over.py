@@ -1,4 +1,4 @@
-"""Files below the image folder that are not read as photographs: counted and named; an error if they may matter.
+"""Files below the image folder that are not read as photographs: counted, named, and an error if they may matter.
 
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
@@ -13,7 +13,7 @@ from defectflow.images.formats import RAW, PassedOver, suffixes, unread
 from defectflow.listing.image_names import is_image, scan
 from defectflow.sources.dataset import Notice, Problem
 
-# Labels, outlines, notes and what programs leave beside photographs: nothing that a user would look for in the report.
+# Labels, outlines, notes and side files of programs, which a user does not expect in the report.
 COMPANIONS = suffixes(
     "json csv tsv txt md rst pdf xml yaml yml toml ini cfg log db html htm xlsx xls ods docx doc odt npy npz parquet "
     "pkl xmp aae thm sha256 md5 py ipynb sh names data cache lnk url"
@@ -29,7 +29,7 @@ def others(folder: str) -> Iterator[str]:
 
 
 def check_passed_over(folder: str, pictures: Mapping[str, Any]) -> tuple[list[Problem], list[Notice]]:
-    """Files that look like pictures but are not read, and what is to be told of other ones and of animations.
+    """Problems of files that look like pictures but are not read, and notices on other files and on animations.
 
     A camera's raw file beside the photograph of the same name is its companion.
 

@@ -32,15 +32,15 @@ def check(
     calibration: Mapping[str, int] | None = None,
     cache: str | Path | None = None,
 ) -> None:
-    """Raise a UserError for what is wrong with a data set and can be seen without opening an image.
+    """Raise a UserError for any problem of a data set that shows without opening an image.
 
-    At least two images must be labelled good (one, where the data set fixes train and test).
+    At least two images must be labelled good (one if the data set fixes train and test).
 
     Args:
         resolved: what ``resolve`` returned.
-        on_problem: with "leave_out", rows of labels.csv that fit no image are not an error.
-        calibration: {"good": n, "bad": n}, images that a threshold is chosen on beside the one it judges.
-        cache: see ``file_digests``; a COCO file checked before is then not read again.
+        on_problem: with "leave_out", rows of labels.csv that match no image are not an error.
+        calibration: {"good": n, "bad": n}, labelled images needed to choose a threshold, besides the one it judges.
+        cache: see ``file_digests``; a COCO file that was checked before is not read again.
     """
     check_paths(resolved)
     data = _listing(_key(resolved))
@@ -62,12 +62,12 @@ def check(
 
 
 def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[str, int]) -> None:
-    """Raise a UserError if fewer images are labelled than it takes to choose a threshold for each of them.
+    """Raise a UserError if too few images are labelled to choose a threshold for each of them.
 
     Args:
         source: what the message names.
-        judged, calibration: {"good": n, "bad": n}, labelled images to be judged, and those that a threshold is chosen
-            on beside the one it judges.
+        judged: {"good": n, "bad": n}, labelled images to be judged.
+        calibration: {"good": n, "bad": n}, those needed to choose a threshold, besides the one it judges.
     """
     for kind, least in calibration.items():
         if least and judged[kind] <= least:
@@ -83,7 +83,7 @@ def count(resolved: Mapping[str, Any]) -> int:
 
 
 def has_outlines(resolved: Mapping[str, str | None], cache: str | Path | None) -> bool:
-    """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes are none."""
+    """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes do not count."""
     return _has_outlines(_key(resolved), str(cache) if cache else None)
 
 
@@ -95,7 +95,7 @@ def images_digest(
     annotated_only: bool = False,
     annotations: bool = False,
 ) -> str:
-    """Short hash over what a stage reads of a data set: it changes when the stage has to run again, and only then.
+    """Short hash of everything a stage reads from a data set: it changes exactly when the stage has to run again.
 
     It always covers names and contents of the images. The data set is read once per process (``forget()`` undoes that).
 
@@ -103,9 +103,9 @@ def images_digest(
         resolved: what ``resolve`` returned.
         cache: see ``file_digests``.
         shard: (k, n): only the images of that shard.
-        labels: also what labels.csv or the folders say of these images, and their ground-truth masks.
+        labels: also the labels of these images from labels.csv or folders, and their ground-truth masks.
         annotated_only: only images with an annotation (of the category), with their outlines and groups.
-        annotations: also the whole annotation files, and the names of files that are passed over.
+        annotations: also the complete annotation files, and the names of skipped files.
 
     Returns:
         16 hex digits.
@@ -122,7 +122,7 @@ def images_digest(
         if labels:
             row += [sorted(data.rows[name].items()), data.masks.get(data.rows[name]["mask"], "")]
         digest.update(json.dumps(row).encode())
-    if annotations:  # what ingest reads or tells of
+    if annotations:  # what ingest reads or reports
         files = file_digests(annotation_files.paths(resolved["annotations"]), cache)
         digest.update("".join(files.values()).encode())
         others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
@@ -171,7 +171,7 @@ def check_sha256(path: str | Path, expected: str, cache: str | Path | None, size
 
 
 def check_writable(folders: Iterable[str | Path]) -> None:
-    """Raise a UserError if one of the folders is there and takes no files (a read-only one not even from root)."""
+    """Raise a UserError if one of the folders exists and cannot be written to (also as root, on a read-only disk)."""
     for folder in folders:
         if os.path.isdir(folder) and not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(
@@ -189,10 +189,10 @@ class _Listing(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _listing(key: str) -> _Listing:
-    """Images of a data set and what labels.csv says of them: what needs no content."""
+    """Images of a data set and their labels: everything that needs no file contents."""
     resolved = json.loads(key)
     if not os.path.isdir(resolved["images"]):
-        image_paths(resolved)  # says what is wrong
+        image_paths(resolved)  # raises the error
     folders = Folders(resolved, keep=True)
     paths = image_paths(resolved, folders)
     return _Listing(paths, *image_rows(resolved, paths, folders), folders.json)

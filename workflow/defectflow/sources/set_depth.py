@@ -11,9 +11,9 @@ from defectflow.images.bit_depth import DEPTHS, Values, parsed
 from defectflow.sources.dataset import Notice, Problem
 
 SATURATED = 10  # pixels at the top of a depth from which a picture counts as saturated there
-GAP = 8  # largest values of one camera's pictures lie closer to each other than by this factor
-APART = 2.5  # the same where some pictures are darker than all others: not sure enough to stop
-FEW = 4  # pictures below which one may be darker than the others without a question
+GAP = 8  # the largest values of one camera's pictures differ by less than this factor
+APART = 2.5  # the same if some pictures are darker than all others: too uncertain to stop
+FEW = 4  # with fewer pictures, one may be darker than the others without a notice
 NAMED = 20  # files that a notice names
 REMEDY = "save it in one depth with the others, or name that of the camera: bit_depth of the data set"
 
@@ -25,7 +25,7 @@ class Decision(NamedTuple):
         depth: "" where there is no such file.
         text: what was chosen and why, "" where the full range of 16 bits is used.
         sure: whether the largest value fills at least half of that range.
-        odd: {name: why} of the files whose numbers are of another depth.
+        odd: {name: why} of the files with values of another depth.
     """
 
     depth: str
@@ -38,8 +38,8 @@ def decide(files: Mapping[str, Values], asked: str = "auto") -> Decision:
     """The depth of a set of 16-bit files, one for all of them.
 
     Args:
-        files: what each shows, by name.
-        asked: "auto", or the bits that the user names: then only their alignment is found from the values.
+        files: values of each, by name.
+        asked: "auto", or the bits that the user gives: then only the alignment is derived from the values.
     """
     if not files:
         return Decision("", "", True, {})
@@ -87,7 +87,7 @@ def _depth(files: Iterable[Values]) -> str:
 
 
 def _odd(files: Mapping[str, Values]) -> dict[str, str]:
-    """Files whose numbers are clearly of another depth than most; the depth that most files have is that of the set."""
+    """Files whose values clearly have another depth than most; the depth of most files is that of the set."""
     kinds = _by_steps(files) or {name: kind for name, values in files.items() if (kind := _evident(values))}
     counts = Counter(kinds.values())
     if len(counts) > 1:
@@ -108,7 +108,7 @@ def _odd(files: Mapping[str, Values]) -> dict[str, str]:
 
 
 def _by_steps(files: Mapping[str, Values]) -> dict[str, int]:
-    """Bits of files that are all 8 bits moved up, by different numbers of bits; {} where that is not so."""
+    """Bits of files that are all 8-bit values shifted up by different numbers of bits; {} if they are not."""
     moved = {name: values for name, values in files.items() if values.largest and not values.stretched}
     steps = {values.zero_bits for values in moved.values()}
     if len(steps) < 2 or not all(v.zero_bits >= 2 and v.largest < 1 << (v.zero_bits + 8) for v in moved.values()):
@@ -118,7 +118,7 @@ def _by_steps(files: Mapping[str, Values]) -> dict[str, int]:
 
 
 def darker(files: Mapping[str, Values]) -> tuple[list[str], int, int]:
-    """Pictures whose largest values lie far below those of all others, and would fit a smaller depth.
+    """Pictures whose largest values are far below those of all others and would fit a smaller depth.
 
     Returns:
         Their names, the largest value of them, and the smallest largest value of the others; ([], 0, 0) for none.
@@ -134,7 +134,7 @@ def darker(files: Mapping[str, Values]) -> tuple[list[str], int, int]:
 
 
 def _evident(values: Values) -> int:
-    """Bits that a file holds by itself without doubt: 16 (also left-aligned), 8 to 14 where it is saturated; else 0."""
+    """Bits that a single file proves: 16 (also left-aligned), 8 to 14 if it is saturated; else 0."""
     if values.largest > 0x3FFF or (values.stretched and values.largest):
         return 16
     bits = _bits_for(values.largest)
@@ -160,12 +160,12 @@ def _told(depth: str) -> str:
 
 
 def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) -> tuple[list[Problem], list[Notice]]:
-    """How the numbers of 16-bit files were read, and the files that are of another depth than most.
+    """Notices on how 16-bit files were read, and problems of files with another depth than most.
 
     Args:
         pictures: `image_checks.Picture` of each image.
         depth: what the set was read as, or None.
-        given: whether the config names the bits.
+        given: whether the config gives the bit depth.
     """
     deep = {name: Values.of(picture.deep) for name, picture in pictures.items() if picture.deep}
     if not depth or not deep:

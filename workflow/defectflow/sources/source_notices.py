@@ -45,13 +45,14 @@ def notices(
     row: Callable[[str], Mapping[str, str]],
     found: bool,
 ) -> list[Notice]:
-    """All there is to tell.
+    """All notices on the files of a data set.
 
     Args:
         resolved: the data set.
-        folders: how its folders are read; ``told``: of `Folders.report`.
+        folders: how its folders are read.
+        told: the notices of `Folders.report`.
         names: of its photographs.
-        row: what is known of each, see `dataset.row_reader`.
+        row: labels of each, see `dataset.row_reader`.
         found: whether the annotation files were found by their content.
     """
     notes = [Notice(*one) for one in told]
@@ -70,7 +71,7 @@ def notices(
 
 
 def names_in_other_case(source: str, given: Iterable[tuple[str, str]], names: Collection[str]) -> list[Notice]:
-    """What a table or COCO file calls photographs in other letters than their files have.
+    """A notice on names in a table or COCO file that differ from the files in letter case.
 
     Args:
         source: the table or COCO file.
@@ -115,7 +116,7 @@ def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
 def _of_labels(
     resolved: Mapping[str, Any], folders: Folders, names: Iterable[str], row: Callable[[str], Mapping[str, str]]
 ) -> list[Notice]:
-    """Of a data set with labels.csv: folders called good or bad that say something else, and masks it does not name."""
+    """For a data set with labels.csv: folders called good or bad that contradict it, and masks that it omits."""
     silent, used = folders.silent(), []
     without: Counter[str] = Counter()
     against: Counter[str] = Counter()

@@ -17,7 +17,7 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_annotation_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say what is known of the photographs."""
+    """Options for the annotations and labels of the photographs."""
     parser.add_argument("--annotations", nargs="+", metavar="FILE", help="COCO files with the outlines of the part")
     parser.add_argument("--labels", metavar="FILE", help="labels.csv")
     parser.add_argument("--category", help="name of the COCO category to use (default: all)")
