@@ -10,6 +10,7 @@ import pandas as pd
 
 from defectflow.decision import outlying_good, thresholds
 from defectflow.decision.decisions import is_calibration
+from defectflow.decision.strategies import just_above
 
 
 def figures(
@@ -29,7 +30,7 @@ def figures(
         where there is none).
     """
     known = table[is_calibration(table)]
-    if known.empty or (known["label"] == 1).any():
+    if value is None or known.empty or (known["label"] == 1).any():
         return None
     order = known.sort_values(["raw_score", "filename"], kind="stable")
     scores = order["raw_score"].to_numpy(float)
@@ -48,7 +49,7 @@ def figures(
         "n_others": len(others),
         "largest_of_others": float(others[-1]) if len(others) else None,
         "set_aside": set_aside,
-        "with_them": thresholds.just_above(float(scores[-1])) if set_aside else value,
+        "with_them": just_above(float(scores[-1])) if set_aside else value,
         "without_them": without,
     }
 

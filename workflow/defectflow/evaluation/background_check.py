@@ -48,7 +48,8 @@ def small_copy(photo: np.ndarray) -> np.ndarray:
     """A photograph (uint8 RGB [H, W, 3]) in grey, float32 [SIDE, SIDE], with mean 0 and contrast (deviation) 1."""
     grey = cv2.resize(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     grey = grey.astype(np.float32)
-    return (grey - grey.mean()) / max(float(grey.std()), 8.0)  # of 255 levels: less is noise
+    copy: np.ndarray = (grey - grey.mean()) / max(float(grey.std()), 8.0)  # of 255 levels: less is noise
+    return copy
 
 
 def compare(copies: np.ndarray) -> Border:
@@ -62,7 +63,8 @@ def compare(copies: np.ndarray) -> Border:
         found.append([float((a[rim] - np.median(a[rim])).std()) for a in apart])
     middle = copies[:, SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
     alike = [np.corrcoef(pictures.reshape(len(copies), -1)) - 2 * np.eye(len(copies)) for pictures in (copies, middle)]
-    return Border(*map(float, np.mean(found, axis=0)), max(float(np.median(pairs.max(axis=1))) for pairs in alike))
+    detail, brightness = map(float, np.mean(found, axis=0))
+    return Border(detail, brightness, max(float(np.median(pairs.max(axis=1))) for pairs in alike))
 
 
 def near_border(size: tuple[int, int]) -> np.ndarray:
@@ -93,7 +95,7 @@ def heat_near_border(maps: Sequence[AnomalyMap], sizes: Sequence[tuple[int, int]
 
 
 def background_figures(
-    photographs: Mapping[str, tuple], maps: Mapping[str, AnomalyMap], depth: str | None = None
+    photographs: Mapping[str, tuple[Any, ...]], maps: Mapping[str, AnomalyMap], depth: str | None = None
 ) -> dict[str, Any] | None:
     """The content of ``background`` in metrics.json: what differs at the border, and a sentence or None to be told.
 
