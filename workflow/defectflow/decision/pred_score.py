@@ -8,7 +8,7 @@ CLOSE_MARGIN, CLOSE_TO_ITSELF = 0.1, 0.25
 BELOW_HALF = 0.499999999  # the largest score in [0, 1] that is below 0.5 with the nine digits that tables keep
 
 
-def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def normalise(raw: np.ndarray | float, threshold: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Scores for people: ``clip((raw - threshold) / (high - low) + 0.5, 0, 1)`` as anomalib's post-processor.
 
     ``result >= 0.5`` holds exactly when ``raw >= threshold``, also after rounding to nine digits. NaN stays NaN.

@@ -3,7 +3,7 @@
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -16,7 +16,9 @@ SETTLED = 5.0  # seconds after which a watched file by another name is no upload
 OnPassedOver = Callable[[PassedOver], None]
 
 
-def photographs(paths: Sequence[str | Path], on_passed_over: OnPassedOver = lambda _: None) -> Iterator[Path]:
+def photographs(
+    paths: Sequence[str | Path], on_passed_over: OnPassedOver = lambda _: None
+) -> Generator[Path, None, None]:
     """Files in the order of ``paths``: a file as it is, a folder's images by name, folders in it too, or a glob's.
 
     A name that exists is never taken for a pattern. Nothing is kept in memory but the names of one folder.
@@ -57,7 +59,7 @@ def count(paths: Sequence[str | Path]) -> int:
 
 def watch(
     folder: str | Path, interval: float = 0.5, idle: float | None = None, on_passed_over: OnPassedOver = lambda _: None
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """Images of a folder as they arrive, those that are there first; each when it has stopped growing, and again
     when it has changed: what was still being written, or another photograph by the same name.
 
@@ -103,9 +105,8 @@ def watch(
                     growing[path] = state
                 last = time.monotonic()  # after the yield: while the caller is at work it is not idle
             # A name may come again, and these do not grow for ever.
-            done, growing, others = (
-                {p: state for p, state in known.items() if p in present} for known in (done, growing, others)
-            )
+            done, growing = ({p: s for p, s in known.items() if p in present} for known in (done, growing))
+            others = {p: seen for p, seen in others.items() if p in present}
             time.sleep(interval)
     finally:
         for _, unnamed in others.values():
