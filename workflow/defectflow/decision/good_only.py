@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,21 @@ from defectflow.decision.decisions import is_calibration
 from defectflow.decision.strategies import just_above
 
 
-def figures(
-    table: pd.DataFrame, value: float | None, strategy: str, options: Mapping[str, float]
-) -> dict[str, Any] | None:
+class GoodOnly(TypedDict):
+    """``threshold.good_only`` in metrics.json, see `figures`."""
+
+    image_ids: list[str]
+    filenames: list[str]
+    scores: list[float]
+    far: bool
+    n_others: int
+    largest_of_others: float | None
+    set_aside: bool
+    with_them: float
+    without_them: float | None
+
+
+def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Mapping[str, float]) -> GoodOnly | None:
     """Who sets the threshold of a run without bad photographs; None where there are bad ones, or no good one.
 
     Args:
@@ -54,7 +66,7 @@ def figures(
     }
 
 
-def sentence(found: Mapping[str, Any] | None) -> str:
+def sentence(found: GoodOnly | None) -> str:
     """What a reader has to know of `figures`; without them, what holds where no bad image was scored held out."""
     if found is None:  # bad images only among those of a calibration side
         return "No labelled bad image was judged: how many defects the threshold misses is unknown."

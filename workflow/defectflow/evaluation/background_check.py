@@ -4,7 +4,7 @@ Small copies and stored maps of some photographs are enough; no network runs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -94,9 +94,22 @@ def heat_near_border(maps: Sequence[AnomalyMap], sizes: Sequence[tuple[int, int]
     return sum(float(e[near_border(e.shape)].sum()) for e in excess) / total if total > 0 else None
 
 
+class Background(TypedDict):
+    """``background`` in metrics.json; see `Border`, and `heat_near_border` for the shares."""
+
+    n_photographs: int
+    border_detail: float
+    border_brightness: float
+    border_differs: bool
+    alike: float
+    heat_near_border: float | None
+    even_share: float
+    warning: str | None
+
+
 def background_figures(
     photographs: Mapping[str, tuple[Any, ...]], maps: Mapping[str, AnomalyMap], depth: str | None = None
-) -> dict[str, Any] | None:
+) -> Background | None:
     """The content of ``background`` in metrics.json: what differs at the border, and a sentence or None to be told.
 
     Args:

@@ -68,7 +68,7 @@ from defectflow.decision.decisions import (
     review_figures,
 )
 from defectflow.decision.strategies import STRATEGIES
-from defectflow.evaluation.background_check import background_figures
+from defectflow.evaluation.background_check import Background, background_figures
 from defectflow.evaluation.cautions import data_warnings, warnings
 from defectflow.evaluation.image_metrics import calibration_curve, defect_figures, image_figures
 from defectflow.evaluation.pixel_metrics import PixelResult, pixel_figures
@@ -122,7 +122,7 @@ def evaluate(
     splits: pd.DataFrame,
     copies: pd.DataFrame,
     segmentation: dict[str, Any],
-    background: dict[str, Any] | None,
+    background: Background | None,
     fit: dict[str, Any],
     ingest_report: Mapping[str, Any],
     strategy: str,
