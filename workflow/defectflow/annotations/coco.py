@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from defectflow.annotations.outline_frames import (
@@ -19,6 +20,7 @@ from defectflow.annotations.outline_frames import (
     told_size,
 )
 from defectflow.core.files import UserError
+from defectflow.core.records import Coco, CocoAnnotation, CocoImage, Id, Rle
 from defectflow.images.exif_orientation import turned_size, upright
 from defectflow.listing.name_matching import Matcher
 from defectflow.sources.annotation_kinds import is_outline
@@ -29,7 +31,7 @@ HOLE = 0.05  # a mask that covers the whole rim of the picture and leaves out at
 BY_ROWS = "run row by row and not column by column: read by rows"
 
 
-def annotations_by_image(coco: Mapping[str, list], category: str | None = None) -> dict[Any, list[dict]]:
+def annotations_by_image(coco: Coco, category: str | None = None) -> dict[Id, list[CocoAnnotation]]:
     """Map image id to its annotations (of one category), in the order of the file; unknown categories are left out.
 
     Args:
@@ -47,7 +49,7 @@ def annotations_by_image(coco: Mapping[str, list], category: str | None = None) 
     return dict(found)
 
 
-def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dict[str, dict], list[str]]:
+def entries_by_name(coco: Coco, names: Iterable[str]) -> tuple[dict[str, CocoImage], list[str]]:
     """Find the image that each entry of the COCO file means.
 
     Args:
@@ -58,14 +60,16 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
         {name: entry} in the order of the file, and one line per entry that fits no image or comes twice.
     """
     matcher = Matcher(names, ((str(entry["file_name"]), entry.get("_folder", "")) for entry in coco["images"]))
-    found, ids, problems = {}, set(), []
+    found: dict[str, CocoImage] = {}
+    ids: set[Id] = set()
+    problems: list[str] = []
     for entry in coco["images"]:
         name, reason = matcher.find(str(entry["file_name"]), entry.get("_folder", ""))
         if name in found:
             reason = "listed twice"
         elif entry["id"] in ids:
             reason = f"its id {entry['id']} is that of another image"
-        if reason:
+        if name is None or reason:
             problems.append(f"image {entry['file_name']}: {reason}")
             continue
         ids.add(entry["id"])
@@ -74,8 +78,8 @@ def entries_by_name(coco: Mapping[str, list], names: Iterable[str]) -> tuple[dic
 
 
 def part_mask(
-    entry: Mapping[str, Any],
-    annotations: Sequence[Mapping[str, Any]],
+    entry: CocoImage,
+    annotations: Sequence[CocoAnnotation],
     raw_size: tuple[int, int],
     orientation: int,
     reading: Reading | None = None,
@@ -128,16 +132,16 @@ def part_mask(
 
 
 def listed_image(
-    entry: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], raw_size: tuple[int, int], orientation: int
+    entry: CocoImage, annotations: Sequence[CocoAnnotation], raw_size: tuple[int, int], orientation: int
 ) -> Listed:
     """What `outline_frames.settle` needs to know about an image; malformed outlines are ignored."""
     polygons: list[Sequence[float]] = []
-    sizes = []
+    sizes: list[object] = []
     for annotation in annotations:
         segmentation = annotation.get("segmentation")
         if isinstance(segmentation, dict):
             sizes.append(segmentation.get("size"))
-        elif is_outline(segmentation) and not is_counts(segmentation, raw_size):
+        elif isinstance(segmentation, list) and is_outline(segmentation) and not is_counts(segmentation, raw_size):
             for polygon in _polygons(segmentation):
                 with suppress(UserError):
                     polygons.append(_points(polygon).ravel().tolist())
@@ -150,7 +154,7 @@ def listed_image(
     return Listed(raw_size, orientation, told, extent_of(polygons), bool(sizes))
 
 
-def is_counts(segmentation: Any, size: tuple[int, int]) -> bool:
+def is_counts(segmentation: object, size: tuple[int, int]) -> TypeGuard[list[Any]]:
     """Whether a list is an RLE without its size: run lengths for a picture of ``size``."""
     if not isinstance(segmentation, list) or not segmentation:
         return False
@@ -158,7 +162,7 @@ def is_counts(segmentation: Any, size: tuple[int, int]) -> bool:
     return all(isinstance(run, int) and run >= 0 for run in runs) and sum(runs) == size[0] * size[1]
 
 
-def decode(segmentation: Any, width: int, height: int) -> np.ndarray:
+def decode(segmentation: object, width: int, height: int) -> np.ndarray:
     """Decode one ``segmentation`` (list of polygons, or RLE dict) to a bool mask (height, width).
 
     Raises:
@@ -172,7 +176,7 @@ def decode(segmentation: Any, width: int, height: int) -> np.ndarray:
     return decode_polygons(segmentation, width, height, (width, height))
 
 
-def decode_polygons(segmentation: Any, width: int, height: int, unit: tuple[float, float]) -> np.ndarray:
+def decode_polygons(segmentation: object, width: int, height: int, unit: tuple[float, float]) -> np.ndarray:
     """Decode a list of polygons to a bool mask (height, width); ``unit`` is that size in the unit of the coordinates.
 
     Raises:
@@ -192,7 +196,7 @@ def decode_polygons(segmentation: Any, width: int, height: int, unit: tuple[floa
     return _decode_rle({"size": merged["size"], "counts": merged["counts"].decode("ascii")}, width, height)
 
 
-def encode(mask: np.ndarray) -> dict[str, Any]:
+def encode(mask: npt.NDArray[np.bool_]) -> Rle:
     """Encode a bool mask (height, width) as compressed RLE ``{"size": [height, width], "counts": str}``."""
     from pycocotools import mask as mask_utils
 
@@ -200,7 +204,7 @@ def encode(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
 
 
-def _polygons(segmentation: list) -> list:
+def _polygons(segmentation: list[Any]) -> list[Any]:
     """The polygons of a list that holds several polygons, or a single one as numbers or as points [x, y]."""
     if not isinstance(segmentation[0], list):
         return [segmentation]
@@ -221,18 +225,18 @@ def _points(polygon: Any) -> np.ndarray:
     return points.reshape(-1, 2)
 
 
-def _part(segmentation: Any, listed: Listed, reading: Reading) -> tuple[np.ndarray, str, str]:
+def _part(segmentation: object, listed: Listed, reading: Reading) -> tuple[np.ndarray, str, str]:
     """One outline as a bool mask of a frame, that frame, and what was corrected."""
     sizes = dict(listed.frames())
-    if not isinstance(segmentation, dict) and not is_counts(segmentation, listed.raw_size):
-        width, height = sizes[reading.frame]
-        return decode_polygons(segmentation, width, height, reading.unit), reading.frame, ""
-    if not isinstance(segmentation, dict):
+    if is_counts(segmentation, listed.raw_size):
         runs = segmentation[0] if isinstance(segmentation[0], list) else segmentation
         order = sorted(sizes.items(), key=lambda one: one[0] != reading.frame)
         candidates = [(_unrolled(runs, *size, by), frame, by) for frame, size in order for by in "CR"]
         mask, frame, by = min(candidates, key=lambda one: raggedness(one[0]))
         return mask, frame, BARE_RUNS + (f", {BY_ROWS}" if by == "R" else "")
+    if not isinstance(segmentation, dict):
+        width, height = sizes[reading.frame]
+        return decode_polygons(segmentation, width, height, reading.unit), reading.frame, ""
     size = segmentation.get("size")
     if not _is_size(size):
         raise UserError("its RLE has no size [height, width]")
@@ -264,7 +268,7 @@ def raggedness(mask: np.ndarray) -> float:
     """
     columns, rows = mask.any(0).sum(), mask.any(1).sum()
     changes = np.count_nonzero(mask[:, 1:] != mask[:, :-1]) + np.count_nonzero(mask[1:] != mask[:-1])
-    return changes / max(1, columns + rows)
+    return float(changes / max(1, columns + rows))
 
 
 def is_inverted(mask: np.ndarray) -> bool:
@@ -280,7 +284,7 @@ def _unrolled(runs: Sequence[int], width: int, height: int, order: str) -> np.nd
     return np.ascontiguousarray(mask)
 
 
-def _decode_rle(rle: Mapping[str, Any], width: int, height: int) -> np.ndarray:
+def _decode_rle(rle: Mapping[str, object], width: int, height: int) -> np.ndarray:
     """Decode RLE of this size."""
     size = rle.get("size")
     if not _is_size(size):
@@ -290,7 +294,7 @@ def _decode_rle(rle: Mapping[str, Any], width: int, height: int) -> np.ndarray:
     return _unrolled(_sound_runs(rle, width, height), width, height, "C")
 
 
-def _sound_runs(rle: Mapping[str, Any], width: int, height: int) -> list[int]:
+def _sound_runs(rle: Mapping[str, object], width: int, height: int) -> list[int]:
     """Run lengths of an RLE; every run is checked, which pycocotools does not do."""
     counts = rle.get("counts")
     runs = _runs(counts) if isinstance(counts, str) else counts
@@ -320,5 +324,5 @@ def _runs(counts: str) -> list[int]:
     return runs
 
 
-def _is_size(size: Any) -> bool:
+def _is_size(size: object) -> TypeGuard[list[int]]:
     return isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) for side in size)

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from defectflow.core.files import UserError
-from defectflow.images.read_write import UNREADABLE
+from defectflow.images.decoders import UNREADABLE
 
 FEW = 32  # a picture with at most this many colours is drawn, not photographed
 SOFT = 0.35  # edges are soft if this share of the middle values lies on a slope between darker and brighter ones
@@ -56,7 +56,7 @@ class Profile(NamedTuple):
     opaque: int
     contradicts: bool
     lossy: bool
-    counts: Counter
+    counts: Counter[float]
     middle: int
     slope: int
 
@@ -92,8 +92,9 @@ def layers_of(path: str | Path, indices: bool = False) -> Layers:
         UserError: the file is absent or not an image.
     """
     try:
-        with open(path, "rb") as file, Image.open(file) as image:
-            lossy = image.format in JPEG
+        with open(path, "rb") as file, Image.open(file) as opened:
+            lossy = opened.format in JPEG
+            image: Image.Image = opened
             ImageOps.exif_transpose(image, in_place=True)
             if image.mode == "P" and indices:
                 return Layers(np.asarray(image), None, None, lossy)
@@ -134,7 +135,7 @@ def profile(path: str | Path) -> Profile:
     if palette:
         indices = layers_of(path, indices=True)
         drawn = np.unique(_packed(found) if found.values is None else found.values)
-        if len(np.unique(indices.values)) > len(drawn):
+        if len(np.unique(_values(indices))) > len(drawn):
             found, channel = indices, "index"
     alpha, opaque, contradicts = "none", 255, False
     if found.alpha is not None:
@@ -143,7 +144,7 @@ def profile(path: str | Path) -> Profile:
         if alpha == "constant" and opaque == 255:
             alpha = "none"
         if alpha == "varies":
-            bright = found.values if found.values is not None else found.rgb.max(axis=2)
+            bright = found.values if found.values is not None else _rgb(found).max(axis=2)
             share = float((bright[found.alpha * 2.0 >= opaque] * 2.0 < max(1, bright.max())).mean())
             contradicts = 0.01 < share < 0.99
     if found.values is None:
@@ -174,13 +175,13 @@ def choose(profiles: Iterable[Profile]) -> Reading:
         return Reading("alpha", 0, cut, "their alpha channel marks the defects, what is transparent is background")
     lossy, channels = any(one.lossy for one in profiles), {one.channel for one in profiles}
     if "colour" in channels:
-        return _of_colours(_sum(profiles, packed=True), lossy)
+        return _of_colours(_sum_packed(profiles), lossy)
     middle, slope = sum(one.middle for one in profiles), sum(one.slope for one in profiles)
     soft = lossy or (slope >= SOFT * middle > 0)
     return _of_values(_sum(profiles), soft, lossy, "index" if "index" in channels else "values")
 
 
-def _of_values(counts: Counter, soft: bool, lossy: bool, channel: str) -> Reading:
+def _of_values(counts: Counter[float], soft: bool, lossy: bool, channel: str) -> Reading:
     low, high = min(counts), max(counts)
     total, (frequent, most) = counts.total(), counts.most_common(1)[0]
     if len(counts) > 2 and soft and (high - low >= CONTRAST or high <= 1):
@@ -199,7 +200,7 @@ def _of_values(counts: Counter, soft: bool, lossy: bool, channel: str) -> Readin
         raise Ambiguous(f"is soft and between {low:g} and {high:g} only (save the defect as 255 on 0, as PNG)")
     if len(counts) <= 2 and low == 0:
         return Reading(channel, 0, None, "")
-    background, what = 0, "label maps"
+    background, what = 0.0, "label maps"
     if counts[0] * 4 < most:
         background = frequent
         if most * 2 <= total:
@@ -215,7 +216,7 @@ def _of_values(counts: Counter, soft: bool, lossy: bool, channel: str) -> Readin
     return Reading(channel, background, None, f"{what}: {background:g} is background{why}, {_few(rest)} mark defects")
 
 
-def _of_colours(counts: Counter, lossy: bool) -> Reading:
+def _of_colours(counts: Counter[int], lossy: bool) -> Reading:
     total, (frequent, most) = counts.total(), counts.most_common(1)[0]
     background = BLACK if counts[BLACK] * 4 >= most else frequent
     distances = {colour: _distance(colour, background) for colour in counts}
@@ -237,9 +238,9 @@ def _of_colours(counts: Counter, lossy: bool) -> Reading:
     return Reading("colour", background, high / 2, text)
 
 
-def _drawn(counts: Counter, distances: Mapping[int, int]) -> bool:
+def _drawn(counts: Counter[int], distances: Mapping[int, int]) -> bool:
     """Whether four shades cover half of the pixels that are not background."""
-    shades: Counter = Counter()
+    shades: Counter[int] = Counter()
     for colour, distance in distances.items():
         if distance >= CONTRAST / 2:
             shades[colour & 0xF0F0F0] += counts[colour]
@@ -258,26 +259,35 @@ def read(path: str | Path, reading: Reading) -> np.ndarray:
             raise UserError(f"{path}: no alpha channel, and the other masks mark defects with theirs")
         return found.alpha >= reading.cut
     if reading.channel == "colour":
-        rgb = found.rgb if found.rgb is not None else np.dstack([found.values.astype(np.uint8)] * 3)
+        rgb = _rgb(found)
         colour = np.array(_unpacked(int(reading.background)), np.uint8)
         distance = cv2.absdiff(rgb, np.broadcast_to(colour, rgb.shape).copy()).max(axis=2)
-        return distance > (0 if reading.cut is None else reading.cut)
+        marked: np.ndarray = distance > (0 if reading.cut is None else reading.cut)
+        return marked
     values = found.values
     if values is None:
         raise UserError(f"{path}: a colour mask, and the others are grey")
     return values != reading.background if reading.cut is None else values > reading.cut
 
 
-def _sum(profiles: list[Profile], packed: bool = False) -> Counter:
-    """Pixels by value over a set; grey ones as packed colours where asked for."""
-    counts: Counter = Counter()
+def _sum(profiles: list[Profile]) -> Counter[float]:
+    """Pixels by value over a set."""
+    counts: Counter[float] = Counter()
     for one in profiles:
-        grey = packed and one.channel != "colour"
-        counts.update({int(v) * 0x010101: n for v, n in one.counts.items()} if grey else one.counts)
+        counts.update(one.counts)
     return counts
 
 
-def _count(values: np.ndarray) -> Counter:
+def _sum_packed(profiles: list[Profile]) -> Counter[int]:
+    """Pixels by packed colour over a set, grey ones too."""
+    counts: Counter[int] = Counter()
+    for one in profiles:
+        factor = 1 if one.channel == "colour" else 0x010101
+        counts.update({int(v) * factor: n for v, n in one.counts.items()})
+    return counts
+
+
+def _count(values: np.ndarray) -> Counter[float]:
     if values.dtype == np.uint8:  # 20 times faster than sorting
         counts = np.bincount(values.ravel(), minlength=256)
         return Counter({int(value): int(counts[value]) for value in np.flatnonzero(counts)})
@@ -285,8 +295,18 @@ def _count(values: np.ndarray) -> Counter:
     return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
+def _values(found: Layers) -> np.ndarray:
+    assert found.values is not None, "a mask without colours has values"
+    return found.values
+
+
+def _rgb(found: Layers) -> np.ndarray:
+    """Colours of a mask, uint8 (height, width, 3); of a grey one too."""
+    return found.rgb if found.rgb is not None else np.dstack([_values(found).astype(np.uint8)] * 3)
+
+
 def _packed(found: Layers) -> np.ndarray:
-    rgb = found.rgb.astype(np.uint32)
+    rgb = _rgb(found).astype(np.uint32)
     return rgb[..., 0] << 16 | rgb[..., 1] << 8 | rgb[..., 2]
 
 
@@ -302,6 +322,6 @@ def _colour(colour: float) -> str:
     return {0: "black", 0xFFFFFF: "white"}.get(int(colour), f"#{int(colour):06x}")
 
 
-def _few(values: Iterable) -> str:
+def _few(values: Iterable[float | str]) -> str:
     words = [value if isinstance(value, str) else f"{value:g}" for value in values]
     return ", ".join(words[:8]) + (f" and {len(words) - 8} more" if len(words) > 8 else "")

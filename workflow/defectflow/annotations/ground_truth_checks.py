@@ -2,14 +2,16 @@
 
 import os
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from defectflow.annotations.ground_truth import Ambiguous, Profile, Reading, choose, profile, read
 from defectflow.core.files import UserError
+from defectflow.core.parallel import Map
+from defectflow.core.records import ManifestRow
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_mask, write_png
 from defectflow.listing.image_names import place_of
@@ -27,7 +29,7 @@ class _Checked(NamedTuple):
 
 
 def check_masks(
-    rows: Rows, pictures: Mapping[str, Picture], each: Callable = map
+    rows: Rows, pictures: Mapping[str, Picture], each: Map = map
 ) -> tuple[list[Problem], list[Notice], Reading | None]:
     """Find out how the masks of a set are read, and check every one.
 
@@ -74,7 +76,7 @@ def check_masks(
 
 
 def place(
-    rows: Sequence[dict[str, Any]], images: int, reading: Reading | None, written: Path, final: str, each: Callable
+    rows: Sequence[ManifestRow], images: int, reading: Reading | None, written: Path, final: str, each: Map
 ) -> None:
     """Write clean masks (0 and 255) for rows of the manifest and put their paths into the rows; no-op without a
     reading.
@@ -87,14 +89,16 @@ def place(
         final: the path that this folder will have.
         each: `map`, or that of a pool.
     """
+    if reading is None:
+        return
 
-    def write(row: dict[str, Any]) -> None:
+    def write(row: ManifestRow) -> None:
         name = place_of(row["image_id"], images)
         (written / name).parent.mkdir(parents=True, exist_ok=True)
         write_png(written / name, read(row["mask"], reading))
         row["mask"] = posixpath.join(final, name)
 
-    for _ in each(write, [row for row in rows if row["mask"]]) if reading else ():
+    for _ in each(write, [row for row in rows if row["mask"]]):
         pass
 
 

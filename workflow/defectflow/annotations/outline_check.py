@@ -166,7 +166,8 @@ def _best(
 def _far(side: int) -> np.ndarray:
     """Shifts (m, 2) in pixels that move a correct outline off its part."""
     grid = _grid(round(FARTHEST * side), STEP)
-    return grid[np.hypot(*grid.T) >= NEAREST * side]
+    far: np.ndarray = grid[np.hypot(*grid.T) >= NEAREST * side]
+    return far
 
 
 def _usual(beside: np.ndarray) -> tuple[float, float]:

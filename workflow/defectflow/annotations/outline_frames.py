@@ -8,7 +8,8 @@ here is arithmetic on these numbers; if two readings fit, the pictures decide (`
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+
+from defectflow.core.records import CocoImage
 
 Size = tuple[float, float]  # width, height
 
@@ -85,9 +86,13 @@ class Choice:
     confirm: bool = field(default=False)
 
 
+Evidence = tuple[object, ...]  # what tells one image from others, see _evidence
+
+
 def extent_of(polygons: Iterable[Sequence[float]]) -> tuple[float, float, float, float] | None:
     """Smallest x, smallest y, largest x, largest y of polygons x1, y1, x2, y2, ...; None where there are none."""
-    xs, ys = [], []
+    xs: list[float] = []
+    ys: list[float] = []
     for polygon in polygons:
         xs += polygon[0::2]
         ys += polygon[1::2]
@@ -162,9 +167,9 @@ def _of_mixed_unit(one: Listed, choice: Choice) -> Choice:
     return replace(choice, readings=choice.readings + percent)  # used only if the picture confirms it
 
 
-def _evidence(listed: Mapping[str, Listed]) -> set[tuple]:
+def _evidence(listed: Mapping[str, Listed]) -> set[Evidence]:
     """Relations proved by the extent of the outlines of some images, as keys that other images of the set share."""
-    proved = set()
+    proved: set[Evidence] = set()
     for one in listed.values():
         if not (one.told and one.extent):
             continue
@@ -178,7 +183,7 @@ def _evidence(listed: Mapping[str, Listed]) -> set[tuple]:
     return proved
 
 
-def _relation(one: Listed) -> tuple:
+def _relation(one: Listed) -> Evidence:
     """How the size in the COCO file relates to the picture: a tool treats all images of one kind alike."""
     if one.told is None:
         return ("absent",)
@@ -188,12 +193,12 @@ def _relation(one: Listed) -> tuple:
     return ("ratio", round(one.told[0] / one.upright_size[0], 1), one.orientation >= 5)
 
 
-def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
+def _in_pixels(one: Listed, evidence: set[Evidence]) -> Choice:
     """Readings of coordinates in pixels, of the picture or of the size that the COCO file gives."""
     (width, height), told = one.upright_size, one.told
     pixels = [Reading(frame, size) for frame, size in _frames_as_told(one) if fits(one.extent, size)]
     of_size = [frame for frame, size in one.frames() if told and _equal(told, size)]
-    if one.extent is None and one.has_rle and len(of_size) == 1 and one.orientation != 1:
+    if told and one.extent is None and one.has_rle and len(of_size) == 1 and one.orientation != 1:
         return Choice((Reading(of_size[0], told, TURNED if of_size[0] == STORED else ""),))
     reach = f"the outlines reach {one.extent[2]:.0f}x{one.extent[3]:.0f}" if one.extent else ""
     if one.extent and min(one.extent[:2]) < 0:
@@ -221,7 +226,7 @@ def _in_pixels(one: Listed, evidence: set[tuple]) -> Choice:
     return _of_other_size(one, pixels, evidence, _disagree(told, picture))
 
 
-def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], outside: str) -> Choice:
+def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[Evidence], outside: str) -> Choice:
     """The COCO file gives the size of one of the frames."""
     if not pixels:
         return Choice((), outside)
@@ -244,7 +249,7 @@ def _of_known_size(one: Listed, pixels: list[Reading], evidence: set[tuple], out
     return Choice(tuple(pixels), doubt=doubt)
 
 
-def _of_other_size(one: Listed, pixels: list[Reading], evidence: set[tuple], disagree: str) -> Choice:
+def _of_other_size(one: Listed, pixels: list[Reading], evidence: set[Evidence], disagree: str) -> Choice:
     """The COCO file gives a size that does not belong to the picture: a scaled picture, or a wrong size."""
     told = one.told
     assert told is not None
@@ -293,7 +298,7 @@ def _disagree(told: Size, picture: str) -> str:
     return f"sizes disagree: annotated as {told[0]:.0f}x{told[1]:.0f}, {picture}"
 
 
-def told_size(entry: Mapping[str, Any]) -> Size | None:
+def told_size(entry: CocoImage) -> Size | None:
     """(width, height) of an image in the COCO file, None where absent or 0."""
     width, height = entry.get("width"), entry.get("height")
     return (width, height) if width and height else None

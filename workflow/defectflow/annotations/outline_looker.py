@@ -2,9 +2,9 @@
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,8 +15,11 @@ from defectflow.annotations.outline_check import SCALES, SUSPICIOUS, WRONG, Fit,
 from defectflow.annotations.outline_edges import SIDE, Outline, edge_maps, moved, outline_of, reduced_size
 from defectflow.annotations.outline_frames import STORED, UPRIGHT, Choice, Listed, Reading, fits
 from defectflow.core.files import UserError
+from defectflow.core.parallel import Item, Result
+from defectflow.core.records import CocoAnnotation, CocoImage
+from defectflow.images.decoders import UNREADABLE
 from defectflow.images.image_checks import Picture
-from defectflow.images.read_write import UNREADABLE, read_rgb
+from defectflow.images.read_write import read_rgb
 
 CHECKED = 500  # most photographs that are examined
 SMALLEST = 64  # pixels, longer side: smaller photographs are not examined
@@ -46,14 +49,17 @@ class Suspect(NamedTuple):
     better: Outline | None
 
 
+Kind = tuple[object, ...]  # of readings, see _kind
+
+
 class Looker:
     """Examines the photographs: chooses between readings, and finds outlines that miss the part."""
 
     def __init__(
         self,
         folder: str,
-        entries: Mapping[str, Mapping[str, Any]],
-        outlines: Mapping[str, list[dict]],
+        entries: Mapping[str, CocoImage],
+        outlines: Mapping[str, list[CocoAnnotation]],
         listed: Mapping[str, Listed],
         pictures: Mapping[str, Picture],
         threads: int,
@@ -65,7 +71,7 @@ class Looker:
         self.notes: dict[str, list[str]] = defaultdict(list)
         self._drawn: dict[tuple[str, Reading], Outline] = {}
         self._fits: dict[str, list[Fit | None]] = {}
-        self._votes: dict[tuple, Counter[int]] = defaultdict(Counter)
+        self._votes: dict[Kind, Counter[int]] = defaultdict(Counter)
         self._choices: Mapping[str, Choice] = {}
         self.left = 0
 
@@ -108,8 +114,12 @@ class Looker:
         units = [(width / scale, height / scale) for scale in (1.0, *SCALES)] + [(1, 1), (100, 100), (1000, 1000)]
         maps = self._maps(name)
         found = []
-        for unit in units if maps is not None else ():
-            if fits(one.extent, unit) and (result := fit(maps, self._outline((name, Reading(UPRIGHT, unit))))):
+        for unit in units:
+            if (
+                maps is not None
+                and fits(one.extent, unit)
+                and (result := fit(maps, self._outline((name, Reading(UPRIGHT, unit)))))
+            ):
                 found.append((result.lead, result.own, unit))
         lead, _, unit = max(found, default=(0.0, 0.0, (width, height)))
         if lead < CONFIRMED or unit == (width, height):
@@ -144,7 +154,8 @@ class Looker:
         suspects = []
         for name, result in fits_of.items():
             others = found[name][1]
-            matrix, from_whom, surely = result.matrix, name, result.within(WRONG)
+            from_whom, surely = name, result.within(WRONG)
+            matrix: np.ndarray | None = result.matrix
             named = result.within(SUSPICIOUS) and not result.change.startswith("other")
             if name in homes and name in rivalled and not named:
                 from_whom, surely, matrix = others[result.other_index], True, np.eye(2, 3)
@@ -232,7 +243,7 @@ class Looker:
         except UserError:
             return None
 
-    def _map(self, function: Callable, items: Sequence, what: str) -> Iterable:
+    def _map(self, function: Callable[[Item], Result], items: Sequence[Item], what: str) -> Iterator[Result]:
         with ThreadPoolExecutor(max(1, self._threads)) as pool:
             yield from tqdm(pool.map(function, items), desc=f"outlines: {what}", total=len(items), unit="image")
 
@@ -256,7 +267,7 @@ def read_small(path: str, depth: str | None = None) -> np.ndarray:
     return read_rgb(path, depth)
 
 
-def _kind(choice: Choice) -> tuple:
+def _kind(choice: Choice) -> Kind:
     """What makes the readings of two images alternatives of one kind."""
     first = choice.readings[0]
     readings = tuple((r.frame, r.unit == first.unit, r.note) for r in choice.readings)

@@ -7,13 +7,14 @@ module, so that they get the same masks.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from defectflow.annotations.coco import annotations_by_image, listed_image, part_mask
 from defectflow.annotations.outline_frames import Reading, settle
 from defectflow.annotations.outline_looker import CHECKED, SHEET, Looker, Suspect
+from defectflow.core.records import Coco, CocoAnnotation, CocoImage, DataSet, Id
 from defectflow.images.image_checks import Picture
 from defectflow.listing.annotation_files import name_of
 from defectflow.sources.annotation_kinds import is_box, is_rectangle
@@ -32,12 +33,12 @@ class Settled(NamedTuple):
     """
 
     readings: dict[str, Reading]
-    outlines: dict[str, list[dict]]
+    outlines: dict[str, list[CocoAnnotation]]
     problems: list[Problem]
     notices: list[Notice]
     suspects: list[Suspect]
 
-    def mask(self, name: str, entry: Mapping[str, Any], picture: Picture) -> tuple[np.ndarray | None, int, list[str]]:
+    def mask(self, name: str, entry: CocoImage, picture: Picture) -> tuple[np.ndarray | None, int, list[str]]:
         """What `coco.part_mask` returns for an image; nothing for one whose outlines are not to be used."""
         if name not in self.readings:
             return None, 0, []
@@ -45,9 +46,9 @@ class Settled(NamedTuple):
 
 
 def settle_outlines(
-    resolved: Mapping[str, Any],
-    coco: Mapping[str, list],
-    entries: Mapping[str, Mapping[str, Any]],
+    resolved: DataSet,
+    coco: Coco,
+    entries: Mapping[str, CocoImage],
     pictures: Mapping[str, Picture],
     threads: int = 1,
 ) -> Settled:
@@ -78,8 +79,8 @@ def settle_outlines(
             outlines[name] = drawn
             listed[name] = listed_image(entry, drawn, picture.raw_size, picture.orientation)
     told: dict[str, list[str]] = defaultdict(list)
-    for name, drawn in boxed:
-        also = "; their outlines are used" if drawn else ": box only, no mask is learned from it (export polygons)"
+    for name, outlined in boxed:
+        also = "; their outlines are used" if outlined else ": box only, no mask is learned from it (export polygons)"
         told[f"boxes without an outline{also}"].append(name)
     if not outlines and not problems:
         which = f" of category {resolved['category']}" if resolved["category"] else ""
@@ -117,11 +118,11 @@ def settle_outlines(
     if looker.left:
         text = f"{looker.left} outlines were not compared with their photographs, {CHECKED} others were"
         notices.append(Notice(source, text, "masks"))
-    drawn = sorted(suspects, key=lambda one: not one[2])[:SHEET]
-    return Settled(readings, outlines, problems, notices, [suspect for *_, suspect in drawn])
+    shown = sorted(suspects, key=lambda one: not one[2])[:SHEET]
+    return Settled(readings, outlines, problems, notices, [suspect for *_, suspect in shown])
 
 
-def shared_ids(coco: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[Any, list[str]]:
+def shared_ids(coco: Coco) -> dict[Id, list[str]]:
     """{id: file names} of ids that several images of a COCO file share: annotations may belong to any."""
     names = defaultdict(list)
     for entry in coco["images"]:
@@ -136,7 +137,9 @@ def among(names: Sequence[str]) -> str:
     return f"{len(names)} images ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
-def _boxes(suspects: Sequence[tuple], readings: Mapping[str, Reading], outlines: Mapping[str, list[dict]]) -> str:
+def _boxes(
+    suspects: Sequence[object], readings: Mapping[str, Reading], outlines: Mapping[str, list[CocoAnnotation]]
+) -> str:
     """The warning if all outlines of a set are upright rectangles and many do not follow edges; else ""."""
     drawn = [annotation.get("segmentation") for name in readings for annotation in outlines[name]]
     if not suspects or 4 * len(suspects) < len(readings) or not all(map(is_rectangle, drawn)):

@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import io
 import os
 import signal
 import sys
@@ -10,10 +11,13 @@ from contextlib import ExitStack, closing, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from defectflow.commands.run_workflow import add_command as add_run
 from defectflow.core.files import UNWRITABLE, UserError
+
+if TYPE_CHECKING:
+    from defectflow.inspection.inspector import Verdict
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
 EXAMPLES = """\
@@ -31,6 +35,8 @@ in the order of use:
 setting: config.yaml; each option: defectflow COMMAND --help. The exit status is 0 if all is well, 3 if a photograph
 was flagged, 2 after an error.
 """
+
+Judged = tuple[Path, "Verdict | None", str]  # a photograph, its verdict, and a note or what is wrong with it
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -101,7 +107,7 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
     return inspector
 
 
-def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[tuple]:
+def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[Judged]:
     """Yield (path, verdict or None, problem) in order, with ``args.streams`` photographs processed at a time.
 
     With ``args.batch`` above 1, that many are read in parallel and then go through the network together.
@@ -121,7 +127,7 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
             yield from end(inspector, pictures, batch)
 
 
-def judge_one(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, str]:
+def judge_one(inspector: Any, pictures: Any, path: Path) -> Judged:
     """Judge one photograph (the first of several in a file) and draw it: (path, verdict, note or "").
 
     Returns (path, None, problem) if that fails for any reason, so that the others are still judged.
@@ -143,7 +149,7 @@ def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, st
         return path, None, None, problem_of(path, error)
 
 
-def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[tuple[Path, Any, str]]:
+def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[Judged]:
     """The verdicts on what `begin` returned, as `judge_one` has them; pictures are drawn."""
     ready = [one for _, _, one, _ in batch if one is not None]
     try:
@@ -169,7 +175,7 @@ def problem_of(path: Path, error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
 
 
-def progress(results: Iterable[tuple], total: int | None, quiet: bool) -> Iterable[tuple]:
+def progress(results: Iterable[Judged], total: int | None, quiet: bool) -> Iterable[Judged]:
     """Show a progress bar if stderr is a terminal and the lines go elsewhere."""
     if quiet:
         return results
@@ -289,8 +295,9 @@ def main(arguments: list[str] | None = None) -> None:
     own = str(max(1, getattr(args, "threads", 1) // max(1, getattr(args, "streams", 1))))
     os.environ.setdefault("OPENBLAS_NUM_THREADS", own)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # the signal with which a service manager ends a watch
-    sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stderr.reconfigure(errors="backslashreplace")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         if min(getattr(args, name, 1) for name in ("threads", "streams", "batch")) < 1:
             raise UserError("--threads, --streams, --batch: must be 1 or more")

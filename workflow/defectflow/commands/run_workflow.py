@@ -16,7 +16,7 @@ from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
-from defectflow.config.configuration import nearest
+from defectflow.config.values import nearest
 from defectflow.core.files import UserError, nearest_path
 from defectflow.listing.archives import is_archive
 
@@ -178,15 +178,22 @@ def _execute(command: Sequence[str], log: Path, verbose: bool, quiet: bool) -> t
     terminal = sys.stderr.isatty() and not quiet and not verbose
     log.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    # Its own process group: Ctrl-C reaches only this process, which passes it on once.
-    options = {"cwd": ROOT, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "start_new_session": True}
     with (
         open(log, "w", encoding="utf-8") as kept,
-        subprocess.Popen(command, text=True, encoding="utf-8", errors="replace", **options) as process,
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # Ctrl-C comes here alone, and is handed on once to all that was started
+        ) as process,
         tqdm(desc="defectflow", unit="job", disable=not terminal, leave=False, dynamic_ncols=True) as progress,
     ):
         try:
-            for line in _lines(process.stdout):
+            for line in _lines(process.stdout or ()):
                 kept.write(line + "\n")
                 lines.append(line)
                 if verbose:
@@ -207,9 +214,9 @@ def _execute(command: Sequence[str], log: Path, verbose: bool, quiet: bool) -> t
     return process.returncode, lines
 
 
-def stop(process: subprocess.Popen) -> None:
+def stop(process: subprocess.Popen[str]) -> None:
     """End a process that leads its own session, and its children: first by a signal, killed after `PATIENCE` s."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes running
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave the half of it running
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGINT)
     try:
@@ -225,7 +232,7 @@ def _lines(stream: Iterable[str]) -> Iterator[str]:
     return (line.rstrip("\n") for line in stream)
 
 
-def add_command(commands: argparse._SubParsersAction) -> None:
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `defectflow run` to the command line."""
     parser = commands.add_parser(
         "run", help="learn from a folder of photographs and judge them: the whole workflow", description=__doc__

@@ -12,6 +12,7 @@ from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from defectflow.core.disk_index import DiskIndex
@@ -30,8 +31,8 @@ class AnomalyMap:
         input_size: (height, width) of the network's input.
     """
 
-    grid_map: np.ndarray
-    affine: np.ndarray
+    grid_map: npt.NDArray[np.float32]
+    affine: npt.NDArray[np.float64]
     input_size: tuple[int, int]
 
 
@@ -98,7 +99,8 @@ class MapWriter:
     """Appends one map after the other; made by `write_maps`."""
 
     def __init__(self, stream: BinaryIO, items: Sequence[str], input_size: Sequence[int], grid: Sequence[int]) -> None:
-        self._stream, self._left, self._affines = stream, len(items), []
+        self._stream, self._left = stream, len(items)
+        self._affines: list[npt.NDArray[np.float64]] = []
         metadata = {"defectflow": json.dumps({"input_size": list(input_size), "items": list(items)})}
         tensors = (("affines", "F64", (len(items), 2, 3), 8), ("maps", "F32", (len(items), *grid), 4))
         text = tensor_header(metadata, tensors)

@@ -1,7 +1,10 @@
 """The batch size of a network: a number, or as many pictures as fit on the device. Imports torch only for a GPU."""
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def batch_option(text: str) -> str | int:
@@ -11,7 +14,7 @@ def batch_option(text: str) -> str | int:
     return text if text == "auto" else int(text)
 
 
-def batch_size(choice: str | int, device: Any, one: int, most: int) -> int:
+def batch_size(choice: str | int, device: "torch.device", one: int, most: int) -> int:
     """How many pictures to compute at a time.
 
     Args:
@@ -27,4 +30,4 @@ def batch_size(choice: str | int, device: Any, one: int, most: int) -> int:
     import torch
 
     free, _ = torch.cuda.mem_get_info(device)
-    return max(1, min(most, free // 2 // max(1, one)))
+    return int(max(1, min(most, free // 2 // max(1, one))))

@@ -23,7 +23,7 @@ def pick_device(choice: str) -> torch.device:
 
 def multiplies_bfloat16() -> bool:
     """Whether this CPU has bfloat16 products, 2 to 7 times as fast as float32 (AMX; AVX-512 as in Zen 4 and 5)."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
@@ -53,7 +53,8 @@ def product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
     Uses oneDNN if torch has it: MKL, torch's default, is 2 to 3 times slower on AMD's processors.
     """
     if rows.device.type == "cpu" and has_onednn():
-        return torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "")
+        result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "")
+        return result
     return rows @ columns.T
 
 

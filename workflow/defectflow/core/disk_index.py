@@ -55,7 +55,8 @@ class DiskIndex(Mapping[str, Row]):
 
     def __getitem__(self, name: str) -> Row:
         with self._lock:
-            row = self._database.execute("SELECT * FROM entries WHERE name = ?", (name,)).fetchone()
+            query = "SELECT * FROM entries WHERE name = ?"
+            row: Row | None = self._database.execute(query, (name,)).fetchone()
         if row is None:
             raise KeyError(name)
         return row[1:]
@@ -74,4 +75,4 @@ class DiskIndex(Mapping[str, Row]):
 
     def __len__(self) -> int:
         with self._lock:
-            return self._database.execute("SELECT COUNT(*) FROM entries").fetchone()[0]
+            return int(self._database.execute("SELECT COUNT(*) FROM entries").fetchone()[0])

@@ -112,19 +112,19 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: str | Path, value: object) -> None:
     """Write ``value`` as indented JSON, atomically; NaN is refused (use None), so the file is valid JSON."""
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 @contextmanager
-def json_list_writer(path: str | Path) -> Iterator[Callable[[Any], None]]:
+def json_list_writer(path: str | Path) -> Iterator[Callable[[object], None]]:
     """Write a list as `write_json` does, one entry at a time: yields a function that appends one."""
     with atomic(path) as temporary, open(temporary, "w", encoding="utf-8") as stream:
         before = "[\n"
 
-        def add(entry: Any) -> None:
+        def add(entry: object) -> None:
             nonlocal before
             stream.write(before + textwrap.indent(json.dumps(entry, indent=2, allow_nan=False), "  "))
             before = ",\n"
@@ -178,7 +178,7 @@ def tensor_header(metadata: Mapping[str, str], tensors: Iterable[tuple[str, str,
     Returns:
         JSON; in the file its length goes before it, and spaces that fill it up to a multiple of 8 after it.
     """
-    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for name, dtype, shape, itemsize in tensors:
         size = math.prod(shape) * itemsize

@@ -8,14 +8,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from defectflow.core.files import UserError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_function: Callable[[Any], Any]  # of a fork, see _begin
+
+
+class Map(Protocol):
+    """`map`, or that of a pool."""
+
+    def __call__(self, function: Callable[[Item], Result], items: Iterable[Item], /) -> Iterable[Result]: ...
 
 
 def in_order(
@@ -95,7 +103,8 @@ def in_forks(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
 def _yield_from(
     pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], ahead: int
 ) -> Iterator[Result]:
-    items, waiting, problem = iter(items), deque(), None
+    items, problem = iter(items), None
+    waiting: deque[Future[Result]] = deque()
     try:
         while waiting or problem is None:
             try:

@@ -30,7 +30,8 @@ class Annotated:
         try:
             rles = [a["segmentation"] for a in read_json(path)["annotations"]]
             encoded = [{"size": r["size"], "counts": r["counts"].encode()} for r in rles]
-            return coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+            union: np.ndarray = coco_mask.decode(coco_mask.merge(encoded)).astype(bool)
+            return union
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: not an annotation of SA-1B form ({error!r}; run sam_pairs again)") from None
 

@@ -29,12 +29,13 @@ from defectflow.annotations.outline_sheet import write_sheet
 from defectflow.core.arguments import add_threads
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic_dir, read_json, stage, write_json
+from defectflow.core.records import DataSet, FolderLine, ManifestRow
 from defectflow.core.tables import MANIFEST, ROWS, table_writer
 from defectflow.data.equal_copies import check_copies
 from defectflow.data.near_copies import check_near_copies
 from defectflow.images.bit_depth import add_option
 from defectflow.images.image_checks import Picture, inspect_all
-from defectflow.listing.annotation_files import name_of
+from defectflow.listing.annotation_files import name_of, paths
 from defectflow.listing.folders import Folders
 from defectflow.listing.image_names import id_maker
 from defectflow.listing.links import roots
@@ -66,7 +67,7 @@ class Surveyed(Mapping[str, Picture]):
         return len(self._rows)
 
     @staticmethod
-    def _row(picture: Mapping[str, Any]) -> tuple:
+    def _row(picture: Mapping[str, Any]) -> tuple[Any, ...]:
         known = Picture(**picture)
         measured = (known.luminance, known.clipped, known.problem, known.fingerprint, known.deep, known.pages)
         return known.sha256, *known.raw_size, known.orientation, *measured
@@ -79,11 +80,11 @@ def check_pictures(pictures: Mapping[str, Picture], row: Callable[[str], dict[st
 
 
 def check_annotations(
-    resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int = 1
+    resolved: DataSet, pictures: Mapping[str, Picture], threads: int = 1
 ) -> tuple[list[Problem], set[str], Settled]:
     """Problems of the COCO file, the names of the images with a usable annotation, and how outlines are read."""
     source = name_of(resolved["annotations"])
-    coco = read_coco(resolved["annotations"], resolved["images"])
+    coco = read_coco(paths(resolved["annotations"]), resolved["images"])
     by_image = annotations_by_image(coco, resolved["category"])
     known = {category.get("id") for category in coco["categories"]}
     entries, faults = entries_by_name(coco, pictures)
@@ -123,14 +124,14 @@ class Findings(NamedTuple):
     warnings: list[Notice]
     reading: Reading | None = None
     suspects: Sequence[Suspect] = ()
-    folders: Sequence[Mapping[str, Any]] = ()
+    folders: Sequence[FolderLine] = ()
 
     def without(self, what: str) -> set[str]:
         """Names of the images whose ``what`` ("image" or "mask") is left out."""
         return {problem.file for problem in self.problems if problem.left_out == what}
 
 
-def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads: int, found: bool = False) -> Findings:
+def check(resolved: DataSet, pictures: Mapping[str, Picture], threads: int, found: bool = False) -> Findings:
     """Run all checks on a data set.
 
     Args:
@@ -183,8 +184,8 @@ def check(resolved: Mapping[str, Any], pictures: Mapping[str, Picture], threads:
 
 
 def ingest(
-    resolved: Mapping[str, Any], pictures: Mapping[str, Picture], findings: Findings
-) -> Iterator[tuple[dict[str, Any], Picture]]:
+    resolved: DataSet, pictures: Mapping[str, Picture], findings: Findings
+) -> Iterator[tuple[ManifestRow, Picture]]:
     """Yield the row of each image in the manifest (columns MANIFEST) and its picture, without what is broken.
 
     They come in the order of the ids.
@@ -192,13 +193,24 @@ def ingest(
     out, no_mask = findings.without("image"), findings.without("mask")
     image_id = id_maker(lambda: pictures)
     names = DiskIndex(((image_id(name), name) for name in pictures if name not in out), 1, [resolved["images"]])
-    for identifier in names:
-        (name,) = names[identifier]
+    for identifier, (name,) in names.items():
         picture, row = pictures[name], findings.row(name)
         width, height = picture.size
-        row |= {"image_id": identifier, "path": posixpath.join(str(resolved["images"]), name)}
-        row |= {"sha256": picture.sha256, "width": width, "height": height}
-        yield row | ({"mask": ""} if name in no_mask else {}), picture
+        yield (
+            {
+                "image_id": identifier,
+                "path": posixpath.join(str(resolved["images"]), name),
+                "sha256": picture.sha256,
+                "width": width,
+                "height": height,
+                "label": row["label"],
+                "defect_type": row["defect_type"],
+                "group": row["group"],
+                "mask": "" if name in no_mask else row["mask"],
+                "split": row["split"],
+            },
+            picture,
+        )
 
 
 class Summary:
@@ -211,12 +223,12 @@ class Summary:
         }
         self._luminance, self._clipped = array("d"), array("d")
 
-    def add(self, row: Mapping[str, Any], picture: Picture) -> None:
+    def add(self, row: ManifestRow, picture: Picture) -> None:
         """Count an image."""
         self._counts["with_defect_mask"] += row["mask"] != ""
         self._counts["rotated_by_exif"] += picture.orientation != 1
-        for key in ("label", "group", "split"):
-            self._seen[key][row[key]] += 1
+        for key, value in (("label", row["label"]), ("group", row["group"]), ("split", row["split"])):
+            self._seen[key][value] += 1
         self._seen["size"][f"{row['width']}x{row['height']}"] += 1
         if row["label"] == "1":
             self._seen["defect_type"][row["defect_type"]] += 1
@@ -256,17 +268,18 @@ def listed(found: Sequence[Problem] | Sequence[Notice]) -> str:
     return "\n".join(lines)
 
 
-def _counted(found: Sequence, what: str) -> str:
+def _counted(found: Sequence[object], what: str) -> str:
     return f"{len(found)} {what}{'' if len(found) == 1 else 's'}"
 
 
-def _spread(values: array) -> dict[str, float]:
+def _spread(values: "array[float]") -> dict[str, float]:
     keys = ("minimum", "lower_quartile", "median", "upper_quartile", "maximum")
     return dict(zip(keys, np.percentile(values, (0, 25, 50, 75, 100)).round(5).tolist(), strict=True))
 
 
 def main(args: argparse.Namespace) -> None:
-    resolved = resolved_of(args) | {"depth": args.depth, "depth_given": args.depth_given}
+    resolved: DataSet = resolved_of(args) | {"depth": args.depth, "depth_given": args.depth_given}
+    pictures: Mapping[str, Picture]
     if args.surveys:
         pictures = Surveyed(args.surveys)
     else:
@@ -305,7 +318,7 @@ def main(args: argparse.Namespace) -> None:
     report["folders"] = findings.folders
     for line in findings.folders[:SHOWN]:
         print(f"  {line['folder']}: {line['pictures']} picture{'s' * (line['pictures'] != 1)}: {line['read_as']}")
-    found = {"problems": problems, "warnings": findings.warnings}
+    found: dict[str, Sequence[Problem | Notice]] = {"problems": problems, "warnings": findings.warnings}
     write_json(args.report, report | {kind: [one._asdict() for one in those] for kind, those in found.items()})
     if findings.warnings:
         print(f"{_counted(findings.warnings, 'warning')}:\n{listed(findings.warnings)}", file=sys.stderr)

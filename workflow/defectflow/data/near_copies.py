@@ -7,12 +7,14 @@ fingerprints and then compared pixel by pixel, because in a fixture all photogra
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 from defectflow.core.files import UserError
+from defectflow.core.parallel import Map
+from defectflow.core.records import DataSet
 from defectflow.images.fingerprint import SCALE, decoded
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_rgb
@@ -47,16 +49,19 @@ class Side(NamedTuple):
         contradict = known & (self.label[one] != self.label[other])
         if self.split.any():
             fixed = (self.split[one] > 0) & (self.split[other] > 0)
-            return contradict | (fixed & (self.split[one] != self.split[other]))
-        return contradict | (known & (self.group[one] != self.group[other]))
+            apart: np.ndarray = fixed & (self.split[one] != self.split[other])
+        else:
+            apart = known & (self.group[one] != self.group[other])
+        either: np.ndarray = contradict | apart
+        return either
 
 
 def check_near_copies(
-    resolved: Mapping[str, Any],
+    resolved: DataSet,
     pictures: Mapping[str, Picture],
     row: Callable[[str], Mapping[str, str]],
     left_out: set[str],
-    each: Callable = map,
+    each: Map = map,
 ) -> list[Notice]:
     """Report pairs of photographs that hardly differ and have different labels, or judge each other.
 
@@ -73,7 +78,8 @@ def check_near_copies(
         if known["label"] or known["split"]:
             names.append(name)
             rows.append((known["label"], known["split"], known["group"]))
-    groups, splits, alone = {}, {"": 0}, count(-1, -1)
+    groups: dict[str, int] = {}
+    splits, alone = {"": 0}, count(-1, -1)
     side = Side(
         np.array([int(label or -1) for label, _, _ in rows], np.int8),
         np.array([splits.setdefault(split, len(splits)) for _, split, _ in rows], np.int8),
@@ -81,7 +87,7 @@ def check_near_copies(
     )
     pairs, further = candidates(decoded(pictures[name].fingerprint for name in names), side.matters)
     paths = [(os.path.join(folder, names[one]), os.path.join(folder, names[other])) for one, other in pairs]
-    same = list(each(lambda pair: hardly_differ(*pair, depth=resolved.get("depth")), paths))
+    same = list(each(lambda pair: hardly_differ(pair[0], pair[1], depth=resolved.get("depth")), paths))
     found = [
         Notice(names[other], _row_text(names[one], rows[one], rows[other]), "verdicts")
         for (one, other), alike in zip(pairs, same, strict=True)
@@ -94,7 +100,9 @@ def check_near_copies(
     return sorted(found)
 
 
-def candidates(marks: np.ndarray, matters: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> tuple[list, int]:
+def candidates(
+    marks: np.ndarray, matters: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> tuple[list[tuple[int, int]], int]:
     """Pairs of similar fingerprints.
 
     Args:
@@ -119,7 +127,7 @@ def candidates(marks: np.ndarray, matters: Callable[[np.ndarray, np.ndarray], np
             alike = distance <= limit
             if first == start:
                 alike = np.triu(alike, 1)  # every pair once
-            passed += np.count_nonzero(alike)
+            passed += int(np.count_nonzero(alike))
             if len(best) == CHECKED:
                 alike &= distance < best[-1, 0]
             one, other = np.nonzero(alike)
@@ -166,7 +174,8 @@ def _tiles(height: int, width: int) -> Iterator[tuple[slice, slice]]:
 def _contrast(picture: np.ndarray) -> np.ndarray:
     """Standard deviation around each pixel, within 8x8."""
     mean = cv2.blur(picture, (8, 8))
-    return np.sqrt(np.maximum(cv2.blur(picture * picture, (8, 8)) - mean * mean, 0))
+    deviation: np.ndarray = np.sqrt(np.maximum(cv2.blur(picture * picture, (8, 8)) - mean * mean, 0))
+    return deviation
 
 
 def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
@@ -185,7 +194,8 @@ def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
     power_x, power_y = (x * x).mean(1), (y * y).mean(1)
     least, most = np.minimum(power_x, power_y), np.maximum(power_x, power_y)
     differ = (x * y).mean(1) < 0.3 * np.sqrt(power_x * power_y)
-    return differ & (least > faint**2) & (least > most / 2)
+    grainy: np.ndarray = differ & (least > faint**2) & (least > most / 2)
+    return grainy
 
 
 def _row_text(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) -> str:

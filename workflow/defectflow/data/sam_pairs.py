@@ -10,7 +10,7 @@ import shutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ from defectflow.annotations.coco import encode, entries_by_name
 from defectflow.annotations.outline_set import settle_outlines
 from defectflow.core.arguments import add_threads
 from defectflow.core.files import UserError, atomic_dir, stage, write_json
+from defectflow.core.records import CocoImage, Rle
 from defectflow.core.tables import PAIRS, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.exif_orientation import stored_size
@@ -39,7 +40,19 @@ def pair_name(number: int) -> str:
     return f"sa_{number:06d}"
 
 
-def annotation_of(mask: np.ndarray) -> dict[str, Any]:
+class SamAnnotation(TypedDict):
+    """An annotation as SA-1B has them, without id; boxes are [x, y, width, height] in pixels."""
+
+    segmentation: Rle
+    area: int
+    bbox: list[int]
+    predicted_iou: float
+    stability_score: float
+    crop_box: list[int]
+    point_coords: list[list[float]]
+
+
+def annotation_of(mask: np.ndarray) -> SamAnnotation:
     """The SA-1B annotation of a bool mask (height, width), without id; bbox is [x, y, width, height] in pixels."""
     ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x, y = int(xs[0]), int(ys[0])
@@ -54,7 +67,7 @@ def annotation_of(mask: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any], depth: str | None = None) -> None:
+def write_pair(folder: Path, source: str, number: int, annotation: SamAnnotation, depth: str | None = None) -> None:
     """Write one picture and its JSON; a JPEG that stands upright is copied, any other image re-encoded."""
     target = folder / f"{pair_name(number)}.jpg"
     with Image.open(source) as image:
@@ -64,8 +77,8 @@ def write_pair(folder: Path, source: str, number: int, annotation: dict[str, Any
     else:
         Image.fromarray(read_rgb(source, depth)).save(target, quality=95)
     width, height = annotation["crop_box"][2:]
-    image = {"image_id": number, "width": width, "height": height, "file_name": target.name}
-    write_json(target.with_suffix(".json"), {"image": image, "annotations": [{"id": number} | annotation]})
+    about = {"image_id": number, "width": width, "height": height, "file_name": target.name}
+    write_json(target.with_suffix(".json"), {"image": about, "annotations": [{"id": number} | annotation]})
 
 
 def main(args: argparse.Namespace) -> None:
@@ -84,26 +97,29 @@ def main(args: argparse.Namespace) -> None:
         tqdm.write(f"{fault.text} (left out)", file=sys.stderr)
     listed = sorted((image_id_of(name), name, entry) for name, entry in entries.items() if not pictures[name].problem)
 
-    def prepare(item: tuple[str, str, dict]) -> tuple[int, dict | None]:
+    def prepare(item: tuple[str, str, CocoImage]) -> tuple[int, SamAnnotation | None]:
         image_id, name, entry = item
         mask, used, problems = settled.mask(name, entry, pictures[name])
         for problem in problems:
             tqdm.write(f"{image_id}: {problem} (left out)", file=sys.stderr)
         return used, None if mask is None else annotation_of(mask)
 
+    def write(pair: tuple[str, int, SamAnnotation]) -> None:
+        write_pair(folder, *pair, args.depth)
+
     records: list[dict[str, Any]] = []
-    pairs: list[tuple[str, int, dict]] = []
+    pairs: list[tuple[str, int, SamAnnotation]] = []
     with atomic_dir(args.out) as folder, ThreadPoolExecutor(args.threads) as pool:
         found = tqdm(pool.map(prepare, listed), desc="sam_pairs: outlines", total=len(listed), unit="image")
         for (image_id, name, _), (used, annotation) in zip(listed, found, strict=True):
-            known = {"image_id": image_id, "path": paths[name], "group": row(name)["group"]}
-            known |= dict(zip(("width", "height"), pictures[name].size, strict=True))
-            records.append(known | {"pair": "", "n_annotations": used})
+            width, height = pictures[name].size
+            known = {"image_id": image_id, "path": paths[name], "group": row(name)["group"], "width": width}
+            records.append(known | {"height": height, "pair": "", "n_annotations": used})
             if annotation:
                 pairs.append((paths[name], len(pairs) + 1, annotation))
                 box = dict(zip(PAIRS[-4:], annotation["bbox"], strict=True))
                 records[-1] |= {"pair": pair_name(len(pairs)), "area": annotation["area"], **box}
-        done = pool.map(lambda pair: write_pair(folder, *pair, args.depth), pairs)
+        done = pool.map(write, pairs)
         for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
             pass
         if not pairs:

@@ -9,7 +9,7 @@ split copies it. Orders come from hashes of seed and name, so an added image mov
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -111,6 +111,8 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
     label = table["label"].to_numpy()
     fixed = manifest["split"].to_numpy()
     labelled = (label == 0) | (label == 1)
+    first: Mapping[str, int | str]
+    second: Mapping[str, int | str] = {}
     if (fixed != "").any():
         if (loose := table["image_id"][labelled & (fixed == "")]).any():
             raise UserError(f"{loose.iloc[0]}: it has a label and no split (fill column split for all or for none)")
@@ -120,7 +122,7 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
         scored = labelled & (fixed == "test")
         good, bad = own[scored & (label == 0)], own[scored & (label == 1)]
         count = max(1, min(CALIBRATION_FOLDS, good.nunique() if len(good) else bad.nunique()))
-        first, second = group_folds(good, bad, count, seed), {}
+        first = group_folds(good, bad, count, seed)
     else:
         good, bad = own[label == 0], own[label == 1]
         if len(good) < 2:
@@ -130,7 +132,7 @@ def split(manifest: pd.DataFrame, annotated: pd.DataFrame | None, policy: str, s
         if policy == "holdout":
             sides = holdout(good, bad, seed)
             table.loc[labelled, "detection"] = table["image_id"].map(sides)
-            first, second = {i: side for i, side in sides.items() if side != "train"}, {}
+            first = {i: side for i, side in sides.items() if side != "train"}
         else:
             table.loc[labelled, "detection"] = "fold"
             first, second = folds(good, bad, policy, seed)

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from typing import TypedDict
 
 import pandas as pd
 
@@ -148,7 +148,18 @@ def folds(good: pd.Series, bad: pd.Series, policy: str, seed: int) -> tuple[dict
     return by_image, group_folds(good, bad, over_groups, seed) if cut else {}
 
 
-def protocol_of(splits: pd.DataFrame) -> dict[str, Any]:
+class Protocol(TypedDict):
+    """``protocol`` in metrics.json, see `protocol_of`."""
+
+    name: str
+    n_folds: int
+    n_images: int
+    n_with_group_mates: int
+    text: str
+    meaning: str
+
+
+def protocol_of(splits: pd.DataFrame) -> Protocol:
     """Name and size of the protocol, and how many of the images it judges have group mates on the other side.
 
     Args:

@@ -10,6 +10,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from defectflow.core.records import CocoResult
+
 # Why a photograph that is called bad has no region: its peak is below the pixel threshold, or the options filtered the
 # region out.
 IMAGE_ONLY = "above the image threshold only"
@@ -137,7 +139,7 @@ def region_mask(regions: Iterable[Region], size: tuple[int, int]) -> np.ndarray:
     return mask
 
 
-def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[str, Any]:
+def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> CocoResult:
     """The region as an entry of a COCO results file, with its pixels as compressed run lengths.
 
     The only category is 1, anomaly: an anomaly detector does not distinguish kinds of defect. A peak in place of a
@@ -150,13 +152,16 @@ def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> dict[st
     """
     from defectflow.annotations.coco import encode  # an inspector does not need it
 
-    return {
+    result: CocoResult = {
         "image_id": image_id,
         "category_id": 1,
         "bbox": list(region.box),
         "score": region.score,
         "segmentation": encode(region_mask([region], size)),
-    } | ({"mark": region.mark} if region.mark else {})
+    }
+    if region.mark:
+        result["mark"] = region.mark
+    return result
 
 
 def _bridged(found: np.ndarray, merge: float) -> np.ndarray:
@@ -167,7 +172,8 @@ def _bridged(found: np.ndarray, merge: float) -> np.ndarray:
         return plain
     # Two regions are joined where their areas, enlarged by half the gap, meet.
     away = cv2.distanceTransform(1 - plain, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return (away <= reach).astype(np.uint8)
+    bridged: np.ndarray = (away <= reach).astype(np.uint8)
+    return bridged
 
 
 def _aspect(pixels: np.ndarray) -> float:

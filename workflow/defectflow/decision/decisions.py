@@ -63,9 +63,9 @@ def file_name(path: str, image_id: str) -> str:
 
 def gather(
     manifest: pd.DataFrame,
-    splits: Mapping[str, tuple],
-    scores: Mapping[str, tuple],
-    masks: Mapping[str, tuple],
+    splits: Mapping[str, tuple[Any, ...]],
+    scores: Mapping[str, tuple[Any, ...]],
+    masks: Mapping[str, tuple[Any, ...]],
     calibration: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """One row per image to be judged: manifest, split, raw score and mask flags.
@@ -164,7 +164,8 @@ def assign_verdicts_to_new(table: pd.DataFrame, verdicts: Verdicts) -> pd.DataFr
     if overall is None:
         return table.assign(**dict.fromkeys(VERDICT_COLUMNS, np.nan))
     cut, low, high = (np.full(len(table), getattr(overall, key)) for key in ("value", "low", "high"))
-    return _with_verdicts(table, cut, low, high, tuple(np.full(len(table), limit) for limit in band) if band else None)
+    limits = (np.full(len(table), band[0]), np.full(len(table), band[1])) if band else None
+    return _with_verdicts(table, cut, low, high, limits)
 
 
 def _with_verdicts(
@@ -178,7 +179,7 @@ def _with_verdicts(
     table["threshold"] = cut
     table["pred_score"] = normalise(decision.raw_score, cut, low, high)
     table["predicted_label"] = np.where(judged, decision.bad, np.nan)
-    if band is not None:
+    if band is not None and decision.review is not None:
         table["review_low"], table["review_high"] = band
         table["review"] = np.where(judged, decision.review, np.nan)
     return table
@@ -240,7 +241,7 @@ def review_figures(
     n_good, n_bad = int((known["label"] == 0).sum()), int((known["label"] == 1).sum())
     alarms, missed = left["false_positive"], left["false_negative"]
     return {
-        **asked,
+        **(asked or {}),
         "low": band[0],
         "high": band[1],
         "n_images": len(known),

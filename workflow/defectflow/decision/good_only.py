@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
 
 from defectflow.decision import outlying_good, thresholds
 from defectflow.decision.decisions import is_calibration
+from defectflow.decision.strategies import just_above
 
 
-def figures(
-    table: pd.DataFrame, value: float | None, strategy: str, options: Mapping[str, float]
-) -> dict[str, Any] | None:
+class GoodOnly(TypedDict):
+    """``threshold.good_only`` in metrics.json, see `figures`."""
+
+    image_ids: list[str]
+    filenames: list[str]
+    scores: list[float]
+    far: bool
+    n_others: int
+    largest_of_others: float | None
+    set_aside: bool
+    with_them: float
+    without_them: float | None
+
+
+def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Mapping[str, float]) -> GoodOnly | None:
     """Which photographs determine the threshold of a run without bad ones; None if there are bad ones, or no good one.
 
     Args:
@@ -29,7 +42,7 @@ def figures(
         where there is none).
     """
     known = table[is_calibration(table)]
-    if known.empty or (known["label"] == 1).any():
+    if value is None or known.empty or (known["label"] == 1).any():
         return None
     order = known.sort_values(["raw_score", "filename"], kind="stable")
     scores = order["raw_score"].to_numpy(float)
@@ -48,12 +61,12 @@ def figures(
         "n_others": len(others),
         "largest_of_others": float(others[-1]) if len(others) else None,
         "set_aside": set_aside,
-        "with_them": thresholds.just_above(float(scores[-1])) if set_aside else value,
+        "with_them": just_above(float(scores[-1])) if set_aside else value,
         "without_them": without,
     }
 
 
-def sentence(found: Mapping[str, Any] | None) -> str:
+def sentence(found: GoodOnly | None) -> str:
     """`figures` as a warning for the reader; for None, the warning that no bad image was judged."""
     if found is None:  # bad images only among those of a calibration side
         return "No labelled bad image was judged: how many defects the threshold misses is unknown."

@@ -50,7 +50,8 @@ def tail_level(scores: np.ndarray, probability: float) -> float:
     if not len(excess):
         return math.inf
     share = min(1.0, probability * len(scores) / len(excess))
-    return middle + float(excess.mean()) * len(excess) * (share ** (-1 / len(excess)) - 1)
+    beyond: float = share ** (-1 / len(excess)) - 1
+    return middle + float(excess.mean()) * len(excess) * beyond
 
 
 def limit(good: np.ndarray) -> Limit:

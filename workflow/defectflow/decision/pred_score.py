@@ -8,7 +8,7 @@ CLOSE_MARGIN, CLOSE_TO_ITSELF = 0.1, 0.25
 BELOW_HALF = 0.499999999  # the largest score in [0, 1] that is below 0.5 with the nine digits that tables keep
 
 
-def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+def normalise(raw: np.ndarray | float, threshold: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
     """Scores for people: ``clip((raw - threshold) / (high - low) + 0.5, 0, 1)`` as anomalib's post-processor.
 
     ``result >= 0.5`` holds exactly when ``raw >= threshold``, also after rounding to nine digits. NaN stays NaN.
@@ -19,7 +19,8 @@ def normalise(raw: np.ndarray, threshold: np.ndarray, low: np.ndarray, high: np.
     """
     span = np.asarray(high, np.float64) - low
     score = np.clip((raw - threshold) / np.where(span > 0, span, 1.0) + 0.5, 0.0, 1.0)
-    return np.where(raw < threshold, np.minimum(score, BELOW_HALF), score)
+    shown: np.ndarray = np.where(raw < threshold, np.minimum(score, BELOW_HALF), score)
+    return shown
 
 
 def margins(score: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.ndarray:
@@ -43,7 +44,8 @@ def is_close(margin: np.ndarray, raw: np.ndarray, threshold: np.ndarray) -> np.n
         raw, threshold: float [N].
     """
     near = np.abs(raw - threshold) <= CLOSE_TO_ITSELF * np.abs(threshold)
-    return (np.abs(margin) <= CLOSE_MARGIN) & near
+    close: np.ndarray = (np.abs(margin) <= CLOSE_MARGIN) & near
+    return close
 
 
 def two_digits(score: float) -> str:

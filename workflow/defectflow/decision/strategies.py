@@ -66,7 +66,7 @@ class Strategy(Settings):
         return f"{key!r} is not an option of {cls.name} (it {takes})"
 
     @classmethod
-    def _missing(cls, field: Field) -> str:
+    def _missing(cls, field: Field[Any]) -> str:
         return f"{cls.name} needs {field.name} (set threshold_options: {{{field.name}: ...}})"
 
 

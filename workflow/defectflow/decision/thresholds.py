@@ -86,10 +86,10 @@ def nested_calibration(
     Raises:
         ValueError: as :func:`calibrate`, with the name of the fold.
     """
-    folds = np.asarray(folds, dtype=str)
+    names = np.asarray(folds, dtype=str)
     result = {}
-    for fold in sorted(set(folds.tolist())):
-        others = folds != fold
+    for fold in sorted(set(names.tolist())):
+        others = names != fold
         if others.any():
             try:
                 of_fold = (without or {}).get(fold, scores)

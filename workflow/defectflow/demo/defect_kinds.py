@@ -36,7 +36,7 @@ def _place(part: Part, rng: np.random.Generator, margin: float, border: bool = F
 
 
 def _walk(
-    rng: np.random.Generator, start: tuple, heading: float, length: float, step: float, bend: float
+    rng: np.random.Generator, start: tuple[float, ...], heading: float, length: float, step: float, bend: float
 ) -> np.ndarray:
     """A polyline [n, 2] that wanders: each step turns by a normal angle of deviation ``bend``."""
     turns = np.cumsum(rng.normal(0, bend, max(2, round(length / step)))) + heading
@@ -51,7 +51,7 @@ def _inside(part: Part) -> np.ndarray:
 def _scratch(part: Part, severity: float, rng: np.random.Generator) -> Part:
     # Along the part, as a tool or a neighbour in the box drags.
     heading, length = rng.normal(-0.3, 0.7), 0.06 + 0.15 * severity
-    lines = []
+    lines: list[np.ndarray] = []
     for _ in range(1 + int(rng.integers(0, 2) + severity)):
         start = _place(part, rng, 0.03) if not lines else tuple(lines[0][0] + rng.normal(0, 0.008, 2))
         lines.append(_walk(rng, start, heading + rng.normal(0, 0.06), length * rng.uniform(0.6, 1), 0.01, 0.03))
@@ -84,7 +84,7 @@ def _crack(part: Part, severity: float, rng: np.random.Generator) -> Part:
     return replace(part, relief=relief, paint=paint, gloss=part.gloss * (1 - core), defect=defect & _inside(part))
 
 
-def _blob(part: Part, rng: np.random.Generator, centre: tuple, radius: float, rough: float) -> np.ndarray:
+def _blob(part: Part, rng: np.random.Generator, centre: tuple[float, float], radius: float, rough: float) -> np.ndarray:
     """Signed distance, roughly, to an irregular blob."""
     x, y = axes(part)
     angle = np.arctan2(y - centre[1], x - centre[0])
@@ -92,7 +92,8 @@ def _blob(part: Part, rng: np.random.Generator, centre: tuple, radius: float, ro
     u = np.cos(turn) * (x - centre[0]) + np.sin(turn) * (y - centre[1])
     v = (np.cos(turn) * (y - centre[1]) - np.sin(turn) * (x - centre[0])) / squeeze
     wobble = sum(np.sin(k * angle + rng.uniform(0, 6.3)) * rng.normal(0, rough) / k for k in (2, 3, 5, 8))
-    return (np.hypot(u, v) - radius * (1 + wobble)).astype(np.float32)
+    distance: np.ndarray = (np.hypot(u, v) - radius * (1 + wobble)).astype(np.float32)
+    return distance
 
 
 def _hole(part: Part, severity: float, rng: np.random.Generator) -> Part:

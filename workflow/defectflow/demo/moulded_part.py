@@ -19,7 +19,7 @@ THICKNESS = 0.034
 ALBEDO = np.array([0.150, 0.178, 0.190], np.float32)  # linear RGB: blue-grey ABS
 
 # Strokes of the embossed characters on a 2 x 4 grid: our own font is the same in every OpenCV version.
-STROKES = {
+STROKES: dict[str, list[list[tuple[float, float]]]] = {
     "D": [[(0, 0), (0, 4), (1.3, 4), (2, 3), (2, 1), (1.3, 0), (0, 0)]],
     "F": [[(2, 0), (0, 0), (0, 4)], [(0, 2), (1.6, 2)]],
     "5": [[(2, 0), (0, 0), (0, 1.8), (1.5, 1.8), (2, 2.3), (2, 3.4), (1.5, 4), (0, 4)]],
@@ -75,7 +75,8 @@ def grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 def to_canvas(points: np.ndarray, scale: float, bits: int = 4) -> np.ndarray:
     """Frame-width coordinates [n, 2] as int32 canvas pixels with ``bits`` fractional bits, for cv2's drawing."""
     pixels = (np.asarray(points, np.float64) + np.array([HALF_WIDTH, HALF_HEIGHT])) * scale - 0.5
-    return np.round(pixels * (1 << bits)).astype(np.int32)
+    rounded: np.ndarray = np.round(pixels * (1 << bits)).astype(np.int32)
+    return rounded
 
 
 def strokes(shape: tuple[int, int], scale: float, lines: list[np.ndarray], width: float) -> np.ndarray:
@@ -90,10 +91,11 @@ def strokes(shape: tuple[int, int], scale: float, lines: list[np.ndarray], width
 def noise(rng: np.random.Generator, shape: tuple[int, int], cell: float) -> np.ndarray:
     """Smooth noise with features of about ``cell`` pixels, mean 0 and deviation 1, float32 ``shape``."""
     rows, columns = max(2, round(shape[0] / cell) + 2), max(2, round(shape[1] / cell) + 2)
-    field = cv2.resize(
+    field: np.ndarray = cv2.resize(
         rng.standard_normal((rows, columns), np.float32), (shape[1], shape[0]), interpolation=cv2.INTER_CUBIC
     )
-    return (field - field.mean()) / max(float(field.std()), 1e-6)
+    even: np.ndarray = (field - field.mean()) / max(float(field.std()), 1e-6)
+    return even
 
 
 def ramp(value: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -106,11 +108,20 @@ def _circle(x: np.ndarray, y: np.ndarray, cx: float, cy: float, radius: float) -
     return np.hypot(x - cx, y - cy) - radius
 
 
-def _box(x: np.ndarray, y: np.ndarray, centre: tuple, half: tuple, turn: float = 0.0, radius: float = 0.0):
+def _box(
+    x: np.ndarray,
+    y: np.ndarray,
+    centre: tuple[float, float],
+    half: tuple[float, float],
+    turn: float = 0.0,
+    radius: float = 0.0,
+) -> np.ndarray:
     cos, sin = np.float32(np.cos(turn)), np.float32(np.sin(turn))
     u, v = x - centre[0], y - centre[1]
     u, v = np.abs(cos * u + sin * v) - half[0] + radius, np.abs(cos * v - sin * u) - half[1] + radius
-    return np.hypot(np.maximum(u, 0), np.maximum(v, 0)) + np.minimum(np.maximum(u, v), 0) - radius
+    outside: np.ndarray = np.hypot(np.maximum(u, 0), np.maximum(v, 0))
+    distance: np.ndarray = outside + np.minimum(np.maximum(u, v), 0) - radius
+    return distance
 
 
 def _along_arm(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -123,10 +134,13 @@ def _along_arm(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _join(a: np.ndarray, b: np.ndarray, fillet: float) -> np.ndarray:
     """Smooth union of two signed distances."""
     h = np.maximum(fillet - np.abs(a - b), 0) / fillet
-    return np.minimum(a, b) - h * h * fillet / 4
+    joined: np.ndarray = np.minimum(a, b) - h * h * fillet / 4
+    return joined
 
 
-def _lettering(shape: tuple[int, int], scale: float, text: str, at: tuple, height: float, turn: float) -> np.ndarray:
+def _lettering(
+    shape: tuple[int, int], scale: float, text: str, at: tuple[float, float], height: float, turn: float
+) -> np.ndarray:
     unit, lines, pen = height / 4, [], 0.0
     cos, sin = np.cos(turn), np.sin(turn)
     for character in text:
@@ -247,7 +261,9 @@ def shade(part: Part, light: Light) -> np.ndarray:
 
     sky = 0.75 + 0.35 * gy * norm  # the ceiling gives more than the floor
     irradiance = (diffuse * lit * (0.4 + 0.6 * open_))[..., None] * light.key + (sky * open_)[..., None] * light.ambient
-    return irradiance * (part.paint * ALBEDO) + (specular * lit * open_ * part.gloss)[..., None] * light.key
+    mirrored: np.ndarray = (specular * lit * open_ * part.gloss)[..., None] * light.key
+    radiance: np.ndarray = irradiance * (part.paint * ALBEDO) + mirrored
+    return radiance
 
 
 def axes(part: Part) -> tuple[np.ndarray, np.ndarray]:

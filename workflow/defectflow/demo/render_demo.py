@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
 from defectflow.core.files import UserError, atomic_dir, stage
+from defectflow.core.records import CocoAnnotation, CocoImage
 from defectflow.core.tables import write_table
 from defectflow.demo import defect_kinds, moulded_part, shop_floor
 from defectflow.demo.defect_kinds import KINDS
@@ -61,7 +62,7 @@ def plan(views: int, defects: int, seed: int) -> list[View]:
             parts = parts[n:]
     for i in rng.permutation(len(runs)):
         order += runs[i]
-    bursts = []
+    bursts: list[int] = []
     while len(bursts) < len(order):
         bursts += [bursts[-1] + 1 if bursts else 0] * int(rng.integers(3, 7))
     total = len(order)
@@ -115,7 +116,9 @@ def burst_of(index: int, size: int, seed: int) -> Burst:
     return Burst(scene, people, light, camera, pose)
 
 
-def photograph(sound: Part, view: View, burst: Burst, size: int, rng: np.random.Generator):
+def photograph(
+    sound: Part, view: View, burst: Burst, size: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Take one view.
 
     Returns:
@@ -174,7 +177,7 @@ def _handled(part: Part, rng: np.random.Generator) -> Part:
 def polygons(mask: np.ndarray) -> list[list[float]]:
     """COCO polygons [x0, y0, x1, y1, ...] of the outer outlines of ``mask`` (bool), as an annotator clicks them."""
     # Contours run through the centres of border pixels: enlarged, they lose an eighth of a pixel, not half of one.
-    large = np.kron(mask.astype(np.uint8), np.ones((4, 4), np.uint8))
+    large: np.ndarray = np.kron(mask.astype(np.uint8), np.ones((4, 4), np.uint8))
     contours, _ = cv2.findContours(large, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     result = []
     for contour in contours:
@@ -184,7 +187,7 @@ def polygons(mask: np.ndarray) -> list[list[float]]:
     return result
 
 
-def annotation(index: int, image: int, mask: np.ndarray) -> dict:
+def annotation(index: int, image: int, mask: np.ndarray) -> CocoAnnotation:
     """The COCO annotation of a silhouette."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     x, y = int(columns[0]), int(rows[0])
@@ -199,10 +202,14 @@ def render(out: Path, views: int, defects: int, size: int, seed: int) -> None:
     """Render the data set into the folder ``out``, which must exist."""
     for folder in ("images", "ground_truth"):
         (out / folder).mkdir()
-    sound, burst, current = moulded_part.mould(size, seed), None, -1
-    images, annotations, rows = [], [], []
+    sound = moulded_part.mould(size, seed)
+    burst: Burst | None = None
+    current = -1
+    images: list[CocoImage] = []
+    annotations: list[CocoAnnotation] = []
+    rows = []
     for index, view in enumerate(tqdm(plan(views, defects, seed), desc="demo", unit="view")):
-        if view.burst != current:
+        if burst is None or view.burst != current:
             current, burst = view.burst, burst_of(view.burst, size, seed)
         rng = np.random.default_rng([seed, 3, index])
         picture, silhouette, defect = photograph(sound, view, burst, size, rng)

@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from defectflow.demo.moulded_part import DENSITY, HALF_HEIGHT, HALF_WIDTH, noise
 
@@ -18,6 +19,9 @@ STEEL = ((58, 88, 136), (204, 104, 40), (96, 100, 104), (44, 50, 56))
 CLOTHES = ((40, 44, 54), (66, 80, 104), (150, 154, 158), (204, 92, 34), (86, 34, 40), (54, 84, 62), (196, 186, 60))
 SKIN = ((214, 170, 140), (150, 106, 78), (98, 68, 52), (228, 190, 164))
 CABLES = ((24, 24, 26), (190, 44, 36), (40, 74, 160), (216, 180, 40), (210, 210, 206))
+
+
+Colour = tuple[int, int, int]  # RGB, 0 to 255
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,22 @@ class Camera:
     noise: float
 
 
-def _shades(rng: np.random.Generator, colour: tuple, spread: float = 0.16) -> tuple[int, int, int]:
-    return tuple(int(v) for v in np.clip(np.array(colour) * rng.uniform(1 - spread, 1 + spread), 0, 255))
+def _shades(rng: np.random.Generator, colour: Colour, spread: float = 0.16) -> Colour:
+    red, green, blue = np.clip(np.array(colour) * rng.uniform(1 - spread, 1 + spread), 0, 255)
+    return int(red), int(green), int(blue)
 
 
-def _points(values: list) -> np.ndarray:
+def _points(values: npt.ArrayLike) -> npt.NDArray[np.int32]:
     return np.round(np.asarray(values, np.float64)).astype(np.int32)
 
 
-def _rectangle(canvas: np.ndarray, x: float, y: float, w: float, h: float, colour: tuple, bevel: int = 0) -> None:
+def _point(x: float, y: float) -> tuple[int, int]:
+    return round(float(x)), round(float(y))
+
+
+def _rectangle(
+    canvas: np.ndarray, x: float, y: float, w: float, h: float, colour: tuple[int, ...], bevel: int = 0
+) -> None:
     """A filled rectangle, with lighter top and left and darker bottom and right edges of ``bevel`` pixels."""
     a, b = (round(x), round(y)), (round(x + w) - 1, round(y + h) - 1)
     cv2.rectangle(canvas, a, b, colour, -1)
@@ -139,7 +150,7 @@ def _tool(canvas: np.ndarray, rng: np.random.Generator, x: float, y: float, leng
     steel = _shades(rng, (170, 172, 176))
     kind, off = int(rng.integers(3)), max(2, round(0.04 * length))
     for dx, dy, a, b in ((off, off, (70, 68, 64), (70, 68, 64)), (0, 0, grip, steel)):
-        top, mid, low = (_points((x + dx, y + dy + f * length)) for f in (0, 0.45, 1))
+        top, mid, low = (_point(x + dx, y + dy + f * length) for f in (0, 0.45, 1))
         wide, thin = max(3, round(0.16 * length)), max(2, round(0.07 * length))
         if kind == 0:
             cv2.line(canvas, top, mid, a, wide, cv2.LINE_AA)
@@ -167,7 +178,7 @@ def _hall(canvas: np.ndarray, rng: np.random.Generator) -> None:
     part = canvas[round(horizon * n) :]
     part[:] = (part * (1 + 0.14 * shine)).clip(0, 255).astype(np.uint8)
     lane = _points([(0.1 * n, n), (0.22 * n, n), (0.46 * n, horizon * n), (0.44 * n, horizon * n)])
-    cv2.fillPoly(canvas, [lane + _points((rng.uniform(-0.3, 0.5) * n, 0))], (208, 172, 44), cv2.LINE_AA)
+    cv2.fillPoly(canvas, [lane + _points([rng.uniform(-0.3, 0.5) * n, 0])], (208, 172, 44), cv2.LINE_AA)
     for _ in range(4):
         w, h = rng.uniform(0.16, 0.34) * n, rng.uniform(0.2, 0.46) * n
         x, y = rng.uniform(-0.1, 0.9) * n, horizon * n + rng.uniform(0, 0.06) * n - h
@@ -176,7 +187,7 @@ def _hall(canvas: np.ndarray, rng: np.random.Generator) -> None:
         _rectangle(canvas, x + 0.12 * w, y + 0.1 * h, 0.5 * w, 0.34 * h, (26, 30, 36), 2)
         _rectangle(canvas, x + 0.72 * w, y + 0.12 * h, 0.18 * w, 0.24 * h, (196, 198, 192), 1)
         for k, lamp in enumerate(((210, 40, 30), (230, 190, 40), (40, 170, 80))):
-            cv2.circle(canvas, _points((x + (0.75 + 0.06 * k) * w, y + 0.45 * h)), max(2, n // 140), lamp, -1)
+            cv2.circle(canvas, _point(x + (0.75 + 0.06 * k) * w, y + 0.45 * h), max(2, n // 140), lamp, -1)
         for k in range(6):
             _rectangle(canvas, x + 0.1 * w, y + (0.6 + 0.05 * k) * h, 0.8 * w, max(1, 0.015 * h), (34, 36, 40))
     for _ in range(5):
@@ -215,9 +226,9 @@ class Person:
     x: float
     y: float
     size: float
-    jacket: tuple
-    skin: tuple
-    hair: tuple
+    jacket: Colour
+    skin: Colour
+    hair: Colour
     reach: float
 
 
@@ -236,8 +247,8 @@ def _draw_person(canvas: np.ndarray, who: Person, rng: np.random.Generator) -> N
     body = [(-0.5, 0.12), (-0.34, 0), (-0.12, -0.07), (0.12, -0.07), (0.34, 0), (0.5, 0.12), (0.44, 1.5), (-0.44, 1.5)]
     dark = tuple(int(v * 0.62) for v in who.jacket)
     arm = max(4, round(0.2 * s))
-    cv2.line(canvas, _points((x, y - 0.1 * s)), _points((x, y - 0.3 * s)), who.skin, arm, cv2.LINE_AA)
-    layer = np.zeros(canvas.shape[:2], np.uint8)
+    cv2.line(canvas, _point(x, y - 0.1 * s), _point(x, y - 0.3 * s), who.skin, arm, cv2.LINE_AA)
+    layer: np.ndarray = np.zeros(canvas.shape[:2], np.uint8)
     cv2.fillPoly(layer, [_points([(x + a * s, y + b * s) for a, b in body])], 255, cv2.LINE_AA)
     hands = []
     for side in (-1, 1):
@@ -250,12 +261,12 @@ def _draw_person(canvas: np.ndarray, who: Person, rng: np.random.Generator) -> N
     folds = np.array(who.jacket, np.float32) * (1 + 0.09 * noise(rng, layer.shape, max(4.0, 0.16 * s)))[..., None]
     share = (layer.astype(np.float32) / 255)[..., None]
     canvas[:] = (canvas * (1 - share) + folds.clip(0, 255) * share).astype(np.uint8)
-    cv2.line(canvas, _points((x, y)), _points((x, y + 1.5 * s)), dark, max(1, round(0.02 * s)), cv2.LINE_AA)
+    cv2.line(canvas, _point(x, y), _point(x, y + 1.5 * s), dark, max(1, round(0.02 * s)), cv2.LINE_AA)
     for hand in hands:
-        cv2.circle(canvas, _points(hand), max(3, round(0.11 * s)), who.skin, -1, cv2.LINE_AA)
-    cv2.ellipse(canvas, _points((x, y - 0.4 * s)), _points((0.17 * s, 0.23 * s)), 0, 0, 360, who.skin, -1, cv2.LINE_AA)
-    cap = _points((x, y - 0.47 * s))
-    cv2.ellipse(canvas, cap, _points((0.19 * s, 0.2 * s)), 0, 180, 360, who.hair, -1, cv2.LINE_AA)
+        cv2.circle(canvas, _point(*hand), max(3, round(0.11 * s)), who.skin, -1, cv2.LINE_AA)
+    cv2.ellipse(canvas, _point(x, y - 0.4 * s), _point(0.17 * s, 0.23 * s), 0, 0, 360, who.skin, -1, cv2.LINE_AA)
+    cap = _point(x, y - 0.47 * s)
+    cv2.ellipse(canvas, cap, _point(0.19 * s, 0.2 * s), 0, 180, 360, who.hair, -1, cv2.LINE_AA)
 
 
 def backdrop(
@@ -279,7 +290,7 @@ def _stand(size: int) -> tuple[np.ndarray, np.ndarray]:
     layer, cover = np.zeros((size, size), np.uint8), np.zeros((size, size), np.uint8)
     t = np.linspace(-1, 1, 101)
     for x, y, w, h, grooves in ((0.262, 0.5, 0.085, 0.5, 2), (0.605, 0.5, 0.04, 0.5, 1), (0.30, 0.80, 0.32, 0.04, 0)):
-        _rectangle(cover, x * size, y * size, w * size, h * size, 255)
+        _rectangle(cover, x * size, y * size, w * size, h * size, (255,))
         rows, columns = round((y + h) * size) - round(y * size), round((x + w) * size) - round(x * size)
         profile = 118 + 46 * np.sin(2.2 * t + 0.6) - 64 * (np.cos(np.pi * grooves * t) > 0.86) * (grooves > 0)
         across = np.interp(np.linspace(-1, 1, columns if grooves else rows), t, profile).clip(0, 255).astype(np.uint8)
@@ -324,4 +335,5 @@ def expose(view: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.nda
     view = cv2.GaussianBlur(view, (0, 0), camera.blur) * light[..., None] * camera.balance
     deviation = np.sqrt(np.maximum(view, 0) * np.float32(camera.noise * 0.02) + np.float32(camera.noise) ** 2)
     view = view + deviation * rng.standard_normal(view.shape, np.float32)
-    return np.round(255 * np.clip(view, 0, 1) ** np.float32(1 / (2.2 * camera.gamma))).astype(np.uint8)
+    shown: np.ndarray = np.round(255 * np.clip(view, 0, 1) ** np.float32(1 / (2.2 * camera.gamma))).astype(np.uint8)
+    return shown

@@ -5,11 +5,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from defectflow.core.files import atomic
 from defectflow.drawing.charts import Chart, Colours
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.typing import RcKeyType
 
 # Colours of the light theme (style.css); good and bad differ for any colour vision (after Okabe & Ito, 2008).
 LIGHT = Colours("#1a1c1f", "#676c74", "#e2e2dc", "#ffffff", "#0072b2", "#c9500c", "#b4b8bf")
@@ -41,20 +45,21 @@ def svg(chart: Chart) -> str:
 
 
 @contextmanager
-def _drawn(chart: Chart, colours: Colours, **options: Any) -> Iterator[Any]:
+def _drawn(chart: Chart, colours: Colours, **options: Any) -> Iterator["Figure"]:
     """The chart as a matplotlib Figure, in the same style regardless of the user's matplotlibrc."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_style(colours) | {"svg.hashsalt": chart.title})
+        matplotlib.rcParams.update(_style(colours))
+        matplotlib.rcParams["svg.hashsalt"] = chart.title
         figure = Figure(figsize=(chart.width, chart.height), layout="constrained", **options)
         chart.draw(figure.subplots(), colours)
         yield figure
 
 
-def _style(colours: Colours) -> dict[str, Any]:
+def _style(colours: Colours) -> dict["RcKeyType", Any]:
     return {
         "svg.fonttype": "none",
         "text.parse_math": False,  # names of defect types are shown as they are

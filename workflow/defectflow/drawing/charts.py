@@ -6,9 +6,12 @@ those of a PNG file.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DOTS = 300  # at most, in a row of the strip chart
 
@@ -41,12 +44,15 @@ class Chart:
 
     title: str
     height: float
-    draw: Callable[[Any, Colours], None]
+    draw: Callable[["Axes", Colours], None]
     width: float = 4.5
 
 
 def score_histogram(
-    scores: Mapping[str, np.ndarray], threshold: float | None, folds: tuple | None, review: tuple | None
+    scores: Mapping[str, np.ndarray],
+    threshold: float | None,
+    folds: tuple[float, float] | None,
+    review: tuple[float, float] | None,
 ) -> Chart:
     """Stacked histogram of raw scores with the threshold.
 
@@ -58,9 +64,11 @@ def score_histogram(
     """
     layers = {name: values for name, values in scores.items() if len(values)}
     everything = np.concatenate(list(layers.values()))
-    edges = np.histogram_bin_edges(everything, bins=int(np.clip(3 * np.sqrt(len(everything)), 20, 50)))
+    edges = np.histogram_bin_edges(everything, bins=int(np.clip(3 * np.sqrt(len(everything)), 20, 50))).tolist()
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes.set(xlabel="Raw anomaly score", ylabel="Photographs")
         axes.hist(
             list(layers.values()),
@@ -73,16 +81,20 @@ def score_histogram(
         )
         _limits(axes, colours, threshold, folds, review)
         axes.grid(axis="x", visible=False)
-        axes.yaxis.get_major_locator().set_params(integer=True)
+        locator = axes.yaxis.get_major_locator()
+        assert isinstance(locator, MaxNLocator), "matplotlib's default"
+        locator.set_params(integer=True)
         _legend_above(axes)
 
     return Chart("Histogram of the anomaly scores", 3.1, draw)
 
 
-def scores_by_kind(rows: Sequence[tuple[str, np.ndarray]], threshold: float | None, review: tuple | None) -> Chart:
+def scores_by_kind(
+    rows: Sequence[tuple[str, np.ndarray]], threshold: float | None, review: tuple[float, float] | None
+) -> Chart:
     """Strip chart of raw scores, one dot each, with a row (name, scores) for each kind, see `Colours.of`."""
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
         axes.set(xlabel="Raw anomaly score", yticks=range(len(rows)), ylim=(len(rows) - 0.4, -0.6))
         axes.set_yticklabels([f"{_short(name)} ({len(scores)})" for name, scores in rows])
         for at, (name, scores) in enumerate(rows):
@@ -97,7 +109,7 @@ def scores_by_kind(rows: Sequence[tuple[str, np.ndarray]], threshold: float | No
     return Chart("Scores by kind of defect", 0.75 + 0.3 * len(rows), draw)
 
 
-def roc(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], point: tuple | None) -> Chart:
+def roc(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], point: tuple[float, float] | None) -> Chart:
     """ROC curves of raw scores, the first one in front.
 
     Args:
@@ -108,11 +120,13 @@ def roc(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], point: tuple | Non
 
     lines = [(name, *roc_curve(labels, scores, drop_intermediate=False)[:2]) for name, labels, scores in curves]
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
         axes.set(xlabel="Good parts called bad (false positive rate)", ylabel="Bad parts called bad (recall)")
         axes.plot([0, 1], [0, 1], color=colours.dim, lw=0.8, ls=":", label="chance")
         for front, (name, x, y) in reversed(list(enumerate(lines))):
-            style = {"color": colours.dim, "lw": 1.2, "ls": "--"} if front else {"color": colours.ink, "lw": 1.8}
+            style: dict[str, Any] = (
+                {"color": colours.dim, "lw": 1.2, "ls": "--"} if front else {"color": colours.ink, "lw": 1.8}
+            )
             axes.plot(x, y, label=name, **style)
         _point(axes, colours, point)
         _legend_above(axes)
@@ -120,13 +134,13 @@ def roc(curves: Sequence[tuple[str, np.ndarray, np.ndarray]], point: tuple | Non
     return Chart("ROC curve", 3.6, draw)
 
 
-def precision_recall(labels: np.ndarray, scores: np.ndarray, point: tuple | None, name: str) -> Chart:
+def precision_recall(labels: np.ndarray, scores: np.ndarray, point: tuple[float, float] | None, name: str) -> Chart:
     """Precision over recall; ``point`` is (recall, precision) of the verdicts, or None; both classes occur."""
     from sklearn.metrics import precision_recall_curve
 
     precision, recall, _ = precision_recall_curve(labels, scores)
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
         axes.set(xlabel="Bad parts called bad (recall)", ylabel="Called bad and bad (precision)")
         axes.axhline(np.mean(labels), color=colours.dim, lw=0.8, ls=":", label="everything called bad")
         axes.step(recall, precision, where="post", color=colours.ink, lw=1.8, label=name)
@@ -141,12 +155,13 @@ def calibration_curve(bins: Sequence[Mapping[str, Any]]) -> Chart:
     x, y = ([(entry["low"] + entry["high"]) / 2 for entry in bins], [entry["share_bad"] for entry in bins])
     low, high = np.array([entry["interval"] for entry in bins]).T
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
         axes.set(xlabel="Score shown (0.5 = threshold)", ylabel="Bad among these photographs")
         axes.axvline(0.5, color=colours.dim, lw=0.8, ls=":")
         axes.vlines(x, low, high, color=colours.dim, lw=1)
         axes.plot(x, y, "o-", color=colours.ink, lw=1.4, ms=5)
-        for *at, entry in zip(x, y, bins, strict=True):
+        for score, share, entry in zip(x, y, bins, strict=True):
+            at = (score, share)
             axes.annotate(str(entry["n"]), at, (5, 4), textcoords="offset points", color=colours.dim, fontsize=7.5)
         _unit_square(axes)
 
@@ -163,7 +178,7 @@ def confusion_matrix(counts: Mapping[str, int]) -> Chart:
     )
     share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
         from matplotlib.patches import Rectangle
 
         for (row, column), count in np.ndenumerate(matrix):
@@ -189,7 +204,7 @@ def confusion_matrix(counts: Mapping[str, int]) -> Chart:
 def notice(title: str, why: str) -> Chart:
     """An empty chart that says why it cannot be computed."""
 
-    def draw(axes: Any, colours: Colours) -> None:
+    def draw(axes: "Axes", colours: Colours) -> None:
         text = f"not computable: {why}"
         axes.text(0.5, 0.5, text, ha="center", va="center", color=colours.dim, transform=axes.transAxes)
         axes.set_axis_off()
@@ -197,7 +212,13 @@ def notice(title: str, why: str) -> Chart:
     return Chart(title, 2.0, draw)
 
 
-def _limits(axes: Any, colours: Colours, threshold: float | None, folds: tuple | None, review: tuple | None) -> None:
+def _limits(
+    axes: "Axes",
+    colours: Colours,
+    threshold: float | None,
+    folds: tuple[float, float] | None,
+    review: tuple[float, float] | None,
+) -> None:
     if review is not None and review[1] > review[0]:
         axes.axvspan(
             *review, facecolor="none", edgecolor=colours.dim, hatch="////", lw=0, zorder=0, label="to a person"
@@ -208,17 +229,17 @@ def _limits(axes: Any, colours: Colours, threshold: float | None, folds: tuple |
         axes.axvline(threshold, color=colours.ink, lw=1.2, ls="--", label=f"threshold {threshold:.4g}")
 
 
-def _point(axes: Any, colours: Colours, point: tuple | None) -> None:
+def _point(axes: "Axes", colours: Colours, point: tuple[float, float] | None) -> None:
     if point is not None:
         axes.plot(*point, "o", color=colours.bad, ms=8, mec=colours.paper, zorder=5, label="verdicts", clip_on=False)
     _unit_square(axes)
 
 
-def _unit_square(axes: Any) -> None:
+def _unit_square(axes: "Axes") -> None:
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
 
 
-def _legend_above(axes: Any) -> None:
+def _legend_above(axes: "Axes") -> None:
     axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.01), ncols=2, borderaxespad=0, columnspacing=1.4)
 
 

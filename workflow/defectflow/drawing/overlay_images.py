@@ -115,13 +115,15 @@ def write_heatmap(path: Path, heat: np.ndarray, scale: Scale, look: Look = DEFAU
 
 def opacities(heat: np.ndarray, scale: Scale, look: Look) -> np.ndarray:
     """Opacity of the heat on an overlay, float of the same shape, 0 to 1; see `Look`."""
+    ramp: np.ndarray | float
+    shown: np.ndarray | bool
     if look.alpha_mode == "heat":
         ramp, shown = heat_index(heat, scale, look.gamma) / 255, True
     else:
         shown = heat > scale.warm
         ramp = np.clip((heat - scale.warm) / max(scale.level - scale.warm, 1e-6), 0, 1)
         ramp = ramp if look.alpha_mode == "excess" else 1.0
-    return look.opacity * shown * (look.alpha_min + (look.alpha_max - look.alpha_min) * ramp)
+    return np.asarray(look.opacity * shown * (look.alpha_min + (look.alpha_max - look.alpha_min) * ramp))
 
 
 def overlay(
@@ -257,7 +259,8 @@ def caption_strip(
     image = Image.new("RGB", (width, height), PAPER)
     pen, font, small = ImageDraw.Draw(image), _font(size, bold=True), _font(max(9, round(size * 0.82)))
     pad, first, second = size // 2, round(size * 0.95), round(size * 2.5)
-    left, right = pad, width - pad
+    left: float = pad
+    right: float = width - pad
     pen.text((right, first), verdict, fill=colour, font=font, anchor="rm")
     room = right - pad - font.getlength(verdict) - size
     pen.text((pad, first), shorten(name, font, room), fill=INK, font=font, anchor="lm")

@@ -4,7 +4,7 @@ Uses small copies and stored maps of some photographs; no network runs.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import cv2
 import numpy as np
@@ -48,7 +48,8 @@ def small_copy(photo: np.ndarray) -> np.ndarray:
     """A photograph (uint8 RGB [H, W, 3]) in grey, float32 [SIDE, SIDE], with mean 0 and contrast (deviation) 1."""
     grey = cv2.resize(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     grey = grey.astype(np.float32)
-    return (grey - grey.mean()) / max(float(grey.std()), 8.0)  # of 255 levels: less is noise
+    copy: np.ndarray = (grey - grey.mean()) / max(float(grey.std()), 8.0)  # of 255 levels: less is noise
+    return copy
 
 
 def compare(copies: np.ndarray) -> Border:
@@ -62,7 +63,8 @@ def compare(copies: np.ndarray) -> Border:
         found.append([float((a[rim] - np.median(a[rim])).std()) for a in apart])
     middle = copies[:, SIDE // 4 : -SIDE // 4, SIDE // 4 : -SIDE // 4]
     alike = [np.corrcoef(pictures.reshape(len(copies), -1)) - 2 * np.eye(len(copies)) for pictures in (copies, middle)]
-    return Border(*map(float, np.mean(found, axis=0)), max(float(np.median(pairs.max(axis=1))) for pairs in alike))
+    detail, brightness = map(float, np.mean(found, axis=0))
+    return Border(detail, brightness, max(float(np.median(pairs.max(axis=1))) for pairs in alike))
 
 
 def near_border(size: tuple[int, int]) -> np.ndarray:
@@ -92,9 +94,22 @@ def heat_near_border(maps: Sequence[AnomalyMap], sizes: Sequence[tuple[int, int]
     return sum(float(e[near_border(e.shape)].sum()) for e in excess) / total if total > 0 else None
 
 
+class Background(TypedDict):
+    """``background`` in metrics.json; see `Border`, and `heat_near_border` for the shares."""
+
+    n_photographs: int
+    border_detail: float
+    border_brightness: float
+    border_differs: bool
+    alike: float
+    heat_near_border: float | None
+    even_share: float
+    warning: str | None
+
+
 def background_figures(
-    photographs: Mapping[str, tuple], maps: Mapping[str, AnomalyMap], depth: str | None = None
-) -> dict[str, Any] | None:
+    photographs: Mapping[str, tuple[Any, ...]], maps: Mapping[str, AnomalyMap], depth: str | None = None
+) -> Background | None:
     """Section ``background`` of metrics.json: how much the border differs, and a warning or None.
 
     Args:

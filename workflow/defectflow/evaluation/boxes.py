@@ -22,6 +22,7 @@ from defectflow.core.anomaly_maps import full_resolution, load_maps
 from defectflow.core.arguments import add_threads
 from defectflow.core.files import json_list_writer, stage
 from defectflow.core.parallel import in_order
+from defectflow.core.records import CocoResult
 from defectflow.core.tables import REGIONS, ROWS, index_of, read_parts, table_writer
 from defectflow.decision.damaged_regions import coco_result, find_damage
 from defectflow.decision.region_settings import RegionSettings
@@ -60,7 +61,7 @@ def main(args: argparse.Namespace) -> None:
             judged = part[part["map_threshold"].notna() | (part["predicted_label"] == 1)]
             yield from (row for row in judged.itertuples() if row.image_id in maps)
 
-    def search(job: tuple[Any, Any]) -> tuple[list[list], list[dict[str, Any]]]:
+    def search(job: tuple[Any, Any]) -> tuple[list[list[Any]], list[CocoResult]]:
         image, number = job
         size, (path,) = sizes[image.image_id], masks.get(image.image_id, ("",))
         entry = maps[image.image_id]
@@ -75,7 +76,7 @@ def main(args: argparse.Namespace) -> None:
     jobs = ((image, number(image.filename)) for image in images())
     with table_writer(args.table, REGIONS) as add_rows, json_list_writer(args.coco) as add_result:
         found = in_order(search, jobs, max(args.threads, 1))
-        rows: list[list] = []
+        rows: list[list[Any]] = []
         for more, results in tqdm(found, total=len(maps), desc="boxes", unit="image"):
             for result in results:
                 add_result(result)

@@ -94,7 +94,7 @@ def alarms_in_use(metrics: Mapping[str, Any]) -> float | None:
     recall, span = metrics["image"]["recall"], metrics["confidence_intervals"]["false_positive_rate"]
     if not recall or not span:
         return None
-    return IN_USE * recall / (IN_USE * recall + (1 - IN_USE) * span[1])
+    return float(IN_USE * recall / (IN_USE * recall + (1 - IN_USE) * span[1]))
 
 
 def without_error(rate: float, level: float = 0.95) -> int:

@@ -68,7 +68,7 @@ from defectflow.decision.decisions import (
     review_figures,
 )
 from defectflow.decision.strategies import STRATEGIES
-from defectflow.evaluation.background_check import background_figures
+from defectflow.evaluation.background_check import Background, background_figures
 from defectflow.evaluation.cautions import data_warnings, warnings
 from defectflow.evaluation.image_metrics import calibration_curve, defect_figures, image_figures
 from defectflow.evaluation.pixel_metrics import PixelResult, pixel_figures
@@ -102,7 +102,7 @@ def segmentation_figures(paths: Sequence[Path], masks: Iterable[pd.DataFrame]) -
     for path in paths:  # entries of over 20 are histories
         said = read_json(path).items()
         result[path.stem] = {key: entry for key, entry in said if not (isinstance(entry, list) and len(entry) > 20)}
-    sources, absent, doubtful = Counter(), [], []
+    sources, absent, doubtful = Counter[str](), [], []
     for part in masks:
         sources.update(part["source"])
         absent += part.loc[part["present"] == 0, "image_id"].tolist()
@@ -122,7 +122,7 @@ def evaluate(
     splits: pd.DataFrame,
     copies: pd.DataFrame,
     segmentation: dict[str, Any],
-    background: dict[str, Any] | None,
+    background: Background | None,
     fit: dict[str, Any],
     ingest_report: Mapping[str, Any],
     strategy: str,
@@ -150,7 +150,7 @@ def evaluate(
     cuts = table.loc[is_evaluated(table) & table["threshold"].notna(), "threshold"]
     folds = table.loc[cuts.index, "fold"].nunique()
     image = part["image"]
-    result = {
+    result: dict[str, Any] = {
         **{key: image[key] for key in ("accuracy", "precision", "recall", "f1", "auroc")},
         "n_samples": part["n_samples"],
         "threshold": {

@@ -1,7 +1,7 @@
 """Image-level metrics of judged tables: figures with intervals, by defect type, and a calibration curve."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -118,12 +118,40 @@ def group_out_figures(known: pd.DataFrame, strategy: str, options: Mapping[str, 
     }
 
 
-def calibration_curve(table: pd.DataFrame) -> dict[str, Any]:
+class ScoreBin(TypedDict):
+    """Images whose pred_score lies from ``low`` to ``high``, and the share of bad ones with its interval."""
+
+    low: float
+    high: float
+    n: int
+    n_bad: int
+    share_bad: float | None
+    interval: list[float] | None
+
+
+class CalibrationCurve(TypedDict):
+    """``calibration_curve`` in metrics.json."""
+
+    bins: list[ScoreBin]
+    meaning: str
+
+
+class DefectFigures(TypedDict):
+    """Figures of one type of defect, ``by_defect`` in metrics.json; recall and scores are means of its images."""
+
+    n: int
+    recall: float
+    auroc: float | None
+    mean_raw_score: float
+    mean_pred_score: float
+
+
+def calibration_curve(table: pd.DataFrame) -> CalibrationCurve:
     """Share of bad images by pred_score, in SCORE_BINS equal bins, each with its Wilson interval."""
     known = table[is_evaluated(table) & table["predicted_label"].notna()]
     score = known["pred_score"].to_numpy(float)
     place = np.minimum((score * SCORE_BINS).astype(int), SCORE_BINS - 1)
-    bins = []
+    bins: list[ScoreBin] = []
     for number in range(SCORE_BINS):
         labels = known["label"].to_numpy(int)[place == number]
         bad = int(labels.sum())
@@ -135,11 +163,11 @@ def calibration_curve(table: pd.DataFrame) -> dict[str, Any]:
     return {"bins": bins, "meaning": MEANING["calibration_curve"]}
 
 
-def defect_figures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
+def defect_figures(table: pd.DataFrame) -> dict[str, DefectFigures]:
     """Per defect type: n, recall, AUROC against all good images, mean scores."""
     known = table[is_evaluated(table) & table["predicted_label"].notna()]
     good = known.loc[known["label"] == 0, "raw_score"].to_numpy(float)
-    result = {}
+    result: dict[str, DefectFigures] = {}
     bad = known[known["label"] == 1]
     for name, rows in sorted(bad.groupby(bad["defect_type"].replace("", "unspecified"))):
         raw = rows["raw_score"].to_numpy(float)

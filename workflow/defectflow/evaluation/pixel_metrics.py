@@ -54,10 +54,11 @@ class Curves:
 
     def __init__(self, low: float, high: float, reported: Collection[str]) -> None:
         """``reported``: the folds whose images count in the figures; the others serve to choose thresholds."""
-        self._new = lambda: PixelCurves(low, high)
+        self._low, self._high = low, high
         self._reported = reported
         self.folds: dict[str, PixelCurves] = {}
-        self._overlap, self._aupimo = ImageOverlap(low, high), []
+        self._overlap = ImageOverlap(low, high)
+        self._aupimo: list[float | None] = []
 
     def add(self, fold: str, heat: np.ndarray, truth: np.ndarray | None, region: np.ndarray | None = None) -> None:
         """Add an image (see :meth:`PixelCurves.add`); the good ones come first."""
@@ -68,6 +69,9 @@ class Curves:
             self._overlap.add_good(heat, region)
         else:
             self._aupimo.append(self._overlap.score(heat, truth, region))
+
+    def _new(self) -> PixelCurves:
+        return PixelCurves(self._low, self._high)
 
     def total(self, folds: Iterable[str]) -> PixelCurves:
         """Curves of the images of these folds."""

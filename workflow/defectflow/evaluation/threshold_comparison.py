@@ -43,7 +43,7 @@ def alternatives(
             continue
         known = judged.table[is_evaluated(judged.table)].dropna(subset="predicted_label")
         own = known["predicted_label"] if own is None else own
-        rows.append(row | {"threshold": judged.threshold.value, **_figures(known, own, seed)})
+        rows.append(row | {"threshold": judged.threshold and judged.threshold.value, **_figures(known, own, seed)})
     return rows
 
 

@@ -11,7 +11,7 @@ import argparse
 import re
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NAMES = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
@@ -71,7 +71,7 @@ def _largest_of_netpbm(head: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def _tiff_bits(stream, order: str, offset: int, count: str, size: int, number: str) -> int:
+def _tiff_bits(stream: BinaryIO, order: str, offset: int, count: str, size: int, number: str) -> int:
     """BitsPerSample (tag 258) of the first directory of a TIFF file; 1 where it has none."""
     stream.seek(offset)
     (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(order + count)))
@@ -82,8 +82,8 @@ def _tiff_bits(stream, order: str, offset: int, count: str, size: int, number: s
             place = 4 + struct.calcsize(order + number)
             if 2 * samples > size - place:
                 stream.seek(struct.unpack(order + number, entry[place:])[0])
-                return struct.unpack(f"{order}H", stream.read(2))[0]
-            return struct.unpack(f"{order}H", entry[place : place + 2])[0]
+                return int(struct.unpack(f"{order}H", stream.read(2))[0])
+            return int(struct.unpack(f"{order}H", entry[place : place + 2])[0])
     return 1
 
 

@@ -53,10 +53,10 @@ def pictures_in(path: str | Path) -> int:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(path)
         with image:
-            if image.format not in SEQUENCES or getattr(image, "n_frames", 1) == 1:
+            if image.format not in SEQUENCES or (frames := int(getattr(image, "n_frames", 1))) == 1:
                 return 1
             if image.format != "TIFF":
-                return image.n_frames
+                return frames
             first = image.size
             return sum(page.size == first for page in ImageSequence.Iterator(image))
     except UNREADABLE:

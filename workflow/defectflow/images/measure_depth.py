@@ -14,7 +14,7 @@ from tqdm import tqdm
 from defectflow.images.sixteen_bit import measure, numbers_of
 
 
-def values_of(path: str) -> list | None:
+def values_of(path: str) -> list[int] | None:
     """The values of one file as a list, or None."""
     try:
         with open(path, "rb") as file, Image.open(file) as image:

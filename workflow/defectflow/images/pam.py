@@ -3,8 +3,13 @@
 Format: https://netpbm.sourceforge.net/doc/pam.html.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from PIL import Image, ImageFile
+
+if TYPE_CHECKING:
+    from PIL import _imaging
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # by the number of values of a pixel
 LONGEST_HEADER = 4096  # bytes
@@ -17,6 +22,7 @@ class PamImageFile(ImageFile.ImageFile):
     format_description = "Portable Arbitrary Map"
 
     def _open(self) -> None:
+        assert self.fp is not None, "Pillow opens the file first"
         header, end, _ = self.fp.read(LONGEST_HEADER).partition(b"ENDHDR\n")
         fields = dict(line.split(None, 1) for line in header.split(b"\n") if b" " in line)
         width, height, self._planes, self._largest = (
@@ -27,7 +33,7 @@ class PamImageFile(ImageFile.ImageFile):
         self._start, self._size = len(header) + len(end), (width, height)
         self._mode = "I" if self._planes == 1 and self._largest > 255 else MODES[self._planes]
 
-    def load(self) -> "Image.core.PixelAccess | None":
+    def load(self) -> "_imaging.PixelAccess | None":
         """Decode the pixels.
 
         Raises:

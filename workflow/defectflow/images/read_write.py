@@ -44,7 +44,8 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
                 values = np.asarray(image)
                 if values.max() > 65535:
                     raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
-                image = Image.fromarray((values.astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+                grey = Image.fromarray((values.astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+                return np.asarray(grey.convert("RGB"))
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -118,7 +119,7 @@ def is_plain(path: str | Path) -> bool:
 
 def orientation_of(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8, that the size in the header of an opened image leaves out."""
-    if image.format == "TIFF" and ExifTags.Base.Orientation in image.tag_v2:
+    if image.format == "TIFF" and ExifTags.Base.Orientation in getattr(image, "tag_v2", ()):
         return 1  # Pillow gives the size of the turned picture, unless the orientation is in XMP only
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in range(1, 9) else 1

@@ -28,12 +28,12 @@ def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
         if values.max() > 65535:
             raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
         return values.clip(0).astype(np.uint16)
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow gives 8 bits of colours
-    if values is None or values.dtype != np.uint16:
+    colours = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow gives 8 bits of colours
+    if colours is None or colours.dtype != np.uint16:
         raise UserError(f"{path}: its colours cannot be read in full depth (save it as PNG, or as 8 bits)")
-    if values.ndim == 2:
-        return values
-    return np.ascontiguousarray(values[..., :3] if image.format == "PAM" else values[..., 2::-1])  # not swapped there
+    if colours.ndim == 2:
+        return colours
+    return np.ascontiguousarray(colours[..., :3] if image.format == "PAM" else colours[..., 2::-1])  # not swapped there
 
 
 def measured(path: str | Path) -> str:

@@ -182,7 +182,7 @@ class Inspector:
         """Verdicts on photographs that are ready, at least one, in one call of the network."""
         shared: dict[str, float] = {}
         with self._timed(shared, "network"):
-            patches = self._network(np.stack([one.item.picture for one in photographs]))
+            patches = self._network(np.stack([_picture(one.item) for one in photographs]))
         for one in photographs:
             one.seconds["network"] = shared["network"] / len(photographs)
         return [self._verdict(one, own) for one, own in zip(photographs, patches, strict=True)]
@@ -224,7 +224,7 @@ class Inspector:
 
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
-        patches = self._network(item.picture[None])[0]
+        patches = self._network(_picture(item)[None])[0]
         return self._scorer(patches[item.cells], item.cells)
 
     @contextmanager
@@ -257,3 +257,8 @@ class Inspector:
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
         return find_damage(heat, level, part, bad, **self.settings["regions"])
+
+
+def _picture(item: Loaded) -> np.ndarray:
+    assert item.picture is not None, "what is prepared is not embedded yet"
+    return item.picture

@@ -45,6 +45,7 @@ def run(
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
+        assert process.stdin and process.stdout, "both are pipes"
         process.stdin.write("\0".join(paths))
         process.stdin.close()
         process.stdout.readline()

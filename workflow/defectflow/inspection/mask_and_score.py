@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from defectflow.config.settings import Family
+from defectflow.config.settings import Family, Settings
 from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import DEPTH_NAMES
@@ -69,7 +69,7 @@ def settings_of(bundle: Bundle, section: str) -> Any:
     """
     entry = bundle.settings[section]
     family = {"segmenter": SEGMENTERS, "detector": METHODS}.get(section)
-    cls = family.class_of(entry, f"{bundle.folder}: {section}") if family else IsolationSettings
+    cls: type[Settings] = family.class_of(entry, f"{bundle.folder}: {section}") if family else IsolationSettings
     own = {key: value for key, value in entry.items() if key in cls.own_keys()}
     return cls.from_dict(own, f"{bundle.folder}: {section}", refuse=False)
 

@@ -207,7 +207,7 @@ class Report:
 
     def add(self, path: Path, verdict: Verdict | None, problem: str = "") -> None:
         """Write the row of one photograph and flush, so that readers of the files see it."""
-        if self._writer:
+        if self._table and self._writer:
             self._writer.writerow(row_of(path, verdict, problem))
             self._table.flush()
         if self._lines:

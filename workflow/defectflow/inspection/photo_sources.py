@@ -3,7 +3,7 @@
 import glob
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +18,9 @@ SETTLED = (
 OnPassedOver = Callable[[PassedOver], None]
 
 
-def photographs(paths: Sequence[str | Path], on_passed_over: OnPassedOver = lambda _: None) -> Iterator[Path]:
+def photographs(
+    paths: Sequence[str | Path], on_passed_over: OnPassedOver = lambda _: None
+) -> Generator[Path, None, None]:
     """Yield files in the order of ``paths``: a file itself, the images of a folder and its subfolders, or of a glob.
 
     An existing name is never treated as a pattern. Only the names of one folder are in memory at a time.
@@ -59,11 +61,9 @@ def count(paths: Sequence[str | Path]) -> int:
 
 def watch(
     folder: str | Path, interval: float = 0.5, idle: float | None = None, on_passed_over: OnPassedOver = lambda _: None
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """Yield the images of a folder as they arrive, existing ones first.
-
-    Each is yielded when it has stopped growing, and again when it has changed: it was still being written, or was
-    replaced by another photograph of the same name.
+    when it has changed: what was still being written, or another photograph by the same name.
 
     Args:
         folder: its subfolders are watched as well.
@@ -105,11 +105,10 @@ def watch(
                     yield path
                 else:
                     growing[path] = state
-                last = time.monotonic()  # after the yield: the time of the caller's work does not count as idle
+                last = time.monotonic()  # after the yield: while the caller is at work it is not idle
             # A name may return later, and these collections must not grow without limit.
-            done, growing, others = (
-                {p: state for p, state in known.items() if p in present} for known in (done, growing, others)
-            )
+            done, growing = ({p: s for p, s in known.items() if p in present} for known in (done, growing))
+            others = {p: seen for p, seen in others.items() if p in present}
             time.sleep(interval)
     finally:
         for _, unnamed in others.values():

@@ -116,7 +116,7 @@ def _openvino(path: Path, threads: int, streams: int) -> Single:
 
     def infer(picture: np.ndarray) -> np.ndarray:
         local.request.infer({0: picture[None]}, share_inputs=True)
-        patches = local.request.get_output_tensor(0).data
+        patches: np.ndarray = local.request.get_output_tensor(0).data
         return patches.reshape(-1, patches.shape[-1]).copy()
 
     def run(picture: np.ndarray) -> np.ndarray:
@@ -141,6 +141,7 @@ def _onnx(path: Path, threads: int, streams: int) -> Single:
     name = session.get_inputs()[0].name
 
     def run(picture: np.ndarray) -> np.ndarray:
+        patches: np.ndarray
         (patches,) = session.run(None, {name: picture[None]})
         return patches.reshape(-1, patches.shape[-1])
 
@@ -170,6 +171,7 @@ def _torch(bundle: Bundle, threads: int, streams: int, device: str) -> Network:
 
     def run(pictures: np.ndarray) -> np.ndarray:
         torch.set_num_threads(own)  # of the thread that calls
-        return embedder(pictures).flatten(1, 2).cpu().numpy()
+        patches: np.ndarray = embedder(pictures).flatten(1, 2).cpu().numpy()
+        return patches
 
     return run

@@ -7,6 +7,7 @@ for each kind of perturbation and each strength, named ``{image_id}~{kind}~{stre
 
 import argparse
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -24,8 +25,12 @@ from defectflow.isolation.settings import AugmentationSettings
 
 PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
 
+Transform = Callable[..., dict[str, np.ndarray]]  # of albumentations: takes and gives image and mask
 
-def build_transform(rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int):
+
+def build_transform(
+    rotate: float, translate: float, brightness: float, contrast: float, blur: int, seed: int
+) -> Transform:
     """An albumentations pipeline that imitates a small change of fixture, lamp or focus.
 
     Args:
@@ -52,10 +57,11 @@ def build_transform(rotate: float, translate: float, brightness: float, contrast
     ]
     if blur:
         steps.append(A.GaussianBlur(blur_limit=(3, max(3, blur)), p=0.5))
-    return A.Compose(steps, seed=seed)
+    transform: Transform = A.Compose(steps, seed=seed)
+    return transform
 
 
-def build_perturbation(kind: str, amount: float, strength: float, seed: int):
+def build_perturbation(kind: str, amount: float, strength: float, seed: int) -> Transform:
     """An albumentations pipeline that changes one property by ``strength`` times ``amount``, up or down.
 
     Args:
@@ -74,13 +80,16 @@ def build_perturbation(kind: str, amount: float, strength: float, seed: int):
     size = strength * amount
     if kind == "blur":
         sigma = strength * (0.3 * ((amount - 1) / 2 - 1) + 0.8)  # of a kernel of that side in OpenCV
-        return A.Compose([A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1.0)], seed=seed)
-    if kind in ("brightness", "contrast"):
+        step = A.GaussianBlur(blur_limit=0, sigma_limit=(sigma, sigma), p=1.0)
+    elif kind in ("brightness", "contrast"):
         limits = {f"{name}_limit": (way * size * (name == kind),) * 2 for name in ("brightness", "contrast")}
-        return A.Compose([A.RandomBrightnessContrast(**limits, p=1.0)], seed=seed)
-    x, y = size * np.cos(angle), size * np.sin(angle)
-    moved = {"rotate": (way * size,) * 2} if kind == "rotate" else {"translate_percent": {"x": (x, x), "y": (y, y)}}
-    return A.Compose([A.Affine(**moved, border_mode=cv2.BORDER_REPLICATE, p=1.0)], seed=seed)
+        step = A.RandomBrightnessContrast(**limits, p=1.0)
+    else:
+        x, y = size * np.cos(angle), size * np.sin(angle)
+        moved = {"rotate": (way * size,) * 2} if kind == "rotate" else {"translate_percent": {"x": (x, x), "y": (y, y)}}
+        step = A.Affine(**moved, border_mode=cv2.BORDER_REPLICATE, p=1.0)
+    transform: Transform = A.Compose([step], seed=seed)
+    return transform
 
 
 def copy_seed(seed: int, name: str) -> int:

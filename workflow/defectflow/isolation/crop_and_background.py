@@ -142,9 +142,9 @@ def isolate_part(
         The picture, the mask grown by ``dilate``, both of the window, and the window x0, y0, x1, y1 in the photograph.
     """
     image, mask = isolate(image, mask, background, normalise, dilate), grow(mask, dilate)
-    if size is None:
+    if size is None or centre is None:
         return image, mask, (0, 0, image.shape[1], image.shape[0])
     longer = max(image.shape[:2])
-    pixels = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
-    window = crop_window(mask, pixels, tuple(share * longer for share in centre))
+    first, second = (int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
+    window = crop_window(mask, (first, second), (centre[0] * longer, centre[1] * longer))
     return cut(image, window), cut(mask, window), window

@@ -3,6 +3,7 @@
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,7 +37,7 @@ def main(args: argparse.Namespace) -> None:
 
     with atomic_dir(out_dir) as temporary:
 
-        def one(row) -> dict:
+        def one(row: Any) -> dict[str, Any]:
             image_id = row.image_id
             if unchanged:
                 window, image_path, mask_path = (
@@ -61,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
                     name = f"{image_id}~mask.png"  # no id has a "~", so no picture has this name
                     mask_path = str(out_dir / name)
                     write_png(temporary / name, mask)
-            record = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
+            record: dict[str, Any] = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
             record |= {"image_id": image_id, "image": image_path, "mask": mask_path, "copy_of": "", "kind": ""}
             return record | {"width": int(row.width), "height": int(row.height)}
 

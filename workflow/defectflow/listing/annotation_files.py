@@ -6,10 +6,11 @@ Standard library only: the Snakefile imports this module through ``preflight``.
 import mmap
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from defectflow.core.files import UserError
+from defectflow.core.records import Coco, Id
 
 DEPTH = 2  # levels of folders below the data set that are searched
 FOLDERS, FILES = 200, 50  # most folders that are searched, and most files opened in each
@@ -25,20 +26,21 @@ class Found(NamedTuple):
     others: list[str]
 
 
-def find(root: str | os.PathLike | None, images: str | os.PathLike) -> Found:
+def find(root: str | os.PathLike[str] | None, images: str | os.PathLike[str] | None) -> Found:
     """Look for COCO files in the folder of a data set, in that of its photographs, and up to DEPTH levels below.
 
     Files are recognised by their content: lists `images` and `annotations` that are not empty. JSON files of single
     photographs, as LabelMe writes them, are not COCO files.
     """
-    coco, others = [], []
+    coco: list[str] = []
+    others: list[str] = []
     for path in _json_files([str(folder) for folder in (root, images) if folder]):
         meant = root and os.path.normpath(path) == os.path.normpath(os.path.join(root, NAMED))
         (coco if meant or is_coco(path) else others).append(path)
     return Found(coco, others)
 
 
-def is_coco(path: str | os.PathLike) -> bool:
+def is_coco(path: str | os.PathLike[str]) -> bool:
     """Whether a JSON file has the lists `images` and `annotations`, with something in them."""
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
@@ -57,7 +59,7 @@ def name_of(annotations: str | Sequence[str] | None) -> str:
     return ", ".join(paths(annotations))
 
 
-def folder_of(path: str, images: str | os.PathLike | None) -> str:
+def folder_of(path: str, images: str | os.PathLike[str] | None) -> str:
     """Folder of an annotation file relative to that of the photographs; "" if it does not lie among them."""
     if not images:
         return ""
@@ -65,7 +67,7 @@ def folder_of(path: str, images: str | os.PathLike | None) -> str:
     return "" if below == "." or below.startswith("..") else below
 
 
-def merged(files: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+def merged(files: Iterable[tuple[str, Coco]]) -> Coco:
     """Several COCO files as one.
 
     Image ids are kept unless two files use the same one; then those of the later file get new numbers. Categories with
@@ -74,9 +76,9 @@ def merged(files: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dic
     Args:
         files: (path, content) of each, in order; lists images, annotations and categories.
     """
-    whole: dict[str, list[dict[str, Any]]] = {"images": [], "annotations": [], "categories": []}
-    used: set[Any] = set()
-    names: dict[Any, Any] = {}
+    whole: Coco = {"images": [], "annotations": [], "categories": []}
+    used: set[Id] = set()
+    names: dict[str | None, Id | None] = {}
     for _, coco in files:
         own = {image["id"] for image in coco["images"]}
         step = 0
@@ -99,8 +101,8 @@ def merged(files: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dic
         for one in coco["annotations"]:
             # An id that the file does not list must not match an image of another file.
             image = ids.get(one["image_id"], f"{one['image_id']} of another file")
-            category = categories.get(one.get("category_id"), f"unknown {one.get('category_id')}")
-            whole["annotations"].append(one | {"image_id": image, "category_id": category})
+            category_id = categories.get(one.get("category_id"), f"unknown {one.get('category_id')}")
+            whole["annotations"].append(one | {"image_id": image, "category_id": category_id})
     return whole
 
 
@@ -122,7 +124,8 @@ def check_disjoint(listed: Iterable[tuple[str, str]]) -> None:
 
 def _json_files(tops: Iterable[str]) -> Iterator[str]:
     """Paths of the JSON files in folders and up to DEPTH levels below, in order; of one per photograph only some."""
-    pending, seen = [(0, top) for top in tops], set()
+    pending = [(0, top) for top in tops]
+    seen: set[str] = set()
     while pending and len(seen) < FOLDERS:
         depth, folder = pending.pop(0)
         if (real := os.path.realpath(folder)) in seen:

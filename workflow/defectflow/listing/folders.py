@@ -7,12 +7,12 @@ import difflib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from itertools import chain
-from typing import Any
 
 from defectflow.core.counted import counted
+from defectflow.core.records import DataSet, FolderLine
 from defectflow.listing.image_names import is_image, scan
 from defectflow.listing.links import follower, within
 
@@ -42,9 +42,9 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]", "", name.casefold())
 
 
-def good_names(resolved: Mapping[str, Any]) -> set[str]:
+def good_names(good: Iterable[str] | None) -> set[str]:
     """Names of folders that hold good photographs: GOOD and what the config calls `good`."""
-    return GOOD | {plain(name) for name in resolved.get("good") or ()}
+    return GOOD | {plain(name) for name in good or ()}
 
 
 def is_nearly_good(folder: str, good: Iterable[str] = GOOD) -> bool:
@@ -56,12 +56,12 @@ def is_nearly_good(folder: str, good: Iterable[str] = GOOD) -> bool:
     return bool(near) or any(word in good or word.removesuffix("s") in good for word in words)
 
 
-def tells_labels(root: str | os.PathLike | None, good: Iterable[str] = (), labels: str | None = None) -> bool:
+def tells_labels(root: str | os.PathLike[str] | None, good: Iterable[str] = (), labels: str | None = None) -> bool:
     """Whether the folders below ``root`` say which photographs are good: train/good, test/ok, or good/ alone.
 
     With a labels.csv, folders outside of train and test do not count, unless ``good`` (of the config) names one.
     """
-    names = good_names({"good": good})
+    names = good_names(good)
     tops = subfolders(root)
     for top, path in tops.items():
         if plain(top) in SIDES and any(plain(name) in names for name in subfolders(path)):
@@ -69,10 +69,10 @@ def tells_labels(root: str | os.PathLike | None, good: Iterable[str] = (), label
     return (not labels or bool(good)) and any(plain(top) in names for top in tops)
 
 
-def subfolders(path: str | os.PathLike | None) -> dict[str, str]:
+def subfolders(path: str | os.PathLike[str] | None) -> dict[str, str]:
     """{name: path} of the folders in a folder, without hidden ones; empty if the folder does not exist."""
     try:
-        with os.scandir(path or os.devnull) as entries:
+        with os.scandir(os.fspath(path or os.devnull)) as entries:
             found = {one.name: one.path for one in entries if one.is_dir() and not one.name.startswith(".")}
     except OSError:
         return {}
@@ -92,10 +92,10 @@ class Folders:
         json: names of the JSON files among the photographs.
     """
 
-    def __init__(self, resolved: Mapping[str, Any], keep: bool = False):
+    def __init__(self, resolved: DataSet, keep: bool = False):
         self.root = str(resolved["images"])
         self._path = resolved.get("path")
-        self._good = good_names(resolved)
+        self._good = good_names(resolved.get("good"))
         self.by_folder = resolved["layout"] == "mvtec"
         tops = subfolders(self.root) if self.by_folder else {}
         sides = {SIDES[plain(top)] for top in tops if plain(top) in SIDES}
@@ -150,7 +150,7 @@ class Folders:
             row["mask"] = self._mask_of(name)
         return row
 
-    def report(self) -> tuple[list[dict[str, Any]], list[tuple[str, str, str]]]:
+    def report(self) -> tuple[list[FolderLine], list[tuple[str, str, str]]]:
         """How each folder was read, and notices for the reader of the results.
 
         Returns:
@@ -163,7 +163,8 @@ class Folders:
             free.discard(self._mask_like(name) or "")
             folder = "/".join(name.split("/")[:-1][: 1 + self._splits]) or "."
             counts[folder, self._place(name)[0], row["label"], row.get("defect_type", "")] += 1
-        lines, told = [], []
+        lines: list[FolderLine] = []
+        told: list[tuple[str, str, str]] = []
         for (folder, side, label, kind), count in sorted(counts.items()):
             part = ("to learn from" if side == "train" else "held out") if self.fixed else ""
             what = {"0": "good", "1": f"bad, {kind}" if kind else "bad", "": "unlabelled"}[label]
@@ -290,7 +291,7 @@ class Folders:
     def _beside(self) -> Iterator[str]:
         """Yield the files in folders of masks that lie beside the folder of all photographs."""
         for top, path in subfolders(self._path).items() if self.by_folder else ():
-            if plain(top) in TRUTH | MASKS and not os.path.samefile(self._path, self.root):
+            if plain(top) in TRUTH | MASKS and self._path and not os.path.samefile(self._path, self.root):
                 for name, _ in scan(path):
                     yield os.path.relpath(os.path.join(path, name), self.root)
 

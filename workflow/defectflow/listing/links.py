@@ -4,11 +4,12 @@ Standard library only: the Snakefile imports this module through ``preflight``.
 """
 
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
+
+from defectflow.core.records import DataSet
 
 
-def roots(resolved: Mapping[str, Any]) -> list[str]:
+def roots(resolved: DataSet) -> list[str]:
     """Folders that may contain the photographs of a data set: its own and those that the config names (`links`)."""
     folders = (resolved["images"], resolved.get("path"), *(resolved.get("links") or ()))
     return [str(folder) for folder in folders if folder]
@@ -19,7 +20,7 @@ def within(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
-def follower(resolved: Mapping[str, Any], reads: Callable[[str], bool]) -> Callable[[str], str]:
+def follower(resolved: DataSet, reads: Callable[[str], bool]) -> Callable[[str], str]:
     """A function that says of a link to a folder why it is not followed: "" (it is), outside, read or circle.
 
     Args:

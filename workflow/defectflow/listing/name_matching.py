@@ -49,10 +49,12 @@ class Matcher:
         base: folder of the photographs; its own name may precede the given names.
     """
 
-    def __init__(self, names: Iterable[str], given: Iterable[str | tuple[str, str]], base: str | os.PathLike = ""):
+    def __init__(self, names: Iterable[str], given: Iterable[str | tuple[str, str]], base: str | os.PathLike[str] = ""):
         self._again = () if isinstance(names, Iterator) else names
         pairs = {(one, "") if isinstance(one, str) else one for one in given}
-        wanted, loose, cased = set(), set(), set()
+        wanted: set[str] = set()
+        loose: set[str] = set()
+        cased: set[str] = set()
         self.recased: dict[str, str] = {}
         above: defaultdict[str, set[Path]] = defaultdict(set)
         for name, folder in pairs:
@@ -167,7 +169,8 @@ class Matcher:
         if self._hinted >= HINTS:
             return None
         self._hinted += 1
-        key, window = _stem(last), {}
+        key = _stem(last)
+        window: dict[str, str] = {}
         for turn, known in self._sorted.items():
             place = bisect_left(known, (key[::turn],))
             window |= {stem[::turn]: name for stem, name in known[max(0, place - WINDOW) : place + WINDOW]}
@@ -185,8 +188,8 @@ def _readings(name: str) -> list[tuple[Path, str]]:
     """(folders, base name) as written, and with %20 and the like decoded; a URL and a drive count as folders."""
     name = _composed(name)
     if not STRANGE.search(name):
-        *plain, last = name.split("/")
-        return [(tuple(plain), last)]
+        *above, last = name.split("/")
+        return [(tuple(above), last)]
     if "?d=" in name:  # Label Studio, files of its own machine: /data/local-files/?d=day1/a.jpg
         before, _, name = name.partition("?d=")
         return [_split(posixpath.join(before, unquote(name).lstrip("/")))]

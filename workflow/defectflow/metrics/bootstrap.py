@@ -123,7 +123,8 @@ def weighted_auroc(weights: np.ndarray, labels: np.ndarray, scores: np.ndarray) 
     good, bad = _by_rank(weights, labels, scores)
     won = (bad * (good.cumsum(axis=1) - good / 2)).sum(axis=1)
     with np.errstate(invalid="ignore"):
-        return won / (good.sum(axis=1) * bad.sum(axis=1))
+        area: np.ndarray = won / (good.sum(axis=1) * bad.sum(axis=1))
+    return area
 
 
 def weighted_f1(weights: np.ndarray, labels: np.ndarray, verdicts: np.ndarray) -> np.ndarray:

@@ -41,11 +41,12 @@ def auroc_interval(labels: np.ndarray, scores: np.ndarray, units: Sequence[str],
     _, unit = np.unique(np.asarray(units, dtype=str), return_inverse=True)
     above, below = _placements(scores[labels], scores[~labels])
     value = float(above.mean())
-    size = [float(n_good), float(n_bad)]
+    size = (float(n_good), float(n_bad))
     groups = [len(set(unit[side])) for side in (~labels, labels)]
     if groups != [n_good, n_bad] or len(set(unit)) < n_good + n_bad:
         effect = _design_effect(above - value, below - value, unit[labels], unit[~labels])
-        size = [float(g) if effect is None else max(n / effect, g) for n, g in zip(size, groups, strict=True)]
+        good, bad = (float(g) if effect is None else max(n / effect, g) for n, g in zip(size, groups, strict=True))
+        size = (good, bad)
     return [_limit(value, *size, z, bound) for bound in (0.0, 1.0)]
 
 
@@ -70,14 +71,14 @@ def with_width(
         auroc: its interval, see `auroc_interval`.
     """
     bad, called = np.asarray(labels) == 1, np.asarray(predicted) == 1
-    units = np.asarray(units, dtype=str)
+    unit = np.asarray(units, dtype=str)
 
     def share(which: np.ndarray, right: np.ndarray) -> list[float] | None:
-        n = len(set(units[which]))
+        n = len(set(unit[which]))
         return wilson(n * float(right[which].mean()), n) if n else None
 
     found = share(bad | called, bad & called)
-    new = {
+    new: dict[str, list[float] | None] = {
         "auroc": auroc,
         "average_precision": share(bad, bad),
         "accuracy": share(np.ones(len(bad), bool), bad == called),
@@ -93,12 +94,15 @@ def with_width(
         ("false_negative", "false_negative_rate", "positive"),
         ("true_positive", "recall", "positive"),
     ):
-        new[name] = new[rate] and [end * n[side] for end in new[rate]]
-    new["true_negative"] = new["false_positive"] and [n["negative"] - end for end in reversed(new["false_positive"])]
+        span = new[rate]
+        new[name] = span and [end * n[side] for end in span]
+    alarms = new["false_positive"]
+    new["true_negative"] = alarms and [n["negative"] - end for end in reversed(alarms)]
     result = dict(spread)
     for name, interval in spread.items():
-        rim = interval is not None and interval[0] == interval[1]
-        if rim and (name not in RATES or interval[0] in (0, 1)) and new[name] is not None:
+        if interval is None or interval[0] != interval[1]:
+            continue
+        if (name not in RATES or interval[0] in (0.0, 1.0)) and new[name] is not None:
             result[name] = new[name]
     return result
 

@@ -7,12 +7,13 @@ Labels are 1 (bad) or 0 (good); scores are raw anomaly scores, larger = more ano
 import math
 
 import numpy as np
+import numpy.typing as npt
 
 CURVES = ("auroc", "average_precision")
 RATES = ("accuracy", "precision", "recall", "f1", "false_positive_rate", "false_negative_rate")
 
 
-def auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
+def auroc(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
     """Area under the ROC curve, in [0, 1]; None unless both classes occur. Ties count one half.
 
     Args:
@@ -29,7 +30,7 @@ def auroc(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return float(roc_auc_score(labels, scores))
 
 
-def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
+def average_precision(labels: npt.ArrayLike, scores: npt.ArrayLike) -> float | None:
     """Average precision (step-wise area under the precision-recall curve); None unless both classes occur."""
     from sklearn.metrics import average_precision_score
 
@@ -38,14 +39,14 @@ def average_precision(labels: np.ndarray, scores: np.ndarray) -> float | None:
     return float(average_precision_score(labels, scores))
 
 
-def confusion(labels: np.ndarray, predicted: np.ndarray) -> dict[str, int]:
+def confusion(labels: npt.ArrayLike, predicted: npt.ArrayLike) -> dict[str, int]:
     """Counts of true negatives, false positives, false negatives, true positives (positive = bad)."""
-    labels, predicted = np.asarray(labels) == 1, np.asarray(predicted) == 1
+    bad, called = np.asarray(labels) == 1, np.asarray(predicted) == 1
     return {
-        "true_negative": int((~labels & ~predicted).sum()),
-        "false_positive": int((~labels & predicted).sum()),
-        "false_negative": int((labels & ~predicted).sum()),
-        "true_positive": int((labels & predicted).sum()),
+        "true_negative": int((~bad & ~called).sum()),
+        "false_positive": int((~bad & called).sum()),
+        "false_negative": int((bad & ~called).sum()),
+        "true_positive": int((bad & called).sum()),
     }
 
 
@@ -70,7 +71,7 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def wilson(successes: int, n: int, z: float = 1.959963984540054) -> list[float] | None:
+def wilson(successes: float, n: int, z: float = 1.959963984540054) -> list[float] | None:
     """Wilson score interval [low, high] of a proportion (95 % by default); None when n is 0.
 
     Source: E. B. Wilson, JASA 22 (1927).

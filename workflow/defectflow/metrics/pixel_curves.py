@@ -5,7 +5,7 @@ bins every area differs from the exact one by less than the share of (good, defe
 practice under 1e-4. What cannot be computed is None, never NaN.
 """
 
-from typing import Any
+from typing import TypedDict
 
 import cv2
 import numpy as np
@@ -58,6 +58,20 @@ class PixelHistogram:
         return {"true_negative": tn, "false_positive": fp, "false_negative": fn, "true_positive": tp}
 
 
+class PixelFigures(TypedDict):
+    """Figures of pixels in metrics.json, of a set or of one frame, see `PixelCurves.figures`; None: no such pixels."""
+
+    auroc: float | None
+    au_pro: float | None
+    au_pro_fpr_limit: float
+    au_pro_0_05: float | None
+    f1_max: float | None
+    f1_max_threshold: float | None
+    n_components: int
+    defect_pixels: int
+    good_pixels: int
+
+
 class PixelCurves(PixelHistogram):
     """Pixel-level ROC, AU-PRO and F1 of the images added. Curves with the same ``low`` and ``high`` add and subtract.
 
@@ -91,12 +105,12 @@ class PixelCurves(PixelHistogram):
         """Curves without the images of ``other``, all of which must be among those of this one."""
         return self._combined(other, -1)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> PixelFigures:
         """auroc, au_pro to a false positive rate of 0.3 and of 0.05, f1_max with its threshold, and the counts."""
         good, bad = self.good[::-1].cumsum(), self.bad[::-1].cumsum()
         n_good, n_bad = int(good[-1]), int(bad[-1])
         best = self.best_threshold()
-        result = {
+        result: PixelFigures = {
             "auroc": None,
             "au_pro": None,
             "au_pro_fpr_limit": AU_PRO_LIMIT,

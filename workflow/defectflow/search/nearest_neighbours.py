@@ -144,7 +144,7 @@ class Neighbours:
     def _bound(self, step: int) -> tuple[Bound, Targets]:
         if step not in self._bounds:
             few = axes_within(self._columns[step], self._dtype) if step < len(self._columns) else None
-            bound = Bound(self._origin, few and self._vectors[:, :few].contiguous(), self._dtype)
+            bound = Bound(self._origin, None if few is None else self._vectors[:, :few].contiguous(), self._dtype)
             self._bounds[step] = bound, bound.targets(self._points)
         return self._bounds[step]
 

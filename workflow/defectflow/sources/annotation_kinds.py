@@ -4,13 +4,14 @@ Standard library only: the Snakefile imports this module through ``preflight``.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from defectflow.core.files import UserError
+from defectflow.core.records import Coco, CocoAnnotation
 
 
-def is_outline(segmentation: Any) -> bool:
+def is_outline(segmentation: object) -> bool:
     """Whether a ``segmentation`` is neither empty nor the corners of a box; it may still be malformed."""
     if isinstance(segmentation, dict):
         return bool(segmentation)
@@ -22,12 +23,12 @@ def is_outline(segmentation: Any) -> bool:
     return len(inner) != 4 or isinstance(inner[0], list)
 
 
-def is_box(annotation: Mapping[str, Any]) -> bool:
+def is_box(annotation: CocoAnnotation) -> bool:
     """Whether an annotation is a box without an outline."""
     return bool(annotation.get("bbox")) and not is_outline(annotation.get("segmentation"))
 
 
-def is_rectangle(segmentation: Any) -> bool:
+def is_rectangle(segmentation: object) -> bool:
     """Whether an outline is one upright rectangle: tools export boxes as such polygons."""
     if not isinstance(segmentation, list) or len(segmentation) not in (1, 8, 10):
         return False
@@ -38,7 +39,7 @@ def is_rectangle(segmentation: Any) -> bool:
     return len(corners) == 4 and len({x for x, _ in corners}) == len({y for _, y in corners}) == 2
 
 
-def refuse_several(coco: Mapping[str, Sequence[Mapping[str, Any]]], category: str | None, source: object) -> None:
+def refuse_several(coco: Coco, category: str | None, source: object) -> None:
     """Raise a UserError if outlines of several categories would be merged because none is chosen.
 
     Categories without an outline do not count: some tools write one for all others.
@@ -71,9 +72,9 @@ def _mean(shares: Sequence[float]) -> str:
     return f", {100 * mean:.2g} % of the picture on average" if 0 < mean <= 1 else ""
 
 
-def _area(annotation: Mapping[str, Any]) -> float:
+def _area(annotation: CocoAnnotation) -> float:
     """Approximate area of an outline in pixels, enough to tell a part from a scratch; 0 if it is malformed."""
-    segmentation = annotation.get("segmentation")
+    segmentation: Any = annotation.get("segmentation")
     try:
         if isinstance(segmentation, dict):
             runs = segmentation["counts"]

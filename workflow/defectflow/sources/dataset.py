@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError, nearest_path, read_json
+from defectflow.core.records import Coco, DataSet, Id
 from defectflow.listing.annotation_files import folder_of, merged, paths
 from defectflow.listing.archives import archives_in, unpack
 from defectflow.listing.folders import Folders, subfolders, tells_labels
@@ -40,13 +41,13 @@ class Notice(NamedTuple):
     figure: str = ""
 
 
-def image_paths(resolved: Mapping[str, Any], folders: Folders | None = None) -> dict[str, str]:
+def image_paths(resolved: DataSet, folders: Folders | None = None) -> dict[str, str]:
     """{relative name: path} of the images of a data set, sorted by name; see `image_names`."""
     folder = str(resolved["images"])
     return {name: os.path.join(folder, name) for name in sorted(image_names(resolved, folders))}
 
 
-def image_names(resolved: Mapping[str, Any], folders: Folders | None = None) -> Iterator[str]:
+def image_names(resolved: DataSet, folders: Folders | None = None) -> Iterator[str]:
     """Yield the names of the images of a data set (MVTec: of those in train/ and test/), relative to its folder.
 
     ``folders``: how its folders are read, if known.
@@ -74,7 +75,7 @@ def image_names(resolved: Mapping[str, Any], folders: Folders | None = None) -> 
 
 
 def image_rows(
-    resolved: Mapping[str, Any], names: Iterable[str], folders: Folders | None = None
+    resolved: DataSet, names: Iterable[str], folders: Folders | None = None
 ) -> tuple[dict[str, dict[str, str]], list[Problem]]:
     """What folders and labels.csv say of each image, {name: row}, and the problems; see `row_reader`."""
     names = sorted(names)
@@ -83,7 +84,7 @@ def image_rows(
 
 
 def row_reader(
-    resolved: Mapping[str, Any], names: Iterable[str], folders: Folders | None = None
+    resolved: DataSet, names: Iterable[str], folders: Folders | None = None
 ) -> tuple[Callable[[str], dict[str, str]], list[Problem]]:
     """What folders (MVTec layout) and labels.csv say about an image; filled cells of labels.csv take precedence.
 
@@ -101,14 +102,15 @@ def row_reader(
     """
     folders = folders or Folders(resolved)
     labels = read_labels(resolved["labels"]) if resolved["labels"] else []
-    matcher, filled = Matcher(names, (given["filename"] for given in labels), str(resolved["images"])), {}
+    matcher = Matcher(names, (given["filename"] for given in labels), str(resolved["images"]))
+    filled: dict[str, dict[str, str]] = {}
     first: dict[str, dict[str, str]] = {}
     base = os.path.dirname(str(resolved["labels"]))
     problems: list[Problem] = []
     for given in labels:
         name, reason = matcher.find(given["filename"])
         if name is None or name in filled:
-            text = f"{given['filename']}: {reason or second_row(first[name], given, filled[name])}"
+            text = f"{given['filename']}: {reason if name is None else second_row(first[name], given, filled[name])}"
             problems.append(Problem(str(resolved["labels"]), text, "label"))
             continue
         first[name] = given
@@ -127,7 +129,7 @@ def row_reader(
     return row, problems
 
 
-def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None) -> dict[str, list[dict[str, Any]]]:
+def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None) -> Coco:
     """Read a COCO file and check its form: lists ``images``, ``annotations`` and ``categories`` (may be empty).
 
     Args:
@@ -147,7 +149,7 @@ def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None
     return found[0][1] if len(files) == 1 else merged(found)
 
 
-def _read_coco(path: str) -> dict[str, list[dict[str, Any]]]:
+def _read_coco(path: str) -> Coco:
     coco = read_json(path)
     if not isinstance(coco, dict) or not all(isinstance(coco.get(key), list) for key in ("images", "annotations")):
         raise UserError(f"{path}: not a COCO file (it needs the lists `images` and `annotations`)")
@@ -164,11 +166,11 @@ def _read_coco(path: str) -> dict[str, list[dict[str, Any]]]:
         for side in ("width", "height"):
             if image.get(side) is not None and not (isinstance(image[side], int | float) and image[side] >= 0):
                 raise UserError(f"{path}: images[{number}] has no valid {side!r} (pixels, or leave it out)")
-    coco["categories"] = [c for c in coco.get("categories") or [] if isinstance(c, dict)]
-    return coco
+    categories = list(filter(lambda one: isinstance(one, dict), coco.get("categories") or []))
+    return {"images": coco["images"], "annotations": coco["annotations"], "categories": categories}
 
 
-def category_ids(coco: Mapping[str, list], category: str | None, source: object = "COCO file") -> set | None:
+def category_ids(coco: Coco, category: str | None, source: object = "COCO file") -> set[Id | None] | None:
     """Ids of the categories named ``category``, or of all if it is None; None (any id) if the file lists no category.
 
     Raises:

@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from defectflow.core.files import UserError, nearest_path
+from defectflow.core.records import DataSet
 from defectflow.listing import annotation_files
 from defectflow.listing.archives import is_archive, unpack, unpacked
 from defectflow.listing.folders import SIDES, plain, subfolders, tells_labels
 
 
-def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
+def resolve(entry: Mapping[str, Any]) -> DataSet:
     """Turn an entry of ``datasets:`` into the paths it means.
 
     Args:
@@ -61,7 +62,7 @@ def resolve(entry: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_paths(resolved: Mapping[str, Any]) -> None:
+def check_paths(resolved: DataSet) -> None:
     """Raise a UserError for the first file or folder of the entry that does not exist, with the nearest name."""
     named = {"annotations": annotation_files.paths(resolved["annotations"]), "links": resolved.get("links") or []}
     named["labels"] = [resolved["labels"]] if resolved["labels"] else []
@@ -72,7 +73,7 @@ def check_paths(resolved: Mapping[str, Any]) -> None:
                 raise UserError(f"{path}: no such {what}{nearest_path(path)} (correct `{key}` of the data set)")
 
 
-def way_out(resolved: Mapping[str, Any], some: str) -> str:
+def way_out(resolved: DataSet, some: str) -> str:
     """The remedy for a data set with too few photographs labelled good; ``some``: the name of any photograph."""
     folder = resolved["images"]
     needed = "the detector learns from at least 2"
@@ -81,7 +82,7 @@ def way_out(resolved: Mapping[str, Any], some: str) -> str:
     if below:
         others = ", or `categories: all` for each folder like it" if len(below) > 1 else ""
         return f"{needed} (the folder below it has good ones: set `path: {below[0]}`{others})"
-    kinds = {side: [] for side in ("train", "val", "test")}
+    kinds: dict[str, list[str]] = {side: [] for side in ("train", "val", "test")}
     for top, path in tops.items():
         kinds.get(SIDES.get(plain(top), ""), []).extend(subfolders(path))
     if (names := kinds["train"] or kinds["val"] or kinds["test"]) and not resolved["labels"]:
@@ -97,7 +98,7 @@ def way_out(resolved: Mapping[str, Any], some: str) -> str:
     )
 
 
-def unread(resolved: Mapping[str, Any], among: Iterable[str]) -> list[str]:
+def unread(resolved: DataSet, among: Iterable[str]) -> list[str]:
     """Paths of the JSON files of a data set that are not read, sorted; ``among``: names of those among its images."""
     found = annotation_files.find(resolved.get("path"), resolved["images"])
     paths = [*found.coco, *found.others, *(os.path.join(str(resolved["images"]), name) for name in among)]

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypedDict
 
 from defectflow.core.files import UserError, atomic
+from defectflow.core.records import DataSet
 from defectflow.images.bit_depth import Values, is_deep
 from defectflow.sources import preflight
 from defectflow.sources.set_depth import decide
@@ -20,7 +22,14 @@ from defectflow.sources.set_depth import decide
 SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pxm", ".pam")
 
 
-def depth_of_set(resolved: Mapping[str, str | None], asked: str | int, cache: str | Path | None) -> str:
+class _Known(TypedDict):
+    """The cache: `Values` of 16-bit files as lists, and the files that are none, by the start of their hash."""
+
+    deep: dict[str, list[Any] | None]
+    plain: list[str]
+
+
+def depth_of_set(resolved: DataSet, asked: str | int, cache: str | Path | None) -> str:
     """Bits that the 16-bit files of a data set are read with, "" where there are none; see `depth_of`.
 
     Args:
@@ -77,14 +86,15 @@ def depth_of(files: Mapping[str, tuple[str, str]], asked: str, cache: str | Path
     return decide({name: Values(*values) for name, values in deep.items() if values}, asked).depth
 
 
-def _measured(paths: list[str]) -> list[list | None]:
+def _measured(paths: list[str]) -> list[list[Any] | None]:
     """`Values` of files as lists, None for what has none, measured by another process."""
     package = Path(__file__).parents[2]
     environment = os.environ | {"PYTHONPATH": str(package)}
     command = [sys.executable, "-m", "defectflow.images.measure_depth"]
     done = subprocess.run(command, env=environment, input=json.dumps(paths), capture_output=True, text=True)
     try:
-        return json.loads(done.stdout)
+        found: list[list[Any] | None] = json.loads(done.stdout)
+        return found
     except ValueError:
         lines = done.stderr.strip().splitlines() or ["no answer"]
         raise UserError(
@@ -93,7 +103,7 @@ def _measured(paths: list[str]) -> list[list | None]:
         ) from None
 
 
-def _read(cache: str | Path | None) -> dict:
+def _read(cache: str | Path | None) -> _Known:
     try:
         known = json.loads(Path(cache).read_text(encoding="utf-8")) if cache else {}
         return {"deep": dict(known["deep"]), "plain": list(known["plain"])}

@@ -8,12 +8,25 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import Any, TypedDict
 
 from defectflow.core.files import atomic, sha256_of
 from defectflow.listing.image_names import scan
 from defectflow.sources.dataset_entry import resolve as resolve
 
 BATCH = 100  # files per task of a thread: handing over single files takes as long as hashing small ones
+
+
+class Known(TypedDict):
+    """What a cache holds.
+
+    Attributes:
+        files: by folder ("" for single files) and name: size, mtime, ctime, inode, sha256.
+        outlines: by annotation file and category: hash of the outlines of each image that it lists.
+    """
+
+    files: dict[str, dict[str, list[Any]]]
+    outlines: dict[str, dict[str, str]]
 
 
 def file_digests(files: str | Path | Iterable[str | Path], cache: str | Path | None) -> dict[str, str]:
@@ -85,7 +98,7 @@ def _hashes(paths: Iterable[str]) -> list[str]:
     return found
 
 
-def read_cache(cache: str | Path | None) -> dict[str, dict]:
+def read_cache(cache: str | Path | None) -> Known:
     try:
         known = json.loads(Path(cache).read_text(encoding="utf-8")) if cache else {}
         return {"files": dict(known.get("files", {})), "outlines": dict(known.get("outlines", {}))}
@@ -93,7 +106,7 @@ def read_cache(cache: str | Path | None) -> dict[str, dict]:
         return {"files": {}, "outlines": {}}
 
 
-def write_cache(cache: str | Path | None, known: dict[str, dict]) -> None:
+def write_cache(cache: str | Path | None, known: Known) -> None:
     if cache:
         with suppress(OSError), atomic(cache) as temporary:
             temporary.write_text(json.dumps(known, separators=(",", ":")), encoding="utf-8")

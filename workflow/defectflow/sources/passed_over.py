@@ -7,11 +7,14 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from defectflow.images.formats import RAW, PassedOver, suffixes, unread
 from defectflow.listing.image_names import is_image, scan
 from defectflow.sources.dataset import Notice, Problem
+
+if TYPE_CHECKING:
+    from defectflow.images.image_checks import Picture
 
 # Labels, outlines, notes and side files of programs, which a user does not expect in the report.
 COMPANIONS = suffixes(
@@ -28,7 +31,7 @@ def others(folder: str) -> Iterator[str]:
             yield name
 
 
-def check_passed_over(folder: str, pictures: Mapping[str, Any]) -> tuple[list[Problem], list[Notice]]:
+def check_passed_over(folder: str, pictures: Mapping[str, "Picture"]) -> tuple[list[Problem], list[Notice]]:
     """Problems of files that look like pictures but are not read, and notices on other files and on animations.
 
     A camera's raw file beside the photograph of the same name is its companion.

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError
+from defectflow.core.records import DataSet
 from defectflow.listing import annotation_files
 from defectflow.listing.folders import Folders
 from defectflow.listing.image_names import image_ids, shard_of
@@ -27,7 +28,7 @@ from defectflow.sources.digest_cache import digests_of, file_digests, read_cache
 
 
 def check(
-    resolved: Mapping[str, Any],
+    resolved: DataSet,
     on_problem: str = "stop",
     calibration: Mapping[str, int] | None = None,
     cache: str | Path | None = None,
@@ -77,18 +78,18 @@ def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[st
             )
 
 
-def count(resolved: Mapping[str, Any]) -> int:
+def count(resolved: DataSet) -> int:
     """Number of images of a data set."""
     return len(_listing(_key(resolved)).paths)
 
 
-def has_outlines(resolved: Mapping[str, str | None], cache: str | Path | None) -> bool:
+def has_outlines(resolved: DataSet, cache: str | Path | None) -> bool:
     """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes do not count."""
     return _has_outlines(_key(resolved), str(cache) if cache else None)
 
 
 def images_digest(
-    resolved: Mapping[str, Any],
+    resolved: DataSet,
     cache: str | Path | None,
     shard: tuple[int, int] | None = None,
     labels: bool = False,
@@ -214,11 +215,11 @@ def _shards(key: str, cache: str | None, count: int) -> list[list[str]]:
     return shards
 
 
-def _key(resolved: Mapping[str, Any]) -> str:
+def _key(resolved: DataSet) -> str:
     return json.dumps(dict(resolved), sort_keys=True)
 
 
-def _outline_digests(resolved: Mapping[str, Any], names: Iterable[str], cache: str | None) -> dict[str, str]:
+def _outline_digests(resolved: DataSet, names: Iterable[str], cache: str | Path | None) -> dict[str, str]:
     """Hash of the outlines of every image that the COCO files list; annotation ids and their order do not count.
 
     It is "" for an image without an outline: a box is none.

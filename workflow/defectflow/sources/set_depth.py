@@ -5,10 +5,13 @@ Standard library only: the Snakefile imports this module.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from defectflow.images.bit_depth import DEPTHS, Values, parsed
 from defectflow.sources.dataset import Notice, Problem
+
+if TYPE_CHECKING:
+    from defectflow.images.image_checks import Picture
 
 SATURATED = 10  # pixels at the top of a depth from which a picture counts as saturated there
 GAP = 8  # the largest values of one camera's pictures differ by less than this factor
@@ -159,7 +162,9 @@ def _told(depth: str) -> str:
     return f"{bits} bits, left-aligned in 16" if left else f"{bits} bits"
 
 
-def check_depths(pictures: Mapping[str, Any], depth: str | None, given: bool) -> tuple[list[Problem], list[Notice]]:
+def check_depths(
+    pictures: Mapping[str, "Picture"], depth: str | None, given: bool
+) -> tuple[list[Problem], list[Notice]]:
     """Notices on how 16-bit files were read, and problems of files with another depth than most.
 
     Args:

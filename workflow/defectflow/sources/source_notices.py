@@ -3,9 +3,9 @@
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
 
 from defectflow.core.counted import counted
+from defectflow.core.records import DataSet
 from defectflow.listing.annotation_files import is_coco, paths
 from defectflow.listing.folders import Folders
 from defectflow.listing.name_matching import Matcher
@@ -29,7 +29,7 @@ def link_problems(folders: Folders) -> list[Problem]:
 
 
 def masks_read_as_photographs(
-    resolved: Mapping[str, Any], rows: Mapping[str, Mapping[str, str]], names: Collection[str]
+    resolved: DataSet, rows: Mapping[str, Mapping[str, str]], names: Collection[str]
 ) -> list[Problem]:
     """Masks that labels.csv names (``rows``: of the photographs with one) and that are among the photographs."""
     found = {os.path.relpath(row["mask"], str(resolved["images"])).replace(os.sep, "/") for row in rows.values()}
@@ -38,7 +38,7 @@ def masks_read_as_photographs(
 
 
 def notices(
-    resolved: Mapping[str, Any],
+    resolved: DataSet,
     folders: Folders,
     told: Iterable[tuple[str, str, str]],
     names: Collection[str],
@@ -114,7 +114,7 @@ def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
 
 
 def _of_labels(
-    resolved: Mapping[str, Any], folders: Folders, names: Iterable[str], row: Callable[[str], Mapping[str, str]]
+    resolved: DataSet, folders: Folders, names: Iterable[str], row: Callable[[str], Mapping[str, str]]
 ) -> list[Notice]:
     """For a data set with labels.csv: folders called good or bad that contradict it, and masks that it omits."""
     silent, used = folders.silent(), []

@@ -1,7 +1,8 @@
 """Command-line options that say where the photographs of a data set are."""
 
 import argparse
-from typing import Any
+
+from defectflow.core.records import DataSet
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +24,7 @@ def add_annotation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--category", help="name of the COCO category to use (default: all)")
 
 
-def resolved_of(args: argparse.Namespace) -> dict[str, Any]:
+def resolved_of(args: argparse.Namespace) -> DataSet:
     """The data set that the options describe, as ``preflight.resolve`` returns it."""
     files = getattr(args, "annotations", None) or [None]
     return {
