@@ -70,7 +70,7 @@ def make_bank(path: Path, size: int, args: Any) -> None:
     exact, asked = PatchEmbedder(*network), PatchEmbedder(*network, precision=precision)
     patches = pool(exact)
     candidates = patches.flatten(0, 2)
-    chosen = k_center_greedy(project(candidates, "random"), min(size, len(candidates)), progress=False)
+    chosen = k_center_greedy(project(candidates), min(size, len(candidates)), progress=False)
     bank = candidates[chosen] if precision == "float32" else pool(asked).flatten(0, 2)[chosen]
     config = {
         "backbone": args.backbone, "trained": exact.trained, "layers": ["layer2", "layer3"],

@@ -97,7 +97,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     if args.features:
         files = open_patches(args.features)
-        features = project(torch.cat([file.patches(i) for file in files for i in range(len(file.items))]), "random")
+        features = project(torch.cat([file.patches(i) for file in files for i in range(len(file.items))]))
     else:
         features = synthetic_features(args.rows, args.dimensions)
     print(f"{len(features)} x {features.shape[1]}, {args.threads} threads, medians of {args.repeats}")

@@ -124,7 +124,7 @@ def main() -> None:
     ]
     patches = [embedder(picture[None]).flatten(0, 2) for picture in pictures]
     pool, queries = torch.cat(patches[: -args.queries]), patches[-args.queries :]
-    projected = project(pool, "random")
+    projected = project(pool)
     torch.set_num_threads(1)
     print("| bank | way | processor ms per image | found | mean excess | largest | bytes per patch |")
     print("|---|---|---|---|---|---|---|")

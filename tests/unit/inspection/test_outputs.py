@@ -61,7 +61,7 @@ def verdict_on(data, out, name):
         "network": {"grid": list(entry.grid_map.shape), "input_size": list(entry.input_size)},
         "regions": OPTIONS,
         **verdict_settings(metrics, predictions[predictions["label"].notna()]),
-        **map_settings(out / "predictions.csv", load_maps(data.maps), metrics, Look.vmax_quantile),
+        **map_settings(out / "predictions.csv", load_maps(data.maps), metrics, Look().vmax_quantile),
     }
     part = Located(read_mask(data.root / f"masks/{name}.png"), {"present": 1, "doubtful": 0, "reason": ""})
     item = Loaded(np.zeros((1, 1, 3), np.uint8), np.arange(entry.grid_map.size), True, entry.affine)

@@ -76,3 +76,12 @@ def test_schedule_rises_to_its_peak_and_falls_to_its_last_value():
     assert warmup_cosine(0, 1, 0.02, last=0.01, first=0.01) == 0.01
     assert warmup_cosine(1.5, 1, 0.02, last=0.01) == pytest.approx(0.01)  # the clock may run over
     assert warmup_cosine(0.51, 1, 0.02, last=0) == pytest.approx((1 + math.cos(math.pi / 2)) / 2)
+
+
+def test_the_bar_of_a_run_by_the_clock_shows_the_time_left(capsys):
+    weight, optimizer = problem()
+    loop = Loop(optimizer, total_minutes=0.02, title="learn")
+    for step in loop:
+        loop.learn(loss_of(weight, step))
+    shown = capsys.readouterr().err.split("\r")
+    assert "learn:" in shown[-1] and "/0.02 min [left: " in shown[-1]

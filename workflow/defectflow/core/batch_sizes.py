@@ -1,17 +1,9 @@
 """The batch size of a network: a number, or as many pictures as fit on the device. Imports torch only for a GPU."""
 
-import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
-
-
-def batch_option(text: str) -> str | int:
-    """argparse type of a batch size: "auto" or a number of at least 1; ArgumentTypeError for anything else."""
-    if text != "auto" and not (text.isdecimal() and int(text) >= 1):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number of at least 1")
-    return text if text == "auto" else int(text)
 
 
 def batch_size(choice: str | int, device: "torch.device", one: int, most: int) -> int:

@@ -157,7 +157,7 @@ def train_heads(
 
 
 class Appearance:
-    """Trained heads, ready to tell."""
+    """Trained heads that find the part in a photograph."""
 
     def __init__(self, tensors: dict[str, np.ndarray], trained_on: list[list[int]], backbone: str):
         """``tensors`` and ``trained_on`` as :func:`train_heads` returns them; ``backbone``: :func:`backbone_hash`.
@@ -181,7 +181,7 @@ class Appearance:
         """Where the part is in an RGB uint8 photograph (height, width, 3).
 
         Args:
-            leave_out: indices of photographs whose heads may not tell.
+            leave_out: indices of photographs: heads that were trained on any of them are not asked.
 
         Returns:
             Probability, float32 (height, width) in [0, 1], and the mean IoU of the heads' masks with that of their

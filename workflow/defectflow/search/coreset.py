@@ -62,31 +62,25 @@ def coreset_size(patches: int, ratio: float, maximum: int | None = None) -> int:
     return min(size, patches, maximum or patches)
 
 
-def project(features: torch.Tensor, method: str, seed: int = 0) -> torch.Tensor:
+def project(features: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """Reduce the dimensions before selection; distances between rows are kept approximately.
 
     Args:
         features: float (rows, dimensions).
-        method: "random" (sparse random projection to the dimensions that the Johnson-Lindenstrauss lemma asks for at
-            eps 0.9, as anomalib does; no projection if that gives no fewer), "pca" (components with 99 % of the
-            variance of a sample) or "none".
-        seed: seed of the projection or of the sample.
+        seed: of the sparse random projection to the dimensions that the Johnson-Lindenstrauss lemma asks for at eps
+            0.9, as anomalib has it; where these are no fewer, the features are not projected.
 
     Returns:
         float32 (rows, fewer dimensions) on the same device, with mean 0.
     """
     features = features.float()
     rows, dimensions = features.shape
-    projected = features
-    if method == "random":
-        from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
+    from sklearn.random_projection import SparseRandomProjection, johnson_lindenstrauss_min_dim
 
-        components = int(johnson_lindenstrauss_min_dim(rows, eps=0.9))
-        if components < dimensions:
-            projection = SparseRandomProjection(components, random_state=seed).fit(np.zeros((1, dimensions)))
-            projected = product(features, torch.from_numpy(projection.components_.toarray()).to(features))
-    if method == "pca":
-        projected = Subspace.of(features, seed=seed).project(features)
+    projected, components = features, int(johnson_lindenstrauss_min_dim(rows, eps=0.9))
+    if components < dimensions:
+        projection = SparseRandomProjection(components, random_state=seed).fit(np.zeros((1, dimensions)))
+        projected = product(features, torch.from_numpy(projection.components_.toarray()).to(features))
     mean = projected.mean(dim=0)
     return features - mean if projected is features else projected.sub_(mean)
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+CLOCK = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:g} min [left: {remaining}{postfix}]"
+
 
 class Optimizer(Protocol):
     """What the loop needs of an optimiser; those of torch have it."""
@@ -81,8 +83,15 @@ class Loop:
 
     def __iter__(self) -> Iterator[int]:
         self._began, self._earlier = time.monotonic(), self.minutes
+        # Of a run by the clock the bar counts minutes, so that it shows the time left as well.
+        steps = self._total_minutes is None
         self._bar = tqdm(
-            total=self._total_steps, initial=self.steps, desc=self._title, unit="step", disable=self._title is None
+            total=self._total_steps if steps else self._total_minutes,
+            initial=self.steps if steps else self.minutes,
+            desc=self._title,
+            unit="step",
+            bar_format=None if steps else CLOCK,
+            disable=self._title is None,
         )
         with self._bar:
             while self.progress < 1 and self.steps != self._stop_at:
@@ -102,8 +111,8 @@ class Loop:
         value = float(loss.item())
         self.loss = value if math.isnan(self.loss) else (1 - self._smoothing) * self.loss + self._smoothing * value
         self.steps += 1
-        self.minutes = self._earlier + (time.monotonic() - self._began) / 60
-        self._bar.update()
+        before, self.minutes = self.minutes, self._earlier + (time.monotonic() - self._began) / 60
+        self._bar.update(1 if self._total_minutes is None else self.minutes - before)
         return value
 
     def show(self, **values: Any) -> None:

@@ -131,7 +131,7 @@ class PatchCore(Detector):
         bank has, the farther all images are from it, and a threshold from smaller banks would be too high for others.
         Every bank has ``coreset_ratio`` of the patches of all good images, or all of its own where these are fewer.
         """
-        projected = project(good.patches.to(device), "random", seed)
+        projected = project(good.patches.to(device), seed)
         asked = coreset_size(len(good.patches), settings.coreset_ratio, settings.coreset_max)
 
         def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
