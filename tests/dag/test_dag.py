@@ -173,7 +173,7 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
         ({"segmentr": "none"}, "did you mean 'segmenter'?"),
         ({"segmenter": "templates"}, "did you mean 'template'?"),
         ({"threshold": "best"}, "f1_adaptive, youden"),
-        ({"threshold": "conformal"}, "threshold: conformal needs alpha"),
+        ({"threshold": "conformal"}, "threshold_options: conformal needs alpha"),
         ({"detectors": {"patchcore": {"center_crop": 600}}}, "center_crop 600 is larger than image_size 512"),
         (
             {"detectors": {"patchcore": {"weights": "no.pth"}}},

@@ -1,21 +1,25 @@
 """The ground-truth masks of a data set: how they are read, their problems, clean copies where needed."""
 
+from __future__ import annotations
+
 import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from defectflow.annotations.ground_truth import Ambiguous, Profile, Reading, choose, profile, read
 from defectflow.core.files import UserError
-from defectflow.core.parallel import Map
 from defectflow.core.records import ManifestRow
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_mask, write_png
 from defectflow.listing.image_names import place_of
 from defectflow.sources.dataset import Notice, Problem
+
+if TYPE_CHECKING:
+    from defectflow.core.parallel import Map
 
 INVERTED = 0.8  # share of the picture: a mask that covers more, while most cover less than half, is inverted
 REMEDY = "(save the defect bright on dark; a mask of the part is no ground truth: take it out)"

@@ -1,10 +1,12 @@
 """Compare outlines with their photographs: choose between readings, and find outlines that miss the part."""
 
+from __future__ import annotations
+
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -15,11 +17,13 @@ from defectflow.annotations.outline_check import SCALES, SUSPICIOUS, WRONG, Fit,
 from defectflow.annotations.outline_edges import SIDE, Outline, edge_maps, moved, outline_of, reduced_size
 from defectflow.annotations.outline_frames import STORED, UPRIGHT, Choice, Listed, Reading, fits
 from defectflow.core.files import UserError
-from defectflow.core.parallel import Item, Result
 from defectflow.core.records import CocoAnnotation, CocoImage
 from defectflow.images.decoders import UNREADABLE
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_rgb
+
+if TYPE_CHECKING:
+    from defectflow.core.parallel import Item, Result
 
 CHECKED = 500  # most photographs that are examined
 SMALLEST = 64  # pixels, longer side: smaller photographs are not examined

@@ -1,14 +1,9 @@
 """What the input of a backbone is normalised with. Imports timm for its networks alone, and torch never."""
 
+from defectflow.backbones.backbone_names import PIXELS, is_patch_nano
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-PATCH_NANO = "patch-nano"
-PIXELS = "pixels"  # backbone of the pixel difference
-
-
-def is_patch_nano(name: str) -> bool:
-    """Whether a backbone's name stands for our own network."""
-    return name.replace("_", "-") == PATCH_NANO
 
 
 def input_statistics(backbone: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -23,8 +23,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from defectflow.backbones.backbone_names import PATCH_NANO, is_patch_nano
 from defectflow.backbones.checkpoint_names import converted
-from defectflow.backbones.input_statistics import PATCH_NANO, is_patch_nano
 from defectflow.backbones.patch_nano import (
     PATCH_NANO_WEIGHTS,
     PatchNano,

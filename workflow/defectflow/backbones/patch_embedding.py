@@ -12,7 +12,8 @@ from torch import fx, nn
 from torch.backends import mkldnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.backbones.input_statistics import PIXELS, input_statistics, is_patch_nano
+from defectflow.backbones.backbone_names import PIXELS, is_patch_nano
+from defectflow.backbones.input_statistics import input_statistics
 from defectflow.backbones.patch_nano import feature_maps
 from defectflow.core.device import has_onednn
 from defectflow.core.files import UserError

@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.backbones.input_statistics import PATCH_NANO
+from defectflow.backbones.backbone_names import PATCH_NANO
 from defectflow.backbones.state_dicts import load_state, read_state
 from defectflow.core.files import UserError
 

@@ -119,6 +119,9 @@ def _parse(text: str, module: str, is_package: bool) -> Source:
     if not is_package:
         package.pop()
     names, words = set(), set()
+    for node in list(ast.walk(tree)):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            node.body = [ast.Pass()]  # imports for annotations run nothing
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None

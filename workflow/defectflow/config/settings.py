@@ -190,7 +190,7 @@ class Family:
     """Classes of settings of which an entry chooses one by its name, e.g. the methods of the detectors.
 
     Args:
-        pattern: dotted names of the modules where they are, "defectflow.methods.*settings"; `code_hash` follows it.
+        pattern: dotted names of the modules where they are (`defectflow.methods.*settings`); `code_hash` follows it.
         base: what they inherit.
         key: where an entry names its class.
     """

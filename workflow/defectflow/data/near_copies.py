@@ -4,21 +4,25 @@ If such a pair has two labels or is on both sides of a split, the figures are mi
 fingerprints and then compared pixel by pixel, because in a fixture all photographs look alike.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Callable, Iterator, Mapping
 from itertools import count, pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
 
 from defectflow.core.files import UserError
-from defectflow.core.parallel import Map
 from defectflow.core.records import DataSet
 from defectflow.images.fingerprint import SCALE, decoded
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_rgb
 from defectflow.sources.dataset import Notice
+
+if TYPE_CHECKING:
+    from defectflow.core.parallel import Map
 
 # Chosen on copies of photographs from six sets (JPEG of quality 20 to 95, WebP, a third to twice the size), on the most
 # similar pairs of those sets, on copies with a drawn scratch, and on second shots simulated by added noise.

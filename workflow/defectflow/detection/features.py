@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from defectflow.backbones.input_statistics import PIXELS
+from defectflow.backbones.backbone_names import PIXELS
 from defectflow.backbones.network_input import Loaded, fit_picture
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.backbones.patch_embedding import PatchEmbedder

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from defectflow.backbones.input_statistics import PATCH_NANO
+from defectflow.backbones.backbone_names import PATCH_NANO
 from defectflow.backbones.networks import create_backbone
 from defectflow.backbones.patch_nano import LAYERS, PatchNano, fold_norms, load_weights, unfold_norms
 from defectflow.config.code_hash import code_hash
