@@ -13,7 +13,8 @@ from defectflow.core.files import UserError
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import pictures_in
 from defectflow.images.exif_orientation import stored_size
-from defectflow.images.formats import FLOATS, OTHER, RAW, SUFFIXES, content_suffix, unread
+from defectflow.images.formats import OTHER, RAW, SUFFIXES, content_suffix, unread
+from defectflow.images.image_checks import inspect
 from defectflow.images.read_write import read_rgb
 from defectflow.listing.image_names import is_image
 from PIL import Image
@@ -31,15 +32,15 @@ def test_every_suffix_that_pillow_decodes_is_read_or_named():
     Image.init()
     decoded = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
     assert decoded - NO_DECODER - WITHOUT_PROGRAM <= {*SUFFIXES}
-    assert not set(SUFFIXES) & {*RAW, *OTHER, *FLOATS}
+    assert not set(SUFFIXES) & {*RAW, *OTHER}
 
 
-def test_every_suffix_that_opencv_decodes_is_read_or_holds_numbers_without_a_range(tmp_path):
+def test_every_suffix_that_opencv_decodes_is_read_or_named(tmp_path):
     # OpenCV has no list of what it decodes, but one of what it encodes.
     words = "bmp dib jpeg jpg jpe jp2 png avif webp gif pbm pgm ppm pxm pnm pam pfm sr ras tiff tif exr hdr pic".split()  # noqa: SIM905
     for word in (*words, "jxl"):
         if cv2.haveImageWriter(f"a.{word}"):
-            assert f".{word}" in {*SUFFIXES, *FLOATS}
+            assert f".{word}" in {*SUFFIXES, *OTHER}
     path, shown = tmp_path / "a.pam", np.asarray(picture())
     cv2.imwrite(str(path), shown)  # written as it stands, without the swap of red and blue
     assert np.array_equal(read_rgb(path), shown)
@@ -66,17 +67,39 @@ def test_a_pam_fills_the_range_and_a_torn_one_is_told(tmp_path, planes, largest)
         read_rgb(path)
 
 
-def test_floating_point_numbers_are_told_alike_in_every_format(tmp_path):
-    numbers = np.linspace(0, 3, 40 * 56, dtype=np.float32).reshape(40, 56)
-    Image.fromarray(numbers).save(tmp_path / "a.tif")
-    (tmp_path / "b.pfm").write_bytes(b"Pf\n56 40\n-1.0\n" + numbers.tobytes())
-    (tmp_path / "c.pfm").write_bytes(b"PF\n56 40\n-1.0\n" + np.repeat(numbers, 3).tobytes())
-    for name in ("a.tif", "b.pfm", "c.pfm"):
-        with pytest.raises(UserError, match=r"floating-point numbers \(save it as 8 or 16 bits"):
+def floats_in_every_format(folder, numbers):
+    """{file name: what it holds} of a grey and a colour picture, as TIFF, PFM and Radiance HDR."""
+    colour = np.dstack([numbers, numbers[:, ::-1], numbers * 0.5])
+    Image.fromarray(numbers).save(folder / "a.tif")
+    (folder / "b.pfm").write_bytes(b"Pf\n56 40\n-1.0\n" + numbers[::-1].tobytes())
+    for name in ("c.pfm", "d.tif", "e.hdr", "f.pic"):
+        assert cv2.imwrite(str(folder / name), colour[..., ::-1])
+    grey = np.dstack([numbers] * 3)
+    return {"a.tif": grey, "b.pfm": grey, "c.pfm": colour, "d.tif": colour, "e.hdr": colour, "f.pic": colour}
+
+
+def test_floating_point_numbers_from_0_to_1_are_read_alike_in_every_format(tmp_path):
+    numbers = np.linspace(0, 1, 40 * 56, dtype=np.float32).reshape(40, 56)
+    for name, expected in floats_in_every_format(tmp_path, numbers).items():
+        found = read_rgb(tmp_path / name, depth="12")  # of the set; it is about whole numbers only
+        assert np.abs(found - expected * 255).max() <= 2, name  # RGBE cuts to 8 bits a pixel
+        sound = inspect(tmp_path / name, tmp_path, depth="12")
+        assert (sound.problem, sound.size, sound.deep) == ("", (56, 40), ""), name
+        assert is_image(name) and not is_deep(tmp_path / name)
+
+
+@pytest.mark.parametrize("values", [(0, 3), (-1, 1), (0, float("nan"))])
+def test_floating_point_numbers_of_another_range_stop(tmp_path, values):
+    numbers = np.linspace(*values, 40 * 56, dtype=np.float32).reshape(40, 56)
+    for name in list(floats_in_every_format(tmp_path, numbers))[: 6 if values == (0, 3) else 4]:  # RGBE has no sign
+        with pytest.raises(UserError, match=rf"{name}: its pixels are floating-point .* \(save it as 8 or 16 bits\)"):
             read_rgb(tmp_path / name)
-    cv2.imwrite(str(tmp_path / "d.hdr"), np.repeat(numbers[..., None], 3, axis=2))
-    told = unread(tmp_path / "d.hdr")
-    assert told.picture and "Radiance HDR: its pixels are floating-point numbers" in told.reason
+        assert "only 0 (black) to 1 (white) is read" in inspect(tmp_path / name, tmp_path).problem
+
+
+def test_openexr_is_told_by_name():
+    told = unread("a.exr")
+    assert told.picture and told.reason.startswith("OpenEXR, which is not read (convert")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_a_tiff_is_turned_and_its_size_with_it(tmp_path, pixels, tags, compressi
 
 @pytest.mark.parametrize(
     ("pixels", "message"),
-    [(GREY.astype(np.float32) / 255, "floating-point"), (GREY.astype(np.int32) * 70000, "more than 16 bits")],
+    [(GREY.astype(np.float32), "floating-point"), (GREY.astype(np.int32) * 70000, "more than 16 bits")],
 )
 def test_numbers_of_unknown_range_are_a_problem(tmp_path, pixels, message):
     path = tmp_path / "a.tif"

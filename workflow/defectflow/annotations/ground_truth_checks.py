@@ -123,8 +123,8 @@ def _check(row: Mapping[str, str], size: tuple[int, int], reading: Reading, foun
     fault = ""
     if mask.shape != size[::-1]:
         fault = f"has {mask.shape[1]}x{mask.shape[0]} pixels, the picture {size[0]}x{size[1]}"
-    elif row["label"] != "0" and not mask.any() and (largest := _largest_of_two(found, reading)):
-        fault = f"has no value but 0 and {largest:g}, and the set is cut at {reading.cut:g}: does it mix 0/1 and 0/255?"
+    elif row["label"] != "0" and not mask.any() and (what := _below_the_cut(found, reading)):
+        fault = f"has {what}, and the set is cut at {reading.cut:g}: does it mix 0/1 and 0/255?"
         fault += " (save all masks alike, the defect as 255 on 0)"
     elif row["label"] == "1" and not mask.any():
         fault = "is empty, though the image is labelled bad"
@@ -133,17 +133,22 @@ def _check(row: Mapping[str, str], size: tuple[int, int], reading: Reading, foun
     return _Checked(fault, share, plain)
 
 
-def _largest_of_two(found: Profile, reading: Reading) -> float:
-    """The larger of the two values of a mask that has 0 and one below the cut of its set, else 0.
+def _below_the_cut(found: Profile, reading: Reading) -> str:
+    """What a mask holds that is read as empty, though it is not of one value: "" for a mask that is, or without a cut.
 
-    Such a mask may mark a defect in another encoding: read as the set is, it would be empty.
+    Such a mask may mark a defect in another encoding. JPEG keeps a mask of one value as one value.
     """
-    if reading.cut is None or reading.channel == "colour":
-        return 0
+    if reading.cut is None:
+        return ""
     if reading.channel == "alpha":
-        return found.opaque if found.alpha == "varies" and found.opaque < reading.cut else 0
-    values = sorted(found.counts)
-    return values[1] if len(values) == 2 and values[0] == 0 and not found.lossy else 0
+        varies = found.alpha == "varies" and found.opaque < reading.cut
+        return f"an alpha channel up to {found.opaque:g}" if varies else ""
+    if len(found.counts) < 2:
+        return ""
+    if reading.channel == "colour":
+        return f"{len(found.counts)} colours that differ less"
+    low, high = min(found.counts), max(found.counts)
+    return f"no value but {low:g} and {high:g}" if len(found.counts) == 2 else f"values from {low:g} to {high:g}"
 
 
 def _same(path: str, mask: np.ndarray) -> bool:

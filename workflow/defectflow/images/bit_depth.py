@@ -15,6 +15,8 @@ from typing import BinaryIO, NamedTuple
 
 DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NAMES = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
+BITS, SAMPLES, SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF (TIFF 6.0, sections 4 and 19)
+SHORT, IS_FLOAT = 3, 3
 HEADER = 4096  # bytes of a PGM, PPM or PAM file in which its largest value is looked for: comments may come first
 
 
@@ -49,14 +51,8 @@ def is_deep(path: str | Path) -> bool:
                 return _largest_of_netpbm(head + stream.read(HEADER)) > 255
             if head[:8] == b"\x89PNG\r\n\x1a\n":
                 return len(head) > 24 and head[24] > 8
-            order = {b"II": "<", b"MM": ">"}.get(head[:2])
-            if order is None or len(head) < 16:
-                return False
-            version = struct.unpack(f"{order}H", head[2:4])[0]
-            if version == 42:  # classic TIFF
-                return _tiff_bits(stream, order, struct.unpack(f"{order}I", head[4:8])[0], "H", 12, "I") > 8
-            if version == 43:  # BigTIFF
-                return _tiff_bits(stream, order, struct.unpack(f"{order}Q", head[8:16])[0], "Q", 20, "Q") > 8
+            tags = tiff_tags(stream)
+            return tags.get(BITS, 1) > 8 and tags.get(SAMPLE_FORMAT) != IS_FLOAT
     except (OSError, struct.error):
         pass
     return False
@@ -71,20 +67,38 @@ def _largest_of_netpbm(head: bytes) -> int:
     return int(found[1]) if found else 0
 
 
-def _tiff_bits(stream: BinaryIO, order: str, offset: int, count: str, size: int, number: str) -> int:
-    """BitsPerSample (tag 258) of the first directory of a TIFF file; 1 where it has none."""
+def tiff_tags(stream: BinaryIO) -> dict[int, int]:
+    """The numbers of the first directory of a TIFF or BigTIFF file, {tag: first value}; {} for any other file.
+
+    Raises:
+        struct.error: the file ends within the directory.
+    """
+    stream.seek(0)
+    head = stream.read(16)
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 16:
+        return {}
+    version = struct.unpack(f"{order}H", head[2:4])[0]
+    if version == 42:
+        offset, count, size, number = struct.unpack(f"{order}I", head[4:8])[0], "H", 12, "I"
+    elif version == 43:  # BigTIFF
+        offset, count, size, number = struct.unpack(f"{order}Q", head[8:16])[0], "Q", 20, "Q"
+    else:
+        return {}
     stream.seek(offset)
     (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(order + count)))
-    for _ in range(min(entries, 1000)):
-        entry = stream.read(size)
-        if struct.unpack(f"{order}H", entry[:2])[0] == 258:
-            (samples,) = struct.unpack(order + number, entry[4 : 4 + struct.calcsize(order + number)])
-            place = 4 + struct.calcsize(order + number)
+    tags = {}
+    for data in [stream.read(size) for _ in range(min(entries, 1000))]:
+        tag, kind = struct.unpack(f"{order}HH", data[:4])
+        place = 4 + struct.calcsize(order + number)
+        (samples,) = struct.unpack(order + number, data[4:place])
+        if kind == SHORT:
             if 2 * samples > size - place:
-                stream.seek(struct.unpack(order + number, entry[place:])[0])
-                return int(struct.unpack(f"{order}H", stream.read(2))[0])
-            return int(struct.unpack(f"{order}H", entry[place : place + 2])[0])
-    return 1
+                stream.seek(struct.unpack(order + number, data[place:])[0])
+                tags[tag] = int(struct.unpack(f"{order}H", stream.read(2))[0])
+            else:
+                tags[tag] = int(struct.unpack(f"{order}H", data[place : place + 2])[0])
+    return tags
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

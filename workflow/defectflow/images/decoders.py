@@ -9,10 +9,11 @@ from pathlib import Path
 from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from defectflow.core.files import UserError
-from defectflow.images import pam
-from defectflow.images.formats import HEIC, NO_RANGE, content_suffix
+from defectflow.images import floats, pam
+from defectflow.images.formats import HEIC, content_suffix
 
 pam.register()
+floats.register()
 with suppress(ImportError):  # optional: it contains a decoder of 15 MB that only files of phones need
     import_module("pillow_heif").register_heif_opener()
 
@@ -28,14 +29,14 @@ SEQUENCES = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "DCX")
 
 def unreadable(path: str | Path, error: Exception) -> UserError:
     """The error for a file that Pillow cannot open or decode: the reason, and the remedy if one is known."""
+    if isinstance(error, floats.NoRange):
+        return UserError(f"{path}: {error}")
     try:
         found = content_suffix(path)
     except OSError:
         found = ""
     if found in HEIC and isinstance(error, UnidentifiedImageError):
         return UserError(f"{path}: a HEIC picture needs pillow-heif (pip install pillow-heif, or convert it to JPEG)")
-    if found == ".pfm":
-        return UserError(f"{path}: {NO_RANGE}")
     if found and isinstance(error, UnidentifiedImageError):
         what = f"a {found[1:].upper()} picture that is damaged, or of a kind that is not read here"
         return UserError(f"{path}: {what} (save it again as JPEG or PNG)")

@@ -18,17 +18,15 @@ def suffixes(words: str) -> tuple[str, ...]:
 SUFFIXES = suffixes(
     "jpg jpeg jpe jfif jif mpo png apng bmp dib tif tiff webp gif avif avifs heic heif hif "
     "jp2 j2k jpc j2c jpf jpx pbm pgm ppm pnm pxm pam pfm tga icb vda vst pcx dcx sgi rgb rgba bw ras sr qoi psd dds "
-    "im msp pcd pxr xbm xpm ico icns cur blp ftc ftu gbr fli flc fits fit"
+    "im msp pcd pxr xbm xpm ico icns cur blp ftc ftu gbr fli flc fits fit hdr pic"
 )
-# Decoded by OpenCV to numbers without a fixed range: nothing says which are black and white.
-FLOATS = {".exr": "OpenEXR", ".hdr": "Radiance HDR", ".pic": "Radiance HDR"}
 RAW = suffixes(
     "dng cr2 cr3 crw nef nrw arw sr2 srf orf rw2 rwl raf pef ptx srw x3f 3fr fff iiq erf kdc dcr mrw mos mef raw gpr"
 )
 OTHER = {
     ".jxl": "JPEG XL", ".jxr": "JPEG XR", ".wdp": "JPEG XR", ".jls": "JPEG-LS", ".svg": "SVG", ".eps": "PostScript",
     ".emf": "a drawing of Windows", ".wmf": "a drawing of Windows", ".dcm": "DICOM", ".xcf": "Gimp's own",
-    ".kra": "Krita's own",
+    ".kra": "Krita's own", ".exr": "OpenEXR",
 }  # fmt: skip
 HEIC = (".heic", ".heif", ".hif")
 # Signatures at the start of a file and the matching suffix; the first 12 bytes are enough.
@@ -37,15 +35,15 @@ MARKS = (
     (b"II*\0", ".tif"), (b"MM\0*", ".tif"), (b"II+\0", ".tif"), (b"MM\0+", ".tif"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", ".jp2"), (b"\xff\x4f\xff\x51", ".j2k"), (b"qoif", ".qoi"), (b"8BPS\0\x01", ".psd"),
     (b"DDS ", ".dds"), (b"\x01\xda\0\x01", ".sgi"), (b"\x01\xda\x01\x01", ".sgi"), (b"\x59\xa6\x6a\x95", ".ras"),
-    (b"\xff\x0a", ".jxl"), (b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"), (b"v/1\x01", ".exr"), (b"#?RADIANCE", ".hdr"),
-    (b"FUJIFILMCCD-", ".raf"), (b"IIRO", ".orf"), (b"IIU\0", ".rw2"), (b"FOVb", ".x3f"),
+    (b"\xff\x0a", ".jxl"), (b"\0\0\0\x0cJXL \r\n\x87\n", ".jxl"), (b"v/1\x01", ".exr"),
+    (b"#?RADIANCE", ".hdr"), (b"#?RGBE", ".hdr"), (b"FUJIFILMCCD-", ".raf"), (b"IIRO", ".orf"), (b"IIU\0", ".rw2"),
+    (b"FOVb", ".x3f"),
 )  # fmt: skip
 BRANDS = {b"avif": ".avif", b"avis": ".avif", b"crx ": ".cr3"} | dict.fromkeys(
     (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), ".heic"
 )
 ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
 PACKED = (".gz", ".bz2", ".xz", ".zst")  # one file, or a .tar
-NO_RANGE = "its pixels are floating-point numbers (save it as 8 or 16 bits)"
 NAMED, LISTED = 20, 200  # suffixes named in a message; names of an archive that are looked at
 
 
@@ -99,8 +97,6 @@ def unread(path: str | Path) -> PassedOver:
         return PassedOver(path, "a camera's raw file (convert it to JPEG, PNG or TIFF)", True)
     if suffix in OTHER:
         return PassedOver(path, f"{OTHER[suffix]}, which is not read (convert it to JPEG, PNG or TIFF)", True)
-    if suffix in FLOATS:
-        return PassedOver(path, f"{FLOATS[suffix]}: {NO_RANGE}", True)
     if suffix in ARCHIVES + PACKED:
         return PassedOver(path, "an archive (unpack it)", _holds_pictures(path))
     try:

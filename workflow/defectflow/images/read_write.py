@@ -8,9 +8,10 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from defectflow.core.files import UserError, atomic
+from defectflow.images import floats
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
-from defectflow.images.formats import ARCHIVES, NO_RANGE, RAW, unread
+from defectflow.images.formats import ARCHIVES, RAW, unread
 from defectflow.images.sixteen_bit import numbers_of, to_8_bits
 
 TURN_PNG = (
@@ -37,9 +38,9 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
         with open(path, "rb") as file, Image.open(file) as image:
             if depth and is_deep(path):
                 return _read_deep(image, path, depth)
-            if image.mode == "F":
-                raise UserError(f"{path}: {NO_RANGE}")
             ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
+            if image.mode == "F":
+                return np.asarray(Image.fromarray(floats.to_8_bits(np.asarray(image))).convert("RGB"))
             if image.mode.startswith("I"):
                 values = np.asarray(image)
                 if values.max() > 65535:
@@ -84,7 +85,7 @@ def read_checked(path: str | Path) -> np.ndarray:
 
 def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
     """An opened file of more than 8 bits as `read_rgb` returns it."""
-    grey = image.mode.startswith("I") or image.mode == "F"
+    grey = image.mode.startswith("I")
     if image.format == "PNG":
         image.load()  # its orientation may come after the pixels
     exif = image.getexif()  # loading a TIFF turns it, and takes the orientation out

@@ -8,7 +8,6 @@ from PIL import Image
 
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import Values, parsed
-from defectflow.images.formats import NO_RANGE
 
 
 def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
@@ -19,10 +18,8 @@ def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
             Pillow does it, colour pictures as stored.
 
     Raises:
-        UserError: floating-point numbers, more than 16 bits, or not readable in full depth.
+        UserError: more than 16 bits, or not readable in full depth.
     """
-    if image.mode == "F":
-        raise UserError(f"{path}: {NO_RANGE}")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.max() > 65535:
