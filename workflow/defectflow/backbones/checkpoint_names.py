@@ -31,7 +31,7 @@ def converted(state: Mapping[str, Tensor], arch: str, whole: nn.Module) -> dict[
         return state
     options = {"adapt_layer_scale": True} if "adapt_layer_scale" in inspect.signature(convert).parameters else {}
     try:
-        return convert(dict(state), whole, **options)
+        return dict(convert(dict(state), whole, **options))
     except Exception:  # of a file for another network: whatever a missing key or a wrong shape raises
         return state
 
@@ -40,7 +40,8 @@ def _converter(arch: str, whole: nn.Module) -> Callable[..., Any] | None:
     """timm's converter of a network: it stands beside the function that makes it, or beside the class."""
     for module in (model_entrypoint(arch).__module__, type(whole).__module__):
         for name in CONVERTERS:
-            if found := getattr(sys.modules[module], name, None):
+            found: Callable[..., Any] | None = getattr(sys.modules[module], name, None)
+            if found:
                 return found
     return None
 

@@ -34,4 +34,6 @@ class Network(nn.Module):
 def make_network(settings: Mapping[str, Any], weights: str | Path) -> Network:
     """The network of a bundle; ``settings`` has backbone and layers, ``weights`` is its backbone.safetensors."""
     backbone = settings["backbone"]
-    return Network(feature_network(backbone, settings["layers"], weights), input_statistics(backbone)).eval()
+    network = Network(feature_network(backbone, settings["layers"], weights), input_statistics(backbone))
+    network.eval()
+    return network

@@ -34,7 +34,7 @@ from defectflow.backbones.state_dicts import load_state, read_state, refuse_deep
 from defectflow.core.files import UserError, stage
 
 
-def _cfg() -> dict:
+def _cfg() -> dict[str, Any]:
     return {
         "file": str(PATCH_NANO_WEIGHTS),
         "num_classes": 0,
@@ -51,13 +51,13 @@ default_cfgs = generate_default_cfgs({"patch_nano": _cfg(), "patch-nano": _cfg()
 
 
 @register_model
-def patch_nano(pretrained: bool = False, **kwargs) -> nn.Module:
+def patch_nano(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """PatchNano with the packaged weights if `pretrained`; see `PatchNano`."""
     feature_cfg = {"out_indices": (0, 1), "flatten_sequential": False}
     return build_model_with_cfg(PatchNano, "patch_nano", pretrained, feature_cfg=feature_cfg, **kwargs)
 
 
-def _alias(pretrained: bool = False, **kwargs) -> nn.Module:
+def _alias(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     return patch_nano(pretrained, **kwargs)
 
 
@@ -69,7 +69,9 @@ __all__ = ["create_backbone"]  # not its
 class _NothingDrawn(TorchFunctionMode):
     """Leaves the weights of new modules as they are: drawing those that a file will replace takes up to a second."""
 
-    def __torch_function__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_function__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         kwargs = kwargs or {}
         if function in (torch.Tensor.uniform_, torch.Tensor.normal_, nn.init.kaiming_uniform_):
             return args[0] if args else kwargs["tensor"]
@@ -78,7 +80,7 @@ class _NothingDrawn(TorchFunctionMode):
 
 def _known(
     name: str, layers: Sequence[str], weights: str | Path | None, allow_download: bool
-) -> tuple[str, dict, list[int]]:
+) -> tuple[str, dict[str, Any], list[int]]:
     """timm's name of a network, what it is to be made with, and the indices of its layers; see `create_backbone`."""
     arch = name.split(".")[0]
     if not timm.is_model(arch):

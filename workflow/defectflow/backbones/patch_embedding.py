@@ -24,7 +24,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 def has_bfloat16() -> bool:
     """Whether torch can compute convolutions in bfloat16 on this processor (slowly, if it has no matrix units)."""
-    return mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def feature_network(

@@ -82,10 +82,11 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor], path: str | Path, 
             f"weights of backbone '{name}': {path} does not fit, of {len(needed)} tensors {told} "
             "(give those of this network, up to its highest layer)"
         )
-    broken = [key for key, value in found.items() if value.is_floating_point() and not value.isfinite().all()]
+    tensors = {key: value for key, value in found.items() if value is not None}
+    broken = [key for key, value in tensors.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
         raise UserError(f"weights of backbone '{name}': {path} holds numbers that are not finite: {_some(broken)}")
-    model.load_state_dict({key: value.to(own[key].dtype) for key, value in found.items()}, strict=False)
+    model.load_state_dict({key: value.to(own[key].dtype) for key, value in tensors.items()}, strict=False)
 
 
 def refuse_deeper(state: Mapping[str, Tensor], whole: nn.Module, path: str | Path, name: str) -> None:

@@ -47,6 +47,13 @@ def sections() -> dict[str, Family | type[Settings]]:
     return kinds
 
 
+def strategies() -> Family:
+    """The classes of the strategies of thresholds, by their names."""
+    family = sections()["threshold_options"]
+    assert isinstance(family, Family), "each strategy has its own options"
+    return family
+
+
 def has_names(section: str) -> bool:
     """Whether a section of the config holds entries by name."""
     kind = sections()[section]
@@ -111,7 +118,7 @@ def checked(config: Mapping[str, Any]) -> Checked:
 
 def _check_threshold(chosen: dict[str, Any], where: str) -> None:
     """Check a strategy and its options, and turn texts among these into numbers."""
-    family, name = sections()["threshold_options"], chosen["threshold"]
+    family, name = strategies(), chosen["threshold"]
     if name not in family.classes:
         known = ", ".join(family.classes)
         raise UserError(f"config.yaml: {where}threshold: {name!r} is not one of {known}{meant(name, family.classes)}")
@@ -150,7 +157,7 @@ def labels_needed(config: Mapping[str, Any]) -> dict[str, int]:
     detectors = {config["detector"], *(run.get("detector", config["detector"]) for run in config.get("compare", []))}
     needed = []
     for strategy, options in (threshold_of(config, name) for name in detectors):
-        needed.append(sections()["threshold_options"].classes[strategy].from_dict(options, "").labels_needed())
+        needed.append(strategies().classes[strategy].from_dict(options, "").labels_needed())
     least = int(config["review"] is not None)
     return {label: max(least, *(counts[label] for counts in needed)) for label in ("good", "bad")}
 
@@ -165,7 +172,7 @@ def shard_count(asked: int | str, images: int) -> int:
     Raises:
         UserError: a shard, and with it a folder, would hold more than LARGEST_SHARD images.
     """
-    if asked == "auto":
+    if isinstance(asked, str):
         count = 1 if images <= ONE_SHARD else 2
         while images > SHARD * count:
             count *= 2
@@ -209,7 +216,8 @@ def _entry(config: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
     section = config[f"{key}s"]
     if name not in section:
         raise UserError(f"config.yaml: {key}: no entry {name!r} in {key}s ({nearest(name, sorted(section))})")
-    return section[name]
+    entry: Mapping[str, Any] = section[name]
+    return entry
 
 
 def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotations: bool) -> Run:

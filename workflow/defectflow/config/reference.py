@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from defectflow.config.configuration import has_names, sections
+from defectflow.config.configuration import has_names, sections, strategies
 from defectflow.config.run_settings import NAME, RunSettings
 from defectflow.config.settings import Family, Settings, types_of
 from defectflow.config.values import (
@@ -57,13 +57,13 @@ def _sentence(cls: type) -> str:
 
 def _table(classes: Iterable[tuple[type[Settings], str]], key: str = "") -> list[str]:
     """Rows of a table of all keys; where several classes have one alike, it has one row that names them."""
-    rows: dict[tuple, list[str]] = {}
+    rows: dict[tuple[str, ...], list[str]] = {}
     for cls, name in classes:
         for field in _fields(cls):
             about = field.metadata
             inner = f": {', '.join(f.name for f in dataclasses.fields(about['nested']))}" if about["nested"] else ""
             kind, limits = type_in_words(types_of(cls)[field.name]) + inner, limits_in_words(about)
-            cells = (f"`{field.name}`", kind, _default(about), limits, about["description"])
+            cells: tuple[str, ...] = (f"`{field.name}`", kind, _default(about), limits, about["description"])
             rows.setdefault(cells, []).append(name)
     head = ["key", "type", "default", "limits, unit", "meaning", *([f"read by {key}"] if key else [])]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
@@ -72,7 +72,7 @@ def _table(classes: Iterable[tuple[type[Settings], str]], key: str = "") -> list
     return lines
 
 
-def _fields(cls: type[Settings]) -> list[dataclasses.Field]:
+def _fields(cls: type[Settings]) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(cls) if field.name in cls.own_keys()]
 
 
@@ -85,7 +85,7 @@ def schema() -> dict[str, Any]:
     top = _object([RunSettings])
     for section, kind in sorted(sections().items()):
         if section == "threshold_options":
-            top["properties"][section] = _object(kind.classes.values()) | {"required": []}
+            top["properties"][section] = _object(strategies().classes.values()) | {"required": []}
             continue
         if isinstance(kind, Family):
             entry: dict[str, Any] = {"oneOf": [_object([cls], kind.key) for cls in kind.classes.values()]}

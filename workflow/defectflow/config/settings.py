@@ -131,7 +131,7 @@ class Settings:
         return cls.renamed(key) or f"unknown key {key!r} ({nearest(key, cls.own_keys())})"
 
     @classmethod
-    def _missing(cls, field: dataclasses.Field) -> str:
+    def _missing(cls, field: dataclasses.Field[Any]) -> str:
         return f"{field.name!r} is a required property ({field.metadata['description']})"
 
     @classmethod
@@ -163,7 +163,7 @@ class Settings:
                 object.__setattr__(copy, field.name, as_floats(value, types_of(type(self))[field.name]))
         return copy
 
-    def _is_read(self, field: dataclasses.Field) -> bool:
+    def _is_read(self, field: dataclasses.Field[Any]) -> bool:
         return field.metadata["read_if"] is None or bool(field.metadata["read_if"](self))
 
     def completed(self, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,18 +199,19 @@ class Family:
         self.key, self._pattern, self._base = key, pattern, base
 
     @classmethod
-    def of(cls, classes: Mapping[str, type], key: str) -> Self:
+    def of(cls, classes: Mapping[str, type[Settings]], key: str) -> Self:
         """A family of classes that are found already."""
         made = cls("", Settings, key)
         made.classes = dict(classes)
         return made
 
     @functools.cached_property
-    def classes(self) -> dict[str, Any]:
+    def classes(self) -> dict[str, type[Any]]:
         """The classes by their names."""
-        return {cls.name: cls for cls in discover(self._pattern, self._base) if cls.name}
+        found: list[type[Any]] = discover(self._pattern, self._base)
+        return {cls.name: cls for cls in found if cls.name}
 
-    def class_of(self, entry: Mapping[str, Any], where: str) -> type:
+    def class_of(self, entry: Mapping[str, Any], where: str) -> type[Any]:
         """The class that an entry asks for.
 
         Raises:
@@ -234,10 +235,10 @@ class Family:
                 raise UserError(f"{where}: {self._foreign(str(key), cls)}")
         return cls.from_dict(given, where)
 
-    def _foreign(self, key: str, cls: type) -> str:
+    def _foreign(self, key: str, cls: type[Any]) -> str:
         for other in (cls, *self.classes.values()):
             if told := other.renamed(key):
-                return told
+                return str(told)
         own = [self.key, *cls.own_keys()]
         close = meant(key, own)[2:]
         what = f"{close + ' ' if close else ''}it reads: {', '.join(own)}"

@@ -37,7 +37,7 @@ def add_settings(
     parser.epilog = "\n".join([*filter(None, [parser.epilog]), *lines])
 
 
-def help_line(cls: type, field: dataclasses.Field) -> str:
+def help_line(cls: type, field: dataclasses.Field[Any]) -> str:
     """A field in one line: name, type, limits, default, description."""
     about = field.metadata
     what = ", ".join(filter(None, (type_in_words(types_of(cls)[field.name]), limits_in_words(about))))

@@ -9,7 +9,7 @@ import math
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Literal, Union
 
@@ -49,11 +49,14 @@ def typed(value: Any, hint: Any) -> Any:
     if not isinstance(value, str) or any(kind is Literal and value in of for kind, of in kinds):
         return value
     names = [kind for kind, _ in kinds] + [type(choice) for kind, of in kinds if kind is Literal for choice in of]
-    for word, meant, kind in (("null", None, type(None)), ("true", True, bool), ("false", False, bool)):
-        if kind in names and value.lower() == word:
+    words: tuple[tuple[str, bool | None, type], ...] = (
+        ("null", None, type(None)), ("true", True, bool), ("false", False, bool),
+    )  # fmt: skip
+    for word, meant, known in words:
+        if known in names and value.lower() == word:
             return meant
-    for parse, kind in ((int, int), (int, float), (float, float)):
-        if kind in names:
+    for parse, known in ((int, int), (int, float), (float, float)):
+        if known in names:
             with suppress(ValueError):
                 return parse(value)
     return value
@@ -104,7 +107,7 @@ def _out_of_limits(value: float, about: Mapping[str, Any]) -> str:
     if not math.isfinite(value):
         return f"{value} is not a finite number"
     unit = f" {about['unit']}" if about["unit"] else ""
-    tests = (
+    tests: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         ("minimum", lambda limit: value < limit, "is less than the minimum of {}"),
         ("above", lambda limit: value <= limit, "must be above {}"),
         ("maximum", lambda limit: value > limit, "is greater than the maximum of {}"),
@@ -140,7 +143,7 @@ def limits_in_words(about: Mapping[str, Any]) -> str:
     high = about["maximum"] if about["maximum"] is not None else about["below"]
     unit = f" {about['unit']}" if about["unit"] else ""
     if low is None and high is None:
-        return about["unit"]
+        return str(about["unit"])
     low_text = "" if low is None else f"above {low:g}" if about["above"] is not None else f"{low:g}"
     high_text = "" if high is None else f"below {high:g}" if about["below"] is not None else f"{high:g}"
     if high is None:

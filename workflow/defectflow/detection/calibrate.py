@@ -153,7 +153,7 @@ def main(args: argparse.Namespace) -> None:
     keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
     files = open_patches(args.features)
-    config, plans, found = files[0].config, [], []
+    config, plans, found = files[0].config, list[Plan](), iter(list[Scored]())
     if (splits["detection"] == "fold").any():
         good = load_good(files, splits, method, settings, args.seed)
         plans = plan(splits, good.images)

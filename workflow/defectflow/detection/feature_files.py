@@ -134,7 +134,8 @@ class PatchFile:
     def items(self) -> list[dict[str, Any]]:
         """One dict for each image: image_id, copy_of, kind, window (x0, y0, x1, y1), frame (height, width)."""
         with safe_open(self.path, framework="numpy") as file:
-            return json.loads(file.metadata()["defectflow"])["items"]
+            items: list[dict[str, Any]] = json.loads(file.metadata()["defectflow"])["items"]
+            return items
 
     @property
     def affine(self) -> np.ndarray:

@@ -93,7 +93,7 @@ class Kept:
     def key(self, item: Loaded) -> bytes:
         """Hash of all that the patches of a picture are made from, 32 bytes."""
         digest = self._maker.copy()
-        digest.update(item.picture.tobytes())
+        digest.update(_picture(item).tobytes())
         digest.update(item.cells.tobytes())
         return digest.digest()
 
@@ -103,6 +103,11 @@ class Kept:
     def patches(self, key: bytes) -> torch.Tensor:
         """Patches with this key, float32 (n, d)."""
         return self._file.patches(self._items[key])
+
+
+def _picture(item: Loaded) -> np.ndarray:
+    assert item.picture is not None, "taken out only once it is embedded"
+    return item.picture
 
 
 def embed_all(
@@ -115,14 +120,14 @@ def embed_all(
 
     def embed(loaded: Sequence[Loaded]) -> list[tuple[torch.Tensor, Loaded, bytes]]:
         keys = [kept.key(item) for item in loaded]
-        patches = [kept.patches(key) if key in kept else None for key in keys]
-        new = [i for i, key in enumerate(keys) if key not in kept]
+        patches = {i: kept.patches(key) for i, key in enumerate(keys) if key in kept}
+        new = [i for i in range(len(keys)) if i not in patches]
         if new:
-            embeddings = embedder(np.stack([loaded[i].picture for i in new])).flatten(1, 2)
+            embeddings = embedder(np.stack([_picture(loaded[i]) for i in new])).flatten(1, 2)
             for i, embedding in zip(new, embeddings, strict=True):
                 cells = torch.from_numpy(loaded[i].cells).to(embedding.device)
                 patches[i] = embedding[cells] if len(cells) < len(embedding) else embedding
-        return [(p, item._replace(picture=None), key) for p, item, key in zip(patches, loaded, keys, strict=True)]
+        return [(patches[i], item._replace(picture=None), keys[i]) for i, item in enumerate(loaded)]
 
     if embedder.device.type == "cpu":
         for (result,) in in_threads(lambda row: embed([load(row)]), rows):

@@ -128,10 +128,10 @@ def main(args: argparse.Namespace) -> None:
 
     rows = []
     for task in tasks:
-        item = items[task.item]
+        judged = items[task.item]
         group_score = scores[task.item, task.group_bank] if task.group_bank else math.nan
         rows.append(
-            [item["image_id"], item["copy_of"], item["kind"], task.bank, scores[task.item, task.bank],
+            [judged["image_id"], judged["copy_of"], judged["kind"], task.bank, scores[task.item, task.bank],
              task.group_bank, group_score]
         )  # fmt: skip
     save_maps(args.maps, maps, file.config["input_size"])

@@ -55,7 +55,7 @@ def load_good(
     available = [file.count(i) for _, file, i, *_ in chosen]
     counts = method.counts(available, settings)
 
-    def read(entry: tuple) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def read(entry: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         (_, file, i, *_), count = entry
         whole = file.patches(i)
         return whole.mean(dim=0), *method.condense(whole, file.position(i), count, settings, seed)
