@@ -1,6 +1,10 @@
 """Latency of an inspector by runtime, beside anomalib's model in eager PyTorch with the same backbone and bank.
 
     python benchmarks/latency.py results/demo/template/crop/patchcore/bundle results/demo/source/images
+    python benchmarks/latency.py BUNDLE PHOTOGRAPHS --before ../main --sizes 512 4096
+
+With ``--before``, the inspector of another checkout judges the same photographs, each right before or after this one,
+and both have to say the same. ``--sizes`` enlarges them first.
 
 All get the same isolated pictures. Eager PyTorch means anomalib's modules, called one after the other unchanged: once
 the whole model, which searches all cells of the grid and makes a map, and once for the part's cells only and without a
@@ -10,14 +14,24 @@ On a busy machine look at processor time.
 """
 
 import argparse
+import base64
+import hashlib
+import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
+sys.path.insert(0, os.environ.get("CHECKOUT", str(Path(__file__).parents[1])) + "/workflow")
 
 from defectflow.backbones.network_input import Loaded
 from defectflow.images.read_write import read_photograph
@@ -63,13 +77,116 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
     return np.array(times[1:]).T.tolist(), bad[1:]
 
 
+def serve(bundle: Path, runtime: str) -> None:
+    """Judge each photograph whose path comes in, on one thread, and answer with the verdict and processor seconds."""
+    cv2.setNumThreads(1)
+    inspector = Inspector.load(bundle, runtime)
+    inspector.clock = time.process_time
+    for line in sys.stdin:
+        verdict = inspector(line.rstrip("\n"))
+        answer: dict[str, Any] = {"seconds": dict(verdict.seconds), "raw_score": verdict.raw_score}
+        part, heat = verdict.part, verdict.heat
+        step = -(-max(heat.shape) // 512)
+        answer |= {
+            "regions": [[*region.box, region.area, region.mark] for region in verdict.regions],
+            "scores": [region.score for region in verdict.regions],
+            "part": "" if part is None else hashlib.sha256(np.packbits(part)).hexdigest(),
+            "heat": base64.b64encode(np.ascontiguousarray(heat[::step, ::step])).decode(),
+        }
+        print(json.dumps(answer), flush=True)
+
+
+@contextmanager
+def server(checkout: Path, bundle: Path, runtime: str) -> Iterator[subprocess.Popen[str]]:
+    """A process in which the inspector of a checkout judges; see `serve`."""
+    command = [sys.executable, __file__, "--serve", runtime, str(bundle)]
+    own = {"CHECKOUT": str(checkout), "PYTHONPATH": "", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | own) as process:
+        yield process
+        assert process.stdin, "a pipe"
+        process.stdin.close()
+
+
+def judged(process: subprocess.Popen[str], path: Path) -> dict[str, Any]:
+    """The answer of a `server`."""
+    assert process.stdin and process.stdout, "both are pipes"
+    process.stdin.write(f"{path}\n")
+    process.stdin.flush()
+    answer: dict[str, Any] = json.loads(process.stdout.readline())
+    answer["heat"] = np.frombuffer(base64.b64decode(answer["heat"]), np.float32)
+    return answer
+
+
+def compare(before: Path, bundle: Path, paths: list[Path], runtime: str, rounds: int) -> None:
+    """Print processor milliseconds of both checkouts by step, the ratio, and how far the results differ."""
+    times: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    apart = {"raw score": 0.0, "heat": 0.0, "score of a region": 0.0}
+    other = {"regions": 0, "part": 0}
+    with server(before, bundle, runtime) as old, server(Path(__file__).parents[1], bundle, runtime) as new:
+        for number in range(-1, rounds):  # the first round only warms up
+            for place, path in enumerate(paths):
+                order = (old, new) if (number + place) % 2 else (new, old)
+                answers = [judged(process, path) for process in order]
+                one, two = answers if order[0] is old else answers[::-1]
+                if number < 0:
+                    apart["raw score"] = max(apart["raw score"], abs(one["raw_score"] - two["raw_score"]))
+                    apart["heat"] = max(apart["heat"], float(np.abs(one["heat"] - two["heat"]).max()))
+                    if one["regions"] == two["regions"]:
+                        pairs = zip(one["scores"], two["scores"], strict=True)
+                        apart["score of a region"] = max([apart["score of a region"], *(abs(a - b) for a, b in pairs)])
+                    for key in other:
+                        other[key] += one[key] != two[key]
+                    continue
+                for kept, answer in zip(times, (one, two), strict=True):
+                    kept.append(answer["seconds"] | {"total": sum(answer["seconds"].values())})
+    print(f"\n{len(paths)} photographs, {rounds} times, {runtime}, one thread\n")
+    print("| processor ms, p50 / p95 | before | now | ratio of the sums |\n|---|---|---|---|")
+    for step in (*STEPS, "total"):
+        both = [[one.get(step, 0.0) for one in kept] for kept in times]
+        cells = [f"{1000 * quantile(one, 0.5):.1f} / {1000 * quantile(one, 0.95):.1f}" for one in both]
+        ratio = f"{sum(both[1]) / sum(both[0]):.3f}" if sum(both[0]) > 0.001 * len(both[0]) * rounds else ""
+        print(f"| {step} | {' | '.join(cells)} | {ratio} |")
+    print("largest differences: " + ", ".join(f"{key} {value:.2g}" for key, value in apart.items()), end="; ")
+    print("photographs that differ: " + ", ".join(f"{key} {value}" for key, value in other.items()), flush=True)
+
+
+def enlarged(paths: list[Path], side: int, folder: Path) -> list[Path]:
+    """JPEG copies of photographs whose longer side has ``side`` pixels."""
+    copies = []
+    for path in paths:
+        image = cv2.imread(str(path))
+        scale = side / max(image.shape)
+        copies.append(folder / f"{path.stem}_{side}.jpg")
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(copies[-1]), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+    return copies
+
+
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bundle", type=Path)
-    parser.add_argument("paths", nargs="+")
+    parser.add_argument("paths", nargs="*")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--before", type=Path, help="another checkout to compare with")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[], help="longer sides in pixels, for --before")
+    parser.add_argument("--every", type=int, default=1, help="take every Nth photograph")
+    parser.add_argument("--rounds", type=int, default=3, help="passes over the photographs, for --before")
+    parser.add_argument("--runtime", default="openvino", help="for --before")
+    parser.add_argument("--serve", metavar="RUNTIME", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.serve:
+        serve(args.bundle, args.serve)
+        return
+    if args.before:
+        found = list(photographs(args.paths))[:: args.every]
+        with tempfile.TemporaryDirectory() as folder:
+            for side in args.sizes or [None]:
+                print(f"\n{side or 'as they are'}", flush=True)
+                own = enlarged(found, side, Path(folder)) if side else found
+                compare(args.before, args.bundle, own, args.runtime, args.rounds)
+        return
     paths = [str(path) for path in photographs(args.paths)]
     results = {name: run(args.bundle, paths, name, "fp32", args.threads, 1) for name in ("openvino", "onnx", "torch")}
     print(report(results))

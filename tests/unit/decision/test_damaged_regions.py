@@ -1,7 +1,9 @@
 import cv2
 import numpy as np
 import pytest
-from defectflow.decision.damaged_regions import FILTERED, IMAGE_ONLY, coco_result, find_damage, find_regions
+from defectflow.decision.damaged_regions import FILTERED, IMAGE_ONLY, coco_result, find_damage, find_peak, find_regions
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import ndimage
 
 EVERYTHING = {"min_area": 0.0, "merge": 0.0}
@@ -152,3 +154,60 @@ def test_the_peak_of_a_flat_map_is_all_of_it():
 def test_a_peak_is_marked_in_the_coco_results_too():
     peak, region = find_damage(hill(), 3.0, None, True)[0], find_damage(hill(), 1.0, None, True)[0]
     assert coco_result(peak, 1, (60, 80))["mark"] == IMAGE_ONLY and "mark" not in coco_result(region, 1, (60, 80))
+
+
+@st.composite
+def maps(draw):
+    """A map with a few hills of few values, so that many pixels are equal, and a mask or None."""
+    height, width = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+    heat = np.zeros((height, width), np.float32)
+    for _ in range(draw(st.integers(0, 6))):
+        centre = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+        cv2.ellipse(
+            heat, centre, (draw(st.integers(0, 9)), draw(st.integers(0, 9))), 0, 0, 360, draw(st.integers(1, 4)), -1
+        )
+    mask = np.zeros(heat.shape, bool)
+    x, y = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+    mask[y : y + draw(st.integers(1, 60)), x : x + draw(st.integers(1, 60))] = draw(st.booleans())
+    return heat, mask if draw(st.booleans()) else None
+
+
+def told(regions):
+    """All of what regions say, their pixels too."""
+    return [(*r.box, r.area, r.score, r.mark, r.pixels.tolist()) for r in regions]
+
+
+@given(maps(), st.integers(1, 4), st.floats(0, 0.4), st.sampled_from([0.0, 0.01]), st.sampled_from([1.0, 0.2]))
+def test_regions_are_those_of_the_whole_frame(drawn, level, merge, min_area, max_area):
+    heat, mask = drawn
+    found = (heat >= level) & (True if mask is None else mask)
+    joined = found.astype(np.uint8)
+    if merge * max(found.shape) / 2 >= 1 and found.any() and not found.all():
+        away = cv2.distanceTransform(1 - joined, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+        joined = (away <= merge * max(found.shape) / 2).astype(np.uint8)
+    count, label = cv2.connectedComponents(joined, connectivity=8)
+    expected = []
+    for pixels in (found & (label == number) for number in range(1, count)):
+        rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        area, score = int(pixels.sum()), float(heat[pixels].max())
+        if min_area <= area / heat.size <= max_area:
+            place = int(columns[0]), int(rows[0]), *pixels[box].shape[::-1]
+            expected.append((*place, area, score, "", pixels[box].tolist()))
+    regions = find_regions(heat, level, mask, merge=merge, min_area=min_area, max_area=max_area)
+    assert sorted(told(regions)) == sorted(expected)
+    assert [(-r.score, r.y, r.x) for r in regions] == sorted((-r.score, r.y, r.x) for r in regions)
+
+
+@given(maps())
+def test_a_peak_is_that_of_the_whole_frame(drawn):
+    heat, mask = drawn
+    inside = np.ones(heat.shape, bool) if mask is None or not mask.any() else mask
+    low, high = float(heat[inside].min()), float(heat[inside].max())
+    near = inside & (heat >= low + 0.9 * (high - low))
+    _, label = cv2.connectedComponents(near.astype(np.uint8), connectivity=8)
+    pixels = label == label[np.unravel_index(np.where(inside, heat, -np.inf).argmax(), heat.shape)]
+    rows, columns = (np.flatnonzero(pixels.any(axis=axis)) for axis in (1, 0))
+    (x, y), inner = (int(columns[0]), int(rows[0])), pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    expected = (x, y, *inner.shape[::-1], int(pixels.sum()), high, IMAGE_ONLY, inner.tolist())
+    assert told([find_peak(heat, None, mask)]) == [expected]

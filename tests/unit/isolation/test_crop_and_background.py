@@ -1,6 +1,18 @@
+import cv2
 import numpy as np
 import pytest
-from defectflow.isolation.crop_and_background import BRIGHTNESS_TARGET, normalise_light
+from defectflow.isolation.crop_and_background import (
+    BACKGROUNDS,
+    BRIGHTNESS_TARGET,
+    NORMALISATIONS,
+    crop_window,
+    cut,
+    fill_background,
+    isolate_part,
+    normalise_light,
+)
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("how", ["brightness", "gray_world"])
@@ -14,3 +26,71 @@ def test_light_is_the_formula_in_float64(how, part):
     gain = BRIGHTNESS_TARGET / means.mean() if how == "brightness" else means.mean() / means
     expected = np.clip(image * gain + 0.5, 0, 255).astype(np.uint8)
     np.testing.assert_array_equal(normalise_light(image, inside, how), expected)
+
+
+def plain(image, mask, background, normalise, dilate, size, centre):
+    """`isolate_part` on the whole frame, pixel by pixel."""
+    grown = mask
+    if dilate:
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * dilate + 1, 2 * dilate + 1))
+        grown = cv2.dilate(mask.astype(np.uint8), disc) > 0
+    for how in normalise:
+        image = normalise_light(image, mask, how)
+    if background != "keep" and grown.any():
+        fill = np.zeros(3) if background == "zero" else np.round(image[grown].mean(axis=0))
+        image = np.where(grown[..., None], image, fill.astype(np.uint8))
+    window = (0, 0, mask.shape[1], mask.shape[0])
+    if size:
+        longer = max(mask.shape)
+        sides = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)
+        window = crop_window(grown, sides, (centre[0] * longer, centre[1] * longer))
+    room = 2 * max(mask.shape) + 2 * max(window[2] - window[0], window[3] - window[1])
+    wide = [np.pad(a, [(room, room)] * 2 + [(0, 0)] * (a.ndim - 2)) for a in (image, grown)]
+    return *(a[window[1] + room : window[3] + room, window[0] + room : window[2] + room] for a in wide), window
+
+
+@st.composite
+def photographs(draw):
+    height, width = draw(st.integers(1, 40)), draw(st.integers(1, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    image, mask = rng.integers(0, 256, (height, width, 3), dtype=np.uint8), np.zeros((height, width), bool)
+    for _ in range(draw(st.integers(0, 3))):
+        x, y = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+        mask[y : y + draw(st.integers(1, 20)), x : x + draw(st.integers(1, 20))] = True
+    return image, mask
+
+
+SHARES = st.floats(0.01, 1.6)
+
+
+@given(
+    photographs(),
+    st.sampled_from(BACKGROUNDS),
+    st.lists(st.sampled_from(NORMALISATIONS), min_size=1, max_size=3),
+    st.integers(0, 5),
+    st.none() | st.tuples(SHARES, SHARES),
+    st.tuples(SHARES, SHARES),
+)
+def test_only_the_window_is_computed_and_nothing_changes(photograph, background, normalise, dilate, size, centre):
+    options = {"background": background, "normalise": normalise, "dilate": dilate, "size": size, "centre": centre}
+    before = [a.copy() for a in photograph]
+    for found, expected in zip(isolate_part(*photograph, **options), plain(*photograph, **options), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    for given_, kept in zip(photograph, before, strict=True):
+        np.testing.assert_array_equal(given_, kept)
+
+
+@given(photographs(), st.sampled_from(BACKGROUNDS))
+def test_pixels_outside_the_part_are_chosen_as_by_where(photograph, background):
+    image, mask = photograph
+    fill = image[mask].mean(axis=0) if background == "mean" and mask.any() else np.zeros(3)
+    expected = np.where(mask[..., None], image, np.round(fill).astype(np.uint8))
+    if background == "keep" or not mask.any():
+        expected = image
+    np.testing.assert_array_equal(fill_background(image, mask, background), expected)
+
+
+def test_a_cut_within_the_frame_is_a_view():
+    image = np.arange(12).reshape(3, 4)
+    assert np.shares_memory(cut(image, (1, 0, 3, 2)), image) and cut(image, (1, 0, 3, 2)).tolist() == [[1, 2], [5, 6]]
+    assert cut(image, (5, 0, 7, 2)).tolist() == [[0, 0], [0, 0]]

@@ -70,17 +70,17 @@ def find_peak(anomaly_map: np.ndarray, threshold: float | None, mask: np.ndarray
         mask: bool (H, W), where to look for the peak; None or an empty mask: everywhere.
     """
     inside = np.ones(anomaly_map.shape, bool) if mask is None or not mask.any() else mask
-    values = anomaly_map[inside]
-    low, high = float(values.min()), float(values.max())
+    low, high, *_ = cv2.minMaxLoc(anomaly_map, inside.view(np.uint8))
     near = inside & (anomaly_map >= low + NEAR_PEAK * (high - low))
-    row, column = np.unravel_index(np.where(inside, anomaly_map, -np.inf).argmax(), anomaly_map.shape)
-    _, label = cv2.connectedComponents(near.astype(np.uint8), connectivity=8)
+    left, top, box = _box(near)
+    near = near[box]
+    row, column = np.unravel_index(np.where(near, anomaly_map[box], -np.inf).argmax(), near.shape)
+    _, label = cv2.connectedComponents(near.view(np.uint8), connectivity=8)
     pixels = label == label[row, column]
-    rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    y, x = int(rows[0]), int(columns[0])
-    pixels = pixels[y : rows[-1] + 1, x : columns[-1] + 1]
+    x, y, inner = _box(pixels)
+    pixels = pixels[inner]
     mark = FILTERED if threshold is not None and high >= threshold else IMAGE_ONLY
-    return Region(x, y, pixels.shape[1], pixels.shape[0], int(pixels.sum()), high, pixels, mark)
+    return Region(left + x, top + y, pixels.shape[1], pixels.shape[0], int(pixels.sum()), high, pixels, mark)
 
 
 def find_regions(
@@ -111,20 +111,24 @@ def find_regions(
         found &= mask
     if not found.any():
         return []
-    count, label, boxes, _ = cv2.connectedComponentsWithStats(_bridged(found, merge), connectivity=8)
+    # Nothing outside their box tells regions apart: two that are bridged meet between them.
+    size, (left_of_all, top_of_all, box) = found.shape, _box(found)
+    found = found[box]
+    bridged = _bridged(found, merge * max(size) / 2)
+    count, label, boxes, _ = cv2.connectedComponentsWithStats(bridged, connectivity=8)
     regions = []
     for number in range(1, count):
         left, top, width, height = (int(v) for v in boxes[number, :4])
         window = np.s_[top : top + height, left : left + width]
         pixels = found[window] & (label[window] == number)
-        rows, columns = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-        pixels = pixels[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        x, y, inner = _box(pixels)
+        pixels = pixels[inner]
         area = int(pixels.sum())
-        if not min_area <= area / found.size <= max_area:
+        if not min_area <= area / (size[0] * size[1]) <= max_area:
             continue
         if max_aspect is not None and _aspect(pixels) > max_aspect:
             continue
-        x, y = left + int(columns[0]), top + int(rows[0])
+        x, y = left_of_all + left + x, top_of_all + top + y
         height, width = pixels.shape
         score = float(anomaly_map[y : y + height, x : x + width][pixels].max())
         regions.append(Region(x, y, width, height, area, score, pixels))
@@ -164,10 +168,15 @@ def coco_result(region: Region, image_id: int, size: tuple[int, int]) -> CocoRes
     return result
 
 
-def _bridged(found: np.ndarray, merge: float) -> np.ndarray:
-    """uint8 (H, W): the found pixels and those of the bridged gaps between them."""
+def _box(pixels: np.ndarray) -> tuple[int, int, tuple[slice, slice]]:
+    """x, y, and rows and columns of the box around the pixels of a bool mask that is not empty."""
+    x, y, width, height = cv2.boundingRect(pixels.view(np.uint8))
+    return x, y, np.s_[y : y + height, x : x + width]
+
+
+def _bridged(found: np.ndarray, reach: float) -> np.ndarray:
+    """uint8 (H, W): the found pixels and those of the gaps between them, bridged up to twice ``reach`` pixels."""
     plain = found.astype(np.uint8)
-    reach = merge * max(found.shape) / 2
     if reach < 1 or found.all():
         return plain
     # Two regions are joined where their areas, enlarged by half the gap, meet.

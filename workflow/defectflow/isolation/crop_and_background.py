@@ -48,7 +48,8 @@ def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
         means = np.maximum(cv2.mean(image, mask=part)[:3], 1.0)
         target = BRIGHTNESS_TARGET if how == "brightness" else means.mean()
         stretched = values * np.clip(target / (means.mean() if how == "brightness" else means), 1 / 8, 8)
-    table = np.clip(np.broadcast_to(stretched, (256, 3)) + 0.5, 0, 255).astype(np.uint8)
+    # A single column where all channels change alike: OpenCV looks that up in a third of the time.
+    table = np.clip(stretched + 0.5, 0, 255).astype(np.uint8)
     return cv2.LUT(image, table[None])
 
 
@@ -65,8 +66,12 @@ def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
     """
     if how == "keep" or not inside.any():
         return image
-    fill = np.zeros(3) if how == "zero" else image[inside].mean(axis=0)
-    return np.where(inside[..., None], image, np.round(fill).astype(np.uint8))
+    part = inside.view(np.uint8)
+    if how == "zero":
+        return cv2.copyTo(image, part)
+    filled = np.empty_like(image)
+    filled[:] = np.round(image[inside].mean(axis=0)).astype(np.uint8)
+    return cv2.copyTo(image, part, filled)
 
 
 def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -91,15 +96,20 @@ def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float
     The centre is that of the part's bounding box, or ``fallback`` (x, y) if the part is absent.
     """
     if inside.any():
-        x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
+        x, y, width, height = cv2.boundingRect(inside.view(np.uint8))
         fallback = (x + width / 2, y + height / 2)
     x0, y0 = (int(np.floor(c - side / 2 + 0.5)) for c, side in zip(fallback, size, strict=True))
     return x0, y0, x0 + size[0], y0 + size[1]
 
 
 def cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    """Cut ``window`` (x0, y0, x1, y1) out of an image or mask; beyond the frame it is filled with zeros."""
+    """Cut ``window`` (x0, y0, x1, y1) out of an image or mask; beyond the frame it is filled with zeros.
+
+    A window within the frame is a view.
+    """
     x0, y0, x1, y1 = window
+    if 0 <= x0 <= x1 <= image.shape[1] and 0 <= y0 <= y1 <= image.shape[0]:
+        return image[y0:y1, x0:x1]
     result = np.zeros((y1 - y0, x1 - x0, *image.shape[2:]), image.dtype)
     top, left, bottom, right = max(0, y0), max(0, x0), min(y1, image.shape[0]), min(x1, image.shape[1])
     if top < bottom and left < right:
@@ -119,7 +129,7 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
     if pixels == 0:
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1, 2 * pixels + 1))
-    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
+    return cv2.dilate(mask.view(np.uint8), disc).view(bool)
 
 
 def isolate_part(
@@ -141,10 +151,45 @@ def isolate_part(
     Returns:
         The picture, the mask grown by ``dilate``, both of the window, and the window x0, y0, x1, y1 in the photograph.
     """
-    image, mask = isolate(image, mask, background, normalise, dilate), grow(mask, dilate)
-    if size is None or centre is None:
-        return image, mask, (0, 0, image.shape[1], image.shape[0])
-    longer = max(image.shape[:2])
-    first, second = (int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
-    window = crop_window(mask, (first, second), (centre[0] * longer, centre[1] * longer))
-    return cut(image, window), cut(mask, window), window
+    frame = (0, 0, image.shape[1], image.shape[0])
+    # Only pixels that count are touched: of a large photograph, the part is a small share. Without a part, the light
+    # comes from everywhere, and `clahe` looks at all tiles.
+    whole = "clahe" in normalise or not mask.any()
+    box = frame if whole else _around(mask, dilate)
+    inside = grow(cut(mask, box), dilate)
+    window = frame
+    if size is not None and centre is not None:
+        longer = max(image.shape[:2])
+        sides = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
+        x, y = centre[0] * longer - box[0], centre[1] * longer - box[1]
+        window = _moved(crop_window(inside, (sides[0], sides[1]), (x, y)), box[0], box[1])
+    seen = box if background == "zero" or whole else _both(box, window, frame)
+    picture = isolate(cut(image, seen), cut(mask, seen), background, normalise, dilate)
+    return (
+        cut(picture, _moved(window, -seen[0], -seen[1])),
+        cut(inside, _moved(window, -box[0], -box[1])),
+        window,
+    )
+
+
+def _around(mask: np.ndarray, margin: int) -> tuple[int, int, int, int]:
+    """Window that holds a mask which is not empty, with a margin as far as the frame reaches."""
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    return (
+        max(0, x - margin),
+        max(0, y - margin),
+        min(mask.shape[1], x + width + margin),
+        min(mask.shape[0], y + height + margin),
+    )
+
+
+def _both(
+    one: tuple[int, int, int, int], other: tuple[int, int, int, int], frame: tuple[int, int, int, int]
+) -> tuple[int, int, int, int]:
+    """Window that holds two others as far as they lie in the frame."""
+    x0, y0, x1, y1 = (*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:]))
+    return max(x0, frame[0]), max(y0, frame[1]), min(x1, frame[2]), min(y1, frame[3])
+
+
+def _moved(window: tuple[int, int, int, int], x: int, y: int) -> tuple[int, int, int, int]:
+    return window[0] + x, window[1] + y, window[2] + x, window[3] + y

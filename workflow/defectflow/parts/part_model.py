@@ -31,21 +31,30 @@ AREA_Z = 5.0
 
 def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -> np.ndarray:
     """Keep the largest ``components`` connected components of a bool mask (height, width) and fill their holes."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    cleaned = np.zeros_like(mask)
+    x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+    if not width:
+        return cleaned
+    box = np.s_[y : y + height, x : x + width]  # of a large photograph, the part is a small share
+    inside = mask[box]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8))
     if count - 1 > components:
         order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:components]
-        mask = np.isin(labels, order)
-    return _filled(mask) if fill_holes else mask
+        kept = np.zeros(count, bool)
+        kept[order] = True
+        inside = kept[labels]
+    cleaned[box] = _filled(inside) if fill_holes else inside
+    return cleaned
 
 
 def _filled(mask: np.ndarray) -> np.ndarray:
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED).astype(bool)
+    contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED).view(bool)
 
 
 def label_shape(mask: np.ndarray) -> tuple[int, float]:
     """Number of components with at least 2 % of the area of the largest, and the holes' area as a share of ``mask``."""
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
     areas = stats[1:, cv2.CC_STAT_AREA]
     area = np.count_nonzero(mask)
     return int((areas >= 0.02 * areas.max()).sum()), (np.count_nonzero(_filled(mask)) - area) / area

@@ -55,11 +55,11 @@ def check_mask(
         limit = AGREEMENT if itself else PRIOR_IOU
         if prior_iou < limit and (itself or info["registers"] or seen):
             reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit}")
-        z = prior.area_z(float(mask.mean()))
+        z = prior.area_z(np.count_nonzero(mask) / mask.size)
         if abs(z) > AREA_Z:
             reasons.append(f"area off by {z:+.1f} standard deviations")
         reason = "; ".join(reasons)
-    area = float(mask.mean())
+    area = np.count_nonzero(mask) / mask.size
     return {
         "source": source,
         "present": int(not absent),
