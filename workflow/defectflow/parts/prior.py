@@ -1,23 +1,34 @@
-"""Stage prior: from the annotated photographs to the mean mask and the registered templates, judged held out."""
+"""Stage prior: from the annotated photographs to the mean mask and the registered templates, judged held out.
+
+Where one to three photographs are annotated, from what these find in the others as well.
+"""
 
 import argparse
 from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
-from defectflow.core.files import stage, write_json
+from defectflow.core.files import UserError, stage, write_json
+from defectflow.core.tables import read_table
 from defectflow.data.annotated_pairs import Annotated, read_annotated
+from defectflow.images.bit_depth import add_option
+from defectflow.images.read_write import read_rgb
 from defectflow.parts import registration, registration_frame
+from defectflow.parts.label_propagation import SAMPLE, most_typical, propagate
 from defectflow.parts.part_model import Prior, iou_summary, label_shape
 from defectflow.parts.registration import Templates
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
+from defectflow.sources.annotation_kinds import FEW_OUTLINES
 
 TEMPLATES = 64
 ANNOTATED = 512
+NAMED = 20  # photographs that the report names at most
 # A part counts as absent when its registration score is below half of what annotated photographs reach held out
 # (their 5th percentile, so that one black frame does not open the gate); doubtful below four fifths of it.
 ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
@@ -64,8 +75,25 @@ def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[i
     return sorted(chosen)
 
 
-def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
-    """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate."""
+@dataclass(frozen=True)
+class Other:
+    """A photograph without an outline, of which :attr:`image` is the RGB uint8 array (height, width, 3)."""
+
+    image_id: str
+    image: Callable[[], np.ndarray]
+
+
+def build(annotated: list[Annotated], seed: int, others: Sequence[Other] = ()) -> tuple[Prior, dict]:
+    """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate.
+
+    Args:
+        annotated: the outlined photographs.
+        seed: of the choice among too many.
+        others: photographs that the outlines are carried over to, where these are few.
+
+    Raises:
+        UserError: the part is found in less than half of ``others``.
+    """
     rng = np.random.default_rng(seed)
     group_of = {a.image_id: a.group for a in annotated}
     annotated = [annotated[i] for i in spread_over_groups([a.group for a in annotated], ANNOTATED, rng)]
@@ -119,7 +147,9 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
         "whole_threshold": ABSENT_SHARE * whole if whole >= TELLING else None,
         "registers": bool(scores) and report["template"]["iou_mean"] >= REGISTERS,
     }
-    if scores and not prior.info["registers"]:
+    if others:
+        report |= add_found(prior, others)
+    elif scores and not prior.info["registers"]:
         report |= add_appearance(prior, annotated, seed, max(report[name]["iou_mean"] for name in ious))
     report |= {
         "held_out": held_out if scores else "none",
@@ -131,12 +161,91 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
             "threshold": prior.info["score_threshold"],
             "doubtful_below": prior.info["score_doubtful"],
             "rule": f"absent below {ABSENT_SHARE:g} x, doubtful below {DOUBTFUL_SHARE:g} x the {PERCENTILE}th"
-            " percentile of the held-out scores of annotated images",
+            f" percentile of the held-out scores of {'found' if others else 'annotated'} images",
             "surroundings": prior.info["whole_threshold"],
             "decides": prior.info["registers"],
         },
     }
     return prior, report
+
+
+def add_found(prior: Prior, others: Sequence[Other]) -> dict:
+    """Give ``prior`` what its few outlines find in ``others``: templates, labels, and the gate that follows from them.
+
+    Returns:
+        The entry of the report: how often the part was found, and how far the photographs found agree.
+    """
+    frame, outlined = prior.templates.frame, len(prior.image_ids)
+    pictures, sizes = [], [tuple(prior.info["size"])] * outlined
+    for other in tqdm(others, desc="prior: read others", unit="image"):
+        image = other.image()
+        pictures.append(registration_frame.log_luminance(image, frame))
+        sizes.append(image.shape[:2])
+    spread = propagate(prior.templates.fields, prior.labels, pictures, prior.clean)
+    found, missing = sorted(spread.labels), [others[i].image_id for i in spread.missing]
+    if len(found) < len(missing):
+        next_one = others[spread.missing[most_typical([pictures[i] for i in spread.missing])]].image_id
+        raise UserError(
+            f"the part outlined on {' and '.join(prior.image_ids)} was found again in {len(found)} of {len(others)} "
+            f"other photographs only: it lies or stands differently there (outline {next_one} as well, or some ten "
+            "photographs; or go on without masks: segmenter=none)"
+        )
+    fields = np.stack([registration_frame.gradient_field(pictures[i]) for i in found])
+    fields = fields.astype(np.float16).astype(np.float32)
+    names = [others[i].image_id for i in found]
+    groups = [f"image {name}" for name in names]
+    chosen = farthest_points(fields, groups, TEMPLATES - outlined)
+    prior.templates = Templates(
+        np.concatenate([prior.templates.fields, fields[chosen]]),
+        np.concatenate([prior.labels, np.stack([spread.labels[found[i]] for i in chosen])]),
+    )
+    prior.chosen = np.array([*prior.chosen, *(outlined + i for i in chosen)])
+    prior.labels = np.concatenate([prior.labels, np.stack([spread.labels[i] for i in found])])
+    prior.image_ids, prior.groups = prior.image_ids + names, prior.groups + groups
+    areas = prior.labels.mean(axis=(1, 2))
+    low = float(np.percentile([spread.matches[i].score for i in found], PERCENTILE))
+    prior.info |= {
+        "held_out": "image",
+        "group_of": prior.info["group_of"] | dict(zip(names, groups, strict=True)),
+        "area_mean": float(areas.mean()),
+        "area_sd": float(areas.std()),
+        "score_threshold": ABSENT_SHARE * low,
+        "score_doubtful": DOUBTFUL_SHARE * low,
+        "whole_threshold": None,
+        "chance_score": spread.chance,
+        "extent": extent_of(prior.labels, [*sizes[:outlined], *(sizes[outlined + i] for i in found)]),
+    }
+    agreement = list(spread.agreement.values())
+    return {
+        "propagation": {
+            "outlines": outlined,
+            "photographs": len(others),
+            "found": len(found),
+            "not_found": missing[:NAMED],
+            "agreement_mean": round(float(np.mean(agreement)), 6),
+            "agreement_min": round(float(np.min(agreement)), 6),
+            "chance_score": spread.chance,
+            "note": f"All masks rest on {outlined} outline(s). agreement: IoU of the mask of each photograph found "
+            "with the mask that the others give without it. It says that the same part was found again; it is no "
+            "held-out IoU against outlines that people drew.",
+        }
+    }
+
+
+def extent_of(labels: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[str, list[float]]:
+    """Largest (width, height) of the part and (x, y) of its mean centre, in units of a photograph's longer side.
+
+    Args:
+        labels: bool (n, h, w) in the label frame, none of them empty.
+        sizes: (height, width) of each photograph.
+    """
+    extents, centres = [], []
+    for label, size in zip(labels, sizes, strict=True):
+        to_photograph = registration_frame.frame_affine(size, label.shape) / max(size)
+        x, y, width, height = cv2.boundingRect(label.view(np.uint8))
+        extents.append(to_photograph[[0, 1], [0, 1]] * (width, height))
+        centres.append(to_photograph @ (x + (width - 1) / 2, y + (height - 1) / 2, 1))
+    return {"size": np.max(extents, axis=0).tolist(), "centre": np.mean(centres, axis=0).tolist()}
 
 
 def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict:
@@ -168,9 +277,25 @@ def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: f
     return {"appearance": summary | {"used": bool(prior.heads)}}
 
 
+def read_others(tables: Sequence[str], annotated: Sequence[Annotated], seed: int, depth: str | None) -> list[Other]:
+    """At most SAMPLE photographs without an outline, drawn at random from tables of all, sorted by name."""
+    known = {item.image_id for item in annotated}
+    rows = sorted(row for path in tables for row in read_table(path, ["image_id", "path"]).itertuples(index=False))
+    rows = [row for row in rows if row.image_id not in known]
+    kept = sorted(np.random.default_rng([seed, 5]).permutation(len(rows))[:SAMPLE])
+
+    def other(image_id: str, path: str) -> Other:
+        return Other(image_id, lambda: read_rgb(path, depth))
+
+    return [other(*rows[i]) for i in kept]
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the prior and its report."""
-    prior, report = build(read_annotated(args.pairs, args.table, args.splits), args.seed)
+    annotated = read_annotated(args.pairs, args.table, args.splits)
+    few = len(annotated) <= FEW_OUTLINES
+    others = read_others(args.photographs, annotated, args.seed, args.depth) if few else []
+    prior, report = build(annotated, args.seed, others)
     prior.save(args.out)
     write_json(args.report, report)
 
@@ -181,6 +306,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--pairs", required=True, help="folder of jpg + json pairs")
     parser.add_argument("--table", required=True, help="pairs.csv")
     parser.add_argument("--splits", required=True, help="splits.csv (groups)")
+    parser.add_argument(
+        "--photographs",
+        nargs="*",
+        default=[],
+        help=f"tables of all photographs, read where {FEW_OUTLINES} or fewer are annotated",
+    )
+    add_option(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="prior.safetensors")
     parser.add_argument("--report", required=True, help="prior.json")

@@ -83,9 +83,9 @@ def count(resolved: DataSet) -> int:
     return len(_listing(_key(resolved)).paths)
 
 
-def has_outlines(resolved: DataSet, cache: str | Path | None) -> bool:
-    """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes do not count."""
-    return _has_outlines(_key(resolved), str(cache) if cache else None)
+def outlined(resolved: DataSet, cache: str | Path | None) -> int:
+    """How many photographs of a data set have an outline (of the category) to learn masks from; boxes do not count."""
+    return _outlined(_key(resolved), str(cache) if cache else None)
 
 
 def images_digest(
@@ -155,7 +155,7 @@ def index(key: str, cache: str | None) -> Index:
 
 def forget() -> None:
     """Let the next call read data sets again."""
-    for function in (index, _has_outlines, _listing, _shards):
+    for function in (index, _outlined, _listing, _shards):
         function.cache_clear()
 
 
@@ -200,9 +200,10 @@ def _listing(key: str) -> _Listing:
 
 
 @lru_cache(maxsize=32)
-def _has_outlines(key: str, cache: str | None) -> bool:
+def _outlined(key: str, cache: str | None) -> int:
     resolved = json.loads(key)
-    return bool(resolved["annotations"]) and any(_outline_digests(resolved, _listing(key).paths, cache).values())
+    digests = _outline_digests(resolved, _listing(key).paths, cache) if resolved["annotations"] else {}
+    return sum(bool(digest) for digest in digests.values())
 
 
 @lru_cache(maxsize=32)
