@@ -129,7 +129,7 @@ def test_the_extent_of_the_part_is_that_of_all_photographs_found(one_outline):
         assert number or (x, y) != (0, 0)
     size = np.array(prior.info["extent"]["size"]) * SIZE[1]
     np.testing.assert_allclose(size, np.max(extents, axis=0) * SIZE[1] / prior.labels.shape[2], atol=1)
-    (width, height), centre = window_of(None, folder / "prior.safetensors", 0.1)
+    (width, height), centre = window_of("", folder / "prior.safetensors", 0.1)
     np.testing.assert_allclose((width, height), np.array(prior.info["extent"]["size"]) * 1.2)
     assert centre == tuple(prior.info["extent"]["centre"])
     label = np.zeros((384, 512), bool)  # an upright photograph in a frame that lies: of its 512 columns 288 show it

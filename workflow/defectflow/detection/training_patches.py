@@ -39,7 +39,7 @@ def load_good(
         UserError: none is good.
     """
     by_id = splits.set_index("image_id")
-    chosen, doubted = list[tuple](), list[tuple]()
+    chosen, doubted = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
     absent = 0
     for file in files:
         for i, item in enumerate(file.items):

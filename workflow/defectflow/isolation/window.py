@@ -8,12 +8,12 @@ from defectflow.parts.part_model import Prior
 
 
 def window_of(
-    pairs: str | Path | None, prior: str | Path | None, margin: float
+    pairs: str | Path, prior: str | Path | None, margin: float
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """Size and mean centre of the window, see :func:`crop_and_background.crop_geometry`.
 
     Args:
-        pairs: pairs.csv, of the outlined photographs.
+        pairs: pairs.csv, of the outlined photographs; not read where ``prior`` tells.
         prior: prior.safetensors; what it says of the extent of the part comes first: few photographs are outlined then.
         margin: share of the size added on each side.
     """

@@ -1,8 +1,9 @@
 """Make one outline from a few clicks and add it to a COCO file, for those who have no annotation tool.
 
-A box around the part, points on it, points beside it: GrabCut (Rother et al. 2004) draws the outline, or SAM 2.1 where a
-checkpoint is given. On a cluttered ground, where GrabCut fails, give the corners of the outline: --polygon. Coordinates are pixels of the upright photograph, (0, 0) is the upper left one. The COCO file is
-one that the workflow reads: put it into the folder of the data set.
+A box around the part, points on it, points beside it: GrabCut (Rother et al. 2004) draws the outline, or SAM 2.1 where
+a checkpoint is given. On a cluttered ground, where GrabCut fails, give the corners of the outline: --polygon.
+Coordinates are pixels of the upright photograph, (0, 0) is the upper left one. The COCO file is one that the workflow
+reads: put it into the folder of the data set.
 """
 
 import argparse
