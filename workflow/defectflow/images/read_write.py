@@ -8,6 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from defectflow.core.files import UserError, atomic
+from defectflow.images import jpeg_stream
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
 from defectflow.images.formats import ARCHIVES, NO_RANGE, RAW, unread
@@ -39,6 +40,12 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
                 return _read_deep(image, path, depth)
             if image.mode == "F":
                 raise UserError(f"{path}: {NO_RANGE}")
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and orientation_of(image) == 1:
+                begin = file.tell()
+                file.seek(0)
+                if (pixels := jpeg_stream.decode(file.read())) is not None:
+                    return pixels
+                file.seek(begin)
             ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
             if image.mode.startswith("I"):
                 values = np.asarray(image)
