@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +31,7 @@ from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Tru
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
 from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
 from defectflow.pretraining.figure_card import figure_rows, means, surface_rows, write_card
-from defectflow.pretraining.figure_scenes import Material, contact_sheet, figure_batch, material, teach
+from defectflow.pretraining.figure_scenes import FigurePicture, Material, contact_sheet, figure_batch, material, teach
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.pretraining.sam_card import write_notice
@@ -41,6 +41,7 @@ from defectflow.training.losses import dice_loss
 
 KEPT = 100  # steps whose pictures are shown again: to make them takes longer than to learn from them
 AGAIN = 2  # earlier steps that are shown beside the new pictures
+FIRST_SIZE, FIRST_SHARE = 256, 0.6  # small pictures for the first part of the run: twice as many in the same time
 CURVE = 24  # held-out photographs of each source, and surfaces, behind a point of the curve
 SURFACES = 100  # held-out surfaces behind the figures of the card
 
@@ -51,7 +52,7 @@ class Seen:
 
     Attributes:
         maps: Of the trunk, bfloat16 (n, channels, h, w) each.
-        figure, known: float32 (n, GRID, GRID), see `FigurePicture`.
+        figure, known: float32 (n, size / 4, size / 4), see `FigurePicture`.
         surface: float32 (n,) in {0, 1}.
         fold: int64 (n,).
     """
@@ -78,20 +79,22 @@ class Looker:
         self.trunk = Trunk().to(device)
         self.kept: OrderedDict[int, Seen] = OrderedDict()
         self.pool = ThreadPoolExecutor(workers)
-        self.ahead = {}
+        self.ahead: dict[tuple[int, int], Future] = {}
         self.workers = workers
 
-    def pictures(self, step: int) -> list:
+    def pictures(self, step: int, size: int) -> list[FigurePicture]:
+        """The pictures of ``step``; those of the next steps are begun."""
         for number in range(step, step + self.workers + 1):
-            if number not in self.ahead and number not in self.kept:
-                self.ahead[number] = self.pool.submit(figure_batch, self.seed, number, self.made_of, self.count, SIDE)
-        return self.ahead.pop(step).result()
+            if (number, size) not in self.ahead and number not in self.kept:
+                make = (figure_batch, self.seed, number, self.made_of, self.count, size)
+                self.ahead[number, size] = self.pool.submit(*make)
+        return self.ahead.pop((step, size)).result()
 
     @torch.no_grad()
-    def __call__(self, step: int) -> Seen:
-        """What the heads learn from the pictures of ``step``."""
+    def __call__(self, step: int, size: int) -> Seen:
+        """What the heads learn from the pictures of ``step``, made with a side of ``size`` px."""
         if step not in self.kept:
-            made = self.pictures(step)
+            made = self.pictures(step, size)
             x = to_input(np.stack([one.image for one in made]), self.device)
             with autocast(self.device, on_cpu=True):
                 maps = [m.bfloat16() for m in self.trunk(x)]
@@ -115,6 +118,8 @@ def heads_loss(heads: Heads, seen: Seen) -> Tensor:
     losses = []
     for number, head in enumerate(heads.heads):
         mine = torch.nonzero(seen.fold != number)[:, 0].to(seen.figure.device)
+        if not len(mine):
+            continue
         logits, surface = head([m[mine] for m in maps])
         logits, known, figure = logits.float(), seen.known[mine], seen.figure[mine]
         entropy = F.binary_cross_entropy_with_logits(logits, figure, reduction="none")
@@ -179,10 +184,10 @@ def train(
     where = torch.device(device)
     look = Looker(seed, made_of, batch, where, workers)
     first = Looker(seed, made_of, 32, where, 1)
-    heads = new_heads(seed, first(2**31)).to(where, memory_format=torch.channels_last)
+    heads = new_heads(seed, first(2**31, SIDE)).to(where, memory_format=torch.channels_last)
     first.close()
     optimizer = MuonAdamW(heads.parameters(), rate)
-    record = {"steps": 0, "minutes": 0.0, "pictures": 0, "curve": []}
+    record = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
     setting |= {"photographs": len(made_of.folds), "taught": len(made_of.taught)}
@@ -207,15 +212,19 @@ def train(
         save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
     for done in loop:
+        small = loop.progress < FIRST_SHARE
+        size, since = (FIRST_SIZE, 0) if small else (SIDE, record["small"])
         rng = np.random.default_rng([seed, done, 4])
-        earlier = rng.choice(min(done, KEPT), min(done, AGAIN), replace=False) if done else []
-        seen = joined([look(done), *(look(done - 1 - int(back)) for back in earlier)])
+        back = min(done - since, KEPT)  # what was made with another size does not fit
+        earlier = done - 1 - rng.choice(back, min(back, AGAIN), replace=False) if back else []
+        seen = joined([look(done, size), *(look(int(step), size) for step in earlier)])
         heads.train()
         with autocast(where, on_cpu=True):
             loss = heads_loss(heads, seen)
         loop.learn(loss)
         pictures = record["pictures"] + batch
         record |= {"steps": loop.steps, "minutes": loop.minutes, "pictures": pictures}
+        record["small"] += small
         loop.show(loss=f"{loop.loss:.3f}")
         if loop.steps % every == 0:
             save()
