@@ -249,7 +249,15 @@ def closure(first: str | tuple, present: set[str]) -> set[str]:
     return found
 
 
-ALL = set(AFTER) - {"all", "render_demo", "fetch_checkpoint", "pretrain", "pretrain_backbone", "pretrain_sam", "pretrain_part"}
+ALL = set(AFTER) - {
+    "all",
+    "render_demo",
+    "fetch_checkpoint",
+    "pretrain",
+    "pretrain_backbone",
+    "pretrain_sam",
+    "pretrain_part",
+}
 ALL_OF_DEMO = (set(AFTER) - {"all", "segment", "fetch_checkpoint", "augment"})  # fmt: skip
 
 

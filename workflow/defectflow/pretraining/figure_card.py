@@ -15,6 +15,7 @@ from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph
 from defectflow.pretraining.figure_scenes import surface_picture
 
 EVALUATION_SEED = 2**31  # no training seed
+SURFACES = 100  # behind the share of surfaces that are taken for things
 
 
 def figure_iou(probability: np.ndarray, one: Photograph) -> float:
@@ -81,7 +82,10 @@ def write_card(path: Path, figures: dict) -> None:
   U-structure for salient object detection, 2020), Apache-2.0; its soft masks of {taught["count"]} photographs of the
   pool, where they are clear. File with the sha256 {taught["teacher"][:12]}...; no weight of it is contained.
 """
-    notice = path.with_suffix(".NOTICE.md").name
+    photographs = ""
+    if figures["trained"]:
+        notice = path.with_suffix(".NOTICE.md").name
+        photographs = f"- Photographs with masks: [{notice}]({notice}) lists their origins and licences.\n"
     text = f"""# part-nano
 
 Which pixels of a photograph belong to the thing that it is of, without a prompt: {figures["heads"]} heads on the
@@ -122,9 +126,8 @@ IoU on some of the held-out photographs while training; the whole curve is in th
 ## Licences
 
 - These weights: the licence of this repository.
-- Photographs with masks: [{notice}]({notice}) lists their origins and licences.
-- Photographs of the pool: natural photographs whose licences differ and are in part not stated. They were used to
-  train and are not distributed.
+{photographs}- Pool: natural photographs whose licences differ and are in part not stated.
+  They were used to train and are not distributed.
 {teacher}
 ## Not good for
 

@@ -24,10 +24,12 @@ from defectflow.pretraining.silhouettes import placed
 from defectflow.pretraining.training_images import crop, noise, scratch, texture
 
 FOLDS = 5  # of series and of the pool; each head learns from all but one, another one each
-KINDS = {"photograph": 0.42, "pasted": 0.18, "rendered": 0.12, "taught": 0.1, "surface": 0.18}  # shares of pictures
-SOURCES = {"tools": 0.55, "clothing": 0.3}  # shares of photographs; further sources share what is left
-COVER = (0.01, 0.8)  # share of a picture that its figure may cover
+KINDS = {"photograph": 0.4, "pasted": 0.22, "rendered": 0.1, "taught": 0.12, "surface": 0.16}  # shares of pictures
+SOURCES = {"tools": 0.6, "clothing": 0.25}  # shares of photographs; further sources share what is left
+COVER = (0.004, 0.8)  # share of a picture that its figure may cover
 KEPT = 0.6  # share of the figure that a window has to show
+AROUND = 0.4  # share of made pictures with other things near the rim, which are none of the figure
+BEFORE = 0.2  # share of pasted things that lie before another annotated photograph, people among them
 TEACHER_SIDE = 320  # px of the square that U2-Net looks at
 
 
@@ -37,7 +39,8 @@ class FigurePicture:
 
     Attributes:
         image: uint8 RGB (size, size, 3).
-        figure: float32 (size, size) in [0, 1], share of each pixel that belongs to the thing; zeros for a surface.
+        figure: float32 (size, size) in [0, 1] up to rounding, share of each pixel that belongs to the thing; zeros for
+            a surface.
         known: float32 (size, size) in {0, 1}; 0 where nobody decided.
         surface: Whether there is no thing in it.
         fold: Which of FOLDS its photograph belongs to.
@@ -132,7 +135,7 @@ def quilt(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
     top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
     patch = photo[top : top + side, left : left + side]
     scale = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
-    side = min(max(12, int(side * scale)), size // 4)  # repeated at least twice each way
+    side = max(12, min(int(side * scale), size // 4))  # repeated at least twice each way
     patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     if rng.random() < 0.4:
         double = np.vstack([np.hstack([patch, patch[:, ::-1]]), np.hstack([patch, patch[:, ::-1]])[::-1]])
@@ -201,6 +204,18 @@ def put(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, thing: n
     image += alpha[..., None] * (thing - image)
 
 
+def clutter(rng: np.random.Generator, image: np.ndarray, photos: Sequence[np.ndarray]) -> None:
+    """Draw one to four things that the rim cuts off into ``image``, float32, in place."""
+    size = len(image)
+    for _ in range(rng.integers(1, 5)):
+        alpha = placed(rng, size, (0.1, 0.5))
+        y, x = (float(np.average(np.arange(size), weights=alpha.sum(axis) + 1e-6)) for axis in (1, 0))
+        goal = [rng.uniform(0, size), rng.choice([-0.02, 1.02]) * size]
+        to_y, to_x = goal if rng.random() < 0.5 else goal[::-1]
+        alpha = cv2.warpAffine(alpha, np.float32([[1, 0, to_x - x], [0, 1, to_y - y]]), (size, size))
+        put(rng, image, alpha, surface(rng, photos, size))
+
+
 def taken(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """The light, grain and compression of another camera, uint8; a quarter stays as it is."""
     if rng.random() < 0.75:
@@ -259,8 +274,16 @@ def taught_picture(
     return FigurePicture(taken(rng, image), figure, np.ones_like(figure), False, fold)
 
 
+def behind(rng: np.random.Generator, made_of: Material, fold: int) -> np.ndarray:
+    """An annotated photograph of a fold, uint8 RGB."""
+    sources = [[one for one in those if made_of.folds[one.name] == fold] for those in made_of.photographs.values()]
+    sources = [those for those in sources if those]
+    those = sources[rng.integers(len(sources))]
+    return those[rng.integers(len(those))].image
+
+
 def pasted_picture(
-    rng: np.random.Generator, one: Photograph, fold: int, photos: Sequence[np.ndarray], size: int
+    rng: np.random.Generator, one: Photograph, fold: int, made_of: Material, size: int
 ) -> FigurePicture | None:
     """An object of a photograph, or all of them where they are one figure, before something else; None: too small."""
     inside = (one.labels > 0) & (one.labels != UNKNOWN)
@@ -270,7 +293,8 @@ def pasted_picture(
     x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
     if inside.sum() < 900:
         return None
-    scale = size * np.exp(rng.uniform(np.log(0.15), np.log(1.1))) / max(w, h)
+    before = rng.random() < BEFORE
+    scale = size * np.exp(rng.uniform(np.log(0.4 if before else 0.12), np.log(1.1))) / max(w, h)
     scale = min(scale, 2.5)
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.5 else rng.normal(0, 0.2)
     c, s = np.cos(angle), np.sin(angle)
@@ -284,7 +308,12 @@ def pasted_picture(
     alpha = cv2.warpAffine(soft, affine, (size, size))
     alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.5, 1.5))
     thing = cv2.warpAffine(source, affine, (size, size), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    image = ground(rng, photos, size)
+    if before:
+        image = crop(rng, behind(rng, made_of, fold), size).astype(np.float32)
+    else:
+        image = ground(rng, made_of.photos, size)
+        if rng.random() < AROUND:
+            clutter(rng, image, made_of.photos)
     put(rng, image, alpha, thing)
     if not COVER[0] < float(alpha.mean()) < COVER[1]:
         return None
@@ -292,10 +321,10 @@ def pasted_picture(
 
 
 def rendered_picture(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> FigurePicture | None:
-    """A rendered part of one or two materials before a surface or a scene, sometimes among smaller things."""
+    """A rendered part of one or two materials before a surface or a scene, sometimes among other things."""
     image = ground(rng, photos, size)
-    for _ in range(rng.integers(1, 5) if rng.random() < 0.3 else 0):
-        put(rng, image, placed(rng, size, (0.05, 0.2)), surface(rng, photos, size))
+    if rng.random() < AROUND:
+        clutter(rng, image, photos)
     part = placed(rng, size, (0.3, 1.3))
     put(rng, image, part, light_up(rng, surface(rng, photos, size), part, size))
     if rng.random() < 0.4:
@@ -336,7 +365,7 @@ def picture(rng: np.random.Generator, made_of: Material, size: int) -> FigurePic
             those = made_of.photographs[sources[rng.choice(len(sources), p=shares / shares.sum())]]
             one = those[rng.integers(len(those))]
             if kind == "pasted":
-                found = pasted_picture(rng, one, made_of.folds[one.name], photos, size)
+                found = pasted_picture(rng, one, made_of.folds[one.name], made_of, size)
             elif one.figure:
                 found = photograph_picture(rng, one, made_of.folds[one.name], size)
         else:

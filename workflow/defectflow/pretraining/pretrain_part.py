@@ -30,7 +30,7 @@ from defectflow.images.read_write import write_png
 from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, to_input
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
 from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
-from defectflow.pretraining.figure_card import figure_rows, means, surface_rows, write_card
+from defectflow.pretraining.figure_card import SURFACES, figure_rows, means, surface_rows, write_card
 from defectflow.pretraining.figure_scenes import FigurePicture, Material, contact_sheet, figure_batch, material, teach
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.photograph_figures import sampled
@@ -43,7 +43,6 @@ KEPT = 100  # steps whose pictures are shown again: to make them takes longer th
 AGAIN = 2  # earlier steps that are shown beside the new pictures
 FIRST_SIZE, FIRST_SHARE = 256, 0.6  # small pictures for the first part of the run: twice as many in the same time
 CURVE = 24  # held-out photographs of each source, and surfaces, behind a point of the curve
-SURFACES = 100  # held-out surfaces behind the figures of the card
 
 
 @dataclass(frozen=True)
@@ -281,7 +280,7 @@ def main(args: argparse.Namespace) -> None:
     figures["taught"] = {"count": len(taught), "teacher": sha256_of(args.teacher) if args.teacher else None}
     figures["trained"] = {source: len(those) for source, those in made_of.photographs.items()}
     if photographs:
-        write_notice(weights.with_suffix(".NOTICE.md"), [*photographs, *asked])
+        write_notice(weights.with_suffix(".NOTICE.md"), [*photographs, *asked], "part-nano")
     write_json(weights.with_suffix(".json"), figures)
     write_card(weights.with_suffix(".md"), figures)
     (out / "checkpoint.pt").unlink()  # a later run with other code or photographs must not take it for its own
