@@ -12,11 +12,11 @@ from defectflow.pretraining.figure_scenes import (
     material,
     pasted_picture,
     photograph_picture,
-    quilt,
     rendered_picture,
     surface_picture,
     teach,
 )
+from defectflow.pretraining.training_images import quilt
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +127,14 @@ def test_a_teacher_is_believed_where_it_sees_a_clear_figure_and_asked_once(pool,
     taught = teach(pool, tmp_path / "net.onnx", tmp_path / "masks")
     assert sorted(taught) == [0, 3] and len(asked) == len(pool)
     assert sorted(teach(pool, tmp_path / "net.onnx", tmp_path / "masks")) == [0, 3] and len(asked) == len(pool)
+
+
+def test_pictures_of_a_teacher_have_its_soft_figure(pool, monkeypatch):
     monkeypatch.setattr(figure_scenes, "KINDS", {"taught": 1.0})
-    made = figure_batch(0, 0, material(pool, [], taught), 4, 64)
-    assert all(0.5 < one.figure.max() < 1 for one in made)
+    soft = np.zeros((32, 32), np.float32)
+    soft[8:20, 8:20] = 0.9
+    made = figure_batch(0, 0, material(pool, [], {2: soft}), 4, 64)
+    assert all(0.5 < one.figure.max() < 0.95 and one.fold == 2 for one in made)
 
 
 def test_contact_sheet_shows_sixty_four_pictures(photographs, pool):

@@ -26,7 +26,8 @@ def tiny(monkeypatch):
 
 
 def test_an_interrupted_training_resumes_to_the_identical_weights(tiny, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_part, "FIRST_SIZE", 32)
+    for module in (pretrain_part, figure_ground, figure_card):
+        monkeypatch.setattr(module, "SIDE", 96)
 
     def run(folder, stop_at=None, resume=False):
         (tmp_path / folder).mkdir(exist_ok=True)

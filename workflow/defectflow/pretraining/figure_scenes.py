@@ -21,16 +21,16 @@ from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph, se
 from defectflow.pretraining.photograph_scenes import jpeg
 from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
 from defectflow.pretraining.silhouettes import placed
-from defectflow.pretraining.training_images import crop, noise, scratch, texture
+from defectflow.pretraining.training_images import crop, even_surface, noise, scratch
 
 FOLDS = 5  # of series and of the pool; each head learns from all but one, another one each
 KINDS = {"photograph": 0.4, "pasted": 0.22, "rendered": 0.1, "taught": 0.12, "surface": 0.16}  # shares of pictures
 SOURCES = {"tools": 0.6, "clothing": 0.25}  # shares of photographs; further sources share what is left
 COVER = (0.004, 0.8)  # share of a picture that its figure may cover
+TEACHER_SIDE = 320  # px of the square that U2-Net looks at
 KEPT = 0.6  # share of the figure that a window has to show
 AROUND = 0.4  # share of made pictures with other things near the rim, which are none of the figure
 BEFORE = 0.2  # share of pasted things that lie before another annotated photograph, people among them
-TEACHER_SIDE = 320  # px of the square that U2-Net looks at
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ class Material:
 
     Attributes:
         photos: uint8 RGB photographs of a pool.
-        taught: float32 (TEACHER_SIDE, TEACHER_SIDE) in [0, 1] by the index of a photograph of the pool: a teacher's
-            figure, where it is a clear one.
+        taught: float32 (side, side) in [0, 1] by the index of a photograph of the pool: a teacher's figure, where it
+            is a clear one.
         photographs: Annotated photographs by source.
         folds: Fold of each annotated photograph by name; those of a series share one.
     """
@@ -82,6 +82,24 @@ def material(
     for one, first in zip(photographs, series_of(photographs) if photographs else [], strict=True):
         folds[one.name] = int(hashlib.sha256(photographs[first].name.encode()).hexdigest()[-4:], 16) % FOLDS
     return Material(photos, taught or {}, by_source, folds)
+
+
+class U2Net:
+    """A salient-object network as an ONNX file, on one thread."""
+
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(file, options)
+
+    def __call__(self, photo: np.ndarray) -> np.ndarray:
+        """uint8 RGB (height, width, 3) to the probability of the figure, float32 (TEACHER_SIDE, TEACHER_SIDE)."""
+        square = to_square(photo, TEACHER_SIDE)
+        scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
+        given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
+        return np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
 
 
 def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int, np.ndarray]:
@@ -108,76 +126,6 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
         if 0.03 < sure < 0.6 and float(np.minimum(soft, 1 - soft).mean()) < 0.25 * sure:
             found[index] = soft
     return found
-
-
-class U2Net:
-    """A salient-object network as an ONNX file, on one thread."""
-
-    def __init__(self, file: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(file, options)
-
-    def __call__(self, photo: np.ndarray) -> np.ndarray:
-        """uint8 RGB (height, width, 3) to the probability of the figure, float32 (TEACHER_SIDE, TEACHER_SIDE)."""
-        square = to_square(photo, TEACHER_SIDE)
-        scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
-        given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
-        return np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
-
-
-def quilt(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
-    """A surface of one small patch of a photograph: mirrored tiles or overlapping pieces; uint8 (size, size, 3)."""
-    height, width = photo.shape[:2]
-    side = int(np.clip(min(height, width) * np.exp(rng.uniform(np.log(0.06), np.log(0.4))), 16, min(height, width)))
-    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    patch = photo[top : top + side, left : left + side]
-    scale = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
-    side = max(12, min(int(side * scale), size // 4))  # repeated at least twice each way
-    patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    if rng.random() < 0.4:
-        double = np.vstack([np.hstack([patch, patch[:, ::-1]]), np.hstack([patch, patch[:, ::-1]])[::-1]])
-        repeats = size // len(double) + 2
-        dy, dx = rng.integers(len(double), size=2)
-        return np.tile(double, (repeats, repeats, 1))[dy : dy + size, dx : dx + size]
-    piece = max(10, side // 2)
-    ramp = np.minimum(np.arange(piece) + 1, np.arange(piece)[::-1] + 1) / piece
-    weight = (np.outer(ramp, ramp) ** 2).astype(np.float32)[..., None] + np.float32(1e-5)
-    total = np.zeros((size + 2 * piece, size + 2 * piece, 3), np.float32)
-    sums = np.zeros((*total.shape[:2], 1), np.float32)
-    for y in range(0, size + piece, max(1, piece // 2)):
-        for x in range(0, size + piece, max(1, piece // 2)):
-            v, u = rng.integers(side - piece + 1, size=2)
-            total[y : y + piece, x : x + piece] += weight * patch[v : v + piece, u : u + piece]
-            sums[y : y + piece, x : x + piece] += weight
-    return (total / np.maximum(sums, 1e-6))[piece // 2 :][:size, piece // 2 :][:, :size].astype(np.uint8)
-
-
-def evenest(rng: np.random.Generator, photo: np.ndarray, size: int, tries: int = 24) -> np.ndarray:
-    """The most even of a few small windows of a photograph, where light and colour differ least from place to place."""
-    height, width = photo.shape[:2]
-    found = []
-    for _ in range(tries):
-        side = int(max(24, min(height, width) * np.exp(rng.uniform(np.log(0.1), np.log(0.35)))))
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        window = photo[top : top + side, left : left + side]
-        coarse = cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32)
-        found.append((float(coarse.std((0, 1)).sum()), window))
-    return cv2.resize(min(found, key=lambda each: each[0])[1], (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def even_surface(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
-    """A surface without a thing on it, uint8 (size, size, 3)."""
-    kind = rng.random()
-    if kind < 0.5:
-        return np.ascontiguousarray(quilt(rng, photo, size))
-    if kind < 0.75:
-        return evenest(rng, photo, size)
-    if kind < 0.95:
-        return texture(rng, size)
-    return np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
 
 
 def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
