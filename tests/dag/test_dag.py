@@ -106,7 +106,7 @@ def test_the_weights_in_the_box_have_a_target_of_their_own(site):
     (site.folder / "teacher.safetensors").touch()
     config = {"pretrain": {"pool": "coco/images", "teacher_weights": "teacher.safetensors"}}
     assert site.jobs("--cores", "1", "pretrain", config=config) == {
-        "pretrain": 1, "pretrain_backbone": 1, "pretrain_sam": 1,
+        "pretrain": 1, "pretrain_backbone": 1, "pretrain_sam": 1, "pretrain_part": 1,
     }  # fmt: skip
 
 

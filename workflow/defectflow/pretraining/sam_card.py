@@ -75,7 +75,7 @@ def evaluate(model: nn.Module, photos: Sequence[np.ndarray], seed: int, batches:
     return figures
 
 
-def write_notice(path: Path, photographs: Sequence[Photograph]) -> None:
+def write_notice(path: Path, photographs: Sequence[Photograph], network: str = "sam2.1-nano") -> None:
     """Write where each annotated photograph is from and under which licence, sources of one origin in one line."""
     by_source: dict[str, list[Photograph]] = {}
     for one in photographs:
@@ -89,7 +89,7 @@ def write_notice(path: Path, photographs: Sequence[Photograph]) -> None:
         if len(terms) > 1:
             rows += [f"| {one.name} | {one.origin} | {one.licence} |" for one in ordered]
     table = "\n".join(rows)
-    text = f"""# Photographs that sam2.1-nano learned from
+    text = f"""# Photographs that {network} learned from
 
 Names of GitHub repositories with the commit; numbers in the names of COCO's photographs are their ids at
 cocodataset.org, which leads to each photographer's page. Photographs and masks were shrunk and varied to train; none
