@@ -107,13 +107,13 @@ def test_interrupted_pretraining_resumes_to_the_identical_weights_and_loads_as_a
     def run(folder, stop_at=None, resume=False):
         (tmp_path / folder).mkdir(exist_ok=True)
         options = {"batch": 4, "every": 2, "stop_at": stop_at, "resume": resume}
-        return pretrain_sam.train(photos[:3], photos[3:], tmp_path / folder, steps=4, minutes=None, **options)
+        return pretrain_sam.train(photos[:3], photos[3:], tmp_path / folder, steps=8, minutes=None, **options)
 
     straight, record = run("straight")
-    run("broken", stop_at=3)
+    run("broken", stop_at=7)
     resumed, again = run("broken", resume=True)
-    assert record["steps"] == again["steps"] == 4
-    assert record["scenes"] == 3 * 4 + 2  # the last quarter at full size, with half of the scenes
+    assert record["steps"] == again["steps"] == 8
+    assert record["scenes"] == 7 * 4 + 2  # the last eighth at full size, with half of the scenes
     fresh = sam_model.build(pretrain_sam.CONFIG).state_dict()
     changed = {key for key, value in straight.state_dict().items() if not torch.equal(value, fresh[key])}
     assert any(key.startswith("image_encoder.trunk") for key in changed)
@@ -142,7 +142,7 @@ def test_a_longer_pretraining_goes_on_from_before_the_rate_fell(tiny, photos, tm
     longer, record = run("short", 8, resume=True)
     straight, _ = run("long", 8)
     assert record["steps"] == 8 and [row["steps"] for row in record["curve"]] == list(range(1, 9))
-    assert [row["size"] for row in record["curve"]] == [64] * 6 + [longer.image_size] * 2
+    assert [row["size"] for row in record["curve"]] == [64] * 7 + [longer.image_size]
     for key, value in straight.state_dict().items():
         assert torch.equal(value, longer.state_dict()[key]), key
 

@@ -51,8 +51,7 @@ from defectflow.training.loop import Loop
 CONFIG = "nano"
 PROMPTS = 3  # asked of each scene
 WARM_UP = 100  # steps
-STABLE = 0.75  # of the run at a constant rate; the rest, where it falls to 0, is what a longer run does not go on from
-FIRST_SIZE = 256  # px while the rate is constant: four times as many scenes an hour as at the full size
+FIRST_SIZE, FIRST_SHARE = 256, 0.875  # small pictures for most of the run: four times as many scenes an hour
 AVERAGED = 0.99  # of the average of the weights stays in each step: it spans about a hundred
 ROUGH_ONLY = 150  # steps with rough masks for prompts: without, it takes long to find that prompts matter at all
 ROUNDS = 3  # of correction at most: a click on an error, the answer before as mask prompt
@@ -125,6 +124,7 @@ def train(
     seed: int = 0,
     batch: int = 8,
     rate: float = 0.015,
+    decay: float = 0.25,
     every: int = 250,
     workers: int = 1,
     resume: bool = False,
@@ -135,8 +135,8 @@ def train(
 ) -> tuple[nn.Module, dict]:
     """Train a model; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
-    The rate is constant after a warm-up and falls in the last quarter of the run (`warmup_stable_decay`). `stable.pt`
-    is the checkpoint before that: a run of another length goes on from there.
+    The rate is constant after a warm-up and falls at the end of the run (`warmup_stable_decay`). `stable.pt` is the
+    checkpoint before that: a run of another length goes on from there.
 
     Args:
         photos, held: Training and held-out photographs, uint8 RGB.
@@ -146,6 +146,7 @@ def train(
         stop_at: Interrupt after this step, as a killed job would be, with a checkpoint.
         batch: Scenes per step at the first size; at the full size half of it.
         rate: Peak learning rate of Muon.
+        decay: Share of the run in which the rate falls to 0.
         photographs: Real photographs with masks to train on; None or empty: rendered scenes alone.
         watched: Held-out photographs with masks that the curve tells of.
         start: Weights to go on from; None for random ones.
@@ -162,7 +163,7 @@ def train(
     full = model.image_size
     optimizer = optimizer_of(model, rate)
     record = {"steps": 0, "minutes": 0.0, "scenes": 0, "curve": [], "decaying": False}
-    length = {"steps": steps, "minutes": minutes}
+    length = {"steps": steps, "minutes": minutes, "decay": decay}
     setting = {"seed": seed, "batch": batch, "rate": rate, "start": start and sha256_of(start)}
     setting |= {
         "photographs": len(named),
@@ -179,7 +180,7 @@ def train(
             optimizer.load_state_dict(saved["optimizer"])
             record = saved["record"]
     loop = Loop(
-        optimizer, lambda progress: warmup_stable_decay(loop.steps, WARM_UP, progress, STABLE),
+        optimizer, lambda progress: warmup_stable_decay(loop.steps, WARM_UP, progress, 1 - decay),
         total_steps=steps, total_minutes=minutes, steps=record["steps"], minutes=record["minutes"], stop_at=stop_at,
         smoothing=0.02, title="pre-train",
     )  # fmt: skip
@@ -206,11 +207,11 @@ def train(
     with ThreadPoolExecutor(workers) as pool:
         ahead: dict[tuple, Future] = {}
         for done in loop:
-            if loop.progress >= STABLE and not record["decaying"]:
+            if loop.progress >= 1 - decay and not record["decaying"]:
                 if record["curve"]:
                     save(stable)
                 record["decaying"] = True
-            size = full if record["decaying"] else FIRST_SIZE
+            size = FIRST_SIZE if loop.progress < FIRST_SHARE else full
             kinds = ("guess",) if start is None and done < ROUGH_ONLY else KINDS
             for step in range(done, done + workers + 1):
                 if (step, size, kinds) not in ahead:
@@ -260,12 +261,19 @@ def main(args: argparse.Namespace) -> None:
     start = Path(args.start) if args.start else None
     model, record = train(
         photos, held, out, steps=args.steps, minutes=args.minutes, seed=args.seed, batch=args.batch, rate=args.rate,
-        every=args.every, workers=args.workers, resume=args.resume, device=device,
+        decay=args.decay, every=args.every, workers=args.workers, resume=args.resume, device=device,
         photographs=photographs, watched=watched, start=start,
     )  # fmt: skip
     weights = out / "sam2.1-nano.safetensors"
     export(model, weights)
-    run = {"seed": args.seed, "batch": args.batch, "prompts": PROMPTS, "rate": args.rate, "device": device}
+    run = {
+        "seed": args.seed,
+        "batch": args.batch,
+        "prompts": PROMPTS,
+        "rate": args.rate,
+        "decay": args.decay,
+        "device": device,
+    }
     run |= {"start": sha256_of(start) if start else None} | record
     figures = measure(weights, CONFIG, held, args.seed, args.scenes // 4, device)
     figures |= {"photos": len(photos), "held": len(held), "run": run}
@@ -287,6 +295,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(cli, every=200)
     cli.add_argument("--batch", type=int, default=8, help="scenes per step, half of them at the full image size")
     cli.add_argument("--rate", type=float, default=0.015, help="peak learning rate of Muon")
+    cli.add_argument("--decay", type=float, default=0.25, help="share of the run in which the rate falls to 0")
     cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv), to learn from as well")
     cli.add_argument("--start", help="weights to go on from (default: random ones)")
     cli.add_argument("--asked", type=int, default=40, help="held-out photographs of each source behind the figures")

@@ -226,9 +226,9 @@ predicted IoU and presence), made to be fine-tuned on one kind of part on a CPU.
 
 Pre-trained by `python -m defectflow.pretraining.pretrain_sam` (rule `pretrain_sam`), seed {run["seed"]}, {began}:
 {run["steps"]:,} steps, {run["scenes"]:,} scenes with {run["prompts"]} prompts each, in
-{run["minutes"]:.0f} minutes on {run["device"]}; three quarters of the time at 256 px and a constant rate, the rest at
-{figures["image_size"]} px while the rate falls to nothing. Muon and AdamW, peak rate {run["rate"]}; the weights are a
-running average over about a hundred steps. {losses}
+{run["minutes"]:.0f} minutes on {run["device"]}; seven eighths of the time at 256 px, the rest at
+{figures["image_size"]}. Muon and AdamW, peak rate {run["rate"]}, falling to nothing in the last
+{run["decay"]:.0%} of the run; the weights are a running average over about a hundred steps. {losses}
 Up to two more answers follow clicks on errors, with the answer before as mask prompt; of the three proposals only the
 best learns its mask.
 Scenes (`rendered_scenes.py`): plates, brackets, gears, wires and blobs with holes, lit and shadowed, over clutter;
