@@ -110,3 +110,23 @@ def test_the_stage_writes_weights_figures_card_and_notice(tiny, photos, tmp_path
         assert sum(figures["trained"].values()) > 10 and 0 <= figures["held_out"]["people"]["iou"] <= 1
         assert "| people |" in card
         assert "Photographs that part-nano learned from" in (out / "part-nano.NOTICE.md").read_text()
+
+
+def test_a_training_can_go_on_from_exported_weights(tiny, photos, tmp_path):
+    """At a rate of nothing the answers stay those of the file."""
+    look = Looker(0, material(photos), 4, torch.device("cpu"), 1)
+    path = tmp_path / "heads.safetensors"
+    export(pretrain_part.folded(new_heads(0, look(0, 64))), path)
+    look.close()
+    before = FigureGround.load("cpu", path).predict(photos)[0]
+    for rate, same in ((0.0, True), (0.02, False)):
+        out = tmp_path / str(rate)
+        out.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            if same:
+                patch.setattr(pretrain_part, "learning_rate", lambda progress: 0.0)
+            options = {"steps": 3, "minutes": None, "batch": 3, "rate": rate, "start": path}
+            heads, record = train(material(photos[:4]), photos[4:], [], out, **options)
+        after = FigureGround(heads).predict(photos)[0]
+        assert np.allclose(before.probability, after.probability, atol=1e-3) == same
+        assert record["small"] == 0

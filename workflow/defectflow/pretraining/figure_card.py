@@ -86,6 +86,7 @@ def write_card(path: Path, figures: dict) -> None:
     if figures["trained"]:
         notice = path.with_suffix(".NOTICE.md").name
         photographs = f"- Photographs with masks: [{notice}]({notice}) lists their origins and licences.\n"
+    began = f", from weights with the sha256 {run['start'][:12]}..." if run["start"] else ""
     text = f"""# part-nano
 
 Which pixels of a photograph belong to the thing that it is of, without a prompt: {figures["heads"]} heads on the
@@ -96,10 +97,10 @@ doubt. Each also tells a surface, with no thing in it. `parts/figure_ground.py` 
 
 ## Training
 
-By `python -m defectflow.pretraining.pretrain_part`, seed {run["seed"]}: {run["steps"]:,} steps of {run["batch"]} new
-pictures ({run["pictures"]:,} in all) beside {run["again"]} times as many of earlier steps, in {run["minutes"]:.0f}
-minutes on {run["device"]}. Muon and AdamW, peak rate {run["rate"]}, half a cosine. Losses: cross-entropy and dice of
-the figure, cross-entropy of "a surface".
+By `python -m defectflow.pretraining.pretrain_part`, seed {run["seed"]}{began}:
+{run["steps"]:,} steps of {run["batch"]} new pictures ({run["pictures"]:,} in all) beside {run["again"]} times as many
+of earlier steps, in {run["minutes"]:.0f} minutes on {run["device"]}. Muon and AdamW, peak rate {run["rate"]}, half a
+cosine. Losses: cross-entropy and dice of the figure, cross-entropy of "a surface".
 Pictures (`figure_scenes.py`): windows of annotated photographs whose masks are a usable foreground; their objects
 pasted before surfaces and scenes; rendered parts; photographs of a pool with a teacher's soft masks; surfaces made of
 small patches of {figures["photos"]} photographs of the pool and of rendered textures, with small damage. Light, colour,

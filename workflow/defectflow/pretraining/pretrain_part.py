@@ -27,7 +27,7 @@ from defectflow.config.code_hash import code_hash
 from defectflow.core.device import autocast, keep_memory, pick_device
 from defectflow.core.files import atomic, sha256_of, stage, write_json
 from defectflow.images.read_write import write_png
-from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, to_input
+from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, read_heads, to_input
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
 from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
 from defectflow.pretraining.figure_card import SURFACES, figure_rows, means, surface_rows, write_card
@@ -164,6 +164,7 @@ def train(
     workers: int = 1,
     resume: bool = False,
     device: str = "cpu",
+    start: Path | None = None,
 ) -> tuple[Heads, dict]:
     """Train the heads; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
@@ -176,6 +177,8 @@ def train(
         batch: New pictures per step; AGAIN times as many of the last KEPT steps are shown beside them.
         rate: Peak learning rate of Muon.
         resume: Continue from `checkpoint.pt` if there is one of the same settings and code.
+        start: Exported weights to go on from, without norms and with other pictures, all of the full size; None for new
+            heads.
 
     Returns:
         The heads for use (norms folded) and a record: steps, minutes, pictures, curve.
@@ -183,13 +186,19 @@ def train(
     where = torch.device(device)
     look = Looker(seed, made_of, batch, where, workers)
     first = Looker(seed, made_of, 32, where, 1)
-    heads = new_heads(seed, first(2**31, SIDE)).to(where, memory_format=torch.channels_last)
+    heads = read_heads(start).train().requires_grad_(True) if start else new_heads(seed, first(2**31, SIDE))
+    heads = heads.to(where, memory_format=torch.channels_last)
     first.close()
+    shift = 10**6 if start else 0  # of the steps that name the pictures: those of the earlier run are not seen again
     optimizer = MuonAdamW(heads.parameters(), rate)
     record = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
-    setting |= {"photographs": len(made_of.folds), "taught": len(made_of.taught)}
+    setting |= {
+        "start": sha256_of(start) if start else None,
+        "photographs": len(made_of.folds),
+        "taught": len(made_of.taught),
+    }
     setting |= {"backbone": sha256_of(PATCH_NANO_WEIGHTS), "code": code_hash("pretraining.pretrain_part")}
     if resume and (saved := load_checkpoint(checkpoint, setting, device)):
         heads.load_state_dict(saved["model"])
@@ -211,12 +220,12 @@ def train(
         save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
     for done in loop:
-        small = loop.progress < FIRST_SHARE
+        small = not start and loop.progress < FIRST_SHARE
         size, since = (FIRST_SIZE, 0) if small else (SIDE, record["small"])
         rng = np.random.default_rng([seed, done, 4])
         back = min(done - since, KEPT)  # what was made with another size does not fit
         earlier = done - 1 - rng.choice(back, min(back, AGAIN), replace=False) if back else []
-        seen = joined([look(done, size), *(look(int(step), size) for step in earlier)])
+        seen = joined([look(shift + int(step), size) for step in (done, *earlier)])
         heads.train()
         with autocast(where, on_cpu=True):
             loss = heads_loss(heads, seen)
@@ -272,11 +281,13 @@ def main(args: argparse.Namespace) -> None:
     heads, record = train(
         made_of, held, asked, out, steps=args.steps, minutes=args.minutes, seed=args.seed, batch=args.batch,
         rate=args.rate, every=args.every, workers=args.workers, resume=args.resume, device=device,
+        start=args.start and Path(args.start),
     )  # fmt: skip
     weights = out / "part-nano.safetensors"
     export(heads, weights)
     run = {"seed": args.seed, "batch": args.batch, "again": AGAIN, "rate": args.rate, "device": device} | record
     figures = measure(weights, held, asked, device) | {"photos": len(photos), "held": len(held), "run": run}
+    figures["run"]["start"] = sha256_of(args.start) if args.start else None
     figures["taught"] = {"count": len(taught), "teacher": sha256_of(args.teacher) if args.teacher else None}
     figures["trained"] = {source: len(those) for source, those in made_of.photographs.items()}
     if photographs:
@@ -295,6 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(cli, every=250)
     cli.add_argument("--batch", type=int, default=6, help="new pictures per step")
     cli.add_argument("--rate", type=float, default=0.02, help="peak learning rate of Muon")
+    cli.add_argument("--start", help="exported weights to go on from, with other pictures")
     cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv), to learn from as well")
     cli.add_argument("--teacher", help="ONNX file of U2-Net or U2NetP, whose masks of the pool to learn from as well")
     cli.add_argument("--taught", type=int, default=500, help="photographs of the pool that the teacher looks at")
