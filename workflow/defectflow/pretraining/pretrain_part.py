@@ -190,7 +190,7 @@ def train(
     heads = heads.to(where, memory_format=torch.channels_last)
     first.close()
     shift = 10**6 if start else 0  # of the steps that name the pictures: those of the earlier run are not seen again
-    optimizer = MuonAdamW(heads.parameters(), rate)
+    optimizer = MuonAdamW(heads.parameters(), rate, adam_rate=0.15 * rate)
     record = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
