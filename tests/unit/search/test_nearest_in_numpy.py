@@ -53,6 +53,15 @@ def test_the_farthest_query_is_among_the_few_that_are_measured(cloud):
     assert found.bounds.max() == distances.max()
 
 
+@given(clouds(), st.integers(0, 10**6), st.integers(1, 12))
+def test_neighbours_of_a_point_are_those_by_all_differences(cloud, index, count):
+    points = cloud[0]
+    index, count = index % len(points), min(count, len(points))
+    squares = np.square(points - points[index]).sum(axis=1)
+    expected = np.argsort(squares, kind="stable")[:count]
+    np.testing.assert_array_equal(Points(points).around(index, count), expected)
+
+
 def test_of_many_queries_few_are_measured():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(20, 64)).astype(np.float32)[rng.integers(0, 20, 4000)]

@@ -48,12 +48,10 @@ class Points:
 
     Attributes:
         points: as given.
-        squares: float32 (n,), their squared norms.
     """
 
     def __init__(self, points: np.ndarray) -> None:
         self.points = points
-        self.squares = np.einsum("ij,ij->i", points, points)
         self._origin = points.mean(axis=0)  # distances do not depend on it, their rounding does
         centered = points - self._origin
         self._vectors = np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
@@ -113,6 +111,26 @@ class Points:
         bounds[rows] = distances
         sort = np.argsort(rows)
         return Farthest(rows[sort], distances[sort], indices[sort], bounds)
+
+    def around(self, index: int, count: int) -> np.ndarray:
+        """The nearest neighbours of a point, nearest first, the lowest index among equals, beginning with itself.
+
+        Args:
+            index: of the point.
+            count: 1 to n.
+
+        Returns:
+            int64 (count,).
+        """
+        axes, targets, largest = self._bound(self._first)
+        own = self.points[index]
+        source, square = self._sources((own - self._origin)[None], axes)
+        bounds = (targets @ source[0])[: len(self.points)]
+        rows = np.argpartition(bounds, count - 1)[:count]
+        farthest = np.square(self.points[rows] - own).sum(axis=1).max()
+        rows = np.flatnonzero(bounds <= farthest - square + self._error(square, largest))
+        distances = np.square(self.points[rows] - own).sum(axis=1)
+        return rows[np.argsort(distances, kind="stable")[:count]]
 
     @cached_property
     def _clusters(self) -> Clusters:

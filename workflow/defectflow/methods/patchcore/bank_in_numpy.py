@@ -65,10 +65,7 @@ class PatchCore(NumpyDetector):
         points = self._bank.points
         if min(self._settings.neighbours, len(points)) == 1:
             return distance
-        count = min(self._settings.neighbours, len(points))
-        rough = self._bank.squares - 2 * (points @ points[nearest])
-        few = np.sort(np.argpartition(rough, min(8 * count, len(points)) - 1)[: 8 * count])
-        support = few[np.argsort(np.square(points[few] - points[nearest]).sum(axis=1), kind="stable")[:count]]
+        support = self._bank.around(nearest, min(self._settings.neighbours, len(points)))
         distances = self._measure(np.linalg.norm(points[support] - patch, axis=1))
         weights = np.exp(distances - distances.max())
         return float((1 - weights[0] / weights.sum()) * distance)
