@@ -42,12 +42,13 @@ class PatchCore(NumpyDetector):
         if self._settings.score != "max":
             return super().score(patches, position)
         patches = self._comparable(patches)
-        found = self._bank.farthest(patches)
+        begun = self._bank.begin(patches)
+        found = self._bank.farthest(patches, begun)
         distances = self._measure(found.distances)
         winner = int(distances.argmax())
         patch, nearest = patches[found.rows[winner]], int(found.indices[winner])
         score = self._reweighted(patch, float(distances[winner]), nearest)
-        return Scored(score, self._measure(found.bounds), lambda: self._measure(self._bank.nearest(patches)[0]))
+        return Scored(score, self._measure(found.bounds), lambda: self._measure(self._bank.nearest(patches, begun)[0]))
 
     def _comparable(self, patches: np.ndarray) -> np.ndarray:
         if self._cosine:
