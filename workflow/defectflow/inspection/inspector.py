@@ -193,7 +193,8 @@ class Inspector:
         """Verdicts on photographs that are ready, at least one, in one call of the network."""
         shared: dict[str, float] = {}
         with self._timed(shared, "network"):
-            patches = self._network(np.stack([_picture(one.item) for one in photographs]))
+            pictures = [_picture(one.item) for one in photographs]
+            patches = self._network(np.stack(pictures) if len(pictures) > 1 else pictures[0][None])
         for one in photographs:
             one.seconds["network"] = shared["network"] / len(photographs)
         return [self._verdict(one, own) for one, own in zip(photographs, patches, strict=True)]

@@ -15,7 +15,21 @@ _TRY = 8  # fewer axes are tried on one of this many photographs
 _PRODUCTS = 30_000  # products of numbers in a matrix product that take as long as measuring one pair
 _MANY = 4  # times the product: measuring this long, clusters do not pay
 _STAY = 0.5  # share of the pairs above which dropping clusters does not pay
-_FARTHEST = 32  # queries at a time among which the farthest is looked for
+_FARTHEST = 16  # queries that are measured at a time: the farthest of them rule out most others
+
+
+class Begun(NamedTuple):
+    """What is known of queries before the exact search, see `Points.begin`.
+
+    Attributes:
+        places: where they lie among the clusters.
+        reached: float32 (m,), squared distances to points that are near, rarely the nearest.
+        squares: float32 (m,), squared norms of the centered queries.
+    """
+
+    places: Places
+    reached: np.ndarray
+    squares: np.ndarray
 
 
 class Farthest(NamedTuple):
@@ -48,12 +62,10 @@ class Points:
 
     Attributes:
         points: as given.
-        squares: float32 (n,), their squared norms.
     """
 
     def __init__(self, points: np.ndarray) -> None:
         self.points = points
-        self.squares = np.einsum("ij,ij->i", points, points)
         self._origin = points.mean(axis=0)  # distances do not depend on it, their rounding does
         centered = points - self._origin
         self._vectors = np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
@@ -74,53 +86,76 @@ class Points:
         self._bounds[count] = axes, targets, float(squares.max())
         return self._bounds[count]
 
-    def nearest(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(self, queries: np.ndarray, begun: Begun | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Euclidean distance of each query to the point nearest to it, and that one's index, the lowest among equals.
 
         Args:
             queries: float32 (m, d).
+            begun: what `begin` returned for them.
 
         Returns:
             float32 (m,) and int64 (m,).
         """
         self._calls += 1
         if self._calls >= self._clustered_from:
-            near = self._near(queries)
+            near = self._near(queries, begun or self.begin(queries))
             if near is not None:
                 return near
             self._clustered_from = self._calls + _TRY
         return self._among_all(queries)
 
-    def farthest(self, queries: np.ndarray) -> Farthest:
+    def farthest(self, queries: np.ndarray, begun: Begun | None = None) -> Farthest:
         """The queries that may be farthest from all points: a few, measured as `nearest` does, among them the farthest.
 
         Args:
             queries: float32 (m, d), m >= 1.
+            begun: what `begin` returned for them.
         """
-        _, reached, _ = self._reached(queries)
-        bounds = np.sqrt(reached)
+        bounds = np.sqrt((begun or self.begin(queries)).reached)
         order = np.argsort(-bounds, kind="stable")
+        falling = bounds[order]
         found: list[tuple[np.ndarray, np.ndarray]] = []
-        done, more, largest, axes = 0, _FARTHEST, np.float32(0), self._first
-        # A millionth less: queries whose distances a caller rounds to the same number are all measured.
-        while done < len(order) and bounds[order[done]] >= largest * np.float32(1 - 1e-6):
-            distances, indices, axes = self._search(queries[order[done : done + more]], axes)
+        done, wanted, largest, axes = 0, min(_FARTHEST, len(order)), np.float32(0), self._first
+        while done < wanted:
+            end = min(wanted, done + (_FARTHEST if done < _ROWS else _ROWS))
+            distances, indices, axes = self._search(queries[order[done:end]], axes)
             found.append((distances, indices))
-            largest = max(largest, distances.max())
-            done, more = done + more, min(2 * more, _ROWS)
+            largest, done = max(largest, distances.max()), end
+            # A millionth less: queries whose distances a caller rounds to the same number are all measured.
+            wanted = int(np.count_nonzero(falling >= largest * np.float32(1 - 1e-6)))
         rows = order[:done]
         distances, indices = (np.concatenate(values) for values in zip(*found, strict=True))
         bounds[rows] = distances
         sort = np.argsort(rows)
         return Farthest(rows[sort], distances[sort], indices[sort], bounds)
 
+    def around(self, index: int, count: int) -> np.ndarray:
+        """The nearest neighbours of a point, nearest first, the lowest index among equals, beginning with itself.
+
+        Args:
+            index: of the point.
+            count: 1 to n.
+
+        Returns:
+            int64 (count,).
+        """
+        axes, targets, largest = self._bound(self._first)
+        own = self.points[index]
+        source, square = self._sources((own - self._origin)[None], axes)
+        bounds = (targets @ source[0])[: len(self.points)]
+        rows = np.argpartition(bounds, count - 1)[:count]
+        farthest = np.square(self.points[rows] - own).sum(axis=1).max()
+        rows = np.flatnonzero(bounds <= farthest - square + self._error(square, largest))
+        distances = np.square(self.points[rows] - own).sum(axis=1)
+        return rows[np.argsort(distances, kind="stable")[:count]]
+
     @cached_property
     def _clusters(self) -> Clusters:
         axes, *_ = self._bound(self._first)
         return Clusters(self._sources(self.points - self._origin, axes)[0][:, :-1])
 
-    def _reached(self, queries: np.ndarray) -> tuple[Places, np.ndarray, np.ndarray]:
-        """Where queries lie among the clusters, squared distances to near points, float32 (m,), and their own norms."""
+    def begin(self, queries: np.ndarray) -> Begun:
+        """What `nearest` and `farthest` both begin with, for queries float32 (m, d)."""
         axes, *_ = self._bound(self._first)
         sources, squares = self._sources(queries - self._origin, axes)
         places = self._clusters.places(sources[:, :-1])
@@ -130,11 +165,11 @@ class Points:
             part = slice(start, start + _PAIRS)
             difference = queries[part] - self.points[likely[part]]
             reached[part] = np.einsum("ij,ij->i", difference, difference)
-        return places, reached, squares
+        return Begun(places, reached, squares)
 
-    def _near(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def _near(self, queries: np.ndarray, begun: Begun) -> tuple[np.ndarray, np.ndarray] | None:
         """As `nearest`, by clusters; None if these drop too little."""
-        places, reached, squares = self._reached(queries)
+        places, reached, squares = begun
         near = self._clusters.near(places, np.sqrt(reached))
         if (near @ self._clusters.sizes).sum() > _STAY * len(queries) * len(self.points):
             return None

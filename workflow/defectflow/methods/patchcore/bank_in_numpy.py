@@ -42,12 +42,13 @@ class PatchCore(NumpyDetector):
         if self._settings.score != "max":
             return super().score(patches, position)
         patches = self._comparable(patches)
-        found = self._bank.farthest(patches)
+        begun = self._bank.begin(patches)
+        found = self._bank.farthest(patches, begun)
         distances = self._measure(found.distances)
         winner = int(distances.argmax())
         patch, nearest = patches[found.rows[winner]], int(found.indices[winner])
         score = self._reweighted(patch, float(distances[winner]), nearest)
-        return Scored(score, self._measure(found.bounds), lambda: self._measure(self._bank.nearest(patches)[0]))
+        return Scored(score, self._measure(found.bounds), lambda: self._measure(self._bank.nearest(patches, begun)[0]))
 
     def _comparable(self, patches: np.ndarray) -> np.ndarray:
         if self._cosine:
@@ -65,10 +66,7 @@ class PatchCore(NumpyDetector):
         points = self._bank.points
         if min(self._settings.neighbours, len(points)) == 1:
             return distance
-        count = min(self._settings.neighbours, len(points))
-        rough = self._bank.squares - 2 * (points @ points[nearest])
-        few = np.sort(np.argpartition(rough, min(8 * count, len(points)) - 1)[: 8 * count])
-        support = few[np.argsort(np.square(points[few] - points[nearest]).sum(axis=1), kind="stable")[:count]]
+        support = self._bank.around(nearest, min(self._settings.neighbours, len(points)))
         distances = self._measure(np.linalg.norm(points[support] - patch, axis=1))
         weights = np.exp(distances - distances.max())
         return float((1 - weights[0] / weights.sum()) * distance)
