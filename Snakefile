@@ -20,6 +20,7 @@ include: "workflow/rules/isolation.smk"
 include: "workflow/rules/detection.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/reporting.smk"
+include: "workflow/rules/label_export.smk"
 include: "workflow/rules/bundling.smk"
 include: "workflow/rules/pretraining.smk"
 

@@ -284,3 +284,11 @@ def test_every_stage_that_reads_photographs_is_told_the_depth_of_16_bit_ones(sit
 def test_8_bit_photographs_have_no_depth(site):
     plan = site.snakemake("-np", "--forceall", config=COCO).stdout
     assert "defectflow.data.survey" in plan and "--depth" not in plan
+
+
+@pytest.mark.parametrize("label_format", ["coco", "mvtec", "yolo_detect"])
+def test_labels_are_exported_when_they_are_asked_for(site, label_format):
+    jobs = site.jobs("export_labels", config=COCO | ALONE | {"label_format": label_format})
+    assert {rule: jobs.get(rule) for rule in ("write_labels", "boxes", "evaluate", "render")} == {
+        "write_labels": 1, "boxes": 1, "evaluate": 1, "render": None
+    }  # fmt: skip

@@ -56,7 +56,7 @@ AFTER = {
     "all": "",
 }
 # Made for other configurations or asked for by name.
-ELSEWHERE = {"triptychs", "normal_embed", "categories", "bundle", "write_bundle"}
+ELSEWHERE = {"triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels"}
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
     "shards": 2,
@@ -105,6 +105,7 @@ KEYS = {
     "shards": (3, "survey"),
     "device": ("cpu", "segment masks features fit score calibrate"),
     "on_problem": ("leave_out", "ingest"),
+    "label_format": ("yolo_segment", ""),  # of an export that is asked for by name
     "allow_downloads": (True, (f"features {JUDGED}",)),
     "datasets.*.path": ("data/moved", "survey sam_pairs"),
     "datasets.*.images": ("data/moved/images", "survey sam_pairs"),

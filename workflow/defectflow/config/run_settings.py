@@ -58,4 +58,7 @@ class RunSettings(Settings):
     )  # fmt: skip
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where networks run; auto: CUDA if available")
     on_problem: Literal["stop", "leave_out"] = setting("stop", "what to do if input is broken or contradictory")
+    label_format: Literal[
+        "coco", "yolo_segment", "yolo_detect", "pascal_voc", "mvtec", "labelme", "label_studio", "cvat"
+    ] = setting("coco", "what `snakemake export_labels` writes (docs/labels.md)")
     allow_downloads: bool = setting(False, "whether weights given as a URL or by timm name may be fetched")
