@@ -89,6 +89,8 @@ HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
 BOARD = "results/{}.csv" if HAS_CATEGORIES else "results/{}/leaderboard.csv"
 BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
+# Photographs of a set that the part is looked for in where there is no outline.
+FIND_AMONG = 200
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
 
@@ -266,7 +268,8 @@ def start_hash(wildcards) -> str | None:
 
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
-    files = {"prior": "results/{dataset}/prior.safetensors"}
+    finds = segmenter_of(wildcards).finds
+    files = {"prior": "results/{dataset}/{segmenter}/prior.safetensors" if finds else "results/{dataset}/prior.safetensors"}
     if segmenter_of(wildcards).trains:
         folder = "results/{dataset}/{segmenter}"
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
@@ -292,9 +295,16 @@ def segmentation_report(wildcards) -> str | list:
     """Where the held-out IoU of this run's masks is told."""
     if not segmenter_of(wildcards).makes_masks:
         return []
+    if segmenter_of(wildcards).finds:
+        return "results/{dataset}/{segmenter}/found.json"
     return (
         "results/{dataset}/{segmenter}/train.json" if segmenter_of(wildcards).trains else "results/{dataset}/prior.json"
     )
+
+
+def part_boxes(wildcards) -> str:
+    """The table of the outlined parts, or of the found ones, that the window of a crop is made from."""
+    return "results/{dataset}/{segmenter}/found.csv" if segmenter_of(wildcards).finds else "results/{dataset}/pairs.csv"
 
 
 def per_shard(pattern: str) -> list[str]:
@@ -321,6 +331,9 @@ def steps_of(run) -> list[str]:
     data += [f"shards/{k}.csv" for k in SHARDS] + ["manifest.csv", "splits.csv"]
     data += ["pairs.csv", "annotated.csv"] if is_annotated(run) else []
     masks = [*segmenter_files(run).values(), *mask_tables(run)] if segmenter_of(run).makes_masks else []
+    if segmenter_of(run).finds:
+        names = [*(f"candidates/{k}.safetensors" for k in SHARDS), "found.csv", "parts.png"]
+        masks += [f"results/{{dataset}}/{{segmenter}}/{name}" for name in names]
     pictures = [table.replace("{shard}", k) for table in picture_tables(run) for k in SHARDS]
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "safetensors"), ("scores", "csv")) for k in SHARDS]
@@ -332,7 +345,7 @@ def bundle_files(wildcards) -> dict:
     """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
     files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
     if isolation_of(wildcards).crop:
-        files["pairs"] = "results/{dataset}/pairs.csv"
+        files["pairs"] = part_boxes(wildcards)
     return files
 
 

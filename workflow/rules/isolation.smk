@@ -3,7 +3,7 @@ rule isolate:
     input:
         images="results/{dataset}/shards/{shard}.csv",
         masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if segmenter_of(w).makes_masks else [],
-        pairs=lambda w: "results/{dataset}/pairs.csv" if isolation_of(w).crop else [],
+        pairs=lambda w: part_boxes(w) if isolation_of(w).crop else [],
     output:
         folder=directory("results/{dataset}/{segmenter}/{isolation}/images/{shard}"),
         table="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",

@@ -223,9 +223,10 @@ def _entry(config: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
 def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotations: bool) -> Run:
     segmenter, isolation = chosen["segmenter"], chosen["isolation"]
     if segmenter == "auto":
-        segmenter = "template" if has_annotations else "none"
+        whole = config["datasets"].get(chosen["dataset"], {}).get("part") == "whole"
+        segmenter = "none" if whole else "template" if has_annotations else "found"
     method = _entry(config, "segmenter", segmenter)["method"]
-    if method != "none" and not has_annotations:
+    if not has_annotations and sections()["segmenters"].classes[method].needs_outlines:
         raise UserError(
             f"config.yaml: segmenter: {segmenter!r} learns from COCO outlines and data set {chosen['dataset']!r} has "
             "none (go on without: `segmenter=none isolation=none`; or outline some photographs and put the COCO file "

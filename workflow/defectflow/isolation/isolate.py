@@ -2,6 +2,7 @@
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def main(args: argparse.Namespace) -> None:
     """Isolate the parts of one shard; write pictures, masks and a table (tables.ISOLATED)."""
     settings = read_settings(args.settings, IsolationSettings, "isolate")
     rows = read_table(args.manifest, MANIFEST)
-    masks = read_table(args.masks, MASKS).set_index("image_id")["mask"] if args.masks else {}
+    table = read_table(args.masks, MASKS).set_index("image_id") if args.masks else None
+    masks = {} if table is None else table["mask"]
+    if table is not None and len(table) and (table["source"] == "whole").all():  # as with segmenter none
+        settings, masks, args.masks = replace(settings, background="keep", normalise=["none"], crop=False), {}, None
     size = centre = None
     if settings.crop:
         if not args.masks or not args.pairs:

@@ -2,14 +2,16 @@
 
 import argparse
 from collections import defaultdict
+from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
-from defectflow.core.files import stage, write_json
-from defectflow.data.annotated_pairs import Annotated, read_annotated
+from defectflow.core.files import read_json, stage, write_json
+from defectflow.data.annotated_pairs import Annotated, read_annotated, read_found
+from defectflow.images.bit_depth import add_option
 from defectflow.parts import registration, registration_frame
 from defectflow.parts.part_model import Prior, iou_summary, label_shape
 from defectflow.parts.registration import Templates
@@ -24,6 +26,7 @@ ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
 UNKNOWN_SCORE = 0.5  # stands for that percentile when nothing can be held out (a single annotated photograph)
 # A part of less than this share of the picture fits by chance; its surroundings tell, where they correlate held out.
 SMALL, TELLING = 0.01, 0.3
+LEARNABLE = 0.8  # agreement (held-out IoU) with found masks below which these are not believed
 REGISTERS = 0.9  # held-out IoU of the template masks from which the registration score alone decides on absence
 
 
@@ -168,9 +171,48 @@ def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: f
     return {"appearance": summary | {"used": bool(prior.heads)}}
 
 
+def learn(found: list[Annotated], check: dict[str, Any], seed: int) -> tuple[Prior, dict]:
+    """The prior of a part that was found without an outline, and its report.
+
+    Args:
+        found: photographs with found masks.
+        check: report of the stage find_part.
+        seed: as for `build`.
+    """
+    use, reason, report = check["use"], check["reason"], {}
+    prior = nothing()
+    if use != "whole":
+        prior, report = build(found, seed)
+        used = "appearance" if prior.heads else "template"
+        held_out = report[used]["iou_mean"]
+        report["learned"] = {"source": used, "agreement": held_out}
+        if held_out is None or held_out < LEARNABLE:
+            use, reason = "whole", f"what is learned from it finds it otherwise (IoU {held_out or 0:.2f})"
+    told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
+    if use == "whole":
+        prior = nothing()
+        told["said"] = (
+            f"The part was not found without an outline ({reason}): all figures are those of whole photographs. "
+            f"Outline the part on one photograph, {check['outline_asked_for']} (the most typical one), or set "
+            "`part: whole` if the photograph is the part."
+        )
+    prior.info["found"] = told
+    return prior, {"found": told, "finding": check} | report
+
+
+def nothing() -> Prior:
+    """The prior of a part that was not found."""
+    frame = (1, 1)
+    templates = Templates(np.zeros((0, *frame, 2), np.float32), np.zeros((0, *frame), bool))
+    return Prior([], [], templates.labels, np.zeros(0, int), templates, {"group_of": {}, "held_out": "image"})
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the prior and its report."""
-    prior, report = build(read_annotated(args.pairs, args.table, args.splits), args.seed)
+    if args.found_report:
+        prior, report = learn(read_found(args.table, args.depth), read_json(args.found_report), args.seed)
+    else:
+        prior, report = build(read_annotated(args.pairs, args.table, args.splits), args.seed)
     prior.save(args.out)
     write_json(args.report, report)
 
@@ -178,9 +220,11 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="defectflow.parts.prior", description=__doc__)
-    parser.add_argument("--pairs", required=True, help="folder of jpg + json pairs")
-    parser.add_argument("--table", required=True, help="pairs.csv")
-    parser.add_argument("--splits", required=True, help="splits.csv (groups)")
+    parser.add_argument("--pairs", help="folder of jpg + json pairs")
+    parser.add_argument("--table", required=True, help="pairs.csv, or the table of masks that find_part wrote")
+    parser.add_argument("--splits", help="splits.csv (groups)")
+    parser.add_argument("--found-report", help="report of find_part: learn from masks that were found, not drawn")
+    add_option(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="prior.safetensors")
     parser.add_argument("--report", required=True, help="prior.json")
