@@ -1,0 +1,136 @@
+"""Figures of `part-nano` on photographs and surfaces that it was not trained on, and the model card made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from defectflow.core.files import atomic
+from defectflow.parts.figure_ground import SIDE, FigureGround
+from defectflow.parts.registration_frame import iou
+from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph
+from defectflow.pretraining.figure_scenes import surface_picture
+
+EVALUATION_SEED = 2**31  # no training seed
+
+
+def figure_iou(probability: np.ndarray, one: Photograph) -> float:
+    """IoU of a probability over the whole photograph, of any grid, with the union of its objects, where both know."""
+    found = cv2.resize(probability, one.labels.shape[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+    known = one.labels != UNKNOWN
+    return iou(found & known, (one.labels > 0) & known)
+
+
+def figure_rows(network: FigureGround, photographs: Sequence[Photograph]) -> list[dict]:
+    """One row for each photograph that has a usable figure: file, source, iou, surface, doubt (mean in the figure)."""
+    rows = []
+    for one in photographs:
+        if one.figure and ((one.labels > 0) & (one.labels != UNKNOWN)).any():
+            found = network.predict([one.image])[0]
+            sure = found.probability >= 0.5
+            doubt = float(found.doubt[sure].mean()) if sure.any() else 0.5
+            row = {"file": one.name, "source": one.source, "iou": figure_iou(found.probability, one)}
+            rows.append(row | {"surface": found.surface, "doubt": doubt, "probability": found.probability})
+    return rows
+
+
+def means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
+    """By source: number of photographs, mean IoU, share taken for a surface."""
+    found = {}
+    for source in dict.fromkeys(row["source"] for row in rows):
+        those = [row for row in rows if row["source"] == source]
+        found[source] = {
+            "photographs": len(those),
+            "iou": float(np.mean([row["iou"] for row in those])),
+            "as_surface": float(np.mean([row["surface"] >= 0.5 for row in those])),
+        }
+    return found
+
+
+def surfaces(photos: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
+    """Surfaces made of photographs, uint8 RGB (SIDE, SIDE, 3); always the same."""
+    generators = (np.random.default_rng([EVALUATION_SEED, k]) for k in range(count))
+    return [surface_picture(rng, photos[k % len(photos)], 0, SIDE).image for k, rng in enumerate(generators)]
+
+
+def surface_rows(network: FigureGround, photos: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """What the network says to surfaces made of photographs: probability that they are such, float (count,)."""
+    return np.array([found.surface for found in network.predict(surfaces(photos, count))])
+
+
+def write_card(path: Path, figures: dict) -> None:
+    """Write the model card from the measured figures."""
+    run, taught = figures["run"], figures["taught"]
+    rows = "\n".join(
+        f"| {source} | {figures['trained'].get(source, 0):,} | {row['photographs']:,} | {row['iou']:.3f} | "
+        f"{row['as_surface']:.3f} |"
+        for source, row in figures["held_out"].items()
+    )
+    picked = np.unique(np.linspace(0, len(run["curve"]) - 1, 8).round().astype(int))
+    names = [key for key in run["curve"][0] if key.startswith("iou_")]
+    curve = "\n".join(
+        f"| {row['minutes']:.0f} | {row['pictures']:,.0f} | " + " | ".join(f"{row[name]:.3f}" for name in names) + " |"
+        for row in (run["curve"][i] for i in picked)
+    )
+    teacher = ""
+    if taught["count"]:
+        teacher = f"""- Teacher of a tenth of the pictures: U2NetP (X. Qin et al., U2-Net: going deeper with nested
+  U-structure for salient object detection, 2020), Apache-2.0; its soft masks of {taught["count"]} photographs of the
+  pool, where they are clear. File with the sha256 {taught["teacher"][:12]}...; no weight of it is contained.
+"""
+    notice = path.with_suffix(".NOTICE.md").name
+    text = f"""# part-nano
+
+Which pixels of a photograph belong to the thing that it is of, without a prompt: {figures["heads"]} heads on the
+frozen features of `patch-nano`, trained apart. Their mean is the answer, the standard deviation between them the
+doubt. Each also tells a surface, with no thing in it. `parts/figure_ground.py` loads and runs it.
+{figures["parameters"]:,} parameters in the heads, {figures["bytes"]:,} bytes in float16. Input: RGB, squashed to
+{figures["image_size"]} px square. Output: a grid of a quarter of that over the whole photograph.
+
+## Training
+
+By `python -m defectflow.pretraining.pretrain_part`, seed {run["seed"]}: {run["steps"]:,} steps of {run["batch"]} new
+pictures ({run["pictures"]:,} in all) beside {run["again"]} times as many of earlier steps, in {run["minutes"]:.0f}
+minutes on {run["device"]}. Muon and AdamW, peak rate {run["rate"]}, half a cosine. Losses: cross-entropy and dice of
+the figure, cross-entropy of "a surface".
+Pictures (`figure_scenes.py`): windows of annotated photographs whose masks are a usable foreground; their objects
+pasted before surfaces and scenes; rendered parts; photographs of a pool with a teacher's soft masks; surfaces made of
+small patches of {figures["photos"]} photographs of the pool and of rendered textures, with small damage. Light, colour,
+blur, grain and JPEG vary. Each head starts from other numbers and never sees its own fifth of the series and the pool.
+No photograph of an inspected part was used, neither to train nor to choose.
+
+## Figures
+
+Measured with this file on series that were held out of training (`benchmarks/figure_ground.py`).
+
+| source | trained on | held out | mean IoU | taken for a surface |
+|---|---|---|---|---|
+{rows}
+
+Of {figures["surfaces"]} surfaces made of {figures["held"]} held-out photographs of the pool,
+{figures["surfaces_as_objects"]:.3f} are taken for a thing.
+
+| minutes | pictures | {" | ".join(name.removeprefix("iou_") for name in names)} |
+|---|---|{"---|" * len(names)}
+{curve}
+
+IoU on some of the held-out photographs while training; the whole curve is in the JSON file.
+
+## Licences
+
+- These weights: the licence of this repository.
+- Photographs with masks: [{notice}]({notice}) lists their origins and licences.
+- Photographs of the pool: natural photographs whose licences differ and are in part not stated. They were used to
+  train and are not distributed.
+{teacher}
+## Not good for
+
+- Outlines finer than {figures["image_size"] // 96} px at {figures["image_size"]} px: refine them.
+- Several things of which one is meant, clamps and fixtures that touch the part: all of them may be the figure.
+- Things unlike tools, people, household objects and rendered parts: where the heads disagree, the doubt says so.
+"""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

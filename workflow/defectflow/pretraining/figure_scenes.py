@@ -1,0 +1,363 @@
+"""Pictures for `pretrain_part` and what they are of: photographs, objects pasted elsewhere, rendered parts, surfaces.
+
+Every function draws from the generator that it is given, so the seed and the step fix the pictures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from defectflow.core.files import atomic
+from defectflow.images.read_write import write_png
+from defectflow.parts.training_cases import MEAN, STD, to_square
+from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph, series_of
+from defectflow.pretraining.photograph_scenes import jpeg
+from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
+from defectflow.pretraining.silhouettes import placed
+from defectflow.pretraining.training_images import crop, noise, scratch, texture
+
+FOLDS = 5  # of series and of the pool; each head learns from all but one, another one each
+KINDS = {"photograph": 0.42, "pasted": 0.18, "rendered": 0.12, "taught": 0.1, "surface": 0.18}  # shares of pictures
+SOURCES = {"tools": 0.55, "clothing": 0.3}  # shares of photographs; further sources share what is left
+COVER = (0.01, 0.8)  # share of a picture that its figure may cover
+KEPT = 0.6  # share of the figure that a window has to show
+TEACHER_SIDE = 320  # px of the square that U2-Net looks at
+
+
+@dataclass(frozen=True)
+class FigurePicture:
+    """A picture and what it is of.
+
+    Attributes:
+        image: uint8 RGB (size, size, 3).
+        figure: float32 (size, size) in [0, 1], share of each pixel that belongs to the thing; zeros for a surface.
+        known: float32 (size, size) in {0, 1}; 0 where nobody decided.
+        surface: Whether there is no thing in it.
+        fold: Which of FOLDS its photograph belongs to.
+    """
+
+    image: np.ndarray
+    figure: np.ndarray
+    known: np.ndarray
+    surface: bool
+    fold: int
+
+
+@dataclass(frozen=True)
+class Material:
+    """What pictures are made of.
+
+    Attributes:
+        photos: uint8 RGB photographs of a pool.
+        taught: float32 (TEACHER_SIDE, TEACHER_SIDE) in [0, 1] by the index of a photograph of the pool: a teacher's
+            figure, where it is a clear one.
+        photographs: Annotated photographs by source.
+        folds: Fold of each annotated photograph by name; those of a series share one.
+    """
+
+    photos: Sequence[np.ndarray]
+    taught: dict[int, np.ndarray] = field(default_factory=dict)
+    photographs: dict[str, list[Photograph]] = field(default_factory=dict)
+    folds: dict[str, int] = field(default_factory=dict)
+
+
+def material(
+    photos: Sequence[np.ndarray], photographs: Sequence[Photograph] = (), taught: dict[int, np.ndarray] | None = None
+) -> Material:
+    """Sort annotated photographs by source and give each series a fold."""
+    by_source: dict[str, list[Photograph]] = {}
+    for one in photographs:
+        by_source.setdefault(one.source, []).append(one)
+    folds = {}
+    for one, first in zip(photographs, series_of(photographs) if photographs else [], strict=True):
+        folds[one.name] = int(hashlib.sha256(photographs[first].name.encode()).hexdigest()[-4:], 16) % FOLDS
+    return Material(photos, taught or {}, by_source, folds)
+
+
+def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int, np.ndarray]:
+    """Figures that U2-Net sees in photographs (X. Qin et al., U2-Net, 2020), where they are clear ones.
+
+    Args:
+        photos: uint8 RGB.
+        teacher: ONNX file of U2-Net or U2NetP.
+        folder: Masks are kept here as PNG, named by the photograph's pixels, so that an interrupted run goes on.
+
+    Returns:
+        float32 (TEACHER_SIDE, TEACHER_SIDE) in [0, 1] by index.
+    """
+    network = U2Net(teacher)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {}
+    for index, photo in enumerate(tqdm(photos, desc="teacher", unit="image")):
+        path = folder / f"{hashlib.sha256(photo.tobytes()).hexdigest()[:24]}.png"
+        if not path.is_file():
+            with atomic(path) as temporary:
+                write_png(temporary, np.uint8(np.rint(255 * network(photo))))
+        soft = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 255
+        sure = float((soft > 0.5).mean())
+        if 0.03 < sure < 0.6 and float(np.minimum(soft, 1 - soft).mean()) < 0.25 * sure:
+            found[index] = soft
+    return found
+
+
+class U2Net:
+    """A salient-object network as an ONNX file, on one thread."""
+
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(file, options)
+
+    def __call__(self, photo: np.ndarray) -> np.ndarray:
+        """uint8 RGB (height, width, 3) to the probability of the figure, float32 (TEACHER_SIDE, TEACHER_SIDE)."""
+        square = to_square(photo, TEACHER_SIDE)
+        scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
+        given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
+        return np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
+
+
+def quilt(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
+    """A surface of one small patch of a photograph: mirrored tiles or overlapping pieces; uint8 (size, size, 3)."""
+    height, width = photo.shape[:2]
+    side = int(np.clip(min(height, width) * np.exp(rng.uniform(np.log(0.06), np.log(0.4))), 16, min(height, width)))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    patch = photo[top : top + side, left : left + side]
+    scale = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
+    side = min(max(12, int(side * scale)), size // 4)  # repeated at least twice each way
+    patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    if rng.random() < 0.4:
+        double = np.vstack([np.hstack([patch, patch[:, ::-1]]), np.hstack([patch, patch[:, ::-1]])[::-1]])
+        repeats = size // len(double) + 2
+        dy, dx = rng.integers(len(double), size=2)
+        return np.tile(double, (repeats, repeats, 1))[dy : dy + size, dx : dx + size]
+    piece = max(10, side // 2)
+    ramp = np.minimum(np.arange(piece) + 1, np.arange(piece)[::-1] + 1) / piece
+    weight = (np.outer(ramp, ramp) ** 2).astype(np.float32)[..., None] + np.float32(1e-5)
+    total = np.zeros((size + 2 * piece, size + 2 * piece, 3), np.float32)
+    sums = np.zeros((*total.shape[:2], 1), np.float32)
+    for y in range(0, size + piece, max(1, piece // 2)):
+        for x in range(0, size + piece, max(1, piece // 2)):
+            v, u = rng.integers(side - piece + 1, size=2)
+            total[y : y + piece, x : x + piece] += weight * patch[v : v + piece, u : u + piece]
+            sums[y : y + piece, x : x + piece] += weight
+    return (total / np.maximum(sums, 1e-6))[piece // 2 :][:size, piece // 2 :][:, :size].astype(np.uint8)
+
+
+def evenest(rng: np.random.Generator, photo: np.ndarray, size: int, tries: int = 24) -> np.ndarray:
+    """The most even of a few small windows of a photograph, where light and colour differ least from place to place."""
+    height, width = photo.shape[:2]
+    found = []
+    for _ in range(tries):
+        side = int(max(24, min(height, width) * np.exp(rng.uniform(np.log(0.1), np.log(0.35)))))
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        window = photo[top : top + side, left : left + side]
+        coarse = cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32)
+        found.append((float(coarse.std((0, 1)).sum()), window))
+    return cv2.resize(min(found, key=lambda each: each[0])[1], (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def even_surface(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
+    """A surface without a thing on it, uint8 (size, size, 3)."""
+    kind = rng.random()
+    if kind < 0.5:
+        return np.ascontiguousarray(quilt(rng, photo, size))
+    if kind < 0.75:
+        return evenest(rng, photo, size)
+    if kind < 0.95:
+        return texture(rng, size)
+    return np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
+
+
+def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """What lies behind a thing: a surface, a scene, a scene out of focus; float32 (size, size, 3)."""
+    photo = photos[rng.integers(len(photos))]
+    kind = rng.random()
+    if kind < 0.45:
+        return even_surface(rng, photo, size).astype(np.float32)
+    image = crop(rng, photo, size).astype(np.float32)
+    if kind < 0.7:
+        soft = cv2.GaussianBlur(image, (0, 0), size * rng.uniform(0.01, 0.08))
+        return soft + np.float32(rng.uniform(0, 0.3)) * (image - soft)
+    return image
+
+
+def put(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, thing: np.ndarray) -> None:
+    """Draw a thing into ``image``, float32, in place, in half of the cases with a shadow."""
+    size = len(image)
+    if rng.random() < 0.5:
+        dx, dy = rng.normal(0, 0.02 * size, 2)
+        shadow = cv2.warpAffine(alpha, np.float32([[1, 0, dx], [0, 1, dy]]), (size, size))
+        shadow = cv2.GaussianBlur(shadow, (0, 0), size * rng.uniform(0.004, 0.03))
+        image *= (1 - rng.uniform(0.2, 0.7) * shadow)[..., None]
+    image += alpha[..., None] * (thing - image)
+
+
+def taken(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
+    """The light, grain and compression of another camera, uint8; a quarter stays as it is."""
+    if rng.random() < 0.75:
+        image = photographed(rng, image.astype(np.float32))
+    image = np.clip(image, 0, 255).astype(np.uint8)
+    return jpeg(rng, image) if rng.random() < 0.3 else image
+
+
+def window(rng: np.random.Generator, figure: np.ndarray) -> tuple[slice, slice]:
+    """A window of a picture, squashed a little, that shows most of the figure and some of the ground."""
+    height, width = figure.shape
+    whole = (slice(0, height), slice(0, width))
+    total = float(figure.sum())
+    for _ in range(8 if rng.random() < 0.65 else 0):
+        share = np.exp(rng.uniform(np.log(0.4), 0)) * np.exp(rng.normal(0, 0.12, 2))
+        h, w = (int(np.clip(n * s, min(n, 32), n)) for n, s in zip((height, width), share, strict=True))
+        top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
+        place = (slice(top, top + h), slice(left, left + w))
+        shown = float(figure[place].sum())
+        if shown > KEPT * total and COVER[0] < shown / (h * w) < COVER[1]:
+            return place
+    return whole
+
+
+def turned(rng: np.random.Generator, maps: list[np.ndarray], size: int) -> list[np.ndarray]:
+    """Pictures and masks of one view squashed to squares, mirrored and turned alike."""
+    flip, quarter = rng.random() < 0.5, int(rng.integers(1, 4)) if rng.random() < 0.2 else 0
+    angle = rng.normal(0, 8) if rng.random() < 0.3 else 0.0
+    affine = cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), angle, 1 + abs(angle) / 60)
+    found = []
+    for one in maps:
+        one = np.ascontiguousarray(np.rot90(one[:, ::-1] if flip else one, quarter))
+        one = to_square(one, size)
+        if angle:
+            one = cv2.warpAffine(one, affine, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        found.append(one)
+    return found
+
+
+def photograph_picture(rng: np.random.Generator, one: Photograph, fold: int, size: int) -> FigurePicture:
+    """A window of an annotated photograph with its figure."""
+    figure = ((one.labels > 0) & (one.labels != UNKNOWN)).astype(np.float32)
+    known = (one.labels != UNKNOWN).astype(np.float32)
+    place = window(rng, figure)
+    image, figure, known = turned(rng, [one.image[place], figure[place], known[place]], size)
+    return FigurePicture(taken(rng, image), figure, (known > 0.99).astype(np.float32), False, fold)
+
+
+def taught_picture(
+    rng: np.random.Generator, photo: np.ndarray, soft: np.ndarray, fold: int, size: int
+) -> FigurePicture:
+    """A window of a photograph of the pool with the figure that a teacher sees."""
+    soft = cv2.resize(soft, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    place = window(rng, soft)
+    image, figure = turned(rng, [photo[place], soft[place]], size)
+    return FigurePicture(taken(rng, image), figure, np.ones_like(figure), False, fold)
+
+
+def pasted_picture(
+    rng: np.random.Generator, one: Photograph, fold: int, photos: Sequence[np.ndarray], size: int
+) -> FigurePicture | None:
+    """An object of a photograph, or all of them where they are one figure, before something else; None: too small."""
+    inside = (one.labels > 0) & (one.labels != UNKNOWN)
+    if not one.figure or rng.random() < 0.3:
+        numbers = np.unique(one.labels[inside])
+        inside = one.labels == numbers[rng.integers(len(numbers))]
+    x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
+    if inside.sum() < 900:
+        return None
+    scale = size * np.exp(rng.uniform(np.log(0.15), np.log(1.1))) / max(w, h)
+    scale = min(scale, 2.5)
+    angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.5 else rng.normal(0, 0.2)
+    c, s = np.cos(angle), np.sin(angle)
+    stretch = np.exp(rng.normal(0, 0.12))
+    linear = scale * np.array([[c, -s], [s, c]]) @ np.diag([stretch * rng.choice([-1, 1]), 1 / stretch])
+    centre = size * (0.5 + np.clip(rng.normal(0, 0.12, 2), -0.3, 0.3))
+    affine = np.hstack([linear, (centre - linear @ np.array([x + w / 2, y + h / 2]))[:, None]])
+    source, soft = one.image, inside.astype(np.float32)
+    if scale < 0.7:  # warpAffine does not average
+        source, soft = (cv2.GaussianBlur(m, (0, 0), 0.4 / scale) for m in (source, soft))
+    alpha = cv2.warpAffine(soft, affine, (size, size))
+    alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.5, 1.5))
+    thing = cv2.warpAffine(source, affine, (size, size), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    image = ground(rng, photos, size)
+    put(rng, image, alpha, thing)
+    if not COVER[0] < float(alpha.mean()) < COVER[1]:
+        return None
+    return FigurePicture(taken(rng, image), alpha, np.ones_like(alpha), False, fold)
+
+
+def rendered_picture(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> FigurePicture | None:
+    """A rendered part of one or two materials before a surface or a scene, sometimes among smaller things."""
+    image = ground(rng, photos, size)
+    for _ in range(rng.integers(1, 5) if rng.random() < 0.3 else 0):
+        put(rng, image, placed(rng, size, (0.05, 0.2)), surface(rng, photos, size))
+    part = placed(rng, size, (0.3, 1.3))
+    put(rng, image, part, light_up(rng, surface(rng, photos, size), part, size))
+    if rng.random() < 0.4:
+        second = placed(rng, size, (0.1, 0.6)) * part
+        put(rng, image, second, light_up(rng, surface(rng, photos, size), second, size))
+    if not COVER[0] < float(part.mean()) < COVER[1]:
+        return None
+    return FigurePicture(taken(rng, image), part, np.ones_like(part), False, int(rng.integers(FOLDS)))
+
+
+def surface_picture(rng: np.random.Generator, photo: np.ndarray, fold: int, size: int) -> FigurePicture:
+    """A surface, in half of the cases with small damage, under some light."""
+    image = even_surface(rng, photo, size)
+    if rng.random() < 0.5:
+        scratch(rng, image)
+    if rng.random() < 0.3:
+        image = np.uint8(image * (0.5 + 0.5 * noise(rng, size, (2, 2)))[..., None])
+    nothing = np.zeros((size, size), np.float32)
+    return FigurePicture(taken(rng, image), nothing, np.ones_like(nothing), True, fold)
+
+
+def picture(rng: np.random.Generator, made_of: Material, size: int) -> FigurePicture:
+    """One picture of a kind of KINDS; a kind without material is replaced by a rendered part."""
+    photos = made_of.photos
+    while True:
+        kind = rng.choice(list(KINDS), p=list(KINDS.values()))
+        found = None
+        if kind == "surface":
+            index = int(rng.integers(len(photos)))
+            found = surface_picture(rng, photos[index], index % FOLDS, size)
+        elif kind == "taught" and made_of.taught:
+            index = list(made_of.taught)[rng.integers(len(made_of.taught))]
+            found = taught_picture(rng, photos[index], made_of.taught[index], index % FOLDS, size)
+        elif kind in ("photograph", "pasted") and made_of.photographs:
+            sources = list(made_of.photographs)
+            rest = (1 - sum(SOURCES.values())) / max(1, len(set(sources) - set(SOURCES)))
+            shares = np.array([SOURCES.get(source, rest) for source in sources])
+            those = made_of.photographs[sources[rng.choice(len(sources), p=shares / shares.sum())]]
+            one = those[rng.integers(len(those))]
+            if kind == "pasted":
+                found = pasted_picture(rng, one, made_of.folds[one.name], photos, size)
+            elif one.figure:
+                found = photograph_picture(rng, one, made_of.folds[one.name], size)
+        else:
+            found = rendered_picture(rng, photos, size)
+        if found is not None:
+            return found
+
+
+def figure_batch(seed: int, step: int, made_of: Material, count: int, size: int) -> list[FigurePicture]:
+    """The pictures of one step; the same for the same arguments."""
+    rng = np.random.default_rng([seed, step, 3])
+    return [picture(rng, made_of, size) for _ in range(count)]
+
+
+def contact_sheet(made_of: Material, seed: int, size: int = 192) -> np.ndarray:
+    """Sixty-four training pictures to look at, the figure in green; a red frame: a surface. uint8 RGB."""
+    tiles = []
+    for one in figure_batch(seed, 0, made_of, 64, size):
+        tile = one.image.copy()
+        tile[one.figure >= 0.5] = tile[one.figure >= 0.5] // 2 + np.array([0, 127, 0], np.uint8)
+        if one.surface:
+            cv2.rectangle(tile, (0, 0), (size - 1, size - 1), (255, 0, 0), 4)
+        tiles.append(tile)
+    return np.vstack([np.hstack(tiles[k : k + 8]) for k in range(0, len(tiles), 8)])
