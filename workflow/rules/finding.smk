@@ -33,6 +33,7 @@ rule find_part:
     output:
         folder=directory("results/{dataset}/{segmenter}/found"),
         table="results/{dataset}/{segmenter}/found.csv",
+        finder="results/{dataset}/{segmenter}/finder.safetensors",
         report="results/{dataset}/{segmenter}/finding.json",
     log:
         "<logs>/{dataset}/{segmenter}/find_part.log",
@@ -50,7 +51,7 @@ rule find_part:
         "Find the part in the photographs of {wildcards.dataset} together"
     shell:
         "python -m defectflow.finding.find_part --candidates {input} --seed {params.seed} --threads {threads}"
-        " --out-dir {output.folder} --table {output.table} --report {output.report} 2>&1 | tee {log}"
+        " --out-dir {output.folder} --table {output.table} --finder {output.finder} --report {output.report} 2>&1 | tee {log}"
 
 
 rule learn_found:
@@ -58,6 +59,7 @@ rule learn_found:
     input:
         folder=ancient("results/{dataset}/{segmenter}/found"),
         table="results/{dataset}/{segmenter}/found.csv",
+        finder="results/{dataset}/{segmenter}/finder.safetensors",
         report="results/{dataset}/{segmenter}/finding.json",
     output:
         prior="results/{dataset}/{segmenter}/prior.safetensors",
@@ -85,7 +87,7 @@ rule learn_found:
     message:
         "Learn the part of {wildcards.dataset} from what was found"
     shell:
-        "python -m defectflow.parts.prior --table {input.table} --found-report {input.report} {params.depth}"
+        "python -m defectflow.parts.prior --table {input.table} --found-report {input.report} --finder {input.finder} {params.depth}"
         " --seed {params.seed} --out {output.prior} --report {output.report} 2>&1 | tee {log}"
 
 

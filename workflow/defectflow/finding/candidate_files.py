@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from defectflow.core.files import UserError, atomic
-from defectflow.finding.patch_maps import CHANNELS, GRID, SIDE, Basis
+from defectflow.parts.patch_finder import CHANNELS, GRID, SIDE, Basis
 
 FORMAT = "defectflow-candidates-1"
 KEPT = 96  # components of a shard that are kept, of CHANNELS: twice as many as the set is looked at with
@@ -25,6 +25,9 @@ class Candidates:
         sizes: (height, width) of each, in pixels.
         squares: uint8 RGB (SIDE, SIDE, 3), squashed.
         features: float16 (GRID, GRID, CHANNELS) of each, see `patch_maps.patches`.
+        figure: float32 (GRID, GRID) of each, probability of a thing before a background, see `parts.figure_ground`.
+        doubt: mean standard deviation of the heads over the figure, of each.
+        surface: probability that there is no thing, of each.
     """
 
     image_ids: list[str]
@@ -32,6 +35,9 @@ class Candidates:
     sizes: list[tuple[int, int]]
     squares: Sequence[np.ndarray]
     features: Sequence[np.ndarray]
+    figure: Sequence[np.ndarray]
+    doubt: Sequence[float]
+    surface: Sequence[float]
 
 
 def write(path: str | Path, candidates: Candidates, rng: np.random.Generator) -> None:
@@ -40,6 +46,9 @@ def write(path: str | Path, candidates: Candidates, rng: np.random.Generator) ->
     tensors = {
         "squares": np.stack(candidates.squares) if count else np.zeros((0, SIDE, SIDE, 3), np.uint8),
         "patches": np.zeros((0, GRID, GRID, KEPT), np.float16),
+        "figure": np.stack(candidates.figure) if count else np.zeros((0, GRID, GRID), np.float32),
+        "doubt": np.array(candidates.doubt, np.float32),
+        "surface": np.array(candidates.surface, np.float32),
         "mean": np.zeros(CHANNELS, np.float32),
         "components": np.zeros((KEPT, CHANNELS), np.float32),
     }
@@ -72,6 +81,7 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
             raise UserError(f"{path}: not a readable safetensors file ({error})") from None
         whole = (tensors["patches"].astype(np.float32) @ tensors["components"] + tensors["mean"]).astype(np.float16)
         sizes = [tuple(size) for size in meta["sizes"]]
-        rows += zip(meta["image_ids"], meta["paths"], sizes, tensors["squares"], whole, strict=True)
+        told = (tensors[name] for name in ("figure", "doubt", "surface"))
+        rows += zip(meta["image_ids"], meta["paths"], sizes, tensors["squares"], whole, *told, strict=True)
     rows.sort(key=lambda row: row[0])
-    return Candidates(*(list(column) for column in zip(*rows, strict=True))) if rows else Candidates([], [], [], [], [])
+    return Candidates(*map(list, zip(*rows, strict=True) if rows else [()] * 8))

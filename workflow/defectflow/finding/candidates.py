@@ -12,9 +12,10 @@ from defectflow.core.arguments import add_threads
 from defectflow.core.files import stage
 from defectflow.core.tables import MANIFEST, read_table
 from defectflow.finding.candidate_files import Candidates, write
-from defectflow.finding.patch_maps import SIDE, embedder, patches
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_rgb
+from defectflow.parts.figure_ground import FigureGround
+from defectflow.parts.patch_finder import GRID, SIDE, embedder, patches
 from defectflow.parts.training_cases import to_square
 
 
@@ -30,15 +31,20 @@ def main(args: argparse.Namespace) -> None:
     rows = read_table(args.manifest, MANIFEST)
     order = sorted(range(len(rows)), key=lambda k: rank(rows["image_id"].iat[k]))
     rows = rows.iloc[sorted(order[: args.most])]
-    embed = embedder() if len(rows) else None
-    squares, features, sizes = [], [], []
+    embed, ground = (embedder(), FigureGround.load()) if len(rows) else (None, None)
+    squares, features, sizes, figures, doubts, surfaces = [], [], [], [], [], []
     for path in tqdm(rows["path"].tolist(), desc="candidates", unit="image"):
         image = read_rgb(path, args.depth)
         sizes.append(image.shape[:2])
         squares.append(to_square(image, SIDE))
         features.append(patches(squares[-1], embed))
+        (told,) = ground.predict([squares[-1]])
+        figures.append(cv2.resize(told.probability, (GRID, GRID), interpolation=cv2.INTER_AREA))
+        doubts.append(float((told.doubt * told.probability).sum() / (told.probability.sum() + 1e-6)))
+        surfaces.append(float(told.surface))
     ids, paths = rows["image_id"].tolist(), rows["path"].tolist()
-    write(args.out, Candidates(ids, paths, sizes, squares, features), np.random.default_rng(args.seed))
+    candidates = Candidates(ids, paths, sizes, squares, features, figures, doubts, surfaces)
+    write(args.out, candidates, np.random.default_rng(args.seed))
 
 
 def build_parser() -> argparse.ArgumentParser:

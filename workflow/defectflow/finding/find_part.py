@@ -8,9 +8,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
+from safetensors.numpy import save_file
 
 from defectflow.core.arguments import add_seed, add_threads
-from defectflow.core.files import UserError, atomic_dir, stage, write_json
+from defectflow.core.files import atomic, atomic_dir, stage, write_json
 from defectflow.core.tables import PAIRS, write_table
 from defectflow.finding.candidate_files import Candidates, read_all
 from defectflow.finding.choice import Found, find, typical
@@ -38,8 +39,10 @@ def look(candidates: Candidates, seed: int) -> tuple[Found | None, Check]:
     if len(candidates.image_ids) < LEAST:
         count = len(candidates.image_ids)
         return None, Check("whole", 0.0, f"{count} photographs are too few to find the part in them (at least {LEAST})")
-    found = find(candidates.squares, candidates.features, len(set(candidates.sizes)) == 1, seed)
-    return found, judge(found)
+    alike = len(set(candidates.sizes)) == 1
+    found = find(candidates.squares, candidates.features, np.stack(candidates.figure), alike, seed)
+    found.signs |= {"doubt": float(np.mean(candidates.doubt)), "surface": float(np.median(candidates.surface))}
+    return found, judge(found.signs)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -63,6 +66,9 @@ def main(args: argparse.Namespace) -> None:
     if len(rows) < LEAST and report["use"] != "whole":
         report |= {"use": "whole", "reason": f"the part was found in {len(rows)} photographs only"}
     print(f"find_part: {report['use']}, trust {report['trust']:.2f} {report['reason']}", file=sys.stderr)
+    tensors = found.finder.tensors() if found is not None else {"mean": np.zeros(0, np.float32)}
+    with atomic(args.finder) as temporary:
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
     write_table(args.table, pd.DataFrame(rows, columns=PAIRS), PAIRS)
     write_json(args.report, report)
 
@@ -75,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_threads(parser, 1)
     parser.add_argument("--out-dir", required=True, help="folder for {image_id}.png")
     parser.add_argument("--table", required=True, help="table of the masks to write (PAIRS)")
+    parser.add_argument("--finder", required=True, help="what was learned of the part's patches (safetensors)")
     parser.add_argument("--report", required=True, help="JSON to write")
     return parser
 

@@ -1,71 +1,11 @@
-"""Maps of a whole set of photographs on a grid of patches: shared clusters, rarity against the rim, smooth figure.
+"""Maps of a whole set of photographs on a grid of patches: shared clusters, rarity against the rim, smooth figure."""
 
-Photographs are squashed to a square of SIDE pixels; patch-nano sees each with its rim mirrored, since zero padding
-would mark the rim. Imports torch only where the network runs.
-"""
-
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import cv2
 import numpy as np
 from scipy.cluster.vq import kmeans2
 
-SIDE, RIM, CELL = 512, 32, 8  # pixels: of the square, of the mirrored rim, of a patch
-GRID = SIDE // CELL
-CHANNELS = 128 + 256  # of layer2 and layer3
-DIMS = 48  # principal components of the set that are kept
-SAMPLE = 20000  # patches that components and clusters are fitted on
+from defectflow.parts.patch_finder import GRID, SAMPLE
+
 CLUSTERS, RESTARTS = (24, 40), 3
-
-
-def embedder() -> Any:
-    """patch-nano's layer2 and layer3 as patches, see `backbones.patch_embedding.PatchEmbedder`."""
-    from defectflow.backbones.patch_embedding import PatchEmbedder
-
-    return PatchEmbedder("patch-nano", ("layer2", "layer3"))
-
-
-def patches(square: np.ndarray, embed: Any) -> np.ndarray:
-    """Patches of one uint8 RGB (SIDE, SIDE, 3) picture: float16 (GRID, GRID, CHANNELS)."""
-    grown = cv2.copyMakeBorder(square, RIM, RIM, RIM, RIM, cv2.BORDER_REFLECT_101)
-    rim = RIM // CELL
-    inner: np.ndarray = embed(grown[None])[0, rim:-rim, rim:-rim].numpy().astype(np.float16)
-    return inner
-
-
-@dataclass(frozen=True)
-class Basis:
-    """Principal components of a set's patches, its two layers scaled alike.
-
-    Attributes:
-        mean: float32 (CHANNELS,), of the scaled patches.
-        weights: float32 (CHANNELS, dims), scale and components in one.
-    """
-
-    mean: np.ndarray
-    weights: np.ndarray
-
-    @classmethod
-    def fit(cls, features: Sequence[np.ndarray], rng: np.random.Generator, dims: int = DIMS) -> "Basis":
-        """``dims`` components of patches (GRID, GRID, CHANNELS) of each photograph, about SAMPLE of them in all."""
-        each = max(1, min(GRID * GRID, SAMPLE // len(features)))
-        flat = (f.reshape(-1, CHANNELS) for f in features)
-        x = np.concatenate([f[rng.permutation(len(f))[:each]] for f in flat]).astype(np.float32)
-        scale = np.ones(CHANNELS, np.float32)
-        for layer in (slice(0, 128), slice(128, None)):
-            scale[layer] = 1 / np.sqrt((x[:, layer] ** 2).sum(1).mean() + 1e-12)
-        mean = x.mean(0)
-        centred = (x - mean) * scale
-        components = np.linalg.eigh(centred.T @ centred / len(x))[1][:, ::-1][:, :dims]
-        # Signs are those of the library: fixed, so that a run can be repeated on another one.
-        components *= np.sign(components[np.abs(components).argmax(0), np.arange(dims)])
-        return cls(mean, (scale[:, None] * components).astype(np.float32))
-
-    def __call__(self, features: Sequence[np.ndarray]) -> np.ndarray:
-        """Patches to float32 (n, GRID, GRID, dims)."""
-        return np.stack([(f.astype(np.float32) - self.mean) @ self.weights for f in features])
 
 
 def rim_of(width: int) -> np.ndarray:
@@ -101,7 +41,10 @@ def cluster_mean(z: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray:
     out = np.zeros(values.shape, np.float32)
     for turn in range(RESTARTS):
         own = clusters(z, CLUSTERS[1], seed + turn)
-        total, count = np.bincount(own.ravel(), values.ravel(), CLUSTERS[1]), np.bincount(own.ravel(), None, CLUSTERS[1])
+        total, count = (
+            np.bincount(own.ravel(), values.ravel(), CLUSTERS[1]),
+            np.bincount(own.ravel(), None, CLUSTERS[1]),
+        )
         out += (total / np.maximum(count, 1))[own]
     return out / max(float(out.max()), 1e-6)
 

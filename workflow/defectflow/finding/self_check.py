@@ -2,8 +2,7 @@
 
 from typing import NamedTuple
 
-from defectflow.finding.choice import Found
-
+OBJECT, SURFACE = 0.3, 0.5  # of the figure: its maximum below which, and its doubt above which, there is no part
 TRUSTED = 0.5  # trust below which the photographs are taken whole
 
 
@@ -21,17 +20,16 @@ class Check(NamedTuple):
     reason: str
 
 
-def judge(found: Found) -> Check:
-    """Judge what was found."""
-    signs = found.signs
-    if signs["figure"] < 0.3:
-        return Check("whole", 0.0, "no photograph shows an object before a background")
-    doubts = {
-        "edge": (signs["edge"] < 1.2, "the outlines do not lie on edges"),
-        "seeds": (signs["seeds"] < 0.6, "different ways to find it disagree"),
-        "agreement": (signs["agreement"] < 0.6, "what looks like it lies in different places"),
-        "area": (not 0.01 < signs["area"] < 0.85, "it fills nearly nothing or nearly everything"),
-        "spread": (signs["spread"] > 0.5, "its size differs from photograph to photograph"),
-    }
-    said = [text for bad, text in doubts.values() if bad]
+def judge(signs: dict[str, float]) -> Check:
+    """Judge what was found by its signs, see `choice.find`."""
+    if signs["figure"] < OBJECT or signs["surface"] > SURFACE:
+        return Check("whole", 0.0, "the photographs show a surface, no part before a background")
+    doubts = [
+        (signs["edge"] < 1.0, "its outlines do not lie on edges"),
+        (signs["maps"] < 0.4, "different ways to find it disagree"),
+        (signs["agreement"] < 0.6, "what looks like it lies in different places"),
+        (not 0.005 < signs["area"] < 0.85, "it fills nearly nothing or nearly everything"),
+        (signs["spread"] > 0.5, "its size differs from photograph to photograph"),
+    ]
+    said = [text for bad, text in doubts if bad]
     return Check("whole" if said else "found", 0.2 if said else 0.9, said[0] if said else "")

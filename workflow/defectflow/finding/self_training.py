@@ -4,41 +4,15 @@ Logistic regression, quadratic in place. Source of the scheme: D. Yarowsky, Unsu
 rivaling supervised methods, 1995.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-ROUNDS, PLACE = 3, 1.5  # of learning; weight of the place in the picture against what a patch looks like
+from defectflow.parts.patch_finder import PLACE, PatchClassifier, places
+
+ROUNDS = 3  # of learning
 LEARNT = 30000  # patches that one round learns from
 DECAY = 1e-3
-
-
-@dataclass(frozen=True)
-class PatchClassifier:
-    """Logistic regression of patches.
-
-    Attributes:
-        unit: float32 (DIMS,), by which patches are divided.
-        weights: float32 (DIMS + 6,): of the patch, of x, y, x^2, y^2, xy in [-1, 1], and the constant.
-        place: see PLACE.
-    """
-
-    unit: np.ndarray
-    weights: np.ndarray
-    place: float
-
-    def __call__(self, z: np.ndarray) -> np.ndarray:
-        """Patches (n, h, w, DIMS) to probabilities of the part, float32 (n, h, w)."""
-        what = (z / self.unit) @ self.weights[: z.shape[-1]]
-        where = _place(*z.shape[1:3]) * self.place @ self.weights[z.shape[-1] : -1]
-        return expit(what + where + self.weights[-1]).astype(np.float32)
-
-
-def _place(height: int, width: int) -> np.ndarray:
-    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j].astype(np.float32)
-    return np.stack([x, y, x * x, y * y, x * y], -1)
 
 
 def self_train(
@@ -55,7 +29,7 @@ def self_train(
     """
     n, height, width, dims = z.shape
     unit = z.std((0, 1, 2)) + 1e-6
-    where = np.broadcast_to(_place(height, width) * place, (n, height, width, 5)).reshape(-1, 5)
+    where = np.broadcast_to(places(height, width) * place, (n, height, width, 5)).reshape(-1, 5)
     flat, told = z.reshape(-1, dims), seed.reshape(-1)
     soft, classifier = told, None
     for _ in range(rounds):

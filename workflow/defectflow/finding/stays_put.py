@@ -6,9 +6,17 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from defectflow.finding.patch_maps import GRID, SIDE
+from defectflow.parts.patch_finder import GRID, SIDE
 from defectflow.parts.registration import Templates
-from defectflow.parts.registration_frame import fit_size, gradient_field, invert, log_luminance, rotation_of, turning, warp
+from defectflow.parts.registration_frame import (
+    fit_size,
+    gradient_field,
+    invert,
+    log_luminance,
+    rotation_of,
+    turning,
+    warp,
+)
 
 FIXED = 0.35  # median correlation of whole pictures above which the camera counts as fixed
 FRAME = 256
@@ -64,7 +72,10 @@ def register_all(squares: Sequence[np.ndarray]) -> Poses:
             total, length, count = total + seen, length + np.hypot(seen[..., 0], seen[..., 1]), count + 1
     blur = [cv2.GaussianBlur(v, (0, 0), 5) for v in (np.hypot(total[..., 0], total[..., 1]), length)]
     steady = (blur[0] / (blur[1] + 0.02 * max(count, 1))).astype(np.float32)
-    back = [cv2.resize(warp(steady, invert(a), frame, border=0), (GRID, GRID), interpolation=cv2.INTER_AREA) for a in affines]
+    back = [
+        cv2.resize(warp(steady, invert(a), frame, border=0), (GRID, GRID), interpolation=cv2.INTER_AREA)
+        for a in affines
+    ]
     return Poses(float(np.median(scores)), scores, affines, frame, np.stack(back))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
@@ -13,7 +14,7 @@ from defectflow.core.files import read_json, stage, write_json
 from defectflow.data.annotated_pairs import Annotated, read_annotated, read_found
 from defectflow.images.bit_depth import add_option
 from defectflow.parts import registration, registration_frame
-from defectflow.parts.part_model import Prior, iou_summary, label_shape
+from defectflow.parts.part_model import FINDER, Prior, iou_summary, label_shape
 from defectflow.parts.registration import Templates
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
@@ -67,8 +68,11 @@ def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[i
     return sorted(chosen)
 
 
-def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
-    """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate."""
+def build(annotated: list[Annotated], seed: int, learns: bool = True) -> tuple[Prior, dict]:
+    """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate.
+
+    ``learns``: whether heads of the appearance are trained where registration does not find the part.
+    """
     rng = np.random.default_rng(seed)
     group_of = {a.image_id: a.group for a in annotated}
     annotated = [annotated[i] for i in spread_over_groups([a.group for a in annotated], ANNOTATED, rng)]
@@ -122,7 +126,7 @@ def build(annotated: list[Annotated], seed: int) -> tuple[Prior, dict]:
         "whole_threshold": ABSENT_SHARE * whole if whole >= TELLING else None,
         "registers": bool(scores) and report["template"]["iou_mean"] >= REGISTERS,
     }
-    if scores and not prior.info["registers"]:
+    if learns and scores and not prior.info["registers"]:
         report |= add_appearance(prior, annotated, seed, max(report[name]["iou_mean"] for name in ious))
     report |= {
         "held_out": held_out if scores else "none",
@@ -171,23 +175,28 @@ def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: f
     return {"appearance": summary | {"used": bool(prior.heads)}}
 
 
-def learn(found: list[Annotated], check: dict[str, Any], seed: int) -> tuple[Prior, dict]:
+def learn(
+    found: list[Annotated], check: dict[str, Any], finder: dict[str, np.ndarray], seed: int
+) -> tuple[Prior, dict]:
     """The prior of a part that was found without an outline, and its report.
 
     Args:
         found: photographs with found masks.
         check: report of the stage find_part.
+        finder: tensors of what it learned, see `patch_finder.PatchFinder`.
         seed: as for `build`.
     """
     use, reason, report = check["use"], check["reason"], {}
     prior = nothing()
     if use != "whole":
-        prior, report = build(found, seed)
-        used = "appearance" if prior.heads else "template"
-        held_out = report[used]["iou_mean"]
-        report["learned"] = {"source": used, "agreement": held_out}
-        if held_out is None or held_out < LEARNABLE:
-            use, reason = "whole", f"what is learned from it finds it otherwise (IoU {held_out or 0:.2f})"
+        prior, report = build(found, seed, learns=False)
+        registers = prior.info["registers"]
+        agreement = report["template"]["iou_mean"] if registers else check["signs"]["learned"]
+        report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
+        if agreement < LEARNABLE:
+            use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
+        if not registers:
+            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items()}
     told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
     if use == "whole":
         prior = nothing()
@@ -202,15 +211,15 @@ def learn(found: list[Annotated], check: dict[str, Any], seed: int) -> tuple[Pri
 
 def nothing() -> Prior:
     """The prior of a part that was not found."""
-    frame = (1, 1)
-    templates = Templates(np.zeros((0, *frame, 2), np.float32), np.zeros((0, *frame), bool))
-    return Prior([], [], templates.labels, np.zeros(0, int), templates, {"group_of": {}, "held_out": "image"})
+    templates = Templates(np.zeros((1, 1, 1, 2), np.float32), np.zeros((1, 1, 1), bool))
+    return Prior([""], [""], templates.labels, np.zeros(1, int), templates, {"group_of": {}, "held_out": "image"})
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the prior and its report."""
     if args.found_report:
-        prior, report = learn(read_found(args.table, args.depth), read_json(args.found_report), args.seed)
+        check, finder = read_json(args.found_report), load_file(args.finder)
+        prior, report = learn(read_found(args.table, args.depth), check, finder, args.seed)
     else:
         prior, report = build(read_annotated(args.pairs, args.table, args.splits), args.seed)
     prior.save(args.out)
@@ -224,6 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--table", required=True, help="pairs.csv, or the table of masks that find_part wrote")
     parser.add_argument("--splits", help="splits.csv (groups)")
     parser.add_argument("--found-report", help="report of find_part: learn from masks that were found, not drawn")
+    parser.add_argument("--finder", help="what find_part learned of the part's patches")
     add_option(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="prior.safetensors")

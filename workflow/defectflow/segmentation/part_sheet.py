@@ -33,7 +33,9 @@ def chosen(table: pd.DataFrame, most: int = SHOWN) -> pd.DataFrame:
     flagged = (table["present"] == 0) | (table["doubtful"] == 1)
     bad = table[flagged].head(most // 2)
     sound = table[~flagged]
-    return pd.concat([bad, sound.iloc[np.unique(np.linspace(0, len(sound) - 1, min(most - len(bad), len(sound))).astype(int))]])
+    return pd.concat(
+        [bad, sound.iloc[np.unique(np.linspace(0, len(sound) - 1, min(most - len(bad), len(sound))).astype(int))]]
+    )
 
 
 def main(args: argparse.Namespace) -> None:

@@ -12,6 +12,7 @@ from defectflow.parts.registration_frame import iou
 SURE = (0.15, 0.9)  # soft values below which a pixel is background, above which (eroded) it is the part
 INSIDE = 13  # pixels across: the disc that the sure part is eroded by
 KEPT, SPECK = 0.1, 0.002  # components as a share of the largest, holes as a share of the picture that are filled
+MARGIN = 48  # pixels
 AGREES = 0.5  # IoU with the soft map below which GrabCut is not believed
 
 
@@ -40,18 +41,28 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
     guess = soft >= 0.5
     if not guess.any() or guess.all():
         return guess, 0.0
+    window = _window(soft >= SURE[0])
+    picture, part = np.ascontiguousarray(picture[window]), soft[window]
+    whole, guess = np.zeros(soft.shape, bool), part >= 0.5
     state = np.where(guess, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (INSIDE, INSIDE))
-    state[soft < SURE[0]] = cv2.GC_BGD
-    state[cv2.erode((soft > SURE[1]).astype(np.uint8), disc) > 0] = cv2.GC_FGD
+    state[part < SURE[0]] = cv2.GC_BGD
+    state[cv2.erode((part > SURE[1]).astype(np.uint8), disc) > 0] = cv2.GC_FGD
     cv2.setRNGSeed(0)
     try:
         cv2.grabCut(picture, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # too few pixels of one kind
-        return clean(guess), 0.0
-    cut = clean((state & 1).astype(bool))
-    same = iou(cut, clean(guess))
-    return (cut, same) if same > AGREES else (clean(guess), same)
+        return clean(soft >= 0.5), 0.0
+    whole[window] = (state & 1).astype(bool)
+    cut, thresholded = clean(whole), clean(soft >= 0.5)
+    same = iou(cut, thresholded)
+    return (cut, same) if same > AGREES else (thresholded, same)
+
+
+def _window(inside: np.ndarray) -> tuple[slice, slice]:
+    """Rows and columns of what may be the part, with MARGIN of the background around it: all that GrabCut looks at."""
+    x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
+    return slice(max(0, y - MARGIN), y + height + MARGIN), slice(max(0, x - MARGIN), x + width + MARGIN)
 
 
 def edges(picture: np.ndarray) -> np.ndarray:
