@@ -1,4 +1,4 @@
-"""What the stage candidates leaves of each photograph: a small picture, and its patches in the components of its shard."""
+"""What candidates leaves of each photograph: a small picture, and its patches in the components of its shard."""
 
 import json
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Stage find_part: the part in the candidates of all shards together: masks to learn from, and whether to trust them."""
+"""Stage find_part: the part in the candidates of all shards: masks to learn from, and whether to trust them."""
 
 import argparse
 import sys

@@ -112,7 +112,7 @@ class PatchFinder:
     def tensors(self) -> dict[str, np.ndarray]:
         """What `read` takes."""
         both = {"placed": self.placed, "anywhere": self.anywhere}
-        told = {f"{name}.{key}": np.float32(value) for name, c in both.items() for key, value in vars(c).items()}
+        told = {f"{name}.{key}": np.atleast_1d(np.float32(value)) for name, c in both.items() for key, value in vars(c).items()}
         return {"mean": self.basis.mean, "components": self.basis.weights} | told
 
     @classmethod
@@ -121,7 +121,7 @@ class PatchFinder:
         two = []
         for name in ("placed", "anywhere"):
             unit, weights, place = (tensors[f"{name}.{key}"] for key in ("unit", "weights", "place"))
-            two.append(PatchClassifier(unit, weights, float(place)))
+            two.append(PatchClassifier(unit, weights, float(place[0])))
         return cls(Basis(tensors["mean"], tensors["components"]), *two)
 
     def __call__(self, square: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, float]:

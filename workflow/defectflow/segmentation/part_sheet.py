@@ -1,4 +1,4 @@
-"""Stage part_sheet: photographs with the outline of the part that the masks show, doubtful ones first, as one picture."""
+"""Stage part_sheet: photographs with the outline of the part that masks show, doubtful ones first, as one picture."""
 
 import argparse
 from collections.abc import Sequence
