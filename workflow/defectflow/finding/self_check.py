@@ -20,6 +20,15 @@ class Check(NamedTuple):
     reason: str
 
 
+SIGNS = ("edge", "maps", "head", "stability", "agreement", "spread", "figure", "rim", "learned", "doubt", "surface")
+
+
+def evidence(signs: dict[str, float]) -> list[float]:
+    """Signs in the order of SIGNS, each limited to about [0, 1]."""
+    limits = {"edge": 5.0, "spread": 1.0, "doubt": 0.3}
+    return [min(max(signs[name] / limits.get(name, 1.0), 0.0), 1.0) for name in SIGNS]
+
+
 def judge(signs: dict[str, float]) -> Check:
     """Judge what was found by its signs, see `choice.find`."""
     if signs["figure"] < OBJECT or signs["surface"] > SURFACE:
