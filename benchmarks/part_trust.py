@@ -17,8 +17,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from scipy.optimize import minimize
-
 from defectflow.finding import self_check
 from defectflow.finding.choice import find
 from defectflow.images.read_write import read_mask, read_rgb
@@ -28,6 +26,7 @@ from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
 from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
 from defectflow.pretraining.silhouettes import CANVAS, placed, silhouette
+from scipy.optimize import minimize
 
 PHOTOGRAPHS = 8  # of a set
 SOUND = 0.7  # mean IoU from which masks are called right
@@ -73,7 +72,9 @@ def rendered(rng: np.random.Generator, photos: list[np.ndarray]) -> tuple[str, l
     return kind, images, masks
 
 
-def photographed_sets(folder: Path, rng: np.random.Generator) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
+def photographed_sets(
+    folder: Path, rng: np.random.Generator
+) -> Iterator[tuple[str, list[np.ndarray], list[np.ndarray]]]:
     """Sets of photographs with one thing that follow each other in a folder, by source in turn."""
     with open(folder / "index.csv", encoding="utf-8") as stream:
         rows = [row for row in csv.DictReader(stream) if row["figure"] == "yes"]
@@ -125,8 +126,10 @@ def fit(rows: list[dict]) -> None:
     print("weights", dict(zip((*self_check.SIGNS, "constant"), w.round(2).tolist(), strict=True)))
     wrong = np.array([float(row["iou"]) < 0.6 for row in rows])
     for limit in (0.4, 0.5, 0.6, 0.7):
-        print(f"trust {limit}: wrong ones told {np.mean(held_out[wrong] < limit):.2f} of {wrong.sum()}, "
-              f"sound ones doubted {np.mean(held_out[truth] < limit):.2f} of {truth.sum()}")
+        print(
+            f"trust {limit}: wrong ones told {np.mean(held_out[wrong] < limit):.2f} of {wrong.sum()}, "
+            f"sound ones doubted {np.mean(held_out[truth] < limit):.2f} of {truth.sum()}"
+        )
 
 
 def main() -> None:

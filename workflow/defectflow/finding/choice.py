@@ -92,10 +92,11 @@ def find(
     maps = maps_of(z, figure, poses, rng)
     softs = {"head": figure} | {name: self_train(z, value, rng)(z) for name, value in maps.items()}
     some = np.unique(np.linspace(0, len(squares) - 1, LOOKED_AT).astype(int))
+    small = [cv2.resize(squares[i], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in some]
     worth, edge, heads = {}, {}, {}
     for name, soft in softs.items():
-        drawn = [outline(squares[i], grown(soft[i], squares[i].shape))[0] for i in some]
-        edge[name] = float(np.mean([on_edges(m, squares[i]) for m, i in zip(drawn, some, strict=True)]))
+        drawn = [outline(picture, grown(soft[i], picture.shape))[0] for picture, i in zip(small, some, strict=True)]
+        edge[name] = float(np.mean([on_edges(mask, picture) for mask, picture in zip(drawn, small, strict=True)]))
         heads[name] = float(np.mean([iou(soft[i] > 0.5, figure[i] > 0.5) for i in some]))
         worth[name] = min(edge[name], CLEAR) / CLEAR * (0.5 + heads[name])
     chosen = max(worth, key=lambda name: worth[name])

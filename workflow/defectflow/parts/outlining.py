@@ -12,7 +12,7 @@ from defectflow.parts.registration_frame import iou
 SURE = (0.15, 0.9)  # soft values below which a pixel is background, above which (eroded) it is the part
 INSIDE = 13  # pixels across: the disc that the sure part is eroded by
 KEPT, SPECK = 0.1, 0.002  # components as a share of the largest, holes as a share of the picture that are filled
-MARGIN = 48  # pixels
+MARGIN, ITERATIONS = 48, 2  # pixels; of GrabCut
 AGREES = 0.5  # IoU with the soft map below which GrabCut is not believed
 
 
@@ -50,7 +50,7 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
     state[cv2.erode((part > SURE[1]).astype(np.uint8), disc) > 0] = cv2.GC_FGD
     cv2.setRNGSeed(0)
     try:
-        cv2.grabCut(picture, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 3, cv2.GC_INIT_WITH_MASK)
+        cv2.grabCut(picture, state, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # too few pixels of one kind
         return clean(soft >= 0.5), 0.0
     whole[window] = (state & 1).astype(bool)

@@ -112,7 +112,11 @@ class PatchFinder:
     def tensors(self) -> dict[str, np.ndarray]:
         """What `read` takes."""
         both = {"placed": self.placed, "anywhere": self.anywhere}
-        told = {f"{name}.{key}": np.atleast_1d(np.float32(value)) for name, c in both.items() for key, value in vars(c).items()}
+        told = {
+            f"{name}.{key}": np.atleast_1d(np.float32(value))
+            for name, c in both.items()
+            for key, value in vars(c).items()
+        }
         return {"mean": self.basis.mean, "components": self.basis.weights} | told
 
     @classmethod
