@@ -1,4 +1,4 @@
-"""A set of synthetic photographs: a striped disc that moves over a plain table, with patches that tell the two apart."""
+"""Synthetic photographs: a striped disc that moves over a plain table, with patches that tell the two apart."""
 
 import cv2
 import numpy as np
