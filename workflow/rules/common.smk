@@ -269,7 +269,9 @@ def start_hash(wildcards) -> str | None:
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
     finds = segmenter_of(wildcards).finds
-    files = {"prior": "results/{dataset}/{segmenter}/prior.safetensors" if finds else "results/{dataset}/prior.safetensors"}
+    files = {
+        "prior": "results/{dataset}/{segmenter}/prior.safetensors" if finds else "results/{dataset}/prior.safetensors"
+    }
     if segmenter_of(wildcards).trains:
         folder = "results/{dataset}/{segmenter}"
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
