@@ -28,7 +28,7 @@ from defectflow.pretraining.rendered_scenes import light_up, photographed, surfa
 from defectflow.pretraining.silhouettes import CANVAS, placed, silhouette
 from scipy.optimize import minimize
 
-PHOTOGRAPHS = 8  # of a set
+PHOTOGRAPHS = 6  # of a set
 SOUND = 0.7  # mean IoU from which masks are called right
 
 
@@ -146,7 +146,7 @@ def main() -> None:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         rng = np.random.default_rng(args.seed)
-        photos = [read_rgb(p) for p in sorted(args.pool.iterdir())[:200]]
+        photos = [read_rgb(p) for p in sorted(args.pool.iterdir())[:80]]
         embed, ground = embedder(), FigureGround.load()
         real = photographed_sets(args.photographs, rng) if args.photographs else None
         new = not args.out.exists()

@@ -233,7 +233,9 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
             "into the folder of the data set)"
         )
     if isolation == "auto":
-        isolation = "none" if method == "none" else "crop"
+        # A window is as large as the largest part: of parts that nobody has drawn, one wrong mask would make it.
+        finds = sections()["segmenters"].classes[method].finds
+        isolation = "none" if method == "none" else "zero_out" if finds else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
         what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "

@@ -5,7 +5,7 @@ from scipy.cluster.vq import kmeans2
 
 from defectflow.parts.patch_finder import GRID, SAMPLE
 
-CLUSTERS, RESTARTS = (24, 40), 3
+CLUSTERS, RESTARTS = (24, 40), 2
 
 
 def rim_of(width: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from scipy.special import expit
 from defectflow.parts.patch_finder import PLACE, PatchClassifier, places
 
 ROUNDS = 3  # of learning
-LEARNT = 30000  # patches that one round learns from
+LEARNT = 15000  # patches that one round learns from
 DECAY = 1e-3
 
 
