@@ -28,6 +28,7 @@ class Candidates:
         figure: float32 (GRID, GRID) of each, probability of a thing before a background, see `parts.figure_ground`.
         doubt: mean standard deviation of the heads over the figure, of each.
         surface: probability that there is no thing, of each.
+        backbone: sha256 of the weights that the patches come from; "" without photographs.
     """
 
     image_ids: list[str]
@@ -38,6 +39,7 @@ class Candidates:
     figure: Sequence[np.ndarray]
     doubt: Sequence[float]
     surface: Sequence[float]
+    backbone: str = ""
 
 
 def write(path: str | Path, candidates: Candidates, rng: np.random.Generator) -> None:
@@ -57,6 +59,7 @@ def write(path: str | Path, candidates: Candidates, rng: np.random.Generator) ->
         tensors["patches"] = basis(candidates.features).astype(np.float16)
         tensors["mean"], tensors["components"] = basis.mean, np.ascontiguousarray(np.linalg.pinv(basis.weights))
     meta = {"format": FORMAT, "image_ids": candidates.image_ids, "paths": candidates.paths, "sizes": candidates.sizes}
+    meta["backbone"] = candidates.backbone
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"candidates": json.dumps(meta)})
 
@@ -67,7 +70,7 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
     Raises:
         UserError: a file is absent or is not such a file.
     """
-    rows = []
+    rows, backbone = [], ""
     for path in paths:
         try:
             with safe_open(path, "numpy") as stream:
@@ -82,6 +85,7 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
         whole = (tensors["patches"].astype(np.float32) @ tensors["components"] + tensors["mean"]).astype(np.float16)
         sizes = [tuple(size) for size in meta["sizes"]]
         told = (tensors[name] for name in ("figure", "doubt", "surface"))
+        backbone = meta["backbone"] or backbone
         rows += zip(meta["image_ids"], meta["paths"], sizes, tensors["squares"], whole, *told, strict=True)
     rows.sort(key=lambda row: row[0])
-    return Candidates(*map(list, zip(*rows, strict=True) if rows else [()] * 8))
+    return Candidates(*map(list, zip(*rows, strict=True) if rows else [()] * 8), backbone)

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from defectflow.backbones.patch_nano import PATCH_NANO_WEIGHTS
 from defectflow.core.arguments import add_threads
-from defectflow.core.files import stage
+from defectflow.core.files import sha256_of, stage
 from defectflow.core.tables import MANIFEST, read_table
 from defectflow.finding.candidate_files import Candidates, write
 from defectflow.images.bit_depth import add_option
@@ -43,7 +44,9 @@ def main(args: argparse.Namespace) -> None:
         doubts.append(float((told.doubt * told.probability).sum() / (told.probability.sum() + 1e-6)))
         surfaces.append(float(told.surface))
     ids, paths = rows["image_id"].tolist(), rows["path"].tolist()
-    candidates = Candidates(ids, paths, sizes, squares, features, figures, doubts, surfaces)
+    candidates = Candidates(
+        ids, paths, sizes, squares, features, figures, doubts, surfaces, sha256_of(PATCH_NANO_WEIGHTS)
+    )
     write(args.out, candidates, np.random.default_rng(args.seed))
 
 

@@ -61,6 +61,7 @@ def main(args: argparse.Namespace) -> None:
     ask = Path(candidates.paths[typical(candidates.features)]).name if candidates.paths else ""
     report = {"use": check.use, "trust": round(check.trust, 3), "reason": check.reason, "outline_asked_for": ask}
     if found is not None:
+        report["backbone"] = candidates.backbone
         report |= {"looked_at": len(found.masks), "taught_by": len(rows), "map": found.chosen}
         report["signs"] = {name: round(value, 4) for name, value in found.signs.items()}
     if len(rows) < LEAST and report["use"] != "whole":

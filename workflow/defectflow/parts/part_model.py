@@ -241,7 +241,7 @@ class Prior:
         if own := {name[len(FINDER) :]: value for name, value in self.heads.items() if name.startswith(FINDER)}:
             from defectflow.parts.patch_finder import PatchFinder
 
-            return PatchFinder.read(own)
+            return PatchFinder.read(own).opened(self.info["backbone"])
         from defectflow.parts.appearance import Appearance
 
         return Appearance(self.heads, self.info["trained_on"], self.info["backbone"])

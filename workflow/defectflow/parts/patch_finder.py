@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from scipy.special import expit
 
+from defectflow.core.files import UserError, sha256_of
 from defectflow.parts.outlining import grown, outline
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
@@ -119,6 +120,21 @@ class PatchFinder:
         }
         return {"mean": self.basis.mean, "components": self.basis.weights} | told
 
+    def opened(self, backbone: str) -> "PatchFinder":
+        """Itself, with the network loaded; ``backbone``: sha256 of the weights whose patches it has learned.
+
+        Raises:
+            UserError: these are not this version's.
+        """
+        from defectflow.backbones.patch_nano import PATCH_NANO_WEIGHTS
+
+        if backbone != sha256_of(PATCH_NANO_WEIGHTS):
+            raise UserError(
+                "what was learned of the part belongs to another version's patch-nano (run find_part again)"
+            )
+        self._embed = embedder()
+        return self
+
     @classmethod
     def read(cls, tensors: dict[str, np.ndarray]) -> "PatchFinder":
         """From tensors by name."""
@@ -136,7 +152,7 @@ class PatchFinder:
         return mask, iou(soft >= 0.5, other >= 0.5)
 
     def locate(self, image: np.ndarray, leave_out: Sequence[int] = ()) -> tuple[np.ndarray, float]:
-        """Where the part is in an RGB uint8 photograph (height, width, 3).
+        """Where the part is in an RGB uint8 photograph (height, width, 3), once it is `opened`.
 
         Args:
             image: the photograph.
@@ -145,8 +161,6 @@ class PatchFinder:
         Returns:
             float32 (height, width) in [0, 1], and the IoU of what is found with and without looking at the place.
         """
-        if self._embed is None:
-            self._embed = embedder()
         square = to_square(image, SIDE)
         mask, agreement = self(square, patches(square, self._embed))
         size = (image.shape[1], image.shape[0])

@@ -197,6 +197,7 @@ def learn(
             use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
         if not registers:
             prior.heads = {f"{FINDER}{name}": value for name, value in finder.items()}
+            prior.info["backbone"] = check["backbone"]
     told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
     if use == "whole":
         prior = nothing()
