@@ -30,7 +30,7 @@ def main(args: argparse.Namespace) -> None:
     if table is not None and len(table) and (table["source"] == "whole").all():  # as with segmenter none
         settings, masks, args.masks = replace(settings, background="keep", normalise=["none"], crop=False), {}, None
     size = centre = None
-    if settings.crop:
+    if settings.crop and len(rows):
         if not args.masks or not args.pairs:
             raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
         size, centre = crop_geometry(read_table(args.pairs, PAIRS), settings.margin)
