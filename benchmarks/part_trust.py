@@ -95,9 +95,9 @@ def judged(images: list[np.ndarray], masks: list[np.ndarray], embed, ground: Fig
     """Signs of what was found in a set, and its mean true IoU."""
     told = ground.predict(images)
     figure = np.stack([cv2.resize(t.probability, (GRID, GRID), interpolation=cv2.INTER_AREA) for t in told])
-    found = find(images, [patches(image, embed) for image in images], figure, True, 0)
-    doubts = [(t.doubt * t.probability).sum() / (t.probability.sum() + 1e-6) for t in told]
-    found.signs |= {"doubt": float(np.mean(doubts)), "surface": float(np.median([t.surface for t in told]))}
+    doubt = float(np.mean([(t.doubt * t.probability).sum() / (t.probability.sum() + 1e-6) for t in told]))
+    found = find(images, [patches(image, embed) for image in images], figure, doubt, True, 0)
+    found.signs["surface"] = float(np.median([t.surface for t in told]))
     right = [iou(m, t) if t.any() else 0.0 for m, t in zip(found.masks, masks, strict=True)]
     head = [iou(f >= 0.5, to_square(np.float32(t), GRID) >= 0.5) for f, t in zip(figure, masks, strict=True)]
     return {"iou": float(np.mean(right)), "head_iou": float(np.mean(head)), "map": found.chosen} | found.signs

@@ -8,7 +8,7 @@ from defectflow.parts.registration_frame import iou
 @pytest.fixture(scope="module")
 def found(parts):
     squares, features, figure, _ = parts
-    return find(squares, features, figure, False, 0)
+    return find(squares, features, figure, 0.05, False, 0)
 
 
 def test_the_part_is_found_in_every_photograph(found, parts):

@@ -17,6 +17,9 @@ from defectflow.parts.registration_frame import iou
 LOOKED_AT = 6  # photographs on which the outlines from the maps are compared
 FEWEST = 4  # photographs of one size from which registration is tried
 CLEAR = 3.0  # edge along an outline above which more is no better
+DOUBT = 0.15  # mean doubt of the heads of figure and ground at which agreeing with them is worth nothing
+FIXED_FAVOUR = 1.1  # of maps that know what stays put, before a fixed camera
+STEADY = ("clusters", "objects", "rarity")
 STABLE, AGREE, FAR = 0.6, 0.5, 4.0  # stability, agreement, and robust deviations of the area, of a sound mask
 TOGETHER = 0.6  # weight of what the registered photographs say together, against each alone
 
@@ -74,7 +77,12 @@ def maps_of(z: np.ndarray, figure: np.ndarray, poses: Poses | None, rng: np.rand
 
 
 def find(
-    squares: Sequence[np.ndarray], features: Sequence[np.ndarray], figure: np.ndarray, alike: bool, seed: int
+    squares: Sequence[np.ndarray],
+    features: Sequence[np.ndarray],
+    figure: np.ndarray,
+    doubt: float,
+    alike: bool,
+    seed: int,
 ) -> Found:
     """Find the part.
 
@@ -82,6 +90,7 @@ def find(
         squares: uint8 RGB (SIDE, SIDE, 3), the photographs.
         features: float16 (GRID, GRID, CHANNELS) of each, see `patch_maps.patches`.
         figure: float32 (n, GRID, GRID), probability of a thing before a background, see `parts.figure_ground`.
+        doubt: mean standard deviation of its heads over the figure.
         alike: whether all photographs have one size.
         seed: of all random numbers.
     """
@@ -93,12 +102,14 @@ def find(
     softs = {"head": figure} | {name: self_train(z, value, rng)(z) for name, value in maps.items()}
     some = np.unique(np.linspace(0, len(squares) - 1, LOOKED_AT).astype(int))
     small = [cv2.resize(squares[i], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in some]
+    fixed, trusted = poses is not None and poses.fixed, float(np.clip((DOUBT - doubt) / (DOUBT - 0.05), 0, 1))
     worth, edge, heads = {}, {}, {}
     for name, soft in softs.items():
         drawn = [outline(picture, grown(soft[i], picture.shape))[0] for picture, i in zip(small, some, strict=True)]
         edge[name] = float(np.mean([on_edges(mask, picture) for mask, picture in zip(drawn, small, strict=True)]))
         heads[name] = float(np.mean([iou(soft[i] > 0.5, figure[i] > 0.5) for i in some]))
-        worth[name] = min(edge[name], CLEAR) / CLEAR * (0.5 + heads[name])
+        worth[name] = min(edge[name], CLEAR) / CLEAR * (0.5 + trusted * heads[name])
+        worth[name] *= FIXED_FAVOUR if fixed and name in STEADY else 1.0
     chosen = max(worth, key=lambda name: worth[name])
     soft = softs[chosen]
     anywhere = self_train(z, soft, rng, place=0.0)
@@ -117,6 +128,7 @@ def find(
         "area": float(np.exp(np.median(logs))),
         "spread": _spread(logs),
         "figure": float(np.median(figure.max((1, 2)))),
+        "doubt": doubt,
         "rim": float(np.mean([on_rim(mask) for mask in masks])),
     }
     signs["learned"] = float(np.mean([iou(finder(squares[i], features[i])[0], masks[i]) for i in some]))

@@ -40,8 +40,9 @@ def look(candidates: Candidates, seed: int) -> tuple[Found | None, Check]:
         count = len(candidates.image_ids)
         return None, Check("whole", 0.0, f"{count} photographs are too few to find the part in them (at least {LEAST})")
     alike = len(set(candidates.sizes)) == 1
-    found = find(candidates.squares, candidates.features, np.stack(candidates.figure), alike, seed)
-    found.signs |= {"doubt": float(np.mean(candidates.doubt)), "surface": float(np.median(candidates.surface))}
+    figure, doubt = np.stack(candidates.figure), float(np.mean(candidates.doubt))
+    found = find(candidates.squares, candidates.features, figure, doubt, alike, seed)
+    found.signs["surface"] = float(np.median(candidates.surface))
     return found, judge(found.signs)
 
 
