@@ -2,8 +2,8 @@
 
 Sets are rendered (one part of one material in a station, fixed or free, before a background that changes or not, and
 surfaces without a part), or photographs with known masks that lie side by side in a folder (--photographs: it holds
-index.csv with columns file, mask, objects). Writes the signs and the true IoU of each set, and fits the weights of
-`finding.self_check` to them.
+index.csv with columns file, mask, objects). Writes the signs and the true IoU of each set, and what
+`finding.self_check` says of sound and wrong ones.
 
     python benchmarks/part_trust.py --pool PHOTOGRAPHS [--photographs FOLDER] --out trust.csv
 """
@@ -26,10 +26,9 @@ from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
 from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
 from defectflow.pretraining.silhouettes import CANVAS, placed, silhouette
-from scipy.optimize import minimize
 
 PHOTOGRAPHS = 6  # of a set
-SOUND = 0.7  # mean IoU from which masks are called right
+SOUND, WRONG = 0.7, 0.6  # mean IoU from which masks are called right, and below which wrong
 
 
 def rendered(rng: np.random.Generator, photos: list[np.ndarray]) -> tuple[str, list[np.ndarray], list[np.ndarray]]:
@@ -103,46 +102,32 @@ def judged(images: list[np.ndarray], masks: list[np.ndarray], embed, ground: Fig
     return {"iou": float(np.mean(right)), "head_iou": float(np.mean(head)), "map": found.chosen} | found.signs
 
 
-def fit(rows: list[dict]) -> None:
-    """Print weights of a ridge logistic regression of soundness on the signs, and its errors, one set left out."""
-    x = np.array([self_check.evidence({k: float(v) for k, v in row.items() if k in self_check.SIGNS}) for row in rows])
-    truth = np.array([float(row["iou"]) >= SOUND for row in rows])
-
-    def solve(inside: np.ndarray) -> np.ndarray:
-        sign = np.where(truth, 1.0, -1.0)[inside]
-
-        def loss(w: np.ndarray) -> float:
-            return np.logaddexp(0, -sign * (x[inside] @ w[:-1] + w[-1])).sum() + 1.0 * (w[:-1] ** 2).sum()
-
-        return minimize(loss, np.zeros(x.shape[1] + 1), method="L-BFGS-B").x
-
-    everything = np.arange(len(rows))
-    held_out = []
-    for k in everything:
-        w = solve(everything[everything != k])
-        held_out.append(1 / (1 + np.exp(-(x[k] @ w[:-1] + w[-1]))))
-    held_out = np.array(held_out)
-    w = solve(everything)
-    print("weights", dict(zip((*self_check.SIGNS, "constant"), w.round(2).tolist(), strict=True)))
-    wrong = np.array([float(row["iou"]) < 0.6 for row in rows])
+def tell(rows: list[dict]) -> None:
+    """Print what the check says of wrong and of sound sets, and each sign of them."""
+    signs = [{key: float(value) for key, value in row.items() if key not in ("kind", "map")} for row in rows]
+    trust = np.array([self_check.judge(each).trust for each in signs])
+    right = np.array([each["iou"] for each in signs])
+    wrong, sound = right < WRONG, right >= SOUND
     for limit in (0.4, 0.5, 0.6, 0.7):
-        print(
-            f"trust {limit}: wrong ones told {np.mean(held_out[wrong] < limit):.2f} of {wrong.sum()}, "
-            f"sound ones doubted {np.mean(held_out[truth] < limit):.2f} of {truth.sum()}"
-        )
+        told, doubted = np.mean(trust[wrong] < limit), np.mean(trust[sound] < limit)
+        print(f"trust below {limit}: {told:.2f} of {wrong.sum()} wrong sets, {doubted:.2f} of {sound.sum()} sound ones")
+    for name in self_check.SIGNS:
+        values = np.array([each[name] for each in signs])
+        print(f"{name}: wrong {np.quantile(values[wrong], [0.1, 0.5, 0.9]).round(2)}, "
+              f"sound {np.quantile(values[sound], [0.1, 0.5, 0.9]).round(2)}")  # fmt: skip
 
 
 def main() -> None:
-    """Find, judge and fit."""
+    """Find and judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pool", type=Path, required=True, help="photographs that surfaces are made of")
     parser.add_argument("--photographs", type=Path, help="photographs with known masks")
     parser.add_argument("--sets", type=int, default=24, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--fit-only", action="store_true", help="only fit to what --out holds")
+    parser.add_argument("--judge-only", action="store_true", help="only judge what --out holds")
     args = parser.parse_args()
-    if not args.fit_only:
+    if not args.judge_only:
         torch.set_num_threads(1)
         cv2.setNumThreads(1)
         rng = np.random.default_rng(args.seed)
@@ -166,7 +151,7 @@ def main() -> None:
                     stream.flush()
                     print(number, row, file=sys.stderr, flush=True)
     with open(args.out, encoding="utf-8") as stream:
-        fit(list(csv.DictReader(stream)))
+        tell(list(csv.DictReader(stream)))
 
 
 if __name__ == "__main__":
