@@ -142,7 +142,11 @@ def main() -> None:
                     values = " | ".join(f"{np.mean(m):.3f}" for m in means)
                     print(f"| {name} | {source} | {target} | {len(means[-1])} | {values} |", flush=True)
         tenths = ", ".join(f"{p:.2f}: {t:.2f} ({n})" for p, t, n in calibration(rows))
-        notes.append(f"{name}: {took:.2f} s a photograph; predicted IoU: true IoU (answers) {tenths}")
+        gap = max((abs(p - t) for p, t, n in calibration(rows) if n >= 10), default=float("nan"))
+        notes.append(
+            f"{name}: {took:.2f} s a photograph; predicted IoU: true IoU (answers) {tenths}; "
+            f"off by {gap:.2f} in the worst tenth of 10 answers or more"
+        )
         if number == 0 and args.sheet:
             sheet([row for row in rows if row["prompt"] == "box"], photographs, args.sheet)
     print("\n" + "\n".join(notes))

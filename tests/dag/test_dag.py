@@ -62,6 +62,24 @@ def test_every_choice_gives_a_plan_with_just_the_jobs_it_needs(site, config, exp
     assert "render_demo" not in jobs and jobs["render"] == 1
 
 
+def test_few_outlines_are_carried_over_to_all_photographs_and_tell_the_window(site):
+    def commands(config):
+        told = site.snakemake("-n", "-p", config=config | ALONE)
+        found = [line for line in (told.stdout + told.stderr).splitlines() if "python -m defectflow." in line]
+        return {re.search(r"defectflow\.\w+\.(\w+)", line)[1]: line for line in found}
+
+    many = commands(COCO)
+    assert "--photographs" not in many["prior"] and "--pairs results/mine/pairs.csv" in many["isolate"]
+    if not (site.folder / "few").exists():
+        shutil.copytree(site.folder / "coco", site.folder / "few")
+        coco = json.loads((site.folder / "few/annotations.json").read_text())
+        coco["annotations"] = coco["annotations"][:1]
+        (site.folder / "few/annotations.json").write_text(json.dumps(coco))
+    few = commands(COCO | {"datasets": {"mine": {"path": "few"}}})
+    assert "--photographs results/mine/shards/0.csv results/mine/shards/1.csv" in few["prior"]
+    assert "--prior results/mine/prior.safetensors" in few["isolate"] and "--pairs" not in few["isolate"]
+
+
 def test_every_category_of_a_folder_is_a_data_set_and_one_table_has_them_all(site):
     for name in ("bottle", "cable", "grid"):
         if not (site.folder / "bench" / name).exists():
@@ -91,7 +109,7 @@ def test_the_weights_in_the_box_have_a_target_of_their_own(site):
     (site.folder / "teacher.safetensors").touch()
     config = {"pretrain": {"pool": "coco/images", "teacher_weights": "teacher.safetensors"}}
     assert site.jobs("--cores", "1", "pretrain", config=config) == {
-        "pretrain": 1, "pretrain_backbone": 1, "pretrain_sam": 1,
+        "pretrain": 1, "pretrain_backbone": 1, "pretrain_sam": 1, "pretrain_part": 1,
     }  # fmt: skip
 
 

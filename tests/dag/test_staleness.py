@@ -56,6 +56,7 @@ AFTER = {
     "pretrain": "",
     "pretrain_backbone": "pretrain",
     "pretrain_sam": "pretrain",
+    "pretrain_part": "pretrain",
     "all": "",
 }
 # Made for other configurations or asked for by name.
@@ -179,11 +180,12 @@ KEYS = {
     "drawing.alpha_max": (0.9, "render report"),
     "drawing.opacity": (0.7, "render report"),
     "drawing.triptychs": (True, ("triptychs",)),
-    "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam"),
-    "pretrain.photographs": ("data/moved", "pretrain_sam"),
+    "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam pretrain_part"),
+    "pretrain.photographs": ("data/moved", "pretrain_sam pretrain_part"),
+    "pretrain.figure_teacher": ("data/moved", "pretrain_part"),
     "pretrain.teacher_name": ("resnet34.tv_in1k", "pretrain_backbone"),
     "pretrain.teacher_weights": ("data/other.safetensors", "pretrain_backbone"),
-    "pretrain.minutes": (1, "pretrain_backbone pretrain_sam"),
+    "pretrain.minutes": (1, "pretrain_backbone pretrain_sam pretrain_part"),
 }
 # What else has to be set for a key to be allowed or to matter.
 WITH = {
@@ -254,7 +256,15 @@ def closure(first: str | tuple, present: set[str]) -> set[str]:
     return found
 
 
-ALL = set(AFTER) - {"all", "render_demo", "fetch_checkpoint", "pretrain", "pretrain_backbone", "pretrain_sam"}
+ALL = set(AFTER) - {
+    "all",
+    "render_demo",
+    "fetch_checkpoint",
+    "pretrain",
+    "pretrain_backbone",
+    "pretrain_sam",
+    "pretrain_part",
+}
 ALL_OF_DEMO = (set(AFTER) - {"all", "segment", "fetch_checkpoint", "augment"})  # fmt: skip
 
 

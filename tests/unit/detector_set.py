@@ -22,13 +22,15 @@ def patches_of(name: str, bad: bool, pixels: bool) -> torch.Tensor:
     return patches
 
 
-def write_shard(path, names, *, pixels=False, absent=(), cells=None):
+def write_shard(path, names, *, pixels=False, absent=(), doubtful=(), cells=None):
     """Write a patch file of images (name, copy_of, kind); ``bad`` in a name makes the image bad."""
     config = {
         "backbone": "pixels" if pixels else "test", "trained": False, "layers": ["a"], "precision": "float32",
         "grid": list(GRID), "fitted_size": [32, 40], "input_size": [32, 40], "foreground_only": True, "dilation": 0,
         "items": [
-            {"image_id": n, "copy_of": c, "kind": k, "window": [0, 0, 40, 32], "frame": [32, 40]} for n, c, k in names
+            {"image_id": n, "copy_of": c, "kind": k, "window": [0, 0, 40, 32], "frame": [32, 40]}
+            | {"doubtful": n in doubtful}
+            for n, c, k in names
         ],
     }  # fmt: skip
     kept = np.arange(CELLS) if cells is None else np.asarray(cells)

@@ -13,6 +13,7 @@ sys.path.insert(0, str(WORKFLOW))
 from snakemake.settings.types import DeploymentMethod
 
 from defectflow.sources import preflight
+from defectflow.sources.annotation_kinds import FEW_OUTLINES
 from defectflow.reporting.next_commands import closing_lines, config_options
 from defectflow.config.code_hash import code_hash, remember
 from defectflow.config.configuration import (
@@ -62,7 +63,7 @@ def prepare() -> tuple:
             elif entry:
                 sources[name] = preflight.resolve(entry)
                 preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
-                annotated = preflight.has_outlines(sources[name], cache_file(name))
+                annotated = preflight.outlined(sources[name], cache_file(name)) > 0
                 images = max(images, preflight.count(sources[name]))
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
@@ -198,7 +199,29 @@ def source_of(wildcards) -> dict:
 
 
 def is_annotated(wildcards) -> bool:
-    return is_rendered(wildcards) or preflight.has_outlines(SOURCES[wildcards.dataset], cache_file(wildcards.dataset))
+    return is_rendered(wildcards) or preflight.outlined(SOURCES[wildcards.dataset], cache_file(wildcards.dataset)) > 0
+
+
+def has_few_outlines(wildcards) -> bool:
+    name = wildcards.dataset
+    return not is_rendered(wildcards) and 0 < preflight.outlined(SOURCES[name], cache_file(name)) <= FEW_OUTLINES
+
+
+def photographs_of_few(wildcards) -> list[str]:
+    """Tables of all photographs where so few are outlined that the outlines are carried over to the others."""
+    return (
+        [f"results/{wildcards.dataset}/shards/{shard}.csv" for shard in SHARDS] if has_few_outlines(wildcards) else []
+    )
+
+
+def extent_file(wildcards) -> dict:
+    """What tells the size of the window of a crop: the outlines, or where these are few what they find."""
+    if not isolation_of(wildcards).crop:
+        return {}
+    if segmenter_of(wildcards).finds:
+        return {"pairs": "results/{dataset}/{segmenter}/found.csv"}
+    few = has_few_outlines(wildcards)
+    return {"prior": "results/{dataset}/prior.safetensors"} if few else {"pairs": "results/{dataset}/pairs.csv"}
 
 
 def source_folder(wildcards) -> list | str:
@@ -304,11 +327,6 @@ def segmentation_report(wildcards) -> str | list:
     )
 
 
-def part_boxes(wildcards) -> str:
-    """The table of the outlined parts, or of the found ones, that the window of a crop is made from."""
-    return "results/{dataset}/{segmenter}/found.csv" if segmenter_of(wildcards).finds else "results/{dataset}/pairs.csv"
-
-
 def per_shard(pattern: str) -> list[str]:
     """One file per shard of a run; ``pattern`` is relative to the run's folder and names {shard}."""
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
@@ -346,9 +364,7 @@ def steps_of(run) -> list[str]:
 def bundle_files(wildcards) -> dict:
     """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
     files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
-    if isolation_of(wildcards).crop:
-        files["pairs"] = part_boxes(wildcards)
-    return files
+    return files | extent_file(wildcards)
 
 
 def bundled(wildcards) -> str:

@@ -1,9 +1,9 @@
 rule isolate:
     """Cut the part out of the photographs of one shard, in constant geometry and light."""
     input:
+        unpack(extent_file),
         images="results/{dataset}/shards/{shard}.csv",
         masks=lambda w: "results/{dataset}/{segmenter}/masks/{shard}.csv" if segmenter_of(w).makes_masks else [],
-        pairs=lambda w: part_boxes(w) if isolation_of(w).crop else [],
     output:
         folder=directory("results/{dataset}/{segmenter}/{isolation}/images/{shard}"),
         table="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
@@ -18,7 +18,7 @@ rule isolate:
         runtime=60,
     params:
         settings=settings_for("isolations", "isolate"),
-        masks=lambda w, input: " ".join((option("--masks", input.get("masks")), option("--pairs", input.get("pairs")))),
+        masks=lambda w, input: " ".join(option(f"--{name}", input.get(name)) for name in ("masks", "pairs", "prior")),
         depth=depth_flag,
         code=code_hash("isolation.isolate"),
     message:

@@ -5,6 +5,7 @@ rule prior:
         # A folder has no checksum; its table has one, and changes with it.
         pairs=ancient("results/{dataset}/sam_pairs"),
         table="results/{dataset}/pairs.csv",
+        photographs=photographs_of_few,
     output:
         prior="results/{dataset}/prior.safetensors",
         report=report(
@@ -25,11 +26,13 @@ rule prior:
         runtime=60,
     params:
         weights_hash=lambda w: weights_hash(None, "patch-nano.safetensors"),
+        photographs=lambda w, input: option("--photographs", list(input.photographs)),
+        depth=lambda w: depth_flag(w) if photographs_of_few(w) else "",
         seed=config["seed"],
         code=code_hash("parts.prior"),
     message:
         "Register the annotated parts of {wildcards.dataset} on each other"
     shell:
         "python -m defectflow.parts.prior --pairs {input.pairs} --table {input.table} --splits {input.splits}"
-        " --seed {params.seed} --out {output.prior} --report {output.report}"
+        " {params.photographs} {params.depth} --seed {params.seed} --out {output.prior} --report {output.report}"
         " 2>&1 | tee {log}"

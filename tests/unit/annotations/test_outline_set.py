@@ -152,13 +152,13 @@ def test_boxes_are_no_outlines(tmp_path):
     assert list(masks) == ["0.png"] and worst(masks, outlines) == 1
     assert "5 images" in told(report) and "box only" in told(report) and report["problems"] == []
     resolved = preflight.resolve({"path": str(tmp_path)})
-    assert preflight.has_outlines(resolved, None)
+    assert preflight.outlined(resolved, None) == 1
     coco["annotations"][0]["segmentation"] = [coco["annotations"][0]["bbox"]]
     write(tmp_path, coco)
     preflight.forget()
-    assert not preflight.has_outlines(resolved, None)
+    assert not preflight.outlined(resolved, None)
     assert "no outline in it: no mask is learned" in told(taken(tmp_path)[0])
-    assert not preflight.has_outlines(resolved | {"annotations": None}, None)
+    assert not preflight.outlined(resolved | {"annotations": None}, None)
 
 
 def test_boxes_that_are_written_as_polygons(tmp_path):

@@ -15,6 +15,7 @@ from defectflow.decision.thresholds import Threshold
 from defectflow.decision.verdict_rule import decide, nine_digits
 from defectflow.evaluation import robustness
 from defectflow.inspection.inspector import Inspector, Ready
+from defectflow.methods.numpy_detector import Scored
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -33,11 +34,14 @@ def cases(draw):
     return raw, threshold, draw(st.sampled_from([None, (min(low, threshold), max(high, threshold)), (low, high)]))
 
 
+ONES = np.ones(4, np.float32)
+
+
 def inspector(raw, threshold, band):
     """An inspector whose detector gives the score ``raw`` to any photograph."""
     made = Inspector.__new__(Inspector)
     made.runtime, made.clock, made._locate = "stub", time.perf_counter, None
-    made._scorer = lambda patches, cells: (raw, np.ones(4, np.float32))
+    made._scorer = lambda patches, cells: Scored(raw, ONES, lambda: ONES)
     made._network = lambda pictures: np.ones((len(pictures), 4, 1), np.float32)
     made.settings = {
         "network": {"grid": [2, 2], "input_size": [8, 8]},

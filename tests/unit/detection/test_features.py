@@ -34,7 +34,19 @@ def isolated(tmp_path):
         if image_id != "whole":
             write_png(tmp_path / f"{image_id}_mask.png", mask)
         mask_path = "" if image_id == "whole" else str(tmp_path / f"{image_id}_mask.png")
-        rows.append([image_id, str(tmp_path / f"{image_id}.png"), mask_path, *window, 120, 90, copy_of, kind])
+        rows.append(
+            [
+                image_id,
+                str(tmp_path / f"{image_id}.png"),
+                mask_path,
+                *window,
+                120,
+                90,
+                copy_of,
+                kind,
+                int(image_id == "part"),
+            ]
+        )
     table = pd.DataFrame(rows, columns=tables.ISOLATED)
     tables.write_table(tmp_path / "originals.csv", table[table["copy_of"] == ""], tables.ISOLATED)
     tables.write_table(tmp_path / "copies.csv", table[table["copy_of"] != ""], tables.ISOLATED)
@@ -73,6 +85,7 @@ def test_pixels_keep_every_cell_in_order(isolated):
     assert all(file.count(i) == 96 for i in range(4))
     assert file.position(1).tolist() == list(range(96))
     assert file.items[2]["copy_of"] == "part" and file.items[2]["kind"] == "augmented"
+    assert [item["doubtful"] for item in file.items] == [False, True, False, False]
 
 
 def test_random_weights_are_told_and_colours_have_none(isolated, capsys):
@@ -103,7 +116,7 @@ def test_the_network_sees_the_pixels_that_were_surveyed(tmp_path, kind):
         Image.fromarray(pixels).convert("CMYK").save(path)
     image = read_rgb(path)
     height, width = image.shape[:2]
-    values = ["a", str(path), "", 0, 0, width, height, width, height, "", ""]
+    values = ["a", str(path), "", 0, 0, width, height, width, height, "", "", 0]
     row = next(pd.DataFrame([values], columns=tables.ISOLATED).itertuples())
     loaded = features.load_item(row, (height, width), (height, width), (8, 8), False, 0)
     assert (loaded.picture == image).all()

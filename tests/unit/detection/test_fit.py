@@ -140,6 +140,23 @@ def test_images_without_the_part_are_not_learned(tmp_path):
     assert read_json(report)["good_images_without_part"] == 1
 
 
+def test_images_with_a_doubtful_mask_are_not_learned_unless_most_have_one(tmp_path, capsys):
+    names, splits = SHARDS[0] + SHARDS[1], write_splits(tmp_path / "s.csv", SPLITS)
+    banks, report = run_fit(
+        tmp_path, [write_shard(tmp_path / "0.safetensors", names, doubtful=("good2", "bad1"))], splits, *WHOLE
+    )
+    assert torch.equal(load_file(banks)["fold/0"], bank_of("good3", "kept"))
+    assert read_json(report)["good_images_with_doubtful_mask"] == 1
+    assert "doubtful" not in capsys.readouterr().err
+    plain, _ = run_fit(tmp_path, [write_shard(tmp_path / "1.safetensors", names)], splits, *WHOLE)
+    learned = load_file(plain)["fold/0"]
+    most = write_shard(tmp_path / "2.safetensors", names, doubtful=[name for name, *_ in names])
+    banks, report = run_fit(tmp_path, [most], splits, *WHOLE)
+    assert torch.equal(load_file(banks)["fold/0"], learned)
+    assert read_json(report)["good_images_with_doubtful_mask"] == 0
+    assert "good pictures are doubtful: they are learned from" in capsys.readouterr().err
+
+
 def test_pixel_difference_keeps_the_mean_of_each_place(tmp_path):
     shard = write_shard(tmp_path / "0.safetensors", SHARDS[0] + SHARDS[1], pixels=True)
     banks, report = run_fit(tmp_path, [shard], write_splits(tmp_path / "s.csv", SPLITS), *PIXELS)

@@ -167,6 +167,18 @@ def test_failing_registration_is_told_with_the_remedy():
     assert cautions._mask_warnings({"prior": prior | {"registration": {"decides": True}}}) == []
 
 
+def test_masks_that_rest_on_one_outline_say_so():
+    spread = {"outlines": 1, "photographs": 56, "found": 55, "not_found": ["x"]}
+    spread |= {"agreement_mean": 0.997, "agreement_min": 0.993}
+    prior = {"template": {"iou_mean": None}, "registration": {"decides": False}, "propagation": spread}
+    (said,) = cautions._mask_warnings({"prior": prior})
+    assert "rest on one outline" in said and "in 55 of 56 other photographs, not in x" in said
+    assert "IoU 0.997, at least 0.993" in said and "no held-out figure says" in said
+    two = prior | {"template": {"iou_mean": 0.91}, "propagation": spread | {"outlines": 2, "not_found": []}}
+    (said,) = cautions._mask_warnings({"prior": two})
+    assert "rest on 2 outlines" in said and "the IoU is 0.910" in said and "not in" not in said
+
+
 def test_pixels_need_no_training():
     assert cautions.untrained({"trained": False, "method": "patchcore"})
     assert not cautions.untrained({"trained": False, "method": "pixel_difference"})

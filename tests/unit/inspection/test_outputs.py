@@ -19,6 +19,7 @@ from defectflow.images.read_write import read_mask, read_rgb
 from defectflow.inspection.inspector import Inspector, Ready
 from defectflow.inspection.mask_and_score import Located
 from defectflow.inspection.outputs import Pictures, picture_name
+from defectflow.methods.numpy_detector import Scored
 from defectflow.reporting import render
 
 SIZE = (240, 320)
@@ -55,7 +56,8 @@ def verdict_on(data, out, name):
     scores = {row.image_id: row.raw_score for path in data.scores for row in read_table(path, SCORES).itertuples()}
     inspector = Inspector.__new__(Inspector)
     inspector.clock = time.perf_counter
-    inspector._scorer = lambda patches, cells: (scores[name], entry.grid_map.ravel())
+    distances = entry.grid_map.ravel()
+    inspector._scorer = lambda patches, cells: Scored(scores[name], distances, lambda: distances)
     inspector._network = lambda pictures: np.ones((len(pictures), entry.grid_map.size, 1), np.float32)
     inspector.settings = {
         "network": {"grid": list(entry.grid_map.shape), "input_size": list(entry.input_size)},

@@ -8,6 +8,7 @@ from defectflow.isolation.crop_and_background import (
     crop_window,
     cut,
     fill_background,
+    geometry_of,
     isolate_part,
     normalise_light,
 )
@@ -94,3 +95,8 @@ def test_a_cut_within_the_frame_is_a_view():
     image = np.arange(12).reshape(3, 4)
     assert np.shares_memory(cut(image, (1, 0, 3, 2)), image) and cut(image, (1, 0, 3, 2)).tolist() == [[1, 2], [5, 6]]
     assert cut(image, (5, 0, 7, 2)).tolist() == [[0, 0], [0, 0]]
+
+
+def test_the_window_of_few_outlines_holds_the_largest_part_that_they_find():
+    size, centre = geometry_of({"size": [0.5, 0.25], "centre": [0.4, 0.3]}, 0.1)
+    assert size == pytest.approx((0.6, 0.3)) and centre == (0.4, 0.3)

@@ -134,7 +134,7 @@ def run_stage(tmp_path, picture, *flags, masks=True):
     write_png(tmp_path / "a.mask.png", mask)
     row = dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": str(tmp_path / "a.png"), "width": 50, "height": 40}
     write_table(tmp_path / "manifest.csv", pd.DataFrame([row]), MANIFEST)
-    seen = dict.fromkeys(MASKS, 0) | {"image_id": "a", "mask": str(tmp_path / "a.mask.png")}
+    seen = dict.fromkeys(MASKS, 0) | {"doubtful": 1, "image_id": "a", "mask": str(tmp_path / "a.mask.png")}
     write_table(tmp_path / "masks.csv", pd.DataFrame([seen]), MASKS)
     box = dict(zip(PAIRS, ["a", "a.png", "", 50, 40, "sa_000001", 1, 500, 15, 10, 25, 20], strict=True))
     write_table(tmp_path / "pairs.csv", pd.DataFrame([box]), PAIRS)
@@ -155,7 +155,7 @@ def test_stage_writes_pictures_whose_window_is_stated(tmp_path, picture):
     result, table = run_stage(tmp_path, picture, "--background", "zero", "--crop", "--margin", "0")
     assert result.returncode == 0, result.stderr
     row = read_table(table, ISOLATED).iloc[0]
-    assert (row.x0, row.y0, row.x1, row.y1) == (15, 10, 40, 30)
+    assert (row.x0, row.y0, row.x1, row.y1) == (15, 10, 40, 30) and row.doubtful == 1
     assert read_rgb(row.image).shape == (20, 25, 3) and read_mask(row["mask"]).all()
 
 
@@ -192,7 +192,7 @@ def test_stage_without_change_points_to_the_photographs_themselves(tmp_path, pic
     result, table = run_stage(tmp_path, picture, "--background", "keep", masks=False)
     assert result.returncode == 0, result.stderr
     row = read_table(table, ISOLATED).iloc[0]
-    assert row.image == str(tmp_path / "a.png") and row["mask"] == "" and row.x1 == 50
+    assert row.image == str(tmp_path / "a.png") and row["mask"] == "" and row.x1 == 50 and row.doubtful == 0
 
 
 def test_where_no_part_was_found_photographs_stay_whole_whatever_the_isolation(tmp_path, picture):

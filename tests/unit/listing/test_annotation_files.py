@@ -129,7 +129,7 @@ def test_an_annotation_of_an_unlisted_image_goes_to_no_image_of_another_file():
 def test_many_json_files_are_not_all_looked_at(tmp_path):
     files = {f"images/{n:03}.json": "{}" for n in range(200)} | {"images/zz_annotations.json": coco(["a.jpg"])}
     found = find(tmp_path, tmp_path / "images") if make(tmp_path, NAMES, files) else None
-    assert found.coco == [str(tmp_path / "images/zz_annotations.json")] and len(found.others) < 100
+    assert found.annotations == [str(tmp_path / "images/zz_annotations.json")] and len(found.others) < 100
 
 
 @pytest.mark.parametrize("key", ["annotations", "labels", "path"])

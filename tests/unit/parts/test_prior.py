@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.images.read_write import read_rgb
+from defectflow.isolation.window import window_of
 from defectflow.parts import prior as stage
 from defectflow.parts.part_model import Prior, clean_mask, label_shape
-from part_set import arguments, write_set
+from defectflow.parts.registration_frame import iou
+from defectflow.segmentation.baseline_masks import part_mask
+from part_set import SIZE, arguments, scene, write_set
 
 
 def run(folder, *more):
@@ -101,6 +104,90 @@ def test_single_annotated_image(tmp_path):
     assert prior.info["registers"] is False
 
 
+@pytest.fixture(scope="module")
+def one_outline(tmp_path_factory):
+    folder = write_set(tmp_path_factory.mktemp("one"), ["train"] + [""] * 5 + ["absent"], ["a"] * 4 + ["b"] * 3)
+    return folder, *run(folder, "--photographs", str(folder / "manifest.csv"))
+
+
+def test_one_outline_is_carried_over_and_says_what_it_rests_on(one_outline):
+    _, prior, report = one_outline
+    told = report["propagation"]
+    assert (told["outlines"], told["photographs"], told["found"]) == (1, 6, 5) and told["not_found"] == ["img_06"]
+    assert 0.93 < told["agreement_min"] <= told["agreement_mean"] <= 1 and "no held-out IoU" in told["note"]
+    assert report["template"]["iou_mean"] is None and report["held_out"] == "none"  # nothing was drawn to compare with
+    assert prior.image_ids == ["img_00", *(f"img_0{k}" for k in range(1, 6))] and len(prior.templates.fields) == 6
+    assert prior.leave_out("img_03") == [3] and prior.leave_out("img_06") is None
+
+
+def test_the_extent_of_the_part_is_that_of_all_photographs_found(one_outline):
+    folder, prior, _ = one_outline
+    extents = []
+    for number, label in enumerate(prior.labels):
+        x, y, width, height = cv2.boundingRect(label.view(np.uint8))
+        extents.append((width, height))
+        assert number or (x, y) != (0, 0)
+    size = np.array(prior.info["extent"]["size"]) * SIZE[1]
+    np.testing.assert_allclose(size, np.max(extents, axis=0) * SIZE[1] / prior.labels.shape[2], atol=1)
+    (width, height), centre = window_of("", folder / "prior.safetensors", 0.1)
+    np.testing.assert_allclose((width, height), np.array(prior.info["extent"]["size"]) * 1.2)
+    assert centre == tuple(prior.info["extent"]["centre"])
+    label = np.zeros((384, 512), bool)  # an upright photograph in a frame that lies: of its 512 columns 288 show it
+    label[100:200, 200:300] = True
+    found = stage.extent_of(label[None], [(1600, 1200)])
+    np.testing.assert_allclose(found["size"], np.array([100, 100]) / 384)
+    np.testing.assert_allclose(
+        found["centre"], ((249.5 - 112 + 0.5) * 1600 / 384 / 1600 - 0.5 / 1600, 149.5 / 384), atol=1e-3
+    )
+
+
+def test_masks_of_one_outline_fit_and_a_photograph_without_the_part_is_doubtful(one_outline):
+    folder = one_outline[0]
+    loaded = Prior.load(folder / "prior.safetensors")
+    rng = np.random.default_rng(5)
+    for number in range(7):
+        options = {"angle": rng.uniform(-2, 2), "shift": rng.uniform(-5, 5, 2)}
+        image, out = read_rgb(folder / f"images/img_0{number}.png"), loaded.leave_out(f"img_0{number}")
+        mask, row = part_mask(loaded, "template", image, out)
+        if number < 6:
+            assert iou(mask, scene(number, **options)[1]) > 0.94 and not row["doubtful"] and row["present"]
+        else:
+            assert row["doubtful"] and "uncertain" in row["reason"]
+
+
+def test_of_three_outlines_each_is_still_judged_by_the_others(tmp_path):
+    folder = write_set(tmp_path / "set", ["train"] * 3 + [""] * 3, ["a"] * 6)
+    plain = run(folder)[1]["template"]
+    prior, report = run(folder, "--photographs", str(folder / "manifest.csv"))
+    assert report["template"] == plain and plain["n"] == 3 and report["propagation"]["found"] == 3
+    assert prior.info["registers"] is True
+
+
+def test_many_outlines_read_no_other_photographs(tmp_path):
+    folder = write_set(tmp_path / "set", ["train"] * 4 + [""] * 2, ["a"] * 6)
+    run(folder)
+    before = (folder / "prior.safetensors").read_bytes()
+    _, report = run(folder, "--photographs", str(folder / "manifest.csv"))
+    assert "propagation" not in report and (folder / "prior.safetensors").read_bytes() == before
+
+
+def test_an_outline_that_is_hardly_found_again_stops_and_names_the_next_to_draw(tmp_path):
+    folder = write_set(tmp_path / "set", ["train"] + ["absent"] * 3, ["a"] * 4)
+    with pytest.raises(UserError, match=r"outlined on img_00 was found again in 0 of 3 .*\(outline img_0[123] as well"):
+        run(folder, "--photographs", str(folder / "manifest.csv"))
+    assert not (folder / "prior.safetensors").exists()
+
+
+def test_of_many_photographs_a_sample_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(stage, "SAMPLE", 3)
+    folder = write_set(tmp_path / "set", ["train"] + [""] * 5, ["a"] * 6)
+    annotated = [SimpleNamespace(image_id="img_00")]
+    first, again, other = (
+        [o.image_id for o in stage.read_others([folder / "manifest.csv"], annotated, seed, None)] for seed in (0, 0, 1)
+    )
+    assert first == again == sorted(first) and len(first) == 3 and "img_00" not in first + other
+
+
 def test_nothing_annotated_is_told(tmp_path):
     with pytest.raises(UserError, match="no annotated image"):
         run(write_set(tmp_path / "set", ["absent", ""], ["a", "a"]))
@@ -179,7 +266,7 @@ def test_a_small_region_is_not_found_by_chance_in_other_surroundings(result):
     prior, report = stage.build([shelf(seed, 1) for seed in range(6)], 0)
     assert report["template"]["iou_mean"] > 0.8 and report["registration"]["surroundings"] > 0.3
     assert not any(prior.lost(prior.register(shelf(seed, 1).image())) for seed in (10, 11))
-    for scene in (2, 3, 4):
-        match = prior.register(shelf(10, scene).image())
+    for other in (2, 3, 4):
+        match = prior.register(shelf(10, other).image())
         assert match.score > prior.info["score_threshold"] and "surroundings" in prior.lost(match)
     assert result[0].info["whole_threshold"] is None  # a large part needs no such help

@@ -7,7 +7,7 @@ import torch
 from defectflow.core.files import read_json, sha256_of
 from defectflow.parts.registration_frame import iou
 from defectflow.pretraining import pretrain_sam
-from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
+from defectflow.pretraining.optimizer import MuonAdamW, learning_rate, warmup_stable_decay
 from defectflow.pretraining.rendered_scenes import KINDS, ask, contact_sheet, render_scene, rough, scene_batch
 from defectflow.pretraining.sam_card import evaluate
 from defectflow.pretraining.silhouettes import silhouette
@@ -107,13 +107,13 @@ def test_interrupted_pretraining_resumes_to_the_identical_weights_and_loads_as_a
     def run(folder, stop_at=None, resume=False):
         (tmp_path / folder).mkdir(exist_ok=True)
         options = {"batch": 4, "every": 2, "stop_at": stop_at, "resume": resume}
-        return pretrain_sam.train(photos[:3], photos[3:], tmp_path / folder, steps=4, minutes=None, **options)
+        return pretrain_sam.train(photos[:3], photos[3:], tmp_path / folder, steps=8, minutes=None, **options)
 
     straight, record = run("straight")
-    run("broken", stop_at=3)
+    run("broken", stop_at=7)
     resumed, again = run("broken", resume=True)
-    assert record["steps"] == again["steps"] == 4
-    assert record["scenes"] == 3 * 4 + 1  # the last quarter at full size, with a quarter of the scenes
+    assert record["steps"] == again["steps"] == 8
+    assert record["scenes"] == 7 * 4 + 2  # the last eighth at full size, with half of the scenes
     fresh = sam_model.build(pretrain_sam.CONFIG).state_dict()
     changed = {key for key, value in straight.state_dict().items() if not torch.equal(value, fresh[key])}
     assert any(key.startswith("image_encoder.trunk") for key in changed)
@@ -127,6 +127,33 @@ def test_interrupted_pretraining_resumes_to_the_identical_weights_and_loads_as_a
         torch.testing.assert_close(loaded.state_dict()[key], value, rtol=2e-3, atol=1e-4)
     figures = evaluate(loaded, photos, 0, 1)
     assert set(figures) >= {"iou_box", "iou_box_prompt", "presence_auroc", "iou_error"}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_longer_pretraining_goes_on_from_before_the_rate_fell(tiny, photos, tmp_path):
+    def run(folder, steps, **options):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        return pretrain_sam.train(
+            photos[:3], photos[3:], tmp_path / folder, steps=steps, minutes=None, batch=2, every=1, **options
+        )
+
+    run("short", 4)
+    assert torch.load(tmp_path / "short/stable.pt", weights_only=True)["record"]["steps"] == 3
+    longer, record = run("short", 8, resume=True)
+    straight, _ = run("long", 8)
+    assert record["steps"] == 8 and [row["steps"] for row in record["curve"]] == list(range(1, 9))
+    assert [row["size"] for row in record["curve"]] == [64] * 7 + [longer.image_size]
+    for key, value in straight.state_dict().items():
+        assert torch.equal(value, longer.state_dict()[key]), key
+
+
+def test_plain_attention_answers_as_that_of_torch():
+    q, k, v = torch.randn(3, 2, 4, 9, 8, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    with pretrain_sam.PlainAttention():
+        plain = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    assert not torch.equal(plain, expected)  # it was computed otherwise
+    torch.testing.assert_close(plain, expected)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
@@ -145,6 +172,7 @@ def test_real_photographs_are_learned_from_and_named_in_the_card_and_its_notice(
         out / "sam2.1-nano.safetensors"
     )
     real = figures["photographs"]
+    assert {"real_box", "real_click_1", "real_click_3"} <= set(figures["run"]["curve"][-1])
     assert sum(real["trained"].values()) > 10 and set(real["iou"]) == set(real["held"])
     assert all(0 <= v <= 1 for means in real["iou"].values() for v in means.values())
     card = (out / "sam2.1-nano.md").read_text()
@@ -184,6 +212,13 @@ def test_both_optimizers_move_their_weights_in_either_memory_format():
             losses.append(loss.item())
         assert losses[-1] < 0.5 * losses[0]
         assert not any(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+
+
+def test_rate_stays_at_its_peak_until_the_last_part_of_the_run():
+    rates = [warmup_stable_decay(step, 4, step / 20, 0.75) for step in range(21)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert set(rates[3:16]) == {1.0}
+    assert rates[16:] == pytest.approx([0.8, 0.6, 0.4, 0.2, 0.0])
 
 
 def test_rate_warms_up_and_falls():

@@ -19,6 +19,7 @@ from defectflow.annotations.outline_frames import (
     settle,
     told_size,
 )
+from defectflow.annotations.painted_masks import decode_painted, is_painted
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, CocoAnnotation, CocoImage, Id, Rle
 from defectflow.images.exif_orientation import turned_size, upright
@@ -241,14 +242,19 @@ def _part(segmentation: object, listed: Listed, reading: Reading) -> tuple[np.nd
     if not _is_size(size):
         raise UserError("its RLE has no size [height, width]")
     height, width = size
-    runs = _sound_runs(segmentation, width, height)
-    mask, note = _unrolled(runs, width, height, "C"), ""
-    if raggedness(mask) > 4 and raggedness(other := _unrolled(runs, width, height, "R")) < raggedness(mask) / 2:
+    painted = is_painted(segmentation)
+    runs = [] if painted else _sound_runs(segmentation, width, height)
+    mask, note = decode_painted(segmentation) if painted else _unrolled(runs, width, height, "C"), ""
+    if (
+        not painted
+        and raggedness(mask) > 4
+        and raggedness(other := _unrolled(runs, width, height, "R")) < raggedness(mask) / 2
+    ):
         mask, note = other, f"RLE {BY_ROWS}"
     frames = [frame for frame, known in sizes.items() if known == (width, height)]
     if frames:
         return mask, reading.frame if reading.frame in frames else frames[0], note
-    if listed.orientation == 1 and (height, width) == sizes[UPRIGHT]:
+    if not painted and listed.orientation == 1 and (height, width) == sizes[UPRIGHT]:
         # Width and height were exchanged: in the size only, or rows were written instead of columns.
         mask = min((_unrolled(runs, height, width, order) for order in "CR"), key=raggedness)
         return mask, UPRIGHT, "RLE with width and height exchanged: corrected"

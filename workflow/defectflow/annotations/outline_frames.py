@@ -145,7 +145,8 @@ def _in_unit(one: Listed, unit: int, name: str) -> Choice:
     other = one.told if one.told and not any(_equal(one.told, size) for size in sizes) else None
     if unit == 100 and other and any(same_aspect(other, size) for size in sizes):
         return _in_pixels(one, set())  # pixels of a small copy, whose size the file gives
-    note = f"coordinates are {name}, not pixels: converted"
+    # A size of 1 x 1 says that they are shares, as those of YOLO are.
+    note = "" if one.told == (unit, unit) else f"coordinates are {name}, not pixels: converted"
     readings = [Reading(frame, (unit, unit), note) for frame, _ in _frames_as_told(one)]
     if one.extent is None:
         return _in_pixels(one, set())

@@ -114,6 +114,7 @@ def settle_outlines(
         text = next(text for name, text, *_ in suspects if name == doubtful[0])
         which = "" if len(doubtful) == 1 else f"of {doubtful[0]}, "
         told[f"the outline may not match the part ({which}{text}): look at the sheet of outlines"] = doubtful
+    told |= {text: [] for text in coco.get("notes", [])}
     notices = [Notice(source, f"{among(names)}: {text}" if names else text, "masks") for text, names in told.items()]
     if looker.left:
         text = f"{looker.left} outlines were not compared with their photographs, {CHECKED} others were"

@@ -20,7 +20,7 @@ from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError, atomic, atomic_dir, read_json, stage, write_json
-from defectflow.core.tables import PAIRS, read_parts, read_table
+from defectflow.core.tables import read_parts, read_table
 from defectflow.core.versions import versions
 from defectflow.decision.decisions import is_calibration
 from defectflow.evaluation.scored_images import evenly, run_scale
@@ -28,7 +28,7 @@ from defectflow.images.bit_depth import add_option
 from defectflow.inspection.bundle_files import write_manifest
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, installed
-from defectflow.isolation.crop_and_background import crop_geometry
+from defectflow.isolation.window import window_of
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
 
@@ -140,7 +140,7 @@ def main(args: argparse.Namespace) -> None:
         isolation |= {"background": "keep", "normalise": ["none"], "crop": False}
     isolation |= {"size": None, "centre": None}
     if isolation["crop"]:
-        size, centre = crop_geometry(read_table(args.pairs, PAIRS), isolation["margin"])
+        size, centre = window_of(args.pairs, args.prior, isolation["margin"])
         isolation |= {"size": list(size), "centre": list(centre)}
     with atomic_dir(args.out) as folder:
         if segmenter["source"] != "none":

@@ -36,7 +36,7 @@ class RunSettings(Settings):
 
     dataset: str = setting(REQUIRED, "the entry of datasets to use", pattern=NAME)
     segmenter: str = setting(
-        REQUIRED, "entry of segmenters; auto: template if there are COCO annotations, otherwise found", pattern=NAME
+        REQUIRED, "entry of segmenters; auto: template if there are outlines, otherwise found", pattern=NAME
     )
     isolation: str = setting(
         REQUIRED,

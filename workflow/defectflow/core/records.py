@@ -3,6 +3,7 @@
 Standard library only: the Snakefile imports modules that import this one.
 """
 
+from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 Id = int | str  # of an image or a category in a COCO file
@@ -55,7 +56,7 @@ class CocoAnnotation(TypedDict):
     id: NotRequired[Id]
     category_id: NotRequired[Id | None]
     segmentation: NotRequired[object]
-    bbox: NotRequired[list[int]]
+    bbox: NotRequired[Sequence[float]]
     area: NotRequired[float]
     iscrowd: NotRequired[int]
 
@@ -68,11 +69,12 @@ class CocoCategory(TypedDict, total=False):
 
 
 class Coco(TypedDict):
-    """What is read of a COCO file, see `dataset.read_coco`."""
+    """What is read of a COCO file, see `dataset.read_coco`; ``notes``: what a file of another tool holds besides."""
 
     images: list[CocoImage]
     annotations: list[CocoAnnotation]
     categories: list[CocoCategory]
+    notes: NotRequired[list[str]]
 
 
 class Rle(TypedDict):

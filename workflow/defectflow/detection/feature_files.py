@@ -132,7 +132,7 @@ class PatchFile:
 
     @property
     def items(self) -> list[dict[str, Any]]:
-        """One dict for each image: image_id, copy_of, kind, window (x0, y0, x1, y1), frame (height, width)."""
+        """A dict for each image: image_id, copy_of, kind, doubtful, window (x0, y0, x1, y1), frame (height, width)."""
         with safe_open(self.path, framework="numpy") as file:
             items: list[dict[str, Any]] = json.loads(file.metadata()["defectflow"])["items"]
             return items

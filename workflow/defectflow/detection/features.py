@@ -193,6 +193,7 @@ def main(args: argparse.Namespace) -> None:
                 "image_id": row.image_id,
                 "copy_of": row.copy_of,
                 "kind": row.kind,
+                "doubtful": bool(row.doubtful),
                 "window": [int(row.x0), int(row.y0), int(row.x1), int(row.y1)],
                 "frame": [int(row.height), int(row.width)],
             }

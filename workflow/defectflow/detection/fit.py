@@ -84,6 +84,7 @@ def main(args: argparse.Namespace) -> None:
             "good_images": int((~good.images["is_copy"]).sum()),
             "augmented_copies": int(good.images["is_copy"].sum()),
             "good_images_without_part": good.absent,
+            "good_images_with_doubtful_mask": good.doubtful,
             "patches_available": good.available,
             "patches_read": len(good.patches),
             **settings.part("fit"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,6 +27,9 @@ def load_good(
 ) -> GoodPatches:
     """Read the patches of the images that may be learned from, and of no others, as far as ``method`` keeps them.
 
+    Images whose mask is doubtful are left out, and images without the part. Where the former are more than half, they
+    are in: then the doubt is about all masks of the set, and a bank of the rest would be one of chance.
+
     Args:
         files: patch files of all shards.
         splits: columns SPLITS, at least of the good images.
@@ -35,7 +39,7 @@ def load_good(
         UserError: none is good.
     """
     by_id = splits.set_index("image_id")
-    chosen = []
+    chosen, doubted = list[tuple[Any, ...]](), list[tuple[Any, ...]]()
     absent = 0
     for file in files:
         for i, item in enumerate(file.items):
@@ -48,7 +52,16 @@ def load_good(
             if not file.present[i]:
                 absent += 1
                 continue
-            chosen.append((item["image_id"], file, i, source, row["fold"], row["group_fold"], bool(item["copy_of"])))
+            entry = (item["image_id"], file, i, source, row["fold"], row["group_fold"], bool(item["copy_of"]))
+            (doubted if item.get("doubtful") else chosen).append(entry)
+    left_out = len(doubted)
+    if len(doubted) > len(chosen):
+        chosen, left_out = chosen + doubted, 0
+        print(
+            f"WARNING: the masks of {len(doubted)} of {len(chosen)} good pictures are doubtful: they are learned from "
+            "as well (look at the masks, and outline more photographs)",
+            file=sys.stderr,
+        )
     if not chosen:
         raise UserError("fit: no good image to learn from (label good images 0 in the labels file)")
     chosen.sort(key=lambda entry: entry[0])  # the banks do not depend on the number of shards
@@ -72,7 +85,7 @@ def load_good(
     owner = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor(counts))
     images = pd.DataFrame([entry[3:] for entry in chosen], columns=["image_id", "fold", "group_fold", "is_copy"])
     grid = tuple(files[0].config["grid"])
-    return GoodPatches(patches, position, owner, images, absent, sum(available), torch.stack(means), grid)
+    return GoodPatches(patches, position, owner, images, absent, sum(available), torch.stack(means), grid, left_out)
 
 
 def by_forks(good: GoodPatches, device: str | torch.device, banks: int) -> bool:

@@ -150,7 +150,10 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
             f"({_iou(train, used)}): the masks come from the baseline."
         )
     prior = segmentation.get("prior", {})
-    if not train and prior.get("registration", {}).get("decides") is False:
+    spread = prior.get("propagation", {})
+    if spread:
+        said.append(_few_outlines(spread, prior))
+    elif not train and prior.get("registration", {}).get("decides") is False:
         learned = prior.get("appearance", {})
         used = "appearance" if learned.get("used") else "template"
         instead = f"; masks come from the part's appearance ({_iou(prior, used)})" if learned.get("used") else ""
@@ -170,6 +173,21 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
     if masks.get("doubtful"):
         said.append(f"{len(masks['doubtful'])} mask(s) are doubtful: {_names(masks['doubtful'])}.")
     return said
+
+
+def _few_outlines(spread: dict[str, Any], prior: dict[str, Any]) -> str:
+    """What masks are worth that rest on one to three outlines."""
+    count = spread["outlines"]
+    outlines = f"{count} outlines" if count > 1 else "one outline"
+    known = f" Between the outlined photographs alone the IoU is {_iou(prior, 'template')}." if count > 1 else ""
+    missing = spread["not_found"]
+    without = f", not in {_names(missing)}" if missing else ""
+    return (
+        f"All masks rest on {outlines}: the part was found again in {spread['found']} of {spread['photographs']} other "
+        f"photographs{without}. Left out one at a time, these agree (IoU {spread['agreement_mean']:.3f}, at least "
+        f"{spread['agreement_min']:.3f}): the same part was found again, and whether its outline is right, no held-out "
+        f"figure says.{known} With outlines on ten photographs one does."
+    )
 
 
 def untrained(fit: dict[str, Any]) -> bool:

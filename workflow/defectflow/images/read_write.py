@@ -8,7 +8,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from defectflow.core.files import UserError, atomic
-from defectflow.images import floats
+from defectflow.images import floats, jpeg_stream
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
 from defectflow.images.formats import ARCHIVES, RAW, unread
@@ -38,6 +38,12 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
         with open(path, "rb") as file, Image.open(file) as image:
             if depth and is_deep(path):
                 return _read_deep(image, path, depth)
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L") and orientation_of(image) == 1:
+                begin = file.tell()
+                file.seek(0)
+                if (pixels := jpeg_stream.decode(file.read())) is not None:
+                    return pixels
+                file.seek(begin)
             ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
             if image.mode == "F":
                 return np.asarray(Image.fromarray(floats.to_8_bits(np.asarray(image))).convert("RGB"))

@@ -6,7 +6,7 @@ Needs numpy, OpenCV and a runtime for the network; torch is imported only if the
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from defectflow.backbones.network_input import Loaded, fit_picture
-from defectflow.core.anomaly_maps import AnomalyMap, grid_map, reduced_resolution
+from defectflow.core.anomaly_maps import AnomalyMap, grid_map, reduced_resolution, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
 from defectflow.decision.outcomes import is_flagged
@@ -37,6 +37,7 @@ from defectflow.inspection.runtimes import load_network, pick
 from defectflow.isolation.crop_and_background import isolate_part
 
 MAP_SIDE = 4096  # pixels, longest side of the maps that boxes are found on: 100 megapixels of float would take 400 MB
+ROUNDING = 1e-5  # by which sums and interpolation of float32 may raise a map, as a share of it
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Verdict:
         reason: why the mask is doubtful or absent, or "".
         regions: damaged regions, the most anomalous first, in pixels of `heat`; where a bad one has none, its peak,
             with a ``mark`` (see `Region`).
-        map: distances on the grid, see `AnomalyMap`.
+        find_map: function that computes `map`; without effect on the verdict, so that it is left until it is needed.
+            Until then it holds the patches of the part.
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
         seconds: time of each step, by `Inspector.clock`.
@@ -68,7 +70,7 @@ class Verdict:
     doubtful: bool | None
     reason: str
     regions: list[Region]
-    map: AnomalyMap = field(repr=False)
+    find_map: Callable[[], AnomalyMap] = field(repr=False, compare=False)
     size: tuple[int, int]
     part: np.ndarray | None = field(repr=False)
     seconds: dict[str, float] = field(repr=False, compare=False)
@@ -79,13 +81,22 @@ class Verdict:
         return self.bad or bool(self.review) or is_flagged(self.present, self.doubtful)
 
     def without_part(self) -> Verdict:
-        """The same without the mask of the part, which takes as much memory as a channel of the photograph."""
-        return replace(self, part=None)
+        """The same for keeping: without the mask of the part, and without `map` and `heat`, which hold the patches."""
+        return replace(self, part=None, find_map=_dropped)
+
+    @cached_property
+    def map(self) -> AnomalyMap:
+        """Distances on the grid, computed when asked."""
+        return self.find_map()
 
     @cached_property
     def heat(self) -> np.ndarray:
         """Anomaly map of the photograph, float32, of its size or reduced to MAP_SIDE pixels; computed when asked."""
         return reduced_resolution(self.map, self.size, MAP_SIDE)
+
+
+def _dropped() -> AnomalyMap:
+    raise ValueError("the anomaly map of this verdict was dropped (ask for `heat` before `without_part`)")
 
 
 class Ready(NamedTuple):
@@ -190,16 +201,24 @@ class Inspector:
     def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
         size, part, item, seconds = photograph
         with self._timed(seconds, "search"):
-            raw, distances = self._scorer(patches[item.cells], item.cells)
-        network = self.settings["network"]
-        grid = grid_map(distances, item.cells, tuple(network["grid"]))
-        anomaly = AnomalyMap(grid, item.affine, tuple(network["input_size"]))
+            scored = self._scorer(patches[item.cells], item.cells)
+        cells, affine = item.cells, item.affine
+
+        def find_map() -> AnomalyMap:
+            return self._map(scored.distances(), cells, affine)
+
         threshold = self.settings["threshold"]
         band = self.settings["review"]
-        decision = decide(raw, threshold["value"], tuple(band) if band else None)
+        decision = decide(scored.score, threshold["value"], tuple(band) if band else None)
         raw, bad = float(decision.raw_score), bool(decision.bad)
+        regions: list[Region] = []
         with self._timed(seconds, "regions"):
-            regions = self._regions(anomaly, size, part.mask if part else None, bad)
+            wanted = bad or self._may_exceed(self._map(scored.bounds, cells, affine))
+        if wanted:
+            with self._timed(seconds, "search"):
+                anomaly = find_map()
+            with self._timed(seconds, "regions"):
+                regions = self._regions(anomaly, size, part.mask if part else None, bad)
         record = part.record if part else {}
         return Verdict(
             bad=bad,
@@ -211,7 +230,7 @@ class Inspector:
             doubtful=bool(record["doubtful"]) if part else None,
             reason=record.get("reason", ""),
             regions=regions,
-            map=anomaly,
+            find_map=(lambda: anomaly) if wanted else find_map,
             size=size,
             part=part.mask if part else None,
             seconds=seconds,
@@ -225,13 +244,14 @@ class Inspector:
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
         patches = self._network(_picture(item)[None])[0]
-        return self._scorer(patches[item.cells], item.cells)
+        scored = self._scorer(patches[item.cells], item.cells)
+        return scored.score, scored.distances()
 
     @contextmanager
     def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
         start = self.clock()
         yield
-        seconds[step] = self.clock() - start
+        seconds[step] = seconds.get(step, 0.0) + self.clock() - start
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
         entry, network = self.settings["isolation"], self.settings["network"]
@@ -249,10 +269,19 @@ class Inspector:
         item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # it may be a view into a larger one
 
+    def _map(self, distances: np.ndarray, cells: np.ndarray, affine: np.ndarray) -> AnomalyMap:
+        network = self.settings["network"]
+        return AnomalyMap(grid_map(distances, cells, tuple(network["grid"])), affine, tuple(network["input_size"]))
+
+    def _may_exceed(self, highest: AnomalyMap) -> bool:
+        """Whether a map that is nowhere above this one may have regions."""
+        level = self.settings["pixel_threshold"]
+        if level is None or highest.grid_map.max() < level:  # smoothing lowers peaks
+            return False
+        return bool(smooth_map(highest.grid_map, highest.input_size).max() >= level * (1 - ROUNDING))
+
     def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None, bad: bool) -> list[Region]:
         level = self.settings["pixel_threshold"]
-        if not bad and (level is None or anomaly.grid_map.max() < level):  # smoothing lowers peaks
-            return []
         heat = reduced_resolution(anomaly, size, MAP_SIDE)
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.view(np.uint8), heat.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0

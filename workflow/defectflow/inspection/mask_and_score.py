@@ -15,12 +15,13 @@ from defectflow.inspection.bundle_files import Bundle
 from defectflow.isolation.settings import IsolationSettings
 from defectflow.methods import numpy_registry
 from defectflow.methods.method_settings import METHODS
+from defectflow.methods.numpy_detector import Scored
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import SOURCES, part_mask
 from defectflow.segmentation.segmenters import SEGMENTERS
 
-# Score of an image and distances of its patches, float32 (p,), from these (p, d) and their cells, int64 (p,).
-Scorer = Callable[[np.ndarray, np.ndarray], tuple[float, np.ndarray]]
+# From the patches of an image (p, d) and their cells, int64 (p,).
+Scorer = Callable[[np.ndarray, np.ndarray], Scored]
 
 # What a bundle adds to an entry of the config.
 ADDED = {"segmenter": {"method", "source", "prior_weight"}, "isolation": {"size", "centre"}, "detector": {"method"}}
@@ -104,7 +105,7 @@ def numpy_scorer(bundle: Bundle) -> Scorer:
     """The detector of a bundle in numpy."""
     tensors, metadata = read_bank(bundle)
     entry = bundle.settings["detector"]
-    return numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector")).judge
+    return numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector")).score
 
 
 def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:
@@ -120,8 +121,9 @@ def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:
     bank = {k: torch.from_numpy(v).to(where) for k, v in tensors.items()}
     detector = detector_class(entry["method"])(bank, metadata, settings_of(bundle, "detector"))
 
-    def run(patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
-        score, distances = detector.judge(torch.from_numpy(patches).to(where), torch.from_numpy(position).to(where))
-        return score, distances.cpu().numpy()
+    def run(patches: np.ndarray, position: np.ndarray) -> Scored:
+        score, found = detector.judge(torch.from_numpy(patches).to(where), torch.from_numpy(position).to(where))
+        distances = found.cpu().numpy()
+        return Scored(score, distances, lambda: distances)
 
     return run

@@ -90,6 +90,17 @@ def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, floa
     return tuple(size.tolist()), tuple((boxes[:, :2] + boxes[:, 2:] / 2).mean(axis=0).tolist())
 
 
+def geometry_of(extent: dict[str, list[float]], margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
+    """As :func:`crop_geometry`, where few photographs are outlined: from the extent of all parts that these find.
+
+    Args:
+        extent: "size" (width, height) of the largest and "centre" (x, y), see `prior.extent_of`.
+        margin: as there.
+    """
+    (width, height), (x, y) = extent["size"], extent["centre"]
+    return (width * (1 + 2 * margin), height * (1 + 2 * margin)), (x, y)
+
+
 def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float, float]) -> tuple[int, int, int, int]:
     """Window of constant ``size`` (width, height) around the part: x0, y0, x1, y1 in pixels, may exceed the frame.
 

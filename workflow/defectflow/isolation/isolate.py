@@ -14,26 +14,27 @@ from tqdm import tqdm
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_threads
 from defectflow.core.files import UserError, atomic_dir, stage
-from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, PAIRS, read_table, write_table
+from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
-from defectflow.isolation.crop_and_background import crop_geometry, isolate_part
+from defectflow.isolation.crop_and_background import isolate_part
 from defectflow.isolation.settings import IsolationSettings
+from defectflow.isolation.window import window_of
 
 
 def main(args: argparse.Namespace) -> None:
     """Isolate the parts of one shard; write pictures, masks and a table (tables.ISOLATED)."""
     settings = read_settings(args.settings, IsolationSettings, "isolate")
     rows = read_table(args.manifest, MANIFEST)
-    table = read_table(args.masks, MASKS).set_index("image_id") if args.masks else None
-    masks = {} if table is None else table["mask"]
-    if table is not None and len(table) and (table["source"] == "whole").all():  # as with segmenter none
+    found = read_table(args.masks, MASKS).set_index("image_id") if args.masks else pd.DataFrame(columns=MASKS)
+    masks, doubtful = found["mask"], found["doubtful"]
+    if len(found) and (found["source"] == "whole").all():  # as with segmenter none
         settings, masks, args.masks = replace(settings, background="keep", normalise=["none"], crop=False), {}, None
     size = centre = None
     if settings.crop and len(rows):
-        if not args.masks or not args.pairs:
+        if not args.masks or not (args.pairs or args.prior):
             raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
-        size, centre = crop_geometry(read_table(args.pairs, PAIRS), settings.margin)
+        size, centre = window_of(args.pairs, args.prior, settings.margin)
 
     out_dir = Path(args.out_dir)
     unchanged = settings.keeps_all
@@ -68,6 +69,7 @@ def main(args: argparse.Namespace) -> None:
                     write_png(temporary / name, mask)
             record: dict[str, Any] = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
             record |= {"image_id": image_id, "image": image_path, "mask": mask_path, "copy_of": "", "kind": ""}
+            record["doubtful"] = int(doubtful.get(image_id, 0))
             return record | {"width": int(row.width), "height": int(row.height)}
 
         with ThreadPoolExecutor(args.threads) as pool:
@@ -81,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
     parser.add_argument("--masks", help="table of their masks; without it the whole picture counts as the part")
     parser.add_argument("--pairs", help="pairs.csv, needed by crop for the size of the window")
+    parser.add_argument("--prior", help="prior.safetensors, instead of pairs.csv where few photographs are outlined")
     add_settings(parser, IsolationSettings, "isolate")
     add_option(parser)
     add_threads(parser, 1)

@@ -3,7 +3,6 @@
 Standard library only: the Snakefile imports this module through ``preflight``.
 """
 
-import mmap
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,42 +10,60 @@ from typing import NamedTuple
 
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, Id
+from defectflow.label_formats.label_files import COCO, SINGLE, SUFFIXES, WHOLE, YOLO, files_of, kind_of
+from defectflow.label_formats.yolo import photographs_beside
 
 DEPTH = 2  # levels of folders below the data set that are searched
-FOLDERS, FILES = 200, 50  # most folders that are searched, and most files opened in each
-IMAGES = re.compile(rb'"images"\s*:\s*\[\s*\{')
-OUTLINES = re.compile(rb'"annotations"\s*:\s*\[\s*\{')
+FOLDERS, FILES = 200, 50  # most folders that are searched, and most files of a kind opened in each
 NAMED = "annotations.json"  # in the folder of the data set this file is used, even if it is broken
 
 
 class Found(NamedTuple):
-    """Paths of the COCO files of a data set, and of its other JSON files."""
+    """What a data set holds: annotations (files, and folders of one file per photograph), and other JSON files."""
 
-    coco: list[str]
+    annotations: list[str]
     others: list[str]
 
 
 def find(root: str | os.PathLike[str] | None, images: str | os.PathLike[str] | None) -> Found:
-    """Look for COCO files in the folder of a data set, in that of its photographs, and up to DEPTH levels below.
+    """Look for annotations in the folder of a data set, in that of its photographs, and up to DEPTH levels below.
 
-    Files are recognised by their content: lists `images` and `annotations` that are not empty. JSON files of single
-    photographs, as LabelMe writes them, are not COCO files.
+    Files are recognised by their content, see `label_files.kind_of`: a COCO file by lists `images` and `annotations`
+    that are not empty. Of tools that write one file per photograph, the folder is found, with what is below it.
     """
-    coco: list[str] = []
+    annotations: list[str] = []
     others: list[str] = []
-    for path in _json_files([str(folder) for folder in (root, images) if folder]):
-        meant = root and os.path.normpath(path) == os.path.normpath(os.path.join(root, NAMED))
-        (coco if meant or is_coco(path) else others).append(path)
-    return Found(coco, others)
+    folders: list[str] = []
+    for folder, listed in _folders([str(folder) for folder in (root, images) if folder]):
+        kinds = {path: kind_of(path) for path in listed}
+        labels = [path for path, kind in kinds.items() if kind == YOLO]
+        if labels and not photographs_beside(folder, labels):
+            kinds |= dict.fromkeys(labels, "")
+        for path, kind in kinds.items():
+            if root and os.path.normpath(path) == os.path.normpath(os.path.join(root, NAMED)):
+                kind = COCO
+            if kind in WHOLE:
+                annotations.append(path)
+            elif kind not in SINGLE and path.lower().endswith(".json"):
+                others.append(path)
+        if set(kinds.values()) & set(SINGLE):
+            folders.append(folder)
+    real = [os.path.realpath(folder) for folder in folders]
+    tops = [
+        folder for folder, own in zip(folders, real, strict=True)
+        if not any(own != other and own.startswith(other.rstrip(os.sep) + os.sep) for other in real)
+    ]  # fmt: skip
+    return Found(annotations + tops, others)
 
 
 def is_coco(path: str | os.PathLike[str]) -> bool:
     """Whether a JSON file has the lists `images` and `annotations`, with something in them."""
-    try:
-        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            return bool(IMAGES.search(content) and OUTLINES.search(content))
-    except (OSError, ValueError):  # an empty file cannot be mapped
-        return False
+    return kind_of(path) == COCO
+
+
+def is_annotation(path: str | os.PathLike[str]) -> bool:
+    """Whether a file, or a file of this folder, holds annotations of a tool that is known."""
+    return os.path.isdir(path) or kind_of(path) in (*WHOLE, *SINGLE)
 
 
 def paths(annotations: str | Sequence[str] | None) -> list[str]:
@@ -59,11 +76,19 @@ def name_of(annotations: str | Sequence[str] | None) -> str:
     return ", ".join(paths(annotations))
 
 
+def described(path: str) -> str:
+    """A file or folder of annotations, with the tool that wrote it if that is not COCO, as text for a message."""
+    kinds = sorted(set(files_of(path).values()) - {COCO, ""})
+    return f"{path} ({', '.join(kinds)})" if kinds else path
+
+
 def folder_of(path: str, images: str | os.PathLike[str] | None) -> str:
-    """Folder of an annotation file relative to that of the photographs; "" if it does not lie among them."""
+    """Folder of annotations relative to that of the photographs; "" if it does not lie among them."""
     if not images:
         return ""
-    below = os.path.relpath(os.path.dirname(os.path.abspath(path)), os.path.abspath(images)).replace(os.sep, "/")
+    own = os.path.abspath(path)
+    own = own if os.path.isdir(own) else os.path.dirname(own)
+    below = os.path.relpath(own, os.path.abspath(images)).replace(os.sep, "/")
     return "" if below == "." or below.startswith("..") else below
 
 
@@ -76,10 +101,11 @@ def merged(files: Iterable[tuple[str, Coco]]) -> Coco:
     Args:
         files: (path, content) of each, in order; lists images, annotations and categories.
     """
-    whole: Coco = {"images": [], "annotations": [], "categories": []}
+    whole: Coco = {"images": [], "annotations": [], "categories": [], "notes": []}
     used: set[Id] = set()
     names: dict[str | None, Id | None] = {}
     for _, coco in files:
+        whole["notes"] += coco.get("notes", [])
         own = {image["id"] for image in coco["images"]}
         step = 0
         if own & used:
@@ -117,13 +143,16 @@ def check_disjoint(listed: Iterable[tuple[str, str]]) -> None:
         other = owner.setdefault(name, path)
         if other != path:
             raise UserError(
-                f"{other} and {path} both list {name}: which outlines count? (set it in the entry of the data set: "
-                f"`annotations: {other}`, or `annotations: []` for none)"
+                f"{described(other)} and {described(path)} both list {name}: which outlines count? (set it in the "
+                f"entry of the data set: `annotations: {other}`, or `annotations: []` for none)"
             )
 
 
-def _json_files(tops: Iterable[str]) -> Iterator[str]:
-    """Paths of the JSON files in folders and up to DEPTH levels below, in order; of one per photograph only some."""
+def _folders(tops: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """(folder, paths of files that may hold annotations) of folders and up to DEPTH levels below, in order.
+
+    Of one per photograph only some.
+    """
     pending = [(0, top) for top in tops]
     seen: set[str] = set()
     while pending and len(seen) < FOLDERS:
@@ -131,19 +160,24 @@ def _json_files(tops: Iterable[str]) -> Iterator[str]:
         if (real := os.path.realpath(folder)) in seen:
             continue
         seen.add(real)
-        found, folders = [], []
+        found: dict[str, list[str]] = {suffix: [] for suffix in SUFFIXES}
+        folders = []
         try:
             with os.scandir(folder) as entries:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.name.lower().endswith(".json"):
-                        found.append(entry.path)
+                    if (suffix := os.path.splitext(entry.name)[1].lower()) in found:
+                        found[suffix].append(entry.path)
                     elif depth < DEPTH and entry.is_dir(follow_symlinks=False):
                         folders.append((depth + 1, entry.path))
         except OSError:
             continue
-        if len(found) > FILES:  # first the files that tools write for all photographs together
-            found.sort(key=lambda path: not re.search(r"(?i)annot|coco|instances|result|label", os.path.basename(path)))
-        yield from sorted(found[:FILES])
+        listed: list[str] = []
+        for paths in found.values():
+            if len(paths) > FILES:  # first the files that tools write for all photographs together
+                order = r"(?i)annot|coco|instances|result|label"
+                paths.sort(key=lambda path: (not re.search(order, os.path.basename(path)), path))
+            listed += sorted(paths[:FILES])
+        yield folder, listed
         pending += sorted(folders)

@@ -40,7 +40,7 @@ class Matcher:
     folder, or only such a root (`/data/upload/`, a URL). A prefix or suffix that a tool added to the base name
     (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is ignored if no photograph has it. Letter case (`IMG_1.JPG` for
     `img_1.jpg`) is ignored if nothing else matches and exactly one photograph differs in case only; ``recased`` maps
-    such names to their photographs.
+    such names to their photographs. `a.*` is `a` with any suffix, for tools that write none.
 
     Args:
         names: of all photographs, relative to their folder.
@@ -69,7 +69,8 @@ class Matcher:
         self._by_base: defaultdict[str, list[str]] = defaultdict(list)
         self._by_loose: defaultdict[str, list[str]] = defaultdict(list)
         self._by_case: defaultdict[str, list[str]] = defaultdict(list)
-        folders = set()
+        folders, twice = set(), set[str]()
+        starred = any(last.endswith(".*") for last in wanted)
         for name in names:
             composed = _composed(name)
             folder, _, last = composed.rpartition("/")
@@ -77,10 +78,16 @@ class Matcher:
             if last in wanted:
                 self._names[composed] = name
                 self._by_base[last].append(name)
+            if starred and (bare := f"{posixpath.splitext(last)[0]}.*") in wanted:
+                path = composed[: len(composed) - len(last)] + bare
+                twice.update({path} & self._names.keys())
+                self._names[path] = name
+                self._by_base[bare].append(name)
             if last.casefold() in cased:
                 self._by_case[composed.casefold()].append(name)
             if loose and _loose(last) in loose:
                 self._by_loose[_loose(last)].append(name)
+        self._names = {path: name for path, name in self._names.items() if path not in twice}
         self._folders = {folder[: match.start()] for folder in folders for match in re.finditer(r"/|$", folder)} - {""}
         self._beside: set[str] = set()
         for name, folder in pairs:

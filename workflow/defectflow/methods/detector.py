@@ -30,6 +30,7 @@ class GoodPatches:
         available: number of patches before the images were reduced.
         means: float32 (images, d), mean patch of each image before that.
         grid: (height, width) of the grid.
+        doubtful: number of good pictures left out because their mask is doubtful.
     """
 
     patches: torch.Tensor
@@ -40,6 +41,7 @@ class GoodPatches:
     available: int
     means: torch.Tensor
     grid: tuple[int, int]
+    doubtful: int = 0
 
     def rows(self, kept: torch.Tensor) -> torch.Tensor:
         """Rows of ``patches`` of the images ``kept``, bool (images,): int64 (patches of these,)."""

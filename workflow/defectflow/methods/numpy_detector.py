@@ -1,12 +1,26 @@
 """What the methods share that judge in numpy, without torch: the counterpart of `detector.Detector`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from defectflow.methods.method_settings import PooledSettings
+
+
+class Scored(NamedTuple):
+    """An image with its score; the distances of its patches are computed when they are asked for.
+
+    Attributes:
+        score: anomaly score.
+        bounds: float32 (p,), no patch is farther from what is normal than this; the largest is a distance.
+        distances: function that gives them, float32 (p,).
+    """
+
+    score: float
+    bounds: np.ndarray
+    distances: Callable[[], np.ndarray]
 
 
 class NumpyDetector(ABC):
@@ -24,6 +38,11 @@ class NumpyDetector(ABC):
     @abstractmethod
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         """Score of an image and float32 (p,), the distance of each of its patches (p, d)."""
+
+    def score(self, patches: np.ndarray, position: np.ndarray) -> Scored:
+        """What `judge` says, with no more distances than the score needs, where the method can tell."""
+        score, distances = self.judge(patches, position)
+        return Scored(score, distances, lambda: distances)
 
 
 def pool(distances: np.ndarray, settings: PooledSettings) -> float:

@@ -194,7 +194,7 @@ class FigureGround(nn.Module):
 
     def __init__(self, heads: Heads) -> None:
         super().__init__()
-        self.trunk, self.heads = Trunk(), heads
+        self.trunk, self.heads = Trunk(), heads.to(memory_format=torch.channels_last)
 
     @classmethod
     def load(cls, device: str = "cpu", path: Path = WEIGHTS) -> FigureGround:
@@ -219,7 +219,7 @@ class FigureGround(nn.Module):
             squares = np.stack([to_square(one, SIDE) for one in photographs[start : start + BATCH]])
             with autocast(device):
                 figures, surfaces = self(to_input(squares, device))
-            means = figures.mean(1).cpu().numpy()
-            doubts = figures.std(1, correction=0).cpu().numpy()
-            found += [Figure(*each) for each in zip(means, doubts, surfaces.mean(1).tolist(), strict=True)]
+            figures = figures.cpu().numpy()
+            told = zip(figures.mean(1), figures.std(1), surfaces.mean(1).tolist(), strict=True)
+            found += [Figure(*each) for each in told]
         return found

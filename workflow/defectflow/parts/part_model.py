@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from defectflow.core.files import UserError, atomic
 from defectflow.parts import registration_frame
+from defectflow.parts.label_propagation import is_found
 from defectflow.parts.registration import Match, Templates
 
 if TYPE_CHECKING:
@@ -111,6 +112,8 @@ class Prior:
             annotated photograph, also those beyond the limit of the prior), area_mean, area_sd (shares of the
             picture), score_threshold (below: absent), score_doubtful, whole_threshold (correlation of whole pictures,
             below which a small part is absent; None where it does not tell), components, fill_holes,
+            chance_score (of negatives, see :mod:`label_propagation`; only where few outlines were carried over),
+            extent (size and centre of the part there, see :func:`prior.extent_of`),
             registers (held-out template IoU is good enough to trust the gate), trained_on and backbone
             (of the appearance heads, see :class:`appearance.Appearance`).
         heads: weights of the appearance heads by name; empty where registration does as well.
@@ -223,10 +226,14 @@ class Prior:
         photographs, they have to fit as well.
         """
         limit, whole = self.info["score_threshold"], self.info.get("whole_threshold")
+        score = f"registration score {match.score:.2f}"
         if match.score < limit:
-            return f"registration score {match.score:.2f} < {limit:.2f}"
+            return f"{score} < {limit:.2f}"
         if whole is not None and match.whole < whole:
             return f"its surroundings are others: correlation {match.whole:.2f} < {whole:.2f}"
+        chance = self.info.get("chance_score")
+        if chance is not None and not is_found(match, chance):
+            return f"{score} may be chance, and the surroundings are others: correlation {match.whole:.2f}"
         return ""
 
     def template(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:

@@ -1,8 +1,12 @@
-"""Stage prior: from the annotated photographs to the mean mask and the registered templates, judged held out."""
+"""Stage prior: from the annotated photographs to the mean mask and the registered templates, judged held out.
+
+Where one to three photographs are annotated, from what these find in the others as well.
+"""
 
 import argparse
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,24 +14,29 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
-from defectflow.core.files import read_json, stage, write_json
+from defectflow.core.files import UserError, read_json, stage, write_json
+from defectflow.core.tables import read_table
 from defectflow.data.annotated_pairs import Annotated, read_annotated, read_found
 from defectflow.images.bit_depth import add_option
+from defectflow.images.read_write import read_rgb
 from defectflow.parts import registration, registration_frame
-from defectflow.parts.part_model import FINDER, Prior, iou_summary, label_shape
+from defectflow.parts.found_part import settle
+from defectflow.parts.label_propagation import SAMPLE, most_typical, propagate
+from defectflow.parts.part_model import Prior, iou_summary, label_shape
 from defectflow.parts.registration import Templates
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
+from defectflow.sources.annotation_kinds import FEW_OUTLINES
 
 TEMPLATES = 64
 ANNOTATED = 512
+NAMED = 20  # photographs that the report names at most
 # A part counts as absent when its registration score is below half of what annotated photographs reach held out
 # (their 5th percentile, so that one black frame does not open the gate); doubtful below four fifths of it.
 ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
 UNKNOWN_SCORE = 0.5  # stands for that percentile when nothing can be held out (a single annotated photograph)
 # A part of less than this share of the picture fits by chance; its surroundings tell, where they correlate held out.
 SMALL, TELLING = 0.01, 0.3
-LEARNABLE = 0.8  # agreement (held-out IoU) with found masks below which these are not believed
 REGISTERS = 0.9  # held-out IoU of the template masks from which the registration score alone decides on absence
 
 
@@ -68,10 +77,27 @@ def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[i
     return sorted(chosen)
 
 
-def build(annotated: list[Annotated], seed: int, learns: bool = True) -> tuple[Prior, dict]:
+@dataclass(frozen=True)
+class Other:
+    """A photograph without an outline, of which :attr:`image` is the RGB uint8 array (height, width, 3)."""
+
+    image_id: str
+    image: Callable[[], np.ndarray]
+
+
+def build(
+    annotated: list[Annotated], seed: int, others: Sequence[Other] = (), learns: bool = True
+) -> tuple[Prior, dict]:
     """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate.
 
-    ``learns``: whether heads of the appearance are trained where registration does not find the part.
+    Args:
+        annotated: the outlined photographs.
+        seed: of the choice among too many.
+        others: photographs that the outlines are carried over to, where these are few.
+        learns: whether heads of the appearance are trained where registration does not find the part.
+
+    Raises:
+        UserError: the part is found in less than half of ``others``.
     """
     rng = np.random.default_rng(seed)
     group_of = {a.image_id: a.group for a in annotated}
@@ -126,7 +152,9 @@ def build(annotated: list[Annotated], seed: int, learns: bool = True) -> tuple[P
         "whole_threshold": ABSENT_SHARE * whole if whole >= TELLING else None,
         "registers": bool(scores) and report["template"]["iou_mean"] >= REGISTERS,
     }
-    if learns and scores and not prior.info["registers"]:
+    if others:
+        report |= add_found(prior, others)
+    elif learns and scores and not prior.info["registers"]:
         report |= add_appearance(prior, annotated, seed, max(report[name]["iou_mean"] for name in ious))
     report |= {
         "held_out": held_out if scores else "none",
@@ -138,12 +166,91 @@ def build(annotated: list[Annotated], seed: int, learns: bool = True) -> tuple[P
             "threshold": prior.info["score_threshold"],
             "doubtful_below": prior.info["score_doubtful"],
             "rule": f"absent below {ABSENT_SHARE:g} x, doubtful below {DOUBTFUL_SHARE:g} x the {PERCENTILE}th"
-            " percentile of the held-out scores of annotated images",
+            f" percentile of the held-out scores of {'found' if others else 'annotated'} images",
             "surroundings": prior.info["whole_threshold"],
             "decides": prior.info["registers"],
         },
     }
     return prior, report
+
+
+def add_found(prior: Prior, others: Sequence[Other]) -> dict:
+    """Give ``prior`` what its few outlines find in ``others``: templates, labels, and the gate that follows from them.
+
+    Returns:
+        The entry of the report: how often the part was found, and how far the photographs found agree.
+    """
+    frame, outlined = prior.templates.frame, len(prior.image_ids)
+    pictures, sizes = [], [tuple(prior.info["size"])] * outlined
+    for other in tqdm(others, desc="prior: read others", unit="image"):
+        image = other.image()
+        pictures.append(registration_frame.log_luminance(image, frame))
+        sizes.append(image.shape[:2])
+    spread = propagate(prior.templates.fields, prior.labels, pictures, prior.clean)
+    found, missing = sorted(spread.labels), [others[i].image_id for i in spread.missing]
+    if len(found) < len(missing):
+        next_one = others[spread.missing[most_typical([pictures[i] for i in spread.missing])]].image_id
+        raise UserError(
+            f"the part outlined on {' and '.join(prior.image_ids)} was found again in {len(found)} of {len(others)} "
+            f"other photographs only: it lies or stands differently there (outline {next_one} as well, or some ten "
+            "photographs; or go on without masks: segmenter=none)"
+        )
+    fields = np.stack([registration_frame.gradient_field(pictures[i]) for i in found])
+    fields = fields.astype(np.float16).astype(np.float32)
+    names = [others[i].image_id for i in found]
+    groups = [f"image {name}" for name in names]
+    chosen = farthest_points(fields, groups, TEMPLATES - outlined)
+    prior.templates = Templates(
+        np.concatenate([prior.templates.fields, fields[chosen]]),
+        np.concatenate([prior.labels, np.stack([spread.labels[found[i]] for i in chosen])]),
+    )
+    prior.chosen = np.array([*prior.chosen, *(outlined + i for i in chosen)])
+    prior.labels = np.concatenate([prior.labels, np.stack([spread.labels[i] for i in found])])
+    prior.image_ids, prior.groups = prior.image_ids + names, prior.groups + groups
+    areas = prior.labels.mean(axis=(1, 2))
+    low = float(np.percentile([spread.matches[i].score for i in found], PERCENTILE))
+    prior.info |= {
+        "held_out": "image",
+        "group_of": prior.info["group_of"] | dict(zip(names, groups, strict=True)),
+        "area_mean": float(areas.mean()),
+        "area_sd": float(areas.std()),
+        "score_threshold": ABSENT_SHARE * low,
+        "score_doubtful": DOUBTFUL_SHARE * low,
+        "whole_threshold": None,
+        "chance_score": spread.chance,
+        "extent": extent_of(prior.labels, [*sizes[:outlined], *(sizes[outlined + i] for i in found)]),
+    }
+    agreement = list(spread.agreement.values())
+    return {
+        "propagation": {
+            "outlines": outlined,
+            "photographs": len(others),
+            "found": len(found),
+            "not_found": missing[:NAMED],
+            "agreement_mean": round(float(np.mean(agreement)), 6),
+            "agreement_min": round(float(np.min(agreement)), 6),
+            "chance_score": spread.chance,
+            "note": f"All masks rest on {outlined} outline(s). agreement: IoU of the mask of each photograph found "
+            "with the mask that the others give without it. It says that the same part was found again; it is no "
+            "held-out IoU against outlines that people drew.",
+        }
+    }
+
+
+def extent_of(labels: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[str, list[float]]:
+    """Largest (width, height) of the part and (x, y) of its mean centre, in units of a photograph's longer side.
+
+    Args:
+        labels: bool (n, h, w) in the label frame, none of them empty.
+        sizes: (height, width) of each photograph.
+    """
+    extents, centres = [], []
+    for label, size in zip(labels, sizes, strict=True):
+        to_photograph = registration_frame.frame_affine(size, label.shape) / max(size)
+        x, y, width, height = cv2.boundingRect(label.view(np.uint8))
+        extents.append(to_photograph[[0, 1], [0, 1]] * (width, height))
+        centres.append(to_photograph @ (x + (width - 1) / 2, y + (height - 1) / 2, 1))
+    return {"size": np.max(extents, axis=0).tolist(), "centre": np.mean(centres, axis=0).tolist()}
 
 
 def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict:
@@ -175,54 +282,31 @@ def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: f
     return {"appearance": summary | {"used": bool(prior.heads)}}
 
 
-def learn(
-    found: list[Annotated], check: dict[str, Any], finder: dict[str, np.ndarray], seed: int
-) -> tuple[Prior, dict]:
-    """The prior of a part that was found without an outline, and its report.
+def read_others(tables: Sequence[str], annotated: Sequence[Annotated], seed: int, depth: str | None) -> list[Other]:
+    """At most SAMPLE photographs without an outline, drawn at random from tables of all, sorted by name."""
+    known = {item.image_id for item in annotated}
+    rows = sorted(row for path in tables for row in read_table(path, ["image_id", "path"]).itertuples(index=False))
+    rows = [row for row in rows if row.image_id not in known]
+    kept = sorted(np.random.default_rng([seed, 5]).permutation(len(rows))[:SAMPLE])
 
-    Args:
-        found: photographs with found masks.
-        check: report of the stage find_part.
-        finder: tensors of what it learned, see `patch_finder.PatchFinder`.
-        seed: as for `build`.
-    """
-    use, reason, report = check["use"], check["reason"], {}
-    prior = nothing()
-    if use != "whole":
-        prior, report = build(found, seed, learns=False)
-        registers = prior.info["registers"]
-        agreement = report["template"]["iou_mean"] if registers else check["signs"]["learned"]
-        report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
-        if agreement < LEARNABLE:
-            use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
-        if not registers:
-            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items()}
-            prior.info["backbone"] = check["backbone"]
-    told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
-    if use == "whole":
-        prior = nothing()
-        told["said"] = (
-            f"The part was not found without an outline ({reason}): all figures are those of whole photographs. "
-            f"Outline the part on one photograph, {check['outline_asked_for']} (the most typical one), or set "
-            "`part: whole` if the photograph is the part."
-        )
-    prior.info["found"] = told
-    return prior, {"found": told, "finding": check} | report
+    def other(image_id: str, path: str) -> Other:
+        return Other(image_id, lambda: read_rgb(path, depth))
 
-
-def nothing() -> Prior:
-    """The prior of a part that was not found."""
-    templates = Templates(np.zeros((1, 1, 1, 2), np.float32), np.zeros((1, 1, 1), bool))
-    return Prior([""], [""], templates.labels, np.zeros(1, int), templates, {"group_of": {}, "held_out": "image"})
+    return [other(*rows[i]) for i in kept]
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the prior and its report."""
     if args.found_report:
-        check, finder = read_json(args.found_report), load_file(args.finder)
-        prior, report = learn(read_found(args.table, args.depth), check, finder, args.seed)
+        check = read_json(args.found_report)
+        trusted = check["use"] != "whole"
+        built = build(read_found(args.table, args.depth), args.seed, learns=False) if trusted else None
+        prior, report = settle(built, check, load_file(args.finder))
     else:
-        prior, report = build(read_annotated(args.pairs, args.table, args.splits), args.seed)
+        annotated = read_annotated(args.pairs, args.table, args.splits)
+        few = len(annotated) <= FEW_OUTLINES
+        others = read_others(args.photographs, annotated, args.seed, args.depth) if few else []
+        prior, report = build(annotated, args.seed, others)
     prior.save(args.out)
     write_json(args.report, report)
 
@@ -235,6 +319,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--splits", help="splits.csv (groups)")
     parser.add_argument("--found-report", help="report of find_part: learn from masks that were found, not drawn")
     parser.add_argument("--finder", help="what find_part learned of the part's patches")
+    parser.add_argument(
+        "--photographs",
+        nargs="*",
+        default=[],
+        help=f"tables of all photographs, read where {FEW_OUTLINES} or fewer are annotated",
+    )
     add_option(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="prior.safetensors")

@@ -9,6 +9,7 @@ Gauss-Newton as in Baker & Matthews 2004, "Lucas-Kanade 20 Years On".
 numpy and OpenCV only: torch is never imported here.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,6 +48,7 @@ AGREEING = 0.85  # share of the best score that a template needs to vote
 SAME = 0.97  # correlation of two whole pictures as they lie, from which they count as one photograph
 VISIBLE = 0.05  # weight above which a pixel of a template counts
 POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
+TURNED = math.radians(12)  # farther than this from where it began, a refinement is lost
 ROW = 64  # they are sampled in rows of so many
 
 
@@ -97,8 +99,8 @@ class Level:
     def _prepare(self, index: int) -> tuple | None:
         """What Gauss-Newton needs of a template, told in n pixels of the part; None if it has none.
 
-        Their places, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, centre
-        (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
+        Their places, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, its norm,
+        centre (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
         """
         if index not in self._prepared:
             weight, t = self.reduced(self._weights[index]), self.reduced(self._fields[index])
@@ -119,7 +121,9 @@ class Level:
             system = system.reshape(5, -1)
             solver = (np.linalg.inv(system @ system.T + 1e-3 * np.eye(5)) @ system).astype(np.float32)
             points = np.stack([cols, rows, np.ones_like(rows)]).astype(np.float32)
-            self._prepared[index] = (points, w, field * w, centre, size, solver)
+            template = field * w
+            norm = float(np.linalg.norm(template)) + 1e-9
+            self._prepared[index] = (points, w, np.ascontiguousarray(template), norm, centre, size, solver)
         return self._prepared[index]
 
     def refine(
@@ -139,32 +143,44 @@ class Level:
         prepared = self._prepare(index)
         if prepared is None:  # a label of less than a pixel
             return affine, 0.0
-        points, w, template, centre, size, solver = prepared
-        norm = float(np.linalg.norm(template)) + 1e-9
+        points, w, template, norm, centre, size, solver = prepared
         affine = self._own(affine)
         first_angle, first_scale = rotation_of(affine)
         best, best_score = affine, -np.inf
+        shape = (2, -1, min(ROW, len(w)))
+        # Written over in each step: new arrays would take as long as the arithmetic.
+        seen, values, residual = (np.empty_like(template) for _ in range(3))
+        planes, length, other = seen.reshape(shape), np.empty_like(w), np.empty_like(w)
         for _ in range(steps):
-            x, y = (affine.astype(np.float32) @ points).reshape(2, -1, min(ROW, len(w)))
-            seen = [cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT) for plane in picture]
-            values = turning(rotation_of(affine)[0]).T @ np.stack(seen).reshape(2, -1) * w
-            energy = max(float(np.linalg.norm(values)), 0.1 * norm)
-            score = float(np.vdot(values, template)) / (norm * energy)
+            x, y = (affine.astype(np.float32) @ points).reshape(shape)
+            for plane, out in zip(picture, planes, strict=True):
+                cv2.remap(plane, x, y, cv2.INTER_LINEAR, out, borderMode=cv2.BORDER_CONSTANT)
+            np.matmul(turning(rotation_of(affine)[0]).T, seen, out=values)
+            values *= w
+            energy = max(float(np.sqrt(np.dot(values.ravel(), values.ravel()))), 0.1 * norm)
+            score = float(np.dot(values.ravel(), template.ravel())) / (norm * energy)
             gain = score - best_score
             if gain > 0:
                 best, best_score = affine, score
             if gain < GAIN:
                 break
-            residual = values * (norm / energy) - template
-            length = np.sqrt(np.square(residual).sum(axis=0)) / w
-            residual *= np.minimum(1, OUTLIER / np.maximum(length, 1e-6))
+            np.multiply(values, norm / energy, out=residual)
+            residual -= template
+            np.multiply(residual[0], residual[0], out=length)
+            length += np.multiply(residual[1], residual[1], out=other)
+            np.sqrt(length, out=length)
+            length /= w
+            np.maximum(length, 1e-6, out=length)
+            np.divide(OUTLIER, length, out=length)
+            residual *= np.minimum(1, length, out=length)
             step = (solver @ residual.ravel()).astype(float)
             # Scale, rotation, shift x, shift y (in units of `size`), gain.
             linear = np.array([[1 + step[0], -step[1]], [step[1], 1 + step[0]]])
-            delta = np.hstack([linear, (centre - linear @ centre + step[2:4] * size)[:, None]])
+            delta = np.empty((2, 3))
+            delta[:, :2], delta[:, 2] = linear, centre - linear @ centre + step[2:4] * size
             affine = compose(affine, invert(delta))
             angle, scale = rotation_of(affine)
-            if abs(angle - first_angle) > np.radians(12) or not 0.85 < scale / first_scale < 1.18:
+            if abs(angle - first_angle) > TURNED or not 0.85 < scale / first_scale < 1.18:
                 break
         return compose(self._to_full, compose(best, self._from_full)), best_score
 
@@ -284,6 +300,11 @@ class Templates:
         return float(np.vdot(template, seen) / max(np.linalg.norm(template) * np.linalg.norm(seen), 1e-9))
 
     @cached_property
+    def _boxes(self) -> list[tuple[int, ...]]:
+        """x, y, width, height of the box around each label."""
+        return [tuple(cv2.boundingRect(label.view(np.uint8))) for label in self.labels]
+
+    @cached_property
     def _pictures(self) -> np.ndarray:
         """The whole fields, small, one a row of length 1."""
         size = fit_size(self.frame, COARSE)
@@ -313,16 +334,19 @@ class Templates:
         corner = np.array([[1.0, 0, window[1].start], [0, 1, window[0].start]])
         for index, affine in zip(match.templates, forth, strict=True):
             label = self.labels[index].astype(np.float32)
-            votes.append(warp(label, compose(invert(affine), corner), inside.shape, border=0))
-        inside[:] = np.mean(votes, axis=0)
-        agreement = float(np.mean([iou(v >= 0.5, inside >= 0.5) for v in votes]))
+            vote = warp(label, compose(invert(affine), corner), inside.shape, border=0)
+            inside += vote
+            votes.append(vote >= 0.5)
+        inside /= len(votes)
+        voted = inside >= 0.5
+        agreement = float(np.mean([iou(vote, voted) for vote in votes]))
         return mask_from_frame(mean, size), agreement
 
     def _window(self, templates: Sequence[int], affines: Sequence[np.ndarray]) -> tuple[slice, slice]:
         """Rows and columns of the label frame that hold every label moved by its affine, one pixel at least."""
         corners = []
         for index, affine in zip(templates, affines, strict=True):
-            x, y, width, height = cv2.boundingRect(self.labels[index].view(np.uint8))
+            x, y, width, height = self._boxes[index]
             box = [(x - 1, y - 1), (x + width, y - 1), (x - 1, y + height), (x + width, y + height)]
             corners.append(np.array(box) @ affine[:, :2].T + affine[:, 2])
         corners = np.concatenate(corners)

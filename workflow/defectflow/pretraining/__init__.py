@@ -1,1 +1,1 @@
-"""Makes the weights that are shipped: patch-nano and sam2.1-nano."""
+"""Makes the weights that are shipped: patch-nano, part-nano and sam2.1-nano."""

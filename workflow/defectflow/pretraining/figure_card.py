@@ -15,6 +15,7 @@ from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph
 from defectflow.pretraining.figure_scenes import surface_picture
 
 EVALUATION_SEED = 2**31  # no training seed
+SURFACES = 100  # behind the share of surfaces that are taken for things
 
 
 def figure_iou(probability: np.ndarray, one: Photograph) -> float:
@@ -81,7 +82,11 @@ def write_card(path: Path, figures: dict) -> None:
   U-structure for salient object detection, 2020), Apache-2.0; its soft masks of {taught["count"]} photographs of the
   pool, where they are clear. File with the sha256 {taught["teacher"][:12]}...; no weight of it is contained.
 """
-    notice = path.with_suffix(".NOTICE.md").name
+    photographs = ""
+    if figures["trained"]:
+        notice = path.with_suffix(".NOTICE.md").name
+        photographs = f"- Photographs with masks: [{notice}]({notice}) lists their origins and licences.\n"
+    began = f", from weights with the sha256 {run['start'][:12]}..." if run["start"] else ""
     text = f"""# part-nano
 
 Which pixels of a photograph belong to the thing that it is of, without a prompt: {figures["heads"]} heads on the
@@ -92,10 +97,10 @@ doubt. Each also tells a surface, with no thing in it. `parts/figure_ground.py` 
 
 ## Training
 
-By `python -m defectflow.pretraining.pretrain_part`, seed {run["seed"]}: {run["steps"]:,} steps of {run["batch"]} new
-pictures ({run["pictures"]:,} in all) beside {run["again"]} times as many of earlier steps, in {run["minutes"]:.0f}
-minutes on {run["device"]}. Muon and AdamW, peak rate {run["rate"]}, half a cosine. Losses: cross-entropy and dice of
-the figure, cross-entropy of "a surface".
+By `python -m defectflow.pretraining.pretrain_part`, seed {run["seed"]}{began}:
+{run["steps"]:,} steps of {run["batch"]} new pictures ({run["pictures"]:,} in all) beside {run["again"]} times as many
+of earlier steps, in {run["minutes"]:.0f} minutes on {run["device"]}. Muon and AdamW, peak rate {run["rate"]}, half a
+cosine. Losses: cross-entropy and dice of the figure, cross-entropy of "a surface".
 Pictures (`figure_scenes.py`): windows of annotated photographs whose masks are a usable foreground; their objects
 pasted before surfaces and scenes; rendered parts; photographs of a pool with a teacher's soft masks; surfaces made of
 small patches of {figures["photos"]} photographs of the pool and of rendered textures, with small damage. Light, colour,
@@ -122,9 +127,8 @@ IoU on some of the held-out photographs while training; the whole curve is in th
 ## Licences
 
 - These weights: the licence of this repository.
-- Photographs with masks: [{notice}]({notice}) lists their origins and licences.
-- Photographs of the pool: natural photographs whose licences differ and are in part not stated. They were used to
-  train and are not distributed.
+{photographs}- Pool: natural photographs whose licences differ and are in part not stated.
+  They were used to train and are not distributed.
 {teacher}
 ## Not good for
 

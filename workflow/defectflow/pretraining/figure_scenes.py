@@ -21,14 +21,16 @@ from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph, se
 from defectflow.pretraining.photograph_scenes import jpeg
 from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
 from defectflow.pretraining.silhouettes import placed
-from defectflow.pretraining.training_images import crop, noise, scratch, texture
+from defectflow.pretraining.training_images import crop, even_surface, noise, scratch
 
 FOLDS = 5  # of series and of the pool; each head learns from all but one, another one each
-KINDS = {"photograph": 0.42, "pasted": 0.18, "rendered": 0.12, "taught": 0.1, "surface": 0.18}  # shares of pictures
-SOURCES = {"tools": 0.55, "clothing": 0.3}  # shares of photographs; further sources share what is left
-COVER = (0.01, 0.8)  # share of a picture that its figure may cover
-KEPT = 0.6  # share of the figure that a window has to show
+KINDS = {"photograph": 0.4, "pasted": 0.22, "rendered": 0.1, "taught": 0.12, "surface": 0.16}  # shares of pictures
+SOURCES = {"tools": 0.6, "clothing": 0.25}  # shares of photographs; further sources share what is left
+COVER = (0.004, 0.8)  # share of a picture that its figure may cover
 TEACHER_SIDE = 320  # px of the square that U2-Net looks at
+KEPT = 0.6  # share of the figure that a window has to show
+AROUND = 0.4  # share of made pictures with other things near the rim, which are none of the figure
+BEFORE = 0.2  # share of pasted things that lie before another annotated photograph, people among them
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class FigurePicture:
 
     Attributes:
         image: uint8 RGB (size, size, 3).
-        figure: float32 (size, size) in [0, 1], share of each pixel that belongs to the thing; zeros for a surface.
+        figure: float32 (size, size) in [0, 1] up to rounding, share of each pixel that belongs to the thing; zeros for
+            a surface.
         known: float32 (size, size) in {0, 1}; 0 where nobody decided.
         surface: Whether there is no thing in it.
         fold: Which of FOLDS its photograph belongs to.
@@ -56,8 +59,8 @@ class Material:
 
     Attributes:
         photos: uint8 RGB photographs of a pool.
-        taught: float32 (TEACHER_SIDE, TEACHER_SIDE) in [0, 1] by the index of a photograph of the pool: a teacher's
-            figure, where it is a clear one.
+        taught: float32 (side, side) in [0, 1] by the index of a photograph of the pool: a teacher's figure, where it
+            is a clear one.
         photographs: Annotated photographs by source.
         folds: Fold of each annotated photograph by name; those of a series share one.
     """
@@ -79,6 +82,24 @@ def material(
     for one, first in zip(photographs, series_of(photographs) if photographs else [], strict=True):
         folds[one.name] = int(hashlib.sha256(photographs[first].name.encode()).hexdigest()[-4:], 16) % FOLDS
     return Material(photos, taught or {}, by_source, folds)
+
+
+class U2Net:
+    """A salient-object network as an ONNX file, on one thread."""
+
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(file, options)
+
+    def __call__(self, photo: np.ndarray) -> np.ndarray:
+        """uint8 RGB (height, width, 3) to the probability of the figure, float32 (TEACHER_SIDE, TEACHER_SIDE)."""
+        square = to_square(photo, TEACHER_SIDE)
+        scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
+        given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
+        return np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
 
 
 def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int, np.ndarray]:
@@ -107,76 +128,6 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
     return found
 
 
-class U2Net:
-    """A salient-object network as an ONNX file, on one thread."""
-
-    def __init__(self, file: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(file, options)
-
-    def __call__(self, photo: np.ndarray) -> np.ndarray:
-        """uint8 RGB (height, width, 3) to the probability of the figure, float32 (TEACHER_SIDE, TEACHER_SIDE)."""
-        square = to_square(photo, TEACHER_SIDE)
-        scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
-        given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
-        return np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
-
-
-def quilt(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
-    """A surface of one small patch of a photograph: mirrored tiles or overlapping pieces; uint8 (size, size, 3)."""
-    height, width = photo.shape[:2]
-    side = int(np.clip(min(height, width) * np.exp(rng.uniform(np.log(0.06), np.log(0.4))), 16, min(height, width)))
-    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-    patch = photo[top : top + side, left : left + side]
-    scale = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
-    side = min(max(12, int(side * scale)), size // 4)  # repeated at least twice each way
-    patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    if rng.random() < 0.4:
-        double = np.vstack([np.hstack([patch, patch[:, ::-1]]), np.hstack([patch, patch[:, ::-1]])[::-1]])
-        repeats = size // len(double) + 2
-        dy, dx = rng.integers(len(double), size=2)
-        return np.tile(double, (repeats, repeats, 1))[dy : dy + size, dx : dx + size]
-    piece = max(10, side // 2)
-    ramp = np.minimum(np.arange(piece) + 1, np.arange(piece)[::-1] + 1) / piece
-    weight = (np.outer(ramp, ramp) ** 2).astype(np.float32)[..., None] + np.float32(1e-5)
-    total = np.zeros((size + 2 * piece, size + 2 * piece, 3), np.float32)
-    sums = np.zeros((*total.shape[:2], 1), np.float32)
-    for y in range(0, size + piece, max(1, piece // 2)):
-        for x in range(0, size + piece, max(1, piece // 2)):
-            v, u = rng.integers(side - piece + 1, size=2)
-            total[y : y + piece, x : x + piece] += weight * patch[v : v + piece, u : u + piece]
-            sums[y : y + piece, x : x + piece] += weight
-    return (total / np.maximum(sums, 1e-6))[piece // 2 :][:size, piece // 2 :][:, :size].astype(np.uint8)
-
-
-def evenest(rng: np.random.Generator, photo: np.ndarray, size: int, tries: int = 24) -> np.ndarray:
-    """The most even of a few small windows of a photograph, where light and colour differ least from place to place."""
-    height, width = photo.shape[:2]
-    found = []
-    for _ in range(tries):
-        side = int(max(24, min(height, width) * np.exp(rng.uniform(np.log(0.1), np.log(0.35)))))
-        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
-        window = photo[top : top + side, left : left + side]
-        coarse = cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32)
-        found.append((float(coarse.std((0, 1)).sum()), window))
-    return cv2.resize(min(found, key=lambda each: each[0])[1], (size, size), interpolation=cv2.INTER_LINEAR)
-
-
-def even_surface(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
-    """A surface without a thing on it, uint8 (size, size, 3)."""
-    kind = rng.random()
-    if kind < 0.5:
-        return np.ascontiguousarray(quilt(rng, photo, size))
-    if kind < 0.75:
-        return evenest(rng, photo, size)
-    if kind < 0.95:
-        return texture(rng, size)
-    return np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
-
-
 def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
     """What lies behind a thing: a surface, a scene, a scene out of focus; float32 (size, size, 3)."""
     photo = photos[rng.integers(len(photos))]
@@ -199,6 +150,18 @@ def put(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, thing: n
         shadow = cv2.GaussianBlur(shadow, (0, 0), size * rng.uniform(0.004, 0.03))
         image *= (1 - rng.uniform(0.2, 0.7) * shadow)[..., None]
     image += alpha[..., None] * (thing - image)
+
+
+def clutter(rng: np.random.Generator, image: np.ndarray, photos: Sequence[np.ndarray]) -> None:
+    """Draw one to four things that the rim cuts off into ``image``, float32, in place."""
+    size = len(image)
+    for _ in range(rng.integers(1, 5)):
+        alpha = placed(rng, size, (0.1, 0.5))
+        y, x = (float(np.average(np.arange(size), weights=alpha.sum(axis) + 1e-6)) for axis in (1, 0))
+        goal = [rng.uniform(0, size), rng.choice([-0.02, 1.02]) * size]
+        to_y, to_x = goal if rng.random() < 0.5 else goal[::-1]
+        alpha = cv2.warpAffine(alpha, np.float32([[1, 0, to_x - x], [0, 1, to_y - y]]), (size, size))
+        put(rng, image, alpha, surface(rng, photos, size))
 
 
 def taken(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
@@ -259,8 +222,16 @@ def taught_picture(
     return FigurePicture(taken(rng, image), figure, np.ones_like(figure), False, fold)
 
 
+def behind(rng: np.random.Generator, made_of: Material, fold: int) -> np.ndarray:
+    """An annotated photograph of a fold, uint8 RGB."""
+    sources = [[one for one in those if made_of.folds[one.name] == fold] for those in made_of.photographs.values()]
+    sources = [those for those in sources if those]
+    those = sources[rng.integers(len(sources))]
+    return those[rng.integers(len(those))].image
+
+
 def pasted_picture(
-    rng: np.random.Generator, one: Photograph, fold: int, photos: Sequence[np.ndarray], size: int
+    rng: np.random.Generator, one: Photograph, fold: int, made_of: Material, size: int
 ) -> FigurePicture | None:
     """An object of a photograph, or all of them where they are one figure, before something else; None: too small."""
     inside = (one.labels > 0) & (one.labels != UNKNOWN)
@@ -270,7 +241,8 @@ def pasted_picture(
     x, y, w, h = cv2.boundingRect(inside.astype(np.uint8))
     if inside.sum() < 900:
         return None
-    scale = size * np.exp(rng.uniform(np.log(0.15), np.log(1.1))) / max(w, h)
+    before = rng.random() < BEFORE
+    scale = size * np.exp(rng.uniform(np.log(0.4 if before else 0.12), np.log(1.1))) / max(w, h)
     scale = min(scale, 2.5)
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.5 else rng.normal(0, 0.2)
     c, s = np.cos(angle), np.sin(angle)
@@ -284,7 +256,12 @@ def pasted_picture(
     alpha = cv2.warpAffine(soft, affine, (size, size))
     alpha = cv2.GaussianBlur(alpha, (0, 0), rng.uniform(0.5, 1.5))
     thing = cv2.warpAffine(source, affine, (size, size), borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
-    image = ground(rng, photos, size)
+    if before:
+        image = crop(rng, behind(rng, made_of, fold), size).astype(np.float32)
+    else:
+        image = ground(rng, made_of.photos, size)
+        if rng.random() < AROUND:
+            clutter(rng, image, made_of.photos)
     put(rng, image, alpha, thing)
     if not COVER[0] < float(alpha.mean()) < COVER[1]:
         return None
@@ -292,10 +269,10 @@ def pasted_picture(
 
 
 def rendered_picture(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> FigurePicture | None:
-    """A rendered part of one or two materials before a surface or a scene, sometimes among smaller things."""
+    """A rendered part of one or two materials before a surface or a scene, sometimes among other things."""
     image = ground(rng, photos, size)
-    for _ in range(rng.integers(1, 5) if rng.random() < 0.3 else 0):
-        put(rng, image, placed(rng, size, (0.05, 0.2)), surface(rng, photos, size))
+    if rng.random() < AROUND:
+        clutter(rng, image, photos)
     part = placed(rng, size, (0.3, 1.3))
     put(rng, image, part, light_up(rng, surface(rng, photos, size), part, size))
     if rng.random() < 0.4:
@@ -336,7 +313,7 @@ def picture(rng: np.random.Generator, made_of: Material, size: int) -> FigurePic
             those = made_of.photographs[sources[rng.choice(len(sources), p=shares / shares.sum())]]
             one = those[rng.integers(len(those))]
             if kind == "pasted":
-                found = pasted_picture(rng, one, made_of.folds[one.name], photos, size)
+                found = pasted_picture(rng, one, made_of.folds[one.name], made_of, size)
             elif one.figure:
                 found = photograph_picture(rng, one, made_of.folds[one.name], size)
         else:

@@ -84,3 +84,15 @@ class MuonAdamW:
 def learning_rate(progress: float) -> float:
     """Share of the peak at ``progress`` in [0, 1]: a warm-up over a fiftieth of the run, then half a cosine to 1 %."""
     return warmup_cosine(progress, 1, 0.02, last=0.01, first=0.01)
+
+
+def warmup_stable_decay(steps: int, warm_up: int, progress: float, stable: float) -> float:
+    """Share of the peak: a linear warm-up over ``warm_up`` steps, 1 until the share ``stable`` of the run, then to 0.
+
+    What was learned at the constant rate does not depend on the length of the run, so a longer one can go on from it.
+    Source: S. Hu et al., MiniCPM, 2024.
+
+    >>> [warmup_stable_decay(steps, 10, steps / 100, 0.6) for steps in (0, 9, 50, 80, 100)]
+    [0.1, 1.0, 1.0, 0.5, 0.0]
+    """
+    return min(1.0, (steps + 1) / warm_up, max(0.0, 1 - progress) / (1 - stable))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,11 +27,11 @@ from defectflow.config.code_hash import code_hash
 from defectflow.core.device import autocast, keep_memory, pick_device
 from defectflow.core.files import atomic, sha256_of, stage, write_json
 from defectflow.images.read_write import write_png
-from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, to_input
+from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, read_heads, to_input
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
 from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
-from defectflow.pretraining.figure_card import figure_rows, means, surface_rows, write_card
-from defectflow.pretraining.figure_scenes import Material, contact_sheet, figure_batch, material, teach
+from defectflow.pretraining.figure_card import SURFACES, figure_rows, means, surface_rows, write_card
+from defectflow.pretraining.figure_scenes import FigurePicture, Material, contact_sheet, figure_batch, material, teach
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.pretraining.sam_card import write_notice
@@ -41,8 +41,8 @@ from defectflow.training.losses import dice_loss
 
 KEPT = 100  # steps whose pictures are shown again: to make them takes longer than to learn from them
 AGAIN = 2  # earlier steps that are shown beside the new pictures
+FIRST_SIZE, FIRST_SHARE = 256, 0.6  # small pictures for the first part of the run: twice as many in the same time
 CURVE = 24  # held-out photographs of each source, and surfaces, behind a point of the curve
-SURFACES = 100  # held-out surfaces behind the figures of the card
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Seen:
 
     Attributes:
         maps: Of the trunk, bfloat16 (n, channels, h, w) each.
-        figure, known: float32 (n, GRID, GRID), see `FigurePicture`.
+        figure, known: float32 (n, size / 4, size / 4), see `FigurePicture`.
         surface: float32 (n,) in {0, 1}.
         fold: int64 (n,).
     """
@@ -78,20 +78,22 @@ class Looker:
         self.trunk = Trunk().to(device)
         self.kept: OrderedDict[int, Seen] = OrderedDict()
         self.pool = ThreadPoolExecutor(workers)
-        self.ahead = {}
+        self.ahead: dict[tuple[int, int], Future] = {}
         self.workers = workers
 
-    def pictures(self, step: int) -> list:
+    def pictures(self, step: int, size: int) -> list[FigurePicture]:
+        """The pictures of ``step``; those of the next steps are begun."""
         for number in range(step, step + self.workers + 1):
-            if number not in self.ahead and number not in self.kept:
-                self.ahead[number] = self.pool.submit(figure_batch, self.seed, number, self.made_of, self.count, SIDE)
-        return self.ahead.pop(step).result()
+            if (number, size) not in self.ahead and number not in self.kept:
+                make = (figure_batch, self.seed, number, self.made_of, self.count, size)
+                self.ahead[number, size] = self.pool.submit(*make)
+        return self.ahead.pop((step, size)).result()
 
     @torch.no_grad()
-    def __call__(self, step: int) -> Seen:
-        """What the heads learn from the pictures of ``step``."""
+    def __call__(self, step: int, size: int) -> Seen:
+        """What the heads learn from the pictures of ``step``, made with a side of ``size`` px."""
         if step not in self.kept:
-            made = self.pictures(step)
+            made = self.pictures(step, size)
             x = to_input(np.stack([one.image for one in made]), self.device)
             with autocast(self.device, on_cpu=True):
                 maps = [m.bfloat16() for m in self.trunk(x)]
@@ -115,6 +117,8 @@ def heads_loss(heads: Heads, seen: Seen) -> Tensor:
     losses = []
     for number, head in enumerate(heads.heads):
         mine = torch.nonzero(seen.fold != number)[:, 0].to(seen.figure.device)
+        if not len(mine):
+            continue
         logits, surface = head([m[mine] for m in maps])
         logits, known, figure = logits.float(), seen.known[mine], seen.figure[mine]
         entropy = F.binary_cross_entropy_with_logits(logits, figure, reduction="none")
@@ -160,6 +164,7 @@ def train(
     workers: int = 1,
     resume: bool = False,
     device: str = "cpu",
+    start: Path | None = None,
 ) -> tuple[Heads, dict]:
     """Train the heads; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
@@ -172,6 +177,8 @@ def train(
         batch: New pictures per step; AGAIN times as many of the last KEPT steps are shown beside them.
         rate: Peak learning rate of Muon.
         resume: Continue from `checkpoint.pt` if there is one of the same settings and code.
+        start: Exported weights to go on from, without norms and with other pictures, all of the full size; None for new
+            heads.
 
     Returns:
         The heads for use (norms folded) and a record: steps, minutes, pictures, curve.
@@ -179,13 +186,19 @@ def train(
     where = torch.device(device)
     look = Looker(seed, made_of, batch, where, workers)
     first = Looker(seed, made_of, 32, where, 1)
-    heads = new_heads(seed, first(2**31)).to(where, memory_format=torch.channels_last)
+    heads = read_heads(start).train().requires_grad_(True) if start else new_heads(seed, first(2**31, SIDE))
+    heads = heads.to(where, memory_format=torch.channels_last)
     first.close()
+    shift = 10**6 if start else 0  # of the steps that name the pictures: those of the earlier run are not seen again
     optimizer = MuonAdamW(heads.parameters(), rate)
-    record = {"steps": 0, "minutes": 0.0, "pictures": 0, "curve": []}
+    record = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
     setting = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
-    setting |= {"photographs": len(made_of.folds), "taught": len(made_of.taught)}
+    setting |= {
+        "start": sha256_of(start) if start else None,
+        "photographs": len(made_of.folds),
+        "taught": len(made_of.taught),
+    }
     setting |= {"backbone": sha256_of(PATCH_NANO_WEIGHTS), "code": code_hash("pretraining.pretrain_part")}
     if resume and (saved := load_checkpoint(checkpoint, setting, device)):
         heads.load_state_dict(saved["model"])
@@ -207,15 +220,19 @@ def train(
         save_checkpoint(checkpoint, state | {"setting": setting, "record": record})
 
     for done in loop:
+        small = not start and loop.progress < FIRST_SHARE
+        size, since = (FIRST_SIZE, 0) if small else (SIDE, record["small"])
         rng = np.random.default_rng([seed, done, 4])
-        earlier = rng.choice(min(done, KEPT), min(done, AGAIN), replace=False) if done else []
-        seen = joined([look(done), *(look(done - 1 - int(back)) for back in earlier)])
+        back = min(done - since, KEPT)  # what was made with another size does not fit
+        earlier = done - 1 - rng.choice(back, min(back, AGAIN), replace=False) if back else []
+        seen = joined([look(shift + int(step), size) for step in (done, *earlier)])
         heads.train()
         with autocast(where, on_cpu=True):
             loss = heads_loss(heads, seen)
         loop.learn(loss)
         pictures = record["pictures"] + batch
         record |= {"steps": loop.steps, "minutes": loop.minutes, "pictures": pictures}
+        record["small"] += small
         loop.show(loss=f"{loop.loss:.3f}")
         if loop.steps % every == 0:
             save()
@@ -264,15 +281,17 @@ def main(args: argparse.Namespace) -> None:
     heads, record = train(
         made_of, held, asked, out, steps=args.steps, minutes=args.minutes, seed=args.seed, batch=args.batch,
         rate=args.rate, every=args.every, workers=args.workers, resume=args.resume, device=device,
+        start=args.start and Path(args.start),
     )  # fmt: skip
     weights = out / "part-nano.safetensors"
     export(heads, weights)
     run = {"seed": args.seed, "batch": args.batch, "again": AGAIN, "rate": args.rate, "device": device} | record
     figures = measure(weights, held, asked, device) | {"photos": len(photos), "held": len(held), "run": run}
+    figures["run"]["start"] = sha256_of(args.start) if args.start else None
     figures["taught"] = {"count": len(taught), "teacher": sha256_of(args.teacher) if args.teacher else None}
     figures["trained"] = {source: len(those) for source, those in made_of.photographs.items()}
     if photographs:
-        write_notice(weights.with_suffix(".NOTICE.md"), [*photographs, *asked])
+        write_notice(weights.with_suffix(".NOTICE.md"), [*photographs, *asked], "part-nano")
     write_json(weights.with_suffix(".json"), figures)
     write_card(weights.with_suffix(".md"), figures)
     (out / "checkpoint.pt").unlink()  # a later run with other code or photographs must not take it for its own
@@ -287,6 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(cli, every=250)
     cli.add_argument("--batch", type=int, default=6, help="new pictures per step")
     cli.add_argument("--rate", type=float, default=0.02, help="peak learning rate of Muon")
+    cli.add_argument("--start", help="exported weights to go on from, with other pictures")
     cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv), to learn from as well")
     cli.add_argument("--teacher", help="ONNX file of U2-Net or U2NetP, whose masks of the pool to learn from as well")
     cli.add_argument("--taught", type=int, default=500, help="photographs of the pool that the teacher looks at")

@@ -14,8 +14,12 @@ class PretrainSettings(Settings):
 
     pool: str = setting("data/pool", "folder of varied photographs")
     photographs: str | None = setting(
-        None, "folder of real photographs with object masks (index.csv), for sam2.1-nano; none: rendered scenes alone"
+        None,
+        "folder of real photographs with object masks (index.csv), for sam2.1-nano and part-nano; none: rendered alone",
+    )
+    figure_teacher: str | None = setting(
+        None, "ONNX file of U2-Net or U2NetP, whose masks of the pool part-nano learns from as well"
     )
     teacher_name: str = setting("resnet18.tv_in1k", "timm name of the network that patch-nano is distilled from")
     teacher_weights: str = setting("data/weights/resnet18.tv_in1k.safetensors", "local file with its weights")
-    minutes: float = setting(90, "time for each of the two networks", unit="minutes", above=0)
+    minutes: float = setting(90, "time for each of the three networks", unit="minutes", above=0)

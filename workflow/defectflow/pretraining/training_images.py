@@ -96,6 +96,58 @@ def crop(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
     return cv2.resize(photo[top : top + h, left : left + w], (size, size), interpolation=flags)
 
 
+def quilt(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
+    """A surface of one small patch of a photograph: mirrored tiles or overlapping pieces; uint8 (size, size, 3)."""
+    height, width = photo.shape[:2]
+    side = int(np.clip(min(height, width) * np.exp(rng.uniform(np.log(0.06), np.log(0.4))), 16, min(height, width)))
+    top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+    patch = photo[top : top + side, left : left + side]
+    scale = np.exp(rng.uniform(np.log(0.5), np.log(2.0)))
+    side = max(12, min(int(side * scale), size // 4))  # repeated at least twice each way
+    patch = cv2.resize(patch, (side, side), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    if rng.random() < 0.4:
+        double = np.vstack([np.hstack([patch, patch[:, ::-1]]), np.hstack([patch, patch[:, ::-1]])[::-1]])
+        repeats = size // len(double) + 2
+        dy, dx = rng.integers(len(double), size=2)
+        return np.tile(double, (repeats, repeats, 1))[dy : dy + size, dx : dx + size]
+    piece = max(10, side // 2)
+    ramp = np.minimum(np.arange(piece) + 1, np.arange(piece)[::-1] + 1) / piece
+    weight = (np.outer(ramp, ramp) ** 2).astype(np.float32)[..., None] + np.float32(1e-5)
+    total = np.zeros((size + 2 * piece, size + 2 * piece, 3), np.float32)
+    sums = np.zeros((*total.shape[:2], 1), np.float32)
+    for y in range(0, size + piece, max(1, piece // 2)):
+        for x in range(0, size + piece, max(1, piece // 2)):
+            v, u = rng.integers(side - piece + 1, size=2)
+            total[y : y + piece, x : x + piece] += weight * patch[v : v + piece, u : u + piece]
+            sums[y : y + piece, x : x + piece] += weight
+    return (total / np.maximum(sums, 1e-6))[piece // 2 :][:size, piece // 2 :][:, :size].astype(np.uint8)
+
+
+def evenest(rng: np.random.Generator, photo: np.ndarray, size: int, tries: int = 24) -> np.ndarray:
+    """The most even of a few small windows of a photograph, where light and colour differ least from place to place."""
+    height, width = photo.shape[:2]
+    found = []
+    for _ in range(tries):
+        side = int(max(24, min(height, width) * np.exp(rng.uniform(np.log(0.1), np.log(0.35)))))
+        top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
+        window = photo[top : top + side, left : left + side]
+        coarse = cv2.resize(window, (4, 4), interpolation=cv2.INTER_AREA).astype(np.float32)
+        found.append((float(coarse.std((0, 1)).sum()), window))
+    return cv2.resize(min(found, key=lambda each: each[0])[1], (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def even_surface(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
+    """A surface without a thing on it, uint8 (size, size, 3)."""
+    kind = rng.random()
+    if kind < 0.5:
+        return np.ascontiguousarray(quilt(rng, photo, size))
+    if kind < 0.75:
+        return evenest(rng, photo, size)
+    if kind < 0.95:
+        return texture(rng, size)
+    return np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
+
+
 def shape_mask(rng: np.random.Generator, size: int) -> np.ndarray:
     """Silhouette like a part's (ellipse, rectangle, polygon, blob), sometimes with a hole; bool (size, size)."""
     mask = np.zeros((size, size), np.uint8)

@@ -1,6 +1,11 @@
-"""Exact nearest neighbours in numpy, with an eighth of the arithmetic of computing all distances."""
+"""Exact nearest neighbours in numpy, with a small part of the arithmetic of computing all distances."""
+
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
+
+from defectflow.search.clusters import Clusters, Places
 
 _ROWS = 128  # queries at a time: their distances to 10,000 points take 5 MB
 _GROUP = 32  # points per group; only the nearest of a group is checked, unless it is a candidate
@@ -8,6 +13,25 @@ _AXES = 48  # principal axes of the first bound: they hold about 95 % of the var
 _PAIRS = 4096
 _TRY = 8  # fewer axes are tried on one of this many photographs
 _PRODUCTS = 30_000  # products of numbers in a matrix product that take as long as measuring one pair
+_MANY = 4  # times the product: measuring this long, clusters do not pay
+_STAY = 0.5  # share of the pairs above which dropping clusters does not pay
+_FARTHEST = 32  # queries at a time among which the farthest is looked for
+
+
+class Farthest(NamedTuple):
+    """The queries that may be farthest from all points.
+
+    Attributes:
+        rows: int64 (k,), k >= 1, in ascending order; all others are nearer than the farthest of them.
+        distances: float32 (k,), of these to their nearest points.
+        indices: int64 (k,), of these points.
+        bounds: float32 (m,), no query is farther away than this.
+    """
+
+    rows: np.ndarray
+    distances: np.ndarray
+    indices: np.ndarray
+    bounds: np.ndarray
 
 
 class Points:
@@ -15,8 +39,9 @@ class Points:
 
     Coordinates along the first principal axes, with the distance from their subspace as one more coordinate, give a
     lower bound on distances (triangle inequality in the complement). The bound comes from a matrix product of few
-    columns; the remaining pairs, a handful for each query, are measured by their difference. If varied patches leave
-    many pairs, the next queries use twice the axes: the same results, but faster.
+    columns; the remaining pairs, a handful for each query, are measured by their difference. Clusters that are too far
+    away are left out of the product. If varied patches leave many pairs, the next queries use twice the axes and no
+    clusters: the same results, but faster.
 
     Args:
         points: float32 (n, d), n >= 1.
@@ -32,8 +57,8 @@ class Points:
         self._origin = points.mean(axis=0)  # distances do not depend on it, their rounding does
         centered = points - self._origin
         self._vectors = np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
-        self._count = min(_AXES, points.shape[1])
-        self._calls = 0
+        self._first = self._count = min(_AXES, points.shape[1])
+        self._calls = self._clustered_from = 0
         self._bounds: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}
 
     def _bound(self, count: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -58,8 +83,77 @@ class Points:
         Returns:
             float32 (m,) and int64 (m,).
         """
-        parts = []
         self._calls += 1
+        if self._calls >= self._clustered_from:
+            near = self._near(queries)
+            if near is not None:
+                return near
+            self._clustered_from = self._calls + _TRY
+        return self._among_all(queries)
+
+    def farthest(self, queries: np.ndarray) -> Farthest:
+        """The queries that may be farthest from all points: a few, measured as `nearest` does, among them the farthest.
+
+        Args:
+            queries: float32 (m, d), m >= 1.
+        """
+        _, reached, _ = self._reached(queries)
+        bounds = np.sqrt(reached)
+        order = np.argsort(-bounds, kind="stable")
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        done, more, largest, axes = 0, _FARTHEST, np.float32(0), self._first
+        # A millionth less: queries whose distances a caller rounds to the same number are all measured.
+        while done < len(order) and bounds[order[done]] >= largest * np.float32(1 - 1e-6):
+            distances, indices, axes = self._search(queries[order[done : done + more]], axes)
+            found.append((distances, indices))
+            largest = max(largest, distances.max())
+            done, more = done + more, min(2 * more, _ROWS)
+        rows = order[:done]
+        distances, indices = (np.concatenate(values) for values in zip(*found, strict=True))
+        bounds[rows] = distances
+        sort = np.argsort(rows)
+        return Farthest(rows[sort], distances[sort], indices[sort], bounds)
+
+    @cached_property
+    def _clusters(self) -> Clusters:
+        axes, *_ = self._bound(self._first)
+        return Clusters(self._sources(self.points - self._origin, axes)[0][:, :-1])
+
+    def _reached(self, queries: np.ndarray) -> tuple[Places, np.ndarray, np.ndarray]:
+        """Where queries lie among the clusters, squared distances to near points, float32 (m,), and their own norms."""
+        axes, *_ = self._bound(self._first)
+        sources, squares = self._sources(queries - self._origin, axes)
+        places = self._clusters.places(sources[:, :-1])
+        reached = np.empty(len(queries), np.float32)
+        likely = self._clusters.likely(places)
+        for start in range(0, len(queries), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            difference = queries[part] - self.points[likely[part]]
+            reached[part] = np.einsum("ij,ij->i", difference, difference)
+        return places, reached, squares
+
+    def _near(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """As `nearest`, by clusters; None if these drop too little."""
+        places, reached, squares = self._reached(queries)
+        near = self._clusters.near(places, np.sqrt(reached))
+        if (near @ self._clusters.sizes).sum() > _STAY * len(queries) * len(self.points):
+            return None
+        largest = self._bound(self._first)[2]
+        limit = reached - squares + self._error(squares, largest)
+        found = list(self._clusters.pairs(places, near, limit))
+        rows, columns = (np.concatenate(values) for values in zip(*found, strict=True))
+        if len(rows) * _PRODUCTS > _MANY * len(queries) * len(self.points) * (self._first + 2):
+            return None  # more axes are needed
+        return self._measured(queries, rows, columns)
+
+    def _error(self, squares: np.ndarray, largest: float) -> np.ndarray:
+        """What rounding may add to a bound on squared distances."""
+        error: np.ndarray = len(self._origin) * 2**-23 * (np.sqrt(squares) + largest**0.5) ** 2
+        return error
+
+    def _among_all(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `nearest`, by products with all points."""
+        parts = []
         axes = self._count
         if self._calls % _TRY == 0:  # one unusual photograph must not slow down all later ones
             axes = max(axes // 2, min(_AXES, queries.shape[1]))
@@ -91,20 +185,24 @@ class Points:
         group = lowest.argmin(axis=0)
         likely = group * _GROUP + bounds[group, :, np.arange(count)].argmin(axis=1)
         reached = np.square(queries - self.points[likely]).sum(axis=1)
-        limit = reached - squares + len(self._origin) * 2**-23 * (np.sqrt(squares) + largest**0.5) ** 2
+        limit = reached - squares + self._error(squares, largest)
         group, query = np.nonzero(lowest <= limit)
         hit, member = np.nonzero(bounds[group, :, query] <= limit[query, None])
         rows, columns = query[hit], group[hit] * _GROUP + member
         if len(rows) * _PRODUCTS > count * targets.size:  # measuring takes longer than the product
             number = min(2 * number, len(axes))
+        return *self._measured(queries, rows, columns), number
+
+    def _measured(self, queries: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Distances and indices of the nearest points among pairs of queries and points, one of each at least."""
         measured = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
             difference = queries[rows[part]] - self.points[columns[part]]
             measured[part] = np.einsum("ij,ij->i", difference, difference)
-        nearest = np.full(count, np.inf, np.float32)
+        nearest = np.full(len(queries), np.inf, np.float32)
         np.minimum.at(nearest, rows, measured)
-        indices = np.full(count, len(self.points))
+        indices = np.full(len(queries), len(self.points))
         winners = measured == nearest[rows]
         np.minimum.at(indices, rows[winners], columns[winners])
-        return np.sqrt(nearest), indices, number
+        return np.sqrt(nearest), indices

@@ -10,6 +10,8 @@ from typing import Any
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, CocoAnnotation
 
+FEW_OUTLINES = 3  # outlined photographs up to which their outlines are carried over to the others, to learn from these
+
 
 def is_outline(segmentation: object) -> bool:
     """Whether a ``segmentation`` is neither empty nor the corners of a box; it may still be malformed."""

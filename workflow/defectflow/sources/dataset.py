@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError, nearest_path, read_json
-from defectflow.core.records import Coco, DataSet, Id
+from defectflow.core.records import Coco, CocoImage, DataSet, Id
+from defectflow.label_formats.label_files import read_tool
 from defectflow.listing.annotation_files import folder_of, merged, paths
 from defectflow.listing.archives import archives_in, unpack
 from defectflow.listing.folders import Folders, subfolders, tells_labels
@@ -132,13 +133,15 @@ def row_reader(
 def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None) -> Coco:
     """Read a COCO file and check its form: lists ``images``, ``annotations`` and ``categories`` (may be empty).
 
+    Annotations of other tools are read into the same form, see `label_files.read_tool`.
+
     Args:
-        path: the file, or several that are read as one (see `annotation_files.merged`).
+        path: the file or folder, or several that are read as one (see `annotation_files.merged`).
         images: folder of the photographs; an entry of a file that lies in a folder below it gets the name of that
             folder as ``_folder``, for `name_matching.Matcher`.
 
     Raises:
-        UserError: the file is absent, not JSON, not COCO, or holds no image or no annotation.
+        UserError: the file is absent, malformed, of no known tool, or holds no image or no annotation.
     """
     files = paths(path if isinstance(path, str | Sequence) else str(path))
     found = []
@@ -146,10 +149,21 @@ def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None
         found.append((file, _read_coco(file)))
         for image in found[-1][1]["images"]:
             image["_folder"] = folder_of(file, images)
+            if images and os.path.isdir(file):
+                image.update(_inside(image, file, images))
     return found[0][1] if len(files) == 1 else merged(found)
 
 
+def _inside(image: CocoImage, folder: str, images: str | Path) -> CocoImage:
+    """An image of a file in this folder; a name with `../` that leads to the photographs is made relative to them."""
+    name = str(image["file_name"])
+    below = os.path.relpath(os.path.join(folder, name), images).replace(os.sep, "/")
+    return image if not name.startswith("../") or leaves(below) else image | {"file_name": below, "_folder": ""}
+
+
 def _read_coco(path: str) -> Coco:
+    if tool := read_tool(path):
+        return tool
     coco = read_json(path)
     if not isinstance(coco, dict) or not all(isinstance(coco.get(key), list) for key in ("images", "annotations")):
         raise UserError(f"{path}: not a COCO file (it needs the lists `images` and `annotations`)")

@@ -9,6 +9,7 @@ from typing import Any
 
 from defectflow.core.files import UserError, nearest_path
 from defectflow.core.records import DataSet
+from defectflow.label_formats.label_files import files_of
 from defectflow.listing import annotation_files
 from defectflow.listing.archives import is_archive, unpack, unpacked
 from defectflow.listing.folders import SIDES, plain, subfolders, tells_labels
@@ -48,7 +49,7 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
             images = inside if inside and not tells_labels(root, good, labels) else root
     annotations, found = annotation_files.paths(entry.get("annotations")), entry.get("annotations") is None
     if found:
-        annotations = annotation_files.find(root, images).coco
+        annotations = annotation_files.find(root, images).annotations
     return {
         "layout": "mvtec" if tells_labels(images, good, labels) else "coco",
         "images": str(images),
@@ -99,9 +100,13 @@ def way_out(resolved: DataSet, some: str) -> str:
 
 
 def unread(resolved: DataSet, among: Iterable[str]) -> list[str]:
-    """Paths of the JSON files of a data set that are not read, sorted; ``among``: names of those among its images."""
+    """Paths of annotations and other JSON files of a data set that are not read, sorted.
+
+    ``among``: names of JSON files among its images.
+    """
     found = annotation_files.find(resolved.get("path"), resolved["images"])
-    paths = [*found.coco, *found.others, *(os.path.join(str(resolved["images"]), name) for name in among)]
-    read = {os.path.realpath(path) for path in annotation_files.paths(resolved["annotations"])}
+    paths = [*found.annotations, *found.others, *(os.path.join(str(resolved["images"]), name) for name in among)]
+    sources = annotation_files.paths(resolved["annotations"])
+    read = {os.path.realpath(path) for one in sources for path in (one, *files_of(one))}
     by_file = {os.path.realpath(path): path for path in reversed(paths)}
     return sorted(path for real, path in by_file.items() if real not in read)

@@ -19,7 +19,8 @@ class DatasetSettings(Settings):
     path: str | None = setting(ABSENT, "folder of the whole data set")
     images: str | None = setting(ABSENT, "folder of the photographs")
     annotations: str | list[str] | None = setting(
-        ABSENT, "COCO file, a list of several, or [] for none; searched for if left out"
+        ABSENT,
+        "file or folder of annotations (docs/labels.md), a list of several, or [] for none; searched for if left out",
     )
     labels: str | None = setting(ABSENT, "labels.csv; searched for if left out")
     good: list[str] = setting(ABSENT, "more names for folders of good photographs")
@@ -27,7 +28,7 @@ class DatasetSettings(Settings):
     categories: list[str] | Literal["all"] = setting(
         ABSENT, "folders in the MVTec layout below path, each of them a data set; or all", least=1
     )
-    category: str | None = setting(ABSENT, "only COCO annotations of this category are the part")
+    category: str | None = setting(ABSENT, "only annotations of this category, or label, are the part")
     part: Literal["auto", "whole"] = setting(
         "auto", "auto: segmenter auto finds the part; whole: the photograph is the part (textures, close-ups)"
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError
 from defectflow.core.records import DataSet
+from defectflow.label_formats.label_files import files_of, lists_of
 from defectflow.listing import annotation_files
 from defectflow.listing.folders import Folders
 from defectflow.listing.image_names import image_ids, shard_of
@@ -83,9 +84,9 @@ def count(resolved: DataSet) -> int:
     return len(_listing(_key(resolved)).paths)
 
 
-def has_outlines(resolved: DataSet, cache: str | Path | None) -> bool:
-    """Whether the COCO file of a data set has an outline (of the category) to learn masks from; boxes do not count."""
-    return _has_outlines(_key(resolved), str(cache) if cache else None)
+def outlined(resolved: DataSet, cache: str | Path | None) -> int:
+    """How many photographs of a data set have an outline (of the category) to learn masks from; boxes do not count."""
+    return _outlined(_key(resolved), str(cache) if cache else None)
 
 
 def images_digest(
@@ -124,7 +125,7 @@ def images_digest(
             row += [sorted(data.rows[name].items()), data.masks.get(data.rows[name]["mask"], "")]
         digest.update(json.dumps(row).encode())
     if annotations:  # what ingest reads or reports
-        files = file_digests(annotation_files.paths(resolved["annotations"]), cache)
+        files = _source_digests(annotation_files.paths(resolved["annotations"]), cache)
         digest.update("".join(files.values()).encode())
         others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
         digest.update(json.dumps(others).encode())
@@ -155,7 +156,7 @@ def index(key: str, cache: str | None) -> Index:
 
 def forget() -> None:
     """Let the next call read data sets again."""
-    for function in (index, _has_outlines, _listing, _shards):
+    for function in (index, _outlined, _listing, _shards, files_of):
         function.cache_clear()
 
 
@@ -200,9 +201,10 @@ def _listing(key: str) -> _Listing:
 
 
 @lru_cache(maxsize=32)
-def _has_outlines(key: str, cache: str | None) -> bool:
+def _outlined(key: str, cache: str | None) -> int:
     resolved = json.loads(key)
-    return bool(resolved["annotations"]) and any(_outline_digests(resolved, _listing(key).paths, cache).values())
+    digests = _outline_digests(resolved, _listing(key).paths, cache) if resolved["annotations"] else {}
+    return sum(bool(digest) for digest in digests.values())
 
 
 @lru_cache(maxsize=32)
@@ -225,12 +227,12 @@ def _outline_digests(resolved: DataSet, names: Iterable[str], cache: str | Path 
     It is "" for an image without an outline: a box is none.
 
     Raises:
-        UserError: a file is not COCO, or two list the same image.
+        UserError: a file is malformed, or two list the same image.
     """
     found: dict[str, str] = {}
     category, owners = resolved["category"], []
     files = annotation_files.paths(resolved["annotations"])
-    digests = file_digests(files, cache)
+    digests = _source_digests(files, cache)
     known = read_cache(cache)
     keys = {path: f"outlines {digests[path]} {category}" for path in files}
     if new := [path for path in files if keys[path] not in known["outlines"]]:
@@ -247,6 +249,20 @@ def _outline_digests(resolved: DataSet, names: Iterable[str], cache: str | Path 
                 owners.append((path, name))
     if len(files) > 1:
         annotation_files.check_disjoint(owners)
+    return found
+
+
+def _source_digests(sources: Iterable[str], cache: str | Path | None) -> dict[str, str]:
+    """Hash of each annotation file, or of all that are read of a folder, with their names."""
+    found: dict[str, str] = {}
+    for source in sources:
+        if not os.path.isdir(source):
+            found |= file_digests([source], cache)
+            continue
+        files = files_of(source)
+        digests = file_digests([*files, *lists_of(source, files)], cache)
+        named = {os.path.relpath(path, source): digest for path, digest in digests.items()}
+        found[source] = hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()
     return found
 
 

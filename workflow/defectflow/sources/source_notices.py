@@ -6,7 +6,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 from defectflow.core.counted import counted
 from defectflow.core.records import DataSet
-from defectflow.listing.annotation_files import is_coco, paths
+from defectflow.label_formats.label_files import files_of
+from defectflow.listing.annotation_files import is_annotation, paths
 from defectflow.listing.folders import Folders
 from defectflow.listing.name_matching import Matcher
 from defectflow.sources.dataset import Notice, Problem
@@ -60,8 +61,11 @@ def notices(
     own = os.path.join(str(resolved.get("path") or resolved["images"]), "annotations.json")
     for path in named if found else ():
         if os.path.normpath(path) != os.path.normpath(own):
-            text = "outlines are read from this COCO file, found by its content (`annotations: []` for none)"
-            notes.append(Notice(path, text))
+            files = files_of(path)
+            kinds = " and ".join(sorted(set(files.values()))) or "COCO"
+            what = f"these {len(files)} {kinds} files" if os.path.isdir(path) else f"this {kinds} file"
+            text = f"outlines are read from {what}, found by {'their' if os.path.isdir(path) else 'its'} content"
+            notes.append(Notice(path, f"{text} (`annotations: []` for none)"))
     notes += _of_json(unread(resolved, folders.json), named)
     if resolved["labels"]:
         table = str(resolved["labels"])
@@ -101,13 +105,13 @@ def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:
     for folder, listed in sorted(by_folder.items()):
         if len(listed) > SINGLY:
             text = f"{len(listed)} JSON files are not read, the first is {os.path.basename(listed[0])}"
-            notes.append(Notice(folder, f"{text} (outlines are read from COCO files: export them as COCO)", figure))
+            notes.append(Notice(folder, f"{text} (outlines are read from COCO, LabelMe and Label Studio)", figure))
             continue
         for path in listed:
-            why = "its lists `images` and `annotations`, as COCO files have them, are absent or empty"
-            if named and is_coco(path):
+            why = "no annotations of COCO (lists `images` and `annotations` with content), LabelMe or Label Studio"
+            if named and is_annotation(path):
                 why = f"the config names {', '.join(named)}"
-            elif is_coco(path):
+            elif is_annotation(path):
                 why = "the config names none"
             notes.append(Notice(path, f"not read: {why}", figure))
     return notes

@@ -19,9 +19,11 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
 
 def add_annotation_options(parser: argparse.ArgumentParser) -> None:
     """Options for the annotations and labels of the photographs."""
-    parser.add_argument("--annotations", nargs="+", metavar="FILE", help="COCO files with the outlines of the part")
+    parser.add_argument(
+        "--annotations", nargs="+", metavar="FILE", help="files or folders with the outlines of the part"
+    )
     parser.add_argument("--labels", metavar="FILE", help="labels.csv")
-    parser.add_argument("--category", help="name of the COCO category to use (default: all)")
+    parser.add_argument("--category", help="name of the category, or label, to use (default: all)")
 
 
 def resolved_of(args: argparse.Namespace) -> DataSet:

@@ -1,0 +1,172 @@
+"""The tool outline: a few clicks become an outline in a COCO file that ingest reads."""
+
+import json
+
+import numpy as np
+import outlined_set
+import pytest
+from defectflow.annotations.coco import part_mask
+from defectflow.core.files import UserError
+from defectflow.images.exif_orientation import stored_size
+from defectflow.images.read_write import read_rgb
+from defectflow.parts.registration_frame import iou
+from defectflow.segmentation import outline
+from defectflow.sources.dataset import read_coco
+from micro_sam import write_checkpoint, write_micro
+
+
+def run(*words):
+    outline.main(outline.build_parser().parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch):
+    """Folder of three photographs, upright, on its side and upside down; their outlines; results go to the folder."""
+    monkeypatch.chdir(tmp_path)
+    _, outlines = outlined_set.make(tmp_path / "set", count=3, orientations=(1, 6, 3))
+    (tmp_path / "set/annotations.json").unlink()
+    return tmp_path / "set", outlines
+
+
+def box_of(points, margin=6):
+    width, height = outlined_set.SIZE
+    (x, y), (right, bottom) = points.min(0) - margin, points.max(0) + margin
+    return f"{max(x, 0):.0f},{max(y, 0):.0f},{min(right, width):.0f},{min(bottom, height):.0f}"
+
+
+def mask_in(folder, name):
+    """The mask that ingest makes of what the file has of a photograph."""
+    coco = read_coco(folder / "annotations.json")
+    entry = next(one for one in coco["images"] if one["file_name"] == name)
+    own = [one for one in coco["annotations"] if one["image_id"] == entry["id"]]
+    mask, used, problems = part_mask(entry, own, *stored_size(folder / "images" / name))
+    assert used == 1 and problems == []
+    return mask
+
+
+def test_boxes_become_outlines_in_the_upright_frame_of_one_file(photos, capsys):
+    folder, outlines = photos
+    for k in range(3):
+        run(folder / f"images/{k}.png", "--box", box_of(outlines[k]))
+    for k in range(3):
+        assert iou(mask_in(folder, f"{k}.png"), outlined_set.mask_of(outlines[k])) > 0.9
+    coco = json.loads((folder / "annotations.json").read_text())
+    assert [one["id"] for one in coco["images"]] == [one["id"] for one in coco["annotations"]] == [1, 2, 3]
+    assert coco["categories"] == [{"id": 1, "name": "part"}]
+    assert "photographs with an outline there: 3" in capsys.readouterr().out
+    assert read_rgb("results/outlines/1.png").shape == (200, 240, 3)  # upright, as the photograph is shown
+
+
+def test_points_alone_are_enough_and_points_beside_it_stay_out(photos):
+    folder, outlines = photos
+    x, y = outlines[0].mean(0).round()
+    run(folder / "images/0.png", "--points", f"{x:.0f},{y:.0f}", f"{x + 20:.0f},{y:.0f}", "--not", "3,3")
+    mask = mask_in(folder, "0.png")
+    assert iou(mask, outlined_set.mask_of(outlines[0])) > 0.7 and not mask[3, 3]
+
+
+def test_a_polygon_is_the_outline(photos):
+    folder, outlines = photos
+    run(folder / "images/1.png", "--polygon", *(f"{x:.1f},{y:.1f}" for x, y in outlines[1]))
+    assert iou(mask_in(folder, "1.png"), outlined_set.mask_of(outlines[1])) > 0.99
+
+
+def test_an_existing_file_keeps_what_it_says(photos):
+    folder, outlines = photos
+    coco = {
+        "info": {"year": 2020},
+        "images": [{"id": "seven", "file_name": "0.png", "width": 240, "height": 200}],
+        "annotations": [{"id": 40, "image_id": "seven", "category_id": 5, "segmentation": [[9, 9, 60, 9, 60, 60]]}],
+        "categories": [{"id": 5, "name": "bracket"}],
+    }
+    (folder / "annotations.json").write_text(json.dumps(coco))
+    run(folder / "images/2.png", "--box", box_of(outlines[2]))
+    after = json.loads((folder / "annotations.json").read_text())
+    assert after["info"] == coco["info"] and after["annotations"][0] == coco["annotations"][0]
+    assert after["images"] == [*coco["images"], {"id": 1, "file_name": "2.png", "width": 240, "height": 200}]
+    new = after["annotations"][1]
+    assert (new["id"], new["image_id"], new["category_id"]) == (41, 1, 5)
+
+
+def test_an_outline_is_replaced_only_on_demand(photos):
+    folder, outlines = photos
+    run(folder / "images/0.png", "--box", box_of(outlines[0]))
+    before = (folder / "annotations.json").read_bytes()
+    with pytest.raises(UserError, match=r"0\.png has an outline already \(add --replace"):
+        run(folder / "images/0.png", "--box", "5,5,60,60")
+    assert (folder / "annotations.json").read_bytes() == before
+    run(folder / "images/0.png", "--box", "20,20,90,90", "--replace")
+    coco = json.loads((folder / "annotations.json").read_text())
+    assert len(coco["annotations"]) == len(coco["images"]) == 1 and coco["annotations"][0]["bbox"][0] < 90
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "nothing is pointed at"),
+        (["--points", "240,10"], r"point 240,10 is outside of the photograph \(240 x 200"),
+        (["--not", "1,200", "--box", "1,1,50,50"], "point 1,200 is outside"),
+        (["--box", "10,10,300,50"], "box 10,10,300,50 reaches out"),
+        (["--box", "50,50,10,10"], "has no inside"),
+        (["--box", "10,10,60,60", "--points", "90,90"], "lies outside of the box"),
+        (["--polygon", "1,1", "9,9"], "at least three corners"),
+        (["--polygon", "1,1", "9,9", "1,9", "--box", "1,1,60,60"], "no box or points beside them"),
+        (["--polygon", "1,1", "9,9", "1,900"], "point 1,900 is outside"),
+        (["--box", "1,1,60,60", "--checkpoint", "mine.pt"], "does not tell the variant"),
+    ],
+)
+def test_clear_errors_leave_no_file(photos, words, told):
+    folder, _ = photos
+    with pytest.raises(UserError, match=told):
+        run(folder / "images/1.png", *words)
+    assert not (folder / "annotations.json").exists()
+
+
+def test_an_unreadable_photograph_and_a_file_that_is_not_coco_are_told(photos):
+    folder, outlines = photos
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        run(folder / "broken.jpg", "--box", "1,1,50,50")
+    (folder / "annotations.json").write_text('{"shapes": []}')
+    with pytest.raises(UserError, match="not a COCO file"):
+        run(folder / "images/0.png", "--box", box_of(outlines[0]))
+    with pytest.raises(SystemExit):
+        run(folder / "images/0.png", "--box", "1,1,x,4")
+
+
+def test_an_empty_outline_is_told(photos, monkeypatch):
+    folder, _ = photos
+    monkeypatch.setattr(outline, "by_grabcut", lambda image, clicks: np.zeros(image.shape[:2], bool))
+    with pytest.raises(UserError, match="the outline is empty"):
+        run(folder / "images/0.png", "--box", "1,1,50,50")
+
+
+def test_sam_is_asked_with_all_clicks(tmp_path, photos):
+    folder, outlines = photos
+    config = write_micro(tmp_path)
+    checkpoint = write_checkpoint(tmp_path, config)
+    image = read_rgb(folder / "images/0.png")
+    x, y = outlines[0].mean(0)
+    box = tuple(map(float, box_of(outlines[0]).split(",")))
+    for clicks in (outline.Clicks(box), outline.Clicks(None, [(x, y)], [(2.0, 2.0)]), outline.Clicks(box, [(x, y)])):
+        mask = outline.by_sam(image, clicks, config, str(checkpoint))
+        assert mask.shape == image.shape[:2] and mask.dtype == bool
+    assert outline.variant_of("x/sam2.1_hiera_base_plus.pt", None) == "sam2.1_hiera_b+"
+
+
+def test_tidy_keeps_the_pieces_that_were_clicked_and_no_specks():
+    mask = np.zeros((100, 100), bool)
+    mask[10:50, 10:50] = mask[60:90, 60:90] = mask[5, 95] = True
+    mask[30, 30] = False
+    assert outline.tidy(mask, outline.Clicks(None)).sum() == 1600
+    both = outline.tidy(mask, outline.Clicks(None, [(20, 20), (70, 70)], [(30, 30)]))
+    assert both.sum() == 1599 + 900 and not both[30, 30]
+
+
+def test_names_are_relative_to_the_folder_of_the_file(tmp_path):
+    for photo, out, name in (
+        ("set/images/a/1.png", "set/annotations.json", "a/1.png"),
+        ("set/train/good/1.png", "set/outlines.json", "train/good/1.png"),
+        ("elsewhere/1.png", "set/annotations.json", "1.png"),
+    ):
+        assert outline._name_in(tmp_path / out, tmp_path / photo) == name

@@ -1,0 +1,1 @@
+"""Files of annotation tools beside COCO: recognised by content, and read into COCO's form."""

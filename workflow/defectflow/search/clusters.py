@@ -1,0 +1,110 @@
+"""Points in clusters: a near neighbour of each query at once, and which clusters may hold a nearer one.
+
+The triangle inequality drops whole clusters, as in Elkan 2003, "Using the Triangle Inequality to Accelerate k-Means".
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+_CLUSTERS = 128  # of 10,000 points; a cluster of fewer than 16 points would save nothing
+_SMALLEST = 16
+_ROUNDS = 3  # of Lloyd's algorithm: worse clusters would only leave a few more pairs
+
+
+class Places(NamedTuple):
+    """Queries among the clusters.
+
+    Attributes:
+        queries: float32 (m, k).
+        squares: float32 (m,), their squared norms.
+        apart: float32 (m, clusters), lower bounds on the distances to the centres.
+        own: int64 (m,), the cluster whose centre is nearest.
+    """
+
+    queries: np.ndarray
+    squares: np.ndarray
+    apart: np.ndarray
+    own: np.ndarray
+
+
+class Clusters:
+    """Points grouped around centres (k-means).
+
+    Args:
+        points: float32 (n, k), n >= 1.
+
+    Attributes:
+        sizes: int64 (clusters,), points of each.
+    """
+
+    def __init__(self, points: np.ndarray) -> None:
+        count = max(1, min(_CLUSTERS, len(points) // _SMALLEST))
+        centres = points[:: -(-len(points) // count)]
+        for _ in range(_ROUNDS):
+            member = self._nearest(points, centres)
+            order = np.argsort(member, kind="stable")
+            begin = np.unique(member[order], return_index=True)[1]
+            sums = np.add.reduceat(points[order], begin, axis=0)
+            centres = sums / np.diff(begin, append=len(points))[:, None].astype(np.float32)
+        # The last means are those of the members; a centre that lost all of its points is gone.
+        self._centres, self._squares = centres, np.einsum("ij,ij->i", centres, centres)
+        self._order, self._begin = order, np.append(begin, len(points))
+        self._points = points[order]
+        self._norms = np.einsum("ij,ij->i", self._points, self._points)
+        self.sizes = np.diff(self._begin)
+        away = self._points - np.repeat(centres, self.sizes, axis=0)
+        self._radii = np.sqrt(np.maximum.reduceat(np.einsum("ij,ij->i", away, away), begin)) * np.float32(1 + 1e-5)
+
+    @staticmethod
+    def _nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        nearest: np.ndarray = (np.einsum("ij,ij->i", centres, centres) - 2 * (points @ centres.T)).argmin(axis=1)
+        return nearest
+
+    def places(self, queries: np.ndarray) -> Places:
+        """Where queries (m, k) lie."""
+        squares = np.einsum("ij,ij->i", queries, queries)
+        apart = queries @ self._centres.T
+        apart *= -2
+        apart += self._squares
+        own = apart.argmin(axis=1)
+        # Rounded down: a longer one would not be a bound.
+        error = np.float32(4 * queries.shape[1] * 2**-23)
+        apart += (1 - error) * squares[:, None] - error * self._squares
+        return Places(queries, squares, np.sqrt(np.maximum(apart, 0, out=apart), out=apart), own)
+
+    def likely(self, places: Places) -> np.ndarray:
+        """For each query the index of the nearest point of its own cluster, int64 (m,), up to rounding."""
+        result = np.empty(len(places.own), np.int64)
+        order = np.argsort(places.own, kind="stable")
+        found, begin = np.unique(places.own[order], return_index=True)
+        for number, rows in zip(found, np.split(order, begin[1:]), strict=True):
+            part = slice(self._begin[number], self._begin[number + 1])
+            products = places.queries[rows] @ self._points[part].T
+            products *= -2
+            products += self._norms[part]
+            result[rows] = self._order[part][products.argmin(axis=1)]
+        return result
+
+    def near(self, places: Places, reached: np.ndarray) -> np.ndarray:
+        """Which clusters may hold a point nearer than ``reached``, float32 (m,): bool (m, clusters)."""
+        near: np.ndarray = places.apart - self._radii <= reached[:, None] * np.float32(1 + 1e-5)
+        return near
+
+    def pairs(self, places: Places, near: np.ndarray, limit: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Queries and points, int64 (pairs,) each, whose squared distance is at most ``limit``.
+
+        Args:
+            places: of the queries.
+            near: bool (m, clusters), where to look.
+            limit: float32 (m,), less the squared norms of the queries; rounding errors have to be in it.
+        """
+        for number in np.flatnonzero(near.any(axis=0)):
+            rows = np.flatnonzero(near[:, number])
+            part = slice(self._begin[number], self._begin[number + 1])
+            products = places.queries[rows] @ self._points[part].T
+            products *= -2
+            products += self._norms[part]
+            row, column = np.nonzero(products <= limit[rows, None])
+            yield rows[row], self._order[part][column]
