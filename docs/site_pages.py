@@ -17,7 +17,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from draw_rooms import ROOT, order
 
 PACKAGE = ROOT / "workflow/defectflow"
-FIRST = ("docs/verdicts.md", "docs/detectors.md", "docs/configuration.md", "docs/input.md", "docs/inspect.md")
+FIRST = (
+    "docs/parts.md",
+    "docs/verdicts.md",
+    "docs/detectors.md",
+    "docs/configuration.md",
+    "docs/input.md",
+    "docs/inspect.md",
+)
 FIRST = (*FIRST, "docs/scale.md")
 CODE = ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 LINK = re.compile(r"(\]\(|<img [^>]*src=\")([^)\s\"#]+)")

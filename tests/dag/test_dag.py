@@ -21,6 +21,7 @@ def site(tmp_path_factory):
 
 COCO = {"shards": 2, "dataset": "mine", "datasets": {"mine": {"path": "coco"}}}
 MVTEC = {"shards": 2, "dataset": "mvtec", "datasets": {"mvtec": {"path": "mvtec"}}}
+WHOLE = {"datasets": {"mvtec": {"path": "mvtec", "part": "whole"}}}
 ALONE = {"compare": []}
 
 
@@ -49,8 +50,10 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         (COCO | ALONE | {"detector": "centroid"}, {"fit": 1, "normal_embed": 1}),
         (MVTEC | ALONE | {"detector": "padim"}, {"fit": 1, "evaluate": 1}),
         (COCO | {"folds": "leave_group_out", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
-        (MVTEC | ALONE, {"sam_pairs": 0, "prior": 0, "masks": 0, "isolate": 2, "evaluate": 1}),
-        (MVTEC, {"evaluate": 2, "fit": 2}),
+        (MVTEC | ALONE, {"sam_pairs": 0, "prior": 0, "candidates": 2, "find_part": 1, "learn_found": 1, "masks": 2}),
+        (MVTEC | ALONE, {"isolate": 2, "part_sheet": 1, "evaluate": 1}),
+        (MVTEC | ALONE | WHOLE, {"candidates": 0, "masks": 0, "isolate": 2, "evaluate": 1}),
+        (MVTEC, {"evaluate": 3, "fit": 3, "masks": 2}),
     ],
 )
 def test_every_choice_gives_a_plan_with_just_the_jobs_it_needs(site, config, expected):

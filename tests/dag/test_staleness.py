@@ -29,15 +29,19 @@ from made import Made
 # Which rules read what a rule writes.
 AFTER = {
     "render_demo": "survey ingest sam_pairs",
-    "survey": "ingest masks isolate",
+    "survey": "ingest candidates masks isolate part_sheet",
     "ingest": "split augment evaluate boxes render report",
     "sam_pairs": "split_annotated prior segment isolate",
     "split_annotated": "split prior segment",
     "split": "fit score calibrate evaluate leaderboard",
     "prior": "segment masks evaluate",
+    "candidates": "find_part",
+    "find_part": "learn_found isolate",
+    "learn_found": "masks evaluate",
+    "part_sheet": "",
     "fetch_checkpoint": "segment",
     "segment": "masks evaluate",
-    "masks": "isolate evaluate boxes render report",
+    "masks": "isolate evaluate boxes render report part_sheet",
     "isolate": "augment features",
     "augment": "features",
     "features": "fit score calibrate",
@@ -56,7 +60,9 @@ AFTER = {
     "all": "",
 }
 # Made for other configurations or asked for by name.
-ELSEWHERE = {"triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels"}
+ELSEWHERE = {
+    "parts", "triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels"
+}  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
     "shards": 2,
@@ -67,6 +73,7 @@ CONFIG = {
     "compare": [
         {"segmenter": "template", "isolation": "zero_out", "detector": "pixel_difference"},
         {"segmenter": "none", "isolation": "none", "detector": "untrained"},
+        {"segmenter": "found", "isolation": "crop", "detector": "pixel_difference"},
     ],
     "segmenters": {"own": {"method": "sam2.1", "model": "nano", "checkpoint": "data/start.pt"}},
     "isolations": {"crop": {"margin": 0.02}},
@@ -83,8 +90,9 @@ DEMO = {"shards": 2, "compare": [], "pretrain": {"pool": "data/pool", "teacher_w
 # where a key names other files, what follows is not the same set.
 JUDGED = "fit score calibrate evaluate boxes report leaderboard"
 NEW_RUN = (f"isolate augment features {JUDGED} render",)
+FINDING = "candidates find_part learn_found part_sheet"
 KEYS = {
-    "dataset": ("twin", ("survey ingest sam_pairs split_annotated split prior segment masks", *NEW_RUN)),
+    "dataset": ("twin", (f"survey ingest sam_pairs split_annotated split prior segment masks {FINDING}", *NEW_RUN)),
     "segmenter": ("constant", ("masks", *NEW_RUN)),
     "isolation": ("zero_out", NEW_RUN),
     "detector": ("other", (f"features {JUDGED} render",)),
@@ -101,7 +109,7 @@ KEYS = {
     "review.max_fpr": (0.2, "evaluate"),
     "review.max_fnr": (0.2, "evaluate"),
     "folds": ("leave_one_out", "split"),
-    "seed": (1, "split_annotated split prior segment augment features fit calibrate evaluate"),
+    "seed": (1, "split_annotated split prior segment candidates augment features fit calibrate evaluate"),
     "shards": (3, "survey"),
     "device": ("cpu", "segment masks features fit score calibrate"),
     "on_problem": ("leave_out", "ingest"),
@@ -114,6 +122,7 @@ KEYS = {
     "datasets.*.good": (["fine"], "survey sam_pairs"),
     "datasets.*.links": (["data"], "survey sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
+    "datasets.*.part": ("whole", ""),  # where the segmenter is auto: tests/dag/test_dag.py
     "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),

@@ -221,7 +221,8 @@ def test_the_mvtec_layout_runs_without_masks_of_the_part_and_what_is_broken_is_l
     good = make_mvtec_set(workflow.folder / "data/mvtec") / "train/good"
     shutil.copy(good / "000.png", good / "copy.png")
     (good / "torn.png").write_bytes((good / "001.png").read_bytes()[:900])
-    config = CONFIG | {"dataset": "mvtec", "datasets": {"mvtec": {"path": "data/mvtec"}}, "on_problem": "leave_out"}
+    whole = {"path": "data/mvtec", "part": "whole"}
+    config = CONFIG | {"dataset": "mvtec", "datasets": {"mvtec": whole}, "on_problem": "leave_out"}
     result = workflow.snakemake("--cores", "2", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = read_predictions(workflow, "results/mvtec/none/none/patchcore")

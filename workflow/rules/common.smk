@@ -90,6 +90,8 @@ HAS_CATEGORIES = MAIN_RUNS[0].dataset != config["dataset"]
 BOARD = "results/{}.csv" if HAS_CATEGORIES else "results/{}/leaderboard.csv"
 BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
+# Photographs of a set that the part is looked for in where there is no outline.
+FIND_AMONG = 200
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
 
@@ -216,6 +218,8 @@ def extent_file(wildcards) -> dict:
     """What tells the size of the window of a crop: the outlines, or where these are few what they find."""
     if not isolation_of(wildcards).crop:
         return {}
+    if segmenter_of(wildcards).finds:
+        return {"pairs": "results/{dataset}/{segmenter}/found.csv"}
     few = has_few_outlines(wildcards)
     return {"prior": "results/{dataset}/prior.safetensors"} if few else {"pairs": "results/{dataset}/pairs.csv"}
 
@@ -287,7 +291,10 @@ def start_hash(wildcards) -> str | None:
 
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
-    files = {"prior": "results/{dataset}/prior.safetensors"}
+    finds = segmenter_of(wildcards).finds
+    files = {
+        "prior": "results/{dataset}/{segmenter}/prior.safetensors" if finds else "results/{dataset}/prior.safetensors"
+    }
     if segmenter_of(wildcards).trains:
         folder = "results/{dataset}/{segmenter}"
         files |= {"model": f"{folder}/model.pt", "train_json": f"{folder}/train.json"}
@@ -313,6 +320,8 @@ def segmentation_report(wildcards) -> str | list:
     """Where the held-out IoU of this run's masks is told."""
     if not segmenter_of(wildcards).makes_masks:
         return []
+    if segmenter_of(wildcards).finds:
+        return "results/{dataset}/{segmenter}/found.json"
     return (
         "results/{dataset}/{segmenter}/train.json" if segmenter_of(wildcards).trains else "results/{dataset}/prior.json"
     )
@@ -342,6 +351,9 @@ def steps_of(run) -> list[str]:
     data += [f"shards/{k}.csv" for k in SHARDS] + ["manifest.csv", "splits.csv"]
     data += ["pairs.csv", "annotated.csv"] if is_annotated(run) else []
     masks = [*segmenter_files(run).values(), *mask_tables(run)] if segmenter_of(run).makes_masks else []
+    if segmenter_of(run).finds:
+        names = [*(f"candidates/{k}.safetensors" for k in SHARDS), "found.csv", "parts.png"]
+        masks += [f"results/{{dataset}}/{{segmenter}}/{name}" for name in names]
     pictures = [table.replace("{shard}", k) for table in picture_tables(run) for k in SHARDS]
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "safetensors"), ("scores", "csv")) for k in SHARDS]

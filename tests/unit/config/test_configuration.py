@@ -181,7 +181,14 @@ def test_the_labels_of_the_rendered_set_are_those_that_the_renderer_gives(views,
 def test_auto_follows_the_annotations():
     with_masks, without = resolve_runs(CONFIG, True), resolve_runs(changed(compare=[]), False)
     assert with_masks[0] == Run("demo", "template", "crop", "patchcore")
-    assert without == [Run("demo", "none", "none", "patchcore")]
+    assert without == [Run("demo", "found", "zero_out", "patchcore")]
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_a_photograph_that_is_the_part_needs_no_masks(outlined):
+    config = changed(compare=[])
+    config["datasets"] = {"demo": config["datasets"]["demo"] | {"part": "whole"}}
+    assert resolve_runs(config, outlined) == [Run("demo", "none", "none", "patchcore")]
 
 
 def test_comparisons_inherit_and_appear_once():

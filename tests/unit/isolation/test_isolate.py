@@ -195,6 +195,20 @@ def test_stage_without_change_points_to_the_photographs_themselves(tmp_path, pic
     assert row.image == str(tmp_path / "a.png") and row["mask"] == "" and row.x1 == 50 and row.doubtful == 0
 
 
+def test_where_no_part_was_found_photographs_stay_whole_whatever_the_isolation(tmp_path, picture):
+    write_png(tmp_path / "a.png", picture[0])
+    row = dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": str(tmp_path / "a.png"), "width": 50, "height": 40}
+    write_table(tmp_path / "a.csv", pd.DataFrame([row]), MANIFEST)
+    mask = dict.fromkeys(MASKS, "") | {"image_id": "a", "mask": str(tmp_path / "m.png"), "source": "whole"}
+    write_table(tmp_path / "masks.csv", pd.DataFrame([mask]), MASKS)
+    command = ["--manifest", tmp_path / "a.csv", "--masks", tmp_path / "masks.csv", "--pairs", tmp_path / "none.csv"]
+    command += ["--settings", '{"background": "zero", "normalise": ["brightness"], "crop": true}']
+    command += ["--out-dir", tmp_path / "out", "--table", tmp_path / "out.csv"]
+    main(build_parser().parse_args([str(word) for word in command]))
+    isolated = read_table(tmp_path / "out.csv", ISOLATED).iloc[0]
+    assert isolated.image == row["path"] and isolated["mask"] == "" and (isolated.x0, isolated.x1) == (0, 50)
+
+
 def test_crop_without_masks_is_one_clear_line(tmp_path, picture):
     result, table = run_stage(tmp_path, picture, "--background", "keep", "--crop", masks=False)
     assert result.returncode == 1 and result.stderr.strip().startswith("error: isolation with crop")

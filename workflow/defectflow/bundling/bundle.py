@@ -30,7 +30,7 @@ from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.window import window_of
 from defectflow.parts.part_model import Prior
-from defectflow.segmentation.baseline_masks import chosen_source
+from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know about how the features were made.
@@ -135,6 +135,9 @@ def main(args: argparse.Namespace) -> None:
         segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
     if segmenter["source"] == "sam2.1":
         segmenter["prior_weight"] = read_json(args.train_json)["prior_weight"]
+    if segmenter["source"] == WHOLE:  # the run took photographs whole, and so does its inspector
+        segmenter["source"] = "none"
+        isolation |= {"background": "keep", "normalise": ["none"], "crop": False}
     isolation |= {"size": None, "centre": None}
     if isolation["crop"]:
         size, centre = window_of(args.pairs, args.prior, isolation["margin"])

@@ -223,16 +223,19 @@ def _entry(config: Mapping[str, Any], key: str, name: str) -> Mapping[str, Any]:
 def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotations: bool) -> Run:
     segmenter, isolation = chosen["segmenter"], chosen["isolation"]
     if segmenter == "auto":
-        segmenter = "template" if has_annotations else "none"
+        whole = config["datasets"].get(chosen["dataset"], {}).get("part") == "whole"
+        segmenter = "none" if whole else "template" if has_annotations else "found"
     method = _entry(config, "segmenter", segmenter)["method"]
-    if method != "none" and not has_annotations:
+    if not has_annotations and sections()["segmenters"].classes[method].needs_outlines:
         raise UserError(
             f"config.yaml: segmenter: {segmenter!r} learns from COCO outlines and data set {chosen['dataset']!r} has "
             "none (go on without: `segmenter=none isolation=none`; or outline some photographs and put the COCO file "
             "into the folder of the data set)"
         )
     if isolation == "auto":
-        isolation = "none" if method == "none" else "crop"
+        # A window is as large as the largest part: of parts that nobody has drawn, one wrong mask would make it.
+        finds = sections()["segmenters"].classes[method].finds
+        isolation = "none" if method == "none" else "zero_out" if finds else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
         what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "

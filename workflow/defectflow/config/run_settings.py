@@ -36,10 +36,12 @@ class RunSettings(Settings):
 
     dataset: str = setting(REQUIRED, "the entry of datasets to use", pattern=NAME)
     segmenter: str = setting(
-        REQUIRED, "entry of segmenters; auto: template if there are outlines, otherwise none", pattern=NAME
+        REQUIRED, "entry of segmenters; auto: template if there are outlines, otherwise found", pattern=NAME
     )
     isolation: str = setting(
-        REQUIRED, "entry of isolations; auto: crop if there are masks, otherwise none", pattern=NAME
+        REQUIRED,
+        "entry of isolations; auto: crop if masks come from outlines, zero_out if they were found, otherwise none",
+        pattern=NAME,
     )
     detector: str = setting(REQUIRED, "entry of detectors", pattern=NAME)
     compare: list[dict[str, Any]] = setting([], "further runs for the leaderboard", nested=ComparedRun)

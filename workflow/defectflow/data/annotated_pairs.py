@@ -8,7 +8,7 @@ from pycocotools import mask as coco_mask
 
 from defectflow.core.files import UserError, read_json
 from defectflow.core.tables import PAIRS, SPLITS, read_table
-from defectflow.images.read_write import read_rgb
+from defectflow.images.read_write import read_mask, read_rgb
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,28 @@ class Annotated:
             return union
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise UserError(f"{path}: not an annotation of SA-1B form ({error!r}; run sam_pairs again)") from None
+
+
+@dataclass(frozen=True)
+class FoundMask(Annotated):
+    """A photograph with a mask that was found without an outline: ``pair`` is the file of the mask."""
+
+    path: str
+    depth: str | None
+
+    def image(self) -> np.ndarray:
+        """The photograph, uint8 RGB (height, width, 3)."""
+        return read_rgb(self.path, self.depth)
+
+    def mask(self) -> np.ndarray:
+        """What was found, bool (height, width)."""
+        return read_mask(self.pair)
+
+
+def read_found(table: str | Path, depth: str | None = None) -> list[Annotated]:
+    """The photographs of a PAIRS table of found masks, sorted by image_id, each a group of its own."""
+    rows = read_table(table, PAIRS).sort_values("image_id").itertuples()
+    return [FoundMask(r.image_id, f"image {r.image_id}", "train", Path(r.pair), r.path, depth) for r in rows]
 
 
 def read_annotated(pairs: str | Path, table: str | Path, splits: str | Path) -> list[Annotated]:

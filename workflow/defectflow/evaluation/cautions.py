@@ -25,6 +25,8 @@ def data_warnings(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
     """Warnings that affect everything else in metrics.json: shown above the figures, and among the warnings."""
     said = []
+    if unfound := (metrics["segmentation"].get("found") or {}).get("found", {}).get("said"):
+        said.append(unfound)
     if (metrics.get("background") or {}).get("warning"):
         said.append(metrics["background"]["warning"])
     if intervals.reversed_order(metrics["confidence_intervals"]["auroc"]):
@@ -158,6 +160,12 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
         said.append(
             f"Registration finds the part badly (held-out IoU {_iou(prior, 'template')}){instead}. If parts lie "
             "in any position and orientation, segmenter=sam2.1-nano, fine-tuned on your photographs, is more exact."
+        )
+    found = (segmentation.get("found") or {}).get("found", {})
+    if found and not found["said"]:
+        said.append(
+            f"No outline was drawn: the part was found in the photographs themselves (trust {found['trust']:.2f}); "
+            "parts.png shows what was found."
         )
     masks = segmentation.get("masks", {})
     if masks.get("absent"):

@@ -275,6 +275,9 @@ def main(args: argparse.Namespace) -> None:
         load_maps([args.calibration_maps]) if args.calibration_maps else None,
     )
     table = verdicts.table.assign(map_threshold=pixel.thresholds)
+    segmentation = segmentation_figures(
+        args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
+    )
     threshold = pixel.figures["map_threshold"]
     copies, scores, unscored, n_review = of_labelled(args.scores, SCORES, "copy_of"), [np.empty(0)], [], 0
     with table_writer(args.predictions, PREDICTIONS) as add:
@@ -292,11 +295,9 @@ def main(args: argparse.Namespace) -> None:
             new_images,
             splits=read_table(args.splits, SPLITS, lambda part: part["detection"] != "unlabelled"),
             copies=copies,
-            segmentation=segmentation_figures(
-                args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
-            ),
+            segmentation=segmentation,
             background=None
-            if args.masks
+            if segmentation.get("masks", {"sources": {"whole": 0}})["sources"].keys() != {"whole"}
             else background_figures(index_of([args.manifest], ["path", "width", "height"]), maps, args.depth),
             fit=read_json(args.fit) if args.fit else {},
             ingest_report=read_json(args.ingest_report) if args.ingest_report else {},

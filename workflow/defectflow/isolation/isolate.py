@@ -2,6 +2,7 @@
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ def main(args: argparse.Namespace) -> None:
     rows = read_table(args.manifest, MANIFEST)
     found = read_table(args.masks, MASKS).set_index("image_id") if args.masks else pd.DataFrame(columns=MASKS)
     masks, doubtful = found["mask"], found["doubtful"]
+    if len(found) and (found["source"] == "whole").all():  # as with segmenter none
+        settings, masks, args.masks = replace(settings, background="keep", normalise=["none"], crop=False), {}, None
     size = centre = None
-    if settings.crop:
+    if settings.crop and len(rows):
         if not args.masks or not (args.pairs or args.prior):
             raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
         size, centre = window_of(args.pairs, args.prior, settings.margin)

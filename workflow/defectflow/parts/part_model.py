@@ -24,10 +24,12 @@ from defectflow.parts.registration import Match, Templates
 
 if TYPE_CHECKING:
     from defectflow.parts.appearance import Appearance
+    from defectflow.parts.patch_finder import PatchFinder
 
 FORMAT = "defectflow-prior-2"
 AGREEMENT = 0.85  # mean IoU of the transferred labels with their vote, below which a template mask is doubtful
 AREA_Z = 5.0
+FINDER = "finder."  # names of the tensors, among those of heads, of what was learned without outlines
 
 
 def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -> np.ndarray:
@@ -239,10 +241,14 @@ class Prior:
         return self.templates.transfer(match, size)
 
     @cached_property
-    def appearance(self) -> "Appearance | None":
-        """The appearance heads, where there are any."""
+    def appearance(self) -> "Appearance | PatchFinder | None":
+        """The appearance heads, or what was learned without outlines, where there are any."""
         if not self.heads:
             return None
+        if own := {name[len(FINDER) :]: value for name, value in self.heads.items() if name.startswith(FINDER)}:
+            from defectflow.parts.patch_finder import PatchFinder
+
+            return PatchFinder.read(own).opened(self.info["backbone"])
         from defectflow.parts.appearance import Appearance
 
         return Appearance(self.heads, self.info["trained_on"], self.info["backbone"])

@@ -10,15 +10,17 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
-from defectflow.core.files import UserError, stage, write_json
+from defectflow.core.files import UserError, read_json, stage, write_json
 from defectflow.core.tables import read_table
-from defectflow.data.annotated_pairs import Annotated, read_annotated
+from defectflow.data.annotated_pairs import Annotated, read_annotated, read_found
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_rgb
 from defectflow.parts import registration, registration_frame
+from defectflow.parts.found_part import settle
 from defectflow.parts.label_propagation import SAMPLE, most_typical, propagate
 from defectflow.parts.part_model import Prior, iou_summary, label_shape
 from defectflow.parts.registration import Templates
@@ -83,13 +85,16 @@ class Other:
     image: Callable[[], np.ndarray]
 
 
-def build(annotated: list[Annotated], seed: int, others: Sequence[Other] = ()) -> tuple[Prior, dict]:
+def build(
+    annotated: list[Annotated], seed: int, others: Sequence[Other] = (), learns: bool = True
+) -> tuple[Prior, dict]:
     """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate.
 
     Args:
         annotated: the outlined photographs.
         seed: of the choice among too many.
         others: photographs that the outlines are carried over to, where these are few.
+        learns: whether heads of the appearance are trained where registration does not find the part.
 
     Raises:
         UserError: the part is found in less than half of ``others``.
@@ -149,7 +154,7 @@ def build(annotated: list[Annotated], seed: int, others: Sequence[Other] = ()) -
     }
     if others:
         report |= add_found(prior, others)
-    elif scores and not prior.info["registers"]:
+    elif learns and scores and not prior.info["registers"]:
         report |= add_appearance(prior, annotated, seed, max(report[name]["iou_mean"] for name in ious))
     report |= {
         "held_out": held_out if scores else "none",
@@ -292,10 +297,16 @@ def read_others(tables: Sequence[str], annotated: Sequence[Annotated], seed: int
 
 def main(args: argparse.Namespace) -> None:
     """Write the prior and its report."""
-    annotated = read_annotated(args.pairs, args.table, args.splits)
-    few = len(annotated) <= FEW_OUTLINES
-    others = read_others(args.photographs, annotated, args.seed, args.depth) if few else []
-    prior, report = build(annotated, args.seed, others)
+    if args.found_report:
+        check = read_json(args.found_report)
+        trusted = check["use"] != "whole"
+        built = build(read_found(args.table, args.depth), args.seed, learns=False) if trusted else None
+        prior, report = settle(built, check, load_file(args.finder))
+    else:
+        annotated = read_annotated(args.pairs, args.table, args.splits)
+        few = len(annotated) <= FEW_OUTLINES
+        others = read_others(args.photographs, annotated, args.seed, args.depth) if few else []
+        prior, report = build(annotated, args.seed, others)
     prior.save(args.out)
     write_json(args.report, report)
 
@@ -303,9 +314,11 @@ def main(args: argparse.Namespace) -> None:
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="defectflow.parts.prior", description=__doc__)
-    parser.add_argument("--pairs", required=True, help="folder of jpg + json pairs")
-    parser.add_argument("--table", required=True, help="pairs.csv")
-    parser.add_argument("--splits", required=True, help="splits.csv (groups)")
+    parser.add_argument("--pairs", help="folder of jpg + json pairs")
+    parser.add_argument("--table", required=True, help="pairs.csv, or the table of masks that find_part wrote")
+    parser.add_argument("--splits", help="splits.csv (groups)")
+    parser.add_argument("--found-report", help="report of find_part: learn from masks that were found, not drawn")
+    parser.add_argument("--finder", help="what find_part learned of the part's patches")
     parser.add_argument(
         "--photographs",
         nargs="*",

@@ -9,8 +9,12 @@ from defectflow.core.files import UserError, read_json
 from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior
 from defectflow.segmentation.segmenters import SEGMENTERS, Template
 
-# Where masks can come from; appearance stands in for template where registration fails.
-SOURCES = (*(name for name, cls in SEGMENTERS.classes.items() if cls.makes_masks), "appearance")
+# Where masks can come from; appearance stands in for template where registration fails, whole for a part not found.
+WHOLE = "whole"
+SOURCES = (
+    *(name for name, cls in SEGMENTERS.classes.items() if cls.makes_masks and not cls.finds),
+    "appearance",
+)
 PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
 PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
@@ -106,8 +110,14 @@ def part_mask(
 def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
     """Where masks come from: ``segmenter``, or what is better on this data set, with a line on stderr.
 
-    That is the baseline that train.json says is better than SAM, and appearance if registration fails.
+    That is the baseline that train.json says is better than SAM, and appearance if registration fails. Of a part that
+    was found without an outline, WHOLE where what was found is not to be trusted.
     """
+    if found := prior.info.get("found"):
+        if found["use"] == WHOLE:
+            print(f"{found['said']}", file=sys.stderr)
+            return WHOLE
+        return "appearance" if prior.heads else "template"
     if segmenter == "template" and prior.heads:
         print("Registration does not find the part reliably: masks come from 'appearance' instead", file=sys.stderr)
         return "appearance"

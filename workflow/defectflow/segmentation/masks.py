@@ -7,6 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
@@ -17,8 +18,14 @@ from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_rgb, write_png
 from defectflow.parts.part_model import Prior
-from defectflow.segmentation.baseline_masks import chosen_source, part_mask
+from defectflow.segmentation.baseline_masks import WHOLE, chosen_source, part_mask
 from defectflow.segmentation.segmenters import SEGMENTERS
+
+
+def whole_row() -> dict:
+    """The columns of MASKS but for image_id and mask, of a photograph that is taken whole."""
+    values = {"source": WHOLE, "present": 1, "doubtful": 0, "reason": "", "area": 1.0, "area_z": 0.0}
+    return values | {"predicted_iou": None, "prior_iou": None, "registration_score": None}
 
 
 def run(
@@ -29,7 +36,10 @@ def run(
     with atomic_dir(out_dir) as folder:
         for row in tqdm(list(rows.itertuples()), desc=f"masks: {source}", unit="image"):
             image = read_rgb(row.path, depth)
-            mask, record = part_mask(prior, source, image, prior.leave_out(row.image_id), predictor)
+            if source == WHOLE:
+                mask, record = np.ones(image.shape[:2], bool), whole_row()
+            else:
+                mask, record = part_mask(prior, source, image, prior.leave_out(row.image_id), predictor)
             write_png(folder / f"{row.image_id}.png", mask)
             result.append({"image_id": row.image_id, "mask": str(out_dir / f"{row.image_id}.png"), **record})
     return pd.DataFrame(result, columns=MASKS)

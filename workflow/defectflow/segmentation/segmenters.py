@@ -25,11 +25,15 @@ class Segmenter(Settings):
     Attributes of a class:
         makes_masks: whether it finds the part at all.
         trains: whether its masks come from a network that is fine-tuned first.
+        finds: whether it learns from masks that it has found itself.
+        needs_outlines: whether it learns from what people have drawn.
     """
 
     section: ClassVar[str] = "segmenters"
     makes_masks: ClassVar[bool] = True
     trains: ClassVar[bool] = False
+    finds: ClassVar[bool] = False
+    needs_outlines: ClassVar[bool] = True
 
     @classmethod
     def find(
@@ -55,6 +59,7 @@ class NoSegmenter(Segmenter):
 
     name: ClassVar[str] = "none"
     makes_masks: ClassVar[bool] = False
+    needs_outlines: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +84,15 @@ class Template(Segmenter):
     """Registers the outlines of the most similar training images: no network, no training."""
 
     name: ClassVar[str] = "template"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found(Segmenter):
+    """Finds the part in all photographs together, without an outline; templates or appearance learn from that."""
+
+    name: ClassVar[str] = "found"
+    finds: ClassVar[bool] = True
+    needs_outlines: ClassVar[bool] = False
 
 
 @dataclass(frozen=True, kw_only=True)

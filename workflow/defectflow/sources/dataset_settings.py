@@ -29,6 +29,9 @@ class DatasetSettings(Settings):
         ABSENT, "folders in the MVTec layout below path, each of them a data set; or all", least=1
     )
     category: str | None = setting(ABSENT, "only annotations of this category, or label, are the part")
+    part: Literal["auto", "whole"] = setting(
+        "auto", "auto: segmenter auto finds the part; whole: the photograph is the part (textures, close-ups)"
+    )
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = setting("auto", "bits that 16-bit photographs hold")
     rendered: dict[str, Any] = setting(ABSENT, "render this data set instead of reading one", nested=RenderedSettings)
 

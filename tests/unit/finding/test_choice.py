@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+from defectflow.finding.choice import find, on_rim, typical
+from defectflow.parts.patch_finder import PatchFinder
+from defectflow.parts.registration_frame import iou
+
+
+@pytest.fixture(scope="module")
+def found(parts):
+    squares, features, figure, _ = parts
+    return find(squares, features, figure, 0.05, False, 0)
+
+
+def test_the_part_is_found_in_every_photograph(found, parts):
+    assert min(iou(mask, truth) for mask, truth in zip(found.masks, parts[3], strict=True)) > 0.95
+    assert found.sound() == list(range(5))
+    assert found.signs["rim"] == 0 and found.signs["learned"] > 0.95
+
+
+def test_what_it_learned_finds_the_part_again_after_a_round_trip(found, parts):
+    squares, features, _, masks = parts
+    finder = PatchFinder.read(found.finder.tensors())
+    mask, agreement = finder(squares[2], features[2])
+    assert iou(mask, masks[2]) > 0.95
+    assert 0.5 < agreement <= 1
+
+
+def test_a_mask_of_another_size_teaches_nobody(found):
+    rows = [dict(row) for row in found.rows]
+    rows[1]["area"] *= 3
+    assert type(found)(**(vars(found) | {"rows": rows})).sound() == [0, 2, 3, 4]
+
+
+def test_the_most_typical_photograph_is_not_the_odd_one(parts):
+    features = [*parts[1], parts[1][0] + 3]
+    assert typical(features) != 5
+    assert on_rim(np.ones((64, 64), bool)) == 1

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from defectflow.core.files import read_json
+from defectflow.core.tables import PAIRS, read_table
+from defectflow.finding import find_part
+from defectflow.finding.candidate_files import Candidates, write
+from defectflow.images.read_write import read_mask
+from defectflow.parts import prior
+from defectflow.parts.part_model import Prior
+from defectflow.parts.registration_frame import iou
+from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
+
+
+def run(tmp_path, parts, surface: float, count: int = 5):
+    squares, features, figure, _ = parts
+    ids = [f"img_{k}" for k in range(count)]
+    lists = (list(values)[:count] for values in (squares, features, figure))
+    told = Candidates(ids, [f"{i}.png" for i in ids], [(384, 512)] * count, *lists, [0.05] * count, [surface] * count)
+    write(tmp_path / "c", told, np.random.default_rng(0))
+    names = {"out-dir": "found", "table": "found.csv", "finder": "finder.safetensors", "report": "finding.json"}
+    options = [f"--{option}={tmp_path / name}" for option, name in names.items()]
+    find_part.main(find_part.build_parser().parse_args(["--candidates", str(tmp_path / "c"), *options]))
+    return read_table(tmp_path / "found.csv", PAIRS), read_json(tmp_path / "finding.json")
+
+
+def test_masks_are_written_in_the_size_of_their_photographs(parts, tmp_path):
+    table, report = run(tmp_path, parts, surface=0.1)
+    assert report["use"] == "found" and report["trust"] > 0.5 and report["taught_by"] == len(table) == 5
+    mask = read_mask(table["pair"][0])
+    assert mask.shape == (384, 512)
+    box = table.loc[0, ["bbox_x", "bbox_y", "bbox_width", "bbox_height"]].tolist()
+    assert np.abs(np.array(box) - (90, 90, 221, 166)).max() < 8  # the disc at (200, 230), squashed to 384 rows
+    assert iou(mask[:, :-1], mask[:, 1:]) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("count", "surface", "why"), [(5, 0.9, "show a surface"), (2, 0.1, "2 photographs are too few")]
+)
+def test_where_there_is_no_part_the_photographs_are_taken_whole(parts, tmp_path, count, surface, why, capsys):
+    table, report = run(tmp_path, parts, surface, count)
+    assert report["use"] == "whole" and why in report["reason"] and table.empty
+    names = ("table", "found.csv"), ("finder", "finder.safetensors"), ("found-report", "finding.json")
+    options = [f"--{option}={tmp_path / name}" for option, name in (*names, ("out", "p"), ("report", "found.json"))]
+    prior.main(prior.build_parser().parse_args(options))
+    told = read_json(tmp_path / "found.json")["found"]
+    assert (
+        told["use"] == "whole" and f"Outline the part on one photograph, {report['outline_asked_for']}" in told["said"]
+    )
+    assert chosen_source("found", None, Prior.load(tmp_path / "p")) == WHOLE
+    assert "The part was not found" in capsys.readouterr().err

@@ -1,0 +1,51 @@
+"""What becomes of a part that was found without an outline: its prior where it is trusted, and what the report says."""
+
+from typing import Any
+
+import numpy as np
+
+from defectflow.parts.part_model import FINDER, Prior
+from defectflow.parts.registration import Templates
+
+LEARNABLE = 0.8  # agreement (held-out IoU) with found masks below which these are not believed
+
+
+def nothing() -> Prior:
+    """The prior of a part that was not found."""
+    templates = Templates(np.zeros((1, 1, 1, 2), np.float32), np.zeros((1, 1, 1), bool))
+    return Prior([""], [""], templates.labels, np.zeros(1, int), templates, {"group_of": {}, "held_out": "image"})
+
+
+def settle(
+    built: tuple[Prior, dict[str, Any]] | None, check: dict[str, Any], finder: dict[str, np.ndarray]
+) -> tuple[Prior, dict[str, Any]]:
+    """The prior of a found part, or of nothing where it is not trusted, and its report.
+
+    Args:
+        built: prior and report of the found masks, see `prior.build`; None where the check forbids to use them.
+        check: report of the stage find_part.
+        finder: tensors of what it learned, see `patch_finder.PatchFinder`.
+    """
+    use, reason = check["use"], check["reason"]
+    prior, report = built or (nothing(), {})
+    if built:
+        registers = prior.info["registers"]
+        agreement = report["template"]["iou_mean"] if registers else check["signs"]["learned"]
+        report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
+        if agreement < LEARNABLE:
+            use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
+        if not registers:
+            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items()}
+            prior.info["backbone"] = check["backbone"]
+        for measured in ("constant", "template"):  # against found masks: nothing to show by groups
+            report[measured].pop("by_group")
+    told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
+    if use == "whole":
+        prior = nothing()
+        told["said"] = (
+            f"The part was not found without an outline ({reason}): all figures are those of whole photographs. "
+            f"Outline the part on one photograph, {check['outline_asked_for']} (the most typical one), or set "
+            "`part: whole` if the photograph is the part."
+        )
+    prior.info["found"] = told
+    return prior, {"found": told, "finding": check} | report
