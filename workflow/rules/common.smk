@@ -143,7 +143,7 @@ def settings_for(section: str, *stages: str):
     def text(wildcards) -> str:
         settings = entry_of(section)(wildcards)
         method = {"method": settings.name} if set(stages) & set(named.split()) else {}
-        return json.dumps(method | settings.part(*stages))
+        return json.dumps(method | settings.read_by(*stages))
 
     return text
 

@@ -87,7 +87,7 @@ rule boxes:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
         images=lambda w: option("--images", source_of(w)["images"] if is_annotated(w) else None),
-        settings=json.dumps(SETTINGS["regions"].part("boxes")),
+        settings=json.dumps(SETTINGS["regions"].read_by("boxes")),
         code=code_hash("evaluation.boxes"),
     message:
         "Find damaged regions of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"

@@ -48,7 +48,7 @@ rule augment:
         mem_mb=memory(2000),
         runtime=60,
     params:
-        settings=json.dumps(SETTINGS["augmentation"].part("augment")),
+        settings=json.dumps(SETTINGS["augmentation"].read_by("augment")),
         background=lambda w: option("--keep-background", isolation_of(w).background == "keep"),
         seed=config["seed"],
         code=code_hash("isolation.augment"),

@@ -29,7 +29,7 @@ rule render:
         runtime=120,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
-        settings=json.dumps(SETTINGS["drawing"].part("render")),
+        settings=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
         folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
         code=code_hash("reporting.render"),
@@ -82,7 +82,7 @@ rule report:
         runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
-        look=json.dumps(SETTINGS["drawing"].part("render")),
+        look=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
         settings=lambda w: json.dumps(shown_settings(config, w)),
         code=code_hash("reporting.report", "reporting/templates"),

@@ -24,7 +24,7 @@ config["detectors"]["patchcore"]["quantum"] = 0.25
 config["segmenters"]["mine"] = {"method": "whole"}
 config |= {"threshold": "largest_good", "threshold_options": {"factor": 1.5}}
 settings = checked(config).settings
-print(json.dumps([settings["detectors"]["mine"].part("fit"), settings["detectors"]["patchcore"].part("fit")]))
+print(json.dumps([settings["detectors"]["mine"].read_by("fit"), settings["detectors"]["patchcore"].read_by("fit")]))
 """
 CHOOSE = """
 import numpy as np

@@ -19,8 +19,8 @@ class Oven(Settings):
 
 def test_a_stage_gets_what_it_reads_and_nothing_else():
     oven = Oven.from_dict({"heat": 180}, "x")
-    assert oven.part("bake") == {"heat": 180, "fan": False, "mode": "both"} and oven.part("load") == {}
-    assert oven.part("load", "bake")["heat"] == 180 and Oven(heat=1, rack=2).part("load") == {"rack": 2}
+    assert oven.read_by("bake") == {"heat": 180, "fan": False, "mode": "both"} and oven.read_by("load") == {}
+    assert oven.read_by("load", "bake")["heat"] == 180 and Oven(heat=1, rack=2).read_by("load") == {"rack": 2}
     assert oven.completed({"heat": 180}) == {"heat": 180, "fan": False, "mode": "both", "speed": 1}
     bake = oven.only_for("bake")
     assert bake.heat == 180.0 and isinstance(bake.heat, float)

@@ -47,11 +47,16 @@ def sections() -> dict[str, Family | type[Settings]]:
     return kinds
 
 
+def family(section: str) -> Family:
+    """The classes that the entries of a section choose from, by their names."""
+    kind = sections()[section]
+    assert isinstance(kind, Family), f"{section} has one class"
+    return kind
+
+
 def strategies() -> Family:
     """The classes of the strategies of thresholds, by their names."""
-    family = sections()["threshold_options"]
-    assert isinstance(family, Family), "each strategy has its own options"
-    return family
+    return family("threshold_options")
 
 
 def has_names(section: str) -> bool:
@@ -118,12 +123,12 @@ def checked(config: Mapping[str, Any]) -> Checked:
 
 def _check_threshold(chosen: dict[str, Any], where: str) -> None:
     """Check a strategy and its options, and turn texts among these into numbers."""
-    family, name = strategies(), chosen["threshold"]
-    if name not in family.classes:
-        known = ", ".join(family.classes)
-        raise UserError(f"config.yaml: {where}threshold: {name!r} is not one of {known}{meant(name, family.classes)}")
+    classes, name = strategies().classes, chosen["threshold"]
+    if name not in classes:
+        known = ", ".join(classes)
+        raise UserError(f"config.yaml: {where}threshold: {name!r} is not one of {known}{meant(name, classes)}")
     options = chosen.get("threshold_options", {})
-    found = family.classes[name].from_dict(options, f"config.yaml: {where}threshold_options")
+    found = classes[name].from_dict(options, f"config.yaml: {where}threshold_options")
     if "threshold_options" in chosen:
         chosen["threshold_options"] = {key: getattr(found, key) for key in options}
 
@@ -226,7 +231,7 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
         whole = config["datasets"].get(chosen["dataset"], {}).get("part") == "whole"
         segmenter = "none" if whole else "template" if has_annotations else "found"
     method = _entry(config, "segmenter", segmenter)["method"]
-    if not has_annotations and sections()["segmenters"].classes[method].needs_outlines:
+    if not has_annotations and family("segmenters").classes[method].needs_outlines:
         raise UserError(
             f"config.yaml: segmenter: {segmenter!r} learns from COCO outlines and data set {chosen['dataset']!r} has "
             "none (go on without: `segmenter=none isolation=none`; or outline some photographs and put the COCO file "
@@ -234,7 +239,7 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
         )
     if isolation == "auto":
         # A window is as large as the largest part: of parts that nobody has drawn, one wrong mask would make it.
-        finds = sections()["segmenters"].classes[method].finds
+        finds = family("segmenters").classes[method].finds
         isolation = "none" if method == "none" else "zero_out" if finds else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):

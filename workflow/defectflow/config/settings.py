@@ -49,7 +49,7 @@ def setting(
         pattern: regular expression that a whole text has to match.
         least: items of a list at least.
         distinct: whether no item of a list may come twice.
-        stage: the stages that read it, e.g. "fit calibrate"; see `Settings.part`.
+        stage: the stages that read it, e.g. "fit calibrate"; see `Settings.read_by`.
         formerly: what an earlier version called it; that is refused, with the new name.
         read_if: of the settings: whether any stage reads it, beside other fields that make it of no use.
         refused: why a config that gives it nevertheless is refused; "": it is not.
@@ -147,7 +147,7 @@ class Settings:
             UserError: one line that begins with ``where``.
         """
 
-    def part(self, *stages: str) -> dict[str, Any]:
+    def read_by(self, *stages: str) -> dict[str, Any]:
         """The values that these stages read: the params of their rules, so that another value re-runs them alone."""
         read = [field for field in dataclasses.fields(self) if set(stages) & set(field.metadata["stages"])]
         values = {field.name: getattr(self, field.name) for field in read if self._is_read(field)}

@@ -186,9 +186,10 @@ def smooth_map(
         _smoothing(cells, pixels, interpolation, sigma) for cells, pixels in zip(grid.shape, input_size, strict=True)
     )
     lowest = grid.min()  # stays as it is where all is as low: cells outside of the part
-    smooth = down @ (grid - lowest) @ across.T
+    smooth: np.ndarray = down @ (grid - lowest) @ across.T
     smooth += lowest
-    return np.minimum(smooth, grid.max(), out=smooth)  # a mean is not more, but for rounding
+    np.minimum(smooth, grid.max(), out=smooth)  # a mean is not more, but for rounding
+    return smooth
 
 
 @lru_cache(maxsize=16)

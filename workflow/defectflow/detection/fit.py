@@ -87,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
             "good_images_with_doubtful_mask": good.doubtful,
             "patches_available": good.available,
             "patches_read": len(good.patches),
-            **settings.part("fit"),
+            **settings.read_by("fit"),
             "seed": args.seed,
             "banks": summary,
         },

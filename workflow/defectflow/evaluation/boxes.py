@@ -52,7 +52,7 @@ def numbering(known: Mapping[str, Any]) -> Callable[[str], Any]:
 def main(args: argparse.Namespace) -> None:
     """Find the regions of all images, several at a time; write regions.csv and regions.json."""
     cv2.setNumThreads(1)
-    options = read_settings(args.settings, RegionSettings, "boxes").part("boxes")
+    options = read_settings(args.settings, RegionSettings, "boxes").read_by("boxes")
     sizes = index_of([args.manifest], ["height", "width"])
     masks, maps = index_of(args.masks, ["mask"]), load_maps(args.maps)
 

@@ -253,10 +253,10 @@ def main(args: argparse.Namespace) -> None:
     Only the labelled images are in memory; the others are judged as they are read and written.
     """
     chosen = read_settings(args.settings, STRATEGIES, "evaluate")
-    strategy, options = chosen.name, dict(sorted(chosen.part("evaluate").items()))
+    strategy, options = chosen.name, dict(sorted(chosen.read_by("evaluate").items()))
     review = None
     if args.review:
-        review = read_settings(args.review, ReviewSettings, "evaluate", where="--review").part("evaluate")
+        review = read_settings(args.review, ReviewSettings, "evaluate", where="--review").read_by("evaluate")
     tables, maps = open_tables(args), load_maps(args.maps)
     labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna())
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None

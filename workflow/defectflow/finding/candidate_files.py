@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -70,7 +71,8 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
     Raises:
         UserError: a file is absent or is not such a file.
     """
-    rows, backbone = [], ""
+    rows: list[tuple[Any, ...]] = []
+    backbone = ""
     for path in paths:
         try:
             with safe_open(path, "numpy") as stream:
@@ -88,4 +90,6 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
         backbone = meta["backbone"] or backbone
         rows += zip(meta["image_ids"], meta["paths"], sizes, tensors["squares"], whole, *told, strict=True)
     rows.sort(key=lambda row: row[0])
-    return Candidates(*map(list, zip(*rows, strict=True) if rows else [()] * 8), backbone)
+    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(8)]
+    ids, sources, sizes, squares, features, figure, doubt, surface = columns
+    return Candidates(ids, sources, sizes, squares, features, figure, doubt, surface, backbone)

@@ -32,7 +32,7 @@ def main(args: argparse.Namespace) -> None:
     rows = read_table(args.manifest, MANIFEST)
     order = sorted(range(len(rows)), key=lambda k: rank(rows["image_id"].iat[k]))
     rows = rows.iloc[sorted(order[: args.most])]
-    embed, ground = (embedder(), FigureGround.load()) if len(rows) else (None, None)
+    embed, ground = embedder(), FigureGround.load()
     squares, features, sizes, figures, doubts, surfaces = [], [], [], [], [], []
     for path in tqdm(rows["path"].tolist(), desc="candidates", unit="image"):
         image = read_rgb(path, args.depth)

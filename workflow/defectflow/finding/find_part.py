@@ -53,7 +53,8 @@ def main(args: argparse.Namespace) -> None:
     found, check = look(candidates, args.seed)
     rows, out = [], Path(args.out_dir)
     with atomic_dir(out) as folder:
-        for k in [] if found is None or check.use == "whole" else found.sound():
+        for k in found.sound() if found is not None and check.use != "whole" else []:
+            assert found is not None
             mask, image_id = full_size(found.masks[k], candidates.sizes[k]), candidates.image_ids[k]
             if mask.any():
                 write_png(folder / f"{image_id}.png", mask)

@@ -62,4 +62,5 @@ def rarity(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def scaled(values: np.ndarray) -> np.ndarray:
     """Values divided by their 99.5 % quantile, limited to [0, 1]."""
-    return (values / (np.quantile(values, 0.995) + 1e-6)).clip(0, 1)
+    limited: np.ndarray = np.clip(values / (np.quantile(values, 0.995) + 1e-6), 0, 1)
+    return limited

@@ -56,6 +56,5 @@ def _logistic(x: np.ndarray, truth: np.ndarray) -> np.ndarray:
         value = weight @ np.logaddexp(0, -margin) + decay @ w**2
         return value, x.T @ (-weight * sign * expit(-margin)) + 2 * decay * w
 
-    return minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 30}).x.astype(
-        np.float32
-    )
+    found = minimize(loss, np.zeros(x.shape[1]), jac=True, method="L-BFGS-B", options={"maxiter": 30})
+    return np.asarray(found.x, np.float32)

@@ -59,7 +59,7 @@ def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -
 def with_settings(args: argparse.Namespace) -> argparse.Namespace:
     """``args`` with the values of ``--settings`` beside the paths: all that a training is told, under one name."""
     settings = read_settings(args.settings, Sam, "segment")
-    values = {"augmentations": 0, "patience": 0} | settings.part("segment")  # of no use to the official trainer
+    values = {"augmentations": 0, "patience": 0} | settings.read_by("segment")  # of no use to the official trainer
     return argparse.Namespace(**{**vars(args), **values, "model_config": values.pop("model")})
 
 
