@@ -102,7 +102,7 @@ def test_a_snakemake_command_gives_a_plan(checkout, words):
         return
     if "conda" in words and not shutil.which("conda"):
         pytest.skip("no conda here: parsed alone")
-    if words == ["results/mine/none/none/patchcore/bundle"]:  # of a data set that the reader has in config.yaml
+    if words == ["results/mine/found/zero_out/patchcore/bundle"]:  # of a data set that the reader has in config.yaml
         words = [*words, "--config", "dataset=mine", "datasets={mine: {path: data/mine}}"]
     # What comes behind --config is taken for settings, up to the next option.
     status, output = checkout.plan(*words)

@@ -91,7 +91,7 @@ BOARD = "results/{}.csv" if HAS_CATEGORIES else "results/{}/leaderboard.csv"
 BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
 # Photographs of a set that the part is looked for in where there is no outline.
-FIND_AMONG = 200
+FIND_AMONG = 60
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
 

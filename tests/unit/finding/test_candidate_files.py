@@ -2,6 +2,12 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.finding.candidate_files import Candidates, read_all, write
+from striped_discs import striped_discs
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return striped_discs()
 
 
 def test_candidates_of_two_shards_come_back_in_the_order_of_their_ids(parts, tmp_path):

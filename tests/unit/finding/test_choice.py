@@ -3,6 +3,12 @@ import pytest
 from defectflow.finding.choice import find, on_rim, typical
 from defectflow.parts.patch_finder import PatchFinder
 from defectflow.parts.registration_frame import iou
+from striped_discs import striped_discs
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return striped_discs()
 
 
 @pytest.fixture(scope="module")

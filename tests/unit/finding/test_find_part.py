@@ -9,6 +9,12 @@ from defectflow.parts import prior
 from defectflow.parts.part_model import Prior
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
+from striped_discs import striped_discs
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return striped_discs()
 
 
 def run(tmp_path, parts, surface: float, count: int = 5):

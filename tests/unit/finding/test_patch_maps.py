@@ -1,6 +1,13 @@
 import numpy as np
+import pytest
 from defectflow.finding import patch_maps
 from defectflow.parts.patch_finder import Basis
+from striped_discs import striped_discs
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return striped_discs()
 
 
 def test_maps_are_high_where_the_part_is_and_low_on_the_table(parts):

@@ -1,6 +1,13 @@
 import numpy as np
+import pytest
 from defectflow.finding.self_training import self_train
 from defectflow.parts.patch_finder import Basis
+from striped_discs import striped_discs
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return striped_discs()
 
 
 def test_it_learns_the_part_from_a_seed_that_shows_half_of_it(parts):

@@ -6,6 +6,7 @@ from scipy.cluster.vq import kmeans2
 from defectflow.parts.patch_finder import GRID, SAMPLE
 
 CLUSTERS, RESTARTS = (24, 40), 2
+KNOWN = 1000  # patches of the rims that others are compared with
 
 
 def rim_of(width: int) -> np.ndarray:
@@ -52,10 +53,10 @@ def cluster_mean(z: np.ndarray, values: np.ndarray, seed: int) -> np.ndarray:
 def rarity(z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Distance of each patch to the nearest of the patches on the rims of all photographs, in [0, 1]."""
     flat, on_rim = z.reshape(-1, z.shape[-1]), z[:, rim_of(2)].reshape(-1, z.shape[-1])
-    known = on_rim[rng.permutation(len(on_rim))[:3000]]
+    known = on_rim[rng.permutation(len(on_rim))[:KNOWN]]
     half = (known**2).sum(1) / 2
     parts = np.array_split(flat, 1 + len(flat) // 4096)
-    nearest = [np.partition(half - p @ known.T, 3, axis=1)[:, :3].mean(1) * 2 + (p**2).sum(1) for p in parts]
+    nearest = [(half - p @ known.T).min(1) * 2 + (p**2).sum(1) for p in parts]
     distance = np.sqrt(np.concatenate(nearest).clip(0)).reshape(z.shape[:3])
     return scaled(distance - np.quantile(distance[:, rim_of(2)], 0.5)).astype(np.float32)
 

@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 OBJECT, SURFACE = 0.3, 0.5  # of the figure: its maximum below which, and its doubt above which, there is no part
-TRUSTED = 0.5  # trust below which the photographs are taken whole
+TRUSTED = 0.6  # trust below which the photographs are taken whole
 AREA = (0.005, 0.85)  # shares of the photograph that a part may fill
 STEEP, LIMIT = 3.0, 1.5  # of the mean evidence; and what one sign can weigh at most
 
@@ -23,6 +23,8 @@ SIGNS = {
     "agreement": Sign(0.68, 0.1, "what looks like it lies in other places too"),
     "maps": Sign(0.55, 0.15, "different ways to find it disagree"),
     "doubt": Sign(0.1, -0.03, "figure and ground are hard to tell apart"),
+    "head": Sign(0.75, 0.2, "figure and ground lie elsewhere"),
+    "surface": Sign(0.07, -0.05, "the photographs may show a surface"),
     "edge": Sign(1.5, 1.0, "its outlines do not lie on edges"),
     "spread": Sign(0.4, -0.3, "its size differs from photograph to photograph"),
 }

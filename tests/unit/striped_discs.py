@@ -1,8 +1,9 @@
 """Synthetic photographs: a striped disc that moves over a plain table, with patches that tell the two apart."""
 
+import functools
+
 import cv2
 import numpy as np
-import pytest
 from defectflow.parts.patch_finder import CHANNELS, GRID, SIDE
 
 
@@ -11,8 +12,8 @@ def disc(x: int, y: int, radius: int = 110) -> np.ndarray:
     return cv2.circle(np.zeros((SIDE, SIDE), np.uint8), (x, y), radius, 1, -1) > 0
 
 
-@pytest.fixture(scope="package")
-def parts():
+@functools.cache
+def striped_discs():
     """Squares, features, figures and true masks of five photographs."""
     rng = np.random.default_rng(3)
     kinds = rng.normal(0, 1, (2, CHANNELS))
