@@ -18,7 +18,8 @@ from defectflow.label_export.export_labels import WRITERS
 from defectflow.label_export.labelled import Labelled, check_stems, copy_photograph, held_out
 from defectflow.label_formats.label_files import kind_of
 from defectflow.listing.image_names import is_image
-from defectflow.sources.dataset import read_coco
+from defectflow.sources import preflight
+from defectflow.sources.dataset import image_paths, image_rows, read_coco
 from PIL import Image
 
 SIZE = (240, 320)  # height, width
@@ -142,18 +143,24 @@ def test_the_mvtec_layout_has_ground_truth_or_else_the_regions(run, tmp_path, ca
     assert "2 photographs left out: unlabelled, and folders tell the label (new/000.png, new/001.png)" in said.err
     assert len(list((out / "train/good").iterdir())) + len(list((out / "test/good").iterdir())) == 8
     assert sorted(path.name for path in (out / "test").iterdir()) == ["good", "hole", "scratch"]
-    truth = {path.name: path for path in (out / "ground_truth").rglob("*.png")}
-    assert len(truth) == 6
-    for name, path in truth.items():
-        assert (read_mask(path) == read_mask(root / "set/truth" / name.replace("_mask", ""))).all()
+    resolved = preflight.resolve({"path": str(out)})
+    rows, problems = image_rows(resolved, image_paths(resolved))
+    names, drawn = read_json(out / "names.json"), {name: row["mask"] for name, row in rows.items() if row["mask"]}
+    assert resolved["layout"] == "mvtec" and not problems and len(drawn) == 6
+    assert {names[name] for name, row in rows.items() if row["label"] == "0"} == {f"good/{n:03}.png" for n in range(8)}
+    for name, mask in drawn.items():
+        source = root / "set/truth" / names[name].replace("/", "__")
+        assert (read_mask(mask) == read_mask(source)).all() and rows[name]["defect_type"] in name
     table = read_table(data.manifest, MANIFEST)
     table["mask"] = ""
     write_table(tmp_path / "manifest.csv", table.astype({"label": "Int64"}), MANIFEST)
     out = write(run, "mvtec", tmp_path / "again", "--manifest", str(tmp_path / "manifest.csv"))
     drawn = sorted((out / "ground_truth").rglob("*.png"))
     assert len(drawn) == 3
+    names = read_json(out / "names.json")
     for path in drawn:
-        assert likeness(read_mask(path), masks[path.name.replace("_mask", "").replace("__", "/")][1]) > 0.97
+        name = names[f"test/{path.parent.name}/{path.name.replace('_mask', '')}"]
+        assert likeness(read_mask(path), masks[name][1]) > 0.97
     assert "no region was found on it (draw it by hand)" in capsys.readouterr().err
 
 
@@ -181,6 +188,15 @@ def test_a_photograph_with_exif_is_copied_upright(tmp_path):
     copy_photograph(Labelled("a", "a.png", str(tmp_path / "a.png"), 6, 9), tmp_path / "out/a.png")
     with Image.open(tmp_path / "out/a.png") as found:
         assert (np.asarray(found) == read_rgb(tmp_path / "a.png")).all() and found.size == (6, 9)
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "jpg"), ("RGB", "bmp"), ("CMYK", "jpg"), ("I;16", "tif")])
+def test_a_photograph_of_another_format_becomes_png(tmp_path, mode, suffix):
+    image = Image.new(mode, (9, 6), 90 if mode in ("L", "I;16") else None)
+    image.save(tmp_path / f"a.{suffix}")
+    copy_photograph(Labelled("a", f"a.{suffix}", str(tmp_path / f"a.{suffix}"), 9, 6), tmp_path / "out/a.png")
+    with Image.open(tmp_path / "out/a.png") as found:
+        assert found.format == "PNG" and found.size == (9, 6) and found.mode == {"CMYK": "RGB"}.get(mode, mode)
 
 
 def test_without_anything_to_export_it_says_so(run, tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, CocoAnnotation, CocoImage
 from defectflow.images.exif_orientation import stored_size
+from defectflow.images.read_write import read_rgb
 
 PART, DEFECT = "part", "defect"
 HELD_OUT = 0.2  # share of the photographs for validation or test, where the set has no split
@@ -123,13 +124,15 @@ def check_stems(photographs: Iterable[Labelled]) -> None:
 
 
 def copy_photograph(one: Labelled, target: Path) -> None:
-    """Copy a photograph; one with an EXIF rotation is written upright, as its labels are."""
+    """Copy a photograph; one with an EXIF rotation is written upright, as its labels are; another suffix: converted."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if stored_size(one.path)[1] == 1:
+    if stored_size(one.path)[1] == 1 and target.suffix.lower() == os.path.splitext(one.path)[1].lower():
         shutil.copyfile(one.path, target)
         return
     with Image.open(one.path) as image:
-        ImageOps.exif_transpose(image).save(target, quality=95)
+        kept = image.mode in ("1", "L", "P", "LA", "RGB", "RGBA", "I;16")
+        upright = ImageOps.exif_transpose(image) if kept else Image.fromarray(read_rgb(one.path))
+        upright.save(target, quality=95)
 
 
 def _twice_the_area(polygon: Sequence[float]) -> float:

@@ -91,16 +91,18 @@ def _add_object(root: Element, label: str, polygon: Sequence[float]) -> None:
 def write_mvtec(folder: Path, photographs: Sequence[Labelled], images: str) -> None:
     """train/good, test/good, test/<kind> and ground_truth/<kind>: masks of the set, or the regions where it has none.
 
-    Files are named after the ids of the photographs, since folders tell the labels.
+    Photographs are PNG, as those of MVTec AD: anomalib reads no other. Files are numbered, so that masks and
+    photographs have the same order, by which programs pair them; names.json has the name of each photograph.
     """
     out = held_out([one for one in photographs if one.label == "0"])
     sources = {}
-    for one in photographs:
+    for number, one in enumerate(photographs):
         kind = one.kind if one.kind and one.kind != "good" else "bad"
         kind = "".join(c if c.isalnum() or c in "-_" else "_" for c in kind)
         place = ("test" if one.image_id in out else "train") + "/good" if one.label == "0" else f"test/{kind}"
-        copy_photograph(one, folder / place / f"{one.image_id}{os.path.splitext(one.name)[1]}")
-        sources[one.image_id] = one.name
+        file = f"{place}/{number:06}.png"
+        copy_photograph(one, folder / file)
+        sources[file] = one.name
         if one.label == "0":
             continue
         mask = np.zeros((one.height, one.width), bool)
@@ -108,7 +110,7 @@ def write_mvtec(folder: Path, photographs: Sequence[Labelled], images: str) -> N
             if shape.label == DEFECT:
                 mask |= decode_polygons(shape.polygons, one.width, one.height, (one.width, one.height))
         write_png(
-            folder / "ground_truth" / kind / f"{one.image_id}_mask.png",
+            folder / "ground_truth" / kind / f"{number:06}_mask.png",
             (read_mask(one.truth) if one.truth else mask).astype(np.uint8) * 255,
         )
     (folder / "names.json").write_text(json.dumps(sources, indent=2) + "\n", encoding="utf-8")
