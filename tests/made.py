@@ -12,7 +12,7 @@ python() {
     for path in "$@"; do
         case $path in
             results/pretrain/*)
-                for name in patch-nano sam2.1-nano; do
+                for name in patch-nano sam2.1-nano part-nano; do
                     (cd "$path" && touch $name.md $name.json $name.safetensors curve.csv scenes.png)
                 done ;;
             results/*) [ -e "$path" ] || case ${path##*/} in *.*) touch "$path" ;; *) mkdir -p "$path" ;; esac ;;
