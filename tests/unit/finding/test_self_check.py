@@ -3,7 +3,7 @@ from defectflow.finding.self_check import judge
 
 SOUND = {
     "edge": 3.5, "maps": 0.8, "head": 0.95, "stability": 0.9, "agreement": 0.9, "registration": 0.1, "area": 0.3,
-    "spread": 0.05, "figure": 0.99, "rim": 0.0, "learned": 0.98, "doubt": 0.05, "surface": 0.02,
+    "spread": 0.05, "figure": 0.99, "rim": 0.0, "learned": 0.98, "doubt": 0.05, "surface": 0.02, "together": 0.8,
 }  # fmt: skip
 
 

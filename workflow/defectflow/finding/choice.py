@@ -9,7 +9,7 @@ import numpy as np
 from defectflow.finding import patch_maps
 from defectflow.finding.patch_maps import scaled
 from defectflow.finding.self_training import self_train
-from defectflow.finding.stays_put import Poses, consensus, register_all
+from defectflow.finding.stays_put import Poses, alike_together, consensus, register_all
 from defectflow.parts.outlining import clean, grown, on_edges, outline
 from defectflow.parts.patch_finder import GRID, Basis, PatchFinder
 from defectflow.parts.registration_frame import iou
@@ -18,8 +18,7 @@ LOOKED_AT = 6  # photographs on which the outlines from the maps are compared
 FEWEST = 4  # photographs of one size from which registration is tried
 CLEAR = 3.0  # edge along an outline above which more is no better
 DOUBT = 0.15  # mean doubt of the heads of figure and ground at which agreeing with them is worth nothing
-FIXED_FAVOUR = 1.1  # of maps that know what stays put, before a fixed camera
-STEADY = ("clusters", "objects", "rarity")
+UNKNOWN = 0.8  # stands for how far masks lie on each other where the camera is not fixed
 STABLE, AGREE, FAR = 0.6, 0.5, 4.0  # stability, agreement, and robust deviations of the area, of a sound mask
 TOGETHER = 0.6  # weight of what the registered photographs say together, against each alone
 
@@ -102,14 +101,17 @@ def find(
     softs = {"head": figure} | {name: self_train(z, value, rng)(z) for name, value in maps.items()}
     some = np.unique(np.linspace(0, len(squares) - 1, LOOKED_AT).astype(int))
     small = [cv2.resize(squares[i], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in some]
-    fixed, trusted = poses is not None and poses.fixed, float(np.clip((DOUBT - doubt) / (DOUBT - 0.05), 0, 1))
+    fixed = poses is not None and poses.fixed
+    trusted = float(np.clip((DOUBT - doubt) / (DOUBT - 0.05), 0, 1))
     worth, edge, heads = {}, {}, {}
     for name, soft in softs.items():
         drawn = [outline(picture, grown(soft[i], picture.shape))[0] for picture, i in zip(small, some, strict=True)]
         edge[name] = float(np.mean([on_edges(mask, picture) for mask, picture in zip(drawn, small, strict=True)]))
         heads[name] = float(np.mean([iou(soft[i] > 0.5, figure[i] > 0.5) for i in some]))
         worth[name] = min(edge[name], CLEAR) / CLEAR * (0.5 + trusted * heads[name])
-        worth[name] *= FIXED_FAVOUR if fixed and name in STEADY else 1.0
+        worth[name] *= np.exp(-_spread(np.log((soft > 0.5).mean((1, 2)).clip(1e-4))))
+        worth[name] *= 1 - float((soft[:, patch_maps.rim_of(1)] > 0.5).mean())
+        worth[name] *= alike_together(soft, poses) if fixed else 1.0
     chosen = max(worth, key=lambda name: worth[name])
     soft = softs[chosen]
     anywhere = self_train(z, soft, rng, place=0.0)
@@ -129,6 +131,7 @@ def find(
         "spread": _spread(logs),
         "figure": float(np.median(figure.max((1, 2)))),
         "doubt": doubt,
+        "together": alike_together(soft, poses) if fixed else UNKNOWN,
         "rim": float(np.mean([on_rim(mask) for mask in masks])),
     }
     signs["learned"] = float(np.mean([iou(finder(squares[i], features[i])[0], masks[i]) for i in some]))

@@ -12,6 +12,7 @@ from defectflow.parts.registration_frame import (
     fit_size,
     gradient_field,
     invert,
+    iou,
     log_luminance,
     rotation_of,
     turning,
@@ -89,6 +90,19 @@ def consensus(masks: Sequence[np.ndarray], poses: Poses) -> list[np.ndarray]:
     total = np.mean(seen, axis=0)
     back = [warp(total, invert(_twice(a)), fine, border=0) for a in poses.affines]
     return [cv2.resize(b, m.shape[::-1]) for b, m in zip(back, masks, strict=True)]
+
+
+def alike_together(soft: np.ndarray, poses: Poses) -> float:
+    """Mean IoU of maps (n, GRID, GRID), cut at 0.5 and laid on each other, with what most of them say; in [0, 1].
+
+    A part is in one place in all photographs of a fixed camera, and what changes behind it is not.
+    """
+    seen = []
+    for i in poses.used():
+        own = cv2.resize((soft[i] > 0.5).astype(np.float32), poses.frame[::-1], interpolation=cv2.INTER_LINEAR)
+        seen.append(warp(own, poses.affines[i], poses.frame, border=0) >= 0.5)
+    most = np.mean(seen, axis=0) >= 0.5
+    return float(np.mean([iou(one, most) for one in seen])) if most.any() else 0.0
 
 
 def _twice(affine: np.ndarray) -> np.ndarray:
