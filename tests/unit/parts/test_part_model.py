@@ -1,8 +1,9 @@
-"""Cleaning of masks, against the same on the whole frame."""
+"""Masks on their box, against the same on the whole frame."""
 
 import cv2
 import numpy as np
 from defectflow.parts.part_model import clean_mask
+from defectflow.parts.registration_frame import frame_affine, invert, mask_from_frame, warp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,3 +33,20 @@ def test_a_mask_is_cleaned_as_on_the_whole_frame(mask, components, fill_holes):
         expected = cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED) > 0
     np.testing.assert_array_equal(clean_mask(mask, components, fill_holes), expected)
     np.testing.assert_array_equal(mask, before)
+
+
+@given(
+    st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.sampled_from([None, 1, 2, 8]),
+    st.lists(st.integers(0, 63), min_size=4, max_size=4),
+)
+def test_a_mask_of_the_frame_is_enlarged_where_it_is_and_nothing_changes(frame, size, times, box):
+    if times:
+        size = (frame[0] * times, frame[1] * times)
+    soft = np.zeros(frame, np.float32)
+    (top, bottom), (left, right) = sorted(box[:2]), sorted(box[2:])
+    part = soft[top:bottom, left:right]
+    part[:] = np.random.default_rng(sum(box)).integers(0, 14, part.shape) / np.float32(13)
+    expected = warp(soft, invert(frame_affine(size, frame)), size, border=0)
+    np.testing.assert_array_equal(mask_from_frame(soft, size), expected)

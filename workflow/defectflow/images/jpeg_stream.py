@@ -7,7 +7,7 @@ import numpy as np
 
 START, END, SCAN = 0xD8, 0xD9, 0xDA
 # In the data of a scan, 255 is followed by 0; restart markers belong to the data too (ITU-T T.81, B.1.1).
-MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def decode(content: bytes) -> np.ndarray | None:

@@ -40,8 +40,11 @@ def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -
         return cleaned
     box = np.s_[y : y + height, x : x + width]  # of a large photograph, the part is a small share
     inside = mask[box]
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8))
-    if count - 1 > components:
+    # Outlines are found in a tenth of the time of labels: these tell which component is the largest, if there are many.
+    _, hierarchy = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    parents = hierarchy[0, :, 3]
+    if np.count_nonzero(parents < 0) > components:
+        count, labels, stats, _ = cv2.connectedComponentsWithStats(inside.view(np.uint8))
         order = 1 + np.argsort(-stats[1:, cv2.CC_STAT_AREA], kind="stable")[:components]
         kept = np.zeros(count, bool)
         kept[order] = True

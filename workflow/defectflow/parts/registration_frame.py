@@ -5,6 +5,8 @@ import math
 import cv2
 import numpy as np
 
+BLOCK = 64  # a multiple of what any processor's vectors hold
+
 
 def fit_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
     """(height, width) scaled down so that the longer side is ``longest`` pixels (never scaled up)."""
@@ -74,7 +76,29 @@ def mask_in_frame(mask: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
 
 def mask_from_frame(soft: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A soft mask float32 in a frame, back to the photograph's (height, width), still soft."""
-    return warp(soft, invert(frame_affine(size, soft.shape[:2])), size, border=0)
+    affine = invert(frame_affine(size, soft.shape[:2]))
+    result = np.zeros(size, np.float32)
+    # Only where the mask is: elsewhere, interpolation between zeros gives zero.
+    left, top, width, height = cv2.boundingRect((soft > 0).view(np.uint8))
+    if width:
+        x0, x1 = _reach((left, left + width), *affine[0, ::2], size[1])
+        y0, y1 = _reach((top, top + height), *affine[1, 1:], size[0])
+        moved = compose(affine, np.array([[1.0, 0, x0], [0, 1, y0]]))
+        window = result[y0:y1, x0:x1]
+        cv2.warpAffine(soft, moved, window.shape[::-1], window, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
+    return result
+
+
+def _reach(places: tuple[int, int], scale: float, shift: float, length: int) -> tuple[int, int]:
+    """Range of the pixels i of a line, fewer than ``length``, that hold all i * scale + shift near ``places``.
+
+    OpenCV computes them in float32. The first pixel is 0 unless they are exact there, so that counting from another
+    one changes none of them. It computes BLOCK pixels at a time, and the rest of a line with another rounding.
+    """
+    first, last = max(0, int((places[0] - 1 - shift) / scale) - 1), int((places[1] - shift) / scale) + 3
+    steps = 2**12  # of a place: with 11 bits before the point, the 23 of float32
+    exact = all(float(value * steps).is_integer() for value in (scale, shift))
+    return (first // BLOCK * BLOCK if exact else 0), min(length, -(-last // BLOCK) * BLOCK)
 
 
 def resized(picture: np.ndarray, frame: tuple[int, int]) -> np.ndarray:
