@@ -37,7 +37,7 @@ def test_every_tool_gives_the_masks_that_coco_gives(tmp_path, kind):
     resolved = preflight.resolve({"path": str(tmp_path)})
     assert resolved["annotations"] == str(place) and resolved["found"]
     preflight.check(resolved, cache=tmp_path / "cache.json")
-    assert preflight.has_outlines(resolved, tmp_path / "cache.json")
+    assert preflight.outlined(resolved, tmp_path / "cache.json") == 6
     source = ["--images", f"{tmp_path}/images", "--annotations", str(place), "--category", "part"]
     out = ["--labels", f"{tmp_path}/labels.csv", "--out", f"{tmp_path}/manifest.csv", "--report", f"{tmp_path}/r.json"]
     ingest.main(ingest.build_parser().parse_args([*source, "--found", *out]))
@@ -198,7 +198,7 @@ def test_boxes_mean_what_those_of_coco_mean(tmp_path):
         (labels / f"{number}.txt").write_text("0 " + " ".join(f"{value:.5f}" for value in values) + "\n")
     resolved = preflight.resolve({"path": str(tmp_path)})
     preflight.check(resolved)
-    assert resolved["annotations"] == str(labels) and not preflight.has_outlines(resolved, None)
+    assert resolved["annotations"] == str(labels) and preflight.outlined(resolved, None) == 0
     out = ["--labels", f"{tmp_path}/labels.csv", "--out", f"{tmp_path}/manifest.csv", "--report", f"{tmp_path}/r.json"]
     given = ["--images", f"{tmp_path}/images", "--annotations", str(labels)]
     ingest.main(ingest.build_parser().parse_args([*given, *out]))
