@@ -195,6 +195,15 @@ def test_of_three_proposals_the_best_alone_learns():
     assert moved.tolist() == [True, False, True, False]
 
 
+def test_a_click_corrects_the_best_proposal_of_one_click_and_the_plain_answer_of_a_box():
+    logits = torch.arange(4.0)[None, :, None, None].expand(3, 4, 2, 2)
+    predicted = torch.tensor([[0.9, 0.1, 0.8, 0.3]]).expand(3, 4)
+    click, box = np.array([-1, -1, 1, -1]), np.array([2, 3, -1, -1])
+    prompts = [sam_model.Prompt(np.zeros((4, 2), np.float32), labels, None) for labels in (click, box)]
+    prompts.append(sam_model.Prompt(prompts[0].points, click, np.zeros((2, 2), np.float32)))
+    assert pretrain_sam.before_correction(logits, predicted, prompts)[:, 0, 0].tolist() == [2, 0, 0]
+
+
 def test_both_optimizers_move_their_weights_in_either_memory_format():
     for layout in (torch.contiguous_format, torch.channels_last):
         torch.manual_seed(0)

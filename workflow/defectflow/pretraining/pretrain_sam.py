@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
@@ -91,6 +91,21 @@ def optimizer_of(model: nn.Module, rate: float) -> MuonAdamW:
     return MuonAdamW(parameters, rate, adam_rate=rate / 15, plain=plain)
 
 
+def before_correction(logits: Tensor, predicted: Tensor, prompts: list[sam_model.Prompt]) -> Tensor:
+    """The mask of `propose` that a click then corrects: of one click alone the proposal said to be the best.
+
+    Args:
+        logits, predicted: (batch, 4, side, side) and (batch, 4), as `propose` returns them.
+
+    Returns:
+        (batch, side, side).
+    """
+    alone = [prompt.mask is None and (prompt.labels != sam_model.NOT_A_POINT).sum() == 1 for prompt in prompts]
+    best = 1 + predicted[:, 1:].argmax(1)
+    chosen = torch.where(torch.tensor(alone, device=best.device), best, 0)
+    return logits[torch.arange(len(logits), device=best.device), chosen]
+
+
 def step_loss(
     model: nn.Module, questions: SceneBatch, rounds: int, rng: np.random.Generator, from_scratch: bool
 ) -> torch.Tensor:
@@ -104,7 +119,7 @@ def step_loss(
     prompts = questions.prompts
     logits, predicted, score = sam_model.propose(model, features, prompts)
     loss = proposals_loss(logits, predicted, score, truth, present, from_scratch)
-    shown = logits[:, 0]
+    shown = before_correction(logits, predicted, prompts)
     for _ in range(rounds):
         known = shown.detach().cpu().numpy()
         prompts = [corrected(*each, rng) for each in zip(prompts, known, questions.truth, strict=True)]
