@@ -128,7 +128,7 @@ def test_boxes_are_no_outlines_to_learn_masks_from(site, tmp_path):
         one["segmentation"] = []
     (data / "annotations.json").write_text(json.dumps(coco))
     jobs = site.jobs(config=config)
-    assert jobs["ingest"] == 1 and not {"sam_pairs", "masks", "split_annotated"} & jobs.keys()
+    assert jobs["ingest"] == jobs["find_part"] == 1 and not {"sam_pairs", "split_annotated", "prior"} & jobs.keys()
 
 
 def broken(folder, what: str) -> dict:

@@ -14,13 +14,18 @@ from types import SimpleNamespace
 import bundle_set
 import numpy as np
 import pytest
+from defectflow.backbones.network_input import Loaded
 from defectflow.commands import cli
 from defectflow.core.files import UserError
+from defectflow.decision.damaged_regions import find_damage
 from defectflow.decision.pred_score import BELOW_HALF
 from defectflow.images.read_write import read_photograph, write_png
 from defectflow.inspection import runtimes
-from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.inspector import Inspector, Ready
 from defectflow.inspection.outputs import boxes_of, json_of, line_of, row_of
+from defectflow.methods.numpy_detector import Scored
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 RUNTIMES = ["openvino", "onnx", "torch"]
@@ -309,3 +314,51 @@ def test_a_gpu_means_torch_and_is_told_where_there_is_none(bundle_folder, monkey
         Inspector.load(bundle_folder, device="cuda")
     with pytest.raises(UserError, match="openvino computes on the processor"):
         Inspector.load(bundle_folder, "openvino", device="cuda")
+
+
+def judged(distances, bounds, level, bad):
+    """A stub's verdict on a photograph with these distances on a grid of 8 x 8; an item each time they were asked."""
+    made, asked = Inspector.__new__(Inspector), []
+    made.runtime, made.clock, made._locate = "stub", time.perf_counter, None
+
+    def all_of_them():
+        asked.append(True)
+        return distances
+
+    made._scorer = lambda patches, cells: Scored(2.0 if bad else 0.0, bounds, all_of_them)
+    made._network = lambda pictures: np.ones((len(pictures), 64, 1), np.float32)
+    made.settings = {
+        "network": {"grid": [8, 8], "input_size": [32, 32]},
+        "threshold": {"value": 1.0, "low": 0.0, "high": 2.0},
+        "review": None,
+        "pixel_threshold": level,
+        "regions": {"merge": 0.05},
+    }
+    item = Loaded(np.zeros((32, 32, 3), np.uint8), np.arange(64), True, np.eye(2, 3))
+    return made.finish([Ready((32, 32), None, item, {})])[0], asked
+
+
+@given(
+    st.lists(st.floats(0, 4, width=32), min_size=64, max_size=64),
+    st.sampled_from([0.0, 0.01, 1.0]),
+    st.none() | st.floats(0.5, 5),
+    st.booleans(),
+)
+def test_the_map_is_left_out_only_where_it_has_no_regions(values, above, level, bad):
+    distances = np.array(values, np.float32)
+    bounds = np.minimum(distances + np.float32(above), distances.max())
+    verdict, asked = judged(distances, bounds, level, bad)
+    before = len(asked)
+    expected = find_damage(verdict.heat, level, None, bad, merge=0.05)
+    assert verdict.regions == expected and verdict.bad == bad
+    assert before == 1 or not expected
+    np.testing.assert_array_equal(verdict.map.grid_map.ravel(), distances)
+    assert len(asked) == 1
+
+
+def test_a_verdict_for_keeping_has_no_map():
+    values = np.ones(64, np.float32)
+    kept = judged(values, values, 2.0, False)[0].without_part()
+    assert kept.part is None and not kept.regions
+    with pytest.raises(ValueError, match="ask for `heat` before"):
+        _ = kept.heat

@@ -101,7 +101,7 @@ def find(
     softs = {"head": figure} | {name: self_train(z, value, rng)(z) for name, value in maps.items()}
     some = np.unique(np.linspace(0, len(squares) - 1, LOOKED_AT).astype(int))
     small = [cv2.resize(squares[i], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in some]
-    fixed = poses is not None and poses.fixed
+    fixed = poses if poses is not None and poses.fixed else None
     trusted = float(np.clip((DOUBT - doubt) / (DOUBT - 0.05), 0, 1))
     worth, edge, heads = {}, {}, {}
     for name, soft in softs.items():
@@ -111,7 +111,7 @@ def find(
         worth[name] = min(edge[name], CLEAR) / CLEAR * (0.5 + trusted * heads[name])
         worth[name] *= np.exp(-_spread(np.log((soft > 0.5).mean((1, 2)).clip(1e-4))))
         worth[name] *= 1 - float((soft[:, patch_maps.rim_of(1)] > 0.5).mean())
-        worth[name] *= alike_together(soft, poses) if fixed else 1.0
+        worth[name] *= alike_together(soft, fixed) if fixed else 1.0
     chosen = max(worth, key=lambda name: worth[name])
     soft = softs[chosen]
     anywhere = self_train(z, soft, rng, place=0.0)
@@ -131,7 +131,7 @@ def find(
         "spread": _spread(logs),
         "figure": float(np.median(figure.max((1, 2)))),
         "doubt": doubt,
-        "together": alike_together(soft, poses) if fixed else UNKNOWN,
+        "together": alike_together(soft, fixed) if fixed else UNKNOWN,
         "rim": float(np.mean([on_rim(mask) for mask in masks])),
     }
     signs["learned"] = float(np.mean([iou(finder(squares[i], features[i])[0], masks[i]) for i in some]))

@@ -83,7 +83,8 @@ def _files_of(source: str) -> dict[str, str]:
         paths = [os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES)]
         kinds = {path: kind for path in paths if (kind := kind_of(path)) in SINGLE}
         if YOLO in kinds.values():
-            kinds |= {path: YOLO for path in paths if path.lower().endswith(".txt") and yolo.is_numeric(path)}
+            texts = [path for path in paths if path.lower().endswith(".txt") and path not in kinds]
+            kinds |= {path: YOLO for path in texts if yolo.is_numeric(path)}
         found |= {path: kinds[path] for path in paths if path in kinds}
     owners: dict[str, str] = {}
     if len(set(found.values())) > 1:

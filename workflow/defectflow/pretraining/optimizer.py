@@ -92,7 +92,7 @@ def warmup_stable_decay(steps: int, warm_up: int, progress: float, stable: float
     What was learned at the constant rate does not depend on the length of the run, so a longer one can go on from it.
     Source: S. Hu et al., MiniCPM, 2024.
 
-    >>> [warmup_stable_decay(steps, 10, steps / 100, 0.6) for steps in (0, 9, 50, 80, 100)]
+    >>> [warmup_stable_decay(steps, 10, steps / 100, 0.5) for steps in (0, 9, 50, 75, 100)]
     [0.1, 1.0, 1.0, 0.5, 0.0]
     """
     return min(1.0, (steps + 1) / warm_up, max(0.0, 1 - progress) / (1 - stable))
