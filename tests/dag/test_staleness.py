@@ -59,6 +59,8 @@ AFTER = {
     "pretrain_part": "pretrain",
     "all": "",
 }
+# They run for a run beside the main one, whose pictures alone are rendered.
+OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found"}
 # Made for other configurations or asked for by name.
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels"
@@ -251,12 +253,13 @@ def closure(first: str | tuple, present: set[str]) -> set[str]:
     if isinstance(first, tuple):
         return set(" ".join(first).split())
     todo, found = first.split(), set()
+    compared = set(todo) <= OF_THE_FOUND_RUN
     while todo:
         rule = todo.pop()
         if rule in present and rule not in found:
             found.add(rule)
             todo += AFTER[rule].split()
-    return found
+    return found - {"render"} if compared else found
 
 
 ALL = set(AFTER) - {
