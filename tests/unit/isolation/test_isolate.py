@@ -199,7 +199,12 @@ def test_where_no_part_was_found_photographs_stay_whole_whatever_the_isolation(t
     write_png(tmp_path / "a.png", picture[0])
     row = dict.fromkeys(MANIFEST, "") | {"image_id": "a", "path": str(tmp_path / "a.png"), "width": 50, "height": 40}
     write_table(tmp_path / "a.csv", pd.DataFrame([row]), MANIFEST)
-    mask = dict.fromkeys(MASKS, "") | {"image_id": "a", "mask": "m.png", "source": "whole", "doubtful": 0}
+    mask = dict.fromkeys(MASKS, "") | {
+        "image_id": "a",
+        "mask": str(tmp_path / "m.png"),
+        "source": "whole",
+        "doubtful": 0,
+    }
     write_table(tmp_path / "masks.csv", pd.DataFrame([mask]), MASKS)
     command = ["--manifest", tmp_path / "a.csv", "--masks", tmp_path / "masks.csv", "--pairs", tmp_path / "none.csv"]
     command += ["--settings", '{"background": "zero", "normalise": ["brightness"], "crop": true}']

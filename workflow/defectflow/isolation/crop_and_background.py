@@ -174,7 +174,8 @@ def isolate_part(
         sides = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
         x, y = centre[0] * longer - box[0], centre[1] * longer - box[1]
         window = _moved(crop_window(inside, (sides[0], sides[1]), (x, y)), box[0], box[1])
-    seen = box if background == "zero" or whole else _both(box, window, frame)
+    # Around the part is nothing to do for "zero"; but a window that is computed whole need not be copied.
+    seen = box if whole or (background == "zero" and window == frame) else _both(box, window, frame)
     picture = isolate(cut(image, seen), cut(mask, seen), background, normalise, dilate)
     return (
         cut(picture, _moved(window, -seen[0], -seen[1])),
