@@ -1,4 +1,4 @@
-"""Whether to trust a part that was found without an outline: one calibrated figure, and the reason against it."""
+"""Whether to trust a part that was found without an outline: one figure from several signs, and the reason against it."""
 
 import math
 from typing import NamedTuple
@@ -23,7 +23,7 @@ class Sign(NamedTuple):
     doubt: str
 
 
-# Between what was measured on sound and on wrong sets with known masks (benchmarks/part_trust.py).
+# Set by hand after a look at a few sound and wrong sets: no calibration (benchmarks/part_trust.py measures it).
 SIGNS = {
     "maps": Sign(0.55, 0.15, True, "different ways to find it disagree"),
     "head": Sign(0.75, 0.2, True, "figure and ground lie elsewhere"),
@@ -43,7 +43,7 @@ class Check(NamedTuple):
 
     Attributes:
         use: "found", or "whole": the photographs are taken whole.
-        trust: estimated probability that the masks are right (mean IoU of 0.8 or more), in [0, 1].
+        trust: how much speaks for the masks, in [0, 1]; no probability.
         reason: why not to use them; "" where they are used.
     """
 
