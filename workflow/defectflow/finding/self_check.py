@@ -1,4 +1,4 @@
-"""Whether to trust a part that was found without an outline: one figure from several signs, and the reason against it."""
+"""Whether to trust a part that was found without an outline: one figure made of signs, and the reason against it."""
 
 import math
 from typing import NamedTuple
