@@ -39,10 +39,11 @@ def test_shards_hold_every_image_once_and_sound_ones_only(folder):
     assert row["sha256"] == sha256_of(row["path"]) and (row["width"], row["height"]) == (60, 40)
 
 
-def test_a_picture_of_fractions_is_a_problem_and_not_a_black_one(folder):
-    cv2.imwrite(str(folder / "images/p04.tif"), np.random.default_rng(0).random((40, 60), np.float32))
+def test_a_picture_of_numbers_beyond_1_is_a_problem_and_not_a_white_one(folder):
+    numbers = 3 * np.random.default_rng(0).random((40, 60), np.float32)
+    cv2.imwrite(str(folder / "images/p04.tif"), numbers)
     table, told = survey(folder, "0/1")
-    assert told["p04.tif"]["problem"] == "its pixels are floating-point numbers (save it as 8 or 16 bits)"
+    assert "only 0 (black) to 1 (white) is read (save it as 8 or 16 bits)" in told["p04.tif"]["problem"]
     assert not any(path.endswith(".tif") for path in table["path"])
 
 
