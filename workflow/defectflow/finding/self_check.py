@@ -4,7 +4,7 @@ import math
 from typing import NamedTuple
 
 OBJECT, SURFACE = 0.3, 0.5  # of the figure: its maximum below which, and its doubt above which, there is no part
-TRUSTED = 0.6  # trust below which the photographs are taken whole
+TRUSTED = 0.9  # trust below which photographs are taken whole: a mask that cuts the part costs more than a background
 AREA = (0.005, 0.85)  # shares of the photograph that a part may fill
 STEEP, LIMIT = 3.0, 1.5  # of the mean evidence; and what one sign can say at most
 VOUCHES, WARNS = 2.0, 0.5  # weight of signs that see other ways to find the part; the most the others can say for it
