@@ -23,7 +23,7 @@ class Sign(NamedTuple):
     doubt: str
 
 
-# Set by hand after a look at a few sound and wrong sets: no calibration (benchmarks/part_trust.py measures it).
+# Set by hand after a look at a few sound and wrong sets; docs/parts.md has what other sets showed.
 SIGNS = {
     "maps": Sign(0.55, 0.15, True, "different ways to find it disagree"),
     "head": Sign(0.75, 0.2, True, "figure and ground lie elsewhere"),
