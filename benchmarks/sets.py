@@ -153,9 +153,9 @@ def main() -> None:
         print(line, flush=True)
         means.append(averaged)
     if means:
-        auroc, pixel_auroc, au_pro, f1, best = np.nanmean(means, axis=0)
-        told = f"| | | {auroc:.4f} | {pixel_auroc:.4f} | {au_pro:.4f} | {f1:.3f} | {best:.3f} | | | | | |"
-        print(f"| mean of {len(means)} {told}")
+        columns = [[value for value in column if not np.isnan(value)] for column in zip(*means, strict=True)]
+        auroc, pixel_auroc, au_pro, f1, best = (f"{np.mean(column):.3f}" if column else "" for column in columns)
+        print(f"| mean of {len(means)} | | | {auroc} | {pixel_auroc} | {au_pro} | {f1} | {best} | | | | | |")
 
 
 if __name__ == "__main__":
