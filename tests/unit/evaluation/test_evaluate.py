@@ -179,6 +179,14 @@ def test_masks_that_rest_on_one_outline_say_so():
     assert "rest on 2 outlines" in said and "the IoU is 0.910" in said and "not in" not in said
 
 
+def test_a_part_that_was_found_says_what_is_not_judged():
+    found = {"use": "found", "trust": 0.923, "reason": "", "said": ""}
+    (said,) = cautions._mask_warnings({"found": {"found": found}})
+    assert "No outline was drawn" in said and "(trust 0.92)" in said
+    assert "What lies outside of it is not judged" in said
+    assert cautions._mask_warnings({"found": {"found": found | {"use": "whole", "said": "..."}}}) == []
+
+
 def test_pixels_need_no_training():
     assert cautions.untrained({"trained": False, "method": "patchcore"})
     assert not cautions.untrained({"trained": False, "method": "pixel_difference"})

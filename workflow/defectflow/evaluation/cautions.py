@@ -165,7 +165,7 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
     if found and not found["said"]:
         said.append(
             f"No outline was drawn: the part was found in the photographs themselves (trust {found['trust']:.2f}); "
-            "parts.png shows what was found."
+            "parts.png shows what was found. What lies outside of it is not judged, a missing piece too."
         )
     masks = segmentation.get("masks", {})
     if masks.get("absent"):
