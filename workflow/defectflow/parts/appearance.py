@@ -109,7 +109,8 @@ def _train_head(head: Head, x: Tensor, truth: Tensor, seen: Tensor, seed: int) -
         logits, wanted = head(x[pick], keep), truth[pick]
         loop.learn(F.binary_cross_entropy_with_logits(logits, wanted) + dice_loss(logits, wanted).mean())
         schedule.step()
-    return head.eval()
+    head.eval()
+    return head
 
 
 def train_heads(
@@ -150,7 +151,7 @@ def train_heads(
     def train(k: int) -> Head:
         return _train_head(heads[k], x, truth, torch.from_numpy(np.flatnonzero(fold[owner] != k)), seed + k)
 
-    tensors = {}
+    tensors: dict[str, np.ndarray] = {}
     for k, head in zip(folds, tqdm(in_threads(train, folds), total=len(folds), desc="prior: heads"), strict=True):
         tensors |= {f"{k}.{name}": value.numpy() for name, value in head.state_dict().items()}
     return tensors, [np.flatnonzero(fold != k).tolist() for k in folds]

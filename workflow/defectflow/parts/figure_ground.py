@@ -167,7 +167,8 @@ def read_heads(path: Path = WEIGHTS) -> Heads:
     if backbone != sha256_of(PATCH_NANO_WEIGHTS):
         raise UserError(f"{path}: was trained on features of another patch-nano (train it again: pretrain_part)")
     heads.load_state_dict(state)
-    return heads.eval().requires_grad_(False)
+    heads.eval().requires_grad_(False)
+    return heads
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,9 @@ class FigureGround(nn.Module):
         Raises:
             UserError: as `read_heads` and `pick_device` do.
         """
-        return cls(read_heads(path)).to(pick_device(device)).eval()
+        network = cls(read_heads(path))
+        network.to(pick_device(device)).eval()
+        return network
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Pictures (batch, 3, SIDE, SIDE) to probabilities (batch, HEADS, GRID, GRID) and those of surfaces."""

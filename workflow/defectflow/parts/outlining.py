@@ -13,6 +13,7 @@ SURE = (0.15, 0.9)  # soft values below which a pixel is background, above which
 INSIDE = 13  # pixels across: the disc that the sure part is eroded by
 KEPT, SPECK = 0.1, 0.002  # components as a share of the largest, holes as a share of the picture that are filled
 MARGIN, ITERATIONS = 48, 2  # pixels; of GrabCut
+NO_BOX = (0, 0, 1, 1)  # GrabCut does not look at its box where it begins with a mask
 AGREES = 0.5  # IoU with the soft map below which GrabCut is not believed
 
 
@@ -50,7 +51,8 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
     state[cv2.erode((part > SURE[1]).astype(np.uint8), disc) > 0] = cv2.GC_FGD
     cv2.setRNGSeed(0)
     try:
-        cv2.grabCut(picture, state, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        models = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(picture, state, NO_BOX, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     except cv2.error:  # too few pixels of one kind
         return clean(soft >= 0.5), 0.0
     whole[window] = (state & 1).astype(bool)
@@ -69,7 +71,8 @@ def edges(picture: np.ndarray) -> np.ndarray:
     """Length of the gradient in Lab of a uint8 RGB picture: float32 (height, width)."""
     lab = cv2.GaussianBlur(cv2.cvtColor(picture, cv2.COLOR_RGB2LAB), (0, 0), 1.5).astype(np.float32)
     lengths = [np.hypot(cv2.Sobel(lab[..., i], -1, 1, 0), cv2.Sobel(lab[..., i], -1, 0, 1)) for i in range(3)]
-    return np.sum(lengths, axis=0)
+    total: np.ndarray = np.sum(lengths, axis=0)
+    return total
 
 
 def on_edges(mask: np.ndarray, picture: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -66,7 +66,7 @@ def label_shape(mask: np.ndarray) -> tuple[int, float]:
     return int((areas >= 0.02 * areas.max()).sum()), (np.count_nonzero(_filled(mask)) - area) / area
 
 
-def iou_summary(values: dict[str, float], groups: dict[str, str]) -> dict:
+def iou_summary(values: dict[str, float], groups: dict[str, str]) -> dict[str, Any]:
     """Mean, minimum and number of IoUs by image_id, and mean and number by group; None where there is none."""
     by_group = defaultdict(list)
     for name, value in values.items():
@@ -127,12 +127,12 @@ class Prior:
     labels: np.ndarray
     chosen: np.ndarray
     templates: Templates
-    info: dict
+    info: dict[str, Any]
     heads: dict[str, np.ndarray] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, atomically."""
-        tensors = {
+        tensors: dict[str, np.ndarray] = {
             "fields": self.templates.fields.astype(np.float16),
             "labels": np.packbits(self.labels.reshape(len(self.labels), -1), axis=1),
             "chosen": self.chosen.astype(np.int32),
@@ -190,7 +190,8 @@ class Prior:
 
     @cached_property
     def _label_sum(self) -> np.ndarray:
-        return self.labels.sum(axis=0, dtype=np.float32)
+        total: np.ndarray = self.labels.sum(axis=0, dtype=np.float32)
+        return total
 
     def mean_label(self, leave_out: Sequence[int] | None = ()) -> np.ndarray:
         """Mean annotated mask, float32 in the label frame, values in [0, 1]."""
@@ -220,7 +221,7 @@ class Prior:
                 return self.templates.register(log_lum, groups=np.array(self.groups)[self.chosen])
             same = self.templates.same_picture(registration_frame.gradient_field(log_lum))
             return self.templates.register(log_lum, [] if same is None or len(self.chosen) == 1 else [same])
-        return self.templates.register(log_lum, np.nonzero(np.isin(self.chosen, list(leave_out)))[0])
+        return self.templates.register(log_lum, np.nonzero(np.isin(self.chosen, list(leave_out)))[0].tolist())
 
     def lost(self, match: Match) -> str:
         """Why the match says that the part is not in the photograph; "" where it says that it is.
@@ -264,7 +265,7 @@ class Prior:
         size, match = image.shape[:2], self.register(image, leave_out)
         if self.appearance and (found := self.appearance.locate(image, leave_out or ())):
             if (found[0] >= 0.5).any():
-                return Guess("appearance", *found, match)
+                return Guess("appearance", found[0], found[1], match)
         elif not self.lost(match):
             return Guess("template", *self.template(match, size), match)
         return Guess("constant", self.constant(size, leave_out), 0.0, match)
@@ -275,4 +276,5 @@ class Prior:
 
     def area_z(self, area: float) -> float:
         """Distance of a share of the picture from the annotated ones, in their standard deviations (at least 1 %)."""
-        return (area - self.info["area_mean"]) / max(self.info["area_sd"], 0.01 * self.info["area_mean"])
+        mean, deviation = float(self.info["area_mean"]), float(self.info["area_sd"])
+        return (area - mean) / max(deviation, 0.01 * mean)

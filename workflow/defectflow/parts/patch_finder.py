@@ -93,7 +93,8 @@ class PatchClassifier:
         """Patches (n, h, w, DIMS) to probabilities of the part, float32 (n, h, w)."""
         what = (z / self.unit) @ self.weights[: z.shape[-1]]
         where = places(*z.shape[1:3]) * self.place @ self.weights[z.shape[-1] : -1]
-        return expit(what + where + self.weights[-1]).astype(np.float32)
+        probability: np.ndarray = expit(what + where + self.weights[-1]).astype(np.float32)
+        return probability
 
 
 def places(height: int, width: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -87,7 +88,7 @@ class Other:
 
 def build(
     annotated: list[Annotated], seed: int, others: Sequence[Other] = (), learns: bool = True
-) -> tuple[Prior, dict]:
+) -> tuple[Prior, dict[str, Any]]:
     """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate.
 
     Args:
@@ -118,9 +119,9 @@ def build(
     del masks
     fields = np.stack([registration_frame.gradient_field(p) for p in pictures])
     chosen = np.array(farthest_points(fields, groups, TEMPLATES))
-    labels = np.stack(labels)
+    outlines = np.stack(labels)
     # float16 as in the file, so that scores computed here are those of later stages.
-    templates = Templates(fields[chosen].astype(np.float16).astype(np.float32), labels[chosen])
+    templates = Templates(fields[chosen].astype(np.float16).astype(np.float32), outlines[chosen])
     info = {
         "size": [int(s) for s in size],
         "held_out": held_out,
@@ -130,8 +131,9 @@ def build(
         "components": int(np.median([n for n, _ in shapes])),
         "fill_holes": bool(np.mean([holes for _, holes in shapes]) < 0.005),
     }
-    prior = Prior([a.image_id for a in annotated], groups, labels, chosen, templates, info)
-    scores, wholes, ious = [], [], {"constant": {}, "template": {}}
+    prior = Prior([a.image_id for a in annotated], groups, outlines, chosen, templates, info)
+    scores, wholes = [], []
+    ious: dict[str, dict[str, float]] = {"constant": {}, "template": {}}
     if len(annotated) > 1:
         for item, picture in zip(tqdm(annotated, desc="prior: hold out", unit="image"), pictures, strict=True):
             truth, out = item.mask(), prior.leave_out(item.image_id)
@@ -145,7 +147,7 @@ def build(
                 ious[name][item.image_id] = iou(prior.clean(soft >= 0.5), truth)
     low = float(np.percentile(scores, PERCENTILE)) if scores else UNKNOWN_SCORE
     whole = float(np.percentile(wholes, PERCENTILE)) if scores and np.mean(areas) < SMALL else 0.0
-    report = {name: iou_summary(values, group_of) for name, values in ious.items()}
+    report: dict[str, Any] = {name: iou_summary(values, group_of) for name, values in ious.items()}
     prior.info |= {
         "score_threshold": ABSENT_SHARE * low,
         "score_doubtful": DOUBTFUL_SHARE * low,
@@ -174,7 +176,7 @@ def build(
     return prior, report
 
 
-def add_found(prior: Prior, others: Sequence[Other]) -> dict:
+def add_found(prior: Prior, others: Sequence[Other]) -> dict[str, Any]:
     """Give ``prior`` what its few outlines find in ``others``: templates, labels, and the gate that follows from them.
 
     Returns:
@@ -253,7 +255,7 @@ def extent_of(labels: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[str,
     return {"size": np.max(extents, axis=0).tolist(), "centre": np.mean(centres, axis=0).tolist()}
 
 
-def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict:
+def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict[str, Any]:
     """Give ``prior`` appearance heads if they find the part better than ``least`` (held-out IoU).
 
     They are trained on the training side of the segmentation split alone, so that what is fine-tuned on their guesses

@@ -87,9 +87,10 @@ class Templates:
         across = max(float(self.labels.mean()), 1e-6) ** 0.5
         coarse = min(max(COARSE, round(ACROSS_COARSE / across)), 2 * COARSE)
         middle = min(max(MIDDLE, round(ACROSS_MIDDLE / across)), FINE)
-        return tuple(
+        first, second, full = (
             Level(self.fields, weights / 255, fit_size(self.frame, side)) for side in (coarse, middle, max(self.frame))
         )
+        return first, second, full
 
     def register(
         self,
@@ -168,7 +169,8 @@ class Templates:
         """The whole fields, small, one a row of length 1."""
         size = fit_size(self.frame, COARSE)
         rows = np.stack([resized(field, size).ravel() for field in self.fields])
-        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
+        return unit
 
     def _poses(self) -> list[np.ndarray]:
         """The grid of the search: affines that turn and scale about the centre of the frame."""
@@ -208,8 +210,8 @@ class Templates:
             x, y, width, height = self._boxes[index]
             box = [(x - 1, y - 1), (x + width, y - 1), (x - 1, y + height), (x + width, y + height)]
             corners.append(np.array(box) @ affine[:, :2].T + affine[:, 2])
-        corners = np.concatenate(corners)
-        least, most = np.floor(corners.min(axis=0)).astype(int), np.ceil(corners.max(axis=0)).astype(int) + 1
+        everywhere = np.concatenate(corners)
+        least, most = np.floor(everywhere.min(axis=0)).astype(int), np.ceil(everywhere.max(axis=0)).astype(int) + 1
         height, width = self.labels.shape[1:3]
         x0, y0 = (int(np.clip(v, 0, side - 1)) for v, side in zip(least, (width, height), strict=True))
         x1, y1 = (int(np.clip(v, low + 1, side)) for v, low, side in zip(most, (x0, y0), (width, height), strict=True))

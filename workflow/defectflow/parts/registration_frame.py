@@ -81,8 +81,8 @@ def mask_from_frame(soft: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     # Only where the mask is: elsewhere, interpolation between zeros gives zero.
     left, top, width, height = cv2.boundingRect((soft > 0).view(np.uint8))
     if width:
-        x0, x1 = _reach((left, left + width), *affine[0, ::2], size[1])
-        y0, y1 = _reach((top, top + height), *affine[1, 1:], size[0])
+        x0, x1 = _reach((left, left + width), affine[0, 0], affine[0, 2], size[1])
+        y0, y1 = _reach((top, top + height), affine[1, 1], affine[1, 2], size[0])
         moved = compose(affine, np.array([[1.0, 0, x0], [0, 1, y0]]))
         window = result[y0:y1, x0:x1]
         cv2.warpAffine(soft, moved, window.shape[::-1], window, flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)

@@ -6,6 +6,7 @@ numpy and OpenCV only: torch is never imported here.
 import math
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,7 +31,7 @@ class Level:
         self._from_full = invert(self._to_full)
         self.frame = frame
         self._fields, self._weights = fields, weights
-        self._prepared: dict[int, tuple | None] = {}
+        self._prepared: dict[int, tuple[Any, ...] | None] = {}
 
     def reduced(self, picture: np.ndarray) -> np.ndarray:
         """A field or mask of the full size, averaged down to this one."""
@@ -43,7 +44,7 @@ class Level:
         return Spectrum(*(np.stack([self.reduced(x) for x in stack]) for stack in (self._fields, self._weights)))
 
     def peaks(
-        self, picture: np.ndarray, affines: Sequence[np.ndarray], chosen: Sequence[int]
+        self, picture: np.ndarray, affines: Sequence[np.ndarray], chosen: Sequence[int] | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Templates compared with a field of this frame as it is seen under each of m ``affines``, template to picture.
 
@@ -51,10 +52,10 @@ class Level:
             Best NCC (m, n) of each of the n chosen templates, and the affines with the shift that it takes
             (m, n, 2, 3).
         """
-        affines = np.stack(affines)
-        scores, shifts = self._spectrum.peaks(np.stack([self.seen(picture, affine) for affine in affines]), chosen)
-        shifted = np.repeat(affines[:, None], len(chosen), axis=1)
-        shifted[..., 2] += (shifts * self._to_full[[0, 1], [0, 1]]) @ affines[..., :2].swapaxes(1, 2)
+        poses = np.stack(affines)
+        scores, shifts = self._spectrum.peaks(np.stack([self.seen(picture, affine) for affine in poses]), chosen)
+        shifted = np.repeat(poses[:, None], len(chosen), axis=1)
+        shifted[..., 2] += (shifts * self._to_full[[0, 1], [0, 1]]) @ poses[..., :2].swapaxes(1, 2)
         return scores, shifted
 
     def seen(self, picture: np.ndarray, affine: np.ndarray, turn: bool = True) -> np.ndarray:
@@ -65,7 +66,7 @@ class Level:
     def _own(self, affine: np.ndarray) -> np.ndarray:
         return compose(self._from_full, compose(affine, self._to_full))
 
-    def _prepare(self, index: int) -> tuple | None:
+    def _prepare(self, index: int) -> tuple[Any, ...] | None:
         """What Gauss-Newton needs of a template, told in n pixels of the part; None if it has none.
 
         Their places, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, its norm,

@@ -22,9 +22,10 @@ class Spectrum:
         self.areas = weights.sum(axis=(1, 2))
 
     def _fft(self, x: np.ndarray) -> np.ndarray:
-        return fft.rfft2(x.astype(np.float32), self.shape)
+        spectrum: np.ndarray = fft.rfft2(x.astype(np.float32), self.shape)
+        return spectrum
 
-    def peaks(self, pictures: np.ndarray, chosen: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def peaks(self, pictures: np.ndarray, chosen: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where some of the templates fit best in each of several fields.
 
         Args:

@@ -5,7 +5,10 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])  # of ImageNet, and of SAM 2's training
+MEAN, STD = (
+    np.array([0.485, 0.456, 0.406], np.float32),
+    np.array([0.229, 0.224, 0.225], np.float32),
+)  # of ImageNet, and of SAM 2's training
 GRID = 256  # side of true masks and prior masks in training, the mask decoder's own at 1024 px
 CROP_SHARE = 0.01  # of a background crop that may show the part
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,7 +73,7 @@ def find_defects(net: nn.Module, photos: Sequence[np.ndarray], seed: int, size: 
     return float(np.mean(values))
 
 
-def write_card(path: Path, figures: dict) -> None:
+def write_card(path: Path, figures: dict[str, Any]) -> None:
     """Write the model card from the measured figures."""
     held, run = figures["held_out"], figures["run"]
     first, last = run["curve"][0], run["curve"][-1]

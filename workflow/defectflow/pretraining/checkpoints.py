@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from pathlib import Path
+from typing import Any
 
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.files import atomic
@@ -26,7 +27,7 @@ def add_options(cli: argparse.ArgumentParser, every: int) -> None:
     cli.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if there is one")
 
 
-def load_checkpoint(path: Path, setting: dict, device: str) -> dict | None:
+def load_checkpoint(path: Path, setting: dict[str, Any], device: str) -> dict[str, Any] | None:
     """What `save_checkpoint` wrote for the same ``setting``, or None; a checkpoint of another one is set aside."""
     try:
         return checkpoints.load_checkpoint(path, setting, device)
@@ -36,7 +37,7 @@ def load_checkpoint(path: Path, setting: dict, device: str) -> dict | None:
     return None
 
 
-def save_checkpoint(path: Path, state: dict) -> None:
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (setting, record and state dicts), and the record's curve as curve.csv beside it, atomically."""
     checkpoints.save_checkpoint(path, state["setting"], state)
     curve = state["record"]["curve"]

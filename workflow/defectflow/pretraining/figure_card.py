@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,7 +26,7 @@ def figure_iou(probability: np.ndarray, one: Photograph) -> float:
     return iou(found & known, (one.labels > 0) & known)
 
 
-def figure_rows(network: FigureGround, photographs: Sequence[Photograph]) -> list[dict]:
+def figure_rows(network: FigureGround, photographs: Sequence[Photograph]) -> list[dict[str, Any]]:
     """One row for each photograph that has a usable figure: file, source, iou, surface, doubt (mean in the figure)."""
     rows = []
     for one in photographs:
@@ -38,7 +39,7 @@ def figure_rows(network: FigureGround, photographs: Sequence[Photograph]) -> lis
     return rows
 
 
-def means(rows: Sequence[dict]) -> dict[str, dict[str, float]]:
+def means(rows: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """By source: number of photographs, mean IoU, share taken for a surface."""
     found = {}
     for source in dict.fromkeys(row["source"] for row in rows):
@@ -62,7 +63,7 @@ def surface_rows(network: FigureGround, photos: Sequence[np.ndarray], count: int
     return np.array([found.surface for found in network.predict(surfaces(photos, count))])
 
 
-def write_card(path: Path, figures: dict) -> None:
+def write_card(path: Path, figures: dict[str, Any]) -> None:
     """Write the model card from the measured figures."""
     run, taught = figures["run"], figures["taught"]
     rows = "\n".join(

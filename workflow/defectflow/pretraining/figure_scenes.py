@@ -99,7 +99,8 @@ class U2Net:
         square = to_square(photo, TEACHER_SIDE)
         scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
         given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
-        return np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
+        soft: np.ndarray = np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
+        return soft
 
 
 def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int, np.ndarray]:
@@ -120,8 +121,10 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
         path = folder / f"{hashlib.sha256(photo.tobytes()).hexdigest()[:24]}.png"
         if not path.is_file():
             with atomic(path) as temporary:
-                write_png(temporary, np.uint8(np.rint(255 * network(photo))))
-        soft = cv2.imread(str(path), cv2.IMREAD_UNCHANGED).astype(np.float32) / 255
+                write_png(temporary, np.rint(255 * network(photo)).astype(np.uint8))
+        written = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        assert written is not None, path
+        soft = written.astype(np.float32) / 255
         sure = float((soft > 0.5).mean())
         if 0.03 < sure < 0.6 and float(np.minimum(soft, 1 - soft).mean()) < 0.25 * sure:
             found[index] = soft
@@ -130,7 +133,7 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
 
 def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
     """What lies behind a thing: a surface, a scene, a scene out of focus; float32 (size, size, 3)."""
-    photo = photos[rng.integers(len(photos))]
+    photo = photos[int(rng.integers(len(photos)))]
     kind = rng.random()
     if kind < 0.45:
         return even_surface(rng, photo, size).astype(np.float32)
@@ -146,7 +149,7 @@ def put(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, thing: n
     size = len(image)
     if rng.random() < 0.5:
         dx, dy = rng.normal(0, 0.02 * size, 2)
-        shadow = cv2.warpAffine(alpha, np.float32([[1, 0, dx], [0, 1, dy]]), (size, size))
+        shadow = cv2.warpAffine(alpha, np.array([[1, 0, dx], [0, 1, dy]], np.float32), (size, size))
         shadow = cv2.GaussianBlur(shadow, (0, 0), size * rng.uniform(0.004, 0.03))
         image *= (1 - rng.uniform(0.2, 0.7) * shadow)[..., None]
     image += alpha[..., None] * (thing - image)
@@ -160,7 +163,7 @@ def clutter(rng: np.random.Generator, image: np.ndarray, photos: Sequence[np.nda
         y, x = (float(np.average(np.arange(size), weights=alpha.sum(axis) + 1e-6)) for axis in (1, 0))
         goal = [rng.uniform(0, size), rng.choice([-0.02, 1.02]) * size]
         to_y, to_x = goal if rng.random() < 0.5 else goal[::-1]
-        alpha = cv2.warpAffine(alpha, np.float32([[1, 0, to_x - x], [0, 1, to_y - y]]), (size, size))
+        alpha = cv2.warpAffine(alpha, np.array([[1, 0, to_x - x], [0, 1, to_y - y]], np.float32), (size, size))
         put(rng, image, alpha, surface(rng, photos, size))
 
 
@@ -289,7 +292,7 @@ def surface_picture(rng: np.random.Generator, photo: np.ndarray, fold: int, size
     if rng.random() < 0.5:
         scratch(rng, image)
     if rng.random() < 0.3:
-        image = np.uint8(image * (0.5 + 0.5 * noise(rng, size, (2, 2)))[..., None])
+        image = (image * (0.5 + 0.5 * noise(rng, size, (2, 2)))[..., None]).astype(np.uint8)
     nothing = np.zeros((size, size), np.float32)
     return FigurePicture(taken(rng, image), nothing, np.ones_like(nothing), True, fold)
 

@@ -71,11 +71,11 @@ class MuonAdamW:
         self._muon.step()
         self._adam.step()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """State for `load_state_dict`."""
         return {"muon": self._muon.state_dict(), "adam": self._adam.state_dict()}
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the state of an optimizer of the same parameters."""
         self._muon.load_state_dict(state["muon"])
         self._adam.load_state_dict(state["adam"])

@@ -60,7 +60,7 @@ class Sam:
         return sam_model.encode(self.model, square), image.shape[:2]
 
     def answer(
-        self, seen: tuple, points: np.ndarray, labels: np.ndarray, before: np.ndarray | None, several: bool
+        self, seen: tuple[Any, ...], points: np.ndarray, labels: np.ndarray, before: np.ndarray | None, several: bool
     ) -> tuple[np.ndarray, float, np.ndarray]:
         """See `Segmenter`."""
         features, shape = seen
@@ -88,7 +88,7 @@ def targets(photograph: Photograph, objects: int = OBJECTS) -> dict[str, list[np
 def box_of(mask: np.ndarray) -> np.ndarray:
     """Corners of a mask's box, float32 (2, 2) as (x, y)."""
     x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
-    return np.float32([[x, y], [x + w, y + h]])
+    return np.array([[x, y], [x + w, y + h]], np.float32)
 
 
 def deepest(true: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int] | None:
@@ -97,9 +97,9 @@ def deepest(true: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, int] | None
     for region, label in ((true & ~mask, POSITIVE), (mask & ~true, NEGATIVE)):
         depth = cv2.distanceTransform(np.pad(region.astype(np.uint8), 1), cv2.DIST_L2, 5)[1:-1, 1:-1]
         y, x = np.unravel_index(depth.argmax(), depth.shape)
-        found.append((float(depth[y, x]), np.float32([[x + 0.5, y + 0.5]]), label))
-    depth, place, label = max(found, key=lambda each: each[0])
-    return (place, label) if depth > 0 else None
+        found.append((float(depth[y, x]), np.array([[x + 0.5, y + 0.5]], np.float32), label))
+    deep, place, label = max(found, key=lambda each: each[0])
+    return (place, label) if deep > 0 else None
 
 
 def question_rows(segmenter: Segmenter, photograph: Photograph, objects: int = OBJECTS) -> list[dict[str, Any]]:

@@ -36,7 +36,7 @@ def backdrop(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) 
     """What lies behind: a photograph, a texture or one colour; uint8 (size, size, 3)."""
     kind = rng.random()
     if kind < 0.7:
-        return crop(rng, photos[rng.integers(len(photos))], size)
+        return crop(rng, photos[int(rng.integers(len(photos)))], size)
     if kind < 0.85:
         return texture(rng, size)
     return np.full((size, size, 3), rng.integers(0, 256, 3), np.uint8)
@@ -60,7 +60,9 @@ def move(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> np.ndar
 def jpeg(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """The picture after JPEG compression at a quality of 25 to 90."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(25, 91))])
-    return cv2.imdecode(data, cv2.IMREAD_COLOR)
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
 
 
 def photograph_scene(
@@ -148,18 +150,19 @@ def mixed_batch(
     rng = np.random.default_rng([seed, step, 1])
     real = int(rng.binomial(scenes, REAL)) if sources else 0
     parts = [scene_batch(seed, step, photos, scenes - real, prompts, size, kinds)] if real < scenes else []
-    images, asked, truth = [], [], []
+    images: list[np.ndarray] = []
+    asked, truth = [], []
     if kinds is KINDS:
         kinds = CLICK_KINDS
     while len(images) < real:
-        source = sources[rng.integers(len(sources))]
-        scene = photograph_scene(rng, source[rng.integers(len(source))], photos, size)
+        source = sources[int(rng.integers(len(sources)))]
+        scene = photograph_scene(rng, source[int(rng.integers(len(source)))], photos, size)
         if scene is None:
             continue
         images.append(scene.image)
         for _ in range(prompts):
             pick = pick_object(rng, scene)
-            kind = kinds[rng.integers(len(kinds))]
+            kind = kinds[int(rng.integers(len(kinds)))]
             kind = "box" if kind == "wide" and pick != scene.main else kind
             asked.append(question(rng, scene.masks[pick], size, kind))
             truth.append(cv2.resize(scene.masks[pick], (size // 2, size // 2), interpolation=cv2.INTER_AREA))
@@ -193,6 +196,6 @@ def corrected(prompt: Prompt, logits: np.ndarray, truth: np.ndarray, rng: np.ran
         ys, xs = np.nonzero(errors)
         pick = rng.integers(len(ys))
         y, x = ys[pick], xs[pick]
-        place, label = np.float32([4 * x + 2, 4 * y + 2]), POSITIVE if true[y, x] else NEGATIVE
+        place, label = np.array([4 * x + 2, 4 * y + 2], np.float32), POSITIVE if true[y, x] else NEGATIVE
     mask = np.clip(logits, -2 * LOGIT, 2 * LOGIT).astype(np.float32)
     return Prompt(np.vstack([prompt.points, place]).astype(np.float32), np.append(prompt.labels, label), mask)

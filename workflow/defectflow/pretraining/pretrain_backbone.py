@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -98,7 +99,7 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     start: Path | None = None,
-) -> tuple[PatchNano, dict]:
+) -> tuple[PatchNano, dict[str, Any]]:
     """Train a student; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
     Args:
@@ -123,9 +124,9 @@ def train(
     student = student.to(device, memory_format=torch.channels_last)
     teacher = folded(teacher).to(device)
     optimizer = MuonAdamW(student.parameters(), lr)
-    record = {"steps": 0, "minutes": 0.0, "images": 0, "curve": []}
+    record: dict[str, Any] = {"steps": 0, "minutes": 0.0, "images": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
-    setting = {"seed": seed, "batch": batch, "size": size, "steps": steps, "minutes": minutes, "lr": lr}
+    setting: dict[str, Any] = {"seed": seed, "batch": batch, "size": size, "steps": steps, "minutes": minutes, "lr": lr}
     setting |= {"code": code_hash("pretraining.pretrain_backbone"), "start": sha256_of(start) if start else None}
     if resume and (saved := load_checkpoint(checkpoint, setting, device)):
         student.load_state_dict(saved["student"])
@@ -183,7 +184,7 @@ def export(student: PatchNano, path: Path) -> None:
         save_file({k: v.half().contiguous() for k, v in folded.state_dict().items()}, temporary)
 
 
-def measure(weights: Path, teacher: nn.Module, held: list[np.ndarray], seed: int) -> dict:
+def measure(weights: Path, teacher: nn.Module, held: list[np.ndarray], seed: int) -> dict[str, Any]:
     """Figures of an exported file: size, agreement with the teacher, and what PatchCore finds with either."""
     ours = create_backbone(PATCH_NANO, LAYERS, weights)
     torch.manual_seed(seed)

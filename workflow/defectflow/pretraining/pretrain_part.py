@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -78,15 +79,16 @@ class Looker:
         self.trunk = Trunk().to(device)
         self.kept: OrderedDict[int, Seen] = OrderedDict()
         self.pool = ThreadPoolExecutor(workers)
-        self.ahead: dict[tuple[int, int], Future] = {}
+        self.ahead: dict[tuple[int, int], Future[list[FigurePicture]]] = {}
         self.workers = workers
 
     def pictures(self, step: int, size: int) -> list[FigurePicture]:
         """The pictures of ``step``; those of the next steps are begun."""
         for number in range(step, step + self.workers + 1):
             if (number, size) not in self.ahead and number not in self.kept:
-                make = (figure_batch, self.seed, number, self.made_of, self.count, size)
-                self.ahead[number, size] = self.pool.submit(*make)
+                self.ahead[number, size] = self.pool.submit(
+                    figure_batch, self.seed, number, self.made_of, self.count, size
+                )
         return self.ahead.pop((step, size)).result()
 
     @torch.no_grad()
@@ -145,7 +147,9 @@ def new_heads(seed: int, seen: Seen) -> Heads:
 
 def folded(heads: Heads) -> Heads:
     """A copy for use, with the batch norms in the convolutions, in evaluation mode."""
-    return fold_norms(deepcopy(heads).cpu().eval())
+    copy = deepcopy(heads)
+    fold_norms(copy.cpu().eval())
+    return copy
 
 
 def train(
@@ -165,7 +169,7 @@ def train(
     resume: bool = False,
     device: str = "cpu",
     start: Path | None = None,
-) -> tuple[Heads, dict]:
+) -> tuple[Heads, dict[str, Any]]:
     """Train the heads; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
     Args:
@@ -191,9 +195,9 @@ def train(
     first.close()
     shift = 10**6 if start else 0  # of the steps that name the pictures: those of the earlier run are not seen again
     optimizer = MuonAdamW(heads.parameters(), rate, adam_rate=0.15 * rate)
-    record = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
+    record: dict[str, Any] = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
-    setting = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
+    setting: dict[str, Any] = {"seed": seed, "batch": batch, "steps": steps, "minutes": minutes, "rate": rate}
     setting |= {
         "start": sha256_of(start) if start else None,
         "photographs": len(made_of.folds),
@@ -224,8 +228,8 @@ def train(
         size, since = (FIRST_SIZE, 0) if small else (SIDE, record["small"])
         rng = np.random.default_rng([seed, done, 4])
         back = min(done - since, KEPT)  # what was made with another size does not fit
-        earlier = done - 1 - rng.choice(back, min(back, AGAIN), replace=False) if back else []
-        seen = joined([look(shift + int(step), size) for step in (done, *earlier)])
+        chosen = rng.choice(back, min(back, AGAIN), replace=False) if back else np.zeros(0, int)
+        seen = joined([look(shift + int(step), size) for step in (done, *(done - 1 - chosen))])
         heads.train()
         with autocast(where, on_cpu=True):
             loss = heads_loss(heads, seen)
@@ -249,7 +253,7 @@ def export(heads: Heads, path: Path) -> None:
         save_file(state, temporary, {"backbone": sha256_of(PATCH_NANO_WEIGHTS)})
 
 
-def measure(weights: Path, held: list[np.ndarray], asked: list[Photograph], device: str) -> dict:
+def measure(weights: Path, held: list[np.ndarray], asked: list[Photograph], device: str) -> dict[str, Any]:
     """Figures of an exported file: size, mean IoU by source, surfaces and things taken for each other."""
     network = FigureGround.load(device, weights)
     surfaces = surface_rows(network, held, SURFACES)

@@ -66,7 +66,11 @@ class PlainAttention(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Callable, types: Iterable[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is F.scaled_dot_product_attention and len(args) == 3 and not (kwargs or {}).get("dropout_p"):
             q, k, v = args
@@ -147,7 +151,7 @@ def train(
     photographs: list[Photograph] | None = None,
     watched: list[Photograph] | None = None,
     start: Path | None = None,
-) -> tuple[nn.Module, dict]:
+) -> tuple[nn.Module, dict[str, Any]]:
     """Train a model; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
     The rate is constant after a warm-up and falls at the end of the run (`warmup_stable_decay`). `stable.pt` is the
@@ -177,7 +181,7 @@ def train(
     sources = [[p for p in named if p.source == s] for s in dict.fromkeys(p.source for p in named)]
     full = model.image_size
     optimizer = optimizer_of(model, rate)
-    record = {"steps": 0, "minutes": 0.0, "scenes": 0, "curve": [], "decaying": False}
+    record: dict[str, Any] = {"steps": 0, "minutes": 0.0, "scenes": 0, "curve": [], "decaying": False}
     length = {"steps": steps, "minutes": minutes, "decay": decay}
     setting = {"seed": seed, "batch": batch, "rate": rate, "start": start and sha256_of(start)}
     setting |= {
@@ -220,7 +224,7 @@ def train(
 
     size = FIRST_SIZE
     with ThreadPoolExecutor(workers) as pool:
-        ahead: dict[tuple, Future] = {}
+        ahead: dict[tuple[Any, ...], Future[Any]] = {}
         for done in loop:
             if loop.progress >= 1 - decay and not record["decaying"]:
                 if record["curve"]:

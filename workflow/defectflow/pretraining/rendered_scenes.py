@@ -51,7 +51,7 @@ def surface(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -
     """Material of an object or backdrop, float32 (size, size, 3) in 0 to 255."""
     kind = rng.random()
     if kind < 0.5:
-        return crop(rng, photos[rng.integers(len(photos))], size).astype(np.float32)
+        return crop(rng, photos[int(rng.integers(len(photos)))], size).astype(np.float32)
     if kind < 0.8:
         return texture(rng, size).astype(np.float32)
     plain = rng.uniform(0, 255, 3)
@@ -69,13 +69,13 @@ def _around(alpha: np.ndarray, margin: int) -> tuple[slice, slice]:
 def light_up(rng: np.random.Generator, material: np.ndarray, alpha: np.ndarray, size: int) -> np.ndarray:
     """Material with a light gradient, a bevel along the outline and now and then a highlight."""
     angle = rng.uniform(0, 2 * np.pi)
-    direction = np.float32([np.cos(angle), np.sin(angle)])
+    direction = np.array([np.cos(angle), np.sin(angle)], np.float32)
     down, across = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in alpha.shape)
     light = 1 + rng.uniform(0, 0.5) * (direction[0] * across + direction[1] * down[:, None])
     soft = cv2.GaussianBlur(alpha, (0, 0), size * rng.uniform(0.004, 0.03))
     bevel = direction[0] * cv2.Sobel(soft, -1, 1, 0) + direction[1] * cv2.Sobel(soft, -1, 0, 1)
     light = light + rng.uniform(0, 2.5) * bevel
-    result = material * light[..., None]
+    result: np.ndarray = material * light[..., None]
     if rng.random() < 0.25:
         spots = noise(rng, max(alpha.shape), (3, 3))[: alpha.shape[0], : alpha.shape[1]]
         result = result + 120 * rng.random() * (spots**4)[..., None]
@@ -124,7 +124,7 @@ def render_scene(rng: np.random.Generator, photos: Sequence[np.ndarray], size: i
         under = image[window]
         if rng.random() < 0.6:
             dx, dy = rng.normal(0, 0.02 * size, 2)
-            shadow = cv2.warpAffine(part, np.float32([[1, 0, dx], [0, 1, dy]]), part.shape[::-1])
+            shadow = cv2.warpAffine(part, np.array([[1, 0, dx], [0, 1, dy]], np.float32), part.shape[::-1])
             shadow = cv2.GaussianBlur(shadow, (0, 0), size * rng.uniform(0.005, 0.03))
             under *= (1 - rng.uniform(0.2, 0.8) * shadow)[..., None]
         under += part[..., None] * (light_up(rng, palette[: part.shape[0], : part.shape[1]], part, size) - under)
@@ -143,9 +143,8 @@ def rough(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
     """A guess at a mask as registration makes it: a little moved, turned, grown or shrunk, soft at the outline."""
     size = len(mask)
     ys, xs = np.nonzero(mask > 0.5)
-    affine = cv2.getRotationMatrix2D(
-        (float(xs.mean()), float(ys.mean())), rng.normal(0, 2), float(np.exp(rng.normal(0, 0.03)))
-    )
+    centre = float(xs.mean()), float(ys.mean())
+    affine = np.asarray(cv2.getRotationMatrix2D(centre, rng.normal(0, 2), float(np.exp(rng.normal(0, 0.03)))), float)
     affine[:, 2] += rng.normal(0, 0.008 * size, 2)
     guess = cv2.warpAffine(mask, affine, (size, size))
     k = int(rng.integers(0, 4) * size / 256)
@@ -225,7 +224,8 @@ def scene_batch(
     a "wide" box is drawn around that alone, and is a close one for others.
     """
     rng = np.random.default_rng([seed, step])
-    images, owner, asked, truth, present = [], [], [], [], []
+    images: list[np.ndarray] = []
+    owner, asked, truth, present = [], [], [], []
     while len(images) < scenes:
         scene = render_scene(rng, photos, size)
         if not scene.masks:
@@ -237,14 +237,14 @@ def scene_batch(
             else:
                 pick = scene.main if number == 0 and scene.main is not None else int(rng.integers(len(scene.masks)))
                 mask, main = scene.masks[pick], pick == scene.main
-            kind = kinds[rng.integers(len(kinds))]
+            kind = kinds[int(rng.integers(len(kinds)))]
             asked.append(ask(rng, mask, size, "box" if kind == "wide" and not main else kind))
             small = cv2.resize(mask, (size // 2, size // 2), interpolation=cv2.INTER_AREA)
             truth.append(np.zeros_like(small) if absent else small)
             present.append(not absent)
             owner.append(len(images))
         images.append(scene.image)
-    return SceneBatch(np.stack(images), np.array(owner), asked, np.stack(truth), np.float32(present))
+    return SceneBatch(np.stack(images), np.array(owner), asked, np.stack(truth), np.array(present, np.float32))
 
 
 def contact_sheet(photos: Sequence[np.ndarray], seed: int, size: int = 192) -> np.ndarray:
@@ -260,7 +260,7 @@ def contact_sheet(photos: Sequence[np.ndarray], seed: int, size: int = 192) -> n
         inside = cv2.resize(truth, (size, size)) >= 0.5
         view[inside] = view[inside] // 2 + np.array([0, 127, 0], np.uint8)
         if prompt.mask is not None:
-            corner = np.uint8(cv2.resize(prompt.mask, (size // 4, size // 4)) > 0) * 255
+            corner = (cv2.resize(prompt.mask, (size // 4, size // 4)) > 0).astype(np.uint8) * 255
             view[: size // 4, : size // 4] = corner[..., None]
         places = [tuple(int(v) for v in point) for point in prompt.points]
         if prompt.labels[0] != NOT_A_POINT:

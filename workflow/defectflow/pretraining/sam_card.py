@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,9 @@ def evaluate(model: nn.Module, photos: Sequence[np.ndarray], seed: int, batches:
     return figures
 
 
-def measure(weights: Path, config: str, held: Sequence[np.ndarray], seed: int, batches: int, device: str) -> dict:
+def measure(
+    weights: Path, config: str, held: Sequence[np.ndarray], seed: int, batches: int, device: str
+) -> dict[str, Any]:
     """Figures of an exported file: size, and its answers about scenes of held-out photographs."""
     model = sam_model.build(config, weights).to(device)
     parts = trained_parameters(model, "all")
@@ -111,7 +114,7 @@ def counted(photographs: Sequence[Photograph]) -> dict[str, int]:
     return dict(Counter(one.source for one in photographs))
 
 
-def measure_photographs(weights: Path, config: str, asked: Sequence[Photograph], device: str) -> dict:
+def measure_photographs(weights: Path, config: str, asked: Sequence[Photograph], device: str) -> dict[str, Any]:
     """Mean IoU by source and prompt of an exported file on photographs, and its own estimates beside the truth."""
     segmenter = Sam(sam_model.build(config, weights).to(device))
     rows = [row for one in tqdm(asked, desc="held out", unit="image") for row in question_rows(segmenter, one)]
@@ -153,7 +156,7 @@ is distributed here. A tenth of the series was held out and only asked about.
         temporary.write_text(text, encoding="utf-8")
 
 
-def _about_photographs(path: Path, found: dict) -> tuple[str, str]:
+def _about_photographs(path: Path, found: dict[str, Any]) -> tuple[str, str]:
     """Paragraphs of the card about real photographs: (figures, licences)."""
     prompts = list(next(iter(found["iou"].values())))
     rows = "\n".join(
@@ -179,7 +182,7 @@ of the answer before (`benchmarks/zero_shot.py`).
     return figures, f"- Real photographs with masks: [{notice}]({notice}) lists their origins and licences.\n"
 
 
-def write_card(path: Path, figures: dict) -> None:
+def write_card(path: Path, figures: dict[str, Any]) -> None:
     """Write the model card from the measured figures."""
     held, run = figures["held_out"], figures["run"]
     told = {

@@ -64,7 +64,7 @@ _SHAPES = (_polygon, _ellipse, _boxes, _boxes, _blob, _gear, _rod)
 
 def silhouette(rng: np.random.Generator) -> np.ndarray:
     """Outline of a part, uint8 (CANVAS, CANVAS) in {0, 1}: one or two shapes, mirrored or not, with holes or not."""
-    mask = np.zeros((CANVAS, CANVAS), np.uint8)
+    mask: np.ndarray = np.zeros((CANVAS, CANVAS), np.uint8)
     for _ in range(1 + (rng.random() < 0.3)):
         _SHAPES[rng.integers(len(_SHAPES))](rng, mask)
     if rng.random() < 0.3:

@@ -65,7 +65,7 @@ def texture(rng: np.random.Generator, size: int) -> np.ndarray:
         weights = rng.random(len(octaves)) ** 2
         pattern = sum(w * noise(rng, size, (n, n)) for w, n in zip(weights, octaves, strict=True)) / weights.sum()
     elif kind == 1:
-        pattern = noise(rng, size, (size // rng.integers(1, 5),) * 2)
+        pattern = noise(rng, size, (size // int(rng.integers(1, 5)),) * 2)
     elif kind == 2:
         cells = (int(rng.integers(1, 8)), size // int(rng.integers(1, 5)))
         pattern = noise(rng, size, cells if rng.random() < 0.5 else cells[::-1])
@@ -82,7 +82,8 @@ def texture(rng: np.random.Generator, size: int) -> np.ndarray:
     low, high = rng.random((2, 3)) * 255
     if rng.random() < 0.5:  # most parts are nearly grey
         low, high = low.mean() + (low - low.mean()) * 0.15, high.mean() + (high - high.mean()) * 0.15
-    return np.clip(low + (high - low) * pattern[..., None], 0, 255).astype(np.uint8)
+    coloured: np.ndarray = np.clip(low + (high - low) * pattern[..., None], 0, 255).astype(np.uint8)
+    return coloured
 
 
 def crop(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
@@ -197,7 +198,7 @@ def vary(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     if rng.random() < 0.5:
         image = image[:, ::-1]
     if rng.random() < 0.3:
-        image = np.rot90(image, rng.integers(1, 4))
+        image = np.rot90(image, int(rng.integers(1, 4)))
     image = np.ascontiguousarray(image)
     if rng.random() < 0.15:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, 2)
@@ -224,7 +225,7 @@ def training_image(rng: np.random.Generator, photos: Sequence[np.ndarray], size:
 
     def surface() -> np.ndarray:
         if rng.random() < 5 / 6:
-            return crop(rng, photos[rng.integers(len(photos))], size)
+            return crop(rng, photos[int(rng.integers(len(photos)))], size)
         return texture(rng, size)
 
     image = surface()
@@ -260,7 +261,8 @@ def retake(rng: np.random.Generator, square: np.ndarray, size: int, damaged: boo
     if damaged:
         scratch(rng, image)
     image = image * np.exp(rng.normal(0, 0.05)) + rng.standard_normal(image.shape, dtype=np.float32) * 3
-    return np.clip(image, 0, 255).astype(np.uint8)
+    shot: np.ndarray = np.clip(image, 0, 255).astype(np.uint8)
+    return shot
 
 
 def centre_squares(photos: Sequence[np.ndarray], size: int) -> np.ndarray:

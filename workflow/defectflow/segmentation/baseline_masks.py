@@ -27,7 +27,7 @@ def check_mask(
     prior_iou: float,
     predicted_iou: float | None = None,
     object_score: float | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Presence and doubt about one mask: the columns of the MASKS table except image_id and mask.
 
     Absence is decided by the registration score when registration is reliable on this data set (held out), else by the
@@ -77,7 +77,9 @@ def check_mask(
     }
 
 
-def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None) -> tuple[np.ndarray, dict]:
+def baseline_mask(
+    prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Mask (bool, size of ``image``) of a segmenter without a network, or of the appearance heads, and its row."""
     guess = prior.guess(image, leave_out)
     mask, agreement = SEGMENTERS.classes.get(source, Template).find(prior, guess, image, leave_out)
@@ -87,7 +89,7 @@ def baseline_mask(prior: Prior, source: str, image: np.ndarray, leave_out: list[
 
 def part_mask(
     prior: Prior, source: str, image: np.ndarray, leave_out: list[int] | None, predictor: Any = None
-) -> tuple[np.ndarray, dict]:
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Mask of the part in a photograph and its row, for the masks stage and an inspector alike.
 
     Args:
@@ -123,8 +125,9 @@ def chosen_source(segmenter: str, train_json: str | None, prior: Prior) -> str:
         return "appearance"
     if segmenter != "sam2.1":
         return segmenter
+    assert train_json is not None, "the stage of sam2.1 has one"
     train = read_json(train_json)
-    use = train.get("use")
+    use: str = train.get("use", "")
     if use not in SOURCES:
         raise UserError(f"{train_json}: no valid 'use' (run segment again)")
     if use != "sam2.1":

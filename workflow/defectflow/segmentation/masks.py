@@ -6,6 +6,7 @@ The constant and template segmenters need numpy and OpenCV only; torch is import
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,14 +23,14 @@ from defectflow.segmentation.baseline_masks import WHOLE, chosen_source, part_ma
 from defectflow.segmentation.segmenters import SEGMENTERS
 
 
-def whole_row() -> dict:
+def whole_row() -> dict[str, Any]:
     """The columns of MASKS but for image_id and mask, of a photograph that is taken whole."""
     values = {"source": WHOLE, "present": 1, "doubtful": 0, "reason": "", "area": 1.0, "area_z": 0.0}
     return values | {"predicted_iou": None, "prior_iou": None, "registration_score": None}
 
 
 def run(
-    rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor=None, depth: str | None = None
+    rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor: Any = None, depth: str | None = None
 ) -> pd.DataFrame:
     """Write ``out_dir/{image_id}.png`` for every row of a manifest, atomically as a whole; return the MASKS table."""
     result = []

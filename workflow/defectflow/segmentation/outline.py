@@ -27,6 +27,7 @@ SIDE = 512  # pixels, longest side of what GrabCut sees
 PREVIEW = 1600  # and of the preview
 DISC = 0.006  # radius of a click, share of the longest side
 ROUNDS = 5
+NO_BOX = (0, 0, 1, 1)  # GrabCut does not look at its box where it begins with a mask
 SPECK = 0.002  # holes and pieces below this share of the outline are left out
 VARIANTS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}  # in names of official checkpoints
 INSIDE, OUTSIDE, BOX = (60, 220, 60), (235, 70, 70), (70, 140, 255)
@@ -104,7 +105,7 @@ def by_grabcut(image: np.ndarray, clicks: Clicks) -> np.ndarray:
     if (labels & 1).all() or not (labels & 1).any():
         return np.zeros(image.shape[:2], bool)
     models = np.zeros((1, 65)), np.zeros((1, 65))
-    cv2.grabCut(bgr, labels, None, *models, ROUNDS, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(bgr, labels, NO_BOX, models[0], models[1], ROUNDS, cv2.GC_INIT_WITH_MASK)
     found = (labels & 1).astype(np.float32)
     return cv2.resize(found, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
 
@@ -126,7 +127,9 @@ def by_sam(image: np.ndarray, clicks: Clicks, model: str, checkpoint: str) -> np
     labels = [sam_model.POSITIVE] * len(own.inside) + [sam_model.NEGATIVE] * len(own.outside)
     if own.box:
         points, labels = [own.box[:2], own.box[2:], *points], [*sam_model.BOX_CORNERS, *labels]
-    prompt = sam_model.Prompt(np.float32(points) + 0.5 * (np.array(labels)[:, None] < 2), np.array(labels), None)
+    prompt = sam_model.Prompt(
+        np.array(points, np.float32) + 0.5 * (np.array(labels)[:, None] < 2), np.array(labels), None
+    )
     with torch.inference_mode():
         features = sam_model.encode(network, sam_model.to_tensor(to_square(image, size)[None], torch.device("cpu")))
         logits, rated, _ = sam_model.propose(network, features, [prompt])

@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -52,7 +53,7 @@ def main(args: argparse.Namespace) -> None:
         temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].data)
 
 
-def cell(row, path: str, depth: str | None) -> Cell:
+def cell(row: Any, path: str, depth: str | None) -> Cell:
     """One photograph of the sheet; ``row``: of a MASKS table."""
     flagged = not row.present or row.doubtful
     lines = ((row.image_id, INK), (row.reason or f"area {row.area:.1%}", DIM))

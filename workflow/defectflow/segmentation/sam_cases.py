@@ -35,7 +35,7 @@ def sources(prior: Prior, train: list[Annotated], image_id: str) -> list[int]:
     names = {a.image_id for a in train}
     others = {i for i, name in enumerate(prior.image_ids) if name not in names}
     itself = {i for i, name in enumerate(prior.image_ids) if name == image_id}
-    for out in (others | set(prior.leave_out(image_id)), others | itself, others):
+    for out in (others | set(prior.leave_out(image_id) or ()), others | itself, others):
         if len(out) < len(prior.image_ids) and _has_template(prior, out):
             return sorted(out)
     return []

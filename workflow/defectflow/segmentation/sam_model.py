@@ -5,6 +5,7 @@ Imports torch; import this module inside the function that needs it.
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -72,7 +73,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: not a readable checkpoint ({type(error).__name__})") from None
     if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
         raise UserError(f'{path}: not a SAM 2.1 checkpoint (expected {{"model": state_dict}})')
-    return content["model"]
+    state: dict[str, Any] = content["model"]
+    return state
 
 
 def load_weights(model: nn.Module, name: str, path: str | Path) -> None:
@@ -188,14 +190,16 @@ def make_prompt(soft: np.ndarray, size: int, rng: np.random.Generator | None = N
         dx, dy = rng.normal(0, 0.01 * side, 2)
         scale = np.exp(rng.normal(0, 0.02))
         centre = (1 - scale) * (side - 1) / 2
-        soft = cv2.warpAffine(soft, np.float32([[scale, 0, centre + dx], [0, scale, centre + dy]]), (side, side))
+        soft = cv2.warpAffine(
+            soft, np.array([[scale, 0, centre + dx], [0, scale, centre + dy]], np.float32), (side, side)
+        )
     inside = soft >= (0.5 if registered else 0.02)
     if not inside.any():
         inside = np.ones_like(inside)
     ys, xs = np.nonzero(inside.any(axis=1))[0], np.nonzero(inside.any(axis=0))[0]
-    box = np.float32([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
-    extent = np.float32([box[2] - box[0], box[3] - box[1]] * 2)
-    box += np.float32([-1, -1, 1, 1]) * extent * (BOX_MARGIN if registered else 0.05)
+    box = np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1], np.float32)
+    extent = np.array([box[2] - box[0], box[3] - box[1]] * 2, np.float32)
+    box += np.array([-1, -1, 1, 1], np.float32) * extent * (BOX_MARGIN if registered else 0.05)
     if rng is not None:
         box += rng.normal(0, 0.015, 4).astype(np.float32) * extent
     points = np.zeros((4, 2), np.float32)
@@ -260,7 +264,10 @@ def with_prior(logits: Tensor, guess: np.ndarray, weight: float) -> Tensor:
 
 def full_size(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
     """Mask logits (h, w) of one picture as bool mask of ``size`` (height, width)."""
-    return (F.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0).cpu().numpy()
+    inside: np.ndarray = (
+        (F.interpolate(logits[None, None], size, mode="bilinear", align_corners=False)[0, 0] > 0).cpu().numpy()
+    )
+    return inside
 
 
 @dataclass

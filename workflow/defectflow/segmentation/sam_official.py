@@ -73,7 +73,7 @@ def make_config(
     if trainable not in ("decoder", "all"):
         raise UserError(f"engine official: trainable {trainable!r} is not offered (decoder or all; or engine lean)")
     recipe = Path(sam2.__path__[0]) / "configs" / "sam2.1_training" / "sam2.1_hiera_b+_MOSE_finetune.yaml"
-    config = OmegaConf.load(recipe)
+    config: Any = OmegaConf.load(recipe)
     variant = OmegaConf.load(model_yaml).model
     processes = max(1, gpus)
     # Each process takes its share of the images; more than that in a batch would leave no batch at all.
@@ -139,7 +139,7 @@ def make_config(
     return config
 
 
-def _transforms() -> list[dict]:
+def _transforms() -> list[dict[str, Any]]:
     """Exposure and small movements; no mirroring, which would show a part of the other hand."""
     module = "training.dataset.transforms."
     return [
@@ -154,7 +154,7 @@ def _transforms() -> list[dict]:
     ]
 
 
-def fine_tune(args: argparse.Namespace, names: list[str], model: Any) -> dict:
+def fine_tune(args: argparse.Namespace, names: list[str], model: Any) -> dict[str, Any]:
     """Run the trainer and load what it trained into ``model``.
 
     Args:
@@ -171,10 +171,11 @@ def fine_tune(args: argparse.Namespace, names: list[str], model: Any) -> dict:
     import torch
     from omegaconf import OmegaConf
 
+    from defectflow.core.device import pick_device
     from defectflow.segmentation import sam_model
 
     check_extras()
-    gpus = torch.cuda.device_count() if sam_model.pick_device(args.device).type == "cuda" else 0
+    gpus = torch.cuda.device_count() if pick_device(args.device).type == "cuda" else 0
     gpus = min(gpus, len(names))
     out = Path(args.out).resolve()
     with scratch_dir(out.parent / ".official.part") as folder:

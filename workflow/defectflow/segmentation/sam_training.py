@@ -153,7 +153,7 @@ def train(
     validate: Callable[[], float | None],
     state: Path | None = None,
     resume: bool = False,
-    fingerprint: dict | None = None,
+    fingerprint: dict[str, Any] | None = None,
 ) -> Progress:
     """Train ``model`` in place and leave the best weights by validation IoU in it.
 
@@ -168,7 +168,7 @@ def train(
         fingerprint: settings and data that must agree with those of the state file.
     """
     factors = {"decoder": 1.0, "neck": NECK_FACTOR, "trunk": TRUNK_FACTOR}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": parameters, "peak": plan.rate * (1.0 if plan.from_scratch else factors[part])}
         for part, parameters in trained_parameters(model, plan.trainable).items()
     ]

@@ -7,6 +7,7 @@ import argparse
 import sys
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +31,7 @@ STEP_BYTES = (2 * 2**30, 10 * 2**30)
 WEAK_SHARE = 0.1  # of the training prompts made as if registration had failed
 
 
-def choose(report: dict) -> str:
+def choose(report: dict[str, Any]) -> str:
     """The segmenter to use: "sam2.1", or the best baseline if SAM is worse by more than TOLERANCE or unjudged."""
     means = {name: report[name]["iou_mean"] for name in ("sam2.1", *BASELINES) if name in report}
     if None in means.values():
@@ -81,13 +82,14 @@ class Run:
     """One model on one data set: its cases, features and the batches and scores made of them."""
 
     def __init__(self, args: argparse.Namespace, parts: dict[str, list[Annotated]], prior: Prior, trainable: str):
+        from defectflow.core.device import pick_device
         from defectflow.parts import training_cases
         from defectflow.segmentation import sam_cases, sam_model
         from defectflow.segmentation.sam_training import TRAINABLE
 
         assert trainable in TRAINABLE
         self.args, self.parts, self.prior, self.trainable = args, parts, prior, trainable
-        self.device = sam_model.pick_device(args.device)
+        self.device = pick_device(args.device)
         self.model = sam_model.build(args.model_config, start_of(args), args.seed).to(self.device)
         size = self.model.image_size
         self.cases = {
@@ -110,19 +112,21 @@ class Run:
                     self.pool.append(training_cases.augmented(case, rng, self.turn))
         self.positives = len(self.pool)
         self.pool += self.negative
-        self.caches: dict = {}
+        self.caches: dict[str, Any] = {}
 
-    def start_features(self, image: np.ndarray) -> list:
+    def start_features(self, image: np.ndarray) -> list[Any]:
         """What the cache keeps of uint8 (1, size, size, 3): decoder features, or trunk maps if the neck is trained."""
         import torch
 
+        from defectflow.core.device import autocast
         from defectflow.segmentation import sam_model
 
-        with torch.no_grad(), sam_model.autocast(self.device):
+        with torch.no_grad(), autocast(self.device):
             tensor = sam_model.to_tensor(image, self.device)
             if self.trainable == "decoder":
                 return sam_model.encode(self.model, tensor)
-            return self.model.image_encoder.trunk(tensor)
+            maps: list[Any] = self.model.image_encoder.trunk(tensor)
+            return maps
 
     def open(self, stack: ExitStack, folder: Path) -> None:
         """Fill the feature caches; without effect when the whole model is trained."""
@@ -132,7 +136,7 @@ class Run:
             for part, cases in {**self.cases, "train": self.pool}.items():
                 self.caches[part] = stack.enter_context(cached(cases, self.start_features, folder, part))
 
-    def features(self, part: str, cases: list, indices: list[int]) -> list:
+    def features(self, part: str, cases: list[Any], indices: list[int]) -> list[Any]:
         """Decoder features of some cases of ``part``, computed or from the cache, differentiable where trained."""
         from defectflow.segmentation import sam_model
 
@@ -141,8 +145,9 @@ class Run:
         kept = self.caches[part].get(indices, self.device)
         return kept if self.trainable == "decoder" else sam_model.neck_features(self.model, kept)
 
-    def batch_at(self, step: int, rng: np.random.Generator):
+    def batch_at(self, step: int, rng: np.random.Generator) -> Any:
         """A random training batch; see :func:`sam_training.train`."""
+        from defectflow.core.device import autocast
         from defectflow.parts.training_cases import augmented
         from defectflow.segmentation import sam_model
         from defectflow.segmentation.sam_training import Batch
@@ -163,7 +168,7 @@ class Run:
             else sam_model.make_prompt(grid_constant(self.prior), size, rng, registered=False)
             for case in cases
         ]
-        with sam_model.autocast(self.device):
+        with autocast(self.device):
             features = self.features("train", cases, indices)
         truth, present = np.stack([c.truth for c in cases]), np.array([c.present for c in cases])
         return Batch(features, prompts, truth, present)
@@ -172,12 +177,13 @@ class Run:
         """IoU by image_id at full resolution, with the prompts and the cleaning of mask generation."""
         import torch
 
+        from defectflow.core.device import autocast
         from defectflow.segmentation import sam_model
 
         result = {}
         for index, (item, case) in enumerate(zip(self.parts[part], self.cases[part], strict=True)):
             prompt = sam_model.make_prompt(case.soft, self.model.image_size, registered=case.registered)
-            with torch.no_grad(), sam_model.autocast(self.device):
+            with torch.no_grad(), autocast(self.device):
                 logits, _, _ = sam_model.decode(self.model, self.features(part, [case], [index]), [prompt])
             truth, weight = item.mask(), prior_weight if case.registered else 0.0
             mask = sam_model.full_size(sam_model.with_prior(logits[0], case.soft, weight), truth.shape)
@@ -277,7 +283,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"segment: IoU on {held_out} photographs: {told}; masks will come from {report['use']}", file=sys.stderr)
 
 
-def lean(run: Run, stack: ExitStack, settings: dict) -> dict:
+def lean(run: Run, stack: ExitStack, settings: dict[str, Any]) -> dict[str, Any]:
     """Train with the lean loop; best step and curve for the report."""
     from defectflow.segmentation.sam_training import DECODER_RATE, SCRATCH_RATE, Plan, train
 

@@ -20,7 +20,8 @@ CLOCK = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total:g} min [left: {remaini
 class Optimizer(Protocol):
     """What the loop needs of an optimiser; those of torch have it."""
 
-    param_groups: list[dict[str, Any]]
+    @property
+    def param_groups(self) -> list[dict[str, Any]]: ...
 
     def zero_grad(self) -> None: ...
 
