@@ -22,6 +22,7 @@ include: "workflow/rules/detection.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/reporting.smk"
 include: "workflow/rules/label_export.smk"
+include: "workflow/rules/dataset_card.smk"
 include: "workflow/rules/bundling.smk"
 include: "workflow/rules/pretraining.smk"
 

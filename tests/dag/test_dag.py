@@ -295,3 +295,34 @@ def test_labels_are_exported_when_they_are_asked_for(site, label_format):
     assert {rule: jobs.get(rule) for rule in ("write_labels", "boxes", "evaluate", "render")} == {
         "write_labels": 1, "boxes": 1, "evaluate": 1, "render": None
     }  # fmt: skip
+
+
+def test_the_card_of_a_data_set_is_made_from_its_photographs_alone(site):
+    assert site.jobs("card", config=COCO | ALONE) == {"card": 1, "write_card": 1, "ingest": 1, "survey": 2}
+    about = {"datasets": {"mine": {"path": "coco", "about": {"license": "https://spdx.org/licenses/MIT"}}}}
+    plan = site.snakemake("-n", "-p", "card", config=COCO | ALONE | about).stdout
+    assert "spdx.org/licenses/MIT" in plan and "--regions" not in plan
+    wrong = site.snakemake("-n", "card", config=COCO | {"datasets": {"mine": {"path": "coco", "about": {"date": "x"}}}})
+    assert wrong.returncode != 0 and "unknown key 'date'" in wrong.stderr + wrong.stdout
+
+
+def test_photographs_without_labels_have_a_card_and_no_run(site):
+    (site.folder / "bare").mkdir(exist_ok=True)
+    for path in sorted((site.folder / "coco/images").iterdir())[:3]:
+        shutil.copy(path, site.folder / "bare")
+    config = COCO | ALONE | {"datasets": {"mine": {"path": "bare"}}}
+    assert site.jobs("card", config=config)["write_card"] == 1
+    refused = site.snakemake("-n", config=config)
+    assert refused.returncode != 0 and "bare: 0 images are labelled good" in refused.stderr + refused.stdout
+
+
+def test_regions_of_a_run_are_on_its_card_once_they_are_there(site):
+    folder = site.folder / "results/mvtec/none/none/patchcore"
+    folder.mkdir(parents=True)
+    try:
+        for name in ("regions.csv", "regions.json"):
+            (folder / name).touch()
+        plan = site.snakemake("-n", "-p", "card", config=MVTEC | ALONE | WHOLE).stdout
+        assert "--regions results/mvtec/none/none/patchcore/regions.csv" in plan
+    finally:
+        shutil.rmtree(site.folder / "results/mvtec")

@@ -63,7 +63,8 @@ AFTER = {
 OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 # Made for other configurations or asked for by name.
 ELSEWHERE = {
-    "parts", "triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels"
+    "parts", "triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels",
+    "card", "write_card",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -126,6 +127,10 @@ KEYS = {
     "datasets.*.category": ("part", "ingest sam_pairs"),
     "datasets.*.part": ("whole", ""),  # where the segmenter is auto: tests/dag/test_dag.py
     "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
+    "datasets.*.about.license": ("https://spdx.org/licenses/CC0-1.0", ""),  # of a card: tests/dag/test_dag.py
+    "datasets.*.about.creator": ("we", ""),
+    "datasets.*.about.url": ("https://example.org", ""),
+    "datasets.*.about.published": ("2026-11-30", ""),
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),
     "datasets.*.rendered.size": (256, "render_demo"),

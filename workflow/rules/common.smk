@@ -62,7 +62,7 @@ def prepare() -> tuple:
                 images = max(images, rendered["views"] + rendered["defects"])
             elif entry:
                 sources[name] = preflight.resolve(entry)
-                preflight.check(sources[name], config["on_problem"], labels_needed(config), cache_file(name))
+                preflight.check_readable(sources[name], config["on_problem"], cache_file(name))
                 annotated = preflight.outlined(sources[name], cache_file(name)) > 0
                 images = max(images, preflight.count(sources[name]))
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
@@ -196,6 +196,16 @@ def source_of(wildcards) -> dict:
     root = f"results/{wildcards.dataset}/source"
     files = {"annotations": f"{root}/annotations.json", "labels": f"{root}/labels.csv"}
     return {"layout": "coco", "images": f"{root}/images", "category": None} | files
+
+
+def manifest_to_learn_from(wildcards) -> str:
+    """The table of images, where enough are labelled; what only looks at a data set does without labels."""
+    if not is_rendered(wildcards):
+        try:
+            preflight.check_learnable(SOURCES[wildcards.dataset], labels_needed(config))
+        except UserError as error:
+            sys.exit(f"error: {error}")
+    return f"results/{wildcards.dataset}/manifest.csv"
 
 
 def is_annotated(wildcards) -> bool:
@@ -339,6 +349,13 @@ def mask_tables(wildcards) -> list[str]:
         if segmenter_of(wildcards).makes_masks
         else []
     )
+
+
+def regions_of_card(wildcards) -> dict:
+    """Regions of the main run for the card, where that run has been made: they stand in where there are no masks."""
+    folder = next(run.folder for run in MAIN_RUNS if run.dataset == wildcards.dataset)
+    files = [f"{folder}/regions.csv", f"{folder}/regions.json"]
+    return {"regions": files} if all(Path(file).is_file() for file in files) else {}
 
 
 def steps_of(run) -> list[str]:

@@ -124,7 +124,7 @@ rule split_annotated:
 rule split:
     """Split the labelled photographs by group, for the detectors."""
     input:
-        manifest="results/{dataset}/manifest.csv",
+        manifest=manifest_to_learn_from,
         annotated=lambda w: "results/{dataset}/annotated.csv" if is_annotated(w) else [],
     output:
         "results/{dataset}/splits.csv",

@@ -8,6 +8,7 @@ import numpy as np
 from defectflow.images.image_checks import Picture
 from defectflow.sources.dataset import Problem
 
+EQUAL = "the same file as"  # how a problem begins
 WORDS = {"0": "good", "1": "bad"}
 
 
@@ -42,13 +43,13 @@ def check_copies(pictures: Mapping[str, Picture], row: Callable[[str], Mapping[s
         for name in names:
             if first["0"] and first["1"]:
                 other = first["1"] if rows[name]["label"] == "0" else first["0"]
-                text = f"the same file as {other}, and one is labelled good, one bad (delete the wrong one)"
+                text = f"{EQUAL} {other}, and one is labelled good, one bad (delete the wrong one)"
                 problems.append(Problem(name, text, "image"))
                 continue
             stays = first["0"] or first["1"] or names[0]
             if name == stays:
                 continue
-            text, label = f"the same file as {stays}", rows[stays]["label"]
+            text, label = f"{EQUAL} {stays}", rows[stays]["label"]
             if label and not rows[name]["label"]:
                 text += f", which is labelled {WORDS[label]}"
             this, that = (rows[one]["split"] or "no split" for one in (name, stays))

@@ -30,6 +30,7 @@ ALIKE = 0.05  # root mean square between fingerprints, in standard deviations: c
 FINE = 0.6  # correlation of detail finer than 2 pixels: copies 0.67 to 1.0, moved by one pixel 0.34 to 0.76
 LOCAL = 0.9  # difference of 8x8 pixels in units of their contrast: copies 0.0 to 0.7, with a scratch 0.7 to 5
 GRAIN = 0.3  # share of blocks with independent grain: copies 0.0 to 0.24, two shots up to 1.0
+NEAR = "hardly differs from"  # how a notice begins
 CHECKED = 200  # pairs, the most similar ones, that are decoded
 _ROWS, _COLUMNS = 256, 4096  # a tile of distances is 4 MB
 
@@ -204,7 +205,7 @@ def _own_grain(a: np.ndarray, b: np.ndarray, faint: float) -> np.ndarray:
 
 def _row_text(name: str, row: tuple[str, str, str], of_other: tuple[str, str, str]) -> str:
     """The notice on a photograph that hardly differs from ``name``; rows are (label, split, group)."""
-    text = f"hardly differs from {name}: saved again, or taken again of an unmoved part?"
+    text = f"{NEAR} {name}: saved again, or taken again of an unmoved part?"
     (label, split, _), (other_label, other_split, _) = row, of_other
     if label and other_label and label != other_label:
         words = {"0": "good", "1": "bad"}

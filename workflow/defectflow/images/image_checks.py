@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
+import numpy as np
 from tqdm import tqdm
 
 from defectflow.core.files import UserError, sha256_of
@@ -19,6 +20,7 @@ from defectflow.images.sixteen_bit import measured
 
 SMALLEST_SIDE = 32  # pixels
 CLIPPED = 254  # luminance from which a pixel counts as overexposed
+SHARP_AT = 1024  # pixels, longer side at which sharpness is measured; a smaller picture keeps its size
 
 
 @dataclass(slots=True)  # a data set may have many
@@ -26,7 +28,8 @@ class Picture:
     """The content of one image file; ``problem`` is "" for a sound one. Sizes are (width, height) in pixels.
 
     ``fingerprint``: see `fingerprint.fingerprint`. ``deep`` is `bit_depth.Values` of a 16-bit file as text, if the
-    depth of the set is known. If the file holds several pictures (``pages``), the first is read.
+    depth of the set is known. If the file holds several pictures (``pages``), the first is read. ``sharpness``: see
+    `sharpness_of`. ``file_bytes``: size of the file.
     """
 
     sha256: str = ""
@@ -38,6 +41,8 @@ class Picture:
     fingerprint: str = ""
     deep: str = ""
     pages: int = 1
+    sharpness: float = 0.0
+    file_bytes: int = 0
 
     @property
     def size(self) -> tuple[int, int]:
@@ -61,14 +66,30 @@ def inspect(path: str | Path, *folders: str | Path, depth: str | None = None) ->
         if min(raw_size) < SMALLEST_SIDE:
             return Picture(problem=f"only {raw_size[0]}x{raw_size[1]} pixels (at least {SMALLEST_SIDE} a side)")
         grey = cv2.cvtColor(read_rgb(path, depth), cv2.COLOR_RGB2GRAY)
-        sha256, pages = sha256_of(path), pictures_in(path)
+        sha256, pages, size = sha256_of(path), pictures_in(path), os.path.getsize(path)
         deep = measured(path) if depth and is_deep(path) else ""
     except UserError as error:
         return Picture(problem=str(error).removeprefix(f"{path}: "))
     except OSError as error:
         return Picture(problem=f"not readable ({error.strerror})")
     luminance, clipped = float(grey.mean()), float((grey >= CLIPPED).mean())
-    return Picture(sha256, raw_size, orientation, luminance, clipped, "", fingerprint(grey), deep, pages)
+    sharp = sharpness_of(grey)
+    return Picture(sha256, raw_size, orientation, luminance, clipped, "", fingerprint(grey), deep, pages, sharp, size)
+
+
+def sharpness_of(grey: np.ndarray) -> float:
+    """Standard deviation of the Laplacian in grey levels, at a longer side of SHARP_AT pixels; 0 for a flat picture.
+
+    Source: J. L. Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR (2000).
+
+    Args:
+        grey: uint8 (height, width).
+    """
+    factor = SHARP_AT / max(grey.shape)
+    if factor < 1:
+        size = [max(1, round(side * factor)) for side in grey.shape[::-1]]
+        grey = cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
+    return float(cv2.Laplacian(grey, cv2.CV_16S).std())
 
 
 def inspect_all(

@@ -65,7 +65,16 @@ def write_page(path: str | Path, template: str, **content: Any) -> None:
 
     Every text is escaped; only charts are inserted unescaped (``| safe`` in the templates).
     """
-    pages = environment(TEMPLATES, escape=True)
+    _write(path, template, True, content)
+
+
+def write_text(path: str | Path, template: str, **content: Any) -> None:
+    """Fill a template of a text file, such as Markdown, and write it, atomically."""
+    _write(path, template, False, content)
+
+
+def _write(path: str | Path, template: str, escape: bool, content: Mapping[str, Any]) -> None:
+    pages = environment(TEMPLATES, escape=escape)
     pages.filters |= {f.__name__: f for f in (number, score, short, signed, span, percent)}
     pages.globals["rule"] = rule
     pages.globals |= {"MISSED": MISSED, "FALSE_ALARM": FALSE_ALARM, "NO_PART": NO_PART}

@@ -10,6 +10,16 @@ from defectflow.demo.settings import RenderedSettings
 
 
 @dataclass(frozen=True, kw_only=True)
+class AboutSettings(Settings):
+    """What nobody can read from photographs, for the card of the data set."""
+
+    license: str = setting(ABSENT, "URL of the licence, as https://spdx.org/licenses/ has them")
+    creator: str = setting(ABSENT, "person or organisation that took the photographs")
+    url: str = setting(ABSENT, "page of the data set")
+    published: str = setting(ABSENT, "date of publication, YYYY-MM-DD", pattern=r"\d{4}-\d{2}-\d{2}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetSettings(Settings):
     """Where the photographs, outlines and labels of a data set are."""
 
@@ -32,6 +42,7 @@ class DatasetSettings(Settings):
     part: Literal["auto", "whole"] = setting(
         "auto", "auto: segmenter auto finds the part; whole: the photograph is the part (textures, close-ups)"
     )
+    about: dict[str, Any] = setting(ABSENT, "licence, creator and more, for `snakemake card`", nested=AboutSettings)
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = setting("auto", "bits that 16-bit photographs hold")
     rendered: dict[str, Any] = setting(ABSENT, "render this data set instead of reading one", nested=RenderedSettings)
 

@@ -34,16 +34,20 @@ def check(
     calibration: Mapping[str, int] | None = None,
     cache: str | Path | None = None,
 ) -> None:
-    """Raise a UserError for any problem of a data set that shows without opening an image.
-
-    At least two images must be labelled good (one if the data set fixes train and test).
+    """Raise a UserError for any problem of a data set that shows without opening an image, labels included.
 
     Args:
         resolved: what ``resolve`` returned.
         on_problem: with "leave_out", rows of labels.csv that match no image are not an error.
-        calibration: {"good": n, "bad": n}, labelled images needed to choose a threshold, besides the one it judges.
+        calibration: see `check_learnable`.
         cache: see ``file_digests``; a COCO file that was checked before is not read again.
     """
+    check_readable(resolved, on_problem, cache)
+    check_learnable(resolved, calibration)
+
+
+def check_readable(resolved: DataSet, on_problem: str = "stop", cache: str | Path | None = None) -> None:
+    """Raise a UserError for any problem that keeps a data set from being read; see `check`."""
     check_paths(resolved)
     data = _listing(_key(resolved))
     rows, problems = data.rows, data.problems
@@ -56,6 +60,20 @@ def check(
     fixed = any(row["split"] for row in rows.values())
     if fixed and (loose := sorted(n for n, row in rows.items() if row["label"] and not row["split"])):
         raise UserError(f"{source}: {loose[0]} has a label and no split (fill column split for every labelled image)")
+
+
+def check_learnable(resolved: DataSet, calibration: Mapping[str, int] | None = None) -> None:
+    """Raise a UserError if too few images are labelled to learn from and to judge.
+
+    At least two images must be labelled good (one if the data set fixes train and test).
+
+    Args:
+        resolved: what ``resolve`` returned.
+        calibration: {"good": n, "bad": n}, labelled images needed to choose a threshold, besides the one it judges.
+    """
+    data = _listing(_key(resolved))
+    rows, source = data.rows, resolved["labels"] or resolved["images"]
+    fixed = any(row["split"] for row in rows.values())
     good = sum(row["label"] == "0" and row["split"] != "test" for row in rows.values())
     if good < (1 if fixed else 2):
         raise UserError(f"{source}: {good} images are labelled good, and {way_out(resolved, next(iter(data.paths)))}")
