@@ -612,6 +612,30 @@ def test_a_stage_that_failed_after_a_change_runs_again_with_all_that_follows(sit
     assert set(stale) == closure(rule, ALL) | sheet(stale)
 
 
+# --- The card of a data set ---------------------------------------------------------------------------------------
+CARD = {"shards": 2, "dataset": "mine", "datasets": {"mine": {"path": "data/mine"}}, "compare": []}
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("cards"), CARD, "card")
+
+
+def test_the_card_is_stale_after_what_it_is_made_from_and_nothing_else(cards):
+    card = {"card": 1, "write_card": 1}
+    assert cards.stale() == {}
+    about = {"datasets": {"mine": {"path": "data/mine", "about": {"creator": "we"}}}}
+    assert cards.stale(CARD | about) == cards.stale(CARD | {"seed": 1}) == card
+    assert cards.stale(CARD | {"threshold": "youden", "detector": "padim"}) == {}
+    assert edited(cards, "card.html", lambda text: text + "<p>") == card
+    assert edited(cards, "data/mine/labels.csv", lambda text: text.replace(",1,", ",,", 1)) == card | {"ingest": 1}
+    run = cards.folder / "results/mine/template/crop/patchcore"
+    run.mkdir(parents=True)
+    for name in ("regions.csv", "regions.json"):
+        (run / name).touch()
+    assert cards.stale() == card  # the regions of a run stand in for masks
+
+
 # --- What is no change ----------------------------------------------------------------------------------------------
 def test_touching_every_file_re_runs_nothing(site):
     for path in sorted(site.folder.rglob("*"), reverse=True):  # inputs last: results/ comes after data/ and workflow/

@@ -201,6 +201,17 @@ def test_the_report_can_be_sent_to_a_colleague(finished):
     assert all(name in report for name in ("metrics.json", "leaderboard.csv", "leaderboard.html", "report.html"))
 
 
+def test_the_card_of_the_data_set_shows_the_regions_of_the_run(finished):
+    assert finished.snakemake("--cores", "2", "card", config=CONFIG).returncode == 0
+    folder = finished.folder / "results/mine/card"
+    assert {path.suffix for path in folder.iterdir()} >= {".md", ".html", ".json", ".csv", ".jpg"}
+    text = (folder / "card.md").read_text()
+    assert "14 photographs: 8 good, 4 bad, 2 without a label; 7 sessions." in text
+    assert "regions that the detector found in 4 of 4 bad photographs" in text
+    assert 'href="../../../card/card.html"' in (finished.folder / RUN / "report.html").read_text()
+    assert finished.jobs("card", config=CONFIG) == {}
+
+
 def test_a_broken_photograph_stops_the_run_with_its_name_or_is_left_out(finished):
     path = finished.folder / "data/mine/images/torn.jpg"
     config = CONFIG | {"shards": 1}

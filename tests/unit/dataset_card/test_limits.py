@@ -62,6 +62,8 @@ def test_bad_photographs_of_one_session_are_told():
     assert "No session has both good and bad photographs" in text and "come from 2 sessions" in text
     both = said(card_set.table("0" * 10 + "1" * 6, group=["a"] * 5 + ["b"] * 5 + ["b"] * 6))
     assert "one session (b)" in both and "No session has both" not in both
+    some = said(card_set.table("0" * 10 + "1" * 6, group=["a"] * 5 + ["b"] * 7 + ["c"] * 4))
+    assert "4 of 6 bad photographs come from sessions without a good one (c)" in some
     assert "Nothing says which photographs were taken together" in said(card_set.table("0011"))
 
 

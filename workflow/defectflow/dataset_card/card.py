@@ -22,7 +22,7 @@ from defectflow.core.files import UserError, atomic_dir, read_json, stage, write
 from defectflow.core.tables import write_table
 from defectflow.dataset_card import card_charts, pictures
 from defectflow.dataset_card.balance import gini
-from defectflow.dataset_card.croissant import ABOUT, COLUMNS, REQUIRED, croissant
+from defectflow.dataset_card.croissant import ABOUT, COLUMNS, croissant
 from defectflow.dataset_card.defect_places import Places, places
 from defectflow.dataset_card.limits import copies, missing
 from defectflow.dataset_card.photographs import (
@@ -191,7 +191,7 @@ def main(args: argparse.Namespace) -> None:
             page["missing"], about,
         )  # fmt: skip
         write_json(folder / "card.json", known)
-        page |= {"name": name, "required": [key for key in REQUIRED if key not in known]}
+        page |= {"name": name, "required": [key for key in ABOUT if not about.get(key)]}
         write_text(folder / "card.md", "card.md", heat=bool(heat), charts=sorted(charts), **page)
         write_page(
             folder / "card.html",

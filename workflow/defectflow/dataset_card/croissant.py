@@ -11,11 +11,8 @@ from typing import Any
 from defectflow.core.files import sha256_of
 
 CONFORMS_TO = "http://mlcommons.org/croissant/1.0"
-# Required of a data set; what nobody can read from files comes from `about` in its entry of the config.
-REQUIRED = (
-    "@context", "@type", "conformsTo", "description", "license", "name", "url", "creator", "datePublished",
-    "distribution",
-)  # fmt: skip
+# What the format requires and nobody can read from files: `about` in the entry of the data set (published is
+# datePublished there).
 ABOUT = ("license", "creator", "url", "published")
 # The context that the specification recommends (appendix 1), and the vocabulary for responsible AI.
 CONTEXT: dict[str, Any] = {

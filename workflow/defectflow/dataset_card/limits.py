@@ -117,6 +117,12 @@ def _sessions(table: pd.DataFrame) -> Iterator[str]:
         yield f"All {count} bad photographs come from one session ({next(iter(bad))}): a verdict may judge the session."
     if good and bad and not good & bad:
         yield "No session has both good and bad photographs: a verdict may judge the session and not the part."
+    elif good and (lonely := sorted(bad - good)):
+        n = int(group[known["label"] == 1].isin(lonely).sum())
+        yield (
+            f"{n} of {count} bad photographs {'comes from a session' if n == 1 else 'come from sessions'} without a "
+            f"good one ({_list(lonely)}): there a verdict may judge the session."
+        )
     if good and len(good) < ENOUGH_GROUPS:
         yield (
             f"The good photographs come from {'one session' if len(good) == 1 else f'{len(good)} sessions'}: how much "

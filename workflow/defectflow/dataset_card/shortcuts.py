@@ -30,7 +30,7 @@ class Shortcut(NamedTuple):
         auroc: of the property alone, at least 0.5: the direction is read from the data. Held out for `TOGETHER`,
             where it may be below.
         interval: [low, high], 95 %.
-        how: what bad photographs are, "darker"; "" for `TOGETHER`.
+        how: what bad photographs are, "darker"; "" for `TOGETHER` and where they do not differ.
         clear: whether this is not chance at 5 %, all properties considered (Bonferroni).
     """
 
@@ -89,7 +89,8 @@ def _alone(name: str, column: np.ndarray, labels: np.ndarray, units: pd.Series, 
     area = auroc(labels, column)
     sign = -1.0 if area is not None and area < 0.5 else 1.0
     _, more, less = PROPERTIES.get(name, (None, f"more often {name[7:]}", f"less often {name[7:]}"))
-    return _shortcut(name, sign * column, labels, units, z, less if sign < 0 else more)
+    how = "" if area is not None and round(area, 2) == 0.5 else less if sign < 0 else more
+    return _shortcut(name, sign * column, labels, units, z, how)
 
 
 def _shortcut(name: str, scores: np.ndarray, labels: np.ndarray, units: pd.Series, z: float, how: str) -> Shortcut:
