@@ -19,8 +19,8 @@ from defectflow.reporting.galleries import Picture, data_uri
 WIDTH = 300  # pixels of a thumbnail
 EXAMPLES, CLASSES = 6, 12  # photographs of a class, classes that are shown
 AVERAGED = 30  # photographs whose mean lies below the heat
+SOFT = 0.1  # of the largest share: from there on heat is as opaque as its colour asks
 FRAME = 640  # pixels, longer side of the picture of places
-FAINT = 0.02  # of the largest share: cells below show no heat
 
 
 class Thumbnail(NamedTuple):
@@ -133,7 +133,7 @@ def places_picture(frame: np.ndarray, ground: np.ndarray) -> np.ndarray:
     heat = heat.clip(0, 1)
     grey = cv2.cvtColor((60 + ground * 0.45).astype(np.uint8), cv2.COLOR_GRAY2RGB).astype(np.float32)
     colours = overlay_images.palette()[(40 + heat * 215).astype(np.uint8)].astype(np.float32)
-    opacity = np.where(heat > FAINT, 0.35 + 0.55 * heat, 0)[..., None]
+    opacity = (np.minimum(heat / SOFT, 1) * (0.35 + 0.55 * heat))[..., None]
     drawn: np.ndarray = np.round(grey * (1 - opacity) + colours * opacity).astype(np.uint8)
     return drawn
 
