@@ -62,7 +62,7 @@ def prepare() -> tuple:
                 images = max(images, rendered["views"] + rendered["defects"])
             elif entry:
                 sources[name] = preflight.resolve(entry)
-                preflight.check_readable(sources[name], config["on_problem"], cache_file(name))
+                preflight.check(sources[name], config["on_problem"], cache_file(name))
                 annotated = preflight.outlined(sources[name], cache_file(name)) > 0
                 images = max(images, preflight.count(sources[name]))
             runs.append(resolve_runs(config | {"dataset": name}, annotated))

@@ -28,7 +28,15 @@ def table(tmp_path):
 
 
 def metadata(table, about=ABOUT):
-    return croissant("mine", "Some photographs.", table, ["jpg", "png"], {"good": 3, "dent": 2}, ["Few."], about)
+    return croissant(
+        "mine",
+        "Some photographs.",
+        table,
+        {"jpg": [".JPG", ".jpeg"], "png": [".png"]},
+        {"good": 3, "dent": 2},
+        ["Few."],
+        about,
+    )
 
 
 def test_it_has_everything_that_the_format_requires(table):
@@ -51,7 +59,7 @@ def test_the_table_is_named_with_its_checksum_and_size(table):
     )
     assert first["contentSize"] == f"{table.stat().st_size} B"
     assert [(one["encodingFormat"], one["includes"]) for one in sets] == [
-        ("image/jpeg", "**/*.jpg"), ("image/png", "**/*.png")
+        ("image/jpeg", ["**/*.JPG", "**/*.jpeg"]), ("image/png", ["**/*.png"])
     ]  # fmt: skip
 
 

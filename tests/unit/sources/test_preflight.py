@@ -150,6 +150,7 @@ def test_each_fault_is_one_clear_line(tmp_path, what, message):
     preflight.forget()
     with pytest.raises(UserError, match=message) as caught:
         preflight.check(resolved, cache=tmp_path / "cache.json")
+        preflight.check_learnable(resolved)
     assert "\n" not in str(caught.value)
 
 
@@ -164,10 +165,10 @@ def test_too_few_labels_for_the_threshold_are_told(tmp_path, label, kind, split,
     labels = "\n".join(["filename,label,split", *rows, f"z.jpg,0,{'train' if split else ''}"]) + "\n"
     (tmp_path / "labels.csv").write_text(labels)
     judged += kind == "good" and not split
-    preflight.check(resolved, calibration={"good": 0, "bad": 0, kind: max(judged - 1, 0)})
+    preflight.check_learnable(resolved, {"good": 0, "bad": 0, kind: max(judged - 1, 0)})
     least = max(judged, 1)  # one is judged, so all of them are one too few to choose its threshold on
     with pytest.raises(UserError, match=rf"csv: {judged} images to be judged are labelled {kind}.* at least {least} "):
-        preflight.check(resolved, calibration={"good": 0, "bad": 0, kind: least})
+        preflight.check_learnable(resolved, {"good": 0, "bad": 0, kind: least})
 
 
 def test_leave_out_accepts_labels_of_absent_images(tmp_path):

@@ -9,7 +9,7 @@ import argparse
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -69,6 +69,12 @@ def classes_of(table: pd.DataFrame, defects: Places | None) -> list[dict[str, An
             | {"marked": marks.get("n", 0), "area": marks.get("area"), "spots": marks.get("spots")}
         )
     return found
+
+
+def suffixes_of(table: pd.DataFrame) -> dict[str, list[str]]:
+    """The suffixes that files of each format have, by format."""
+    endings = table["name"].map(lambda name: PurePosixPath(name).suffix)
+    return {str(name): sorted(set(endings[rows])) for name, rows in table.groupby("format").groups.items()}
 
 
 def summary_of(table: pd.DataFrame) -> str:
@@ -187,7 +193,7 @@ def main(args: argparse.Namespace) -> None:
         for what, chart in charts.items():
             save_png(folder / f"{what}.png", chart)
         known = croissant(
-            name, page["summary"], folder / "photographs.csv", [row["value"] for row in page["formats"]], numbers,
+            name, page["summary"], folder / "photographs.csv", suffixes_of(table), numbers,
             page["missing"], about,
         )  # fmt: skip
         write_json(folder / "card.json", known)

@@ -76,7 +76,7 @@ def croissant(
     name: str,
     description: str,
     photographs: Path,
-    formats: Sequence[str],
+    suffixes: Mapping[str, Sequence[str]],
     classes: Mapping[str, int],
     limits: Sequence[str],
     about: Mapping[str, str],
@@ -87,7 +87,7 @@ def croissant(
         name: of the data set.
         description: in a sentence or two.
         photographs: the table photographs.csv, which lies beside the metadata.
-        formats: suffixes of the photographs.
+        suffixes: of each format, as the files have them, e.g. jpg: .JPG and .jpeg.
         classes: number of photographs of each.
         limits: sentences on what is missing.
         about: license, creator, url and published of the config; those left out are left out here too.
@@ -110,15 +110,15 @@ def croissant(
             "sha256": sha256_of(photographs),
         }
     ]
-    for suffix in formats:
+    for format, endings in suffixes.items():
         files.append(
             {
                 "@type": "cr:FileSet",
-                "@id": f"{suffix}-files",
-                "name": f"{suffix}-files",
-                "description": f"Photographs in the format {suffix}, below the folder that column name counts from.",
-                "encodingFormat": MEDIA_TYPES.get(suffix, f"image/{suffix}"),
-                "includes": f"**/*.{suffix}",
+                "@id": f"{format}-files",
+                "name": f"{format}-files",
+                "description": f"Photographs in the format {format}, below the folder that column name counts from.",
+                "encodingFormat": MEDIA_TYPES.get(format, f"image/{format}"),
+                "includes": [f"**/*{ending}" for ending in endings],
             }
         )
     return {

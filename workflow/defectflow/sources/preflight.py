@@ -28,26 +28,14 @@ from defectflow.sources.dataset_entry import resolve as resolve
 from defectflow.sources.digest_cache import digests_of, file_digests, read_cache, write_cache
 
 
-def check(
-    resolved: DataSet,
-    on_problem: str = "stop",
-    calibration: Mapping[str, int] | None = None,
-    cache: str | Path | None = None,
-) -> None:
-    """Raise a UserError for any problem of a data set that shows without opening an image, labels included.
+def check(resolved: DataSet, on_problem: str = "stop", cache: str | Path | None = None) -> None:
+    """Raise a UserError for any problem of a data set that shows without opening an image.
 
     Args:
         resolved: what ``resolve`` returned.
         on_problem: with "leave_out", rows of labels.csv that match no image are not an error.
-        calibration: see `check_learnable`.
         cache: see ``file_digests``; a COCO file that was checked before is not read again.
     """
-    check_readable(resolved, on_problem, cache)
-    check_learnable(resolved, calibration)
-
-
-def check_readable(resolved: DataSet, on_problem: str = "stop", cache: str | Path | None = None) -> None:
-    """Raise a UserError for any problem that keeps a data set from being read; see `check`."""
     check_paths(resolved)
     data = _listing(_key(resolved))
     rows, problems = data.rows, data.problems
