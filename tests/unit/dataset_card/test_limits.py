@@ -95,6 +95,7 @@ def test_light_sizes_and_outlines_are_told():
     text = said(whole(clipped=[0.3] * 3 + [0.0] * 397, luminance=[5.0] + [90.0] * 399), annotated=0)
     assert "3 of 400 photographs are overexposed in more than 10\N{NO-BREAK SPACE}% of the frame" in text
     assert "1 of 400 photographs is nearly black" in text and "No outline of the part" in text
+    assert "400 of 400 photographs are white in more than" in said(whole(clipped=0.3))
     assert "2 different proportions" in said(whole(width=[60] * 399 + [90]))
 
 

@@ -222,13 +222,19 @@ def _copies(report: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _light(table: pd.DataFrame) -> Iterator[str]:
-    for which, what in (
-        (table["clipped"] > BLOWN, f"overexposed in more than {percent(BLOWN)} of the frame"),
-        (table["luminance"] < NIGHT, f"nearly black (mean grey level below {NIGHT:g} of 255)"),
-    ):
-        if n := int(which.sum()):
-            are = "is" if n == 1 else "are"
-            yield f"{n} of {len(table)} photographs {are} {what}: no detector sees a defect there."
+    white, black = int((table["clipped"] > BLOWN).sum()), int((table["luminance"] < NIGHT).sum())
+    if white:
+        are = "is" if white == 1 else "are"
+        of = "white" if 2 * white > len(table) else "overexposed"  # most are: by intent, as before a white wall
+        yield (
+            f"{white} of {len(table)} photographs {are} {of} in more than {percent(BLOWN)} of the frame: no detector sees "
+            "a defect there."
+        )
+    if black:
+        yield (
+            f"{black} of {len(table)} photographs {'is' if black == 1 else 'are'} nearly black (mean grey level below "
+            f"{NIGHT:g} of 255): no detector sees a defect there."
+        )
     ratios = (table["width"] / table["height"]).round(2).nunique()
     if ratios > 1:
         yield (f"The photographs have {ratios} different proportions of width to height: not all were taken as in use.")

@@ -100,7 +100,7 @@ def _shortcut(name: str, scores: np.ndarray, labels: np.ndarray, units: pd.Serie
 
 
 def _together(values: np.ndarray, labels: np.ndarray, units: pd.Series, seed: int) -> np.ndarray | None:
-    """Held-out log-odds of bad by a logistic regression on all properties; None where no fold has both classes.
+    """Held-out log-odds of bad by a logistic regression on all properties; None where a fold lacks a class.
 
     Args:
         values: float (photographs, properties).
@@ -121,4 +121,4 @@ def _together(values: np.ndarray, labels: np.ndarray, units: pd.Series, seed: in
         scaled = (values - mean) / np.where(spread > 0, spread, 1)
         model = LogisticRegression(class_weight="balanced", max_iter=1000).fit(scaled[train], labels[train])
         scores[test] = model.decision_function(scaled[test])
-    return scores
+    return None if np.isnan(scores).any() else scores
