@@ -227,8 +227,8 @@ def _light(table: pd.DataFrame) -> Iterator[str]:
         are = "is" if white == 1 else "are"
         of = "white" if 2 * white > len(table) else "overexposed"  # most are: by intent, as before a white wall
         yield (
-            f"{white} of {len(table)} photographs {are} {of} in more than {percent(BLOWN)} of the frame: no detector sees "
-            "a defect there."
+            f"{white} of {len(table)} photographs {are} {of} in more than {percent(BLOWN)} of the frame: no detector "
+            "sees a defect there."
         )
     if black:
         yield (
