@@ -25,7 +25,10 @@ PEAK = "peak = lambda: int(next(line for line in open('/proc/self/status') if li
 SIDE, GRID, LAYERS = 96, (12, 12), ["layer2", "layer3"]
 ENTRIES = {
     "segmenter": {"method": "none"},
-    "isolation": {"background": "keep", "normalise": ["none"], "crop": False, "margin": 0.03, "dilate": 0},
+    "isolation": {
+        "background": "keep", "normalise": ["none"], "crop": False, "tight": None, "upright": False, "margin": 0.03,
+        "dilate": 0,
+    },  # fmt: skip
     "detector": {
         "method": "patchcore", "backbone": "patch-nano", "weights": None, "layers": LAYERS, "image_size": SIDE,
         "foreground_only": True, "max_patches": 2000000, "coreset_ratio": 1, "coreset_max": 10000,
