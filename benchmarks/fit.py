@@ -34,7 +34,7 @@ def features_run(args: argparse.Namespace) -> dict:
     imports = time.perf_counter() - begin
     folder = Path(args.folder)
     paths = sorted(Path(args.images).iterdir())
-    rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, args.size, args.size, "", ""] for p in paths]
+    rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, 0.0, args.size, args.size, "", "", 0] for p in paths]
     tables.write_table(folder / "t.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
     splits = pd.DataFrame([[p.stem, "", 0, "", "train", "", ""] for p in paths], columns=tables.SPLITS)
     tables.write_table(folder / "s.csv", splits, tables.SPLITS)

@@ -28,7 +28,7 @@ from fit import embedder_imports
 def run(folder: Path, paths: list[Path], args: argparse.Namespace) -> dict[str, float]:
     """Both stages with their outputs in ``folder``; seconds of each."""
     folder.mkdir(exist_ok=True)
-    rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, args.size, args.size, "", ""] for p in paths]
+    rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, 0.0, args.size, args.size, "", "", 0] for p in paths]
     tables.write_table(folder / "t.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
     splits = pd.DataFrame([[p.stem, "", 0, "", "train", "", ""] for p in paths], columns=tables.SPLITS)
     tables.write_table(folder / "s.csv", splits, tables.SPLITS)

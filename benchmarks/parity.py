@@ -103,7 +103,7 @@ def defectflow_fit(folder: Path, args: argparse.Namespace, ratio: float, seed: i
     """Features of all pictures and the bank of those in ``folder``/train."""
     paths = [path for part in ("train", "test") for path in sorted((folder / part).iterdir())]
     size = args.image_size
-    rows = [[p.stem, str(p), "", 0, 0, size, size, size, size, "", ""] for p in paths]
+    rows = [[p.stem, str(p), "", 0, 0, size, size, 0.0, size, size, "", "", 0] for p in paths]
     tables.write_table(folder / "t.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
     rows = [[p.stem, "", 0 if p.parent.name == "train" else "", "", p.parent.name, "", ""] for p in paths]
     tables.write_table(folder / "s.csv", pd.DataFrame(rows, columns=tables.SPLITS), tables.SPLITS)

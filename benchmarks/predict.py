@@ -47,7 +47,7 @@ def defectflow_run(args: argparse.Namespace) -> dict:
     paths = sorted(Path(args.images).iterdir())
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, args.size, args.size, "", ""] for p in paths]
+        rows = [[p.stem, str(p), "", 0, 0, args.size, args.size, 0.0, args.size, args.size, "", "", 0] for p in paths]
         tables.write_table(folder / "t.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
         splits = pd.DataFrame([[p.stem, "", "", "", "unlabelled", "", ""] for p in paths], columns=tables.SPLITS)
         tables.write_table(folder / "s.csv", splits, tables.SPLITS)

@@ -1,11 +1,11 @@
 """What backbones find on many rendered inspection sets: one part and one camera each, sound, scratched or blemished.
 
     python benchmarks/rendered_parts.py --pool FOLDER --backbones patch-nano resnet18.tv_in1k=resnet18.safetensors
-    python benchmarks/rendered_parts.py --pool FOLDER --size 1024 --share 0.7 --isolations zero_out crop
+    python benchmarks/rendered_parts.py --pool FOLDER --size 1024 --share 0.7 --isolations zero_out crop tight
 
 Each set draws a part (outline, surface out of a photograph that no pre-training saw, or a texture) and a camera: how
 far the part moves and turns, how the light changes, grain and focus. The bank holds all patches of 12 sound pictures,
-isolated with the true mask as the workflow isolates them (zero_out or crop of config.yaml); 8 others and 8 of each kind
+isolated with the true mask as the workflow isolates them (entries of config.yaml); 8 others and 8 of each kind
 of damage are scored by their farthest patch. Printed: the mean over the sets of the AUROC, and of its difference to the
 first line, with a 95 % bootstrap interval over the sets. Sets 0 to 99 are for choosing, those from 1000 on for testing.
 """
@@ -26,7 +26,8 @@ from defectflow.backbones.network_input import object_cells
 from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core.parallel import in_threads
 from defectflow.images.read_write import letterbox, write_png
-from defectflow.isolation.crop_and_background import crop_window, cut, isolate
+from defectflow.isolation.crop_and_background import crop_window, cut, isolate, isolate_part
+from defectflow.isolation.settings import IsolationSettings
 from defectflow.metrics.metrics import auroc
 from defectflow.pretraining.rendered_scenes import surface
 from defectflow.pretraining.silhouettes import CANVAS, silhouette
@@ -35,6 +36,7 @@ from defectflow.search.nearest_neighbours import Neighbours
 
 LEARNED, SOUND, BAD = 12, 8, 8  # pictures in the bank, sound ones scored, scored ones of each kind of damage
 MARGIN = 0.03  # of the part's box, on each side of the window that crop cuts out
+TIGHT = 640  # side of the square of the isolation tight, as in config.yaml
 DILATION = 4  # pixels by which the part is enlarged before its cells are chosen, as in the features stage
 
 
@@ -131,13 +133,27 @@ def cropped(pictures: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndar
     return [(cut(image, w), cut(mask, w)) for (image, mask), w in zip(pictures, windows, strict=True)]
 
 
+def squared(pictures: list[tuple[np.ndarray, np.ndarray]], upright: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Each part cut to its own box, at one size, turned upright where that is asked."""
+    how = IsolationSettings(background="zero", tight=TIGHT, upright=upright, margin=MARGIN)
+    return [isolate_part(image, mask, how)[:2] for image, mask in pictures]
+
+
+ISOLATIONS = {
+    "zero_out": lambda pictures: pictures,
+    "crop": cropped,
+    "tight": lambda pictures: squared(pictures, upright=False),
+    "tight_upright": lambda pictures: squared(pictures, upright=True),
+}
+
+
 def main() -> None:
     """Render, score, print."""
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--pool", required=True, help="photographs for surfaces; only the held-out tenth is used")
     cli.add_argument("--backbones", nargs="+", default=["patch-nano"], help="name, or name=file of weights")
     cli.add_argument("--sides", type=int, nargs="+", default=[512], help="of the network's input in pixels")
-    cli.add_argument("--isolations", nargs="+", choices=["zero_out", "crop"], default=["zero_out"])
+    cli.add_argument("--isolations", nargs="+", choices=[*ISOLATIONS], default=["zero_out"])
     cli.add_argument("--size", type=int, default=512, help="side of a picture in pixels")
     cli.add_argument("--share", type=float, default=1, help="size of the part; 1 nearly fills the frame")
     cli.add_argument("--sets", type=int, default=24)
@@ -160,7 +176,7 @@ def main() -> None:
             args.pictures.mkdir(parents=True, exist_ok=True)
             strip = [pictures[k][0] for k in (0, 1, LEARNED + SOUND, -BAD - 1, -BAD, -1)]
             write_png(args.pictures / f"{seed:03d}.png", np.hstack(strip))
-        isolated = {how: cropped(pictures) if how == "crop" else pictures for how in args.isolations}
+        isolated = {how: ISOLATIONS[how](pictures) for how in args.isolations}
         for (name, side, how), values in found.items():
 
             def of_part(picture: tuple, embedder: PatchEmbedder = embedders[name], side: int = side) -> torch.Tensor:

@@ -150,6 +150,8 @@ KEYS = {
     "isolations.*.normalise": (["clahe"], "isolate"),
     "isolations.*.crop": (False, "isolate"),
     "isolations.*.margin": (0.1, "isolate"),
+    "isolations.*.tight": (256, (f"isolate augment features {JUDGED}",)),
+    "isolations.*.upright": (True, (f"isolate augment features {JUDGED}",)),
     "isolations.*.dilate": (3, "isolate"),
     "augmentation.copies": (2, "augment"),
     "augmentation.robustness": ([1], "augment"),
@@ -337,6 +339,9 @@ def changed(key: str, value: object) -> dict:
              "detectors": "patchcore"}  # fmt: skip
     if key in ("detectors.*.method", "detectors.*.dimensions"):  # patchcore's entry has keys of its own method only
         entry["detectors"] = "untrained"
+    if key in ("isolations.*.tight", "isolations.*.upright"):  # the entry in use is a crop
+        entry["isolations"] = "zero_out"
+        config["isolations"]["zero_out"] = {"tight": 128}
     for name in NOT_WITH.get(key, []):
         config[key.partition(".")[0]][entry[key.partition(".")[0]]].pop(name)
     *folders, last = key.replace("*", entry.get(key.partition(".")[0], "*")).split(".")

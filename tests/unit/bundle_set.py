@@ -25,16 +25,34 @@ PEAK = "peak = lambda: int(next(line for line in open('/proc/self/status') if li
 SIDE, GRID, LAYERS = 96, (12, 12), ["layer2", "layer3"]
 ENTRIES = {
     "segmenter": {"method": "none"},
-    "isolation": {"background": "keep", "normalise": ["none"], "crop": False, "margin": 0.03, "dilate": 0},
+    "isolation": {
+        "background": "keep",
+        "normalise": ["none"],
+        "crop": False,
+        "tight": None,
+        "upright": False,
+        "margin": 0.03,
+        "dilate": 0,
+    },
     "detector": {
-        "method": "patchcore", "backbone": "patch-nano", "weights": None, "layers": LAYERS, "image_size": SIDE,
-        "foreground_only": True, "max_patches": 2000000, "coreset_ratio": 1, "coreset_max": 10000,
+        "method": "patchcore",
+        "backbone": "patch-nano",
+        "weights": None,
+        "layers": LAYERS,
+        "image_size": SIDE,
+        "foreground_only": True,
+        "max_patches": 2000000,
+        "coreset_ratio": 1,
+        "coreset_max": 10000,
         "bank_dtype": "float32",
-        "distance": "euclidean", "neighbours": 9, "score": "max", "top_fraction": 0.01,
+        "distance": "euclidean",
+        "neighbours": 9,
+        "score": "max",
+        "top_fraction": 0.01,
     },
     "regions": {},
     "look": {"colours": "inferno", "vmax_quantile": 0.999},
-}  # fmt: skip
+}
 
 
 def photograph(seed: int, bad: bool = False, size: tuple[int, int] = (96, 128)) -> np.ndarray:

@@ -9,7 +9,7 @@ SPANS = {"auroc": [0.9, 1.0], "accuracy": [0.8, 0.99], "recall": None, "precisio
 SETTINGS = {
     "name": "set/template/crop/patchcore",
     "segmenter": {"source": "template"},
-    "isolation": {"background": "zero", "normalise": ["gray_world", "clahe"], "crop": True},
+    "isolation": {"background": "zero", "normalise": ["gray_world", "clahe"], "crop": True, "tight": None},
     "network": {"backbone": "patch-nano", "layers": ["layer2", "layer3"], "input_size": [256, 384]},
     "detector": {"method": "patchcore", "distance": "euclidean"},
     "threshold": {"strategy": "youden", "options": {"max_fpr": 0.1}, "value": 1.23456789},

@@ -40,6 +40,7 @@ def isolated(tmp_path):
                 str(tmp_path / f"{image_id}.png"),
                 mask_path,
                 *window,
+                0.0,
                 120,
                 90,
                 copy_of,
@@ -116,7 +117,7 @@ def test_the_network_sees_the_pixels_that_were_surveyed(tmp_path, kind):
         Image.fromarray(pixels).convert("CMYK").save(path)
     image = read_rgb(path)
     height, width = image.shape[:2]
-    values = ["a", str(path), "", 0, 0, width, height, width, height, "", "", 0]
+    values = ["a", str(path), "", 0, 0, width, height, 0.0, width, height, "", "", 0]
     row = next(pd.DataFrame([values], columns=tables.ISOLATED).itertuples())
     loaded = features.load_item(row, (height, width), (height, width), (8, 8), False, 0)
     assert (loaded.picture == image).all()

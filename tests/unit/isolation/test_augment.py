@@ -21,7 +21,8 @@ def make_inputs(folder, names=("good", "bad", "unknown"), side=""):
         write_png(folder / f"{name}.png", image)
         write_png(folder / f"{name}.mask.png", mask)
         rows.append(dict.fromkeys(MANIFEST, "") | {"image_id": name, "label": labels[name], "split": side})
-        values = [name, str(folder / f"{name}.png"), str(folder / f"{name}.mask.png"), 0, 0, 64, 64, 64, 64, "", "", 0]
+        files = str(folder / f"{name}.png"), str(folder / f"{name}.mask.png")
+        values = [name, *files, 0, 0, 64, 64, 0.0, 64, 64, "", "", 0]
         isolated.append(dict(zip(ISOLATED, values, strict=True)))
     write_table(folder / "manifest.csv", pd.DataFrame(rows), MANIFEST)
     write_table(folder / "isolated.csv", pd.DataFrame(isolated), ISOLATED)

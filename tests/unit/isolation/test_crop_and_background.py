@@ -12,6 +12,7 @@ from defectflow.isolation.crop_and_background import (
     isolate_part,
     normalise_light,
 )
+from defectflow.isolation.settings import IsolationSettings
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,9 +74,10 @@ SHARES = st.floats(0.01, 1.6)
     st.tuples(SHARES, SHARES),
 )
 def test_only_the_window_is_computed_and_nothing_changes(photograph, background, normalise, dilate, size, centre):
-    options = {"background": background, "normalise": normalise, "dilate": dilate, "size": size, "centre": centre}
+    options = {"background": background, "normalise": normalise, "dilate": dilate}
     before = [a.copy() for a in photograph]
-    for found, expected in zip(isolate_part(*photograph, **options), plain(*photograph, **options), strict=True):
+    isolated = isolate_part(*photograph, IsolationSettings(**options), size, centre)
+    for found, expected in zip(isolated[:3], plain(*photograph, **options, size=size, centre=centre), strict=True):
         np.testing.assert_array_equal(found, expected)
     for given_, kept in zip(photograph, before, strict=True):
         np.testing.assert_array_equal(given_, kept)

@@ -111,13 +111,13 @@ def test_the_window_holds_every_part_and_shows_the_same_at_every_resolution(pict
     size, centre = crop_geometry(pairs, margin=0.1)
     assert size == pytest.approx((30 / 50, 26.4 / 50)) and centre == pytest.approx((0.375, 0.31))
     image, mask = picture
-    how = {"background": "keep", "normalise": ["none"], "dilate": 0, "size": size, "centre": centre}
-    part, inside, window = isolate_part(image, mask, **how)
-    assert part.shape == (27, 30, 3) and inside.sum() == mask.sum()
+    keep = IsolationSettings(background="keep", crop=True)
+    part, inside, window, turn = isolate_part(image, mask, keep, size, centre)
+    assert part.shape == (27, 30, 3) and inside.sum() == mask.sum() and turn == 0
     large = [cv2.resize(x.astype(np.uint8), None, fx=4, fy=4, interpolation=cv2.INTER_NEAREST) for x in (image, mask)]
-    *_, wide = isolate_part(large[0], large[1] > 0, **how)
+    wide = isolate_part(large[0], large[1] > 0, keep, size, centre).window
     np.testing.assert_allclose(wide, 4 * np.array(window), atol=4)  # whole pixels of either
-    *_, absent = isolate_part(large[0], large[1] > 2, **how)
+    absent = isolate_part(large[0], large[1] > 2, keep, size, centre).window
     np.testing.assert_allclose(np.add(absent[:2], absent[2:]) / 2, 200 * np.array(centre), atol=1)
 
 

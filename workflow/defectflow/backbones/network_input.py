@@ -49,6 +49,7 @@ def fit_picture(
     grid: tuple[int, int],
     dilation: int,
     crop: tuple[int, int] | None = None,
+    turn: float = 0.0,
 ) -> Loaded:
     """Fit an isolated picture into the network's input.
 
@@ -60,12 +61,15 @@ def fit_picture(
         grid: (height, width) of the grid of patches.
         dilation: radius in pixels of the input by which the part is enlarged.
         crop: (height, width) of the network's input, cut out of the middle of that; None: all of it.
+        turn: degrees by which the window is turned around its centre, from x to y.
     """
     picture, affine = _fit(image, size, crop or size)
     x0, y0, x1, y1 = window
     scale = np.array([(x1 - x0) / image.shape[1], (y1 - y0) / image.shape[0]])
     affine = affine * scale[:, None]
     affine[:, 2] += (scale - 1) / 2 + (x0, y0)
+    if turn:
+        affine = turned(affine, window, turn)
     cells = np.ones(grid, dtype=bool)
     present = True
     if mask is not None:
@@ -74,6 +78,17 @@ def fit_picture(
         if present:
             cells = object_cells(fitted > 0, grid, dilation)
     return Loaded(picture, np.flatnonzero(cells), present, affine)
+
+
+def turned(affine: np.ndarray, window: tuple[int, int, int, int], turn: float) -> np.ndarray:
+    """An affine (2, 3) into a photograph, followed by a turn of ``turn`` degrees around the centre of ``window``."""
+    x0, y0, x1, y1 = window
+    centre = np.array([x0 + x1 - 1, y0 + y1 - 1]) / 2
+    cos, sin = np.cos(np.radians(turn)), np.sin(np.radians(turn))
+    rotation = np.array([[cos, -sin], [sin, cos]])
+    result: np.ndarray = rotation @ affine
+    result[:, 2] += centre - rotation @ centre
+    return result
 
 
 def _fit(image: np.ndarray, size: tuple[int, int], crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

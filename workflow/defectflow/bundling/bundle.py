@@ -137,7 +137,7 @@ def main(args: argparse.Namespace) -> None:
         segmenter["prior_weight"] = read_json(args.train_json)["prior_weight"]
     if segmenter["source"] == WHOLE:  # the run took photographs whole, and so does its inspector
         segmenter["source"] = "none"
-        isolation |= {"background": "keep", "normalise": ["none"], "crop": False}
+        isolation |= {"background": "keep", "normalise": ["none"], "crop": False, "tight": None, "upright": False}
     isolation |= {"size": None, "centre": None}
     if isolation["crop"]:
         size, centre = window_of(args.pairs, args.prior, isolation["margin"])

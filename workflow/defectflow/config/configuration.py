@@ -242,7 +242,7 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
         finds = family("segmenters").classes[method].finds
         isolation = "none" if method == "none" else "zero_out" if finds else "crop"
     entry = _entry(config, "isolation", isolation)
-    if method == "none" and (entry["background"] != "keep" or entry.get("crop", False)):
+    if method == "none" and (entry["background"] != "keep" or entry.get("crop", False) or entry.get("tight")):
         what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "
         if has_annotations:
             raise UserError(f"{what}segmenter {segmenter} makes none (set segmenter: auto, or isolation: none)")

@@ -22,7 +22,21 @@ MASKS = [
     "predicted_iou", "prior_iou", "area", "area_z", "registration_score",
 ]  # fmt: skip
 # doubtful: 1 where the mask is, so that no detector learns from the picture
-ISOLATED = ["image_id", "image", "mask", "x0", "y0", "x1", "y1", "width", "height", "copy_of", "kind", "doubtful"]
+ISOLATED = [
+    "image_id",
+    "image",
+    "mask",
+    "x0",
+    "y0",
+    "x1",
+    "y1",
+    "turn",
+    "width",
+    "height",
+    "copy_of",
+    "kind",
+    "doubtful",
+]
 SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
 # raw_score of an image of another fold, by a bank that holds nothing of judged_fold either
 CALIBRATION = ["protocol", "judged_fold", "image_id", "raw_score"]

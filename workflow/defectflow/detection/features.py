@@ -50,7 +50,7 @@ def load_item(
     mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop)
+    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop, row.turn)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:

@@ -256,18 +256,17 @@ class Inspector:
 
     def _fitted(self, image: np.ndarray, mask: np.ndarray | None) -> Loaded:
         entry, network = self.settings["isolation"], self.settings["network"]
-        window = (0, 0, image.shape[1], image.shape[0])
+        window, turn = (0, 0, image.shape[1], image.shape[0]), 0.0
         if not self._isolation.keeps_all:
             whole = np.zeros(image.shape[:2], bool)
-            image, grown, window = isolate_part(
-                image, whole if mask is None else mask, background=entry["background"], normalise=entry["normalise"],
-                dilate=entry["dilate"], size=entry["size"], centre=entry["centre"],
-            )  # fmt: skip
+            image, grown, window, turn = isolate_part(
+                image, whole if mask is None else mask, self._isolation, entry["size"], entry["centre"]
+            )
             mask = None if mask is None else grown
         if not network["foreground_only"]:
             mask = None
         fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
-        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop)
+        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop, turn)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # it may be a view into a larger one
 
     def _map(self, distances: np.ndarray, cells: np.ndarray, affine: np.ndarray) -> AnomalyMap:

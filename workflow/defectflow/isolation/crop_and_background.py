@@ -1,11 +1,15 @@
-"""Isolate the part: normalise light, fill the background, crop to one window size. Pure functions of arrays."""
+"""Isolate the part: normalise light, fill the background, cut its window out. Pure functions of arrays."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
+
+from defectflow.isolation.part_square import reach, shown, square_of
+from defectflow.isolation.settings import IsolationSettings
 
 if TYPE_CHECKING:  # inspection of new photographs does not import pandas
     import pandas as pd
@@ -14,6 +18,22 @@ BACKGROUNDS = ("keep", "zero", "mean")
 NORMALISATIONS = ("none", "brightness", "gray_world", "contrast", "clahe")
 # Mean grey level of the part after `brightness`: mid-grey leaves head-room for highlights on both kinds of backbone.
 BRIGHTNESS_TARGET = 110.0
+
+
+class Isolated(NamedTuple):
+    """The part of one photograph.
+
+    Attributes:
+        picture: uint8 RGB (height, width, 3), what the window shows, scaled if the isolation is tight.
+        mask: bool (height, width), the part in it, grown by ``dilate``.
+        window: x0, y0, x1, y1 in pixels of the photograph, may exceed it.
+        turn: degrees by which the window is turned around its centre, from x to y.
+    """
+
+    picture: np.ndarray
+    mask: np.ndarray
+    window: tuple[int, int, int, int]
+    turn: float
 
 
 def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarray:
@@ -128,7 +148,7 @@ def cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
     return result
 
 
-def isolate(image: np.ndarray, mask: np.ndarray, background: str, normalise: list[str], dilate: int) -> np.ndarray:
+def isolate(image: np.ndarray, mask: np.ndarray, background: str, normalise: Sequence[str], dilate: int) -> np.ndarray:
     """One photograph (uint8 RGB) and its part mask (bool, same size) to the isolated part; ``dilate`` in pixels."""
     for how in normalise:
         image = normalise_light(image, mask, how)
@@ -146,42 +166,42 @@ def grow(mask: np.ndarray, pixels: int) -> np.ndarray:
 def isolate_part(
     image: np.ndarray,
     mask: np.ndarray,
-    *,
-    background: str,
-    normalise: list[str],
-    dilate: int,
+    settings: IsolationSettings,
     size: tuple[float, float] | None = None,
     centre: tuple[float, float] | None = None,
-) -> tuple[np.ndarray, np.ndarray, tuple[int, int, int, int]]:
+) -> Isolated:
     """Isolate the part and cut its window out.
 
     Args:
-        image, mask, background, normalise, dilate: as for :func:`isolate`.
-        size, centre: of the window, as :func:`crop_geometry` gives them; None: the whole frame.
-
-    Returns:
-        The picture, the mask grown by ``dilate``, both of the window, and the window x0, y0, x1, y1 in the photograph.
+        image: uint8 RGB (height, width, 3).
+        mask: bool (height, width), the part.
+        settings: of the isolation.
+        size, centre: of the window of a crop, as :func:`crop_geometry` gives them; None: the whole frame.
     """
     frame = (0, 0, image.shape[1], image.shape[0])
     # Only pixels that count are touched: of a large photograph, the part is a small share. Without a part, the light
     # comes from everywhere, and `clahe` looks at all tiles.
+    background, normalise, dilate = settings.background, settings.normalise, settings.dilate
     whole = "clahe" in normalise or not mask.any()
     box = frame if whole else _around(mask, dilate)
     inside = grow(cut(mask, box), dilate)
-    window = frame
+    window, turn, tight = frame, 0.0, None
     if size is not None and centre is not None:
         longer = max(image.shape[:2])
         sides = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)  # rounding errors must not add a pixel
         x, y = centre[0] * longer - box[0], centre[1] * longer - box[1]
         window = _moved(crop_window(inside, (sides[0], sides[1]), (x, y)), box[0], box[1])
+    elif (tight := settings.tight) is not None:
+        window, turn = square_of(inside, settings.margin, settings.upright)
+        window = _moved(window, box[0], box[1])
     # Around the part is nothing to do for "zero"; but a window that is computed whole need not be copied.
-    seen = box if whole or (background == "zero" and window == frame) else _both(box, window, frame)
+    needed = reach(window, turn) if turn else window
+    seen = box if whole or (background == "zero" and (window == frame or tight)) else _both(box, needed, frame)
     picture = isolate(cut(image, seen), cut(mask, seen), background, normalise, dilate)
-    return (
-        cut(picture, _moved(window, -seen[0], -seen[1])),
-        cut(inside, _moved(window, -box[0], -box[1])),
-        window,
-    )
+    within, of_mask = _moved(window, -seen[0], -seen[1]), _moved(window, -box[0], -box[1])
+    if tight is not None:
+        return Isolated(shown(picture, within, turn, tight), shown(inside, of_mask, turn, tight), window, turn)
+    return Isolated(cut(picture, within), cut(inside, of_mask), window, turn)
 
 
 def _around(mask: np.ndarray, margin: int) -> tuple[int, int, int, int]:

@@ -29,11 +29,16 @@ def main(args: argparse.Namespace) -> None:
     found = read_table(args.masks, MASKS).set_index("image_id") if args.masks else pd.DataFrame(columns=MASKS)
     masks, doubtful = found["mask"], found["doubtful"]
     if len(found) and (found["source"] == "whole").all():  # as with segmenter none
-        settings, masks, args.masks = replace(settings, background="keep", normalise=["none"], crop=False), {}, None
+        settings, masks, args.masks = (
+            replace(settings, background="keep", normalise=["none"], crop=False, tight=None),
+            {},
+            None,
+        )
     size = centre = None
+    if settings.cuts and len(rows) and not args.masks:
+        which = "crop: true" if settings.crop else "tight"
+        raise UserError(f"isolation with {which} needs masks (choose a segmenter other than none)")
     if settings.crop and len(rows):
-        if not args.masks or not (args.pairs or args.prior):
-            raise UserError("isolation with crop: true needs masks (choose a segmenter other than none)")
         size, centre = window_of(args.pairs, args.prior, settings.margin)
 
     out_dir = Path(args.out_dir)
@@ -45,11 +50,8 @@ def main(args: argparse.Namespace) -> None:
         def one(row: Any) -> dict[str, Any]:
             image_id = row.image_id
             if unchanged:
-                window, image_path, mask_path = (
-                    (0, 0, int(row.width), int(row.height)),
-                    row.path,
-                    masks.get(image_id, ""),
-                )
+                window, turn = (0, 0, int(row.width), int(row.height)), 0.0
+                image_path, mask_path = row.path, masks.get(image_id, "")
                 if args.depth:  # later stages read 8-bit files
                     image_path = str(out_dir / f"{image_id}.png")
                     write_png(temporary / f"{image_id}.png", read_rgb(row.path, args.depth))
@@ -57,10 +59,7 @@ def main(args: argparse.Namespace) -> None:
                 image = read_rgb(row.path, args.depth)
                 whole = np.zeros(image.shape[:2], bool)
                 mask = read_mask(masks[image_id]) if args.masks else whole
-                image, mask, window = isolate_part(
-                    image, mask, background=settings.background, normalise=settings.normalise, dilate=settings.dilate,
-                    size=size, centre=centre,
-                )  # fmt: skip
+                image, mask, window, turn = isolate_part(image, mask, settings, size, centre)
                 image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
                 write_png(temporary / f"{image_id}.png", image)
                 if args.masks:
@@ -69,6 +68,7 @@ def main(args: argparse.Namespace) -> None:
                     write_png(temporary / name, mask)
             record: dict[str, Any] = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
             record |= {"image_id": image_id, "image": image_path, "mask": mask_path, "copy_of": "", "kind": ""}
+            record["turn"] = turn
             record["doubtful"] = int(doubtful.get(image_id, 0))
             return record | {"width": int(row.width), "height": int(row.height)}
 

@@ -23,9 +23,19 @@ class IsolationSettings(Settings):
     crop: bool = setting(
         False, "whether to cut a window around the part, the same share of every frame", stage="isolate"
     )
+    tight: int | None = setting(
+        None, "side of the square that the box of each part is scaled to, whatever its distance (instead of crop)",
+        unit="pixels", minimum=32, maximum=4096, stage="isolate",
+        read_if=lambda settings: not settings.crop, refused="'tight' is not read with crop: true (choose one)",
+    )  # fmt: skip
+    upright: bool = setting(
+        False, "whether to turn a part with a clear axis so that this stands upright, its heavier end down",
+        stage="isolate", read_if=lambda settings: settings.tight is not None,
+        refused="'upright' is read with tight only (leave it out)",
+    )  # fmt: skip
     margin: float = setting(
         0.03, "share of the window added on each side of it", minimum=0, maximum=1, stage="isolate",
-        read_if=lambda settings: settings.crop, refused="'margin' is read with crop: true only (leave it out)",
+        read_if=lambda settings: settings.cuts, refused="'margin' is read with crop: true or tight only (leave it out)",
     )  # fmt: skip
     dilate: int = setting(
         0, "what the mask is grown by", unit="pixels", minimum=0, maximum=200, stage="isolate",
@@ -34,9 +44,14 @@ class IsolationSettings(Settings):
     )  # fmt: skip
 
     @property
+    def cuts(self) -> bool:
+        """Whether a window is cut out of the photograph."""
+        return self.crop or self.tight is not None
+
+    @property
     def keeps_all(self) -> bool:
         """Whether the whole photograph stays as it is."""
-        return self.background == "keep" and self.normalise == ["none"] and not self.crop
+        return self.background == "keep" and self.normalise == ["none"] and not self.cuts
 
 
 @dataclass(frozen=True, kw_only=True)
