@@ -29,7 +29,7 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
     assert site.jobs() == {
         "render_demo": 1, "survey": 1, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
         "masks": 1, "isolate": 2,
-        "features": 3, "fit": 3, "score": 3, "calibrate": 3, "evaluate": 3, "boxes": 3, "report": 3,
+        "features": 3, "fit": 3, "score": 3, "calibrate": 3, "keep_features": 3, "evaluate": 3, "boxes": 3, "report": 3,
         "render": 1, "leaderboard": 1,
     }  # fmt: skip
 

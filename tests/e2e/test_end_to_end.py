@@ -166,6 +166,23 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
     assert sum("features: 1 of " in log.read_text() for log in logs) == 1
 
 
+def test_features_are_freed_and_computed_again_for_the_same_figures(finished, tmp_path):
+    again = copy(finished)
+    again.folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    assert len(list((again.folder / RUN / "features").glob("*.safetensors"))) == 2  # small ones are kept
+    result = again.snakemake("--cores", "1", "clean_features", config=CONFIG)
+    assert result.returncode == 0 and "2 files of features" in result.stdout + result.stderr
+    assert not list((again.folder / RUN / "features").glob("*.safetensors"))
+    assert again.jobs(config=CONFIG) == {}
+    banks = again.folder / RUN / "banks.safetensors"
+    before = banks.read_bytes()
+    banks.unlink()
+    config = CONFIG | {"keep_features": "none"}
+    result = again.snakemake("--cores", "2", f"{RUN}/features.json", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert banks.read_bytes() == before and not list((again.folder / RUN / "features").glob("*.safetensors"))
+
+
 def test_the_whole_frame_is_judged_with_the_masks_that_the_crop_had(finished, tmp_path):
     again, config = copy(finished), CONFIG | {"isolation": "zero_out"}
     again.folder = shutil.copytree(finished.folder, tmp_path / "copy")

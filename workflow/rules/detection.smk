@@ -5,7 +5,8 @@ rule features:
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.
-        update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
+        patches=update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
+        report="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.json",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.log",
     benchmark:
@@ -27,15 +28,15 @@ rule features:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.detection.features --tables {input.tables} --settings {params.settings:q}"
-        " {params.weights} {params.start} --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+        " {params.weights} {params.start} --device {params.device} --threads {threads} --out {output.patches}"
+        " --report {output.report} 2>&1 | tee {log}"
 
 
 rule fit:
     """Memory banks of good patches, one per fold and one for everything else."""
     input:
-        features=collect(
-            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
-        ),
+        features=per_shard("features/{shard}.safetensors"),
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
         splits="results/{dataset}/splits.csv",
     output:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
@@ -69,6 +70,7 @@ rule score:
     """Anomaly score and map of the pictures of one shard, by banks without them."""
     input:
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+        feature_report="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.json",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
         splits="results/{dataset}/splits.csv",
     output:
@@ -99,9 +101,8 @@ rule score:
 rule calibrate:
     """Scores and maps that thresholds are chosen on, by banks without the images to be judged."""
     input:
-        features=collect(
-            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
-        ),
+        features=per_shard("features/{shard}.safetensors"),
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
         splits="results/{dataset}/splits.csv",
     output:
         table="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
@@ -129,6 +130,54 @@ rule calibrate:
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule keep_features:
+    """Leave the patch features for later runs, or free their disk, as the config says: nothing reads them any more."""
+    input:
+        reports=per_shard("features/{shard}.json"),
+        done=[
+            "results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+            "results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+            *per_shard("scores/{shard}.csv"),
+        ],
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/keep_features.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        keep=config["keep_features"],
+        code=code_hash("detection.keep_features"),
+    message:
+        "Keep the patch features of {wildcards.isolation}/{wildcards.detector}, or free their disk"
+    shell:
+        "python -m defectflow.detection.keep_features --reports {input.reports} --keep {params.keep} --out {output}"
+        " 2>&1 | tee {log}"
+
+
+rule clean_features:
+    """Free the disk that patch features take, of all runs on the data set; on request. Nothing becomes stale."""
+    log:
+        "<logs>/clean_features.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        folders=[f"results/{run.dataset}" for run in MAIN_RUNS],
+        code=code_hash("detection.clean_features"),
+    message:
+        "Free the disk that patch features take"
+    shell:
+        "python -m defectflow.detection.clean_features {params.folders} 2>&1 | tee {log}"
 
 
 rule normal_embed:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -29,7 +30,7 @@ from defectflow.core import tables
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_size
 from defectflow.core.device import pick_device
-from defectflow.core.files import UserError, sha256_of, stage
+from defectflow.core.files import UserError, sha256_of, stage, write_json
 from defectflow.core.parallel import in_threads
 from defectflow.detection.feature_files import PatchFile, write_patches
 from defectflow.images.read_write import read_checked, read_mask
@@ -206,12 +207,19 @@ def main(args: argparse.Namespace) -> None:
 
     kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())
-    new = 0
+    new = patches_written = 0
+    made_from = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     with write_patches(args.out, config, dimensions) as writer:
         embedded = embed_all(rows, embedder, load, kept, batch)
         for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
             writer.add(patches, item.cells, item.affine, item.present, key)
+            made_from.update(key + bytes([item.present]))
+            patches_written += len(patches)
             new += key not in kept
+    if args.report:
+        what = {"images": len(rows), "patches": patches_written, "dimensions": dimensions}
+        size = Path(args.out).stat().st_size
+        write_json(args.report, {**what, "bytes": size, "made_from": made_from.hexdigest()})
     print(f"features: {new} of {len(rows)} pictures were new and ran through the network", file=sys.stderr)
 
 
@@ -226,6 +234,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
     add_seed(parser, "seed for the weights of an untrained network")
     parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
+    parser.add_argument(
+        "--report",
+        help="JSON to write: numbers of pictures and patches, bytes, a hash of what the patches are made from",
+    )
     return parser
 
 
