@@ -493,9 +493,9 @@ def features_of(site: Made) -> list[Path]:
 
 @pytest.fixture
 def freed(site):
-    """A site whose patch features have been removed."""
-    files = features_of(site)
-    assert len(files) == 8  # four runs, two shards
+    """A site whose patch features and banks of folds have been removed."""
+    files = features_of(site) + sorted((site.folder / "results").glob("*/*/*/*/fold_banks.safetensors"))
+    assert len(files) == 12  # four runs, two shards
     for file in files:
         file.rename(file.with_suffix(".aside"))
     yield site

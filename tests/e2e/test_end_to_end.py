@@ -171,8 +171,9 @@ def test_features_are_freed_and_computed_again_for_the_same_figures(finished, tm
     again.folder = shutil.copytree(finished.folder, tmp_path / "copy")
     assert len(list((again.folder / RUN / "features").glob("*.safetensors"))) == 2  # small ones are kept
     result = again.snakemake("--cores", "1", "clean_features", config=CONFIG)
-    assert result.returncode == 0 and "2 files of features" in result.stdout + result.stderr
+    assert result.returncode == 0 and "3 files of features and banks of folds" in result.stdout + result.stderr
     assert not list((again.folder / RUN / "features").glob("*.safetensors"))
+    assert not (again.folder / RUN / "fold_banks.safetensors").exists()
     assert again.jobs(config=CONFIG) == {}
     banks = again.folder / RUN / "banks.safetensors"
     before = banks.read_bytes()

@@ -49,13 +49,13 @@ def write_splits(path, rows):
     return path
 
 
-def run_fit(folder, features, splits, *extra):
+def run_fit(folder, features, splits, *extra, more=()):
     """Run the fit stage; returns the paths of the banks and of fit.json."""
     banks, report = folder / "banks.safetensors", folder / "fit.json"
     fit.main(
         fit.build_parser().parse_args(
             ["--features", *map(str, features), "--splits", str(splits), "--out", str(banks), "--report", str(report),
-             "--threads", "2", "--device", "cpu", *with_settings(extra, METHODS, "patchcore")]
+             "--threads", "2", "--device", "cpu", *more, *with_settings(extra, METHODS, "patchcore")]
         )
     )  # fmt: skip
     return banks, report

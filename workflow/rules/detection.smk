@@ -40,6 +40,7 @@ rule fit:
         splits="results/{dataset}/splits.csv",
     output:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
         report="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/fit.log",
@@ -63,7 +64,7 @@ rule fit:
         "python -m defectflow.detection.fit --features {input.features} --splits {input.splits}"
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
-        " --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        " --out {output.banks} --fold-banks {output.fold_banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
@@ -72,6 +73,7 @@ rule score:
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
         feature_report="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.json",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
         splits="results/{dataset}/splits.csv",
     output:
         scores="results/{dataset}/{segmenter}/{isolation}/{detector}/scores/{shard}.csv",
@@ -93,8 +95,8 @@ rule score:
     message:
         "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.score --features {input.features} --banks {input.banks} --splits {input.splits}"
-        " --settings {params.settings:q} --device {params.device}"
+        "python -m defectflow.detection.score --features {input.features} --banks {input.banks}"
+        " --fold-banks {input.fold_banks} --splits {input.splits} --settings {params.settings:q} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
 
 
@@ -133,14 +135,12 @@ rule calibrate:
 
 
 rule keep_features:
-    """Leave the patch features for later runs, or free their disk, as the config says: nothing reads them any more."""
+    """Leave patch features and banks of folds for later runs, or free their disk: nothing reads them any more."""
     input:
         reports=per_shard("features/{shard}.json"),
-        done=[
-            "results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
-            "results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
-            *per_shard("scores/{shard}.csv"),
-        ],
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+        scores=per_shard("scores/{shard}.csv"),
     output:
         "results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
     log:
@@ -157,12 +157,12 @@ rule keep_features:
     message:
         "Keep the patch features of {wildcards.isolation}/{wildcards.detector}, or free their disk"
     shell:
-        "python -m defectflow.detection.keep_features --reports {input.reports} --keep {params.keep} --out {output}"
-        " 2>&1 | tee {log}"
+        "python -m defectflow.detection.keep_features --reports {input.reports} --banks {input.banks}"
+        " --keep {params.keep} --out {output} 2>&1 | tee {log}"
 
 
 rule clean_features:
-    """Free the disk that patch features take, of all runs on the data set; on request. Nothing becomes stale."""
+    """Free the disk that patch features and banks of folds take, of all runs on the data set; on request."""
     log:
         "<logs>/clean_features.log",
     localrule: True

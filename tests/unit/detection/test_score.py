@@ -25,10 +25,10 @@ SPLITS = [
 ]
 
 
-def run(folder, shard, banks, splits, *extra, method="patchcore"):
+def run(folder, shard, banks, splits, *extra, method="patchcore", more=()):
     out = ["--scores", str(folder / "scores.csv"), "--maps", str(folder / "maps.safetensors"), "--threads", "2"]
     inputs = ["--features", str(shard), "--banks", str(banks), "--splits", str(splits), "--device", "cpu"]
-    score.main(score.build_parser().parse_args([*inputs, *out, *with_settings(extra, METHODS, method)]))
+    score.main(score.build_parser().parse_args([*inputs, *out, *more, *with_settings(extra, METHODS, method)]))
     return tables.read_table(folder / "scores.csv", tables.SCORES), load_maps([folder / "maps.safetensors"])
 
 
@@ -98,7 +98,7 @@ def test_same_bytes_whatever_the_threads(data):
 
 
 def test_bank_along_principal_axes(data):
-    folder, shard, _, splits = data
+    folder, shard, banks, splits = data
     exact = run(*data)[0].set_index("image_id")["raw_score"]
     banks, _ = run_fit(folder, [shard], splits, "--bank-dtype", "pca_float16")  # 6 dimensions, all needed for 99 %
     scores = run(folder, shard, banks, splits)[0].set_index("image_id")["raw_score"]
@@ -148,3 +148,24 @@ def test_an_image_left_out_by_ingest_is_not_scored(data):
     write_splits(splits, [row for row in SPLITS if row[0] != "good1"])
     table, maps = run(folder, shard, banks, splits)
     assert set(before["image_id"]) - set(table["image_id"]) >= {"good1"} and "good1" not in maps
+
+
+def test_banks_of_folds_in_a_file_of_their_own_give_the_same_scores(data):
+    folder, shard, _, splits = data
+    table, _ = run(*data)
+    apart = ["--fold-banks", str(folder / "fold_banks.safetensors")]
+    own, _ = run_fit(folder, [shard], splits, "--coreset-ratio", "1", more=apart)
+    assert set(load_file(own)) == {"all"} and "fold/0" in load_file(apart[1])
+    again, _ = run(*data, more=apart)
+    assert again.equals(table)
+    with pytest.raises(UserError, match="no bank 'fold/0'"):
+        run(*data)
+
+
+def test_banks_of_folds_of_another_fit_are_refused(data):
+    folder, shard, _, splits = data
+    apart = ["--fold-banks", str(folder / "fold_banks.safetensors")]
+    run_fit(folder, [shard], splits, "--distance", "cosine", more=apart)
+    run_fit(folder, [shard], splits)
+    with pytest.raises(UserError, match=r"fold_banks.safetensors: belongs to other banks than .*banks.safetensors"):
+        run(*data, more=apart)

@@ -11,11 +11,19 @@ def test_files_and_folders_are_summed_and_what_is_absent_takes_nothing(tmp_path)
 
 def test_the_disk_is_told_by_kind_and_features_that_are_gone_apart(tmp_path):
     (tmp_path / "banks").write_bytes(bytes(3_000_000))
-    kinds, features = {"memory banks": [tmp_path / "banks"], "masks": []}, {"images": 4, "bytes": 24_000_000}
+    kinds, features = (
+        {"memory banks": [tmp_path / "banks"], "masks": []},
+        {"images": 4, "bytes": 24_000_000, "fold_bank_bytes": 2_000_000},
+    )
     freed = disk_facts(kinds, features | {"kept": False, "keep_features": "auto"})
     assert freed == [
         ("disk", "3.0 MB (0.75 MB a picture): memory banks 3.0 MB"),
-        ("patch features", "24.0 MB (6.00 MB a picture) while the run lasted (keep_features: auto)"),
+        (
+            "while it ran",
+            "patch features 24.0 MB (6.00 MB a picture), banks of folds 2.0 MB; removed (keep_features: auto)",
+        ),
     ]
     kept = disk_facts(kinds, features | {"kept": True, "keep_features": "all"})
-    assert kept == [("disk", "27.0 MB (6.75 MB a picture): patch features 24.0 MB, memory banks 3.0 MB")]
+    assert kept == [
+        ("disk", "29.0 MB (7.25 MB a picture): patch features 24.0 MB, banks of folds 2.0 MB, memory banks 3.0 MB")
+    ]

@@ -1,4 +1,4 @@
-"""Free the disk that the patch features of all runs on a data set take; the reports beside them stay.
+"""Free the disk that the patch features and the banks of folds of all runs on a data set take; their reports stay.
 
 Nothing becomes stale: a later change that needs features computes them again.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from defectflow.core.files import UserError, stage
 
-PATTERN = "*/*/*/features/*.safetensors"  # segmenter, isolation, detector
+PATTERNS = "*/*/*/features/*.safetensors", "*/*/*/fold_banks.safetensors"  # segmenter, isolation, detector
 
 
 def main(args: argparse.Namespace) -> None:
@@ -18,10 +18,10 @@ def main(args: argparse.Namespace) -> None:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder (name a folder of results, results/<data set>)")
         size = count = 0
-        for path in sorted(folder.glob(PATTERN)):
+        for path in sorted(path for pattern in PATTERNS for path in folder.glob(pattern)):
             size, count = size + path.stat().st_size, count + 1
             path.unlink()
-        print(f"{folder}: {count} files of features, {size / 1e6:.1f} MB freed", file=sys.stderr)
+        print(f"{folder}: {count} files of features and banks of folds, {size / 1e6:.1f} MB freed", file=sys.stderr)
 
 
 def build_parser() -> argparse.ArgumentParser:

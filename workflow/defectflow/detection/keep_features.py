@@ -1,7 +1,7 @@
-"""Leave the patch features of a run on disk for later runs, or free their disk.
+"""Leave the patch features of a run and its banks of folds on disk for later runs, or free their disk.
 
-A later change that needs features which are gone computes them again: the reports of the features stage stay, and tell
-whether they would be the same.
+A later change that needs what is gone computes it again: the reports of the features stage and the bank of all good
+images stay, and tell whether it would be the same.
 """
 
 import argparse
@@ -13,40 +13,39 @@ from typing import Any
 from defectflow.core.files import read_json, stage, write_json
 
 MEGABYTE = 1_000_000
-MOST = MEGABYTE  # bytes a photograph up to which "auto" keeps features
+MOST = MEGABYTE  # bytes a picture up to which "auto" keeps them
 
 
 def is_kept(keep: str, size: int, images: int) -> bool:
-    """Whether features of ``size`` bytes of so many images stay: "all", "none", or "auto", see `MOST`."""
+    """Whether files of ``size`` bytes for so many images stay: "all", "none", or "auto", see `MOST`."""
     return keep == "all" or (keep == "auto" and size <= MOST * images)
 
 
 def free(paths: Sequence[Path]) -> int:
-    """Remove patch files, and return their size in bytes; one that is absent takes none."""
+    """Remove files, and return their size in bytes; one that is absent takes none."""
     size = 0
     for path in paths:
         if path.is_file():
             size += path.stat().st_size
-            path.unlink(missing_ok=True)
+            path.unlink()
     return size
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write features.json; remove the patch files beside the reports unless they are kept."""
+    """Write features.json; remove the patch files beside the reports and the banks of folds unless they are kept."""
     reports = [read_json(path) for path in args.reports]
     total: dict[str, Any] = {key: sum(report[key] for report in reports) for key in ("images", "patches", "bytes")}
     total["dimensions"] = reports[0]["dimensions"]
-    kept = is_kept(args.keep, total["bytes"], total["images"])
-    share = f"{total['bytes'] / MEGABYTE / max(1, total['images']):.2f} MB a picture"
-    told = f"{total['bytes'] / MEGABYTE:.1f} MB, {share}"
-    if kept:
-        print(f"features: {told}, stay on disk (keep_features: {args.keep})", file=sys.stderr)
-    else:
-        freed = free([Path(path).with_suffix(".safetensors") for path in args.reports])
-        print(
-            f"features: {told}; {freed / MEGABYTE:.1f} MB freed (keep_features: {args.keep})",
-            file=sys.stderr,
-        )
+    fold_banks = args.banks.with_name("fold_banks.safetensors")
+    total["fold_bank_bytes"] = fold_banks.stat().st_size if fold_banks.is_file() else 0
+    size = total["bytes"] + total["fold_bank_bytes"]
+    kept = is_kept(args.keep, size, total["images"])
+    told = f"{size / MEGABYTE:.1f} MB, {size / MEGABYTE / max(1, total['images']):.2f} MB a picture"
+    done = "stay on disk"
+    if not kept:
+        freed = free([*(path.with_suffix(".safetensors") for path in args.reports), fold_banks])
+        done = f"{freed / MEGABYTE:.1f} MB freed"
+    print(f"features and banks of folds: {told}; {done} (keep_features: {args.keep})", file=sys.stderr)
     write_json(args.out, {"keep_features": args.keep, "kept": kept, **total})
 
 
@@ -54,8 +53,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.keep_features", description=__doc__)
     parser.add_argument(
-        "--reports", nargs="+", required=True, help="reports of the features stage, beside its patch files"
+        "--reports", type=Path, nargs="+", required=True, help="of the features stage, beside its patch files"
     )
+    parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors, beside the banks of folds")
     parser.add_argument("--keep", choices=["auto", "all", "none"], default="auto", help="which features stay")
     parser.add_argument(
         "--out", required=True, help="features.json: numbers of pictures and patches, bytes, whether kept"

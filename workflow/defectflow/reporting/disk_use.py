@@ -22,17 +22,19 @@ def disk_facts(kinds: Mapping[str, Iterable[str | Path]], features: Mapping[str,
 
     Args:
         kinds: files and folders of each kind.
-        features: features.json of the run: images, bytes, kept, keep_features.
+        features: features.json of the run: images, bytes, fold_bank_bytes, kept, keep_features.
     """
     images = max(1, features["images"])
-    sizes = {"patch features": features["bytes"] if features["kept"] else 0}
+    sizes = {"patch features": features["bytes"], "banks of folds": features["fold_bank_bytes"]}
+    sizes = sizes if features["kept"] else {}
     sizes |= {kind: bytes_of(paths) for kind, paths in kinds.items()}
     parts = ", ".join(f"{kind} {_megabytes(size)}" for kind, size in sizes.items() if size)
     total = sum(sizes.values())
     lines = [("disk", f"{_megabytes(total)} ({total / MEGABYTE / images:.2f} MB a picture): {parts}")]
     if not features["kept"]:
         told = f"{_megabytes(features['bytes'])} ({features['bytes'] / MEGABYTE / images:.2f} MB a picture)"
-        lines.append(("patch features", f"{told} while the run lasted (keep_features: {features['keep_features']})"))
+        told += f", banks of folds {_megabytes(features['fold_bank_bytes'])}"
+        lines.append(("while it ran", f"patch features {told}; removed (keep_features: {features['keep_features']})"))
     return lines
 
 
