@@ -45,7 +45,7 @@ class RunSettings(Settings):
     )
     detector: str = setting(REQUIRED, "entry of detectors", pattern=NAME)
     compare: list[dict[str, Any]] = setting([], "further runs for the leaderboard", nested=ComparedRun)
-    threshold: str = setting("f1_adaptive", "strategy that chooses the threshold (docs/verdicts.md)")
+    threshold: str = setting("auto", "strategy that chooses the threshold (docs/verdicts.md)")
     threshold_options: dict[str, float] = setting({}, "options of the strategy")
     review: dict[str, Any] | None = setting(
         None, "doubtful images go to a person, to keep these limits; null: none", nested=ReviewSettings

@@ -218,8 +218,8 @@ def main(args: argparse.Namespace) -> None:
             new += key not in kept
     if args.report:
         what = {"images": len(rows), "patches": patches_written, "dimensions": int(noise.shape[-1])}
-        size = Path(args.out).stat().st_size
-        write_json(args.report, {**what, "bytes": size, "made_from": made_from.hexdigest()})
+        written = Path(args.out).stat().st_size
+        write_json(args.report, {**what, "bytes": written, "made_from": made_from.hexdigest()})
     print(f"features: {new} of {len(rows)} pictures were new and ran through the network", file=sys.stderr)
 
 

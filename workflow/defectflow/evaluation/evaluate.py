@@ -7,6 +7,7 @@ chosen on all labelled images.
 metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the file itself):
     accuracy, precision, recall, f1, auroc, n_samples: the main figures, as in ``image``.
     threshold: strategy, options, value (for new images), folds (n, min, max), good_only (see ``good_only.figures``).
+        promise: rate, interval, confidence, n_good: share of new good images called bad, of strategies that promise it.
     review: the review band and the errors it leaves, see ``decisions.review_figures``; null without one.
     protocol: how images were held out, see ``split_protocols.protocol_of``.
     image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with groups held out.
@@ -65,7 +66,9 @@ from defectflow.decision.decisions import (
     gather,
     is_evaluated,
     predictions_of,
+    promise_of,
     review_figures,
+    settled,
 )
 from defectflow.decision.strategies import STRATEGIES
 from defectflow.evaluation.background_check import Background, background_figures
@@ -177,6 +180,8 @@ def evaluate(
         "robustness": robustness_figures(table, copies),
     }
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
+    if promise := promise_of(table, strategy, options):
+        result["threshold"]["promise"] = promise._asdict()
     result["warnings"] = warnings(table, unscored, result, fit) + data_warnings(ingest_report, bearing=True)
     result = rounded(result)
     # Thresholds, which scores are compared with, keep all digits.
@@ -253,14 +258,16 @@ def main(args: argparse.Namespace) -> None:
     Only the labelled images are in memory; the others are judged as they are read and written.
     """
     chosen = read_settings(args.settings, STRATEGIES, "evaluate")
-    strategy, options = chosen.name, dict(sorted(chosen.read_by("evaluate").items()))
     review = None
     if args.review:
         review = read_settings(args.review, ReviewSettings, "evaluate", where="--review").read_by("evaluate")
     tables, maps = open_tables(args), load_maps(args.maps)
     labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna())
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
-    verdicts = assign_verdicts(gather(labelled, *tables, calibration), strategy, options, review)
+    gathered = gather(labelled, *tables, calibration)
+    chosen = settled(gathered, chosen)
+    strategy, options = chosen.name, dict(sorted(chosen.read_by("evaluate").items()))
+    verdicts = assign_verdicts(gathered, strategy, options, review)
 
     def of_labelled(paths: Sequence[Path], columns: Sequence[str], column: str) -> pd.DataFrame:
         read = [read_table(path, columns, lambda part: part[column].isin(labelled["image_id"])) for path in paths]
