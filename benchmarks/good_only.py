@@ -3,7 +3,8 @@
 Without arguments, on seven known distributions: the rate at which new good scores lie at or above the threshold that
 each strategy chooses on n good ones, mean of all distributions (lowest and highest), and how often the interval of
 `tail` holds the rate. With run folders, on their scores: 70 % of the good photographs, and no to four bad ones, to
-choose on, the others to judge; mean over random draws. "scatter" is the standard deviation of the thresholds by their median.
+choose on, the others to judge; mean over random draws. "scatter" is the standard deviation of the thresholds by their
+median.
 
     python benchmarks/good_only.py
     python benchmarks/good_only.py results/demo/template/crop/patchcore results/cookie/found/zero_out/patchcore
