@@ -197,6 +197,11 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
         ({"threshold": "conformal"}, "threshold_options: conformal needs alpha"),
         ({"detectors": {"patchcore": {"center_crop": 600}}}, "center_crop 600 is larger than image_size 512"),
         (
+            {"detectors": {"patchcore": {"image_size": [512, 300]}}},
+            "image_size 300 is no whole fraction of 512 (choose 256",
+        ),
+        ({"detectors": {"padim": {"image_size": [256, 128]}}}, "method padim takes one image_size, not [256, 128]"),
+        (
             {"detectors": {"patchcore": {"weights": "no.pth"}}},
             "no.pth: no such file (config.yaml names it under detectors",
         ),

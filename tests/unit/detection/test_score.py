@@ -3,7 +3,7 @@ import pytest
 import torch
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import load_maps
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, read_json
 from defectflow.detection import score
 from defectflow.methods.method_settings import METHODS
 from detector_set import CELLS, GRID, patches_of, run_fit, write_shard, write_splits
@@ -65,6 +65,22 @@ def test_map_holds_the_distances(data):
     assert maps["bad1"].grid_map.argmax() == 7
     assert maps["bad1"].affine.tolist() == [[1, 0, 3], [0, 1, 0]]
     assert maps["bad1"].input_size == (32, 40)
+
+
+@pytest.mark.parametrize("most", ["2000000", "80"])  # of 120 patches of good images
+def test_two_scales_make_one_map(tmp_path, most):
+    shard = write_shard(tmp_path / "0.safetensors", NAMES, coarser=[(2, 2)])
+    splits = write_splits(tmp_path / "splits.csv", SPLITS)
+    banks, report = run_fit(tmp_path, [shard], splits, "--max-patches", most)
+    found, summary = load_file(banks), read_json(report)["banks"]["fold/0"]
+    assert found.keys() >= {"all", "all/scale1", "all/units", "fold/0", "fold/0/scale1", "group/A/units"}
+    assert summary["size"] == summary["patches"] == len(found["fold/0"]) + len(found["fold/0/scale1"])
+    assert read_json(report)["patches_read"] <= int(most) and len(found["all"]) > 3 * len(found["all/scale1"]) > 0
+    table, maps = run(tmp_path, shard, banks, splits)
+    for row in table[table["kind"] == ""].itertuples():
+        assert maps[row.image_id].grid_map.shape == GRID
+        assert maps[row.image_id].grid_map.max() == pytest.approx(row.raw_score, rel=1e-6)
+    assert maps["bad1"].grid_map.argmax() == 7
 
 
 def test_background_is_the_lowest(tmp_path):

@@ -34,7 +34,9 @@ from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know about how the features were made.
-NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation")
+NETWORK_KEYS = (
+    "backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation", "coarser",
+)  # fmt: skip
 # Libraries whose versions are stored in the bundle.
 LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "onnx")
 
@@ -158,7 +160,7 @@ def main(args: argparse.Namespace) -> None:
             "isolation": isolation,
             "detector": detector,
             "depth": args.depth or "8",  # without the option, all files have 8 bits
-            "network": {key: metadata[key] for key in NETWORK_KEYS},
+            "network": {key: metadata[key] for key in NETWORK_KEYS if key in metadata},
             **verdict_settings(metrics, labelled),
             "regions": entries["regions"],
             "look": entries["look"],

@@ -69,12 +69,11 @@ def main(args: argparse.Namespace) -> None:
     bar = tqdm(learned, total=len(members), desc="fit", unit="bank")
     for (name, kept), arrays in zip(members.items(), bar, strict=True):
         banks |= {f"{name}/{key}" if key else name: array for key, array in arrays.items()}
-        size, dimensions = arrays[""].shape
         summary[name] = {
             "images": int(kept.sum()),
             "patches": len(good.rows(torch.tensor(kept))),
-            "size": size,
-            "dimensions": dimensions,
+            "size": method.size(arrays),
+            "dimensions": arrays[""].shape[1],
         }
 
     metadata = {**files[0].config, "method": settings.name, **method.metadata(settings)}

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from defectflow.backbones.network_input import Loaded, fit_picture
+from defectflow.backbones.network_input import Loaded, fit_picture, scales_of
 from defectflow.core.anomaly_maps import AnomalyMap, grid_map, reduced_resolution, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
@@ -243,7 +243,7 @@ class Inspector:
         return self._fitted(image, part.mask if part else None)
 
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
-        """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
+        """Raw score of a prepared photograph and the distances of its cells, float32 (p,), see `Scored`."""
         patches = self._network(_picture(item)[None])[0]
         scored = self._scorer(patches[item.cells], item.cells)
         return scored.score, scored.distances()
@@ -265,8 +265,8 @@ class Inspector:
             mask = None if mask is None else grown
         if not network["foreground_only"]:
             mask = None
-        fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
-        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop, turn)
+        fitted, crop = (tuple(network[key]) for key in ("fitted_size", "input_size"))
+        item = fit_picture(image, mask, window, fitted, scales_of(network), network["dilation"], crop, turn)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # it may be a view into a larger one
 
     def _map(self, distances: np.ndarray, cells: np.ndarray, affine: np.ndarray) -> AnomalyMap:

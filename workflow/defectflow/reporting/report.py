@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.backbones.network_input import input_in_words
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex, Row
@@ -146,8 +147,7 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
     lines = [(name, _setting_text(value)) for name, value in settings.items()]
     if fit:
         trained = "" if fit.get("trained", True) else ", random weights"
-        size = " x ".join(map(str, fit["input_size"][::-1]))
-        lines.append(("network's input", f"{size} pixels, {fit['backbone']}{trained}"))
+        lines.append(("network's input", f"{input_in_words(fit)} pixels, {fit['backbone']}{trained}"))
         good = f"{fit['good_images']} good photographs"
         bank = fit["banks"].get("all", {})
         kept = (

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from defectflow.methods.numpy_detector import NumpyDetector, Scored, pool, unit
+from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.nearest_in_numpy import Points
 
@@ -22,13 +23,24 @@ class PatchCore(NumpyDetector):
     name = "patchcore"
 
     def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: PatchCoreSettings):
+        self._settings = settings
+        grids = grids_of(metadata)
+        self._combination = Combination(grids, tensors[UNITS]) if grids else None
+        one = {key: value for key, value in metadata.items() if key != "coarser"}
+        self._scales = [PatchCore(of_scale(tensors, k), one, settings) for k in range(len(grids))]
+        if grids:
+            return
         self._bank = Points(tensors[""].astype(np.float32))
         self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
         self._cosine = metadata["distance"] == "cosine"
-        self._settings = settings
 
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         """See `detector.Detector.judge`."""
+        if self._combination:
+            parts = zip(self._scales, self._combination.split(position), strict=True)
+            found = [scale.distances(patches[rows]) for scale, (rows, _) in parts]
+            distances = self._combination.combined(found, position)
+            return pool(distances, self._settings), distances
         patches = self._comparable(patches)
         distances, nearest = self._bank.nearest(patches)
         distances = self._measure(distances)
@@ -37,9 +49,13 @@ class PatchCore(NumpyDetector):
         winner = int(distances.argmax())
         return self._reweighted(patches[winner], float(distances[winner]), int(nearest[winner])), distances
 
+    def distances(self, patches: np.ndarray) -> np.ndarray:
+        """Distance of each patch (p, d) of one scale, float32 (p,)."""
+        return self._measure(self._bank.nearest(self._comparable(patches))[0])
+
     def score(self, patches: np.ndarray, position: np.ndarray) -> Scored:
         """See `NumpyDetector.score`: the largest distance is found without most of the others."""
-        if self._settings.score != "max":
+        if self._combination or self._settings.score != "max":
             return super().score(patches, position)
         patches = self._comparable(patches)
         begun = self._bank.begin(patches)
