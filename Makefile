@@ -39,7 +39,7 @@ docs: $(STAMP)
 
 # The environment for --sdm conda follows from the lock.
 lock:
-	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra inspect --extra onnx --extra dev --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra inspect --extra onnx --extra serve --extra dev --universal \
 		--python-version 3.11 --generate-hashes --no-emit-index-url --quiet --output-file requirements.lock
 	$(BIN)/python envs/from_lock.py
 
