@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
@@ -22,11 +22,11 @@ class Monitoring(Collector):
     """Counts of verdicts and refusals, times, and figures by which drift shows: the scores of the last RECENT.
 
     Attributes:
-        gauges: {name: (help, value)} that are read when Prometheus asks.
+        gauges: {name: (help, value, or values by output)} that are read when Prometheus asks.
     """
 
     def __init__(self) -> None:
-        self.gauges: dict[str, tuple[str, float]] = {}
+        self.gauges: dict[str, tuple[str, float | Mapping[str, float]]] = {}
         self._registry = CollectorRegistry()
         self._verdicts = Count(
             "defectflow_verdicts", "Photographs by verdict", ["model", "verdict"], registry=self._registry
@@ -66,7 +66,13 @@ class Monitoring(Collector):
     def collect(self) -> Iterator[Metric]:
         """The gauges, for the registry."""
         for name, (text, value) in self.gauges.items():
-            yield GaugeMetricFamily(f"defectflow_{name}", text, value)
+            if not isinstance(value, Mapping):
+                yield GaugeMetricFamily(f"defectflow_{name}", text, value)
+                continue
+            family = GaugeMetricFamily(f"defectflow_{name}", text, labels=["output"])
+            for output, number in value.items():
+                family.add_metric([output], number)
+            yield family
         scores = GaugeMetricFamily(
             "defectflow_recent_score", f"Scores of the last {RECENT} photographs, the threshold at 0.5",
             labels=["model", "quantile"],

@@ -6,10 +6,12 @@ import asyncio
 import base64
 import logging
 import shutil
+import sqlite3
 import tempfile
 import threading
 import uuid
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,15 @@ from fastapi import HTTPException
 from defectflow.core.files import UserError
 from defectflow.service.access import RateLimit, read_tokens
 from defectflow.service.answers import Answer, Model, Result, State
+from defectflow.service.deliveries import deliveries
 from defectflow.service.monitoring import Monitoring
 from defectflow.service.options import Options
+from defectflow.service.outbox import Outbox
 from defectflow.service.pool import Closed, Job, Pool, QueueFull
 from defectflow.service.served_bundles import copied, named
 from defectflow.service.uploads import Deadline, Held
 
+DELIVERING = 5.0  # seconds in which the last verdicts are delivered when the service ends
 LOG = logging.getLogger("defectflow.service")
 
 
@@ -34,6 +39,7 @@ class Service:
         options: what it was started with.
         tokens: who may use it; None: everybody.
         rate, held, monitoring: see their classes.
+        outbox: where verdicts go besides the answers; None: nowhere.
         closing: whether it is ending and takes nothing more.
         answering: requests that have no answer yet.
     """
@@ -49,6 +55,8 @@ class Service:
         self._named = named(options.bundles)
         self.tokens = read_tokens(options.tokens) if options.tokens else None
         self.rate, self.held, self.monitoring = RateLimit(options.rate), Held(), Monitoring()
+        outputs = deliveries(options)
+        self.outbox = Outbox(options.spool, outputs) if options.spool and outputs else None
         self._folder = tempfile.TemporaryDirectory(prefix="defectflow-serve-")
         self._pool: Pool | None = None
         self._place: Path | None = None  # of the pool's copies
@@ -93,6 +101,8 @@ class Service:
         self.closing = True
         if self._pool:
             self._pool.close()
+        if self.outbox:
+            self.outbox.close(DELIVERING)
         self._folder.cleanup()
 
     def state(self) -> State:
@@ -173,20 +183,15 @@ class Service:
                 pool.withdraw(job)
                 fields = {"cause": "deadline", "reason": f"not judged within {deadline.text}"}
             served = pool.models[model]
-            results.append(_result(job.name, part_id, served.name, served.version, fields, regions))
-        return await self.answer(results, deadline)
+            results.append(_result(job.name, part_id, served.name, served.version, fields))
+        return await self._answer(results, deadline, regions)
 
     async def too_late(self, model: str | None, deadline: Deadline) -> Answer:
         """The answer to a request that did not arrive before its deadline."""
         served = self.pool().models.get(model or "")
         fields = {"cause": "deadline", "reason": f"the request did not arrive within {deadline.text}"}
-        result = _result("", None, served.name if served else "", served.version if served else "", fields, False)
-        return await self.answer([result], deadline)
-
-    async def answer(self, results: list[Result], deadline: Deadline) -> Answer:
-        """Count the verdicts of a request."""
-        self.monitoring.answered(results, deadline.passed)
-        return Answer(results=results, ms=deadline.passed)
+        result = _result("", None, served.name if served else "", served.version if served else "", fields)
+        return await self._answer([result], deadline)
 
     def metrics(self) -> bytes:
         """What Prometheus reads."""
@@ -199,7 +204,32 @@ class Service:
             held_bytes=("Bytes of the requests that are being read or judged", self.held.bytes),
             workers_replaced=("Workers that were replaced since the bundles were loaded", self._replaced()),
         )
+        if self.outbox:
+            self.monitoring.gauges.update(
+                delivery_waiting=("Verdicts that wait for delivery", self.outbox.waiting()),
+                delivery_refused=("Verdicts that an output has refused for good", self.outbox.refused()),
+                delivery_failures=("Attempts to deliver that failed", self.outbox.failures),
+            )
         return self.monitoring.text()
+
+    async def _answer(self, results: list[Result], deadline: Deadline, regions: bool = False) -> Answer:
+        """Count the verdicts of a request, and keep them for the other outputs before anybody gets them.
+
+        Raises:
+            HTTPException: 503, they cannot be kept.
+        """
+        self.monitoring.answered(results, deadline.passed)
+        if self.outbox:
+            now = datetime.now(UTC).isoformat(timespec="milliseconds")
+            records = [{"time": now} | result.model_dump(exclude={"overlay_png"}) for result in results]
+            try:
+                await asyncio.to_thread(self.outbox.add, records)
+            except sqlite3.Error as error:
+                LOG.error("%s: verdicts cannot be kept: %s", self.options.spool, error)
+                raise HTTPException(503, f"the verdict cannot be kept for the other outputs ({error})") from None
+        if not regions:
+            results = [result.model_copy(update={"regions": None}) for result in results]
+        return Answer(results=results, ms=deadline.passed)
 
     def _replaced(self) -> int:
         return self._pool.replaced if self._pool else 0
@@ -235,9 +265,9 @@ def _full(pool: Pool) -> HTTPException:
     return HTTPException(429, text, {"Retry-After": str(pool.seconds_left())})
 
 
-def _result(file: str, part_id: str | None, model: str, version: str, fields: dict[str, Any], regions: bool) -> Result:
+def _result(file: str, part_id: str | None, model: str, version: str, fields: dict[str, Any]) -> Result:
     fields = {"verdict": "review", **fields}
-    overlay, waited, found = fields.pop("overlay", None), fields.pop("waited", None), fields.pop("regions", None)
+    overlay, waited, found = fields.pop("overlay", None), fields.pop("waited", None), fields.get("regions")
     return Result(
         id=uuid.uuid4().hex,
         part_id=part_id,
@@ -245,7 +275,6 @@ def _result(file: str, part_id: str | None, model: str, version: str, fields: di
         model=model,
         model_version=version,
         region_count=None if found is None else len(found),
-        regions=found if regions else None,
         overlay_png=None if overlay is None else base64.b64encode(overlay).decode(),
         waited_ms=waited,
         **fields,

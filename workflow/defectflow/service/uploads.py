@@ -104,7 +104,7 @@ async def read_form(request: Request, options: Options, deadline: Deadline) -> F
         raise HTTPException(400, f"a broken form ({type(error).__name__})") from None
 
 
-async def read_json_body(request: Request, deadline: Deadline) -> bytes:
+async def read_body(request: Request, deadline: Deadline) -> bytes:
     """The body.
 
     Raises:
