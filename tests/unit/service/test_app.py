@@ -2,6 +2,7 @@
 
 import base64
 import os
+import re
 import signal
 import socket
 import struct
@@ -13,6 +14,7 @@ import bundle_set
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.outputs import json_of
 from running_service import form, png, running
@@ -241,6 +243,18 @@ def test_pages_of_other_sites_are_refused(service):
         assert status == 403 and "another site" in answer["error"]
     own = {"Origin": f"http://127.0.0.1:{service.port}"}
     assert service.inspect([("a.png", GOOD)], own)[0] == 200
+
+
+def test_the_python_example_of_the_page_runs(service, tmp_path):
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/deploy.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(block, names)
+    (tmp_path / "part.png").write_bytes(BAD)
+    url = f"http://127.0.0.1:{service.port}"
+    found = names["inspect"](tmp_path / "part.png", "4711", url, "no token is needed")
+    assert (found["verdict"], found["part_id"], found["file"]) == ("bad", "4711", "part.png")
+    refused = names["inspect"](tmp_path / "part.png", "x" * 999, url)
+    assert (refused["verdict"], refused["cause"]) == ("review", "service") and "422" in refused["reason"]
 
 
 def test_no_file_is_left(service):

@@ -145,7 +145,7 @@ class Mqtt:
         """Raises UserError for another address, or a login of another form."""
         parts = urlsplit(address)
         topic = parts.path.removeprefix("/")
-        wild = "+" in topic or parts.fragment or parts.query
+        wild = set("+#?") & set(address)  # "#" and "?" would end the path of an address
         if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not topic or wild:
             raise UserError("--mqtt: an address like mqtt://broker.example:1883/line/1/verdicts is needed")
         if parts.username or parts.password:
