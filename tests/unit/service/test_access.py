@@ -84,6 +84,7 @@ def test_other_addresses_do(host, tmp_path):
 
 @pytest.mark.parametrize(
     "wrong", [{"workers": 0}, {"queue": 0}, {"timeout": 0}, {"rate": 0}, {"body": 0}, {"certificate": "a"},
+              {"timeout": float("nan")}, {"rate": float("inf")}, {"port": 65536}, {"port": -1},
               {"certificate": "a", "key": "b"}, {"csv": "a.csv"}]
 )  # fmt: skip
 def test_wrong_options_are_refused(wrong, tmp_path):

@@ -36,7 +36,7 @@ def declared(width: int, height: int) -> bytes:
 @pytest.fixture(scope="module")
 def service(bundle_folder, tmp_path_factory):
     limits = ("--workers", "1", "--queue", "6", "--max-body", "2", "--max-pixels", "20", "--max-pictures", "4")
-    with running(tmp_path_factory.mktemp("service"), f"plate={bundle_folder}", *limits, "--timeout", "8") as running_:
+    with running(tmp_path_factory.mktemp("service"), f"plate={bundle_folder}", *limits, "--timeout", "100") as running_:
         yield running_
 
 

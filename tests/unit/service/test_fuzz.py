@@ -60,7 +60,7 @@ def mutated(content: bytes, seed: int) -> bytes:
 
 @pytest.fixture(scope="module")
 def service(bundle_folder, tmp_path_factory):
-    limits = ("--workers", "1", "--timeout", "20", "--max-body", "1", "--max-pixels", "1", "--max-pictures", "8")
+    limits = ("--workers", "1", "--timeout", "100", "--max-body", "1", "--max-pixels", "1", "--max-pictures", "8")
     with running(tmp_path_factory.mktemp("fuzz"), f"plate={bundle_folder}", *limits) as running_:
         yield running_
 

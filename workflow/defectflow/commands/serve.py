@@ -20,6 +20,8 @@ def serve(args: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         raise UserError(f"defectflow serve: {error.name} is not installed ({EXTRA})") from None
     values = {field.name: getattr(args, field.name) for field in fields(Options) if field.name in args}
+    if not all(0 < size < MEGA for size in (args.body, args.pixels)):
+        raise UserError("--max-body, --max-pixels: must be more than 0, and less than a million")
     values |= {"bundles": tuple(args.bundles), "body": int(args.body * MEGA), "pixels": int(args.pixels * MEGA)}
     values["held"] = max(Options.held, 2 * values["body"])
     return run(Options(**values))

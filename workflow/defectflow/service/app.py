@@ -129,9 +129,7 @@ async def page(request: Request) -> HTMLResponse:
         for method, entry in methods.items():
             text = str(entry.get("description", "")).partition("\n")[0]
             rows.append(f"<tr><td><code>{method.upper()} {path}</code><td>{text}")
-    scheme = "https" if service_of(request).options.certificate else "http"
-    options = service_of(request).options
-    address = f"{scheme}://{options.host}:{options.port}/"
+    address = f"{service_of(request).options.address}/"
     return HTMLResponse(
         PAGE.format(version=VERSION, address=address, rows="\n".join(rows)),
         headers={"Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'"},

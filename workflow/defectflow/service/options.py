@@ -57,6 +57,12 @@ class Options:
     mqtt_ca: Path | None = None
     spool: Path | None = None
 
+    @property
+    def address(self) -> str:
+        """Where it is reached, without a slash at the end."""
+        host = self.host.strip("[]")
+        return f"{'https' if self.certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
     def check(self) -> None:
         """Refuse what cannot work or is not safe.
 
@@ -66,8 +72,10 @@ class Options:
         for name in ("workers", "threads", "queue", "pictures", "body", "pixels"):
             if getattr(self, name) < 1:
                 raise UserError(f"--{_flag(name)}: must be more than 0")
-        if self.timeout <= 0 or (self.rate is not None and self.rate <= 0):
+        if not 0 < self.timeout < 1e6 or not (self.rate is None or 0 < self.rate < 1e6):
             raise UserError("--timeout, --rate: must be more than 0")
+        if not 0 <= self.port < 1 << 16:
+            raise UserError(f"--port {self.port}: must be a number from 0 to 65535")
         if self.tokens is None and not is_loopback(self.host):
             raise UserError(
                 f"--host {self.host}: others can reach this address, so that tokens are needed "

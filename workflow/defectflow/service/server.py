@@ -113,8 +113,7 @@ async def _serve(service: Service, options: Options, listening: socket.socket) -
             loop.add_signal_handler(number, end)
         loop.add_signal_handler(signal.SIGHUP, load_again)
     answering = asyncio.create_task(server.serve(sockets=[listening]))
-    address = f"{'https' if options.certificate else 'http'}://{options.host}:{options.port}"
-    LOG.info("listening on %s", address)
+    LOG.info("listening on %s", options.address)
     if not is_loopback(options.host) and not options.certificate:
         LOG.warning("without TLS, others on the network can read tokens and photographs (--certificate, --key)")
     try:

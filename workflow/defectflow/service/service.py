@@ -24,6 +24,7 @@ from defectflow.service.deliveries import deliveries
 from defectflow.service.monitoring import Monitoring
 from defectflow.service.options import Options
 from defectflow.service.outbox import Outbox
+from defectflow.service.own_folder import own_folder
 from defectflow.service.pool import Closed, Job, Pool, QueueFull
 from defectflow.service.served_bundles import copied, named
 from defectflow.service.uploads import Deadline, Held
@@ -57,7 +58,7 @@ class Service:
         self.rate, self.held, self.monitoring = RateLimit(options.rate), Held(), Monitoring()
         outputs = deliveries(options)
         self.outbox = Outbox(options.spool, outputs) if options.spool and outputs else None
-        self._folder = tempfile.TemporaryDirectory(prefix="defectflow-serve-")
+        self._folder = own_folder()
         self._pool: Pool | None = None
         self._place: Path | None = None  # of the pool's copies
         self._loading = threading.Lock()
@@ -73,7 +74,7 @@ class Service:
         """
         if not self._loading.acquire(blocking=False):
             raise UserError("the bundles are being loaded already (try again when it is done)")
-        place = Path(tempfile.mkdtemp(dir=self._folder.name))
+        place = Path(tempfile.mkdtemp(dir=self._folder.path))
         pool: Pool | None = None
         try:
             tokens = read_tokens(self.options.tokens) if self.options.tokens else None
@@ -103,7 +104,7 @@ class Service:
             self._pool.close()
         if self.outbox:
             self.outbox.close(DELIVERING)
-        self._folder.cleanup()
+        self._folder.remove()
 
     def state(self) -> State:
         """Whether it can judge, and by what."""

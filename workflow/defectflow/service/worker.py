@@ -9,6 +9,7 @@ import json
 import signal
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,8 @@ def work(
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with suppress(OSError):  # Linux: if memory runs out, a worker is killed and not the service
+        Path("/proc/self/oom_score_adj").write_text("500")
     import cv2
 
     from defectflow.inspection.inspector import Inspector
@@ -76,7 +79,8 @@ def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dic
         verdict, note = None, problem_of(path, error)
     milliseconds = 1000 * (time.perf_counter() - start)
     if verdict is None:
-        return {"cause": "unreadable", "reason": note.replace(f"{path}: ", ""), "ms": milliseconds}
+        reason = note.replace(f"{path}: ", "").replace(str(path), path.name).replace(f"{path.parent}/", "")
+        return {"cause": "unreadable", "reason": reason, "ms": milliseconds}
     fields = json_of(path, verdict, note)
     # A person decides in the review band, and where the mask of the part is not to be trusted.
     person = bool(verdict.review) or is_flagged(verdict.present, verdict.doubtful)
