@@ -121,10 +121,10 @@ async def ready(request: Request, response: Response) -> dict[str, bool]:
 
 @router.get("/models/{name}", dependencies=[Depends(may("inspect"))], responses=REFUSALS)
 @router.get("/models/{name}/versions/{version}", dependencies=[Depends(may("inspect"))], include_in_schema=False)
-async def model(request: Request, name: str, version: str | None = None) -> ModelMetadata:
+async def model(request: Request, name: str) -> ModelMetadata:
     """What a model takes and gives."""
     service = service_of(request)
-    found = _version(service, name, version)
+    found = _version(service, request)
     entry = next(model for model in service.state().models if model.name == name)
     outputs = [TensorMetadata(name=key, datatype=kind, shape=[-1]) for key, kind in OUTPUTS.items()]
     image = TensorMetadata(name=INPUT, datatype="BYTES", shape=[-1])
@@ -132,26 +132,26 @@ async def model(request: Request, name: str, version: str | None = None) -> Mode
     return ModelMetadata(name=name, versions=[found], platform=platform, inputs=[image], outputs=outputs)
 
 
-@router.get("/models/{name}/ready")
+@router.get("/models/{name}/ready", responses={404: REFUSALS[404]})
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
-async def model_ready(request: Request, response: Response, name: str, version: str | None = None) -> dict[str, Any]:
+async def model_ready(request: Request, response: Response, name: str) -> dict[str, Any]:
     """Whether a model can judge: status 200, or 503."""
     service = service_of(request)
     state = service.state()
     if state.ready:
-        _version(service, name, version)
+        _version(service, request)
     response.status_code = 200 if state.ready else 503
     return {"name": name, "ready": state.ready}
 
 
 @router.post("/models/{name}/infer", dependencies=[Depends(may("inspect"))], responses=REFUSALS, openapi_extra=BODY)
 @router.post("/models/{name}/versions/{version}/infer", dependencies=[Depends(may("inspect"))], include_in_schema=False)
-async def infer(request: Request, name: str, version: str | None = None) -> InferResponse:
+async def infer(request: Request, name: str) -> InferResponse:
     """Judge photographs; parameters may have a `part_id` for all of them."""
     service = service_of(request)
     deadline = Deadline(request, service.options.timeout)
     service.admit()
-    _version(service, name, version)
+    _version(service, request)
     async with limited(request, service.options, service.held) as own:
         try:
             body = await read_body(own, deadline)
@@ -241,14 +241,15 @@ def _flat(data: list[Any]) -> Iterator[Any]:
             waiting.pop()
 
 
-def _version(service: Service, name: str, version: str | None) -> str:
-    """The version of a model.
+def _version(service: Service, request: Request) -> str:
+    """The version of the model that a path names.
 
     Raises:
-        HTTPException: 404, there is no such model, or it has another version.
+        HTTPException: 404, there is no such model, or it has another version than the path names.
     """
-    found = service.pool().models[service.model(name)].version
-    if version not in (None, found):
+    name = service.model(request.path_params["name"])
+    found = service.pool().models[name].version
+    if request.path_params.get("version") not in (None, found):
         raise HTTPException(404, f"model {name} has version {found}")
     return found
 
