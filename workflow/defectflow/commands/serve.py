@@ -75,6 +75,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     one.add_argument("--mqtt", metavar="ADDRESS", help="mqtt://HOST[:PORT]/TOPIC, or mqtts:// for TLS: publish there")
     one.add_argument("--mqtt-login", type=Path, metavar="FILE", help="with USER:PASSWORD")
     one.add_argument("--mqtt-ca", type=Path, metavar="FILE", help="PEM, of the authority of the broker's certificate")
+    one.add_argument("--opcua", metavar="ADDRESS", help="opc.tcp://HOST[:PORT]: show the latest verdict there")
+    one.add_argument("--opcua-login", type=Path, metavar="FILE", help="with USER:PASSWORD of who may read it")
     one.add_argument("--spool", type=Path, metavar="FOLDER", help="where verdicts wait until these outputs have them")
     one.set_defaults(run=serve)
 

@@ -1,4 +1,4 @@
-"""Other systems that get every verdict: a CSV that grows, a webhook, an MQTT broker."""
+"""Other systems that get every verdict: a CSV that grows, a webhook, an MQTT broker, OPC UA."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from defectflow.core.files import UserError
+from defectflow.service.opcua import OpcUa
 from defectflow.service.options import Options
 
 COLUMNS = (
@@ -214,8 +215,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """None: the status is an error."""
 
 
-def deliveries(options: Options) -> list[Delivery]:
-    """The outputs that are asked for.
+def deliveries(options: Options, models: Sequence[str] = ()) -> list[Delivery]:
+    """The outputs that are asked for, of bundles of these names.
 
     Raises:
         UserError: one cannot work.
@@ -227,6 +228,8 @@ def deliveries(options: Options) -> list[Delivery]:
         found.append(Webhook(options.webhook, options.webhook_token))
     if options.mqtt:
         found.append(Mqtt(options.mqtt, options.mqtt_login, options.mqtt_ca))
+    if options.opcua:  # last: it starts a server
+        found.append(OpcUa(options.opcua, models, options.opcua_login, options.certificate, options.key))
     return found
 
 

@@ -29,6 +29,7 @@ class Options:
         rate: requests a second from each token, or from each address without tokens; None: any number.
         certificate, key: PEM files for TLS.
         csv, webhook, webhook_token, mqtt, mqtt_login, mqtt_ca: see `deliveries`.
+        opcua, opcua_login: see `opcua`.
         spool: folder for verdicts that wait for delivery.
     """
 
@@ -55,6 +56,8 @@ class Options:
     mqtt: str | None = None
     mqtt_login: Path | None = None
     mqtt_ca: Path | None = None
+    opcua: str | None = None
+    opcua_login: Path | None = None
     spool: Path | None = None
 
     @property
@@ -83,13 +86,13 @@ class Options:
             )
         if bool(self.certificate) != bool(self.key):
             raise UserError("--certificate and --key: TLS needs both")
-        for name in ("tokens", "certificate", "key", "webhook_token", "mqtt_login", "mqtt_ca"):
+        for name in ("tokens", "certificate", "key", "webhook_token", "mqtt_login", "mqtt_ca", "opcua_login"):
             path = getattr(self, name)
             if path is not None and not path.is_file():
                 raise UserError(f"--{_flag(name)} {path}: no such file")
-        if (self.csv or self.webhook or self.mqtt) and not self.spool:
+        if (self.csv or self.webhook or self.mqtt or self.opcua) and not self.spool:
             raise UserError(
-                "--csv, --webhook, --mqtt: need --spool FOLDER, where verdicts wait until they are delivered"
+                "--csv, --webhook, --mqtt, --opcua: need --spool FOLDER, where verdicts wait until they are delivered"
             )
 
 

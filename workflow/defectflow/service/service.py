@@ -56,7 +56,7 @@ class Service:
         self._named = named(options.bundles)
         self.tokens = read_tokens(options.tokens) if options.tokens else None
         self.rate, self.held, self.monitoring = RateLimit(options.rate), Held(), Monitoring()
-        outputs = deliveries(options)
+        outputs = deliveries(options, list(self._named))
         self.outbox = Outbox(options.spool, outputs) if options.spool and outputs else None
         self._folder = own_folder()
         self._pool: Pool | None = None
@@ -189,7 +189,8 @@ class Service:
 
     async def too_late(self, model: str | None, deadline: Deadline) -> Answer:
         """The answer to a request that did not arrive before its deadline."""
-        served = self.pool().models.get(model or "")
+        models = self.pool().models
+        served = models.get(model or (next(iter(models)) if len(models) == 1 else ""))
         fields = {"cause": "deadline", "reason": f"the request did not arrive within {deadline.text}"}
         result = _result("", None, served.name if served else "", served.version if served else "", fields)
         return await self._answer([result], deadline)
