@@ -1,12 +1,15 @@
-"""`defectflow serve` as a process of its own, and requests to it."""
+"""`defectflow serve` as a process of its own, requests to it, and a web server that gets its verdicts."""
 
 import http.client
+import http.server
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from contextlib import contextmanager
@@ -117,3 +120,32 @@ def running(folder: Path, *words):
         except subprocess.TimeoutExpired:
             service.process.kill()
             raise
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Notes what is sent and answers with the next of the server's statuses, or 204."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        status = self.server.statuses.get_nowait() if not self.server.statuses.empty() else 204
+        self.server.got.append((status, self.path, dict(self.headers), json.loads(body)))
+        self.send_response(status)
+        if status == 302:
+            self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    do_GET = do_POST
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def receiving():
+    """A web server with a queue `statuses` and a list `got` of (status, path, headers, content)."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.statuses, server.got = queue.Queue(), []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()

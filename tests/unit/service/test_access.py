@@ -1,10 +1,11 @@
 import json
 
 import pytest
+from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError
 from defectflow.service import access
 from defectflow.service.access import RateLimit, add_token, find_token, foreign, read_tokens, remove_token
-from defectflow.service.options import Options, is_loopback
+from defectflow.service.options import Options
 
 
 def test_a_token_is_kept_as_a_hash_that_its_owner_alone_may_read(tmp_path):

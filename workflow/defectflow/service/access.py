@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError, atomic, read_json
-from defectflow.service.options import is_loopback
 
 ROLES = ("inspect", "label", "approve")  # each may do what those before it may
 REMEMBERED = 10_000  # senders whose rate is known at a time

@@ -1,9 +1,9 @@
 """What `defectflow serve` is started with. Standard library only: the command line imports this module."""
 
-import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
+from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError
 
 MEGA = 1_000_000
@@ -28,8 +28,8 @@ class Options:
         tokens: file of `defectflow token`; None: everybody may do everything.
         rate: requests a second from each token, or from each address without tokens; None: any number.
         certificate, key: PEM files for TLS.
-        csv, webhook, webhook_token, mqtt, mqtt_login, mqtt_ca: see `deliveries`.
-        opcua, opcua_login: see `opcua`.
+        csv, webhook, webhook_token, mqtt, mqtt_login, mqtt_ca: see `delivery.destinations`.
+        opcua, opcua_login: see `delivery.opcua`.
         spool: folder for verdicts that wait for delivery.
     """
 
@@ -94,14 +94,6 @@ class Options:
             raise UserError(
                 "--csv, --webhook, --mqtt, --opcua: need --spool FOLDER, where verdicts wait until they are delivered"
             )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _flag(name: str) -> str:

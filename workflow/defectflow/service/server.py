@@ -15,9 +15,10 @@ from typing import Any
 
 import uvicorn
 
+from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError
 from defectflow.service.app import build_app
-from defectflow.service.options import Options, is_loopback
+from defectflow.service.options import Options
 from defectflow.service.service import Service
 
 LOG = logging.getLogger("defectflow.service")

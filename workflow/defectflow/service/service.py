@@ -18,12 +18,13 @@ from typing import Any
 from fastapi import HTTPException
 
 from defectflow.core.files import UserError
+from defectflow.delivery.destinations import CsvFile, Delivery, Mqtt, Webhook
+from defectflow.delivery.opcua import OpcUa
+from defectflow.delivery.outbox import Outbox
 from defectflow.service.access import RateLimit, read_tokens
 from defectflow.service.answers import Answer, Model, Result, State
-from defectflow.service.deliveries import deliveries
 from defectflow.service.monitoring import Monitoring
 from defectflow.service.options import Options
-from defectflow.service.outbox import Outbox
 from defectflow.service.own_folder import own_folder
 from defectflow.service.pool import Closed, Job, Pool, QueueFull
 from defectflow.service.served_bundles import copied, named
@@ -260,6 +261,24 @@ class Service:
             )
             for served in pool.models.values()
         ]
+
+
+def deliveries(options: Options, models: Sequence[str]) -> list[Delivery]:
+    """The outputs that are asked for, of bundles of these names.
+
+    Raises:
+        UserError: one cannot work.
+    """
+    found: list[Delivery] = []
+    if options.csv:
+        found.append(CsvFile(options.csv))
+    if options.webhook:
+        found.append(Webhook(options.webhook, options.webhook_token))
+    if options.mqtt:
+        found.append(Mqtt(options.mqtt, options.mqtt_login, options.mqtt_ca))
+    if options.opcua:  # last: it starts a server
+        found.append(OpcUa(options.opcua, models, options.opcua_login, options.certificate, options.key))
+    return found
 
 
 def _full(pool: Pool) -> HTTPException:

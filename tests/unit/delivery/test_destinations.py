@@ -1,7 +1,6 @@
 """Outputs: a CSV, a webhook, an MQTT broker."""
 
 import csv
-import http.server
 import json
 import queue
 import shutil
@@ -10,14 +9,10 @@ import subprocess
 import threading
 import time
 
-import bundle_set
 import pytest
 from defectflow.core.files import UserError
-from defectflow.service.deliveries import COLUMNS, CsvFile, Mqtt, Refused, Webhook, deliveries
-from defectflow.service.options import Options
-from running_service import png, running
-
-pytest.importorskip("fastapi", reason="needs the extra serve")
+from defectflow.delivery.destinations import COLUMNS, CsvFile, Mqtt, Refused, Webhook
+from running_service import receiving
 
 RECORD = {
     "time": "2025-01-01T00:00:00.000+00:00", "id": "1f", "part_id": 'a "b", c', "file": "ä.png", "model": "plate",
@@ -52,30 +47,10 @@ def test_rows_are_appended_whatever_is_there(tmp_path):
         CsvFile(tmp_path / "other.csv")
 
 
-class Receiver(http.server.BaseHTTPRequestHandler):
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        status = self.server.statuses.get_nowait() if not self.server.statuses.empty() else 204
-        self.server.got.append((status, self.path, dict(self.headers), json.loads(body)))
-        self.send_response(status)
-        if status == 302:
-            self.send_header("Location", "/elsewhere")
-        self.end_headers()
-
-    do_GET = do_POST
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def receiver():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.statuses, server.got = queue.Queue(), []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+    with receiving() as one:
+        yield one
 
 
 def test_a_webhook_gets_json_with_a_token_and_says_what_it_thinks_of_it(receiver, tmp_path):
@@ -150,6 +125,7 @@ class Broker:
 
 @pytest.fixture
 def broker(tmp_path):
+    pytest.importorskip("paho", reason="needs the extra serve")
     if not MOSQUITTO:
         pytest.skip("no mosquitto here (Debian's package of this name)")
     one = Broker(tmp_path)
@@ -180,33 +156,3 @@ def test_a_broker_confirms_each_verdict(broker, tmp_path):
     (tmp_path / "login").write_text("nobody")
     with pytest.raises(UserError, match="USER:PASSWORD"):
         Mqtt("mqtt://a/b", tmp_path / "login")
-
-
-def test_a_verdict_reaches_all_outputs_also_after_a_restart(bundle_folder, receiver, tmp_path):
-    photo = png(bundle_set.photograph(80))
-    for _ in range(3):
-        receiver.statuses.put(503)
-    words = [
-        bundle_folder, "--workers", "1", "--spool", tmp_path / "spool", "--csv", tmp_path / "v.csv",
-        "--webhook", f"http://127.0.0.1:{receiver.server_port}/",
-    ]  # fmt: skip
-    with running(tmp_path, *words) as service:
-        results = service.inspect([("a.png", photo), ("b.png", b"")], part_id=["1", "2"])[2]["results"]
-        service.wait_for(lambda: service.metric("defectflow_delivery_failures"))
-    with running(tmp_path, *words) as service:
-        service.wait_for(lambda: len(receiver.got) >= 5)
-        service.wait_for(lambda: service.metric("defectflow_delivery_waiting") == 0)
-    taken = [content for status, _, _, content in receiver.got if status == 204]
-    with (tmp_path / "v.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    for found in (taken, rows):
-        assert [record["id"] for record in found] == [result["id"] for result in results]
-        assert [record["part_id"] for record in found] == ["1", "2"]
-        assert [record["verdict"] for record in found] == ["good", "review"]
-    assert taken[0]["regions"] == [] and "overlay_png" not in taken[0]
-
-
-def test_outputs_are_those_that_are_asked_for(tmp_path):
-    assert deliveries(Options(bundles=("b",))) == []
-    options = Options(bundles=("b",), csv=tmp_path / "a.csv", webhook="http://a/b", mqtt="mqtt://a/b")
-    assert [output.name for output in deliveries(options)] == ["csv", "webhook", "mqtt"]

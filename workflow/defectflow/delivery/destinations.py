@@ -1,4 +1,4 @@
-"""Other systems that get every verdict: a CSV that grows, a webhook, an MQTT broker, OPC UA."""
+"""Other systems that get every verdict: a CSV that grows, a webhook, an MQTT broker."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from defectflow.core.files import UserError
-from defectflow.service.opcua import OpcUa
-from defectflow.service.options import Options
 
 COLUMNS = (
     "time", "id", "part_id", "file", "model", "model_version", "verdict", "bad", "score", "raw_score", "threshold",
@@ -213,24 +211,6 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> None:
         """None: the status is an error."""
-
-
-def deliveries(options: Options, models: Sequence[str] = ()) -> list[Delivery]:
-    """The outputs that are asked for, of bundles of these names.
-
-    Raises:
-        UserError: one cannot work.
-    """
-    found: list[Delivery] = []
-    if options.csv:
-        found.append(CsvFile(options.csv))
-    if options.webhook:
-        found.append(Webhook(options.webhook, options.webhook_token))
-    if options.mqtt:
-        found.append(Mqtt(options.mqtt, options.mqtt_login, options.mqtt_ca))
-    if options.opcua:  # last: it starts a server
-        found.append(OpcUa(options.opcua, models, options.opcua_login, options.certificate, options.key))
-    return found
 
 
 def _cell(value: Any) -> Any:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError
-from defectflow.service.options import is_loopback
 
 URI = "urn:defectflow:service"
 PATIENCE = 60.0  # seconds that anything here may take
@@ -33,7 +33,7 @@ Value = TypeVar("Value")
 
 
 class OpcUa:
-    """The server; see `deliveries.Delivery`. Variables are below Objects/defectflow/NAME OF THE BUNDLE.
+    """The server; see `destinations.Delivery`. Variables are below Objects/defectflow/NAME OF THE BUNDLE.
 
     Args:
         address: opc.tcp://HOST[:PORT].

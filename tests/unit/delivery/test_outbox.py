@@ -6,9 +6,9 @@ import time
 
 import pytest
 from defectflow.core.files import UserError
-from defectflow.service import outbox as outbox_module
-from defectflow.service.deliveries import Refused
-from defectflow.service.outbox import Outbox
+from defectflow.delivery import outbox as outbox_module
+from defectflow.delivery.destinations import Refused
+from defectflow.delivery.outbox import Outbox
 
 
 class Side:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from defectflow.core.files import UserError
-from defectflow.service.deliveries import Delivery, Refused
+from defectflow.delivery.destinations import Delivery, Refused
 
 LOG = logging.getLogger("defectflow.service")
 FILE = "outbox.sqlite"

@@ -15,7 +15,7 @@ pytest.importorskip("asyncua", reason="needs the extra opcua")
 
 from asyncua import Client, ua
 from asyncua.crypto.security_policies import SecurityPolicyBasic256Sha256
-from defectflow.service.opcua import URI, OpcUa
+from defectflow.delivery.opcua import URI, OpcUa
 
 RECORD = {
     "time": "2025-01-01T00:00:00.000+00:00", "id": "1f", "part_id": "4711", "file": "ä.png", "model": "plate",
