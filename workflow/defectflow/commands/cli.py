@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectflow.commands.run_workflow import add_command as add_run
+from defectflow.commands.serve import add_commands as add_serve
 from defectflow.core.files import UNWRITABLE, UserError
 
 if TYPE_CHECKING:
-    from defectflow.inspection.inspector import Verdict
+    from defectflow.inspection.judge_files import Judged
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
 EXAMPLES = """\
@@ -30,13 +31,12 @@ in the order of use:
   defectflow pack BUNDLE                       one .zip of it, to send to another computer
   defectflow export BUNDLE --format openvino --images new/*.jpg         a graph for a faster runtime
   defectflow bench BUNDLE new/*.jpg            how long a photograph takes
+  defectflow serve BUNDLE                      judge photographs that other programs send over HTTP
 
 `defectflow run` names the BUNDLE of a run in its last lines. How photographs are laid out: data/README.md; every
 setting: config.yaml; each option: defectflow COMMAND --help. The exit status is 0 if all is well, 3 if a photograph
 was flagged, 2 after an error.
 """
-
-Judged = tuple[Path, "Verdict | None", str]  # a photograph, its verdict, and a note or what is wrong with it
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -107,12 +107,13 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
     return inspector
 
 
-def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[Judged]:
+def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator["Judged"]:
     """Yield (path, verdict or None, problem) in order, with ``args.streams`` photographs processed at a time.
 
     With ``args.batch`` above 1, that many are read in parallel and then go through the network together.
     """
     from defectflow.core.parallel import in_order
+    from defectflow.inspection.judge_files import begin, end, judge_one
 
     one = partial(judge_one, inspector, pictures)
     if (
@@ -127,55 +128,7 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
             yield from end(inspector, pictures, batch)
 
 
-def judge_one(inspector: Any, pictures: Any, path: Path) -> Judged:
-    """Judge one photograph (the first of several in a file) and draw it: (path, verdict, note or "").
-
-    Returns (path, None, problem) if that fails for any reason, so that the others are still judged.
-    """
-    return end(inspector, pictures, [begin(inspector, pictures, path)])[0]
-
-
-def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
-    """The steps before the network: (path, photograph if it will be drawn, network input, note), or the problem."""
-    from defectflow.images.decoders import pictures_in
-    from defectflow.images.read_write import read_photograph
-
-    try:
-        several = pictures_in(path)
-        note = f"the first of {several} pictures in the file" if several > 1 else ""
-        photo = read_photograph(path, inspector.settings["depth"]) if pictures else None
-        return path, photo, inspector.ready(path if photo is None else photo), note
-    except Exception as error:
-        return path, None, None, problem_of(path, error)
-
-
-def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[Judged]:
-    """The verdicts on what `begin` returned, as `judge_one` has them; pictures are drawn."""
-    ready = [one for _, _, one, _ in batch if one is not None]
-    try:
-        verdicts = iter(inspector.finish(ready) if ready else [])
-    except Exception as error:
-        return [(path, None, problem_of(path, error) if one is not None else note) for path, _, one, note in batch]
-    results = []
-    for path, photo, one, note in batch:
-        verdict = next(verdicts) if one is not None else None
-        if pictures and verdict:
-            try:
-                pictures.write(path, photo, verdict)
-            except OSError:  # the output cannot be written, which is not the photograph's fault
-                raise
-            except Exception as error:
-                verdict, note = None, problem_of(path, error)
-        results.append((path, verdict.without_part() if verdict else None, note))
-    return results
-
-
-def problem_of(path: Path, error: Exception) -> str:
-    """The message for a photograph that was not judged."""
-    return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
-
-
-def progress(results: Iterable[Judged], total: int | None, quiet: bool) -> Iterable[Judged]:
+def progress(results: "Iterable[Judged]", total: int | None, quiet: bool) -> "Iterable[Judged]":
     """Show a progress bar if stderr is a terminal and the lines go elsewhere."""
     if quiet:
         return results
@@ -275,6 +228,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
     three.set_defaults(run=bench)
+    add_serve(commands)
     return parser
 
 
