@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.coreset import Subspace, coreset_size, k_center_greedy, project
 from defectflow.search.nearest_neighbours import Neighbours
@@ -79,10 +80,18 @@ class PatchCore(Detector):
         subspace = Subspace(tensors["mean"], tensors["axes"]) if "axes" in tensors else None
         self._bank = Bank(tensors[""], subspace, metadata["distance"])
         self._settings = settings
+        self._good, self._defects = (
+            Bank(tensors[name], subspace, metadata["distance"]) if len(tensors.get(name, ())) else None
+            for name in (GOOD_AFTER_ALL, DEFECTS)
+        )
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
         """See `Detector.judge`; where a patch lies does not count."""
         distances, nearest = self._bank.nearest(patches)
+        if self._good:
+            distances = torch.minimum(distances, self._good.nearest(patches)[0])
+        if self._defects:
+            distances = toward_defects(distances, self._defects.nearest(patches)[0])
         if self._settings.score != "max":
             return pool(distances, self._settings), distances
         winner = int(distances.argmax())
