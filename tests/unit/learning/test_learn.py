@@ -6,9 +6,11 @@ import bundle_set
 import numpy as np
 import pytest
 import taught_set
+from defectflow.bundling.export import export_bundle
+from defectflow.commands import cli
 from defectflow.core.files import UserError
 from defectflow.images.read_write import write_png
-from defectflow.inspection.bundle_files import read_bundle
+from defectflow.inspection.bundle_files import pack, read_bundle
 from defectflow.inspection.inspector import Inspector
 from defectflow.learning import learn as learning
 from defectflow.learning.learn import forget, learn
@@ -168,3 +170,16 @@ def test_a_table_of_a_spreadsheet_is_read(bundle, photos):
     lines = []
     learn(bundle, path, say=lines.append)
     assert lines[-1].startswith(f"{bundle}: version 1-")
+
+
+def test_a_taught_bundle_packs_and_says_its_version_and_is_not_exported(bundle, photos, tmp_path, capsys):
+    learn(bundle, table(photos, *all_rows()[:2]), say=lambda _: None)
+    version = read_bundle(bundle).settings["taught"]["version"]
+    pack(bundle, tmp_path / "taught.zip")
+    with pytest.raises(SystemExit):
+        cli.main(["inspect", str(tmp_path / "taught.zip"), str(photos / "blot.png")])
+    assert f"taught, version {version}" in capsys.readouterr().err
+    with pytest.raises(UserError, match="was taught"):
+        export_bundle(bundle, "openvino", "fp32", [photos / "blot.png"])
+    with pytest.raises(UserError, match=r"cannot teach a .zip"):
+        learn(tmp_path / "taught.zip", photos / "feedback.csv")

@@ -52,7 +52,7 @@ def held_out(
     rows: dict[int, dict[str, Any]] = {}
     for name in sorted(set(bank_of)):
         detector = DETECTORS[settings.name](file.tensors(name), file.settings, settings)
-        for row in np.flatnonzero(bank_of == name):
+        for row in np.flatnonzero(bank_of == name).tolist():
             photo = read_photograph(table["path"][row], inspector.settings["depth"])
             ready = inspector.ready(photo)
             patches = inspector.embed(ready.item)
@@ -67,12 +67,12 @@ def held_out(
     good = [row["small"] for row, label in zip(ordered, table["label"], strict=True) if label == 0]
     picture = np.mean(good, axis=0) if good else np.zeros((REFERENCE, REFERENCE), np.float32)
     if inspector.settings["segmenter"]["source"] == "none":
-        for row in ordered:
-            row["measures"] = row["measures"]._replace(**shift(picture, row["small"]))
+        for one in ordered:
+            one["measures"] = one["measures"]._replace(**shift(picture, one["small"]))
     return HeldOut(
         photographs=[
-            {"name": Path(one.path).name, "sha256": one.sha256, "fold": one.fold, "label": int(one.label)}
-            for one in table.itertuples()
+            {"name": Path(row.path).name, "sha256": row.sha256, "fold": row.fold, "label": int(row.label)}
+            for row in table.itertuples()
         ],
         score=np.array([row["score"] for row in ordered]),
         patches=np.array([row["patches"] for row in ordered], np.int64),

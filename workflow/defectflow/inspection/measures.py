@@ -9,6 +9,7 @@ import numpy as np
 
 SIDE = 1024  # pixels, longest side of the picture that is measured: noise of larger ones would count as sharpness
 REFERENCE = 64  # pixels, side of the picture that a photograph without a mask is laid on
+MARGIN = 10  # pixels of these that it may be shifted by
 
 
 class Measures(NamedTuple):
@@ -60,14 +61,26 @@ def measure(photo: np.ndarray, part: np.ndarray | None = None, reference: np.nda
 
 
 def shift(reference: np.ndarray, picture: np.ndarray) -> dict[str, float]:
-    """`Measures` x and y of a photograph without a mask, by phase correlation.
+    """`Measures` x and y of a photograph without a mask, by correlation of what is coarse; at most MARGIN away.
 
     Args:
         reference, picture: float32 (REFERENCE, REFERENCE), see `small`; the first is the mean of good photographs.
     """
-    window = cv2.createHanningWindow((REFERENCE, REFERENCE), cv2.CV_32F)
-    (dx, dy), _ = cv2.phaseCorrelate(reference, picture, window)
-    return {"x": 0.5 + dx / REFERENCE, "y": 0.5 + dy / REFERENCE}
+    coarse, middle = (cv2.GaussianBlur(one, (0, 0), 2) for one in (picture, reference))
+    template = middle[MARGIN:-MARGIN, MARGIN:-MARGIN]
+    found = cv2.matchTemplate(coarse, template, cv2.TM_CCOEFF_NORMED)
+    y, x = np.unravel_index(found.argmax(), found.shape)
+    places = (x + _between(found[y], int(x)), y + _between(found[:, x], int(y)))
+    return {name: 0.5 + float(place - MARGIN) / REFERENCE for name, place in zip("xy", places, strict=True)}
+
+
+def _between(line: np.ndarray, top: int) -> float:
+    """Where the peak of a line lies between its values, from the largest of them: in [-0.5, 0.5]."""
+    if not 0 < top < len(line) - 1:
+        return 0.0
+    left, middle, right = line[top - 1 : top + 2].astype(float)
+    bend = left - 2 * middle + right
+    return 0.0 if bend == 0 else float(0.5 * (left - right) / bend)
 
 
 def small(photo: np.ndarray) -> np.ndarray:

@@ -99,14 +99,7 @@ def _row(table: Path, number: int, cells: dict[str, str]) -> Feedback:
         raise UserError(f"{where}: said is {cells['said']!r} (write good for a false alarm, bad for a missed defect)")
     path = _file(where, table, cells["filename"], "filename")
     numbers = [cells[name] for name in BOX]
-    box = mask = None
-    if any(numbers):
-        try:
-            x0, y0, x1, y1 = box = tuple(map(float, numbers))  # type: ignore[assignment]
-        except ValueError:
-            raise UserError(f"{where}: a box needs the numbers x0, y0, x1 and y1, in pixels") from None
-        if not (0 <= x0 < x1 and 0 <= y0 < y1):
-            raise UserError(f"{where}: the box is empty or outside (0 <= x0 < x1 and 0 <= y0 < y1)")
+    box, mask = (_box(where, numbers) if any(numbers) else None), None
     if cells["mask"]:
         mask = _file(where, table, cells["mask"], "mask")
     if said == "good" and (box or mask):
@@ -114,6 +107,16 @@ def _row(table: Path, number: int, cells: dict[str, str]) -> Feedback:
     if box and mask:
         raise UserError(f"{where}: a box and a mask (leave one of them empty)")
     return Feedback(number, path, sha256_of(path), said == "bad", box, mask)
+
+
+def _box(where: str, numbers: list[str]) -> tuple[float, float, float, float]:
+    try:
+        x0, y0, x1, y1 = map(float, numbers)
+    except ValueError:
+        raise UserError(f"{where}: a box needs the numbers x0, y0, x1 and y1, in pixels") from None
+    if not (0 <= x0 < x1 and 0 <= y0 < y1):
+        raise UserError(f"{where}: the box is empty or outside (0 <= x0 < x1 and 0 <= y0 < y1)")
+    return x0, y0, x1, y1
 
 
 def _file(where: str, table: Path, name: str, column: str) -> Path:

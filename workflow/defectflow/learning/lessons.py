@@ -101,7 +101,7 @@ def under(
         if x1 > size[1] or y1 > size[0]:
             wide = f"{size[1]} x {size[0]}"
             raise UserError(f"{said.path}: the box of line {said.line} is outside of its {wide} pixels (correct it)")
-        inside = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+        inside: np.ndarray = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
         if not inside.any():  # smaller than a cell
             away = np.hypot(x - (x0 + x1) / 2, y - (y0 + y1) / 2)
             reach = abs(affine[0, 0]) * shape[1] / grid[1]
@@ -141,7 +141,8 @@ def spread(patches: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:
 
 def thinned(patches: Sequence[np.ndarray], most: int) -> np.ndarray:
     """At most ``most`` of all these patches (m, d each), those that cover the others best: float32 (n, d)."""
-    whole = np.concatenate(patches)
+    whole: np.ndarray = np.concatenate(patches)
     if len(whole) <= most:
         return whole
-    return whole[np.sort(spread(whole, np.full(len(whole), np.inf), most))]
+    kept: np.ndarray = whole[np.sort(spread(whole, np.full(len(whole), np.inf), most))]
+    return kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from defectflow.learning.rescoring import Taught, left_out, of_run, parts, resco
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 
 COPIES = 20  # of a photograph of the run, so that whole numbers of copies stand for weights
+BALANCED = ("f1_adaptive", "youden")  # strategies that weigh misses against false alarms and promise no rate
+WORTH = 3  # photographs of the run that a new threshold of these has to judge better than the one before
 GROWTH = 0.1  # by which the good patches of people may enlarge a bank
 
 
@@ -54,7 +56,9 @@ def outcome_of(
 ) -> Outcome:
     """Learn from all lessons and choose the threshold again, by the strategy of the run.
 
-    It is chosen on the photographs of the run and on those that people spoke about, each scored without itself.
+    It is chosen on the photographs of the run and on those that people spoke about, each scored without itself (see
+    `copies`). With few photographs the best of all thresholds is largely chance: for the strategies BALANCED the one
+    before stays, unless another judges WORTH photographs of the run better.
 
     Args:
         lessons: one or more.
@@ -67,7 +71,7 @@ def outcome_of(
         UserError: the strategy cannot do with these photographs, or pandas is not installed.
     """
     try:
-        from defectflow.decision.thresholds import calibrate, nested_calibration
+        from defectflow.decision.thresholds import Threshold, calibrate, nested_calibration
     except ModuleNotFoundError as error:
         raise UserError(
             f"defectflow learn needs {error.name} to choose a threshold (pip install {error.name})"
@@ -82,25 +86,32 @@ def outcome_of(
     scores, labels = np.concatenate([new, own]), np.concatenate([held.label, said])
     folds = np.array([*run_folds, *(f"people/{part}" for part in parts(lessons))])
 
-    def judged(values: np.ndarray, names: Sequence[str], by: dict[str, Any]) -> np.ndarray:
-        return decide(values, np.array([by[name].value for name in names])).bad
-
     parents = decide(np.array([one.score for one in lessons]), parent["threshold"]["value"]).bad
     try:
-        nested_before = nested_calibration(old, held.label, run_folds, strategy, **options)
-        before = judged(old, run_folds, nested_before)
+        old_nested = nested_calibration(old, held.label, run_folds, strategy, **options)
+        before = judged(old, [old_nested[fold].value for fold in run_folds])
         times = copies(held.label, before, said, parents)
-        many = [np.repeat(column, times) for column in (scores, labels, folds)]
-        chosen = calibrate(*many[:2], strategy, **options)
-        nested = nested_calibration(*many[:2], many[2].tolist(), strategy, **options)
+
+        def again(kept: np.ndarray, previous: float) -> Threshold:
+            """The threshold chosen on some of the photographs, bool (n + m,), in place of a previous one."""
+            found = calibrate(np.repeat(scores, times * kept), np.repeat(labels, times * kept), strategy, **options)
+            gain = (times * kept * np.subtract(*(wrong(scores, labels, at) for at in (previous, found.value)))).sum()
+            stays = strategy in BALANCED and gain < WORTH * COPIES
+            return replace(found, value=previous) if stays else found
+
+        previous = {fold: found.value for fold, found in old_nested.items()}
+        value = parent["threshold"]["value"]
+        nested = {fold: again(folds != fold, previous.get(fold, value)).value for fold in np.unique(folds)}
+        chosen = again(np.ones(len(folds), bool), value)
         review = None
         if held.review:
-            edges = (calibrate(*many[:2], name, **{name: held.review[name]}) for name in ("max_fnr", "max_fpr"))
-            values = [chosen.value, *(edge.value for edge in edges)]
+            many, kinds = np.repeat(scores, times), np.repeat(labels, times)
+            edges = [calibrate(many, kinds, name, **{name: held.review[name]}).value for name in ("max_fnr", "max_fpr")]
+            values = [chosen.value, *edges]
             review = min(values), max(values)
     except ValueError as error:
         raise UserError(f"{parent['name']}: {strategy}: {error} (add rows to the table)") from None
-    count, after = len(old), judged(scores, folds.tolist(), nested)
+    count, after = len(old), judged(scores, [nested[fold] for fold in folds])
     return Outcome(
         taught,
         {"value": chosen.value, "low": chosen.low, "high": chosen.high},
@@ -112,6 +123,18 @@ def outcome_of(
         own,
         new,
     )
+
+
+def judged(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+    """Whether photographs are called bad, each by its own threshold: bool (n,)."""
+    bad: np.ndarray = decide(scores, np.array(thresholds)).bad
+    return bad
+
+
+def wrong(scores: np.ndarray, labels: np.ndarray, threshold: float) -> np.ndarray:
+    """Which photographs a threshold judges wrongly, int64 (n,)."""
+    found: np.ndarray = (decide(scores, threshold).bad != (labels == 1)).astype(np.int64)
+    return found
 
 
 def copies(label: np.ndarray, called: np.ndarray, said: np.ndarray, bad: np.ndarray) -> np.ndarray:
