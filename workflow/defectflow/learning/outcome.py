@@ -47,8 +47,10 @@ class Outcome:
 
     @property
     def worse(self) -> bool:
-        """Whether the F1 of the photographs of the run falls."""
-        return (self.after["f1"] or 0) < (self.before["f1"] or 0)
+        """Whether the F1 of the photographs of the run falls, or without bad ones whether more are false alarms."""
+        if self.before["f1"] is None or self.after["f1"] is None:
+            return (self.after["false_alarms"] or 0) > (self.before["false_alarms"] or 0)
+        return self.after["f1"] < self.before["f1"]
 
 
 def outcome_of(
