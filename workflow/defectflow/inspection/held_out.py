@@ -66,6 +66,15 @@ class HeldOut:
 TENSORS = ("score", "patches", "kept", "owner", "distance", "weight", "measures", "picture")
 
 
+def reference_picture(bundle: Bundle) -> np.ndarray | None:
+    """`HeldOut.picture` of a bundle alone; None if it keeps no photographs of its run."""
+    if FILE not in bundle.settings["files"]:
+        return None
+    with safe_open(bundle.path(FILE), framework="numpy") as file:
+        picture: np.ndarray = file.get_tensor("picture")
+        return picture
+
+
 def read_held_out(bundle: Bundle) -> HeldOut:
     """The photographs of the run behind a bundle.
 

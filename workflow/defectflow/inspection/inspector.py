@@ -25,7 +25,7 @@ from defectflow.decision.pred_score import normalise
 from defectflow.decision.verdict_rule import decide
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
-from defectflow.inspection.held_out import FILE, read_held_out
+from defectflow.inspection.held_out import reference_picture
 from defectflow.inspection.mask_and_score import (
     Located,
     check_known,
@@ -129,7 +129,7 @@ class Inspector:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
         self.measuring = False
         check_known(bundle)
-        self._picture = read_held_out(bundle).picture if FILE in bundle.settings["files"] else None
+        self._picture = reference_picture(bundle)
         self._isolation = settings_of(bundle, "isolation")
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
         self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle)
