@@ -172,9 +172,10 @@ def draw(path: Path, curves: dict[str, np.ndarray]) -> None:
             (line,) = axis.plot(runs[:, :, column].mean(axis=0), marker="o", label=way)
             low, high = runs[:, :, column].min(axis=0), runs[:, :, column].max(axis=0)
             axis.fill_between(range(ROUNDS + 1), low, high, color=line.get_color(), alpha=0.12)
-        axis.set_title(f"{name} on photographs of no row")
+        axis.set_title(name)
         axis.set_xlabel("rounds of ten corrected verdicts")
     axis.legend()
+    figure.suptitle("Errors on photographs that nobody spoke about: mean and range of the orders")
     figure.savefig(path)
 
 

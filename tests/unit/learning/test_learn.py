@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from pathlib import Path
 
 import bundle_set
 import numpy as np
@@ -183,3 +184,22 @@ def test_a_taught_bundle_packs_and_says_its_version_and_is_not_exported(bundle, 
         export_bundle(bundle, "openvino", "fp32", [photos / "blot.png"])
     with pytest.raises(UserError, match=r"cannot teach a .zip"):
         learn(tmp_path / "taught.zip", photos / "feedback.csv")
+
+
+def test_what_breaks_off_leaves_a_whole_bundle_and_nothing_behind_in_the_end(bundle, photos, monkeypatch):
+    before = content(bundle)
+    with monkeypatch.context() as patched:
+        patched.setattr(learning, "replace_manifest", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            learn(bundle, table(photos, *all_rows()[:2]), say=lambda _: None)
+    assert (bundle / "bundle.json").read_bytes() == before[Path("bundle.json")] and read_bundle(bundle)
+    learn(bundle, table(photos, *all_rows()[2:4]), say=lambda _: None)
+    assert len(list(bundle.glob("taught-*"))) == 1
+    forget(bundle)
+    assert content(bundle) == before
+
+
+def test_another_detector_is_refused(bundle, photos, monkeypatch):
+    monkeypatch.setattr(learning.PatchCore, "name", "another")
+    with pytest.raises(UserError, match=r"its detector patchcore cannot be taught \(bundle a run with patchcore\)"):
+        learn(bundle, table(photos, "faint_300.png,bad"))
