@@ -14,8 +14,8 @@ from defectflow.backbones.network_input import fit_picture, scales_of
 from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
 from defectflow.bundling import bundle
 from defectflow.core.anomaly_maps import save_maps
-from defectflow.core.files import write_json
-from defectflow.core.tables import MANIFEST, PREDICTIONS, write_table
+from defectflow.core.files import sha256_of, write_json
+from defectflow.core.tables import MANIFEST, PREDICTIONS, SPLITS, write_table
 from defectflow.images.read_write import write_png
 from defectflow.methods.detector import GoodPatches
 from defectflow.methods.patchcore.memory_bank import PatchCore
@@ -110,24 +110,27 @@ def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
             "image": image,
             "confidence_intervals": spans,
             "threshold": {"strategy": "f1_adaptive", "options": {}, "value": 1.2},
-            "review": {"low": 1.1, "high": 1.3},
+            "review": {"low": 1.1, "high": 1.3, "max_fpr": 0.02, "max_fnr": 0.02},
             "pixel": {"map_threshold": {"value": 0.8}},
             "warnings": ["few images"],
         },
     )
     write_json(folder / "fit.json", {"good_images": 6, "banks": {"all": {"size": len(banks["all"])}}})
-    rows, manifest, maps = [], [], {}
+    rows, manifest, splits, maps = [], [], [], {}
     for number, (label, score) in enumerate([(0, 0.7), (0, 0.9), (1, 3.0)]):
         name = f"known_{number}"
         write_png(folder / f"{name}.png", photograph(50 + number, bool(label)))
         rows.append({"filename": f"{name}.png", "image_id": name, "label": label, "raw_score": score, "split": "fold"})
-        manifest.append({"image_id": name, "path": str(folder / f"{name}.png"), "label": label})
+        path = folder / f"{name}.png"
+        manifest.append({"image_id": name, "path": str(path), "sha256": sha256_of(path), "label": label})
+        splits.append({"image_id": name, "label": label, "detection": "fold", "fold": "0"})
         maps[name] = (np.linspace(0.3, score, GRID[0] * GRID[1], dtype=np.float32).reshape(GRID), items[0].affine)
     write_table(folder / "predictions.csv", pd.DataFrame(rows, columns=PREDICTIONS), PREDICTIONS)
     write_table(folder / "manifest.csv", pd.DataFrame(manifest, columns=MANIFEST), MANIFEST)
+    write_table(folder / "splits.csv", pd.DataFrame(splits, columns=SPLITS), SPLITS)
     save_maps(folder / "maps.safetensors", maps, (SIDE, SIDE))
     files = {"banks": "banks.safetensors", "fit": "fit.json", "metrics": "metrics.json", "maps": "maps.safetensors"}
-    files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "out": "bundle"}
+    files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "splits": "splits.csv", "out": "bundle"}
     words = [word for flag, name in files.items() for word in (f"--{flag}", str(folder / name))]
     return ["--entries", json.dumps(ENTRIES | entries), "--name", "a/run", *words]
 

@@ -50,6 +50,8 @@ def export_bundle(
     if Path(folder).is_file():
         raise UserError(f"{folder}: cannot export into a .zip (unpack it, export, pack it again)")
     bundle, paths = read_bundle(folder), list(photographs)
+    if "taught" in bundle.settings:  # its files belong to the parent, which is put back from a copy of bundle.json
+        raise UserError(f"{folder}: was taught (defectflow learn {folder} --forget, export, and teach it again)")
     pick(kind, bundle)
     reference = Inspector.load(folder, "torch")
     pictures = []

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from defectflow.commands.afterwards import add_commands as add_afterwards
 from defectflow.commands.run_workflow import add_command as add_run
 from defectflow.commands.serve import add_commands as add_serve
 from defectflow.core.files import UNWRITABLE, UserError
@@ -28,6 +29,9 @@ in the order of use:
   defectflow run data/mine --bundle            the same, and pack the inspector into the folder bundle/
   defectflow inspect BUNDLE new/               judge the photographs of a folder with it
   defectflow inspect BUNDLE new/ --csv verdicts.csv --out pictures/     with a table, heatmaps and overlays
+  defectflow inspect BUNDLE new/ --log inspections.db   keep what light, focus and place of the part were
+  defectflow learn BUNDLE --feedback feedback.csv       teach it where it was wrong
+  defectflow drift BUNDLE inspections.db       has the light, the focus or the camera changed since the run?
   defectflow pack BUNDLE                       one .zip of it, to send to another computer
   defectflow export BUNDLE --format openvino --images new/*.jpg         a graph for a faster runtime
   defectflow bench BUNDLE new/*.jpg            how long a photograph takes
@@ -63,7 +67,13 @@ def inspect(args: argparse.Namespace) -> int:
     quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
     total = None if quiet else count(args.paths)
     flagged = errors = judged = 0
+    inspector.measuring = args.log is not None
     with open_report(args.csv, args.jsonl) as report, ExitStack() as ended:
+        log = None
+        if args.log:
+            from defectflow.monitoring.inspection_log import open_log
+
+            log = ended.enter_context(open_log(args.log, settings))
         if args.watch:
             ended.enter_context(suppress(KeyboardInterrupt))  # the way to end a watch
         passed = PassedOverFiles(report)
@@ -76,10 +86,13 @@ def inspect(args: argparse.Namespace) -> int:
             errors += verdict is None
             flagged += verdict is not None and verdict.flagged
             report.add(path, verdict, problem)
+            if log and verdict:
+                log.add(path, verdict)
             print(line_of(path, verdict, problem), flush=True)
     not_judged = f", {errors} not judged" if errors else ""
     summary = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.summary()}"
-    print(f"{summary}; {inspector.runtime}", file=sys.stderr)
+    taught = f"; taught, version {settings['taught']['version']}" if "taught" in settings else ""
+    print(f"{summary}; {inspector.runtime}{taught}", file=sys.stderr)
     return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
 
 
@@ -199,12 +212,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--out", type=Path, metavar="FOLDER", help="heatmaps/ and overlays/ with damage boxes go here")
     one.add_argument("--triptychs", action="store_true", help="and triptychs/: photograph, mask, heatmap")
+    one.add_argument("--log", type=Path, metavar="FILE", help="append to it, for `defectflow drift` (SQLite)")
     one.add_argument("--watch", type=Path, metavar="FOLDER", help="inspect photographs as they arrive there")
     one.add_argument(
         "--idle", type=float, metavar="SECONDS", help="stop watching after this long without a new photograph"
     )
     one.set_defaults(run=inspect)
 
+    add_afterwards(commands)
     four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
     four.add_argument("bundle", type=Path, help="folder of the bundle")
     four.add_argument(

@@ -13,6 +13,7 @@ from torch import nn
 
 from defectflow.core.files import UserError
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
 from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, named, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.coreset import Subspace, coreset_size, k_center_greedy, project
@@ -91,6 +92,10 @@ class PatchCore(Detector):
         self._banks = [_bank(of_scale(tensors, k), metadata["distance"]) for k in range(max(1, len(grids)))]
         self._combination = Combination(grids, tensors[UNITS].cpu().numpy()) if grids else None
         self._settings = settings
+        self._good, self._defects = (
+            _bank({**tensors, "": tensors[name]}, metadata["distance"]) if len(tensors.get(name, ())) else None
+            for name in (GOOD_AFTER_ALL, DEFECTS)
+        )
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
         """See `Detector.judge`; where a patch lies does not count, but for the scale that it belongs to."""
@@ -102,6 +107,10 @@ class PatchCore(Detector):
             return pool(distances, self._settings), distances
         (bank,) = self._banks
         distances, nearest = bank.nearest(patches)
+        if self._good:
+            distances = torch.minimum(distances, self._good.nearest(patches)[0])
+        if self._defects:
+            distances = toward_defects(distances, self._defects.nearest(patches)[0])
         if self._settings.score != "max":
             return pool(distances, self._settings), distances
         winner = int(distances.argmax())
