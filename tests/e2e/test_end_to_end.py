@@ -18,6 +18,7 @@ CONFIG = {
     "datasets": {"mine": {"path": "data/mine"}},
     "compare": [],
     "device": "cpu",
+    "keep_features": "all",
     "detectors": {"patchcore": {"image_size": 96}},
 }
 RUN = "results/mine/template/crop/patchcore"
@@ -75,6 +76,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
         "fit": 1,
         "score": 2,
         "calibrate": 1,
+        "keep_features": 1,
         "evaluate": 1,
         "boxes": 1,
         "render": 1,
@@ -169,7 +171,7 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
 def test_features_are_freed_and_computed_again_for_the_same_figures(finished, tmp_path):
     again = copy(finished)
     again.folder = shutil.copytree(finished.folder, tmp_path / "copy")
-    assert len(list((again.folder / RUN / "features").glob("*.safetensors"))) == 2  # small ones are kept
+    assert len(list((again.folder / RUN / "features").glob("*.safetensors"))) == 2
     result = again.snakemake("--cores", "1", "clean_features", config=CONFIG)
     assert result.returncode == 0 and "3 files of features and banks of folds" in result.stdout + result.stderr
     assert not list((again.folder / RUN / "features").glob("*.safetensors"))
