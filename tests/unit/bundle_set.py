@@ -69,22 +69,24 @@ def photograph(seed: int, bad: bool = False, size: tuple[int, int] = (96, 128)) 
     return image.clip(0, 255).astype(np.uint8)
 
 
-def banks_of(items: list, metadata: dict, precision: str) -> dict[str, torch.Tensor]:
-    """Banks of all patches of these pictures, made by PatchCore where there are several scales."""
+def banks_of(items: list, metadata: dict, precision: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """A bank of all patches of these pictures, and one of a fold; made by PatchCore where there are several scales."""
     scales = scales_of(metadata)
     embedder = PatchEmbedder(
         "patch-nano", LAYERS, precision=precision, reductions=[scale.reduction for scale in scales]
     )
     patches = torch.cat([in_one_list(embedder.scales(item.picture[None]))[0] for item in items])
     if len(scales) == 1:
-        return {"all": patches, "fold/0": patches[:100].clone()}
+        return {"all": patches}, {"fold/0": patches[:100].clone()}
     position = torch.from_numpy(np.concatenate([item.cells for item in items]))
     owner = torch.arange(len(items)).repeat_interleave(len(items[0].cells))
     names = pd.DataFrame({"image_id": [str(i) for i in range(len(items))], "fold": ""})
     grids = [scale.grid for scale in scales]
     good = GoodPatches(patches, position, owner, names, 0, len(patches), None, grids[0], 0, grids[1:])
     tensors = PatchCore.fit(good, PatchCoreSettings())(torch.ones(len(items), dtype=torch.bool))
-    return {f"all/{name}" if name else "all": tensor for name, tensor in tensors.items()}
+    return tuple(
+        {f"{bank}/{name}" if name else bank: tensor for name, tensor in tensors.items()} for bank in ("all", "fold/0")
+    )
 
 
 def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
@@ -99,8 +101,9 @@ def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
     scales = scales_of(metadata)
     items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), scales, 4) for i in range(6)]
     folder.mkdir(parents=True, exist_ok=True)
-    banks = banks_of(items, metadata, precision)
-    save_file(banks, folder / "banks.safetensors", metadata={"defectflow": json.dumps(metadata)})
+    banks, folds = banks_of(items, metadata, precision)
+    for name, some in (("banks", banks), ("fold_banks", folds)):
+        save_file(some, folder / f"{name}.safetensors", metadata={"defectflow": json.dumps(metadata)})
     image = {"auroc": 0.9, "accuracy": 0.8, "recall": 0.7, "precision": 0.6, "false_positive_rate": 0.1}
     spans = {key: [0.5, 1.0] for key in image}
     image |= {"n_good": 2, "n_bad": 1}
@@ -131,6 +134,7 @@ def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
     save_maps(folder / "maps.safetensors", maps, (SIDE, SIDE))
     files = {"banks": "banks.safetensors", "fit": "fit.json", "metrics": "metrics.json", "maps": "maps.safetensors"}
     files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "splits": "splits.csv", "out": "bundle"}
+    files["fold-banks"] = "fold_banks.safetensors"
     words = [word for flag, name in files.items() for word in (f"--{flag}", str(folder / name))]
     return ["--entries", json.dumps(ENTRIES | entries), "--name", "a/run", *words]
 

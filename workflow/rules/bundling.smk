@@ -9,6 +9,7 @@ rule write_bundle:
     input:
         unpack(bundle_files),
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
         maps=per_shard("maps/{shard}.safetensors"),
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
@@ -43,6 +44,6 @@ rule write_bundle:
         "Bundle the inspector {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} of {wildcards.dataset}"
     shell:
         "python -m defectflow.bundling.bundle --entries {params.entries:q} --name {params.name} {params.files}"
-        " --banks {input.banks} --fit {input.fit} --maps {input.maps} --metrics {input.metrics}"
+        " --banks {input.banks} --fold-banks {input.fold_banks} --fit {input.fit} --maps {input.maps} --metrics {input.metrics}"
         " --predictions {input.predictions} --manifest {input.manifest} --splits {input.splits} {params.downloads} {params.depth} --seed {params.seed}"
         " --threads {threads} --out {output} 2>&1 | tee {log}"

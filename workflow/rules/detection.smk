@@ -135,7 +135,7 @@ rule calibrate:
 
 
 rule keep_features:
-    """Leave patch features and banks of folds for later runs, or free their disk: nothing reads them any more."""
+    """Leave patch features for later runs, or free their disk: nothing reads them any more."""
     input:
         reports=per_shard("features/{shard}.json"),
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",

@@ -11,7 +11,7 @@ from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 
 def test_each_photograph_of_the_run_is_scored_by_the_bank_without_it_and_measured(bundle_folder):
     bundle = read_bundle(bundle_folder)
-    held, file = read_held_out(bundle), BankFile(bundle_folder.parent / "banks.safetensors")
+    held, file = read_held_out(bundle), BankFile(bundle_folder.parent / "fold_banks.safetensors")
     assert held.label.tolist() == [0, 0, 1] and [one["fold"] for one in held.photographs] == ["0"] * 3
     detector = PatchCore(file.tensors("fold/0"), file.settings, settings_of(bundle, "detector"))
     inspector = Inspector.load(bundle_folder, "torch")

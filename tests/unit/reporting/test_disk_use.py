@@ -17,10 +17,10 @@ def test_the_disk_is_told_by_kind_and_features_that_are_gone_apart(tmp_path):
     )
     freed = disk_facts(kinds, features | {"kept": False, "keep_features": "auto"})
     assert freed == [
-        ("disk", "3.0 MB (0.75 MB a picture): memory banks 3.0 MB"),
+        ("disk", "5.0 MB (1.25 MB a picture): banks of folds 2.0 MB, memory banks 3.0 MB"),
         (
             "while it ran",
-            "patch features 24.0 MB (6.00 MB a picture), banks of folds 2.0 MB; removed (keep_features: auto)",
+            "patch features 24.0 MB (6.00 MB a picture); removed (keep_features: auto)",
         ),
     ]
     kept = disk_facts(kinds, features | {"kept": True, "keep_features": "all"})

@@ -122,7 +122,7 @@ def write_held_out(folder: Path, args: argparse.Namespace, metrics: dict[str, An
     limits = {key: review[key] for key in ("max_fpr", "max_fnr")} if review else None
     table = labelled_photographs(args.predictions, args.manifest, args.splits)
     settings = settings_of(read_bundle(folder), "detector")
-    held_out(inspector, args.banks, table, settings, limits).save(folder / FILE)
+    held_out(inspector, (args.banks, args.fold_banks), table, settings, limits).save(folder / FILE)
 
 
 def save(tensors: dict[str, Any], target: Path, metadata: dict[str, str] | None = None) -> None:
@@ -202,6 +202,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train-json", type=Path, help="train.json of segment (sam2.1)")
     parser.add_argument("--pairs", type=Path, help="pairs.csv, for the window of an isolation with crop")
     parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors")
+    parser.add_argument("--fold-banks", type=Path, required=True, help="fold_banks.safetensors, of the same fit")
     parser.add_argument("--fit", type=Path, required=True, help="fit.json")
     parser.add_argument("--weights", type=Path, help="weights of the backbone, unless they are packaged")
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")

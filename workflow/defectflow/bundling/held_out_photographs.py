@@ -36,21 +36,26 @@ def labelled_photographs(predictions: Path, manifest: Path, splits: Path) -> pd.
 
 
 def held_out(
-    inspector: Inspector, banks: Path, table: pd.DataFrame, settings: Any, review: Mapping[str, float] | None
+    inspector: Inspector,
+    banks: tuple[Path, Path],
+    table: pd.DataFrame,
+    settings: Any,
+    review: Mapping[str, float] | None,
 ) -> HeldOut:
     """Score each photograph by the bank without it, as the inspector sees it, and measure it.
 
     Args:
         inspector: of the bundle.
-        banks: banks.safetensors of the run.
+        banks: banks.safetensors and fold_banks.safetensors of the run.
         table: what `labelled_photographs` returned.
         settings: of the detector.
         review: limits of the review band, or None.
     """
-    file = BankFile(banks)
+    whole, folds = map(BankFile, banks)
     bank_of = np.where(table["detection"] == "fold", "fold/" + table["fold"], "all")
     rows: dict[int, dict[str, Any]] = {}
     for name in sorted(set(bank_of)):
+        file = whole if name == "all" else folds
         detector = DETECTORS[settings.name](file.tensors(name), file.settings, settings)
         for row in np.flatnonzero(bank_of == name).tolist():
             photo = read_photograph(table["path"][row], inspector.settings["depth"])
@@ -88,7 +93,7 @@ def held_out(
 
 def farthest(detector: NumpyDetector, patches: np.ndarray, settings: Any) -> dict[str, np.ndarray]:
     """Of `HeldOut` the fields kept, distance and weight of one photograph; empty for methods that cannot be taught."""
-    if not isinstance(detector, PatchCore):
+    if not isinstance(detector, PatchCore) or not detector.teachable:
         return {"kept": np.empty((0, 1), np.float16), **dict.fromkeys(("distance", "weight"), np.empty(0, np.float32))}
     averaged = 0 if settings.score == "max" else round(settings.top_fraction * len(patches))
     found, distance, weight = detector.farthest(patches, max(KEPT, 2 * averaged))

@@ -1,4 +1,4 @@
-"""Leave the patch features of a run and its banks of folds on disk for later runs, or free their disk.
+"""Leave the patch features of a run on disk for later runs, or free their disk. A bundle needs the banks of its folds.
 
 A later change that needs what is gone computes it again: the reports of the features stage and the bank of all good
 images stay, and tell whether it would be the same.
@@ -32,20 +32,20 @@ def free(paths: Sequence[Path]) -> int:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write features.json; remove the patch files beside the reports and the banks of folds unless they are kept."""
+    """Write features.json; remove the patch files beside the reports unless they are kept."""
     reports = [read_json(path) for path in args.reports]
     total: dict[str, Any] = {key: sum(report[key] for report in reports) for key in ("images", "patches", "bytes")}
     total["dimensions"] = reports[0]["dimensions"]
     fold_banks = args.banks.with_name("fold_banks.safetensors")
     total["fold_bank_bytes"] = fold_banks.stat().st_size if fold_banks.is_file() else 0
-    size = total["bytes"] + total["fold_bank_bytes"]
+    size = total["bytes"]
     kept = is_kept(args.keep, size, total["images"])
     told = f"{size / MEGABYTE:.1f} MB, {size / MEGABYTE / max(1, total['images']):.2f} MB a picture"
     done = "stay on disk"
     if not kept:
-        freed = free([*(path.with_suffix(".safetensors") for path in args.reports), fold_banks])
+        freed = free([path.with_suffix(".safetensors") for path in args.reports])
         done = f"{freed / MEGABYTE:.1f} MB freed"
-    print(f"features and banks of folds: {told}; {done} (keep_features: {args.keep})", file=sys.stderr)
+    print(f"features: {told}; {done} (keep_features: {args.keep})", file=sys.stderr)
     write_json(args.out, {"keep_features": args.keep, "kept": kept, **total})
 
 

@@ -78,9 +78,7 @@ def learn(folder: Path, table: Path, force: bool = False, progress: Any = lambda
         raise UserError(f"{folder}: its detector {method} cannot be taught (bundle a run with patchcore)")
     tensors, metadata = read_bank(bundle)
     if "coarser" in metadata:
-        raise UserError(
-            f"{folder}: several scales cannot be taught (bundle a run with one image_size)"
-        )
+        raise UserError(f"{folder}: several scales cannot be taught (bundle a run with one image_size)")
     held, rows = read_held_out(bundle), read_feedback(table)
     refuse_photographs_of_the_run(rows, held, table)
     settings = settings_of(bundle, "detector")

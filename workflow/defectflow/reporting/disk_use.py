@@ -25,15 +25,14 @@ def disk_facts(kinds: Mapping[str, Iterable[str | Path]], features: Mapping[str,
         features: features.json of the run: images, bytes, fold_bank_bytes, kept, keep_features.
     """
     images = max(1, features["images"])
-    sizes = {"patch features": features["bytes"], "banks of folds": features["fold_bank_bytes"]}
-    sizes = sizes if features["kept"] else {}
+    sizes = {"patch features": features["bytes"]} if features["kept"] else {}
+    sizes["banks of folds"] = features["fold_bank_bytes"]
     sizes |= {kind: bytes_of(paths) for kind, paths in kinds.items()}
     parts = ", ".join(f"{kind} {_megabytes(size)}" for kind, size in sizes.items() if size)
     total = sum(sizes.values())
     lines = [("disk", f"{_megabytes(total)} ({total / MEGABYTE / images:.2f} MB a picture): {parts}")]
     if not features["kept"]:
         told = f"{_megabytes(features['bytes'])} ({features['bytes'] / MEGABYTE / images:.2f} MB a picture)"
-        told += f", banks of folds {_megabytes(features['fold_bank_bytes'])}"
         lines.append(("while it ran", f"patch features {told}; removed (keep_features: {features['keep_features']})"))
     return lines
 

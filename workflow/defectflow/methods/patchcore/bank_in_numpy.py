@@ -93,6 +93,11 @@ class PatchCore(NumpyDetector):
         return rows, distances[rows], weights
 
     @property
+    def teachable(self) -> bool:
+        """Whether feedback can add to this bank: one with a single scale."""
+        return self._combination is None
+
+    @property
     def size(self) -> int:
         """Number of patches in the bank."""
         return len(self._bank.points)
