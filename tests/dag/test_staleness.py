@@ -30,7 +30,7 @@ from made import Made
 AFTER = {
     "render_demo": "survey ingest sam_pairs",
     "survey": "ingest candidates masks isolate part_sheet",
-    "ingest": "split augment evaluate boxes render report",
+    "ingest": "split augment check_labels evaluate boxes render report",
     "sam_pairs": "split_annotated prior segment isolate",
     "split_annotated": "split prior segment",
     "split": "fit score calibrate evaluate leaderboard",
@@ -44,7 +44,8 @@ AFTER = {
     "masks": "isolate evaluate boxes render report",
     "isolate": "augment features",
     "augment": "features",
-    "features": "fit score calibrate",
+    "features": "fit score calibrate check_labels",
+    "check_labels": "report",
     "fit": "score evaluate report",
     "calibrate": "evaluate leaderboard",
     "score": "evaluate boxes render report",
@@ -59,7 +60,7 @@ AFTER = {
     "pretrain_part": "pretrain",
     "all": "",
 }
-# They run for a run beside the main one, whose pictures alone are rendered.
+# They run for a run beside the main one, whose pictures alone are rendered and whose labels alone are checked.
 OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 # Made for other configurations or asked for by name.
 ELSEWHERE = {
@@ -92,13 +93,13 @@ DEMO = {"shards": 2, "compare": [], "pretrain": {"pool": "data/pool", "teacher_w
 # For every key of the schema (* is any name): another value, and the rules it changes first. A tuple is a whole set:
 # where a key names other files, what follows is not the same set.
 JUDGED = "fit score calibrate evaluate boxes report leaderboard"
-NEW_RUN = (f"isolate augment features {JUDGED} render",)
+NEW_RUN = (f"isolate augment features {JUDGED} check_labels render",)
 FINDING = "candidates find_part learn_found part_sheet"
 KEYS = {
     "dataset": ("twin", (f"survey ingest sam_pairs split_annotated split prior segment masks {FINDING}", *NEW_RUN)),
     "segmenter": ("constant", ("masks", *NEW_RUN)),
     "isolation": ("zero_out", NEW_RUN),
-    "detector": ("other", (f"features {JUDGED} render",)),
+    "detector": ("other", (f"features {JUDGED} check_labels render",)),
     "compare[].segmenter": ("constant", (f"masks isolate augment features {JUDGED}",)),
     "compare[].isolation": ("mean_fill", (f"isolate augment features {JUDGED}",)),
     "compare[].detector": ("other", (f"features {JUDGED}",)),
@@ -134,7 +135,7 @@ KEYS = {
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),
     "datasets.*.rendered.size": (256, "render_demo"),
-    "segmenters.*.method": ("template", (f"masks isolate augment features {JUDGED} render",)),
+    "segmenters.*.method": ("template", (f"masks isolate augment features {JUDGED} check_labels render",)),
     "segmenters.*.model": ("sam2.1_hiera_t", "segment"),
     "segmenters.*.checkpoint": ("data/other.pt", "segment"),
     "segmenters.*.sha256": ("2584c2e546d3836061ed1acb794ebc33d7ed57714d847276ad84dacb6254896e", "report"),
@@ -269,7 +270,7 @@ def closure(first: str | tuple, present: set[str]) -> set[str]:
         if rule in present and rule not in found:
             found.add(rule)
             todo += AFTER[rule].split()
-    return found - {"render"} if compared else found
+    return found - {"render", "check_labels"} if compared else found
 
 
 def sheet(stale: dict[str, int]) -> set[str]:

@@ -343,6 +343,18 @@ def per_shard(pattern: str) -> list[str]:
     return [f"{folder}/{pattern}".replace("{shard}", shard) for shard in SHARDS]
 
 
+def label_lists(wildcards) -> list[str]:
+    """Tables of photographs whose label a person should look at, of the runs that the config asks for first."""
+    folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
+    main = any(tuple(run) == tuple(wildcards[key] for key in run._fields) for run in MAIN_RUNS)
+    return [f"{folder}/labels_to_check.csv"] if main else []
+
+
+def list_flags(tables) -> list[str]:
+    """`--labels-to-check FILE` and the like, named as the files."""
+    return [option(f"--{Path(path).stem.replace('_', '-')}", path) for path in tables]
+
+
 def mask_tables(wildcards) -> list[str]:
     return (
         [f"results/{{dataset}}/{{segmenter}}/masks/{k}.csv" for k in SHARDS]

@@ -64,6 +64,7 @@ rule report:
         maps=per_shard("maps/{shard}.safetensors"),
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
+        labels=label_lists,
     output:
         report(
             "results/{dataset}/{segmenter}/{isolation}/{detector}/report.html",
@@ -82,6 +83,7 @@ rule report:
         runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        lists=lambda w, input: " ".join(list_flags(input.get("labels") or [])),
         look=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
         settings=lambda w: json.dumps(shown_settings(config, w)),
@@ -91,7 +93,7 @@ rule report:
     shell:
         "python -m defectflow.reporting.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --look {params.look:q} {params.depth} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.lists} --look {params.look:q} {params.depth} --settings {params.settings:q}"
         " --out {output} 2>&1 | tee {log}"
 
 

@@ -30,7 +30,7 @@ from defectflow.evaluation.cautions import data_warnings, headlines
 from defectflow.evaluation.run_charts import charts_of
 from defectflow.evaluation.scored_images import damage_index, evenly, run_scale
 from defectflow.images.bit_depth import add_option
-from defectflow.reporting import galleries, outlier_gallery
+from defectflow.reporting import galleries, label_lists, outlier_gallery
 from defectflow.reporting.html_pages import short, write_page
 
 ROWS = 3000  # of the verdict table: more are slow to scroll; all are in predictions.csv
@@ -242,7 +242,8 @@ def main(args: argparse.Namespace) -> None:
     scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
     regions = damage_index(*args.regions)
     page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
-    write_page(args.out, "run.html", recipe=recipe, **page)
+    listed = [label_lists.labels_to_check(args.labels_to_check, manifest, args.depth)]
+    write_page(args.out, "run.html", recipe=recipe, lists=[one for one in listed if one], **page)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -256,6 +257,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", type=Path, nargs=2, required=True, help="regions.csv and regions.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
+    parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")
     add_settings(parser, Look, "render", flag="--look")
     add_option(parser)
     parser.add_argument("--settings", default="{}", help="settings of the run to show, as JSON")

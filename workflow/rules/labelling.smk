@@ -1,0 +1,27 @@
+rule check_labels:
+    """Labelled photographs whose label their own look contradicts: to look at, never changed."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/labels_to_check.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/check_labels.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/check_labels.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=120,
+    params:
+        seed=config["seed"],
+        code=code_hash("labelling.check_labels"),
+    message:
+        "Look for wrong labels in {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.labelling.check_labels --features {input.features} --manifest {input.manifest}"
+        " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
