@@ -66,6 +66,7 @@ OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels",
     "card", "write_card",
+    "screen",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -126,6 +127,7 @@ KEYS = {
     "datasets.*.good": (["fine"], "survey sam_pairs"),
     "datasets.*.links": (["data"], "survey sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
+    "datasets.*.unlabelled": ("learn", (f"split screen {JUDGED} render",)),
     "datasets.*.part": ("whole", ""),  # where the segmenter is auto: tests/dag/test_dag.py
     "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
     "datasets.*.about.license": ("https://spdx.org/licenses/CC0-1.0", ""),  # of a card: tests/dag/test_dag.py

@@ -37,6 +37,7 @@ rule fit:
             "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
         ),
         splits="results/{dataset}/splits.csv",
+        left_out=candidates,
     output:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
         report="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
@@ -53,13 +54,14 @@ rule fit:
         runtime=240,
     params:
         settings=settings_for("detectors", "fit"),
+        left_out=lambda w, input: option("--leave-out", input.get("left_out")),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("detection.fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits}"
+        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits} {params.left_out}"
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.banks} --report {output.report} 2>&1 | tee {log}"
@@ -103,6 +105,7 @@ rule calibrate:
             "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
         ),
         splits="results/{dataset}/splits.csv",
+        left_out=candidates,
     output:
         table="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
         maps="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
@@ -119,13 +122,14 @@ rule calibrate:
         runtime=480,
     params:
         settings=settings_for("detectors", "fit", "score"),
+        left_out=lambda w, input: option("--leave-out", input.get("left_out")),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("detection.calibrate"),
     message:
         "Score the labelled images of {wildcards.dataset} for the choice of thresholds ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits}"
+        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits} {params.left_out}"
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"

@@ -25,3 +25,32 @@ rule check_labels:
     shell:
         "python -m defectflow.labelling.check_labels --features {input.features} --manifest {input.manifest}"
         " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule screen:
+    """Photographs without a label that stand far from all others: not learned from where the others are."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/candidates.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/screen.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/screen.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=120,
+    params:
+        seed=config["seed"],
+        code=code_hash("labelling.screen"),
+    message:
+        "Look for photographs of {wildcards.dataset} that stand far from all others ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.labelling.screen --features {input.features} --manifest {input.manifest}"
+        " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"

@@ -65,7 +65,9 @@ def far_photographs(compared: Compared, rows: np.ndarray | None = None) -> Far:
         core = none.copy()
         core[inner] = True
         distance = compared.farthest_cell(core[compared.references], lambda count: 1)
-        limit = float(np.nanmax(distance[core]))
+        inside = distance[core & np.isfinite(distance)]
+        # The distances of the core end where it was cut: as far as one of so many would lie by their tail is usual too.
+        limit = max(float(inside.max()), tail_level(inside, 1 / count))
     else:
         distance, limit = usual, _limit(usual[known])
         # By both: photographs of one view among many are all as far from the other views.

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from defectflow.core.disk_index import Row
-from defectflow.core.tables import LABELS_TO_CHECK, read_table
+from defectflow.core.tables import CANDIDATES, LABELS_TO_CHECK, read_table
 from defectflow.images.read_write import read_rgb
 from defectflow.reporting.galleries import Picture, data_uri, shrink
 from defectflow.reporting.html_pages import short
@@ -65,16 +65,32 @@ def labels_to_check(path: Path | None, manifest: Mapping[str, Row], depth: str |
     pairs = []
     for row in table.head(SHOWN).itertuples():
         text = f"{row.why}: {short(row.score)}, and the threshold is {short(row.threshold)}"
-        pairs.append(_pair(row, text, manifest, depth))
+        pairs.append(_pair(row, text, row.nearest_good, "most similar good one", manifest, depth))
     return LabelList("labels", "Labels to check", lead, len(table), tuple(pairs))
 
 
-def _pair(row: Any, text: str, manifest: Mapping[str, Row], depth: str | None) -> Pair:
+def candidates(path: Path | None, manifest: Mapping[str, Row], depth: str | None = None) -> LabelList | None:
+    """The list of candidates.csv, as :func:`labels_to_check` gives that of labels_to_check.csv."""
+    table = pd.DataFrame() if path is None else read_table(path, CANDIDATES)
+    if table.empty:
+        return None
+    lead = (
+        "Photographs without a label that stand far from all others, farthest first; nothing was learned from them. "
+        "Bad parts are among them, and rare views of good ones. Label those that you know: every label helps. All of "
+        "them are in candidates.csv."
+    )
+    pairs = []
+    for row in table.head(SHOWN).itertuples():
+        text = f"Its distance from the others is {short(row.distance)}; usual is up to {short(row.limit)}"
+        pairs.append(_pair(row, text, row.nearest, "most similar of the others", manifest, depth))
+    return LabelList("candidates", "Candidates to look at", lead, len(table), tuple(pairs))
+
+
+def _pair(row: Any, text: str, name: str, kind: str, manifest: Mapping[str, Row], depth: str | None) -> Pair:
     own = _picture(manifest[row.image_id][0], depth, "photograph")
     if not row.nearest_id:
         return Pair(row.filename, text, own, "", None)
-    beside = _picture(manifest[row.nearest_id][0], depth, "most similar good one")
-    return Pair(row.filename, text, own, row.nearest_good, beside)
+    return Pair(row.filename, text, own, name, _picture(manifest[row.nearest_id][0], depth, kind))
 
 
 def _picture(path: str, depth: str | None, kind: str) -> Picture:

@@ -242,7 +242,10 @@ def main(args: argparse.Namespace) -> None:
     scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
     regions = damage_index(*args.regions)
     page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
-    listed = [label_lists.labels_to_check(args.labels_to_check, manifest, args.depth)]
+    listed = [
+        label_lists.candidates(args.candidates, manifest, args.depth),
+        label_lists.labels_to_check(args.labels_to_check, manifest, args.depth),
+    ]
     write_page(args.out, "run.html", recipe=recipe, lists=[one for one in listed if one], **page)
 
 
@@ -257,6 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", type=Path, nargs=2, required=True, help="regions.csv and regions.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
+    parser.add_argument("--candidates", type=Path, help="candidates.csv")
     parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")
     add_settings(parser, Look, "render", flag="--look")
     add_option(parser)

@@ -60,6 +60,7 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
         "good": good,
         "links": list(entry.get("links") or ()),
         "found": found,
+        "unlabelled": entry.get("unlabelled", "auto"),
     }
 
 
