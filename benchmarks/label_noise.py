@@ -11,6 +11,10 @@ or the folder ``features`` of a finished run below results/<name>/, whose patche
   share are in none. AUROC of the bank without bad ones, and what is lost by the plain bank, and by the bank without the
   photographs that stand far from all others (`labelling.far_photographs`). No label is seen but by the AUROC. Mean, and
   smallest to largest, over the seeds.
+- labeller: a set of the good photographs and a quarter as many bad ones, none with a label; somebody labels 20 of them,
+  five at a time as `labelling.next_labels` lists them, or 20 or 40 at random. The threshold has the largest F1 on the
+  labelled ones. F1 of the verdicts on all photographs; mean and standard deviation over the seeds (of the random ones,
+  each seed is a mean of ten draws). Scores are distances from the photographs that do not stand far from the others.
 - flipped: one label in twenty is turned over. The share of these among the first tenth of the photographs as
   `labelling.doubtful_labels` lists them, and how many it lists; mean and smallest over the seeds.
 """
@@ -30,10 +34,12 @@ import pandas as pd
 import torch
 from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core.tables import read_table
+from defectflow.decision.thresholds import calibrate
 from defectflow.detection.feature_files import PatchFile, open_patches, write_patches
 from defectflow.images.read_write import letterbox, read_rgb
 from defectflow.labelling.doubtful_labels import doubtful_labels
 from defectflow.labelling.far_photographs import far_photographs
+from defectflow.labelling.next_labels import next_labels
 from defectflow.labelling.photograph_distances import Compared, compare
 from defectflow.methods.detector import GoodPatches
 from defectflow.methods.patchcore.memory_bank import PatchCore
@@ -125,26 +131,43 @@ def auroc_of(data: Set, learned: list[str], judged: list[str], settings: PatchCo
     return float(roc_auc_score([data.label[name] for name in judged], scores))
 
 
-def unlabelled(data: Set, compared: Compared, seed: int, settings: PatchCoreSettings) -> dict[float, dict[str, float]]:
+def auroc_of_cells(data: Set, compared: Compared, learned: list[str], judged: list[str]) -> float:
+    """The same by the cells that photographs are compared by: a bank of means of patches."""
+    row_of = {name: row for row, name in enumerate(compared.image_ids)}
+    bank = np.zeros(len(compared.references), bool)
+    bank[[row_of[name] for name in learned]] = True
+    scores = compared.farthest_cell(bank, lambda count: 1)[[row_of[name] for name in judged]]
+    return float(roc_auc_score([data.label[name] for name in judged], scores))
+
+
+def unlabelled(
+    data: Set, compared: Compared, seed: int, settings: PatchCoreSettings, cells: bool
+) -> dict[float, dict[str, float]]:
     """Losses at each share of bad ones, and the AUROC of the clean bank."""
+
+    def auroc(learned: list[str]) -> float:
+        if cells:
+            return auroc_of_cells(data, compared, learned, judged)
+        return auroc_of(data, learned, judged, settings)
+
     rng, row_of = np.random.default_rng(seed), {name: row for row, name in enumerate(compared.image_ids)}
     good, bad = (rng.permutation([n for n in data.places if data.label[n] == kind]).tolist() for kind in (0, 1))
     count = round(0.6 * len(good))
     pool = round(0.25 * count)
     judged = good[count:] + bad[pool:]
-    clean = auroc_of(data, good[:count], judged, settings)
+    clean = auroc(good[:count])
     result = {}
     for share in SHARES:
         mixed = good[:count] + bad[: round(share / (1 - share) * count)]
         rows = np.array(sorted(row_of[name] for name in mixed))
         found = far_photographs(part(compared, rows, rows))
         far = {compared.image_ids[row] for row in rows[found.far]}
-        plain = clean if not share else auroc_of(data, mixed, judged, settings)
+        plain = clean if not share else auroc(mixed)
         kept = [name for name in mixed if name not in far]
         result[share] = {
             "clean": clean,
             "plain": clean - plain,
-            "robust": clean - (auroc_of(data, kept, judged, settings) if far else plain),
+            "robust": clean - (auroc(kept) if far else plain),
             "bad left out": np.mean([name in far for name in mixed[count:]]) if share else np.nan,
             "good left out": np.mean([name in far for name in mixed[:count]]),
             "compact": found.compact,
@@ -164,6 +187,33 @@ def flipped(data: Set, compared: Compared, seed: int) -> tuple[float, int]:
     return float(np.mean([names[row] in first for row in turned])), len(found)
 
 
+def labeller(data: Set, compared: Compared, look: np.ndarray, seed: int) -> dict[str, float]:
+    """F1 after labels of each kind."""
+    rng = np.random.default_rng(seed)
+    bad = rng.permutation([row for row, name in enumerate(compared.image_ids) if data.label[name]])
+    good = np.array([row for row, name in enumerate(compared.image_ids) if not data.label[name]])
+    rows = np.sort(np.concatenate([good, bad[: round(0.25 * len(good))]]))
+    own = part(compared, rows, rows)
+    far = far_photographs(own)
+    score = own.farthest_cell(~far.far, lambda count: 1)
+    label = np.array([data.label[compared.image_ids[row]] for row in rows])
+    usual = np.sort(score[~far.far])
+    start = usual[int(np.ceil(0.95 * len(usual))) - 1]
+
+    def f1_of(known: np.ndarray) -> float:
+        called = score >= calibrate(score[known], label[known]).value
+        return float(2 * (called & (label == 1)).sum() / (called.sum() + label.sum()))
+
+    told = np.full(len(rows), np.nan)
+    while np.isfinite(told).sum() < 20:
+        for one in next_labels(score, told, start, look[rows], 5):
+            told[one.row] = label[one.row]
+    result = {"next 20": f1_of(np.isfinite(told)), "all": f1_of(label >= 0)}
+    for count in (20, 40):
+        result[f"random {count}"] = np.mean([f1_of(rng.permutation(len(rows))[:count]) for _ in range(10)])
+    return result
+
+
 def spread(values: list[float], show: Callable[[float], str] = "{:.3f}".format) -> str:
     """Mean, and smallest to largest."""
     return f"{show(float(np.mean(values)))} ({show(min(values))} to {show(max(values))})"
@@ -172,13 +222,16 @@ def spread(values: list[float], show: Callable[[float], str] = "{:.3f}".format) 
 def main() -> None:
     """Print the table as Markdown, each row as soon as it is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["unlabelled", "flipped"])
+    parser.add_argument("what", choices=["unlabelled", "labeller", "flipped"])
     parser.add_argument("sets", type=Path, nargs="+")
     parser.add_argument("--good", type=int, help="take so many good photographs of each set")
     parser.add_argument("--bad", type=int, help="and so many bad ones")
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--coreset", type=int, default=10_000, help="largest number of patches in a bank")
+    parser.add_argument(
+        "--cells", action="store_true", help="unlabelled: a bank of cells of 2 x 2 patches or more: fast"
+    )
     parser.add_argument("--cache", type=Path, default=Path("results/benchmarks/label_noise"), metavar="FOLDER")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1)))
@@ -186,6 +239,8 @@ def main() -> None:
     if args.what == "unlabelled":
         print("| set | bad | AUROC, clean bank | lost, plain bank | lost, robust bank | bad left out | good left out |")
         print("|---|---|---|---|---|---|---|")
+    elif args.what == "labeller":
+        print("| set | F1, 20 labels as listed | 20 at random | 40 at random | all |\n|---|---|---|---|---|")
     else:
         print("| set | photographs | turned, in the first tenth | listed |\n|---|---|---|---|")
     for path in args.sets:
@@ -195,12 +250,20 @@ def main() -> None:
 
         photograph_distances.REFERENCES = len(data.places)
         compared = compare(data.files, dict.fromkeys(data.places, ""))
-        if args.what == "flipped":
-            runs = [flipped(data, compared, seed) for seed in range(args.seeds)]
-            found, listed = ([float(run[k]) for run in runs] for k in (0, 1))
-            print(f"| {data.name} | {len(data.places)} | {spread(found, '{:.2f}'.format)} | {np.mean(listed):.0f} |")
+        if args.what == "labeller":
+            means = [data.places[name][0].patches(data.places[name][1]).mean(dim=0) for name in compared.image_ids]
+            look = torch.nn.functional.normalize(torch.stack(means), dim=1).numpy()
+            found = [labeller(data, compared, look, seed) for seed in range(args.seeds)]
+            cells = [[one[key] for one in found] for key in ("next 20", "random 20", "random 40", "all")]
+            shown = " | ".join(f"{np.mean(cell):.3f} ± {np.std(cell):.3f}" for cell in cells)
+            print(f"| {data.name} | {shown} |", flush=True)
             continue
-        runs = [unlabelled(data, compared, seed, settings) for seed in range(args.seeds)]
+        if args.what == "flipped":
+            turned = [flipped(data, compared, seed) for seed in range(args.seeds)]
+            first, listed = ([float(run[k]) for run in turned] for k in (0, 1))
+            print(f"| {data.name} | {len(data.places)} | {spread(first, '{:.2f}'.format)} | {np.mean(listed):.0f} |")
+            continue
+        runs = [unlabelled(data, compared, seed, settings, args.cells) for seed in range(args.seeds)]
         for share in SHARES:
             own = {key: [float(run[share][key]) for run in runs] for key in runs[0][share]}
             print(

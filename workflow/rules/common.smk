@@ -352,7 +352,7 @@ def label_lists(wildcards) -> list[str]:
     """Tables of photographs whose label a person should look at, of the runs that the config asks for first."""
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
     main = any(tuple(run) == tuple(wildcards[key] for key in run._fields) for run in MAIN_RUNS)
-    listed = ["labels_to_check", *(["candidates"] if learns_unlabelled(wildcards) else [])]
+    listed = ["labels_to_check", "next_to_label", *(["candidates"] if learns_unlabelled(wildcards) else [])]
     return [f"{folder}/{name}.csv" for name in listed] if main else []
 
 

@@ -54,3 +54,39 @@ rule screen:
     shell:
         "python -m defectflow.labelling.screen --features {input.features} --manifest {input.manifest}"
         " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule next_to_label:
+    """The photographs without a label whose labels would say most."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
+        ),
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/next_to_label.csv",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/next_to_label.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/next_to_label.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=60,
+    params:
+        code=code_hash("labelling.next_to_label"),
+    message:
+        "Choose the photographs of {wildcards.dataset} to label next ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.labelling.next_to_label --features {input.features} --predictions {input.predictions}"
+        " --threads {threads} --out {output} 2>&1 | tee {log}"
+
+
+rule next:
+    """Print which photographs to label next: snakemake next."""
+    input:
+        [f"{run.folder}/next_to_label.csv" for run in MAIN_RUNS],
+    localrule: True
+    shell:
+        'for table in {input}; do printf \'%s\\n\' "$table"; cat "$table"; done'

@@ -51,6 +51,8 @@ REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "
 LABELS_TO_CHECK = ["filename", "label", "score", "threshold", "why", "nearest_good", "image_id", "nearest_id"]
 # photographs without a label that stand far from all others, worst first; nearest: of the others, the one most like it
 CANDIDATES = ["filename", "distance", "limit", "nearest", "image_id", "nearest_id"]
+# photographs without a label, the one whose label would say most first
+NEXT_TO_LABEL = ["place", "filename", "raw_score", "threshold", "why", "image_id"]
 
 # What identifies a run: names of entries of the config, and of the folders of its results.
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]

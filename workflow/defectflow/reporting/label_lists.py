@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from defectflow.core.disk_index import Row
-from defectflow.core.tables import CANDIDATES, LABELS_TO_CHECK, read_table
+from defectflow.core.tables import CANDIDATES, LABELS_TO_CHECK, NEXT_TO_LABEL, read_table
 from defectflow.images.read_write import read_rgb
 from defectflow.reporting.galleries import Picture, data_uri, shrink
 from defectflow.reporting.html_pages import short
@@ -84,6 +84,22 @@ def candidates(path: Path | None, manifest: Mapping[str, Row], depth: str | None
         text = f"Its distance from the others is {short(row.distance)}; usual is up to {short(row.limit)}"
         pairs.append(_pair(row, text, row.nearest, "most similar of the others", manifest, depth))
     return LabelList("candidates", "Candidates to look at", lead, len(table), tuple(pairs))
+
+
+def next_to_label(path: Path | None, manifest: Mapping[str, Row], depth: str | None = None) -> LabelList | None:
+    """The list of next_to_label.csv, as :func:`labels_to_check` gives that of labels_to_check.csv; without pairs."""
+    table = pd.DataFrame() if path is None else read_table(path, NEXT_TO_LABEL)
+    if table.empty:
+        return None
+    lead = (
+        "Photographs without a label, those first whose labels would say most about the threshold. Label some, write "
+        "them into labels.csv and run again: the list then goes on from there. All of them are in next_to_label.csv."
+    )
+    pairs = []
+    for row in table.head(SHOWN).itertuples():
+        text = f"{row.place}: {row.why}; raw score {short(row.raw_score)}"
+        pairs.append(Pair(row.filename, text, _picture(manifest[row.image_id][0], depth, "photograph"), "", None))
+    return LabelList("next", "What to label next", lead, len(table), tuple(pairs))
 
 
 def _pair(row: Any, text: str, name: str, kind: str, manifest: Mapping[str, Row], depth: str | None) -> Pair:

@@ -245,6 +245,7 @@ def main(args: argparse.Namespace) -> None:
     listed = [
         label_lists.candidates(args.candidates, manifest, args.depth),
         label_lists.labels_to_check(args.labels_to_check, manifest, args.depth),
+        label_lists.next_to_label(args.next_to_label, manifest, args.depth),
     ]
     write_page(args.out, "run.html", recipe=recipe, lists=[one for one in listed if one], **page)
 
@@ -261,6 +262,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
     parser.add_argument("--candidates", type=Path, help="candidates.csv")
+    parser.add_argument("--next-to-label", type=Path, help="next_to_label.csv")
     parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")
     add_settings(parser, Look, "render", flag="--look")
     add_option(parser)
