@@ -93,7 +93,8 @@ def next_to_label(path: Path | None, manifest: Mapping[str, Row], depth: str | N
         return None
     lead = (
         "Photographs without a label, those first whose labels would say most about the threshold. Label some, write "
-        "them into labels.csv and run again: the list then goes on from there. All of them are in next_to_label.csv."
+        "them into labels.csv and run again: the list then goes on from there. With `unlabelled: learn` in the entry "
+        "of the data set, those without a label are still learned from. All of them are in next_to_label.csv."
     )
     pairs = []
     for row in table.head(SHOWN).itertuples():

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.patchcore.density import densest
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.coreset import Subspace, coreset_size, k_center_greedy, project
 from defectflow.search.nearest_neighbours import Neighbours
@@ -136,6 +137,8 @@ class PatchCore(Detector):
 
         def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             own = rows = good.rows(kept)
+            if settings.density < 1:
+                own = rows = densest(good.patches, good.owner, rows, settings.density, settings.density_neighbours)
             size = min(asked, len(rows))
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(device)]
