@@ -214,6 +214,26 @@ def labeller(data: Set, compared: Compared, look: np.ndarray, seed: int) -> dict
     return result
 
 
+def plot(lost: dict[str, dict[str, list[float]]], path: Path) -> None:
+    """Draw what is lost at each share, by set: the plain bank and the robust one."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(lost), figsize=(2.4 * len(lost), 2.6), sharey=True, layout="constrained")
+    for axis, (name, curves) in zip(np.atleast_1d(axes), lost.items(), strict=True):
+        for (kind, values), colour in zip(curves.items(), ("#c2410c", "#1d6fb8"), strict=True):
+            axis.plot([f"{share:.0%}" for share in SHARES], values, marker="o", markersize=4, color=colour, label=kind)
+        axis.axhline(0, color="#999999", linewidth=0.8, zorder=0)
+        axis.set_title(name, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+    np.atleast_1d(axes)[0].set_ylabel("AUROC lost")
+    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
+    figure.supxlabel("bad photographs among those that are learned from", fontsize=9)
+    figure.savefig(path, dpi=120)
+
+
 def spread(values: list[float], show: Callable[[float], str] = "{:.3f}".format) -> str:
     """Mean, and smallest to largest."""
     return f"{show(float(np.mean(values)))} ({show(min(values))} to {show(max(values))})"
@@ -229,6 +249,7 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--coreset", type=int, default=10_000, help="largest number of patches in a bank")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="unlabelled: also draw the losses")
     parser.add_argument(
         "--cells", action="store_true", help="unlabelled: a bank of cells of 2 x 2 patches or more: fast"
     )
@@ -243,6 +264,7 @@ def main() -> None:
         print("| set | F1, 20 labels as listed | 20 at random | 40 at random | all |\n|---|---|---|---|---|")
     else:
         print("| set | photographs | turned, in the first tenth | listed |\n|---|---|---|---|")
+    lost: dict[str, dict[str, list[float]]] = {}
     for path in args.sets:
         data = load(path, args)
         # Every photograph is a reference: parts of them are drawn for each seed.
@@ -266,11 +288,16 @@ def main() -> None:
         runs = [unlabelled(data, compared, seed, settings, args.cells) for seed in range(args.seeds)]
         for share in SHARES:
             own = {key: [float(run[share][key]) for run in runs] for key in runs[0][share]}
+            curves = lost.setdefault(data.name, {"plain bank": [], "without those that stand far": []})
+            for curve, key in zip(curves.values(), ("plain", "robust"), strict=True):
+                curve.append(float(np.mean(own[key])))
             print(
                 f"| {data.name} | {share:.0%} | {np.mean(own['clean']):.3f} | {spread(own['plain'])} | "
                 f"{spread(own['robust'])} | {np.mean(own['bad left out']):.0%} | {np.mean(own['good left out']):.0%} |",
                 flush=True,
             )
+    if args.plot and lost:
+        plot(lost, args.plot)
 
 
 if __name__ == "__main__":
