@@ -229,7 +229,7 @@ def plot(lost: dict[str, dict[str, list[float]]], path: Path) -> None:
         axis.set_title(name, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     np.atleast_1d(axes)[0].set_ylabel("AUROC lost")
-    np.atleast_1d(axes)[0].legend(frameon=False, fontsize=8)
+    np.atleast_1d(axes)[-1].legend(frameon=False, fontsize=8)
     figure.supxlabel("bad photographs among those that are learned from", fontsize=9)
     figure.savefig(path, dpi=120)
 
