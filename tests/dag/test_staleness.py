@@ -182,6 +182,7 @@ KEYS = {
     "detectors.*.neighbours": (3, "score calibrate"),
     "detectors.*.score": ("percentile", "score calibrate"),
     "detectors.*.top_fraction": (0.05, "report"),  # of use to other scores than max
+    "detectors.*.density_neighbours": (3, "report"),  # of use to a density below 1
     "detectors.*.center_crop": (224, "features"),
     "detectors.*.precision": ("bfloat16", "features"),
     "detectors.*.batch_size": (8, "features"),
@@ -543,7 +544,9 @@ AFTER_INGEST = {
     "fit": 2,
     "score": 4,
     "calibrate": 2,
+    "check_labels": 1,
     "evaluate": 2,
+    "next_to_label": 1,
     "boxes": 2,
     "render": 1,
     "report": 2,

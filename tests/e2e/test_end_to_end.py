@@ -76,6 +76,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
         "score": 2,
         "calibrate": 1,
         "evaluate": 1,
+        "next_to_label": 1,
         "boxes": 1,
         "render": 1,
         "report": 1,
@@ -85,7 +86,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
 
 def test_another_threshold_re_runs_the_evaluation_only(finished):
     jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "threshold_options": {"max_fpr": 0.1}})
-    assert jobs == {"evaluate": 1, "boxes": 1, "render": 1, "report": 1, "leaderboard": 1}
+    assert jobs == {"evaluate": 1, "next_to_label": 1, "boxes": 1, "render": 1, "report": 1, "leaderboard": 1}
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,11 @@ def test_a_folder_that_may_be_a_label_stops(tmp_path, folder):
 
 
 def test_few_photographs_and_a_strategy_that_needs_bad_ones_stop(tmp_path):
+    few = make(tmp_path, count=9)
+    with pytest.raises(UserError, match="0 images are labelled good"):
+        preflight.check_learnable(few)
     with pytest.raises(UserError, match="9 photographs without a label are too few"):
-        preflight.check_learnable(make(tmp_path, count=9))
+        preflight.check_learnable(few | {"unlabelled": "learn"})
     for k in range(9, 12):
         (tmp_path / f"images/{k:02}.png").write_bytes(b"x")
     preflight.forget()

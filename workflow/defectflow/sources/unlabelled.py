@@ -4,7 +4,7 @@ Standard library only: the Snakefile imports this module through ``preflight``.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 
 from defectflow.core.files import UserError
 from defectflow.core.records import DataSet
@@ -14,11 +14,11 @@ FEWEST = 10  # photographs: of fewer, none can be said to stand far from the oth
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that may hold labels
 
 
-def learns_from_unlabelled(resolved: DataSet, rows: Iterable[Mapping[str, str]]) -> bool:
+def learns_from_unlabelled(resolved: DataSet, rows: Collection[Mapping[str, str]]) -> bool:
     """Whether photographs without a label are taken as mostly good and learned from.
 
-    ``unlabelled: learn`` in the entry of the data set says so; by default they are where no photograph has a label and
-    the folders say nothing.
+    ``unlabelled: learn`` in the entry of the data set says so; by default they are where no photograph of FEWEST or more
+    has a label and the folders say nothing.
 
     Args:
         resolved: the data set.
@@ -27,7 +27,8 @@ def learns_from_unlabelled(resolved: DataSet, rows: Iterable[Mapping[str, str]])
     chosen = resolved.get("unlabelled", "auto")
     if chosen != "auto":
         return chosen == "learn"
-    return resolved["layout"] == "coco" and not any(row["label"] or row["split"] for row in rows)
+    known = any(row["label"] or row["split"] for row in rows)
+    return resolved["layout"] == "coco" and len(rows) >= FEWEST and not known
 
 
 def check_unlabelled(resolved: DataSet, rows: Mapping[str, Mapping[str, str]]) -> None:
