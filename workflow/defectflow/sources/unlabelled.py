@@ -17,8 +17,8 @@ TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that may hold labels
 def learns_from_unlabelled(resolved: DataSet, rows: Collection[Mapping[str, str]]) -> bool:
     """Whether photographs without a label are taken as mostly good and learned from.
 
-    ``unlabelled: learn`` in the entry of the data set says so; by default they are where no photograph of FEWEST or more
-    has a label and the folders say nothing.
+    ``unlabelled: learn`` in the entry of the data set says so; by default they are where none of FEWEST or more
+    photographs has a label and the folders say nothing.
 
     Args:
         resolved: the data set.
