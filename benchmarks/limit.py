@@ -57,7 +57,7 @@ def main() -> None:
     import torch
     from common import photographs
     from coreset import synthetic_features
-    from defectflow.backbones.network_input import fit_picture
+    from defectflow.backbones.network_input import Scale, fit_picture
     from defectflow.backbones.patch_embedding import PatchEmbedder, _Convolution
     from defectflow.core.anomaly_maps import full_resolution
     from defectflow.core.device import multiplies_bfloat16, product
@@ -93,7 +93,7 @@ def main() -> None:
               f"{taken * 1e3:.1f} ms |", flush=True)  # fmt: skip
 
     def fitted(path: Path) -> np.ndarray:
-        return fit_picture(_read(str(path)), None, (0, 0, 1024, 1024), (256, 256), (32, 32), 4).picture
+        return fit_picture(_read(str(path)), None, (0, 0, 1024, 1024), (256, 256), [Scale(1, (32, 32))], 4).picture
 
     with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
         paths = sorted(photographs(Path(folder), 24, 1024).iterdir())

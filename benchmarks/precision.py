@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
+from defectflow.backbones.network_input import scales_of
 from defectflow.bundling.export import CALIBRATION
 from defectflow.bundling.onnx_graph import to_onnx, to_openvino
 from defectflow.core import tables
@@ -44,7 +45,7 @@ def main() -> None:
     splits = tables.read_table(args.run.parents[2] / "splits.csv", ["image_id", "label", "detection"])
     labels = splits[splits["detection"] == "fold"].set_index("image_id")["label"]
     rows = [r for scored in scores for r in scored[scored["kind"] == ""].itertuples() if r.image_id in labels.index]
-    sizes = tuple(config["fitted_size"]), tuple(config["input_size"]), tuple(config["grid"])
+    sizes = tuple(config["fitted_size"]), tuple(config["input_size"]), scales_of(config)
     part = config["foreground_only"], config["dilation"]
     items = {row.image_id: load_item(pictures[row.image_id], *sizes, *part) for row in rows}
     good = [items[row.image_id].picture for row in rows if labels[row.image_id] == 0][:CALIBRATION]

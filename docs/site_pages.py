@@ -26,7 +26,7 @@ FIRST = (
     "docs/input.md",
     "docs/inspect.md",
 )
-FIRST = (*FIRST, "docs/scale.md")
+FIRST = (*FIRST, "docs/deploy.md", "docs/learning.md", "docs/scale.md")
 CODE = ("docs/architecture.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
 LINK = re.compile(r"(\]\(|<img [^>]*src=\")([^)\s\"#]+)")
 NOT_SHOWN = re.compile(r"\[([^\]]*)\]\(([^)\s:]+\.(?:py|html))\)")  # what a browser would not show as its source

@@ -29,7 +29,7 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
     assert site.jobs() == {
         "render_demo": 1, "survey": 1, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
         "masks": 1, "isolate": 2,
-        "features": 3, "fit": 3, "score": 3, "calibrate": 3, "evaluate": 3, "boxes": 3, "report": 3,
+        "features": 3, "fit": 3, "score": 3, "calibrate": 3, "keep_features": 3, "evaluate": 3, "boxes": 3, "report": 3,
         "render": 1, "leaderboard": 1, "check_labels": 1, "next_to_label": 1,
     }  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_the_weights_in_the_box_have_a_target_of_their_own(site):
 def test_the_number_of_jobs_follows_from_the_shards_and_these_double_with_the_images(site):
     demo = {"datasets": {"demo": {"rendered": {"views": 100_000, "defects": 0}}}, "compare": []}
     jobs = site.jobs(config=demo)
-    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 13
+    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 14
 
 
 def test_boxes_are_no_outlines_to_learn_masks_from(site, tmp_path):
@@ -196,6 +196,11 @@ def test_broken_input_is_one_clear_line_already_in_a_dry_run(site, tmp_path, wha
         ({"threshold": "best"}, "f1_adaptive, youden"),
         ({"threshold": "conformal"}, "threshold_options: conformal needs alpha"),
         ({"detectors": {"patchcore": {"center_crop": 600}}}, "center_crop 600 is larger than image_size 512"),
+        (
+            {"detectors": {"patchcore": {"image_size": [512, 300]}}},
+            "image_size 300 is no whole fraction of 512 (choose 256",
+        ),
+        ({"detectors": {"padim": {"image_size": [256, 128]}}}, "method padim takes one image_size, not [256, 128]"),
         (
             {"detectors": {"patchcore": {"weights": "no.pth"}}},
             "no.pth: no such file (config.yaml names it under detectors",

@@ -8,6 +8,7 @@ is worked out from the text of the modules.
 import dataclasses
 import fnmatch
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -42,17 +43,18 @@ AFTER = {
     "fetch_checkpoint": "segment",
     "segment": "masks evaluate",
     "masks": "isolate evaluate boxes render report",
-    "isolate": "augment features",
-    "augment": "features",
-    "features": "fit score calibrate check_labels next_to_label",
-    "check_labels": "report",
+    "isolate": "augment features report",
+    "augment": "features report",
+    "features": "fit score calibrate keep_features check_labels",
+    "check_labels": "next_to_label keep_features report",
     "next_to_label": "report",
-    "fit": "score evaluate report",
-    "calibrate": "evaluate leaderboard",
-    "score": "evaluate boxes render report",
+    "fit": "score evaluate keep_features report",
+    "calibrate": "evaluate leaderboard keep_features report",
+    "score": "evaluate boxes render report keep_features",
+    "keep_features": "report",
     "evaluate": "next_to_label boxes render report leaderboard",
     "boxes": "render report",
-    "render": "",
+    "render": "report",
     "report": "",
     "leaderboard": "",
     "pretrain": "",
@@ -66,9 +68,8 @@ OF_THE_MAIN_RUN = {"render", "check_labels", "next_to_label"}
 OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 # Made for other configurations or asked for by name.
 ELSEWHERE = {
-    "parts", "triptychs", "normal_embed", "categories", "bundle", "write_bundle", "export_labels", "write_labels",
-    "card", "write_card",
-    "screen", "next",
+    "parts", "triptychs", "normal_embed", "clean_features", "categories", "bundle", "write_bundle", "export_labels",
+    "write_labels", "card", "write_card", "screen", "next",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -95,7 +96,7 @@ DEMO = {"shards": 2, "compare": [], "pretrain": {"pool": "data/pool", "teacher_w
 
 # For every key of the schema (* is any name): another value, and the rules it changes first. A tuple is a whole set:
 # where a key names other files, what follows is not the same set.
-JUDGED = "fit score calibrate evaluate boxes report leaderboard"
+JUDGED = "fit score calibrate keep_features evaluate boxes report leaderboard"
 SHOWN = "check_labels next_to_label render"
 NEW_RUN = (f"isolate augment features {JUDGED} {SHOWN}",)
 FINDING = "candidates find_part learn_found part_sheet"
@@ -121,6 +122,7 @@ KEYS = {
     "shards": (3, "survey"),
     "device": ("cpu", "segment masks features fit score calibrate"),
     "on_problem": ("leave_out", "ingest"),
+    "keep_features": ("all", "keep_features"),
     "label_format": ("yolo_segment", ""),  # of an export that is asked for by name
     "allow_downloads": (True, (f"features {JUDGED}",)),
     "datasets.*.path": ("data/moved", "survey sam_pairs"),
@@ -201,7 +203,7 @@ KEYS = {
     "drawing.alpha_min": (0.1, "render report"),
     "drawing.alpha_max": (0.9, "render report"),
     "drawing.opacity": (0.7, "render report"),
-    "drawing.triptychs": (True, ("triptychs",)),
+    "drawing.triptychs": (True, ("triptychs report",)),
     "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam pretrain_part"),
     "pretrain.photographs": ("data/moved", "pretrain_sam pretrain_part"),
     "pretrain.figure_teacher": ("data/moved", "pretrain_part"),
@@ -493,6 +495,52 @@ def test_another_version_of_a_library_re_runs_the_stages_that_import_it(site, li
     assert set(stale) == closure(first, ALL)
 
 
+# --- Features that are gone -------------------------------------------------------------------------------------------
+def features_of(site: Made) -> list[Path]:
+    return sorted((site.folder / "results").glob("*/*/*/*/features/*.safetensors"))
+
+
+@pytest.fixture
+def freed(site):
+    """A site whose patch features and banks of folds have been removed."""
+    files = features_of(site) + sorted((site.folder / "results").glob("*/*/*/*/fold_banks.safetensors"))
+    assert len(files) == 12  # four runs, two shards
+    for file in files:
+        file.rename(file.with_suffix(".aside"))
+    yield site
+    for file in files:
+        file.with_suffix(".aside").rename(file)
+
+
+def test_without_features_nothing_is_stale_and_nothing_computes_them(freed):
+    assert freed.stale() == {}
+    assert set(freed.stale(changed("threshold", "youden"))) == closure("evaluate", ALL)
+
+
+@pytest.mark.parametrize("key", ["detectors.*.neighbours", "detectors.*.coreset_max", "detectors.*.image_size"])
+def test_a_change_that_needs_features_computes_those_of_its_run_again(freed, key):
+    stale = freed.stale(changed(key, KEYS[key][0]))
+    assert set(stale) == closure("features", ALL) and (stale["features"], stale["fit"], stale["score"]) == (2, 1, 2)
+
+
+def test_other_features_make_the_fit_stale_also_after_they_are_freed(site):
+    """A run that stops after its features, and whose features are then removed, does not pass for the one before."""
+    reports = [file.with_suffix(".json") for file in features_of(site) if file.parts[-3] == "patchcore"]
+    before = [(file.stat().st_mtime_ns, file) for file in reports]
+    aside = [file.rename(file.with_suffix(".aside")) for file in features_of(site)]
+    try:
+        reports[0].write_text("made from others")
+        stale = site.stale()
+        assert {"features", "fit", "score", "calibrate"} <= set(stale) and stale["fit"] == 1
+    finally:
+        for time, file in before:
+            file.write_text("")
+            os.utime(file, ns=(time, time))
+        for file in aside:
+            file.rename(file.with_suffix(".safetensors"))
+    assert site.stale() == {}
+
+
 # --- Data -----------------------------------------------------------------------------------------------------------
 def images(site: Made) -> Path:
     return site.folder / "data/mine/images"
@@ -545,6 +593,7 @@ AFTER_INGEST = {
     "score": 4,
     "calibrate": 2,
     "check_labels": 1,
+    "keep_features": 2,
     "evaluate": 2,
     "next_to_label": 1,
     "boxes": 2,

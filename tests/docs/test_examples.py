@@ -24,7 +24,7 @@ PAGES = [
 ]
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", flags=re.MULTILINE | re.DOTALL)
 # Not ours, or not to be called here. Every other first word of a command has to be known to a test below.
-ELSEWHERE = {"pip", ".", "apt", "git", "pre-commit"}
+ELSEWHERE = {"pip", ".", "apt", "git", "pre-commit", "curl", "docker"}
 OURS = {"snakemake", "defectflow", "python", "make"}
 # Named by the pages, and not part of the workflow: files of the user's own, of other tools, and made-up ones.
 THEIRS = re.compile(
@@ -183,7 +183,8 @@ def test_python_on_the_page_of_inspection_runs(bundle_folder, tmp_path, monkeypa
 
 def test_every_python_block_is_run_by_a_test():
     # The blocks of CONTRIBUTING.md run in tests/unit/config/test_contributing.py, in a copy of the package.
-    elsewhere = ("inspect.md", "scale.md", "CONTRIBUTING.md")
+    # That of deploy.md runs in tests/unit/service/test_app.py, against a service.
+    elsewhere = ("inspect.md", "scale.md", "deploy.md", "CONTRIBUTING.md")
     others = {page.name: blocks(page, "python") for page in PAGES if page.name not in elsewhere}
     assert not any(others.values()), "run it in a test of this module"
     # A piece of a Snakefile: the same text is run there.

@@ -9,6 +9,7 @@ alone, as when the system runs out of memory.
 import argparse
 import csv
 import hashlib
+import json
 import os
 import random
 import signal
@@ -33,11 +34,12 @@ CONFIG = {
     "compare": [],
     "shards": 1,
     "device": "cpu",
+    "keep_features": "all",
     "detectors": {"patchcore": {"image_size": 96, "coreset_max": 500}},
 }
 RULES = (
     "survey", "ingest", "sam_pairs", "split_annotated", "split", "prior", "segment", "masks", "isolate", "augment",
-    "features", "fit", "score", "calibrate", "evaluate", "boxes", "render", "report", "leaderboard",
+    "features", "fit", "score", "calibrate", "keep_features", "evaluate", "boxes", "render", "report", "leaderboard",
 )  # fmt: skip
 # The part that needs no network, a tenth of the work.
 LIGHT = CONFIG | {"segmenter": "template", "isolation": "crop"}
@@ -55,7 +57,9 @@ MODULES = {"split_annotated": "split"}  # where a rule and its stage are not cal
 def checksum(path: Path) -> str:
     """sha256 of a file; of features less their keys, which hold a hash of the code, and that is what ``kill`` edits."""
     content = path.read_bytes()
-    if path.parent.name == "features":
+    if path.parent.name == "features" and path.suffix == ".json":
+        content = json.dumps(json.loads(content) | {"made_from": ""}).encode()
+    elif path.parent.name == "features":
         tensors = sorted((name, t["shape"], bytes(t["data"])) for name, t in deserialize(content) if name != "key")
         content = repr(tensors).encode()
     return hashlib.sha256(content).hexdigest()

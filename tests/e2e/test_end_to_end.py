@@ -18,6 +18,7 @@ CONFIG = {
     "datasets": {"mine": {"path": "data/mine"}},
     "compare": [],
     "device": "cpu",
+    "keep_features": "all",
     "detectors": {"patchcore": {"image_size": 96}},
 }
 RUN = "results/mine/template/crop/patchcore"
@@ -75,6 +76,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
         "fit": 1,
         "score": 2,
         "calibrate": 1,
+        "keep_features": 1,
         "evaluate": 1,
         "next_to_label": 1,
         "boxes": 1,
@@ -165,6 +167,24 @@ def test_a_new_photograph_alone_runs_through_the_network(finished, tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
     logs = again.folder.glob("results/logs/mine/template/crop/patchcore/features-*.log")
     assert sum("features: 1 of " in log.read_text() for log in logs) == 1
+
+
+def test_features_are_freed_and_computed_again_for_the_same_figures(finished, tmp_path):
+    again = copy(finished)
+    again.folder = shutil.copytree(finished.folder, tmp_path / "copy")
+    assert len(list((again.folder / RUN / "features").glob("*.safetensors"))) == 2
+    result = again.snakemake("--cores", "1", "clean_features", config=CONFIG)
+    assert result.returncode == 0 and "3 files of features and banks of folds" in result.stdout + result.stderr
+    assert not list((again.folder / RUN / "features").glob("*.safetensors"))
+    assert not (again.folder / RUN / "fold_banks.safetensors").exists()
+    assert again.jobs(config=CONFIG) == {}
+    banks = again.folder / RUN / "banks.safetensors"
+    before = banks.read_bytes()
+    banks.unlink()
+    config = CONFIG | {"keep_features": "none"}
+    result = again.snakemake("--cores", "2", f"{RUN}/features.json", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert banks.read_bytes() == before and not list((again.folder / RUN / "features").glob("*.safetensors"))
 
 
 def test_the_whole_frame_is_judged_with_the_masks_that_the_crop_had(finished, tmp_path):

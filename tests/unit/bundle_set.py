@@ -10,13 +10,16 @@ import cv2
 import numpy as np
 import pandas as pd
 import torch
-from defectflow.backbones.network_input import fit_picture
-from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.backbones.network_input import fit_picture, scales_of
+from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
 from defectflow.bundling import bundle
 from defectflow.core.anomaly_maps import save_maps
-from defectflow.core.files import write_json
-from defectflow.core.tables import MANIFEST, PREDICTIONS, write_table
+from defectflow.core.files import sha256_of, write_json
+from defectflow.core.tables import MANIFEST, PREDICTIONS, SPLITS, write_table
 from defectflow.images.read_write import write_png
+from defectflow.methods.detector import GoodPatches
+from defectflow.methods.patchcore.memory_bank import PatchCore
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 from safetensors.torch import save_file
 
 # For code that a test runs in a process of its own: peak memory in kilobytes. Not ru_maxrss, in which Linux counts what
@@ -66,19 +69,37 @@ def photograph(seed: int, bad: bool = False, size: tuple[int, int] = (96, 128)) 
     return image.clip(0, 255).astype(np.uint8)
 
 
-def arguments(folder: Path, **entries) -> list[str]:
+def banks_of(items: list, metadata: dict, precision: str) -> dict[str, torch.Tensor]:
+    """Banks of all patches of these pictures, made by PatchCore where there are several scales."""
+    scales = scales_of(metadata)
+    embedder = PatchEmbedder(
+        "patch-nano", LAYERS, precision=precision, reductions=[scale.reduction for scale in scales]
+    )
+    patches = torch.cat([in_one_list(embedder.scales(item.picture[None]))[0] for item in items])
+    if len(scales) == 1:
+        return {"all": patches, "fold/0": patches[:100].clone()}
+    position = torch.from_numpy(np.concatenate([item.cells for item in items]))
+    owner = torch.arange(len(items)).repeat_interleave(len(items[0].cells))
+    names = pd.DataFrame({"image_id": [str(i) for i in range(len(items))], "fold": ""})
+    grids = [scale.grid for scale in scales]
+    good = GoodPatches(patches, position, owner, names, 0, len(patches), None, grids[0], 0, grids[1:])
+    tensors = PatchCore.fit(good, PatchCoreSettings())(torch.ones(len(items), dtype=torch.bool))
+    return {f"all/{name}" if name else "all": tensor for name, tensor in tensors.items()}
+
+
+def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
     """Write what the bundle stage reads below ``folder``; returns its command line. ``entries`` replace those above."""
     precision = entries.get("detector", {}).get("precision", "float32")
-    embedder = PatchEmbedder("patch-nano", LAYERS, precision=precision)
-    items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), GRID, 4) for i in range(6)]
-    patches = torch.cat([embedder(item.picture[None]).flatten(0, 2) for item in items])
     metadata = {
         "backbone": "patch-nano", "trained": True, "layers": LAYERS, "precision": precision,
         "fitted_size": [SIDE, SIDE], "input_size": [SIDE, SIDE], "grid": list(GRID),
         "foreground_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
+    metadata |= {"coarser": list(coarser)} if coarser else {}
+    scales = scales_of(metadata)
+    items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), scales, 4) for i in range(6)]
     folder.mkdir(parents=True, exist_ok=True)
-    banks = {"all": patches, "fold/0": patches[:100].clone()}
+    banks = banks_of(items, metadata, precision)
     save_file(banks, folder / "banks.safetensors", metadata={"defectflow": json.dumps(metadata)})
     image = {"auroc": 0.9, "accuracy": 0.8, "recall": 0.7, "precision": 0.6, "false_positive_rate": 0.1}
     spans = {key: [0.5, 1.0] for key in image}
@@ -89,29 +110,38 @@ def arguments(folder: Path, **entries) -> list[str]:
             "image": image,
             "confidence_intervals": spans,
             "threshold": {"strategy": "f1_adaptive", "options": {}, "value": 1.2},
-            "review": {"low": 1.1, "high": 1.3},
+            "review": {"low": 1.1, "high": 1.3, "max_fpr": 0.02, "max_fnr": 0.02},
             "pixel": {"map_threshold": {"value": 0.8}},
             "warnings": ["few images"],
         },
     )
-    write_json(folder / "fit.json", {"good_images": 6, "banks": {"all": {"size": len(patches)}}})
-    rows, manifest, maps = [], [], {}
+    write_json(folder / "fit.json", {"good_images": 6, "banks": {"all": {"size": len(banks["all"])}}})
+    rows, manifest, splits, maps = [], [], [], {}
     for number, (label, score) in enumerate([(0, 0.7), (0, 0.9), (1, 3.0)]):
         name = f"known_{number}"
         write_png(folder / f"{name}.png", photograph(50 + number, bool(label)))
         rows.append({"filename": f"{name}.png", "image_id": name, "label": label, "raw_score": score, "split": "fold"})
-        manifest.append({"image_id": name, "path": str(folder / f"{name}.png"), "label": label})
+        path = folder / f"{name}.png"
+        manifest.append({"image_id": name, "path": str(path), "sha256": sha256_of(path), "label": label})
+        splits.append({"image_id": name, "label": label, "detection": "fold", "fold": "0"})
         maps[name] = (np.linspace(0.3, score, GRID[0] * GRID[1], dtype=np.float32).reshape(GRID), items[0].affine)
     write_table(folder / "predictions.csv", pd.DataFrame(rows, columns=PREDICTIONS), PREDICTIONS)
     write_table(folder / "manifest.csv", pd.DataFrame(manifest, columns=MANIFEST), MANIFEST)
+    write_table(folder / "splits.csv", pd.DataFrame(splits, columns=SPLITS), SPLITS)
     save_maps(folder / "maps.safetensors", maps, (SIDE, SIDE))
     files = {"banks": "banks.safetensors", "fit": "fit.json", "metrics": "metrics.json", "maps": "maps.safetensors"}
-    files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "out": "bundle"}
+    files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "splits": "splits.csv", "out": "bundle"}
     words = [word for flag, name in files.items() for word in (f"--{flag}", str(folder / name))]
     return ["--entries", json.dumps(ENTRIES | entries), "--name", "a/run", *words]
 
 
-def make(folder: Path, **entries) -> Path:
-    """Run the bundle stage below ``folder``; returns the bundle."""
-    bundle.main(bundle.build_parser().parse_args(arguments(folder, **entries)))
+def make(folder: Path, coarser: tuple = (), **entries) -> Path:
+    """Run the bundle stage below ``folder``; returns the bundle. ``coarser``: scales, as patch files have them."""
+    bundle.main(bundle.build_parser().parse_args(arguments(folder, coarser, **entries)))
     return folder / "bundle"
+
+
+def make_with_two_scales(folder: Path) -> Path:
+    """A bundle that judges at SIDE and half of it; a config could not ask for so small a picture."""
+    detector = ENTRIES["detector"] | {"image_size": [128, 64]}
+    return make(folder, ({"reduction": 2, "grid": [GRID[0] // 2, GRID[1] // 2]},), detector=detector)

@@ -22,8 +22,11 @@ def patches_of(name: str, bad: bool, pixels: bool) -> torch.Tensor:
     return patches
 
 
-def write_shard(path, names, *, pixels=False, absent=(), doubtful=(), cells=None):
-    """Write a patch file of images (name, copy_of, kind); ``bad`` in a name makes the image bad."""
+def write_shard(path, names, *, pixels=False, absent=(), doubtful=(), cells=None, coarser=()):
+    """Write a patch file of images (name, copy_of, kind); ``bad`` in a name makes the image bad.
+
+    ``coarser``: (height, width) of the grids of coarser scales, whose patches show no damage.
+    """
     config = {
         "backbone": "pixels" if pixels else "test", "trained": False, "layers": ["a"], "precision": "float32",
         "grid": list(GRID), "fitted_size": [32, 40], "input_size": [32, 40], "foreground_only": True, "dilation": 0,
@@ -33,11 +36,18 @@ def write_shard(path, names, *, pixels=False, absent=(), doubtful=(), cells=None
             for n, c, k in names
         ],
     }  # fmt: skip
+    if coarser:
+        config["coarser"] = [{"reduction": 2 + k, "grid": list(grid)} for k, grid in enumerate(coarser)]
     kept = np.arange(CELLS) if cells is None else np.asarray(cells)
+    more = sum(height * width for height, width in coarser)
+    kept = np.concatenate([kept, CELLS + np.arange(more)])
     with write_patches(path, config, 3 if pixels else DIMENSIONS) as writer:
         for i, (name, _, _) in enumerate(names):
             affine = np.array([[1.0, 0, i], [0, 1, 0]])
-            writer.add(patches_of(name, "bad" in name, pixels)[kept], kept, affine, name not in absent)
+            patches = torch.cat(
+                [patches_of(name, "bad" in name, pixels), patches_of(f"{name} far", False, pixels)[:more]]
+            )
+            writer.add(patches[kept], kept, affine, name not in absent)
     return path
 
 
@@ -49,13 +59,13 @@ def write_splits(path, rows):
     return path
 
 
-def run_fit(folder, features, splits, *extra):
+def run_fit(folder, features, splits, *extra, more=()):
     """Run the fit stage; returns the paths of the banks and of fit.json."""
     banks, report = folder / "banks.safetensors", folder / "fit.json"
     fit.main(
         fit.build_parser().parse_args(
             ["--features", *map(str, features), "--splits", str(splits), "--out", str(banks), "--report", str(report),
-             "--threads", "2", "--device", "cpu", *with_settings(extra, METHODS, "patchcore")]
+             "--threads", "2", "--device", "cpu", *more, *with_settings(extra, METHODS, "patchcore")]
         )
     )  # fmt: skip
     return banks, report

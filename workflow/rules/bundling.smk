@@ -14,6 +14,7 @@ rule write_bundle:
         metrics="results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         manifest="results/{dataset}/manifest.csv",
+        splits="results/{dataset}/splits.csv",
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         directory("results/{dataset}/{segmenter}/{isolation}/{detector}/bundle"),
@@ -43,5 +44,5 @@ rule write_bundle:
     shell:
         "python -m defectflow.bundling.bundle --entries {params.entries:q} --name {params.name} {params.files}"
         " --banks {input.banks} --fit {input.fit} --maps {input.maps} --metrics {input.metrics}"
-        " --predictions {input.predictions} --manifest {input.manifest} {params.downloads} {params.depth} --seed {params.seed}"
+        " --predictions {input.predictions} --manifest {input.manifest} --splits {input.splits} {params.downloads} {params.depth} --seed {params.seed}"
         " --threads {threads} --out {output} 2>&1 | tee {log}"

@@ -331,6 +331,30 @@ def picture_tables(wildcards) -> list[str]:
     return [f"{folder}/{kind}/{{shard}}.csv" for kind in ("images", *(("copies",) if wants_copies else ()))]
 
 
+def all_picture_tables(wildcards) -> list[str]:
+    """Tables of the pictures of all shards, each beside its folder of pictures."""
+    return [table.replace("{shard}", shard) for table in picture_tables(wildcards) for shard in SHARDS]
+
+
+def drawn_folders(wildcards) -> list[str]:
+    """Folders of pictures that are drawn of a run: of those that the config asks for, and not of those beside them."""
+    folder = "results/{dataset}/{segmenter}/{isolation}/{detector}".format(**wildcards)
+    kinds = ["heatmaps", "overlays", "sheets", *(["triptychs"] if config["drawing"]["triptychs"] else [])]
+    return [f"{folder}/{kind}" for kind in kinds] if folder in {run.folder for run in MAIN_RUNS} else []
+
+
+def disk_flags(wildcards, input) -> str:
+    """What the report tells the size of, by kind."""
+    files = {
+        "isolated_pictures": [table.removesuffix(".csv") for table in input.isolated],
+        "masks": [table.removesuffix(".csv") for table in input.get("masks", [])],
+        "memory_banks": [input.banks],
+        "anomaly_maps": [*input.maps, input.calibration],
+        "drawn_pictures": list(input.drawn),
+    }
+    return " ".join(f"--disk {kind} {' '.join(paths)}" for kind, paths in files.items() if paths)
+
+
 def segmentation_report(wildcards) -> str | list:
     """Where the held-out IoU of this run's masks is told."""
     if not segmenter_of(wildcards).makes_masks:
@@ -400,9 +424,10 @@ def steps_of(run) -> list[str]:
     if segmenter_of(run).finds:
         names = [*(f"candidates/{k}.safetensors" for k in SHARDS), "found.csv", "parts.png"]
         masks += [f"results/{{dataset}}/{{segmenter}}/{name}" for name in names]
-    pictures = [table.replace("{shard}", k) for table in picture_tables(run) for k in SHARDS]
+    pictures = all_picture_tables(run)
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
-    judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "safetensors"), ("scores", "csv")) for k in SHARDS]
+    judged += ["features.json"]  # not the features themselves, which need not stay
+    judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "json"), ("scores", "csv")) for k in SHARDS]
     folders = [f"results/{run.dataset}/{name}" for name in data] + [f"{run.folder}/{name}" for name in judged]
     return sorted({*folders, *(path.format(**run._asdict()) for path in (*masks, *pictures))})
 

@@ -5,7 +5,8 @@ rule features:
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.
-        update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
+        patches=update("results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors"),
+        report="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.json",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/features-{shard}.log",
     benchmark:
@@ -27,19 +28,20 @@ rule features:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.detection.features --tables {input.tables} --settings {params.settings:q}"
-        " {params.weights} {params.start} --device {params.device} --threads {threads} --out {output} 2>&1 | tee {log}"
+        " {params.weights} {params.start} --device {params.device} --threads {threads} --out {output.patches}"
+        " --report {output.report} 2>&1 | tee {log}"
 
 
 rule fit:
     """Memory banks of good patches, one per fold and one for everything else."""
     input:
-        features=collect(
-            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
-        ),
+        features=per_shard("features/{shard}.safetensors"),
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
         splits="results/{dataset}/splits.csv",
         left_out=candidates,
     output:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
         report="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/fit.log",
@@ -64,14 +66,16 @@ rule fit:
         "python -m defectflow.detection.fit --features {input.features} --splits {input.splits} {params.left_out}"
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
-        " --out {output.banks} --report {output.report} 2>&1 | tee {log}"
+        " --out {output.banks} --fold-banks {output.fold_banks} --report {output.report} 2>&1 | tee {log}"
 
 
 rule score:
     """Anomaly score and map of the pictures of one shard, by banks without them."""
     input:
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.safetensors",
+        feature_report="results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.json",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
         splits="results/{dataset}/splits.csv",
     output:
         scores="results/{dataset}/{segmenter}/{isolation}/{detector}/scores/{shard}.csv",
@@ -93,17 +97,16 @@ rule score:
     message:
         "Score shard {wildcards.shard} of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.score --features {input.features} --banks {input.banks} --splits {input.splits}"
-        " --settings {params.settings:q} --device {params.device}"
+        "python -m defectflow.detection.score --features {input.features} --banks {input.banks}"
+        " --fold-banks {input.fold_banks} --splits {input.splits} --settings {params.settings:q} --device {params.device}"
         " --threads {threads} --scores {output.scores} --maps {output.maps} 2>&1 | tee {log}"
 
 
 rule calibrate:
     """Scores and maps that thresholds are chosen on, by banks without the images to be judged."""
     input:
-        features=collect(
-            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
-        ),
+        features=per_shard("features/{shard}.safetensors"),
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
         splits="results/{dataset}/splits.csv",
         left_out=candidates,
     output:
@@ -133,6 +136,53 @@ rule calibrate:
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"
+
+
+rule keep_features:
+    """Leave patch features and banks of folds for later runs, or free their disk: nothing reads them any more."""
+    input:
+        reports=per_shard("features/{shard}.json"),
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
+        scores=per_shard("scores/{shard}.csv"),
+        labels=lambda w: label_lists(w)[:1],
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/keep_features.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        keep=config["keep_features"],
+        code=code_hash("detection.keep_features"),
+    message:
+        "Keep the patch features of {wildcards.isolation}/{wildcards.detector}, or free their disk"
+    shell:
+        "python -m defectflow.detection.keep_features --reports {input.reports} --banks {input.banks}"
+        " --keep {params.keep} --out {output} 2>&1 | tee {log}"
+
+
+rule clean_features:
+    """Free the disk that patch features and banks of folds take, of all runs on the data set; on request."""
+    log:
+        "<logs>/clean_features.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        folders=[f"results/{run.dataset}" for run in MAIN_RUNS],
+        code=code_hash("detection.clean_features"),
+    message:
+        "Free the disk that patch features take"
+    shell:
+        "python -m defectflow.detection.clean_features {params.folders} 2>&1 | tee {log}"
 
 
 rule normal_embed:

@@ -6,7 +6,8 @@ rule check_labels:
         ),
         manifest="results/{dataset}/manifest.csv",
     output:
-        "results/{dataset}/{segmenter}/{isolation}/{detector}/labels_to_check.csv",
+        table="results/{dataset}/{segmenter}/{isolation}/{detector}/labels_to_check.csv",
+        looks="results/{dataset}/{segmenter}/{isolation}/{detector}/looks.safetensors",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/check_labels.log",
     benchmark:
@@ -24,7 +25,7 @@ rule check_labels:
         "Look for wrong labels in {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
     shell:
         "python -m defectflow.labelling.check_labels --features {input.features} --manifest {input.manifest}"
-        " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+        " --threads {threads} --seed {params.seed} --looks {output.looks} --out {output.table} 2>&1 | tee {log}"
 
 
 rule screen:
@@ -59,9 +60,7 @@ rule screen:
 rule next_to_label:
     """The photographs without a label whose labels would say most."""
     input:
-        features=collect(
-            "results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/features/{shard}.safetensors", shard=SHARDS
-        ),
+        looks="results/{dataset}/{segmenter}/{isolation}/{detector}/looks.safetensors",
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
     output:
         "results/{dataset}/{segmenter}/{isolation}/{detector}/next_to_label.csv",
@@ -79,8 +78,8 @@ rule next_to_label:
     message:
         "Choose the photographs of {wildcards.dataset} to label next ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.labelling.next_to_label --features {input.features} --predictions {input.predictions}"
-        " --threads {threads} --out {output} 2>&1 | tee {log}"
+        "python -m defectflow.labelling.next_to_label --looks {input.looks} --predictions {input.predictions}"
+        " --out {output} 2>&1 | tee {log}"
 
 
 rule next:

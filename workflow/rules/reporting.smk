@@ -65,6 +65,12 @@ rule report:
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
         labels=label_lists,
+        # Whose size is told.
+        features="results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
+        isolated=all_picture_tables,
+        drawn=drawn_folders,
     output:
         report(
             "results/{dataset}/{segmenter}/{isolation}/{detector}/report.html",
@@ -87,6 +93,7 @@ rule report:
         look=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
         settings=lambda w: json.dumps(shown_settings(config, w)),
+        disk=disk_flags,
         code=code_hash("reporting.report", "reporting/templates"),
     message:
         "Write the report of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
@@ -94,7 +101,7 @@ rule report:
         "python -m defectflow.reporting.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
         " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.lists} --look {params.look:q} {params.depth} --settings {params.settings:q}"
-        " --out {output} 2>&1 | tee {log}"
+        " --features {input.features} {params.disk} --out {output} 2>&1 | tee {log}"
 
 
 rule leaderboard:

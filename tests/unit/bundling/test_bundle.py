@@ -22,7 +22,8 @@ from safetensors.torch import load_file
 def test_a_bundle_holds_what_it_takes_and_its_checksums(bundle_folder):
     names = {path.name for path in bundle_folder.iterdir()}
     assert names == {
-        "README.md", "backbone.safetensors", "bank.safetensors", "bundle.json", "network.onnx", "parity.json"
+        "README.md", "backbone.safetensors", "bank.safetensors", "bundle.json", "held_out.safetensors", "network.onnx",
+        "parity.json",
     }  # fmt: skip
     settings = read_bundle(bundle_folder).settings
     assert settings["files"].keys() == names - {"bundle.json"}

@@ -78,6 +78,15 @@ def test_only_the_score_that_a_graph_gives_becomes_one(folder, paths, score):
     assert "score max" in read_json(written / "parity.json")["detector"]["not_written"]
 
 
+@pytest.mark.parametrize("kind", ["onnx", "openvino"])
+def test_a_detector_of_two_scales_is_one_graph(tmp_path, paths, kind):
+    folder = bundle_set.make_with_two_scales(tmp_path)
+    assert "0 verdicts changed" in export_bundle(folder, kind, "fp32", paths)
+    report = read_json(folder / f"exports/{kind}-fp32/parity.json")
+    assert report["map"]["largest"] < 1e-3 and report["detector"]["map"]["largest"] < 1e-3
+    assert report["detector"]["raw_score"]["largest"] < 1e-3
+
+
 def test_graphs_do_not_say_where_they_were_made(folder, paths):
     export_bundle(folder, "onnx", "fp32", paths)
     root = str(Path(onnx_graph.__file__).parents[2]).encode()
@@ -89,8 +98,8 @@ def test_graphs_do_not_say_where_they_were_made(folder, paths):
 
 
 def test_a_detector_graph_that_differs_is_not_written(folder, paths, monkeypatch):
-    right = bank_as_graph.Search._measure
-    monkeypatch.setattr(bank_as_graph.Search, "_measure", lambda self, differences: right(self, differences) * 1.01)
+    right = bank_as_graph.Nearest.measure
+    monkeypatch.setattr(bank_as_graph.Nearest, "measure", lambda self, differences: right(self, differences) * 1.01)
     with pytest.raises(UserError, match=r"detector\.onnx: not written, onnx and torch differ: .* by 0\.01 .* 0\.001"):
         export_bundle(folder, "onnx", "fp32", paths)
     assert not (folder / "exports").exists()

@@ -322,5 +322,7 @@ def test_the_help_tells_the_commands_in_the_order_of_use(capsys, words):
     text = "".join(capsys.readouterr())
     assert caught.value.code == (0 if words else 2)
     for start in ("\n    ", "\n  defectflow "):
-        places = [text.index(f"{start}{name} ") for name in ("run", "inspect", "pack", "export", "bench")]
+        places = [
+            text.index(f"{start}{name} ") for name in ("run", "inspect", "learn", "drift", "pack", "export", "bench")
+        ]
         assert places == sorted(places)

@@ -51,7 +51,7 @@ def test_the_default_config_is_valid_and_what_it_shows_is_the_default():
         ({"detecter": "patchcore"}, "unknown key 'detecter' (did you mean 'detector'?)"),
         ({"threshold": "f2"}, "'f2' is not one of f1_adaptive, youden"),
         ({"threshold": "youden", "threshold_options": {"max_fpr": 3}}, "threshold_options.max_fpr: 3 is greater"),
-        ({"threshold_options": {"alfa": 0.1}}, "threshold_options: 'alfa' is not an option of f1_adaptive"),
+        ({"threshold_options": {"alfa": 0.1}}, "threshold_options: 'alfa' is not an option of auto"),
         ({"threshold": "conformal", "threshold_options": {"alpha": 0}}, "threshold_options.alpha: 0 must be above 0"),
         ({"review": {"max_fpr": 0.1}}, "review: 'max_fnr' is a required property"),
         ({"review": 0.1}, "review: 0.1 is not of type"),

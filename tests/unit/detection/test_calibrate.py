@@ -79,10 +79,11 @@ def test_shards_threads_and_processes_do_not_matter(tmp_path, shard, monkeypatch
     assert (tmp_path / "calibration.safetensors").read_bytes() == maps
 
 
+@pytest.mark.parametrize("coarser", [[], [(2, 3)]])
 @pytest.mark.parametrize("folds", [3, 14])  # with 14 an image is scored by one bank for several folds
-def test_every_score_has_a_map_with_its_peak_where_the_patches_lie(tmp_path, folds):
+def test_every_score_has_a_map_with_its_peak_where_the_patches_lie(tmp_path, folds, coarser):
     names = [f"{kind}{k}" for k in range(8) for kind in ("good", "bad")][: folds + 2]
-    shard = write_shard(tmp_path / "0.safetensors", [(name, "", "") for name in names])
+    shard = write_shard(tmp_path / "0.safetensors", [(name, "", "") for name in names], coarser=coarser)
     rows = [(name, int(name < "c"), "fold", str(k % folds), "") for k, name in enumerate(names)]
     splits = write_splits(tmp_path / "splits.csv", rows)
     table = read_table(run(tmp_path, [shard], splits, "--neighbours", "1"), CALIBRATION)

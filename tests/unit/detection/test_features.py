@@ -3,14 +3,14 @@ import pandas as pd
 import pytest
 import torch
 from defectflow.backbones import patch_embedding
-from defectflow.backbones.network_input import object_cells
+from defectflow.backbones.network_input import Scale, object_cells
 from defectflow.backbones.network_settings import NetworkSettings
-from defectflow.backbones.patch_embedding import has_bfloat16
+from defectflow.backbones.patch_embedding import PatchEmbedder, has_bfloat16
 from defectflow.core import tables
 from defectflow.core.files import UserError
 from defectflow.detection import features
 from defectflow.detection.feature_files import PatchFile
-from defectflow.images.read_write import read_rgb, write_png
+from defectflow.images.read_write import letterbox, read_rgb, write_png
 from PIL import Image
 from settings_words import with_settings
 
@@ -119,7 +119,7 @@ def test_the_network_sees_the_pixels_that_were_surveyed(tmp_path, kind):
     height, width = image.shape[:2]
     values = ["a", str(path), "", 0, 0, width, height, 0.0, width, height, "", "", 0]
     row = next(pd.DataFrame([values], columns=tables.ISOLATED).itertuples())
-    loaded = features.load_item(row, (height, width), (height, width), (8, 8), False, 0)
+    loaded = features.load_item(row, (height, width), (height, width), [Scale(1, (8, 8))], False, 0)
     assert (loaded.picture == image).all()
 
 
@@ -181,13 +181,13 @@ def test_no_bfloat16_is_one_line(isolated, monkeypatch):
 def embedded(monkeypatch):
     """Number of pictures that ran through the network in each call so far; the first of a run is the one of noise."""
     calls = []
-    original = features.PatchEmbedder.__call__
+    original = features.PatchEmbedder.scales
 
     def counted(self, images):
         calls.append(len(images))
         return original(self, images)
 
-    monkeypatch.setattr(features.PatchEmbedder, "__call__", counted)
+    monkeypatch.setattr(features.PatchEmbedder, "scales", counted)
     return calls
 
 
@@ -262,6 +262,28 @@ def test_bad_input_leaves_no_file(isolated):
     with pytest.raises(UserError, match=r"part\.png: no such file"):
         run(isolated, *PIXELS)
     assert not list(isolated.glob("*out*"))
+
+
+def test_several_scales_follow_each_other_and_see_the_same_picture(isolated):
+    both = run(isolated, "--image-size", "128", "64")  # halved, whatever the size that `rectangle` says
+    assert both.config["grid"] == [8, 12] and both.config["coarser"] == [{"reduction": 2, "grid": [4, 6]}]
+    alone = run(isolated, out="alone.safetensors")
+    for item in range(len(both.items)):
+        fine = both.position(item) < 96
+        assert torch.equal(both.position(item)[fine], alone.position(item))
+        torch.testing.assert_close(both.patches(item)[fine], alone.patches(item))
+    whole = next(i for i, item in enumerate(both.items) if item["image_id"] == "whole")
+    assert both.count(whole) == 96 + 24
+    picture = read_rgb(isolated / "whole.png")
+    fitted, _ = letterbox(picture, SIZE)
+    halves = fitted.reshape(32, 2, 48, 2, 3).mean(axis=(1, 3))
+    expected = PatchEmbedder("patch-nano", ["layer2", "layer3"])(halves[None]).flatten(0, 2)
+    torch.testing.assert_close(both.patches(whole)[96:], expected, rtol=1e-4, atol=1e-4)
+    # The rectangle of 30 x 30 pixels of the part's picture: every coarse cell that it touches has a patch.
+    part = next(i for i, item in enumerate(both.items) if item["image_id"] == "part")
+    rows, columns = np.divmod(both.position(part)[both.position(part) < 96].numpy(), 12)
+    coarse = set((rows // 2 * 6 + columns // 2).tolist())
+    assert coarse == set((both.position(part)[both.position(part) >= 96] - 96).tolist())
 
 
 def test_table_given_twice(isolated):

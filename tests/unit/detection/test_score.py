@@ -3,7 +3,7 @@ import pytest
 import torch
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import load_maps
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, read_json
 from defectflow.detection import score
 from defectflow.methods.method_settings import METHODS
 from detector_set import CELLS, GRID, patches_of, run_fit, write_shard, write_splits
@@ -25,10 +25,10 @@ SPLITS = [
 ]
 
 
-def run(folder, shard, banks, splits, *extra, method="patchcore"):
+def run(folder, shard, banks, splits, *extra, method="patchcore", more=()):
     out = ["--scores", str(folder / "scores.csv"), "--maps", str(folder / "maps.safetensors"), "--threads", "2"]
     inputs = ["--features", str(shard), "--banks", str(banks), "--splits", str(splits), "--device", "cpu"]
-    score.main(score.build_parser().parse_args([*inputs, *out, *with_settings(extra, METHODS, method)]))
+    score.main(score.build_parser().parse_args([*inputs, *out, *more, *with_settings(extra, METHODS, method)]))
     return tables.read_table(folder / "scores.csv", tables.SCORES), load_maps([folder / "maps.safetensors"])
 
 
@@ -67,6 +67,22 @@ def test_map_holds_the_distances(data):
     assert maps["bad1"].input_size == (32, 40)
 
 
+@pytest.mark.parametrize("most", ["2000000", "80"])  # of 120 patches of good images
+def test_two_scales_make_one_map(tmp_path, most):
+    shard = write_shard(tmp_path / "0.safetensors", NAMES, coarser=[(2, 2)])
+    splits = write_splits(tmp_path / "splits.csv", SPLITS)
+    banks, report = run_fit(tmp_path, [shard], splits, "--max-patches", most)
+    found, summary = load_file(banks), read_json(report)["banks"]["fold/0"]
+    assert found.keys() >= {"all", "all/scale1", "all/units", "fold/0", "fold/0/scale1", "group/A/units"}
+    assert summary["size"] == summary["patches"] == len(found["fold/0"]) + len(found["fold/0/scale1"])
+    assert read_json(report)["patches_read"] <= int(most) and len(found["all"]) > 3 * len(found["all/scale1"]) > 0
+    table, maps = run(tmp_path, shard, banks, splits)
+    for row in table[table["kind"] == ""].itertuples():
+        assert maps[row.image_id].grid_map.shape == GRID
+        assert maps[row.image_id].grid_map.max() == pytest.approx(row.raw_score, rel=1e-6)
+    assert maps["bad1"].grid_map.argmax() == 7
+
+
 def test_background_is_the_lowest(tmp_path):
     shard = write_shard(tmp_path / "0.safetensors", NAMES, cells=range(5, CELLS - 5))
     splits = write_splits(tmp_path / "splits.csv", SPLITS)
@@ -98,7 +114,7 @@ def test_same_bytes_whatever_the_threads(data):
 
 
 def test_bank_along_principal_axes(data):
-    folder, shard, _, splits = data
+    folder, shard, banks, splits = data
     exact = run(*data)[0].set_index("image_id")["raw_score"]
     banks, _ = run_fit(folder, [shard], splits, "--bank-dtype", "pca_float16")  # 6 dimensions, all needed for 99 %
     scores = run(folder, shard, banks, splits)[0].set_index("image_id")["raw_score"]
@@ -148,3 +164,24 @@ def test_an_image_left_out_by_ingest_is_not_scored(data):
     write_splits(splits, [row for row in SPLITS if row[0] != "good1"])
     table, maps = run(folder, shard, banks, splits)
     assert set(before["image_id"]) - set(table["image_id"]) >= {"good1"} and "good1" not in maps
+
+
+def test_banks_of_folds_in_a_file_of_their_own_give_the_same_scores(data):
+    folder, shard, _, splits = data
+    table, _ = run(*data)
+    apart = ["--fold-banks", str(folder / "fold_banks.safetensors")]
+    own, _ = run_fit(folder, [shard], splits, "--coreset-ratio", "1", more=apart)
+    assert set(load_file(own)) == {"all"} and "fold/0" in load_file(apart[1])
+    again, _ = run(*data, more=apart)
+    assert again.equals(table)
+    with pytest.raises(UserError, match="no bank 'fold/0'"):
+        run(*data)
+
+
+def test_banks_of_folds_of_another_fit_are_refused(data):
+    folder, shard, _, splits = data
+    apart = ["--fold-banks", str(folder / "fold_banks.safetensors")]
+    run_fit(folder, [shard], splits, "--distance", "cosine", more=apart)
+    run_fit(folder, [shard], splits)
+    with pytest.raises(UserError, match=r"fold_banks.safetensors: belongs to other banks than .*banks.safetensors"):
+        run(*data, more=apart)

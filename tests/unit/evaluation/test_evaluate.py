@@ -9,7 +9,7 @@ from defectflow.core.files import UserError, read_json, write_json
 from defectflow.core.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, index_of, read_table, write_table
 from defectflow.decision import thresholds
 from defectflow.decision.decisions import SCORE, SPLIT, assign_verdicts, file_name, gather, is_evaluated, review_figures
-from defectflow.evaluation import cautions, evaluate
+from defectflow.evaluation import cautions, claims, evaluate
 from sklearn.metrics import roc_auc_score
 
 FIGURES = [
@@ -293,6 +293,7 @@ STRATEGIES = [
     ("normal_percentile", {"percentile": 99.5}),
     ("normal_sigma", {"sigma": 3}),
     ("conformal", {"alpha": 0.1}),
+    ("tail", {"alpha": 0.1}),
 ]
 
 
@@ -408,7 +409,7 @@ def test_what_a_threshold_did_not_keep_is_told():
     known = pd.DataFrame({"detection": ["fold"]})
 
     def said(review=None, **options):
-        result = {"threshold": {"options": options}, "image": image, "review": review}
+        result = {"threshold": {"strategy": "conformal", "options": options}, "image": image, "review": review}
         return " ".join(cautions._threshold_warnings(known, result))
 
     assert said() == "" and said(max_fpr=0.25) == "" and said(recall=0.8) == "" and said(percentile=50) == ""
@@ -422,6 +423,21 @@ def test_what_a_threshold_did_not_keep_is_told():
         "Outside the review band the false negative rate is 0.20, above max_fnr 0.1: it holds on the images that the "
         "band was chosen on."
     )
+
+
+@pytest.mark.parametrize(("bad", "strategy"), [(0, "tail"), (4, "tail"), (8, "f1_adaptive")])
+def test_few_bad_images_leave_the_choice_to_the_good_ones_which_promise_a_rate(tmp_path, bad, strategy):
+    data = inspection_set.make(tmp_path / "set", good=14, bad=bad, unlabelled=3)
+    told, table = run(data, tmp_path / "run", "--threshold", "auto")
+    assert told["threshold"]["strategy"] == strategy
+    said = " ".join(claims.proven(told)).replace("\xa0", " ")
+    if strategy == "f1_adaptive":
+        assert "promise" not in told["threshold"] and "will be called bad" not in said
+        return
+    promise = told["threshold"]["promise"]
+    assert promise["rate"] == 0.05 and promise["interval"][0] < 0.05 < promise["interval"][1]
+    assert promise["n_good"] >= 12 and "good photographs alone: about 5 % of new good ones" in said
+    assert (table["predicted_label"] == (table["raw_score"] >= table["threshold"])).all()
 
 
 def test_a_fixed_training_side_is_not_counted(tmp_path):

@@ -63,6 +63,18 @@ def test_runtimes_agree(bundle_folder):
             assert found.bad == expected.bad
 
 
+def test_two_scales_are_one_map_and_runtimes_agree(tmp_path):
+    folder = bundle_set.make_with_two_scales(tmp_path)
+    photos = [bundle_set.photograph(seed, seed % 2 == 1) for seed in range(60, 64)]
+    table = [[Inspector.load(folder, runtime)(photo) for photo in photos] for runtime in RUNTIMES]
+    for other in table:
+        for found, expected in zip(other, table[2], strict=True):
+            assert found.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
+            assert found.map.grid_map.shape == bundle_set.GRID and found.raw_score == found.map.grid_map.max()
+            np.testing.assert_allclose(found.map.grid_map, expected.map.grid_map, atol=1e-3 * expected.heat.max())
+    assert table[0][1].raw_score > 1.5 * table[0][0].raw_score and table[0][1].regions
+
+
 def test_the_first_use_of_openvino_is_by_one_thread_after_the_other(monkeypatch):
     active = []  # requests at work
     seen = []  # for each call how many of its request came before, and how many were active

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from defectflow.backbones.network_input import fit_picture
+from defectflow.backbones.network_input import Scale, fit_picture
 from defectflow.config.settings import UserError
 from defectflow.isolation.crop_and_background import isolate_part
 from defectflow.isolation.part_square import axis_turn, square_of
@@ -62,7 +62,7 @@ def test_places_come_back_to_the_photograph_within_half_a_pixel(upright, spot, s
     image = np.repeat(light[..., None], 3, axis=2).astype(np.uint8)
     settings = IsolationSettings(background="keep", tight=side, upright=upright, margin=0.4)
     found = isolate_part(image, mask, settings)
-    item = fit_picture(found.picture, found.mask, found.window, (320, 320), (40, 40), 0, turn=found.turn)
+    item = fit_picture(found.picture, found.mask, found.window, (320, 320), [Scale(1, (40, 40))], 0, turn=found.turn)
     seen = item.picture[..., 0].astype(float)
     rows, columns = np.mgrid[:320, :320]
     place = np.array([(columns * seen).sum(), (rows * seen).sum()]) / seen.sum()

@@ -15,7 +15,8 @@ def test_the_table_names_the_wrong_labels_and_changes_none(tmp_path):
         row["label"] = "" if name == "new_bad" else WRONG.get(name, int("bad" in name))
     write_table(tmp_path / "manifest.csv", pd.DataFrame(rows), MANIFEST)
     before = (tmp_path / "manifest.csv").read_bytes()
-    args = ["--features", shard, "--manifest", tmp_path / "manifest.csv", "--threads", "1", "--out", tmp_path / "l.csv"]
+    args = ["--features", shard, "--manifest", tmp_path / "manifest.csv", "--threads", "1"]
+    args += ["--looks", tmp_path / "looks.safetensors", "--out", tmp_path / "l.csv"]
     check_labels.main(check_labels.build_parser().parse_args([str(arg) for arg in args]))
     table = read_table(tmp_path / "l.csv", LABELS_TO_CHECK)
     assert set(table["image_id"][:2]) == set(WRONG) and "new_bad" not in set(table["image_id"])

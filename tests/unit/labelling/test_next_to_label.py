@@ -1,7 +1,9 @@
 import pandas as pd
 from defectflow.core.tables import NEXT_TO_LABEL, PREDICTIONS, read_table, write_table
-from defectflow.labelling import next_to_label
+from defectflow.detection.feature_files import open_patches
+from defectflow.labelling import check_labels, next_to_label
 from detector_set import write_shard
+from safetensors.numpy import save_file
 
 
 def run(tmp_path, labels):
@@ -13,7 +15,8 @@ def run(tmp_path, labels):
         for k, name in enumerate(names)
     ]
     write_table(tmp_path / "p.csv", pd.DataFrame(rows), PREDICTIONS)
-    args = ["--features", shard, "--predictions", tmp_path / "p.csv", "--threads", "1", "--out", tmp_path / "n.csv"]
+    save_file(check_labels.looks(open_patches([shard])), tmp_path / "looks.safetensors")
+    args = ["--looks", tmp_path / "looks.safetensors", "--predictions", tmp_path / "p.csv", "--out", tmp_path / "n.csv"]
     next_to_label.main(next_to_label.build_parser().parse_args([str(arg) for arg in args]))
     return read_table(tmp_path / "n.csv", NEXT_TO_LABEL)
 

@@ -10,30 +10,42 @@ import torch
 from torch import nn
 
 from defectflow.backbones.input_statistics import input_statistics
-from defectflow.backbones.patch_embedding import descriptors, feature_network
+from defectflow.backbones.network_input import scales_of
+from defectflow.backbones.patch_embedding import descriptors, feature_network, in_one_list, reduced
 
 
 class Network(nn.Module):
     """From a picture, uint8 RGB (1, height, width, 3), to its patches, float32 (1, grid height, grid width, d).
 
+    With several scales the patches are (1, cells of all scales, d), one scale after the other.
+
     Args:
         model: see `feature_network`.
         statistics: mean and standard deviation of its input, see `input_statistics`.
+        reductions: see `PatchEmbedder`.
     """
 
-    def __init__(self, model: nn.Module, statistics: tuple[Sequence[float], Sequence[float]]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        statistics: tuple[Sequence[float], Sequence[float]],
+        reductions: Sequence[int] = (1,),
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self._reductions = model, reductions
         for name, values in zip(("mean", "std"), statistics, strict=True):
             self.register_buffer(name, torch.tensor(values).view(3, 1, 1) * 255)
 
     def forward(self, picture: torch.Tensor) -> torch.Tensor:
-        return descriptors(self.model((picture.permute(0, 3, 1, 2).float() - self.mean) / self.std))
+        whole = (picture.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        scales = [descriptors(self.model(reduced(whole, reduction))) for reduction in self._reductions]
+        return in_one_list(scales) if len(scales) > 1 else scales[0]
 
 
 def make_network(settings: Mapping[str, Any], weights: str | Path) -> Network:
-    """The network of a bundle; ``settings`` has backbone and layers, ``weights`` is its backbone.safetensors."""
+    """The network of a bundle, with its settings (backbone, layers, scales) and its backbone.safetensors."""
     backbone = settings["backbone"]
-    network = Network(feature_network(backbone, settings["layers"], weights), input_statistics(backbone))
+    model = feature_network(backbone, settings["layers"], weights)
+    network = Network(model, input_statistics(backbone), [scale.reduction for scale in scales_of(settings)])
     network.eval()
     return network

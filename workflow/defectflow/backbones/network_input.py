@@ -1,6 +1,7 @@
 """The input of the network: a picture fitted into its square, and the grid cells that the part covers."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -8,12 +9,46 @@ import numpy as np
 from defectflow.images.read_write import letterbox
 
 
+class Scale(NamedTuple):
+    """A size at which the network sees a picture.
+
+    Attributes:
+        reduction: what the sides of the network's input are divided by.
+        grid: (height, width) of the grid of patches.
+    """
+
+    reduction: int
+    grid: tuple[int, int]
+
+
+def scales_of(network: Mapping[str, Any]) -> list[Scale]:
+    """The scales of a network's settings, as patch files, banks and bundles have them; the input as it is first.
+
+    >>> scales_of({"grid": [64, 64], "coarser": [{"reduction": 2, "grid": [32, 32]}]})
+    [Scale(reduction=1, grid=(64, 64)), Scale(reduction=2, grid=(32, 32))]
+    """
+    coarser = [Scale(scale["reduction"], tuple(scale["grid"])) for scale in network.get("coarser", [])]
+    return [Scale(1, tuple(network["grid"])), *coarser]
+
+
+def input_in_words(network: Mapping[str, Any]) -> str:
+    """Width and height of the network's input at each scale, of settings as `scales_of` takes them.
+
+    >>> input_in_words({"input_size": [256, 384], "coarser": [{"reduction": 2, "grid": [16, 24]}]})
+    '384 x 256 and 192 x 128'
+    """
+    height, width = network["input_size"]
+    reductions = [1, *(scale["reduction"] for scale in network.get("coarser", []))]
+    return " and ".join(f"{width // k} x {height // k}" for k in reductions)
+
+
 class Loaded(NamedTuple):
     """An isolated image as the network sees it.
 
     Attributes:
         picture: uint8 RGB (height, width, 3) of the network's input; None once it is embedded.
-        cells: int64 (n,), flat indices of the grid's cells to keep; all of them if the part is absent.
+        cells: int64 (n,), flat indices of the grid's cells to keep; all of them if the part is absent. With several
+            scales the cells of each are counted on from those of the scale before.
         present: whether the part is in the picture.
         affine: float64 (2, 3), from pixel coordinates of the input to those of the original frame.
     """
@@ -46,7 +81,7 @@ def fit_picture(
     mask: np.ndarray | None,
     window: tuple[int, int, int, int],
     size: tuple[int, int],
-    grid: tuple[int, int],
+    scales: Sequence[Scale],
     dilation: int,
     crop: tuple[int, int] | None = None,
     turn: float = 0.0,
@@ -58,8 +93,8 @@ def fit_picture(
         mask: bool (height, width), the part; None where all cells of the grid count.
         window: x0, y0, x1, y1 in pixels of the photograph.
         size: (height, width) that the picture is fitted into.
-        grid: (height, width) of the grid of patches.
-        dilation: radius in pixels of the input by which the part is enlarged.
+        scales: see `scales_of`.
+        dilation: radius by which the part is enlarged, in pixels of the input as a scale has it.
         crop: (height, width) of the network's input, cut out of the middle of that; None: all of it.
         turn: degrees by which the window is turned around its centre, from x to y.
     """
@@ -70,14 +105,15 @@ def fit_picture(
     affine[:, 2] += (scale - 1) / 2 + (x0, y0)
     if turn:
         affine = turned(affine, window, turn)
-    cells = np.ones(grid, dtype=bool)
-    present = True
-    if mask is not None:
-        fitted, _ = _fit(mask, size, crop or size)
-        present = bool(fitted.any())
-        if present:
-            cells = object_cells(fitted > 0, grid, dilation)
-    return Loaded(picture, np.flatnonzero(cells), present, affine)
+    fitted = None if mask is None else _fit(mask, size, crop or size)[0] > 0
+    present = fitted is None or bool(fitted.any())
+    of_each = [
+        np.ones(scale.grid, bool)
+        if fitted is None or not present
+        else object_cells(fitted, scale.grid, dilation * scale.reduction)
+        for scale in scales
+    ]
+    return Loaded(picture, np.flatnonzero(np.concatenate([cells.ravel() for cells in of_each])), present, affine)
 
 
 def turned(affine: np.ndarray, window: tuple[int, int, int, int], turn: float) -> np.ndarray:

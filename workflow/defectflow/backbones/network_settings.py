@@ -21,9 +21,9 @@ class NetworkSettings(Settings):
     layers: list[str] = setting(
         ["layer2", "layer3"], "feature modules of the network, lowest first", least=1, stage="features"
     )
-    image_size: int = setting(
-        512, "side of the square that the picture is fitted into", unit="pixels", minimum=64, maximum=4096,
-        stage="features",
+    image_size: list[int] | int = setting(
+        512, "side of the square that the picture is fitted into; of patchcore also a list: several scales, each with "
+        "a memory bank", unit="pixels", minimum=64, maximum=4096, least=1, distinct=True, stage="features",
     )  # fmt: skip
     center_crop: int | None = setting(
         None, "side of the square cut from its middle (the paper uses 256 and 224)", unit="pixels", minimum=32,
@@ -40,10 +40,23 @@ class NetworkSettings(Settings):
         stage="features",
     )  # fmt: skip
 
+    @property
+    def sizes(self) -> list[int]:
+        """Sides of the square at all scales, in pixels, the largest first."""
+        return sorted(self.image_size, reverse=True) if isinstance(self.image_size, list) else [self.image_size]
+
     def check(self, where: str) -> None:
-        """Refuse a crop that is larger than the picture."""
-        if self.center_crop and self.center_crop > self.image_size:
+        """Refuse a crop that is larger than the picture, and scales that the largest cannot be reduced to."""
+        largest = self.sizes[0]
+        for size in self.sizes[1:]:
+            if largest % size:
+                raise UserError(
+                    f"{where}: image_size {size} is no whole fraction of {largest} (choose {largest // 2}, for example)"
+                )
+        if self.center_crop and len(self.sizes) > 1:
+            raise UserError(f"{where}: center_crop is for one image_size (leave it out, or give one image_size)")
+        if self.center_crop and self.center_crop > largest:
             raise UserError(
-                f"{where}: center_crop {self.center_crop} is larger than image_size {self.image_size} "
+                f"{where}: center_crop {self.center_crop} is larger than image_size {largest} "
                 "(make the one smaller or the other larger)"
             )

@@ -172,10 +172,11 @@ def main(args: argparse.Namespace) -> None:
         create_backbone(args.name, args.layers, args.weights)
     with torch.device("meta"):
         network = timm.create_model(arch, features_only=True, out_indices=indices, **options).eval()
-        try:
-            network(torch.empty(1, 3, args.size, args.size))
-        except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
-            raise UserError(f"backbone '{args.name}' does not take pictures of {args.size} pixels: {error}") from None
+        for size in args.size:
+            try:
+                network(torch.empty(1, 3, size, size))
+            except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
+                raise UserError(f"backbone '{args.name}' does not take pictures of {size} pixels: {error}") from None
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -183,7 +184,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.backbones.networks", description=__doc__)
     parser.add_argument("name", help="patch-nano or a timm name with its tag")
     parser.add_argument("--layers", nargs="+", required=True, help="layer names, lowest first")
-    parser.add_argument("--size", type=int, required=True, help="side of the input image, in pixels")
+    parser.add_argument("--size", type=int, nargs="+", required=True, help="sides of the input image, in pixels")
     parser.add_argument("--weights", help="local .safetensors, .pth, .pt or .bin file")
     parser.add_argument("--allow-downloads", action="store_true", help="timm may download the weights of the tag")
     return parser

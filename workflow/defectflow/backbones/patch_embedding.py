@@ -95,6 +95,7 @@ class PatchEmbedder:
         device: where to compute.
         precision: of the network's numbers, one of PRECISIONS; patches are made of its features in float32. On a
             CPU with matrix units for bfloat16 that is four to five times as fast, and patches differ by a hundredth.
+        reductions: what the sides of a picture are divided by for `scales`, whole numbers, 1 first.
 
     Attributes:
         trained: whether the backbone has trained weights.
@@ -113,8 +114,10 @@ class PatchEmbedder:
         seed: int = 0,
         device: str | torch.device = "cpu",
         precision: str = "float32",
+        reductions: Sequence[int] = (1,),
     ) -> None:
         self.device = torch.device(device)
+        self._reductions = reductions
         self.trained = False
         self.network = None
         if backbone == PIXELS:
@@ -131,18 +134,35 @@ class PatchEmbedder:
         self._mean = torch.tensor(mean, device=self.device) * 255
         self._std = torch.tensor(std, device=self.device) * 255
 
-    @torch.inference_mode()
     def __call__(self, images: np.ndarray) -> torch.Tensor:
         """Embed uint8 RGB images (batch, height, width, 3) of one size as float32 (batch, grid h, grid w, d)."""
+        return self.scales(images)[0]
+
+    @torch.inference_mode()
+    def scales(self, images: np.ndarray) -> list[torch.Tensor]:
+        """Patches as of a call, of the images as they are and of each reduction of them."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
         if self.network is None:
             colours = nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2) / 255, PIXEL_CELL, ceil_mode=True)
-            return colours.permute(0, 2, 3, 1)
+            return [colours.permute(0, 2, 3, 1)]
         # Rows of all three channels: four times as fast as pixels of three.
         batch, height, width, _ = pixels.shape
         pixels.view(batch, height, -1).sub_(self._mean.repeat(width)).div_(self._std.repeat(width))
-        features = self.network(pixels.permute(0, 3, 1, 2).to(self._dtype))  # channels last in memory
-        return descriptors({layer: feature.float() for layer, feature in features.items()})
+        whole, found = pixels.permute(0, 3, 1, 2), []  # channels last in memory
+        for reduction in self._reductions:
+            features = self.network(reduced(whole, reduction).to(self._dtype))
+            found.append(descriptors({layer: feature.float() for layer, feature in features.items()}))
+        return found
+
+
+def reduced(pictures: torch.Tensor, reduction: int) -> torch.Tensor:
+    """Pictures (batch, c, h, w) with sides divided by ``reduction``: each pixel is the mean of those it covers."""
+    return nn.functional.avg_pool2d(pictures, reduction) if reduction > 1 else pictures
+
+
+def in_one_list(scales: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Patches of several scales, (batch, grid h, grid w, d) each, as (batch, cells of all, d), in that order."""
+    return torch.cat([scale.flatten(1, 2) for scale in scales], dim=1)
 
 
 def descriptors(features: dict[str, torch.Tensor]) -> torch.Tensor:

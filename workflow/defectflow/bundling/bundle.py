@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from defectflow.bundling.bundle_card import card
+from defectflow.bundling.held_out_photographs import held_out, labelled_photographs
 from defectflow.bundling.onnx_graph import export_onnx
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
@@ -25,8 +26,10 @@ from defectflow.core.versions import versions
 from defectflow.decision.decisions import is_calibration
 from defectflow.evaluation.scored_images import evenly, run_scale
 from defectflow.images.bit_depth import add_option
-from defectflow.inspection.bundle_files import write_manifest
+from defectflow.inspection.bundle_files import read_bundle, write_manifest
+from defectflow.inspection.held_out import FILE
 from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.mask_and_score import settings_of
 from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.window import window_of
 from defectflow.parts.part_model import Prior
@@ -34,7 +37,9 @@ from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know about how the features were made.
-NETWORK_KEYS = ("backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation")
+NETWORK_KEYS = (
+    "backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation", "coarser",
+)  # fmt: skip
 # Libraries whose versions are stored in the bundle.
 LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "onnx")
 
@@ -119,6 +124,15 @@ def check_parity(folder: Path, manifest: Path) -> None:
     write_json(folder / "parity.json", result)
 
 
+def write_held_out(folder: Path, args: argparse.Namespace, metrics: dict[str, Any]) -> None:
+    """Write what `defectflow learn` and `defectflow drift` compare with, of the labelled photographs of the run."""
+    inspector, review = Inspector.load(folder, "torch", threads=args.threads), metrics["review"]
+    limits = {key: review[key] for key in ("max_fpr", "max_fnr")} if review else None
+    table = labelled_photographs(args.predictions, args.manifest, args.splits)
+    settings = settings_of(read_bundle(folder), "detector")
+    held_out(inspector, args.banks, table, settings, limits).save(folder / FILE)
+
+
 def save(tensors: dict[str, Any], target: Path, metadata: dict[str, str] | None = None) -> None:
     """Write torch tensors as safetensors, atomically and with the permissions of any other file."""
     with atomic(target) as temporary:
@@ -166,7 +180,7 @@ def main(args: argparse.Namespace) -> None:
             "isolation": isolation,
             "detector": detector,
             "depth": args.depth or "8",  # without the option, all files have 8 bits
-            "network": {key: metadata[key] for key in NETWORK_KEYS},
+            "network": {key: metadata[key] for key in NETWORK_KEYS if key in metadata},
             **verdict_settings(metrics, labelled),
             "regions": entries["regions"],
             "look": entries["look"],
@@ -175,13 +189,14 @@ def main(args: argparse.Namespace) -> None:
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
         write_manifest(folder, settings)
+        write_held_out(folder, args, metrics)
         if portable:
             try:
                 check_parity(folder, args.manifest)
             except Differs as error:  # e.g. other libraries resize a transformer's position embeddings differently
                 (folder / NETWORK).unlink()
                 print(f"WARNING: {error}. The bundle has no {NETWORK} and runs with PyTorch alone.", file=sys.stderr)
-            write_manifest(folder, settings)
+        write_manifest(folder, settings)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -201,6 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_seed(parser, "seed for the weights of an untrained network")
     parser.add_argument("--metrics", type=Path, required=True, help="metrics.json")
     parser.add_argument("--predictions", type=Path, required=True, help="predictions.csv")
+    parser.add_argument("--splits", type=Path, required=True, help="SPLITS table, for the folds of the photographs")
     parser.add_argument(
         "--manifest", type=Path, required=True, help="manifest.csv, to choose photographs to compare on"
     )

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from defectflow.backbones.network_input import input_in_words
 from defectflow.metrics import intervals
 from defectflow.reporting.html_pages import environment, rule
 
@@ -21,6 +22,7 @@ def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[s
         warnings=metrics["warnings"],
         learned=learned(settings["detector"], fit),
         good_images=fit["good_images"],
+        sizes=input_in_words(settings["network"]),
         figure=figure,
         rule=rule,
     )

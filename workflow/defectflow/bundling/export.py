@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from defectflow.backbones.network_input import scales_of
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
 from defectflow.images.read_write import read_photograph
@@ -49,6 +50,8 @@ def export_bundle(
     if Path(folder).is_file():
         raise UserError(f"{folder}: cannot export into a .zip (unpack it, export, pack it again)")
     bundle, paths = read_bundle(folder), list(photographs)
+    if "taught" in bundle.settings:  # its files belong to the parent, which is put back from a copy of bundle.json
+        raise UserError(f"{folder}: was taught (defectflow learn {folder} --forget, export, and teach it again)")
     pick(kind, bundle)
     reference = Inspector.load(folder, "torch")
     pictures = []
@@ -71,7 +74,7 @@ def export_bundle(
         whole = target / f"detector.{SUFFIX[kind]}"
         report["detector"] = {"not_written": NO_DETECTOR}
         if whole.exists():
-            found = compare(reference, DetectorGraph(whole, kind), paths)
+            found = compare(reference, DetectorGraph(whole, kind, scales_of(bundle.settings["network"])), paths)
             require(found, TOLERANCE[precision], bundle.folder / name / whole.name)
             report["detector"] = {key: found[key] for key in ("raw_score", "map", "verdicts_changed")}
         write_json(target / "parity.json", report)
@@ -161,14 +164,14 @@ def _export_detector(bundle: Bundle, target: Path) -> None:
     from defectflow.backbones.network_as_graph import make_network
     from defectflow.bundling.onnx_graph import export_search
     from defectflow.inspection.mask_and_score import read_bank
-    from defectflow.methods.patchcore.bank_as_graph import Search
+    from defectflow.methods.patchcore.bank_as_graph import detector_graph
 
     network, detector = bundle.settings["network"], bundle.settings["detector"]
     tensors, settings = read_bank(bundle)
-    search = Search(
+    search = detector_graph(
         make_network(network, bundle.path("backbone.safetensors")),
         {key: torch.from_numpy(value).float() for key, value in tensors.items()},
         settings,
         detector["neighbours"],
     )
-    export_search(search, network["input_size"], target)
+    export_search(search, network["input_size"], target, len(scales_of(network)))

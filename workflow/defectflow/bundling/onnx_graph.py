@@ -16,7 +16,7 @@ from torch import nn
 
 from defectflow.backbones.network_as_graph import make_network
 from defectflow.core.files import UserError
-from defectflow.methods.patchcore.bank_as_graph import Search
+from defectflow.methods.patchcore.bank_as_graph import ScaledSearch, Search
 
 OPSET = 18
 
@@ -31,15 +31,25 @@ def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | 
     _export(make_network(settings, weights), (picture,), target, ["picture"], ["patches"])
 
 
-def export_search(search: Search, input_size: Sequence[int], target: str | Path) -> None:
+def export_search(
+    search: Search | ScaledSearch, input_size: Sequence[int], target: str | Path, scales: int = 1
+) -> None:
     """Write network and search as one ONNX graph, float32, for any number of cells.
+
+    Its inputs are "picture" and "cells", and with several ``scales`` "cells_1", "cells_2" ... of the coarser ones.
 
     Raises:
         UserError: as :func:`export_onnx`.
     """
     picture = torch.zeros(1, *input_size, 3, dtype=torch.uint8)
-    shapes: tuple[dict[int, Any], ...] = ({}, {0: torch.export.Dim("cells", min=2)})
-    _export(search, (picture, torch.arange(7)), target, ["picture", "cells"], ["distances", "score"], shapes)
+    names = ["cells", *(f"cells_{k}" for k in range(1, scales))]
+    dimensions = [{0: torch.export.Dim(name, min=2)} for name in names]
+    # What takes any number of inputs has one shape for all of them.
+    shapes: tuple[Any, ...] = ({}, *dimensions) if scales == 1 else ({}, tuple(dimensions))
+    example = [
+        torch.arange(7 - k % 4) for k in range(scales)
+    ]  # of different lengths, so that none is taken for another
+    _export(search, (picture, *example), target, ["picture", *names], ["distances", "score"], shapes)
 
 
 def _export(
@@ -48,7 +58,7 @@ def _export(
     target: str | Path,
     inputs: list[str],
     outputs: list[str],
-    dynamic: tuple[dict[int, Any], ...] | None = None,
+    dynamic: tuple[Any, ...] | None = None,
 ) -> None:
     try:
         import onnx

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from defectflow.backbones.network_input import Loaded
+from defectflow.backbones.network_input import Loaded, Scale
 from defectflow.core.files import UserError
 from defectflow.decision.verdict_rule import decide
 from defectflow.images.read_write import read_photograph
@@ -34,26 +34,31 @@ class DetectorGraph:
     Args:
         path: the graph.
         runtime: "onnx" or "openvino".
+        scales: of the network; the cells of each are an input of their own.
     """
 
-    def __init__(self, path: Path, runtime: str) -> None:
+    def __init__(self, path: Path, runtime: str, scales: Sequence[Scale]) -> None:
         self.runtime = runtime
-        self._run: Callable[[np.ndarray, np.ndarray | None], Any]
+        self._ends = np.cumsum([0] + [scale.grid[0] * scale.grid[1] for scale in scales])
+        self._run: Callable[..., Any]
         if runtime == "onnx":
             import onnxruntime
 
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-            self._run = lambda picture, cells: session.run(None, {"picture": picture, "cells": cells})
+            names = [one.name for one in session.get_inputs()]
+            self._run = lambda *inputs: session.run(None, dict(zip(names, inputs, strict=True)))
         else:
             import openvino
 
             graph = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-            self._run = lambda picture, cells: graph([picture, cells]).values()
+            self._run = lambda *inputs: graph(list(inputs)).values()
 
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """As `Inspector.score`."""
         assert item.picture is not None  # none of the items is embedded yet
-        distances, score = self._run(item.picture[None], item.cells)
+        between = np.searchsorted(item.cells, self._ends[1:-1])
+        cells = [own - first for own, first in zip(np.split(item.cells, between), self._ends, strict=False)]
+        distances, score = self._run(item.picture[None], *cells)
         return float(score), distances
 
 

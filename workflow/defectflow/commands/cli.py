@@ -13,11 +13,13 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from defectflow.commands.afterwards import add_commands as add_afterwards
 from defectflow.commands.run_workflow import add_command as add_run
+from defectflow.commands.serve import add_commands as add_serve
 from defectflow.core.files import UNWRITABLE, UserError
 
 if TYPE_CHECKING:
-    from defectflow.inspection.inspector import Verdict
+    from defectflow.inspection.judge_files import Judged
 
 GOOD, ERROR, FLAGGED = 0, 2, 3
 EXAMPLES = """\
@@ -27,16 +29,18 @@ in the order of use:
   defectflow run data/mine --bundle            the same, and pack the inspector into the folder bundle/
   defectflow inspect BUNDLE new/               judge the photographs of a folder with it
   defectflow inspect BUNDLE new/ --csv verdicts.csv --out pictures/     with a table, heatmaps and overlays
+  defectflow inspect BUNDLE new/ --log inspections.db   keep what light, focus and place of the part were
+  defectflow learn BUNDLE --feedback feedback.csv       teach it where it was wrong
+  defectflow drift BUNDLE inspections.db       has the light, the focus or the camera changed since the run?
   defectflow pack BUNDLE                       one .zip of it, to send to another computer
   defectflow export BUNDLE --format openvino --images new/*.jpg         a graph for a faster runtime
   defectflow bench BUNDLE new/*.jpg            how long a photograph takes
+  defectflow serve BUNDLE                      judge photographs that other programs send over HTTP
 
 `defectflow run` names the BUNDLE of a run in its last lines. How photographs are laid out: data/README.md; every
 setting: config.yaml; each option: defectflow COMMAND --help. The exit status is 0 if all is well, 3 if a photograph
 was flagged, 2 after an error.
 """
-
-Judged = tuple[Path, "Verdict | None", str]  # a photograph, its verdict, and a note or what is wrong with it
 
 
 def inspect(args: argparse.Namespace) -> int:
@@ -63,7 +67,13 @@ def inspect(args: argparse.Namespace) -> int:
     quiet = not sys.stderr.isatty() or sys.stdout.isatty() or args.watch
     total = None if quiet else count(args.paths)
     flagged = errors = judged = 0
+    inspector.measuring = args.log is not None
     with open_report(args.csv, args.jsonl) as report, ExitStack() as ended:
+        log = None
+        if args.log:
+            from defectflow.monitoring.inspection_log import open_log
+
+            log = ended.enter_context(open_log(args.log, settings))
         if args.watch:
             ended.enter_context(suppress(KeyboardInterrupt))  # the way to end a watch
         passed = PassedOverFiles(report)
@@ -76,10 +86,13 @@ def inspect(args: argparse.Namespace) -> int:
             errors += verdict is None
             flagged += verdict is not None and verdict.flagged
             report.add(path, verdict, problem)
+            if log and verdict:
+                log.add(path, verdict)
             print(line_of(path, verdict, problem), flush=True)
     not_judged = f", {errors} not judged" if errors else ""
     summary = f"{counted(judged, 'photograph')} judged, {flagged} flagged{not_judged}{passed.summary()}"
-    print(f"{summary}; {inspector.runtime}", file=sys.stderr)
+    taught = f"; taught, version {settings['taught']['version']}" if "taught" in settings else ""
+    print(f"{summary}; {inspector.runtime}{taught}", file=sys.stderr)
     return ERROR if errors or passed.pictures else FLAGGED if flagged else GOOD
 
 
@@ -107,12 +120,13 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
     return inspector
 
 
-def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator[Judged]:
+def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argparse.Namespace) -> Iterator["Judged"]:
     """Yield (path, verdict or None, problem) in order, with ``args.streams`` photographs processed at a time.
 
     With ``args.batch`` above 1, that many are read in parallel and then go through the network together.
     """
     from defectflow.core.parallel import in_order
+    from defectflow.inspection.judge_files import begin, end, judge_one
 
     one = partial(judge_one, inspector, pictures)
     if (
@@ -127,55 +141,7 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
             yield from end(inspector, pictures, batch)
 
 
-def judge_one(inspector: Any, pictures: Any, path: Path) -> Judged:
-    """Judge one photograph (the first of several in a file) and draw it: (path, verdict, note or "").
-
-    Returns (path, None, problem) if that fails for any reason, so that the others are still judged.
-    """
-    return end(inspector, pictures, [begin(inspector, pictures, path)])[0]
-
-
-def begin(inspector: Any, pictures: Any, path: Path) -> tuple[Path, Any, Any, str]:
-    """The steps before the network: (path, photograph if it will be drawn, network input, note), or the problem."""
-    from defectflow.images.decoders import pictures_in
-    from defectflow.images.read_write import read_photograph
-
-    try:
-        several = pictures_in(path)
-        note = f"the first of {several} pictures in the file" if several > 1 else ""
-        photo = read_photograph(path, inspector.settings["depth"]) if pictures else None
-        return path, photo, inspector.ready(path if photo is None else photo), note
-    except Exception as error:
-        return path, None, None, problem_of(path, error)
-
-
-def end(inspector: Any, pictures: Any, batch: list[tuple[Path, Any, Any, str]]) -> list[Judged]:
-    """The verdicts on what `begin` returned, as `judge_one` has them; pictures are drawn."""
-    ready = [one for _, _, one, _ in batch if one is not None]
-    try:
-        verdicts = iter(inspector.finish(ready) if ready else [])
-    except Exception as error:
-        return [(path, None, problem_of(path, error) if one is not None else note) for path, _, one, note in batch]
-    results = []
-    for path, photo, one, note in batch:
-        verdict = next(verdicts) if one is not None else None
-        if pictures and verdict:
-            try:
-                pictures.write(path, photo, verdict)
-            except OSError:  # the output cannot be written, which is not the photograph's fault
-                raise
-            except Exception as error:
-                verdict, note = None, problem_of(path, error)
-        results.append((path, verdict.without_part() if verdict else None, note))
-    return results
-
-
-def problem_of(path: Path, error: Exception) -> str:
-    """The message for a photograph that was not judged."""
-    return str(error) if isinstance(error, UserError) else f"{path}: {type(error).__name__}: {error}"
-
-
-def progress(results: Iterable[Judged], total: int | None, quiet: bool) -> Iterable[Judged]:
+def progress(results: "Iterable[Judged]", total: int | None, quiet: bool) -> "Iterable[Judged]":
     """Show a progress bar if stderr is a terminal and the lines go elsewhere."""
     if quiet:
         return results
@@ -246,12 +212,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.add_argument("--out", type=Path, metavar="FOLDER", help="heatmaps/ and overlays/ with damage boxes go here")
     one.add_argument("--triptychs", action="store_true", help="and triptychs/: photograph, mask, heatmap")
+    one.add_argument("--log", type=Path, metavar="FILE", help="append to it, for `defectflow drift` (SQLite)")
     one.add_argument("--watch", type=Path, metavar="FOLDER", help="inspect photographs as they arrive there")
     one.add_argument(
         "--idle", type=float, metavar="SECONDS", help="stop watching after this long without a new photograph"
     )
     one.set_defaults(run=inspect)
 
+    add_afterwards(commands)
     four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
     four.add_argument("bundle", type=Path, help="folder of the bundle")
     four.add_argument(
@@ -275,6 +243,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
     three.set_defaults(run=bench)
+    add_serve(commands)
     return parser
 
 

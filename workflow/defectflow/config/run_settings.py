@@ -45,7 +45,7 @@ class RunSettings(Settings):
     )
     detector: str = setting(REQUIRED, "entry of detectors", pattern=NAME)
     compare: list[dict[str, Any]] = setting([], "further runs for the leaderboard", nested=ComparedRun)
-    threshold: str = setting("f1_adaptive", "strategy that chooses the threshold (docs/verdicts.md)")
+    threshold: str = setting("auto", "strategy that chooses the threshold (docs/verdicts.md)")
     threshold_options: dict[str, float] = setting({}, "options of the strategy")
     review: dict[str, Any] | None = setting(
         None, "doubtful images go to a person, to keep these limits; null: none", nested=ReviewSettings
@@ -60,6 +60,9 @@ class RunSettings(Settings):
     )  # fmt: skip
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where networks run; auto: CUDA if available")
     on_problem: Literal["stop", "leave_out"] = setting("stop", "what to do if input is broken or contradictory")
+    keep_features: Literal["auto", "all", "none"] = setting(
+        "auto", "patch features that stay on disk after a run; auto: where they take at most 1 MB a photograph"
+    )
     label_format: Literal[
         "coco", "yolo_segment", "yolo_detect", "pascal_voc", "mvtec", "labelme", "label_studio", "cvat"
     ] = setting("coco", "what `snakemake export_labels` writes (docs/labels.md)")

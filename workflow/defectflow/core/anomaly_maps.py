@@ -154,13 +154,15 @@ def save_maps(path: str | Path, maps: Mapping[str, tuple[np.ndarray, np.ndarray]
 
 
 def grid_map(distances: np.ndarray, position: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """Distances (p,) at their flat grid indices (p,) as float32 of shape ``grid``; other cells get the lowest distance.
+    """Distances (p,) at their flat grid indices as float32 of shape ``grid``; other cells get the lowest distance.
+
+    ``position`` may go on with the indices of coarser scales, which have no distances of their own.
 
     >>> grid_map(np.array([1.5, 0.5]), np.array([0, 3]), (2, 2)).tolist()
     [[1.5, 0.5], [0.5, 0.5]]
     """
     result = np.full(grid[0] * grid[1], distances.min(), np.float32)
-    result[position] = distances
+    result[position[: len(distances)]] = distances
     return result.reshape(grid)
 
 

@@ -12,6 +12,7 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import PREDICTIONS
 from defectflow.decision import thresholds
 from defectflow.decision.pred_score import normalise
+from defectflow.decision.strategies import Promise, Strategy, strategy_of
 from defectflow.decision.verdict_rule import decide
 from defectflow.listing.image_names import image_ids
 from defectflow.metrics import metrics
@@ -122,6 +123,18 @@ def is_calibration(table: pd.DataFrame) -> pd.Series:
     """bool column: used to choose thresholds: the evaluated images, and those of a calibration split."""
     held_out = table["detection"].isin(["fold", "test", "calibration"])
     return table["label"].notna() & held_out & table["raw_score"].notna()
+
+
+def settled(table: pd.DataFrame, strategy: Strategy) -> Strategy:
+    """The strategy that ``strategy`` stands for with the labelled images of a gathered table."""
+    labels = table.loc[is_calibration(table), "label"]
+    return strategy.settled(int((labels == 0).sum()), int((labels == 1).sum()))
+
+
+def promise_of(table: pd.DataFrame, strategy: str, options: Mapping[str, float]) -> Promise | None:
+    """What is promised of the threshold for new images, chosen on the labelled images of a gathered table."""
+    good = table.loc[is_calibration(table) & (table["label"] == 0), "raw_score"].to_numpy(float)
+    return strategy_of(strategy, options).promise(np.sort(good)) if len(good) else None
 
 
 def assign_verdicts(

@@ -10,7 +10,7 @@ import pandas as pd
 
 from defectflow.decision import outlying_good, thresholds
 from defectflow.decision.decisions import is_calibration
-from defectflow.decision.strategies import just_above
+from defectflow.decision.strategies import strategy_of
 
 
 class GoodOnly(TypedDict):
@@ -48,7 +48,8 @@ def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Ma
     scores = order["raw_score"].to_numpy(float)
     aside = outlying_good.limit(scores).aside
     named, others = order.iloc[len(order) - max(aside, 1) :], scores[: len(order) - max(aside, 1)]
-    set_aside = bool(aside) and value <= float(named["raw_score"].min())
+    counting_all = strategy_of(strategy, options).counting_all(scores)
+    set_aside = bool(aside) and value <= float(named["raw_score"].min()) and value < counting_all
     try:
         without = value if set_aside else thresholds.calibrate(others, np.zeros(len(others)), strategy, **options).value
     except ValueError:
@@ -61,7 +62,7 @@ def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Ma
         "n_others": len(others),
         "largest_of_others": float(others[-1]) if len(others) else None,
         "set_aside": set_aside,
-        "with_them": just_above(float(scores[-1])) if set_aside else value,
+        "with_them": counting_all if set_aside else value,
         "without_them": without,
     }
 

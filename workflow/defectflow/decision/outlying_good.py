@@ -6,6 +6,7 @@ numpy only.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -54,17 +55,18 @@ def tail_level(scores: np.ndarray, probability: float) -> float:
     return middle + float(excess.mean()) * len(excess) * beyond
 
 
-def limit(good: np.ndarray) -> Limit:
+def limit(good: np.ndarray, levels: Mapping[int, float] = LEVELS) -> Limit:
     """The largest of good scores, without the one or two that stand out from the others, if any do.
 
     They stand out if the smallest of them exceeds the level that the largest of n good scores exceeds with the
-    probability in LEVELS, according to the tail of the others.
+    probability in ``levels``, according to the tail of the others.
 
     Args:
         good: float (n,), n >= 1, ascending.
+        levels: as LEVELS.
     """
     n = len(good)
-    for aside, level in LEVELS.items():
+    for aside, level in levels.items():
         others = good[: n - aside]
         if len(others) >= FEWEST and good[n - aside] > tail_level(others, level / n):
             return Limit(float(others[-1]), aside)

@@ -36,6 +36,15 @@ class Sample(NamedTuple):
     cuts: pd.DataFrame
 
 
+class Promise(NamedTuple):
+    """Expected share of new good images called bad; with probability ``confidence`` it lies in ``interval``."""
+
+    rate: float
+    interval: tuple[float, float]
+    confidence: float
+    n_good: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Strategy(Settings):
     """Base of the strategies; fields are the options in ``threshold_options``.
@@ -55,6 +64,18 @@ class Strategy(Settings):
         Raises:
             ValueError: it cannot do with the images there are.
         """
+
+    def settled(self, n_good: int, n_bad: int) -> Strategy:
+        """The strategy to use where so many images are labelled in all."""
+        return self
+
+    def counting_all(self, good: np.ndarray) -> float:
+        """The threshold without bad images, where no good score (float, ascending) is set aside as outlying."""
+        return just_above(float(good[-1]))
+
+    def promise(self, good: np.ndarray) -> Promise | None:
+        """What is promised of a threshold chosen on these good scores (float, ascending), if anything is."""
+        return None
 
     def labels_needed(self) -> dict[str, int]:
         """How many {"good": ..., "bad": ...} images it has to be chosen on, beside the one that is judged."""
@@ -264,6 +285,14 @@ class Conformal(Strategy):
         if allowed < 1:
             need(sample.good, "good", self.labels_needed()["good"])
         return just_above(float(sample.good[n - allowed]))
+
+    def promise(self, good: np.ndarray) -> Promise | None:
+        """See `Strategy.promise`: the share above an order statistic has a beta distribution (Vovk 2012)."""
+        from scipy.stats import beta
+
+        n, allowed = len(good), math.floor(self.alpha * (len(good) + 1) + SLACK)
+        low, high = beta.ppf([0.05, 0.95], allowed, n + 1 - allowed)
+        return Promise(self.alpha, (float(low), float(high)), 0.9, n)
 
     def labels_needed(self) -> dict[str, int]:
         """1 / alpha - 1 good ones."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
@@ -20,16 +21,16 @@ import torch
 from tqdm import tqdm
 
 from defectflow.backbones.backbone_names import PIXELS
-from defectflow.backbones.network_input import Loaded, fit_picture
+from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of
 from defectflow.backbones.network_settings import NetworkSettings
-from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
 from defectflow.config.code_hash import code_hash
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_size
 from defectflow.core.device import pick_device
-from defectflow.core.files import UserError, sha256_of, stage
+from defectflow.core.files import UserError, sha256_of, stage, write_json
 from defectflow.core.parallel import in_threads
 from defectflow.detection.feature_files import PatchFile, write_patches
 from defectflow.images.read_write import read_checked, read_mask
@@ -39,7 +40,12 @@ DILATION = 4  # pixels of its input that the part's mask is grown by before patc
 
 
 def load_item(
-    row: Any, size: tuple[int, int], crop: tuple[int, int], grid: tuple[int, int], foreground_only: bool, dilation: int
+    row: Any,
+    size: tuple[int, int],
+    crop: tuple[int, int],
+    scales: Sequence[Scale],
+    foreground_only: bool,
+    dilation: int,
 ) -> Loaded:
     """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
@@ -50,7 +56,7 @@ def load_item(
     mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, grid, dilation, crop, row.turn)
+    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
@@ -123,7 +129,7 @@ def embed_all(
         patches = {i: kept.patches(key) for i, key in enumerate(keys) if key in kept}
         new = [i for i in range(len(keys)) if i not in patches]
         if new:
-            embeddings = embedder(np.stack([_picture(loaded[i]) for i in new])).flatten(1, 2)
+            embeddings = in_one_list(embedder.scales(np.stack([_picture(loaded[i]) for i in new])))
             for i, embedding in zip(new, embeddings, strict=True):
                 cells = torch.from_numpy(loaded[i].cells).to(embedding.device)
                 patches[i] = embedding[cells] if len(cells) < len(embedding) else embedding
@@ -140,7 +146,8 @@ def embed_all(
 
 def sizes_of(settings: NetworkSettings) -> tuple[tuple[int, int], tuple[int, int]]:
     """(height, width) that a picture is fitted into, and of what is cut from the middle of that."""
-    side, crop = settings.image_size, settings.center_crop or settings.image_size
+    side = settings.sizes[0]
+    crop = settings.center_crop or side
     return (side, side), (crop, crop)
 
 
@@ -151,6 +158,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     size, crop = sizes_of(settings)
+    reductions = [settings.sizes[0] // side for side in settings.sizes]
     embedder = PatchEmbedder(
         settings.backbone,
         settings.layers,
@@ -159,6 +167,7 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=pick_device(args.device),
         precision=settings.precision,
+        reductions=reductions,
     )
     if not (embedder.trained or settings.backbone == PIXELS):
         print(
@@ -171,13 +180,15 @@ def main(args: argparse.Namespace) -> None:
     on_gpu = embedder.device.type == "cuda"
     before = torch.cuda.memory_allocated(embedder.device) if on_gpu else 0
     try:
-        (noise,) = in_threads(embedder, [noise])
+        (found,) = in_threads(embedder.scales, [noise])
     except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
         raise UserError(f"{crop[0]} x {crop[1]} pixels: {settings.backbone} does not take them: {error}") from None
     one = torch.cuda.max_memory_allocated(embedder.device) - before if on_gpu else 0
     batch = batch_size(settings.batch_size, embedder.device, one, MOST)
-    *grid, dimensions = noise.shape[1:]
+    grids = [list(of_scale.shape[1:3]) for of_scale in found]
+    noise = in_one_list(found)
     foreground_only = settings.foreground_only and settings.backbone != PIXELS
+    coarser = [{"reduction": k, "grid": grid} for k, grid in zip(reductions[1:], grids[1:], strict=True)]
     config = {
         "backbone": settings.backbone,
         "trained": embedder.trained,
@@ -185,9 +196,10 @@ def main(args: argparse.Namespace) -> None:
         "precision": settings.precision,
         "fitted_size": list(size),
         "input_size": list(crop),
-        "grid": list(grid),
+        "grid": grids[0],
         "foreground_only": foreground_only,
         "dilation": DILATION,
+        **({"coarser": coarser} if coarser else {}),
         "items": [
             {
                 "image_id": row.image_id,
@@ -201,17 +213,26 @@ def main(args: argparse.Namespace) -> None:
         ],
     }
 
+    scales = scales_of(config)
+
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, tuple(grid), foreground_only, DILATION)
+        return load_item(row, size, crop, scales, foreground_only, DILATION)
 
     kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())
-    new = 0
-    with write_patches(args.out, config, dimensions) as writer:
+    new = patches_written = 0
+    made_from = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    with write_patches(args.out, config, noise.shape[-1]) as writer:
         embedded = embed_all(rows, embedder, load, kept, batch)
         for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
             writer.add(patches, item.cells, item.affine, item.present, key)
+            made_from.update(key + bytes([item.present]))
+            patches_written += len(patches)
             new += key not in kept
+    if args.report:
+        what = {"images": len(rows), "patches": patches_written, "dimensions": int(noise.shape[-1])}
+        written = Path(args.out).stat().st_size
+        write_json(args.report, {**what, "bytes": written, "made_from": made_from.hexdigest()})
     print(f"features: {new} of {len(rows)} pictures were new and ran through the network", file=sys.stderr)
 
 
@@ -226,6 +247,10 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
     add_seed(parser, "seed for the weights of an untrained network")
     parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
+    parser.add_argument(
+        "--report",
+        help="JSON to write: numbers of pictures and patches, bytes, a hash of what the patches are made from",
+    )
     return parser
 
 

@@ -1,4 +1,8 @@
-"""Memory banks: one of all good images, and one for each fold without the images of that fold."""
+"""Memory banks: one of all good images, and one for each fold without the images of that fold.
+
+The bank of all is for inspectors too; those of the folds are read by the score stage alone, and may go into a file of
+their own.
+"""
 
 from __future__ import annotations
 
@@ -66,17 +70,20 @@ def main(args: argparse.Namespace) -> None:
     bar = tqdm(learned, total=len(members), desc="fit", unit="bank")
     for (name, kept), arrays in zip(members.items(), bar, strict=True):
         banks |= {f"{name}/{key}" if key else name: array for key, array in arrays.items()}
-        size, dimensions = arrays[""].shape
         summary[name] = {
             "images": int(kept.sum()),
             "patches": len(good.rows(torch.tensor(kept))),
-            "size": size,
-            "dimensions": dimensions,
+            "size": method.size(arrays),
+            "dimensions": arrays[""].shape[1],
         }
 
     metadata = {**files[0].config, "method": settings.name, **method.metadata(settings)}
-    with atomic(args.out) as temporary:
-        save_file(banks, temporary, metadata={"defectflow": json.dumps(metadata)})
+    apart = {key for key in banks if args.fold_banks and not f"{key}/".startswith("all/")}
+    for path, keys in ((args.fold_banks, apart), (args.out, banks.keys() - apart)):
+        if path:
+            with atomic(path) as temporary:
+                some = {key: banks[key] for key in banks if key in keys}
+                save_file(some, temporary, metadata={"defectflow": json.dumps(metadata)})
     write_json(
         args.report,
         {
@@ -106,6 +113,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_device(parser)
     add_seed(parser)
     parser.add_argument("--out", required=True, help="banks (.safetensors)")
+    parser.add_argument("--fold-banks", help="file for the banks of the folds (default: with the bank of all)")
     parser.add_argument("--report", required=True, help="fit.json")
     return parser
 

@@ -78,10 +78,18 @@ class Banks:
     """
 
     def __init__(
-        self, path: str | Path, config: dict[str, Any], settings: MethodSettings, device: torch.device
+        self,
+        path: str | Path,
+        config: dict[str, Any],
+        settings: MethodSettings,
+        device: torch.device,
+        fold_banks: str | Path | None = None,
     ) -> None:
-        self._file = BankFile(path, "pt")
-        metadata = self._file.settings
+        self._all = BankFile(path, "pt")
+        self._folds = BankFile(fold_banks, "pt") if fold_banks else self._all
+        metadata = self._all.settings
+        if metadata != self._folds.settings:
+            raise UserError(f"{fold_banks}: belongs to other banks than {path} (fit again)")
         if metadata["method"] != settings.name:
             raise UserError(f"{path}: fitted by {metadata['method']}, not by {settings.name} (fit again)")
         for key in sorted(config):
@@ -92,7 +100,8 @@ class Banks:
         self._device, self._settings, self._metadata = device, settings, metadata
 
     def __getitem__(self, name: str) -> Detector:
-        tensors = {part: tensor.to(self._device) for part, tensor in self._file.tensors(name).items()}
+        file = self._all if name == "all" else self._folds
+        tensors = {part: tensor.to(self._device) for part, tensor in file.tensors(name).items()}
         return detector_class(self._settings.name)(tensors, self._metadata, self._settings)
 
 
@@ -105,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
     items, affine = file.items, file.affine
     sources = {item["copy_of"] or item["image_id"] for item in items}
     tasks = plan(items, tables.read_table(args.splits, tables.SPLITS, lambda part: part["image_id"].isin(sources)))
-    banks = Banks(args.banks, file.config, settings, device)
+    banks = Banks(args.banks, file.config, settings, device, args.fold_banks)
     grid = tuple(file.config["grid"])
 
     scores: dict[tuple[int, str], float] = {}
@@ -143,6 +152,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.score", description=__doc__)
     parser.add_argument("--features", required=True, help="patch file of the shard")
     parser.add_argument("--banks", required=True, help="banks of the fit stage")
+    parser.add_argument("--fold-banks", help="its file with the banks of the folds, if they have one of their own")
     parser.add_argument("--splits", required=True, help="SPLITS table")
     add_settings(parser, METHODS, "score")
     add_threads(parser)

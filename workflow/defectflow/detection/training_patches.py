@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from defectflow.backbones.network_input import scales_of
 from defectflow.core.files import UserError
 from defectflow.core.parallel import can_fork, in_threads
 from defectflow.core.tables import read_table
 from defectflow.detection.feature_files import PatchFile
-from defectflow.methods.detector import Detector, GoodPatches
+from defectflow.methods.detector import Detector, GoodPatches, scale_of
 
 _FORKED = 600_000  # patches in all processes together: each of these adds 3 to 4 kB
 
@@ -77,10 +78,22 @@ def load_good(
     available = [file.count(i) for _, file, i, *_ in chosen]
     counts = method.counts(available, settings)
 
+    grid, *coarser = (scale.grid for scale in scales_of(files[0].config))
+
     def read(entry: tuple[Any, ...]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         (_, file, i, *_), count = entry
-        whole = file.patches(i)
-        return whole.mean(dim=0), *method.condense(whole, file.position(i), count, settings, seed)
+        whole, position = file.patches(i), file.position(i)
+        mean = whole.mean(dim=0)
+        if not coarser:
+            return mean, *method.condense(whole, position, count, settings, seed)
+        scale = scale_of(position, (grid, *coarser))
+        counts = torch.bincount(scale, minlength=len(coarser) + 1) * count // len(whole)
+        counts[0] += count - counts.sum()
+        parts = [
+            method.condense(whole[scale == k], position[scale == k], int(own), settings, seed)
+            for k, own in enumerate(counts)
+        ]
+        return mean, *(torch.cat(values) for values in zip(*parts, strict=True))
 
     means = []
     patches = torch.empty(sum(counts), files[0].dimensions)
@@ -93,8 +106,8 @@ def load_good(
         means.append(mean)
     owner = torch.repeat_interleave(torch.arange(len(chosen)), torch.tensor(counts))
     images = pd.DataFrame([entry[3:] for entry in chosen], columns=["image_id", "fold", "group_fold", "is_copy"])
-    grid = tuple(files[0].config["grid"])
-    return GoodPatches(patches, position, owner, images, absent, sum(available), torch.stack(means), grid, left_out)
+    means = torch.stack(means)
+    return GoodPatches(patches, position, owner, images, absent, sum(available), means, grid, left_out, coarser)
 
 
 def by_forks(good: GoodPatches, device: str | torch.device, banks: int) -> bool:

@@ -45,14 +45,23 @@ def svg(chart: Chart) -> str:
 
 
 @contextmanager
-def _drawn(chart: Chart, colours: Colours, **options: Any) -> Iterator["Figure"]:
-    """The chart as a matplotlib Figure, in the same style regardless of the user's matplotlibrc."""
+def styled(colours: Colours) -> Iterator[None]:
+    """The style of all charts, regardless of the user's matplotlibrc."""
     import matplotlib
-    from matplotlib.figure import Figure
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_style(colours))
+        yield
+
+
+@contextmanager
+def _drawn(chart: Chart, colours: Colours, **options: Any) -> Iterator["Figure"]:
+    """The chart as a matplotlib Figure, in the style of all."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with styled(colours):
         matplotlib.rcParams["svg.hashsalt"] = chart.title
         figure = Figure(figsize=(chart.width, chart.height), layout="constrained", **options)
         chart.draw(figure.subplots(), colours)

@@ -121,8 +121,8 @@ def _threshold_warnings(known: pd.DataFrame, result: dict[str, Any]) -> list[str
             said.append(f"The {called.replace('_', ' ')} is {rate:.2f}, above {name} {cap:g}: {why}.")
     if "alpha" in options and (known["detection"] == "fold").any():
         said.append(
-            "conformal promises its rate for a fixed memory bank and independent images; here the images were scored "
-            "by cross-validation, each fold by its own bank, so the promise is an approximation."
+            f"{result['threshold']['strategy']} promises its rate for a fixed memory bank and independent images; here "
+            "the images were scored by cross-validation, each fold by its own bank, so the promise is an approximation."
         )
     few = "percentile" in options and "assumed" not in result
     if few and (n := image["n_good"]) * (1 - options["percentile"] / 100) < 1:

@@ -34,6 +34,13 @@ def proven(metrics: Mapping[str, Any]) -> list[str]:
     if image["n_good"]:
         span = spans["false_positive_rate"]
         said.append(_rate(matrix["false_positive"], image["n_good"], "good", "called bad", "false-alarm rate", span))
+    if promise := metrics["threshold"].get("promise"):
+        low, high = promise["interval"]
+        said.append(
+            f"The threshold is chosen on {promise['n_good']} good photographs alone: about {percent(promise['rate'])} "
+            f"of new good ones like them will be called bad, and with {percent(promise['confidence'])} confidence "
+            f"{percent(low)} to {percent(high)}."
+        )
     baseline = metrics["baseline"]
     if image["n_good"] and image["n_bad"] and image["accuracy"] is not None:
         gain = "more than" if image["accuracy"] > baseline["accuracy"] else "no more than"

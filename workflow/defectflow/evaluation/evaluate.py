@@ -7,6 +7,7 @@ chosen on all labelled images.
 metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the file itself):
     accuracy, precision, recall, f1, auroc, n_samples: the main figures, as in ``image``.
     threshold: strategy, options, value (for new images), folds (n, min, max), good_only (see ``good_only.figures``).
+        promise: rate, interval, confidence, n_good: share of new good images called bad, of strategies that promise it.
     review: the review band and the errors it leaves, see ``decisions.review_figures``; null without one.
     protocol: how images were held out, see ``split_protocols.protocol_of``.
     image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with groups held out.
@@ -67,7 +68,9 @@ from defectflow.decision.decisions import (
     gather,
     is_evaluated,
     predictions_of,
+    promise_of,
     review_figures,
+    settled,
 )
 from defectflow.decision.strategies import STRATEGIES
 from defectflow.evaluation.background_check import Background, background_figures
@@ -82,13 +85,7 @@ IMAGE = [column for column in MANIFEST if column not in ("sha256", "split")]
 
 
 class NewImages(NamedTuple):
-    """Summary of the images without a label, for metrics.json and its charts.
-
-    Attributes:
-        scores: float (n,), their raw scores.
-        unscored: names of the images without a score.
-        n_review: how many go to a person.
-    """
+    """Images without a label: float (n,), their raw scores; names of those without a score; how many a person sees."""
 
     scores: np.ndarray
     unscored: list[str]
@@ -141,8 +138,7 @@ def evaluate(
         splits, copies: columns SPLITS, of the labelled images; columns SCORES, of perturbed copies.
         segmentation: what `segmentation_figures` returned.
         background: what `background_figures` returned, None where parts are masked.
-        fit: content of fit.json, or nothing.
-        ingest_report: content of ingest_report.json, or nothing.
+        fit, ingest_report: content of fit.json and of ingest_report.json, or nothing.
         strategy, options, review, seed: see `assign_verdicts`; for the bootstrap.
     """
     _, overall, band = verdicts
@@ -179,6 +175,8 @@ def evaluate(
     if assumed:
         result["assumed"] = assumed.figures
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
+    if promise := promise_of(table, strategy, options):
+        result["threshold"]["promise"] = promise._asdict()
     result["warnings"] = warnings(table, unscored, result, fit) + data_warnings(ingest_report, bearing=True)
     result = rounded(result)
     # Thresholds, which scores are compared with, keep all digits.
@@ -256,7 +254,6 @@ def main(args: argparse.Namespace) -> None:
     Only the labelled images are in memory, and those that are learned from; others are judged as they are written.
     """
     chosen = read_settings(args.settings, STRATEGIES, "evaluate")
-    strategy, options = chosen.name, dict(sorted(chosen.read_by("evaluate").items()))
     review = None
     if args.review:
         review = read_settings(args.review, ReviewSettings, "evaluate", where="--review").read_by("evaluate")
@@ -264,6 +261,8 @@ def main(args: argparse.Namespace) -> None:
     labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna() | (args.left_out is not None))
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
     gathered, assumed = gather(labelled, *tables, calibration), None
+    chosen = settled(gathered, chosen)
+    strategy, options = chosen.name, dict(sorted(chosen.read_by("evaluate").items()))
     if args.left_out:
         assumed = assume(gathered, read_table(args.left_out, ["image_id"])["image_id"].tolist(), strategy, options)
         strategy, options = assumed.strategy, assumed.options

@@ -13,7 +13,9 @@ from defectflow.metrics import metrics
 from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1
 
 ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = tuple(
-    (name, dict(cls.compared)) for name, cls in STRATEGIES.classes.items()
+    (name, dict(cls.compared))
+    for name, cls in STRATEGIES.classes.items()
+    if name != "auto"  # is one of the others
 )
 
 

@@ -69,8 +69,13 @@ def write_manifest(folder: Path, settings: dict[str, Any]) -> None:
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.is_file() and name != MANIFEST:
-            files[name] = {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+            files[name] = entry_of(path)
     write_json(folder / MANIFEST, {"format": FORMAT, **settings, "files": files})
+
+
+def entry_of(path: Path) -> dict[str, Any]:
+    """What bundle.json says of a file: size and sha256."""
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
 
 
 def read_bundle(folder: str | Path) -> Bundle:

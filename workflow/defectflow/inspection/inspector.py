@@ -16,7 +16,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from defectflow.backbones.network_input import Loaded, fit_picture
+from defectflow.backbones.network_input import Loaded, fit_picture, scales_of
 from defectflow.core.anomaly_maps import AnomalyMap, grid_map, reduced_resolution, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
@@ -25,6 +25,7 @@ from defectflow.decision.pred_score import normalise
 from defectflow.decision.verdict_rule import decide
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, unpacked
+from defectflow.inspection.held_out import reference_picture
 from defectflow.inspection.mask_and_score import (
     Located,
     check_known,
@@ -33,6 +34,7 @@ from defectflow.inspection.mask_and_score import (
     settings_of,
     torch_scorer,
 )
+from defectflow.inspection.measures import Measures, measure
 from defectflow.inspection.runtimes import load_network, pick
 from defectflow.isolation.crop_and_background import isolate_part
 
@@ -59,6 +61,7 @@ class Verdict:
         size: (height, width) of the upright photograph.
         part: bool (height, width), mask of the part, or None.
         seconds: time of each step, by `Inspector.clock`.
+        measures: light, focus and place of the part, if `Inspector.measuring`.
     """
 
     bad: bool
@@ -74,6 +77,7 @@ class Verdict:
     size: tuple[int, int]
     part: np.ndarray | None = field(repr=False)
     seconds: dict[str, float] = field(repr=False, compare=False)
+    measures: Measures | None = field(default=None, compare=False)
 
     @property
     def flagged(self) -> bool:
@@ -100,12 +104,13 @@ def _dropped() -> AnomalyMap:
 
 
 class Ready(NamedTuple):
-    """A photograph prepared for the network: its size (height, width), the part or None, and the network's input."""
+    """A photograph prepared for the network: size (height, width), the part or None, the network's input, measures."""
 
     size: tuple[int, int]
     part: Located | None
     item: Loaded
     seconds: dict[str, float]
+    measures: Measures | None = None
 
 
 class Inspector:
@@ -115,13 +120,16 @@ class Inspector:
         settings: content of bundle.json.
         runtime: what the network runs on.
         clock: function that measures `Verdict.seconds`; use time.process_time for processor time.
+        measuring: whether verdicts have `Verdict.measures`.
     """
 
     def __init__(
         self, bundle: Bundle, runtime: str, precision: str, threads: int, streams: int, device: str = "cpu"
     ) -> None:
         self.settings, self.runtime, self.clock = bundle.settings, runtime, time.perf_counter
+        self.measuring = False
         check_known(bundle)
+        self._picture = reference_picture(bundle)
         self._isolation = settings_of(bundle, "isolation")
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
         self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle)
@@ -187,7 +195,11 @@ class Inspector:
             part = self._locate(image) if self._locate else None
         with self._timed(seconds, "isolate"):
             item = self._fitted(image, part.mask if part else None)
-        return Ready(image.shape[:2], part, item, seconds)
+        measures = None
+        if self.measuring:
+            with self._timed(seconds, "measure"):
+                measures = measure(image, part.mask if part else None, self._picture)
+        return Ready(image.shape[:2], part, item, seconds, measures)
 
     def finish(self, photographs: Sequence[Ready]) -> list[Verdict]:
         """Verdicts on photographs that are ready, at least one, in one call of the network."""
@@ -200,7 +212,7 @@ class Inspector:
         return [self._verdict(one, own) for one, own in zip(photographs, patches, strict=True)]
 
     def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
-        size, part, item, seconds = photograph
+        size, part, item, seconds, measures = photograph
         with self._timed(seconds, "search"):
             scored = self._scorer(patches[item.cells], item.cells)
         cells, affine = item.cells, item.affine
@@ -235,6 +247,7 @@ class Inspector:
             size=size,
             part=part.mask if part else None,
             seconds=seconds,
+            measures=measures,
         )
 
     def prepare(self, image: np.ndarray) -> Loaded:
@@ -243,10 +256,14 @@ class Inspector:
         return self._fitted(image, part.mask if part else None)
 
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
-        """Raw score of a prepared photograph and the distances of its cells, float32 (p,)."""
-        patches = self._network(_picture(item)[None])[0]
-        scored = self._scorer(patches[item.cells], item.cells)
+        """Raw score of a prepared photograph and the distances of its cells, float32 (p,), see `Scored`."""
+        scored = self._scorer(self.embed(item), item.cells)
         return scored.score, scored.distances()
+
+    def embed(self, item: Loaded) -> np.ndarray:
+        """Patches of a prepared photograph, float32 (p, d): those of its ``cells``."""
+        patches: np.ndarray = self._network(_picture(item)[None])[0][item.cells]
+        return patches
 
     @contextmanager
     def _timed(self, seconds: dict[str, float], step: str) -> Iterator[None]:
@@ -265,8 +282,8 @@ class Inspector:
             mask = None if mask is None else grown
         if not network["foreground_only"]:
             mask = None
-        fitted, grid, crop = (tuple(network[key]) for key in ("fitted_size", "grid", "input_size"))
-        item = fit_picture(image, mask, window, fitted, grid, network["dilation"], crop, turn)
+        fitted, crop = (tuple(network[key]) for key in ("fitted_size", "input_size"))
+        item = fit_picture(image, mask, window, fitted, scales_of(network), network["dilation"], crop, turn)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # it may be a view into a larger one
 
     def _map(self, distances: np.ndarray, cells: np.ndarray, affine: np.ndarray) -> AnomalyMap:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from defectflow.config.settings import Family, Settings
 from defectflow.core.bank_files import BankFile
@@ -24,7 +25,11 @@ from defectflow.segmentation.segmenters import SEGMENTERS
 Scorer = Callable[[np.ndarray, np.ndarray], Scored]
 
 # What a bundle adds to an entry of the config.
-ADDED = {"segmenter": {"method", "source", "prior_weight"}, "isolation": {"size", "centre"}, "detector": {"method"}}
+ADDED = {
+    "segmenter": {"method", "source", "prior_weight"},
+    "isolation": {"size", "centre"},
+    "detector": {"method", "taught"},
+}
 
 
 class Located(NamedTuple):
@@ -98,7 +103,13 @@ def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], 
 def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Tensors of the detector and its settings, as its fit left them."""
     bank = BankFile(bundle.path("bank.safetensors"))
-    return bank.tensors("all"), bank.settings
+    return bank.tensors("all") | taught_patches(bundle), bank.settings
+
+
+def taught_patches(bundle: Bundle) -> dict[str, np.ndarray]:
+    """Tensors that `defectflow learn` added to those of the detector; none in a bundle that was not taught."""
+    taught = bundle.settings.get("taught")
+    return load_file(bundle.path(taught["patches"])) if taught else {}
 
 
 def numpy_scorer(bundle: Bundle) -> Scorer:

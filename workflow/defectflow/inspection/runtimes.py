@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defectflow.backbones.network_input import scales_of
 from defectflow.core.files import UserError
 from defectflow.inspection.bundle_files import Bundle
 
@@ -18,7 +19,7 @@ NETWORK = "network.onnx"
 LIBRARIES = {"openvino": "openvino", "onnx": "onnxruntime", "torch": "torch"}
 PRECISIONS = ("fp32", "fp16", "int8")
 
-# Patches of pictures of one size: uint8 RGB (n, height, width, 3) to float32 (n, grid height * grid width, d).
+# Patches of pictures of one size: uint8 RGB (n, height, width, 3) to float32 (n, cells of all scales, d).
 Network = Callable[[np.ndarray], np.ndarray]
 Single = Callable[[np.ndarray], np.ndarray]  # the same of one picture, without the first axis
 
@@ -158,20 +159,21 @@ def _one_by_one(run: Single) -> Network:
 def _torch(bundle: Bundle, threads: int, streams: int, device: str) -> Network:
     import torch
 
-    from defectflow.backbones.patch_embedding import PatchEmbedder
+    from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
     from defectflow.core.device import pick_device
 
     network = bundle.settings["network"]
     weights, precision = bundle.path("backbone.safetensors"), network.get("precision", "float32")
     backbone, layers = network["backbone"], network["layers"]
-    embedder = PatchEmbedder(backbone, layers, weights, device=pick_device(device), precision=precision)
+    reductions, where = [scale.reduction for scale in scales_of(network)], pick_device(device)
+    embedder = PatchEmbedder(backbone, layers, weights, device=where, precision=precision, reductions=reductions)
     own = max(1, threads // streams)
     if device == "cuda":  # TF32 would round float32 to 10 binary digits, and scores would differ from the CPU's
         torch.backends.cudnn.allow_tf32 = False
 
     def run(pictures: np.ndarray) -> np.ndarray:
         torch.set_num_threads(own)  # of the thread that calls
-        patches: np.ndarray = embedder(pictures).flatten(1, 2).cpu().numpy()
+        patches: np.ndarray = in_one_list(embedder.scales(pictures)).cpu().numpy()
         return patches
 
     return run

@@ -125,6 +125,8 @@ def _cells(file: PatchFile, item: int) -> torch.Tensor:
     height, width = file.config["grid"]
     step = -(-max(height, width) // SIDE)
     position, patches = file.position(item), file.patches(item)
+    finest = position < height * width  # of several scales
+    position, patches = position[finest], patches[finest]
     cell = position // width // step * SIDE + position % width // step
     found, inverse = cell.unique(return_inverse=True)
     sums = torch.zeros(len(found), patches.shape[1]).index_add_(0, inverse, patches)

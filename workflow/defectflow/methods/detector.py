@@ -31,6 +31,7 @@ class GoodPatches:
         means: float32 (images, d), mean patch of each image before that.
         grid: (height, width) of the grid.
         doubtful: number of good pictures left out because their mask is doubtful.
+        coarser: (height, width) of the grids of coarser scales; their cells are counted on from those before.
     """
 
     patches: torch.Tensor
@@ -42,6 +43,11 @@ class GoodPatches:
     means: torch.Tensor
     grid: tuple[int, int]
     doubtful: int = 0
+    coarser: Sequence[tuple[int, int]] = ()
+
+    def scale(self) -> torch.Tensor:
+        """Number of the scale that each patch belongs to, 0 the finest: int64 (n,)."""
+        return scale_of(self.position, (self.grid, *self.coarser))
 
     def rows(self, kept: torch.Tensor) -> torch.Tensor:
         """Rows of ``patches`` of the images ``kept``, bool (images,): int64 (patches of these,)."""
@@ -68,10 +74,10 @@ class Detector(ABC):
 
         Args:
             patches: float32 (p, d), p >= 1.
-            position: int64 (p,), flat indices in the grid.
+            position: int64 (p,), flat indices in the grid; with several scales in the grids of all, in that order.
 
         Returns:
-            The score and float32 (p,), both the higher the more anomalous.
+            The score and float32 (p,), both the higher the more anomalous. Of several scales those of the finest.
         """
 
     @classmethod
@@ -92,6 +98,11 @@ class Detector(ABC):
         return {}
 
     @classmethod
+    def size(cls, tensors: Mapping[str, Any]) -> int:
+        """How many things of its kind a bank holds, e.g. patches."""
+        return len(tensors[""])
+
+    @classmethod
     def counts(cls, available: Sequence[int], settings: Any) -> list[int]:
         """How many patches of each image to keep in memory, of those that are ``available``."""
         return list(available)
@@ -102,6 +113,16 @@ class Detector(ABC):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reduce the patches (n, d) of one image, and their positions (n,), to ``count``."""
         return patches, position
+
+
+def scale_of(position: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """Number of the scale that patches at ``position`` (n,) belong to, int64 (n,); `grids` has (height, width) of each.
+
+    >>> scale_of(torch.tensor([0, 15, 16, 19]), [(4, 4), (2, 2)]).tolist()
+    [0, 0, 1, 1]
+    """
+    ends = torch.tensor([height * width for height, width in grids]).cumsum(0)
+    return torch.bucketize(position, ends, right=True)
 
 
 def pool(distances: torch.Tensor, settings: PooledSettings) -> float:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.config.settings import Family, setting
 from defectflow.config.values import ABSENT
+from defectflow.core.files import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,13 +18,21 @@ class MethodSettings(NetworkSettings):
 
     Attributes of a class:
         detector: dotted name of its `detector.Detector`, which is imported when it is needed.
+        several_scales: whether it can judge by more than one `image_size`.
     """
 
     section: ClassVar[str] = "detectors"
     detector: ClassVar[str] = ""
+    several_scales: ClassVar[bool] = False
 
     threshold: str | None = setting(ABSENT, "strategy of its own; otherwise that of the whole config")
     threshold_options: dict[str, float] | None = setting(ABSENT, "options of that strategy")
+
+    def check(self, where: str) -> None:
+        """Refuse several scales where the method has but one."""
+        super().check(where)
+        if len(self.sizes) > 1 and not self.several_scales:
+            raise UserError(f"{where}: method {self.name} takes one image_size, not {self.image_size} (give a number)")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ class Scored(NamedTuple):
     Attributes:
         score: anomaly score.
         bounds: float32 (p,), no patch is farther from what is normal than this; the largest is a distance.
-        distances: function that gives them, float32 (p,).
+        distances: function that gives them, float32 (p,). Of several scales both are those of the finest.
     """
 
     score: float
@@ -37,7 +37,7 @@ class NumpyDetector(ABC):
 
     @abstractmethod
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
-        """Score of an image and float32 (p,), the distance of each of its patches (p, d)."""
+        """Score of an image and float32 (p,), the distance of each of its patches (p, d); see `detector.Detector`."""
 
     def score(self, patches: np.ndarray, position: np.ndarray) -> Scored:
         """What `judge` says, with no more distances than the score needs, where the method can tell."""

@@ -6,7 +6,7 @@ the figures do and do not prove. The same inputs in the same environment give th
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from defectflow.backbones.network_input import input_in_words
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex, Row
@@ -31,6 +32,7 @@ from defectflow.evaluation.run_charts import charts_of
 from defectflow.evaluation.scored_images import damage_index, evenly, run_scale
 from defectflow.images.bit_depth import add_option
 from defectflow.reporting import galleries, label_lists, outlier_gallery
+from defectflow.reporting.disk_use import disk_facts
 from defectflow.reporting.html_pages import short, write_page
 
 ROWS = 3000  # of the verdict table: more are slow to scroll; all are in predictions.csv
@@ -145,8 +147,7 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
     lines = [(name, _setting_text(value)) for name, value in settings.items()]
     if fit:
         trained = "" if fit.get("trained", True) else ", random weights"
-        size = " x ".join(map(str, fit["input_size"][::-1]))
-        lines.append(("network's input", f"{size} pixels, {fit['backbone']}{trained}"))
+        lines.append(("network's input", f"{input_in_words(fit)} pixels, {fit['backbone']}{trained}"))
         good = f"{fit['good_images']} good photographs"
         bank = fit["banks"].get("all", {})
         kept = (
@@ -189,8 +190,9 @@ def content(
     ingest_report: Mapping[str, Any],
     look: Look = DEFAULT,
     depth: str | None = None,
+    disk: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """All variables of the page's template."""
+    """All variables of the page's template; ``disk``: facts about the disk that the run takes, see `disk_facts`."""
     table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
     if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"], depth):
@@ -222,7 +224,7 @@ def content(
         "mask_cases": [galleries.mask_case(row, depth) for row in some.itertuples()],
         "example": example_of(table),
         "threshold_note": threshold_note(metrics["threshold"]["folds"]),
-        "facts": facts_of(settings, fit),
+        "facts": [*facts_of(settings, fit), *disk],
         "versions": versions(PACKAGES),
     }
 
@@ -241,7 +243,9 @@ def main(args: argparse.Namespace) -> None:
     ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
     scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
     regions = damage_index(*args.regions)
-    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth)
+    kinds = {kind.replace("_", " "): paths for kind, *paths in args.disk}
+    disk = disk_facts(kinds, read_json(args.features)) if args.features else []
+    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth, disk)
     listed = [
         label_lists.candidates(args.candidates, manifest, args.depth),
         label_lists.labels_to_check(args.labels_to_check, manifest, args.depth),
@@ -261,6 +265,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--regions", type=Path, nargs=2, required=True, help="regions.csv and regions.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
+    parser.add_argument("--features", type=Path, help="features.json: the disk that patch features take or took")
+    parser.add_argument(
+        "--disk", nargs="+", action="append", default=[], metavar=("KIND", "PATH"),
+        help="files and folders of one kind whose size is told, e.g. memory_banks banks.safetensors; with --features",
+    )  # fmt: skip
     parser.add_argument("--candidates", type=Path, help="candidates.csv")
     parser.add_argument("--next-to-label", type=Path, help="next_to_label.csv")
     parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")

@@ -67,7 +67,7 @@ def check_network(name: str, detector: Any, allow_downloads: bool) -> None:
     if ours or detector.backbone == "pixels":
         return
     command = [sys.executable, "-m", "defectflow.backbones.networks", detector.backbone, "--layers", *detector.layers]
-    command += ["--size", str(detector.center_crop or detector.image_size)]
+    command += ["--size", *map(str, [detector.center_crop] if detector.center_crop else detector.sizes)]
     command += ["--weights", detector.weights] if detector.weights else []
     command += ["--allow-downloads"] if allow_downloads else []
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}

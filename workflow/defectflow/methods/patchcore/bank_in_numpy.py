@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from defectflow.methods.numpy_detector import NumpyDetector, Scored, pool, unit
+from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
+from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.nearest_in_numpy import Points
 
@@ -14,7 +16,8 @@ class PatchCore(NumpyDetector):
     """`memory_bank.PatchCore` in numpy.
 
     Args:
-        tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes.
+        tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes, and
+            GOOD_AFTER_ALL and DEFECTS, float (m, d), where people have said that it was wrong.
         metadata: "distance".
         settings: score, neighbours, top_fraction.
     """
@@ -22,26 +25,45 @@ class PatchCore(NumpyDetector):
     name = "patchcore"
 
     def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: PatchCoreSettings):
+        self._settings = settings
+        grids = grids_of(metadata)
+        self._combination = Combination(grids, tensors[UNITS]) if grids else None
+        one = {key: value for key, value in metadata.items() if key != "coarser"}
+        self._scales = [PatchCore(of_scale(tensors, k), one, settings) for k in range(len(grids))]
+        if grids:
+            return
         self._bank = Points(tensors[""].astype(np.float32))
         self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
         self._cosine = metadata["distance"] == "cosine"
-        self._settings = settings
+        self._good, self._defects = (
+            Points(tensors[name].astype(np.float32)) if len(tensors.get(name, ())) else None
+            for name in (GOOD_AFTER_ALL, DEFECTS)
+        )
 
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         """See `detector.Detector.judge`."""
-        patches = self._comparable(patches)
+        if self._combination:
+            parts = zip(self._scales, self._combination.split(position), strict=True)
+            found = [scale.distances(patches[rows]) for scale, (rows, _) in parts]
+            distances = self._combination.combined(found, position)
+            return pool(distances, self._settings), distances
+        patches = self.comparable(patches)
         distances, nearest = self._bank.nearest(patches)
-        distances = self._measure(distances)
+        distances = self._taught(patches, self._measure(distances))
         if self._settings.score != "max":
             return pool(distances, self._settings), distances
         winner = int(distances.argmax())
         return self._reweighted(patches[winner], float(distances[winner]), int(nearest[winner])), distances
 
+    def distances(self, patches: np.ndarray) -> np.ndarray:
+        """Distance of each patch (p, d) of one scale, float32 (p,)."""
+        return self._measure(self._bank.nearest(self.comparable(patches))[0])
+
     def score(self, patches: np.ndarray, position: np.ndarray) -> Scored:
         """See `NumpyDetector.score`: the largest distance is found without most of the others."""
-        if self._settings.score != "max":
+        if self._combination or self._settings.score != "max" or self._good or self._defects:
             return super().score(patches, position)
-        patches = self._comparable(patches)
+        patches = self.comparable(patches)
         begun = self._bank.begin(patches)
         found = self._bank.farthest(patches, begun)
         distances = self._measure(found.distances)
@@ -50,13 +72,53 @@ class PatchCore(NumpyDetector):
         score = self._reweighted(patch, float(distances[winner]), nearest)
         return Scored(score, self._measure(found.bounds), lambda: self._measure(self._bank.nearest(patches, begun)[0]))
 
-    def _comparable(self, patches: np.ndarray) -> np.ndarray:
-        if self._cosine:
-            patches = unit(patches)
+    def farthest(self, patches: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The ``count`` patches (all, if there are fewer) that are farthest from the bank, the farthest first.
+
+        Args:
+            patches: float32 (p, d).
+            count: how many.
+
+        Returns:
+            Their rows, int64 (k,); their distances, float32 (k,); and float32 (k,), what the re-weighting of the image
+            score would multiply these by (1 where the score is not re-weighted).
+        """
+        patches = self.comparable(patches)
+        distances, nearest = self._bank.nearest(patches)
+        distances = self._measure(distances)
+        rows = np.argsort(-distances, kind="stable")[:count]
+        weights = np.ones(len(rows), np.float32)
+        if self._settings.score == "max":
+            weights[:] = [self._reweighted(patches[row], 1.0, int(nearest[row])) for row in rows]
+        return rows, distances[rows], weights
+
+    @property
+    def size(self) -> int:
+        """Number of patches in the bank."""
+        return len(self._bank.points)
+
+    def between(self, patches: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Distance of each patch (p, d) to the nearest of others (m, d), m >= 1, all `comparable`: float32 (p,)."""
+        return self._measure(Points(others).nearest(patches)[0])
+
+    def _taught(self, patches: np.ndarray, distances: np.ndarray) -> np.ndarray:
+        if self._good:
+            distances = np.minimum(distances, self._measure(self._good.nearest(patches)[0]))
+        if self._defects:
+            distances = toward_defects(distances, self._measure(self._defects.nearest(patches)[0]))
+        return distances
+
+    def comparable(self, patches: np.ndarray) -> np.ndarray:
+        """Patches (p, d) in the coordinates of the bank."""
+        patches = self.unprojected(patches)
         if self._subspace:
             mean, axes = self._subspace
             patches = (patches - mean) @ axes
         return patches
+
+    def unprojected(self, patches: np.ndarray) -> np.ndarray:
+        """Patches (p, d) whose Euclidean distances stand for that of the bank, before they are laid on its axes."""
+        return unit(patches) if self._cosine else patches
 
     def _measure(self, euclidean: np.ndarray) -> np.ndarray:
         return np.square(euclidean) / 2 if self._cosine else euclidean

@@ -6,14 +6,23 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import parent_process
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import nn
 
+from defectflow.core.files import UserError
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
 from defectflow.methods.patchcore.density import densest
+from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
+from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, named, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.coreset import Subspace, coreset_size, k_center_greedy, project
 from defectflow.search.nearest_neighbours import Neighbours
+
+UNIT_SAMPLE = 1024  # patches that the units of a scale are measured on
+UNIT_QUANTILE = 0.95
+UNIT_PARTS = 5  # into which the good pictures are divided, so that one is compared with the others
 
 
 class Bank:
@@ -72,24 +81,41 @@ class PatchCore(Detector):
 
     The distance is Euclidean, or, as "cosine", 1 - cos: half the square of the Euclidean distance between patches of
     unit length. The image score is the largest distance, re-weighted as in the paper, or another summary of them.
+
+    With several scales each has a bank of its own. Their distances make one map, see `scales.Combination`, and the
+    score is its largest value, not re-weighted, or another summary of it.
     """
 
     def __init__(
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: PatchCoreSettings
     ) -> None:
-        subspace = Subspace(tensors["mean"], tensors["axes"]) if "axes" in tensors else None
-        self._bank = Bank(tensors[""], subspace, metadata["distance"])
+        grids = grids_of(metadata)
+        self._banks = [_bank(of_scale(tensors, k), metadata["distance"]) for k in range(max(1, len(grids)))]
+        self._combination = Combination(grids, tensors[UNITS].cpu().numpy()) if grids else None
         self._settings = settings
+        self._good, self._defects = (
+            _bank({**tensors, "": tensors[name]}, metadata["distance"]) if len(tensors.get(name, ())) else None
+            for name in (GOOD_AFTER_ALL, DEFECTS)
+        )
 
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
-        """See `Detector.judge`; where a patch lies does not count."""
-        distances, nearest = self._bank.nearest(patches)
+        """See `Detector.judge`; where a patch lies does not count, but for the scale that it belongs to."""
+        if self._combination:
+            where = position.cpu().numpy()
+            parts = zip(self._banks, self._combination.split(where), strict=True)
+            found = [bank.nearest(patches[rows])[0].cpu().numpy() for bank, (rows, _) in parts]
+            distances = torch.from_numpy(self._combination.combined(found, where)).to(patches.device)
+            return pool(distances, self._settings), distances
+        (bank,) = self._banks
+        distances, nearest = bank.nearest(patches)
+        if self._good:
+            distances = torch.minimum(distances, self._good.nearest(patches)[0])
+        if self._defects:
+            distances = toward_defects(distances, self._defects.nearest(patches)[0])
         if self._settings.score != "max":
             return pool(distances, self._settings), distances
         winner = int(distances.argmax())
-        score = self._bank.reweighted(
-            patches[winner], distances[winner], int(nearest[winner]), self._settings.neighbours
-        )
+        score = bank.reweighted(patches[winner], distances[winner], int(nearest[winner]), self._settings.neighbours)
         return score, distances
 
     @classmethod
@@ -131,15 +157,36 @@ class PatchCore(Detector):
         Principal axes are each bank's own: what they are depends on the images. The size is not: the fewer patches a
         bank has, the farther all images are from it, and a threshold from smaller banks would be too high for others.
         Every bank has ``coreset_ratio`` of the patches of all good images, or all of its own where these are fewer.
+
+        Each scale has such a bank, and the units of its distances, see `scales.Combination`.
         """
         projected = project(good.patches.to(device), seed)
-        asked = coreset_size(len(good.patches), settings.coreset_ratio, settings.coreset_max)
+        scale = good.scale()
+        scales = len(good.coarser) + 1
+        asked = [
+            coreset_size(int((scale == k).sum()), settings.coreset_ratio, settings.coreset_max) for k in range(scales)
+        ]
+        parts = held_out_parts(good.images)[good.owner] if scales > 1 else None
 
         def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
-            own = rows = good.rows(kept)
+            if parts is None:
+                return of_one(good.rows(kept), asked[0])[0]
+            tensors, units = dict[str, torch.Tensor](), []
+            for k in range(scales):
+                rows = good.rows(kept)
+                own = rows[scale[rows] == k]
+                if not len(own):
+                    raise UserError("max_patches leaves no patch of a scale (make it larger, or give one image_size)")
+                found, chosen = of_one(own, asked[k])
+                tensors |= named(found, k)
+                units.append(units_of(good.patches, own, chosen, parts, settings.distance))
+            return tensors | {UNITS: torch.tensor(units)}
+
+        def of_one(rows: torch.Tensor, asked: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+            """The bank of patches of one scale, and which they are."""
             if settings.density < 1:
-                own = rows = densest(good.patches, good.owner, rows, settings.density, settings.density_neighbours)
-            size = min(asked, len(rows))
+                rows = densest(good.patches, good.owner, rows, settings.density, settings.density_neighbours)
+            own, size = rows, min(asked, len(rows))
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(device)]
                 alone = parent_process() is None  # bars of several processes would overwrite each other
@@ -150,9 +197,52 @@ class PatchCore(Detector):
                 tensors = {"": subspace.project(tensors[""]), **subspace._asdict()}
             if settings.bank_dtype != "float32":
                 tensors[""] = tensors[""].half()
-            return tensors
+            return tensors, rows
 
         return bank
+
+    @classmethod
+    def size(cls, tensors: Mapping[str, Any]) -> int:
+        """Patches of all scales."""
+        return sum(len(tensors[name]) for name in tensors if name == "" or name.removeprefix("scale").isdecimal())
+
+
+def _bank(tensors: Mapping[str, torch.Tensor], distance: str) -> Bank:
+    subspace = Subspace(tensors["mean"], tensors["axes"]) if "axes" in tensors else None
+    return Bank(tensors[""], subspace, distance)
+
+
+def held_out_parts(images: pd.DataFrame) -> torch.Tensor:
+    """A number below UNIT_PARTS for each good image, int64 (images,): folds stay together, and copies with theirs."""
+    folded = images["fold"].where(images["fold"] != "", images["image_id"])
+    return torch.from_numpy(pd.factorize(folded, sort=True)[0] % UNIT_PARTS)
+
+
+def units_of(
+    patches: torch.Tensor, own: torch.Tensor, chosen: torch.Tensor, parts: torch.Tensor, distance: str
+) -> tuple[float, float]:
+    """Median of the distances of good patches, and how far their UNIT_QUANTILE lies above it.
+
+    A patch is compared with the patches of the bank that are of other parts; where all are of one, with all others.
+
+    Args:
+        patches: float32 (n, d), `comparable`.
+        own: int64, rows that the bank was chosen from; some of them are measured.
+        chosen: int64, rows of the bank.
+        parts: int64 (n,), what belongs together.
+        distance: see `Bank`.
+    """
+    if len(parts[own].unique()) == 1:
+        parts = torch.arange(len(patches))
+    some = own[torch.linspace(0, len(own) - 1, min(UNIT_SAMPLE, len(own))).round().long()]
+    squares = torch.cdist(patches[some], patches[chosen]).square_()  # by a matrix product
+    squares.masked_fill_(parts[some, None] == parts[None, chosen], torch.inf)
+    nearest = squares.min(dim=1).values
+    nearest = nearest[nearest.isfinite()]
+    found = nearest / 2 if distance == "cosine" else nearest.sqrt()
+    middle = float(found.median()) if len(found) else 0.0
+    spread = float(np.quantile(found.numpy(), UNIT_QUANTILE)) - middle if len(found) else 1.0
+    return middle, max(spread, 1e-6)
 
 
 def most_central(patches: torch.Tensor) -> int:

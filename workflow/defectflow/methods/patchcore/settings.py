@@ -13,6 +13,7 @@ class PatchCoreSettings(PooledSettings):
 
     name: ClassVar[str] = "patchcore"
     detector: ClassVar[str] = "defectflow.methods.patchcore.memory_bank.PatchCore"
+    several_scales: ClassVar[bool] = True
 
     max_patches: int = setting(
         2_000_000, "above this number of patches each image is thinned out first (a million need 5 to 10 GB in fit)",
@@ -37,5 +38,5 @@ class PatchCoreSettings(PooledSettings):
     distance: Literal["euclidean", "cosine"] = setting("euclidean", "distance between patches", stage="fit")
     neighbours: int = setting(
         9, "neighbours in the re-weighting of the image score (PatchCore, equation 7); 1 switches it off", minimum=1,
-        stage="score", read_if=lambda settings: settings.score == "max",
+        stage="score", read_if=lambda settings: settings.score == "max" and len(settings.sizes) == 1,
     )  # fmt: skip

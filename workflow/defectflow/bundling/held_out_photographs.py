@@ -1,0 +1,95 @@
+"""What a bundle keeps of the labelled photographs of its run: `held_out.HeldOut`, measured by the inspector itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from defectflow.core.bank_files import BankFile
+from defectflow.core.tables import read_table
+from defectflow.decision.decisions import is_calibration
+from defectflow.evaluation.scored_images import evenly
+from defectflow.images.read_write import read_photograph
+from defectflow.inspection.held_out import HeldOut
+from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.measures import REFERENCE, measure, shift, small
+from defectflow.methods.numpy_detector import NumpyDetector
+from defectflow.methods.numpy_registry import DETECTORS
+from defectflow.methods.patchcore.bank_in_numpy import PatchCore
+
+MOST = 200  # photographs: as many good and bad ones in proportion as the run has
+KEPT = 100  # patches of each, or twice as many as its score averages
+
+
+def labelled_photographs(predictions: Path, manifest: Path, splits: Path) -> pd.DataFrame:
+    """At most MOST of the photographs that thresholds are chosen on: image_id, path, sha256, label, fold, detection."""
+    table = read_table(predictions, ["image_id", "label", "split", "raw_score"], lambda part: part["label"].notna())
+    table = table[is_calibration(table.assign(detection=table["split"]))]
+    folds = read_table(splits, ["image_id", "fold", "detection"])
+    files = read_table(manifest, ["image_id", "path", "sha256"])
+    table = table.merge(files, on="image_id").merge(folds, on="image_id").sort_values(["label", "image_id"])
+    return table.iloc[evenly(len(table), MOST)].reset_index(drop=True)
+
+
+def held_out(
+    inspector: Inspector, banks: Path, table: pd.DataFrame, settings: Any, review: Mapping[str, float] | None
+) -> HeldOut:
+    """Score each photograph by the bank without it, as the inspector sees it, and measure it.
+
+    Args:
+        inspector: of the bundle.
+        banks: banks.safetensors of the run.
+        table: what `labelled_photographs` returned.
+        settings: of the detector.
+        review: limits of the review band, or None.
+    """
+    file = BankFile(banks)
+    bank_of = np.where(table["detection"] == "fold", "fold/" + table["fold"], "all")
+    rows: dict[int, dict[str, Any]] = {}
+    for name in sorted(set(bank_of)):
+        detector = DETECTORS[settings.name](file.tensors(name), file.settings, settings)
+        for row in np.flatnonzero(bank_of == name).tolist():
+            photo = read_photograph(table["path"][row], inspector.settings["depth"])
+            ready = inspector.ready(photo)
+            patches = inspector.embed(ready.item)
+            rows[row] = {
+                "score": float(detector.judge(patches, ready.item.cells)[0]),
+                "patches": len(patches),
+                **farthest(detector, patches, settings),
+                "measures": measure(photo, ready.part.mask if ready.part else None),
+                "small": small(photo),
+            }
+    ordered = [rows[row] for row in range(len(table))]
+    good = [row["small"] for row, label in zip(ordered, table["label"], strict=True) if label == 0]
+    picture = np.mean(good, axis=0) if good else np.zeros((REFERENCE, REFERENCE), np.float32)
+    if inspector.settings["segmenter"]["source"] == "none":
+        for one in ordered:
+            one["measures"] = one["measures"]._replace(**shift(picture, one["small"]))
+    return HeldOut(
+        photographs=[
+            {"name": Path(row.path).name, "sha256": row.sha256, "fold": row.fold, "label": int(row.label)}
+            for row in table.itertuples()
+        ],
+        score=np.array([row["score"] for row in ordered]),
+        patches=np.array([row["patches"] for row in ordered], np.int64),
+        kept=np.concatenate([row["kept"] for row in ordered]),
+        owner=np.repeat(np.arange(len(ordered)), [len(row["kept"]) for row in ordered]),
+        distance=np.concatenate([row["distance"] for row in ordered]),
+        weight=np.concatenate([row["weight"] for row in ordered]),
+        measures=np.array([row["measures"] for row in ordered]),
+        picture=picture.astype(np.float32),
+        review=dict(review) if review else None,
+    )
+
+
+def farthest(detector: NumpyDetector, patches: np.ndarray, settings: Any) -> dict[str, np.ndarray]:
+    """Of `HeldOut` the fields kept, distance and weight of one photograph; empty for methods that cannot be taught."""
+    if not isinstance(detector, PatchCore):
+        return {"kept": np.empty((0, 1), np.float16), **dict.fromkeys(("distance", "weight"), np.empty(0, np.float32))}
+    averaged = 0 if settings.score == "max" else round(settings.top_fraction * len(patches))
+    found, distance, weight = detector.farthest(patches, max(KEPT, 2 * averaged))
+    return {"kept": detector.unprojected(patches[found]).astype(np.float16), "distance": distance, "weight": weight}

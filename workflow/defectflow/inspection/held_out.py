@@ -1,0 +1,93 @@
+"""The labelled photographs of a run in its bundle: what it takes to choose a threshold again, and to notice drift.
+
+Each was scored by a bank built without it. Of its patches the file keeps those that are farthest from that bank, with
+their distances: what is learned later can only come nearer to them, or be a defect like them.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from defectflow.core.files import UserError, atomic
+from defectflow.inspection.bundle_files import Bundle
+from defectflow.inspection.measures import Measures
+
+FILE = "held_out.safetensors"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Labelled photographs of a run.
+
+    Attributes:
+        photographs: of each: name, sha256, fold, label (0 good, 1 bad).
+        score: float64 (n,), raw scores by banks without them.
+        patches: number of patches on the part, int64 (n,).
+        kept: float16 (k, d), the farthest patches of all of them, see `bank_in_numpy.PatchCore.unprojected`.
+        owner: int64 (k,), row of ``photographs`` that a patch belongs to, ascending.
+        distance: float32 (k,), of these to their nearest patch in the bank without their photograph.
+        weight: float32 (k,), see `bank_in_numpy.PatchCore.farthest`.
+        measures: float64 (n, 5), see `Measures`.
+        picture: float32 (64, 64), mean of the good ones, see `measures.small`.
+        review: limits of the review band {"max_fpr": ..., "max_fnr": ...}, or None.
+    """
+
+    photographs: list[dict[str, Any]]
+    score: np.ndarray
+    patches: np.ndarray
+    kept: np.ndarray
+    owner: np.ndarray
+    distance: np.ndarray
+    weight: np.ndarray
+    measures: np.ndarray
+    picture: np.ndarray
+    review: dict[str, float] | None
+
+    @property
+    def label(self) -> np.ndarray:
+        """int64 (n,): 0 good, 1 bad."""
+        return np.array([one["label"] for one in self.photographs], np.int64)
+
+    def save(self, path: Path) -> None:
+        """Write the file, atomically."""
+        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
+        about = {"photographs": self.photographs, "review": self.review, "measures": Measures._fields}
+        with atomic(path) as temporary:
+            save_file(tensors, temporary, metadata={"defectflow": json.dumps(about)})
+
+
+TENSORS = ("score", "patches", "kept", "owner", "distance", "weight", "measures", "picture")
+
+
+def reference_picture(bundle: Bundle) -> np.ndarray | None:
+    """`HeldOut.picture` of a bundle alone; None if it keeps no photographs of its run."""
+    if FILE not in bundle.settings["files"]:
+        return None
+    with safe_open(bundle.path(FILE), framework="numpy") as file:
+        picture: np.ndarray = file.get_tensor("picture")
+        return picture
+
+
+def read_held_out(bundle: Bundle) -> HeldOut:
+    """The photographs of the run behind a bundle.
+
+    Raises:
+        UserError: the bundle has none (it is older than this version), or they are not readable.
+    """
+    path = bundle.path(FILE)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = json.loads(file.metadata()["defectflow"])
+            tensors = {name: file.get_tensor(name) for name in TENSORS}
+        if about["measures"] != list(Measures._fields):
+            raise KeyError("measures")
+        return HeldOut(about["photographs"], review=about["review"], **tensors)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not the photographs of a run ({error}; make the bundle again)") from None

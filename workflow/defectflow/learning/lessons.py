@@ -1,0 +1,148 @@
+"""What one photograph teaches: patches that are good after all, or patches of a defect."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from defectflow.core.files import UserError
+from defectflow.images.read_write import read_photograph, read_rgb
+from defectflow.inspection.inspector import Inspector
+from defectflow.learning.feedback import Feedback
+from defectflow.methods.patchcore.bank_in_numpy import PatchCore
+
+KEPT = 100  # patches that a photograph is scored by again, or twice as many as its score averages
+GOOD_EACH = 64  # patches that a photograph adds to what is good
+CANDIDATES = 1024  # among so many, the farthest from the bank
+DEFECT_EACH = 16  # patches that a photograph adds to what is known as a defect
+NEAR_PEAK = 0.8  # share of the largest distance from which patches count as the defect, where nobody said where it is
+IN_BOX = 0.5  # the same of those under a box, which holds good patches as well
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A photograph that a person spoke about; its patches are `PatchCore.comparable`.
+
+    Attributes:
+        said: what.
+        score: raw score by the parent.
+        patches: number of patches on the part.
+        kept: float32 (k, d), the patches that are farthest from the bank, the farthest first.
+        distance, weight: float32 (k,), of these, see `PatchCore.farthest`.
+        teaches: float32 (m, d), what joins the good ones or the defects.
+    """
+
+    said: Feedback
+    score: float
+    patches: int
+    kept: np.ndarray
+    distance: np.ndarray
+    weight: np.ndarray
+    teaches: np.ndarray
+
+
+def lesson(said: Feedback, inspector: Inspector, detector: PatchCore, settings: Any) -> Lesson:
+    """Embed a photograph and take what it teaches.
+
+    Args:
+        said: about it.
+        inspector: of the parent bundle.
+        detector: of the same, without anything learned from people.
+        settings: of the detector.
+
+    Raises:
+        UserError: the photograph or mask cannot be read, the part is not in it, or the box is not on the part.
+    """
+    photo = read_photograph(said.path, inspector.settings["depth"])
+    ready = inspector.ready(photo)
+    if ready.part and not ready.part.record["present"]:
+        raise UserError(f"{said.path}: no part was found in it (line {said.line}: take it out)")
+    patches = inspector.embed(ready.item)
+    averaged = 0 if settings.score == "max" else round(settings.top_fraction * len(patches))
+    rows, distances, weights = detector.farthest(patches, max(KEPT, CANDIDATES, 2 * averaged))
+    count = max(KEPT, 2 * averaged)
+    far = detector.comparable(patches)[rows]
+    if said.bad:
+        inside = under(said, photo.shape[:2], ready.item.affine, ready.item.cells[rows], inspector.settings["network"])
+        level = distances[inside].max() * (NEAR_PEAK if inside.all() else IN_BOX)
+        teaches = far[np.flatnonzero(inside & (distances >= level))[:DEFECT_EACH]]
+    else:
+        teaches = far[spread(far, distances, GOOD_EACH)]
+    score = float(detector.judge(patches, ready.item.cells)[0])
+    return Lesson(said, score, len(patches), far[:count], distances[:count], weights[:count], teaches)
+
+
+def under(
+    said: Feedback, size: tuple[int, int], affine: np.ndarray, cells: np.ndarray, network: dict[str, Any]
+) -> np.ndarray:
+    """Which cells lie under the box or the mask of a row, at least one: bool (p,); all of them without either.
+
+    Args:
+        said: the row.
+        size: (height, width) of the photograph.
+        affine: float64 (2, 3), from pixels of the network's input to those of the photograph.
+        cells: int64 (p,), flat indices in the grid.
+        network: "grid" and "input_size", (height, width) each.
+
+    Raises:
+        UserError: the box or mask is outside of the photograph or not on the part.
+    """
+    if not said.box and not said.mask:
+        return np.ones(len(cells), bool)
+    grid, shape = network["grid"], network["input_size"]
+    rows, columns = np.divmod(cells, grid[1])
+    centres = np.stack([(columns + 0.5) * shape[1] / grid[1] - 0.5, (rows + 0.5) * shape[0] / grid[0] - 0.5])
+    x, y = affine[:, :2] @ centres + affine[:, 2:]
+    if said.box:
+        x0, y0, x1, y1 = said.box
+        if x1 > size[1] or y1 > size[0]:
+            wide = f"{size[1]} x {size[0]}"
+            raise UserError(f"{said.path}: the box of line {said.line} is outside of its {wide} pixels (correct it)")
+        inside: np.ndarray = (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+        if not inside.any():  # smaller than a cell
+            away = np.hypot(x - (x0 + x1) / 2, y - (y0 + y1) / 2)
+            reach = abs(affine[0, 0]) * shape[1] / grid[1]
+            inside = away <= min(away.min(), reach)
+    else:
+        assert said.mask
+        mask = read_rgb(said.mask).max(axis=2) >= 128
+        if mask.shape != size:
+            raise UserError(
+                f"{said.mask}: not of the size of its photograph, {size[1]} x {size[0]} pixels (line {said.line})"
+            )
+        at = np.rint([y, x]).astype(int)
+        at = np.clip(at, 0, np.array(size)[:, None] - 1)
+        inside = mask[at[0], at[1]]
+    if not inside.any():
+        raise UserError(f"{said.path}: nothing of the part is under the box or mask of line {said.line} (correct it)")
+    return inside
+
+
+def spread(patches: np.ndarray, distance: np.ndarray, count: int) -> np.ndarray:
+    """Rows of at most ``count`` patches that cover all, beside what is known: greedy k-center (Gonzalez 1985).
+
+    Args:
+        patches: float32 (p, d).
+        distance: float32 (p,), of each to what is known.
+        count: how many.
+    """
+    left, rows = distance.astype(np.float32).copy(), []
+    for _ in range(min(count, len(patches))):
+        row = int(left.argmax())
+        if left[row] <= 0:
+            break
+        rows.append(row)
+        np.minimum(left, np.linalg.norm(patches - patches[row], axis=1), out=left)
+    return np.array(rows, np.int64)
+
+
+def thinned(patches: Sequence[np.ndarray], most: int) -> np.ndarray:
+    """At most ``most`` of all these patches (m, d each), those that cover the others best: float32 (n, d)."""
+    whole: np.ndarray = np.concatenate(patches)
+    if len(whole) <= most:
+        return whole
+    kept: np.ndarray = whole[np.sort(spread(whole, np.full(len(whole), np.inf), most))]
+    return kept

@@ -1,0 +1,311 @@
+"""A fixed number of workers, each a process of its own, and a bounded queue before them.
+
+A worker that dies or takes too long costs the photograph that it was judging, which gets an answer that says so, and
+is replaced. Each worker is attended by a thread, which is idle while the worker computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from defectflow.core.files import UserError
+from defectflow.service.options import Options
+from defectflow.service.served_bundles import Served
+from defectflow.service.worker import BEGUN, DRAWN, hear, tell, work
+
+LOG = logging.getLogger("defectflow.service")
+LOADING = 300.0  # seconds that loading the bundles may take
+LONGEST_PAUSE = 30.0  # seconds between attempts to start a worker that does not start
+LONGEST_NAME = 100  # bytes of a file name
+
+
+class QueueFull(Exception):
+    """There is no room for these photographs now."""
+
+
+class Closed(Exception):
+    """This pool takes nothing more; another one has taken its place."""
+
+
+@dataclass(eq=False)
+class Job:
+    """One photograph to judge.
+
+    Attributes:
+        model: name of the bundle.
+        name: of the file, as its sender calls it.
+        data: content of the file.
+        draw: whether an overlay is wanted.
+        answer: what `worker.judge` returns, with "overlay" as bytes of a PNG or None; "cause" where it was not judged.
+    """
+
+    model: str
+    name: str
+    data: bytes
+    draw: bool = False
+    answer: Future[dict[str, Any]] = field(default_factory=Future)
+    queued: float = field(default_factory=time.monotonic)
+
+
+class Pool:
+    """Workers that judge by the same copies of the same bundles.
+
+    Attributes:
+        models: the bundles by name.
+        runtimes: what each computes on, once the workers are ready.
+        replaced: how many workers have been replaced.
+    """
+
+    def __init__(self, models: Mapping[str, Served], options: Options, folder: Path) -> None:
+        """Start the workers; ``folder`` is for their files, one at a time for each worker."""
+        self.models, self.runtimes, self.replaced = dict(models), dict[str, str](), 0
+        self._options, self._failure = options, ""
+        self._jobs: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closing = False
+        self._ready: set[int] = set()
+        self._mean = 0.1  # seconds for one photograph, running mean
+        self._threads = [
+            threading.Thread(target=self._attend, args=(number, folder / str(number)), daemon=True)
+            for number in range(options.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Photographs in the queue."""
+        return len(self._jobs)
+
+    @property
+    def alive(self) -> int:
+        """Workers that can judge now."""
+        return len(self._ready)
+
+    @property
+    def room(self) -> bool:
+        """Whether another photograph finds a place in the queue."""
+        return len(self._jobs) < self._options.queue
+
+    @property
+    def usable(self) -> bool:
+        """Whether photographs will be judged: a worker is ready, or will be for all that is known."""
+        return self.alive > 0 or not self._failure
+
+    def seconds_left(self) -> int:
+        """A guess of when there will be room: for Retry-After."""
+        return max(1, round(self.waiting * self._mean / max(1, self.alive)))
+
+    def wait_until_ready(self) -> None:
+        """Wait for all workers.
+
+        Raises:
+            UserError: one cannot load a bundle, with its message.
+        """
+        with self._changed:
+            done = self._changed.wait_for(
+                lambda: self._failure or self._closing or self.alive == self._options.workers, LOADING
+            )
+            if self._failure or not done:
+                raise UserError(self._failure or f"the workers are not ready after {LOADING:.0f} s")
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Put photographs into the queue, all or none.
+
+        Raises:
+            QueueFull: there is no room for all of them.
+            Closed: `close` was called.
+        """
+        with self._changed:
+            if self._closing:
+                raise Closed
+            if len(self._jobs) + len(jobs) > self._options.queue:
+                raise QueueFull
+            self._jobs.extend(jobs)
+            self._changed.notify_all()
+
+    def withdraw(self, job: Job) -> None:
+        """Take a photograph out of the queue that nobody waits for any more; without effect if it is being judged."""
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
+    def close(self) -> None:
+        """Take nothing more, judge what is in the queue, end the workers, and wait for that."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        for job in self._jobs:  # of a pool whose workers did not start
+            _settle(job, {"cause": "worker", "reason": "the service ended before this photograph was judged"})
+
+    def _attend(self, number: int, folder: Path) -> None:
+        worker: _Worker | None = None
+        try:
+            while True:
+                if worker is None or not worker.process.is_alive():
+                    if worker is not None:
+                        self._lost(number, worker, "ended while idle")
+                    worker = self._begin(number)
+                    if worker is None:
+                        return
+                with self._changed:
+                    # The time limit is for noticing that the worker has died.
+                    self._changed.wait_for(lambda: self._jobs or self._closing, 0.5)
+                    if not self._jobs and self._closing:
+                        return
+                    job = self._jobs.popleft() if self._jobs else None
+                if job is None:
+                    continue
+                if not self._judge(worker, job, folder):
+                    self._lost(number, worker, "was killed, or took too long")
+                    worker = None
+        finally:
+            self._ready.discard(number)
+            if worker:
+                worker.end()
+
+    def _judge(self, worker: _Worker, job: Job, folder: Path) -> bool:
+        """Have one photograph judged; False if the worker is lost over it."""
+        start, alive, begun = time.monotonic(), True, False
+        try:
+            shutil.rmtree(folder, ignore_errors=True)  # what a lost worker has left
+            folder.mkdir(parents=True)
+            path = folder / plain_name(job.name)
+            path.write_bytes(job.data)
+            tell(worker.pipe, [job.model, str(path), job.draw])
+            begun = worker.pipe.poll(self._options.timeout) and hear(worker.pipe) == BEGUN
+            if begun and worker.pipe.poll(max(0.0, start + self._options.timeout - time.monotonic())):
+                answer = hear(worker.pipe)
+                drawn = next((folder / DRAWN / "overlays").glob("*.png"), None) if job.draw else None
+                answer["overlay"] = drawn.read_bytes() if drawn else None
+                self._mean += 0.1 * (time.monotonic() - start - self._mean)
+            else:
+                limit = f"{self._options.timeout:g} s"
+                answer, alive = {"cause": "timeout", "reason": f"judging it took longer than {limit}"}, False
+            path.unlink(missing_ok=True)
+            if job.draw:
+                shutil.rmtree(folder / DRAWN, ignore_errors=True)
+        except (EOFError, ConnectionError):
+            if not begun:  # it was dead already: the photograph is for its successor
+                with self._changed:
+                    self._jobs.appendleft(job)
+                return False
+            answer, alive = (
+                {"cause": "worker", "reason": "the process that judged it ended (killed, or no memory)"},
+                False,
+            )
+        except OSError as error:
+            answer = {"cause": "disk", "reason": f"{error.filename or folder}: {error.strerror}"}
+            alive = worker.idle()
+        answer["waited"] = 1000 * (start - job.queued)
+        _settle(job, answer)
+        return alive
+
+    def _begin(self, number: int) -> _Worker | None:
+        """A worker that is ready, after as many attempts as it takes; None if the pool is being closed."""
+        pause = 1.0
+        while True:
+            worker = _Worker(self.models, self._options)
+            failure = worker.load(lambda: self._closing and not self._jobs)
+            with self._changed:
+                if failure is None:
+                    worker.end()
+                    return None
+                if not failure:
+                    self.runtimes = worker.runtimes
+                    self._ready.add(number)
+                    self._failure = ""
+                    self._changed.notify_all()
+                    return worker
+                worker.end()
+                self._failure = failure
+                self._changed.notify_all()
+                LOG.error("worker %d does not start: %s", number, failure)
+                if self._changed.wait_for(lambda: self._closing, pause):
+                    return None
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _lost(self, number: int, worker: _Worker, how: str) -> None:
+        self._ready.discard(number)
+        self.replaced += 1
+        LOG.warning("worker %d (process %s) %s; it is replaced", number, worker.process.pid, how)
+        worker.end()
+
+
+class _Worker:
+    """The process, and this side's end of the pipe to it."""
+
+    def __init__(self, models: Mapping[str, Served], options: Options) -> None:
+        context = get_context("spawn")  # a fork would take over locks that threads of this process hold
+        self.pipe, theirs = context.Pipe()
+        self.runtimes: dict[str, str] = {}
+        folders = {name: model.folder for name, model in models.items()}
+        settings = (options.runtime, options.precision, options.threads, options.pixels)
+        self.process = context.Process(target=work, args=(theirs, folders, *settings), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def load(self, stop: Any) -> str | None:
+        """Wait until it is ready: "" if it is, what is wrong if not, None if ``stop()`` came first."""
+        end = time.monotonic() + LOADING
+        try:
+            while not self.pipe.poll(0.2):
+                if stop():
+                    return None
+                if time.monotonic() > end:
+                    return f"a worker is not ready after {LOADING:.0f} s"
+            word, content = hear(self.pipe)
+        except (EOFError, OSError):
+            return "a worker ended while it loaded the bundles (killed, or no memory)"
+        if word == "failed":
+            return str(content)
+        self.runtimes = content
+        return ""
+
+    def idle(self) -> bool:
+        """Whether it is alive and has nothing to say: it did not get the last photograph."""
+        return self.process.is_alive() and not self.pipe.poll(0)
+
+    def end(self) -> None:
+        """End it: by closing the pipe if it is idle, else by force."""
+        self.pipe.close()
+        self.process.join(0.5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.process.close()
+
+
+def plain_name(name: str) -> str:
+    """A file name for what a sender calls ``name``: its last part, with _ for unusual characters.
+
+    The suffix is kept: by it, a camera's raw file is known, of which a decoder would give the thumbnail.
+
+    >>> plain_name("../../C:\\\\day 1\\\\IMG 7.CR2")
+    'IMG_7.CR2'
+    """
+    last = re.split(r"[\\/]", name)[-1]
+    plain = re.sub(r"[^\w.+-]", "_", last.encode("utf-8", "ignore").decode()).lstrip(".")
+    stem, dot, suffix = plain.rpartition(".")
+    if not dot:
+        stem, suffix = plain, ""
+    stem = stem.encode()[:LONGEST_NAME].decode("utf-8", "ignore") or "photograph"
+    return f"{stem}.{suffix[:10]}" if suffix else stem
+
+
+def _settle(job: Job, answer: dict[str, Any]) -> None:
+    if job.answer.set_running_or_notify_cancel():  # False: nobody waits for it
+        job.answer.set_result(answer)

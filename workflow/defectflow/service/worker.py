@@ -1,0 +1,105 @@
+"""A process that judges: it loads every bundle once, then takes one photograph after the other.
+
+It ends when the service does: its end of the pipe is closed then.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from defectflow.core.files import UserError
+
+if TYPE_CHECKING:
+    from defectflow.inspection.inspector import Inspector
+
+DRAWN = "drawn"
+BEGUN = "begun"
+
+
+def work(
+    pipe: Connection, bundles: Mapping[str, Path], runtime: str, precision: str, threads: int, most_pixels: int
+) -> None:
+    """The loop of a worker.
+
+    It tells ["ready", {name of a bundle: its runtime}] or ["failed", message], and then for each [name, path, whether
+    to draw] that it hears BEGUN, and what `judge` returns.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):  # they go to all processes of a terminal or a unit
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with suppress(OSError):  # Linux: if memory runs out, a worker is killed and not the service
+        Path("/proc/self/oom_score_adj").write_text("500")
+    import cv2
+
+    from defectflow.inspection.inspector import Inspector
+
+    cv2.setNumThreads(threads)
+    try:
+        inspectors = {
+            name: Inspector.load(folder, runtime, precision=precision, threads=threads)
+            for name, folder in bundles.items()
+        }
+    except (UserError, OSError, MemoryError) as error:
+        tell(pipe, ["failed", str(error) or type(error).__name__])
+        return
+    tell(pipe, ["ready", {name: inspector.runtime for name, inspector in inspectors.items()}])
+    while True:
+        try:
+            name, path, draw = hear(pipe)
+        except (EOFError, OSError):
+            return
+        tell(pipe, BEGUN)
+        tell(pipe, judge(inspectors[name], Path(path), draw, most_pixels))
+
+
+def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dict[str, Any]:
+    """Judge one file by the functions of `defectflow inspect`; whatever is wrong with it becomes its reason.
+
+    Returns:
+        The fields of `answers.Result` that depend on the photograph. An overlay goes into the folder DRAWN beside it.
+    """
+    from defectflow.decision.outcomes import is_flagged
+    from defectflow.inspection.judge_files import judge_one, problem_of
+    from defectflow.inspection.outputs import Pictures, json_of
+
+    start = time.perf_counter()
+    try:
+        settings = inspector.settings
+        pictures = Pictures(path.parent / DRAWN, settings["scale"], settings["look"], False) if draw else None
+        _, verdict, note = judge_one(inspector, pictures, path, most_pixels)
+    except Exception as error:  # e.g. no room on the disk for the overlay
+        verdict, note = None, problem_of(path, error)
+    milliseconds = 1000 * (time.perf_counter() - start)
+    if verdict is None:
+        reason = note.replace(f"{path}: ", "").replace(str(path), path.name).replace(f"{path.parent}/", "")
+        return {"cause": "unreadable", "reason": reason, "ms": milliseconds}
+    fields = json_of(path, verdict, note)
+    # A person decides in the review band, and where the mask of the part is not to be trusted.
+    person = bool(verdict.review) or is_flagged(verdict.present, verdict.doubtful)
+    return {
+        "verdict": "review" if person else fields["verdict"],
+        "bad": verdict.bad,
+        **{key: fields[key] for key in ("score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful")},
+        "reason": fields["reason"],
+        "size": fields["size"],
+        "regions": fields["regions"],
+        "ms": milliseconds,
+    }
+
+
+def tell(pipe: Connection, message: Any) -> None:
+    """Send a message as JSON: unlike pickles, it cannot run anything in the process that gets it."""
+    pipe.send_bytes(json.dumps(message).encode())
+
+
+def hear(pipe: Connection) -> Any:
+    """Wait for a message."""
+    return json.loads(pipe.recv_bytes())
