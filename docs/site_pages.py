@@ -20,6 +20,7 @@ PACKAGE = ROOT / "workflow/defectflow"
 FIRST = (
     "docs/parts.md",
     "docs/verdicts.md",
+    "docs/unlabelled.md",
     "docs/detectors.md",
     "docs/configuration.md",
     "docs/input.md",

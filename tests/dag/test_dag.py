@@ -30,7 +30,7 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         "render_demo": 1, "survey": 1, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
         "masks": 1, "isolate": 2,
         "features": 3, "fit": 3, "score": 3, "calibrate": 3, "keep_features": 3, "evaluate": 3, "boxes": 3, "report": 3,
-        "render": 1, "leaderboard": 1,
+        "render": 1, "leaderboard": 1, "check_labels": 1, "next_to_label": 1,
     }  # fmt: skip
 
 
@@ -319,6 +319,21 @@ def test_photographs_without_labels_have_a_card_and_no_run(site):
     assert site.jobs("card", config=config)["write_card"] == 1
     refused = site.snakemake("-n", config=config)
     assert refused.returncode != 0 and "bare: 0 images are labelled good" in refused.stderr + refused.stdout
+
+
+def test_enough_photographs_without_labels_are_screened_before_anything_is_learned(site):
+    (site.folder / "many").mkdir(exist_ok=True)
+    for path in (site.folder / "coco/images").iterdir():
+        shutil.copy(path, site.folder / "many")
+    config = COCO | ALONE | {"datasets": {"mine": {"path": "many"}}}
+    jobs = site.jobs(config=config)
+    assert jobs["screen"] == jobs["fit"] == jobs["next_to_label"] == 1
+    assert site.jobs("next", config=config)["next"] == 1
+    plan = site.snakemake("-n", "-p", config=config).stdout
+    assert "--learn-unlabelled" in plan and plan.count("--leave-out") == 2 and plan.count("--left-out") == 1
+    assert "screen" not in site.jobs(config=COCO | ALONE)
+    judged = {"datasets": {"mine": {"path": "many", "unlabelled": "judge"}}}
+    assert "0 images are labelled good" in site.snakemake("-n", config=config | judged).stderr
 
 
 def test_regions_of_a_run_are_on_its_card_once_they_are_there(site):

@@ -31,7 +31,7 @@ from made import Made
 AFTER = {
     "render_demo": "survey ingest sam_pairs",
     "survey": "ingest candidates masks isolate part_sheet",
-    "ingest": "split augment evaluate boxes render report",
+    "ingest": "split augment check_labels evaluate boxes render report",
     "sam_pairs": "split_annotated prior segment isolate",
     "split_annotated": "split prior segment",
     "split": "fit score calibrate evaluate leaderboard",
@@ -45,12 +45,14 @@ AFTER = {
     "masks": "isolate evaluate boxes render report",
     "isolate": "augment features report",
     "augment": "features report",
-    "features": "fit score calibrate keep_features",
+    "features": "fit score calibrate keep_features check_labels",
+    "check_labels": "next_to_label keep_features report",
+    "next_to_label": "report",
     "fit": "score evaluate keep_features report",
     "calibrate": "evaluate leaderboard keep_features report",
     "score": "evaluate boxes render report keep_features",
     "keep_features": "report",
-    "evaluate": "boxes render report leaderboard",
+    "evaluate": "next_to_label boxes render report leaderboard",
     "boxes": "render report",
     "render": "report",
     "report": "",
@@ -61,12 +63,13 @@ AFTER = {
     "pretrain_part": "pretrain",
     "all": "",
 }
-# They run for a run beside the main one, whose pictures alone are rendered.
+# They run for a run beside the main one, whose pictures alone are rendered and whose labels alone are checked.
+OF_THE_MAIN_RUN = {"render", "check_labels", "next_to_label"}
 OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 # Made for other configurations or asked for by name.
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "clean_features", "categories", "bundle", "write_bundle", "export_labels",
-    "write_labels", "card", "write_card",
+    "write_labels", "card", "write_card", "screen", "next",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -94,13 +97,14 @@ DEMO = {"shards": 2, "compare": [], "pretrain": {"pool": "data/pool", "teacher_w
 # For every key of the schema (* is any name): another value, and the rules it changes first. A tuple is a whole set:
 # where a key names other files, what follows is not the same set.
 JUDGED = "fit score calibrate keep_features evaluate boxes report leaderboard"
-NEW_RUN = (f"isolate augment features {JUDGED} render",)
+SHOWN = "check_labels next_to_label render"
+NEW_RUN = (f"isolate augment features {JUDGED} {SHOWN}",)
 FINDING = "candidates find_part learn_found part_sheet"
 KEYS = {
     "dataset": ("twin", (f"survey ingest sam_pairs split_annotated split prior segment masks {FINDING}", *NEW_RUN)),
     "segmenter": ("constant", ("masks", *NEW_RUN)),
     "isolation": ("zero_out", NEW_RUN),
-    "detector": ("other", (f"features {JUDGED} render",)),
+    "detector": ("other", (f"features {JUDGED} {SHOWN}",)),
     "compare[].segmenter": ("constant", (f"masks isolate augment features {JUDGED}",)),
     "compare[].isolation": ("mean_fill", (f"isolate augment features {JUDGED}",)),
     "compare[].detector": ("other", (f"features {JUDGED}",)),
@@ -128,6 +132,7 @@ KEYS = {
     "datasets.*.good": (["fine"], "survey sam_pairs"),
     "datasets.*.links": (["data"], "survey sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
+    "datasets.*.unlabelled": ("learn", (f"split screen {JUDGED} next_to_label render",)),
     "datasets.*.part": ("whole", ""),  # where the segmenter is auto: tests/dag/test_dag.py
     "datasets.*.bit_depth": (12, ""),  # of use to 16-bit photographs: tests/dag/test_dag.py
     "datasets.*.about.license": ("https://spdx.org/licenses/CC0-1.0", ""),  # of a card: tests/dag/test_dag.py
@@ -137,7 +142,10 @@ KEYS = {
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),
     "datasets.*.rendered.size": (256, "render_demo"),
-    "segmenters.*.method": ("template", (f"masks isolate augment features {JUDGED} render",)),
+    "segmenters.*.method": (
+        "template",
+        (f"masks isolate augment features {JUDGED} {SHOWN}",),
+    ),
     "segmenters.*.model": ("sam2.1_hiera_t", "segment"),
     "segmenters.*.checkpoint": ("data/other.pt", "segment"),
     "segmenters.*.sha256": ("2584c2e546d3836061ed1acb794ebc33d7ed57714d847276ad84dacb6254896e", "report"),
@@ -176,6 +184,7 @@ KEYS = {
     "detectors.*.neighbours": (3, "score calibrate"),
     "detectors.*.score": ("percentile", "score calibrate"),
     "detectors.*.top_fraction": (0.05, "report"),  # of use to other scores than max
+    "detectors.*.density_neighbours": (3, "report"),  # of use to a density below 1
     "detectors.*.center_crop": (224, "features"),
     "detectors.*.precision": ("bfloat16", "features"),
     "detectors.*.batch_size": (8, "features"),
@@ -272,7 +281,7 @@ def closure(first: str | tuple, present: set[str]) -> set[str]:
         if rule in present and rule not in found:
             found.add(rule)
             todo += AFTER[rule].split()
-    return found - {"render"} if compared else found
+    return found - OF_THE_MAIN_RUN if compared else found
 
 
 def sheet(stale: dict[str, int]) -> set[str]:
@@ -583,8 +592,10 @@ AFTER_INGEST = {
     "fit": 2,
     "score": 4,
     "calibrate": 2,
+    "check_labels": 1,
     "keep_features": 2,
     "evaluate": 2,
+    "next_to_label": 1,
     "boxes": 2,
     "render": 1,
     "report": 2,

@@ -78,6 +78,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
         "calibrate": 1,
         "keep_features": 1,
         "evaluate": 1,
+        "next_to_label": 1,
         "boxes": 1,
         "render": 1,
         "report": 1,
@@ -87,7 +88,7 @@ def test_another_coreset_ratio_re_runs_the_fit_and_what_follows(finished):
 
 def test_another_threshold_re_runs_the_evaluation_only(finished):
     jobs = finished.jobs(config=CONFIG | {"threshold": "youden", "threshold_options": {"max_fpr": 0.1}})
-    assert jobs == {"evaluate": 1, "boxes": 1, "render": 1, "report": 1, "leaderboard": 1}
+    assert jobs == {"evaluate": 1, "next_to_label": 1, "boxes": 1, "render": 1, "report": 1, "leaderboard": 1}
 
 
 @pytest.mark.parametrize(
@@ -262,3 +263,38 @@ def test_the_mvtec_layout_runs_without_masks_of_the_part_and_what_is_broken_is_l
     assert metrics["n_samples"] == 6 and metrics["pixel"] is not None
     problems = json.loads((workflow.folder / "results/mvtec/ingest_report.json").read_text())["problems"]
     assert sorted(problem["file"] for problem in problems) == ["train/good/copy.png", "train/good/torn.png"]
+
+
+def test_photographs_that_nobody_has_labelled_are_judged_and_it_says_what_was_assumed(workflow):
+    folder = workflow.folder / "data/plain"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for number in range(16):
+        picture = draw_part(rng, defect=number in (4, 11))[0]
+        cv2.imwrite(str(folder / f"{number:03}.png"), picture[20:80, 20:80, ::-1])
+    entry = {"path": "data/plain", "part": "whole"}
+    config = CONFIG | {"shards": 1, "dataset": "plain", "datasets": {"plain": entry}}
+    config["compare"] = [{"detector": "pixel_difference"}]
+    result = workflow.snakemake("--cores", "2", "all", "bundle", "next", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "WARNING: plain: photographs without a label are taken as mostly good" in result.stderr
+    run = workflow.folder / "results/plain/none/none/patchcore"
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert metrics["auroc"] is None and metrics["assumed"]["n_photographs"] == 16
+    assert metrics["assumed"]["said"] in (run / "report.html").read_text()
+    with open(run / "candidates.csv", newline="") as stream:
+        candidates = [row["image_id"] for row in csv.DictReader(stream)]
+    assert set(candidates[:2]) == {"004", "011"} and len(candidates) < 8
+    bad = {row["image_id"] for row in read_predictions(workflow, "results/plain/none/none/patchcore") if
+           row["predicted_label"] == "1"}  # fmt: skip
+    assert {"004", "011"} <= bad
+    fitted = json.loads((run / "fit.json").read_text())
+    assert fitted["good_images"] == 16 - len(candidates)
+    verdict = Inspector.load(run / "bundle")(folder / "004.png")
+    assert verdict.bad and verdict.threshold == pytest.approx(metrics["threshold"]["value"])
+    assert "from low to high scores" in result.stdout
+    assert (run / "next_to_label.csv").read_text().count("\n") == 17
+    assert workflow.jobs(config=config) == {}
+    (folder / "labels of march.csv").write_text("file;result\n")
+    stopped = workflow.plan(config=config)
+    assert stopped[0] != 0 and "it may hold the labels" in stopped[1]

@@ -44,7 +44,8 @@ EXPECTED = {
     "fit": (4000, 240, 8, "gpu"),
     "calibrate": (4000, 480, 8, "gpu"),
     "score": (3000, 60, 4, "gpu"),
-    "results_boxes_evaluate_render_report": (6000, 240, 9, "cpu"),
+    "check_labels": (2000, 120, 8, "cpu"),
+    "results_boxes_evaluate_next_to_label_render_report": (6000, 240, 9, "cpu"),
 }
 
 

@@ -105,6 +105,11 @@ onstart:
             check_network(name, SETTINGS["detectors"][name], config["allow_downloads"])
     except UserError as error:
         sys.exit(f"error: {error}")
+    for run in [run for run in MAIN_RUNS if learns_unlabelled(run)]:
+        text = "photographs without a label are taken as mostly good and learned from; how many defects are missed will be"
+        print(
+            f"WARNING: {run.dataset}: {text} unknown. Are there labels? Put them into labels.csv.", file=sys.stderr
+        )
 
 
 # Also where there was nothing to do: the paths are what a user looks for then.
@@ -365,6 +370,30 @@ def per_shard(pattern: str) -> list[str]:
     """One file per shard of a run; ``pattern`` is relative to the run's folder and names {shard}."""
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
     return [f"{folder}/{pattern}".replace("{shard}", shard) for shard in SHARDS]
+
+
+def label_lists(wildcards) -> list[str]:
+    """Tables of photographs whose label a person should look at, of the runs that the config asks for first."""
+    folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
+    main = any(tuple(run) == tuple(wildcards[key] for key in run._fields) for run in MAIN_RUNS)
+    listed = ["labels_to_check", "next_to_label", *(["candidates"] if learns_unlabelled(wildcards) else [])]
+    return [f"{folder}/{name}.csv" for name in listed] if main else []
+
+
+def list_flags(tables) -> list[str]:
+    """`--labels-to-check FILE` and the like, named as the files."""
+    return [option(f"--{Path(path).stem.replace('_', '-')}", path) for path in tables]
+
+
+def learns_unlabelled(wildcards) -> bool:
+    """Whether photographs without a label are taken as mostly good and learned from."""
+    return not is_rendered(wildcards) and preflight.learns_unlabelled(SOURCES[wildcards.dataset])
+
+
+def candidates(wildcards) -> list | str:
+    """The table of photographs that are not learned from, where those without a label are."""
+    folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
+    return f"{folder}/candidates.csv" if learns_unlabelled(wildcards) else []
 
 
 def mask_tables(wildcards) -> list[str]:

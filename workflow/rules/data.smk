@@ -137,11 +137,12 @@ rule split:
         runtime=10,
     params:
         annotated=lambda w, input: option("--annotated", input.get("annotated")),
+        unlabelled=lambda w: option("--learn-unlabelled", learns_unlabelled(w)),
         folds=config["folds"],
         seed=config["seed"],
         code=code_hash("data.split"),
     message:
         "Split the labelled images of {wildcards.dataset} by group, for detection"
     shell:
-        "python -m defectflow.data.split --manifest {input.manifest} {params.annotated} --folds {params.folds}"
+        "python -m defectflow.data.split --manifest {input.manifest} {params.annotated} {params.unlabelled} --folds {params.folds}"
         " --seed {params.seed} --out {output} 2>&1 | tee {log}"

@@ -38,6 +38,7 @@ rule fit:
         features=per_shard("features/{shard}.safetensors"),
         feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
         splits="results/{dataset}/splits.csv",
+        left_out=candidates,
     output:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
         fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
@@ -55,13 +56,14 @@ rule fit:
         runtime=240,
     params:
         settings=settings_for("detectors", "fit"),
+        left_out=lambda w, input: option("--leave-out", input.get("left_out")),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("detection.fit"),
     message:
         "Fit {wildcards.detector} on the good images of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits}"
+        "python -m defectflow.detection.fit --features {input.features} --splits {input.splits} {params.left_out}"
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.banks} --fold-banks {output.fold_banks} --report {output.report} 2>&1 | tee {log}"
@@ -106,6 +108,7 @@ rule calibrate:
         features=per_shard("features/{shard}.safetensors"),
         feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
         splits="results/{dataset}/splits.csv",
+        left_out=candidates,
     output:
         table="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
         maps="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
@@ -122,13 +125,14 @@ rule calibrate:
         runtime=480,
     params:
         settings=settings_for("detectors", "fit", "score"),
+        left_out=lambda w, input: option("--leave-out", input.get("left_out")),
         seed=config["seed"],
         device=config["device"],
         code=code_hash("detection.calibrate"),
     message:
         "Score the labelled images of {wildcards.dataset} for the choice of thresholds ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits}"
+        "python -m defectflow.detection.calibrate --features {input.features} --splits {input.splits} {params.left_out}"
         " --settings {params.settings:q}"
         " --seed {params.seed} --device {params.device} --threads {threads}"
         " --out {output.table} --maps {output.maps} 2>&1 | tee {log}"
@@ -141,6 +145,7 @@ rule keep_features:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
         calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.csv",
         scores=per_shard("scores/{shard}.csv"),
+        labels=lambda w: label_lists(w)[:1],
     output:
         "results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
     log:

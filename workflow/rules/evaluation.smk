@@ -8,6 +8,7 @@ rule evaluate:
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
         splits="results/{dataset}/splits.csv",
+        left_out=candidates,
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
         ingest_report="results/{dataset}/ingest_report.json",
         segmentation=segmentation_report,
@@ -46,6 +47,7 @@ rule evaluate:
         settings=lambda w: json.dumps(threshold_settings(config, w.detector)),
         review=option("--review", json.dumps(config["review"]) if config["review"] else None),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        left_out=lambda w, input: option("--left-out", input.get("left_out")),
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
         depth=depth_flag,
         seed=config["seed"],
@@ -56,7 +58,7 @@ rule evaluate:
         "python -m defectflow.evaluation.evaluate --scores {input.scores} --calibration {input.calibration}"
         " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit}"
-        " --ingest-report {input.ingest_report} {params.segmentation}"
+        " --ingest-report {input.ingest_report} {params.segmentation} {params.left_out}"
         " --settings {params.settings:q} {params.review} {params.depth} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 

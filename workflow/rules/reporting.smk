@@ -64,6 +64,7 @@ rule report:
         maps=per_shard("maps/{shard}.safetensors"),
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
+        labels=label_lists,
         # Whose size is told.
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
@@ -88,6 +89,7 @@ rule report:
         runtime=30,
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
+        lists=lambda w, input: " ".join(list_flags(input.get("labels") or [])),
         look=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
         settings=lambda w: json.dumps(shown_settings(config, w)),
@@ -98,7 +100,7 @@ rule report:
     shell:
         "python -m defectflow.reporting.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} --look {params.look:q} {params.depth} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.lists} --look {params.look:q} {params.depth} --settings {params.settings:q}"
         " --features {input.features} {params.disk} --out {output} 2>&1 | tee {log}"
 
 

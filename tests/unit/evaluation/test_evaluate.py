@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.core.anomaly_maps import load_maps, save_maps
-from defectflow.core.files import UserError, write_json
+from defectflow.core.files import UserError, read_json, write_json
 from defectflow.core.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, index_of, read_table, write_table
 from defectflow.decision import thresholds
 from defectflow.decision.decisions import SCORE, SPLIT, assign_verdicts, file_name, gather, is_evaluated, review_figures
@@ -536,3 +536,20 @@ def test_warnings_of_ingest_are_repeated_by_what_they_bear_on():
     assert said[0] == "0.jpg: turned" and said[-1].startswith("... and 2 more")
     assert cautions.data_warnings({"warnings": found}, bearing=False) == ["notes.txt: not read"]
     assert cautions.data_warnings({}, bearing=True) == []
+
+
+def test_without_a_label_photographs_are_judged_and_no_figure_is_claimed(tmp_path):
+    data = inspection_set.make(tmp_path / "set", good=20, bad=3, unlabelled=0)
+    write_table(data.manifest, read_table(data.manifest).assign(label=""), MANIFEST)
+    left_out = tmp_path / "candidates.csv"
+    far = read_table(data.splits, SPLITS)["image_id"].tail(2).tolist()
+    write_table(left_out, pd.DataFrame({"image_id": far}), ["image_id"])
+    args = [*data.evaluate_args(tmp_path / "out"), "--left-out", str(left_out)]
+    evaluate.main(evaluate.build_parser().parse_args(args))
+    metrics, predictions = read_json(tmp_path / "out/metrics.json"), read_table(tmp_path / "out/predictions.csv")
+    assert metrics["auroc"] is None and metrics["image"]["n_good"] == metrics["image"]["n_bad"] == 0
+    assert metrics["threshold"]["strategy"] == "normal_percentile" and metrics["threshold"]["value"] > 0
+    assert metrics["pixel"]["map_threshold"]["value"] > 0
+    assert metrics["warnings"][0] == metrics["assumed"]["said"] and metrics["assumed"]["n_left_out"] == 2
+    assert len(predictions) == 23 and predictions["label"].isna().all() and predictions["predicted_label"].notna().all()
+    assert set(predictions.loc[predictions["predicted_label"] == 1, "image_id"]) >= set(far)

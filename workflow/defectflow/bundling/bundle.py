@@ -83,11 +83,19 @@ def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[st
     value = metrics["threshold"]["value"]
     if value is None:
         raise UserError("bundle: the run has no threshold, because no image is labelled (label some good images 0)")
-    scores = labelled.loc[is_calibration(labelled.assign(detection=labelled["split"])), "raw_score"]
+    known = is_calibration(labelled.assign(detection=labelled["split"]))
+    if metrics.get("assumed", {}).get("threshold_from") == "assumed good":
+        known = labelled["raw_score"].notna()
+    scores = labelled.loc[known, "raw_score"]
     threshold = {key: metrics["threshold"][key] for key in ("strategy", "options", "value")}
     threshold |= {"low": float(scores.min()), "high": float(scores.max())}
     review = metrics["review"]
     return {"threshold": threshold, "review": [review["low"], review["high"]] if review else None}
+
+
+def _chosen_on(part: pd.DataFrame) -> pd.Series:
+    """Rows of predictions.csv that the threshold may have been chosen on."""
+    return part["label"].notna() | (part["split"] == "fold")
 
 
 def map_settings(predictions: Path, maps: AnomalyMaps, metrics: dict[str, Any], vmax_quantile: float) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def main(args: argparse.Namespace) -> None:
     """Write the bundle, then open it as an inspector would."""
     torch.set_num_threads(args.threads)
     entries, metrics = json.loads(args.entries), read_json(args.metrics)
-    labelled = read_table(args.predictions, ["label", "split", "raw_score"], lambda part: part["label"].notna())
+    labelled = read_table(args.predictions, ["label", "split", "raw_score"], _chosen_on)
     segmenter, isolation, detector = (dict(entries[key]) for key in ("segmenter", "isolation", "detector"))
     for entry, key in ((detector, "weights"), (segmenter, "checkpoint")):
         if entry.get(key):  # the bundle keeps no path of this machine

@@ -22,6 +22,7 @@ class DataSet(TypedDict):
         good: further names of folders of good photographs.
         links: folders elsewhere that links may lead to.
         found: whether the annotations were looked for.
+        unlabelled: auto, judge or learn, see `unlabelled.learns_from_unlabelled`.
         depth: bits that 16-bit files are read with.
         depth_given: whether the config names them.
     """
@@ -35,6 +36,7 @@ class DataSet(TypedDict):
     good: list[str]
     links: list[str]
     found: NotRequired[bool]
+    unlabelled: NotRequired[str]
     depth: NotRequired[str | None]
     depth_given: NotRequired[bool]
 

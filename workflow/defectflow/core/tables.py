@@ -47,6 +47,12 @@ PREDICTIONS = [
 ]  # fmt: skip
 # mark: "" for a region above the pixel threshold; otherwise the reason why the box is the peak of a bad photograph
 REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "mark"]
+# labels that the photographs contradict, most doubtful first; nearest_good: the good photograph that looks most like it
+LABELS_TO_CHECK = ["filename", "label", "score", "threshold", "why", "nearest_good", "image_id", "nearest_id"]
+# photographs without a label that stand far from all others, worst first; nearest: of the others, the one most like it
+CANDIDATES = ["filename", "distance", "limit", "nearest", "image_id", "nearest_id"]
+# photographs without a label, the one whose label would say most first
+NEXT_TO_LABEL = ["place", "filename", "raw_score", "threshold", "why", "image_id"]
 
 # What identifies a run: names of entries of the config, and of the folders of its results.
 RECIPE = ["dataset", "segmenter", "isolation", "detector"]
@@ -62,6 +68,7 @@ TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
     "mask_reason", "protocol", "judged_fold", "mark", *RECIPE, "strategy", "category",
+    "why", "nearest_good", "nearest_id", "nearest",
 }  # fmt: skip
 
 ROWS = 5000  # in memory at a time if a table is read in parts

@@ -164,8 +164,12 @@ def split_all(args: argparse.Namespace) -> tuple[pd.DataFrame, Counter[str]]:
     manifest = read_table(
         args.manifest,
         columns,
-        lambda part: part["label"].notna() | (part["split"] != "") | part["image_id"].isin(outlined),
+        lambda part: (
+            part["label"].notna() | (part["split"] != "") | part["image_id"].isin(outlined) | args.learn_unlabelled
+        ),
     )
+    if args.learn_unlabelled:
+        manifest["label"] = manifest["label"].fillna(0)
     table = split(manifest, annotated, args.folds, args.seed)
     kinds: Counter[str] = Counter()
     with table_writer(args.out, SPLITS) as add:
@@ -203,6 +207,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument("--pairs", metavar="pairs.csv", help="split the annotated images for segmentation")
     what.add_argument("--manifest", metavar="manifest.csv", help="split all images for detection")
     parser.add_argument("--annotated", metavar="splits.csv", help="with --manifest: the split of the annotated images")
+    parser.add_argument("--learn-unlabelled", action="store_true", help="take images without a label for good ones")
     parser.add_argument("--folds", type=_policy, default="auto", help=f"a number or one of {', '.join(POLICIES)}")
     add_seed(parser)
     parser.add_argument("--out", required=True, metavar="splits.csv")

@@ -25,7 +25,7 @@ from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import stage
 from defectflow.core.parallel import in_forks, in_threads
 from defectflow.detection.feature_files import PatchFile, open_patches
-from defectflow.detection.training_patches import by_forks, load_good
+from defectflow.detection.training_patches import by_forks, leaving_out, load_good
 from defectflow.methods.detector import Detector, GoodPatches
 from defectflow.methods.method_settings import METHODS
 from defectflow.methods.registry import detector_class
@@ -152,6 +152,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
+    splits = leaving_out(splits, args.leave_out)
     files = open_patches(args.features)
     config, plans, found = files[0].config, list[Plan](), iter(list[Scored]())
     if (splits["detection"] == "fold").any():
@@ -175,6 +176,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.calibrate", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--splits", required=True, help="SPLITS table")
+    parser.add_argument("--leave-out", metavar="candidates.csv", help="table of images that are not learned from")
     add_settings(parser, METHODS, "fit", "score")
     add_threads(parser)
     add_device(parser)

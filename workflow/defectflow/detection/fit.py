@@ -22,7 +22,7 @@ from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import UserError, atomic, stage, write_json
 from defectflow.core.parallel import in_forks
 from defectflow.detection.feature_files import open_patches
-from defectflow.detection.training_patches import by_forks, load_good
+from defectflow.detection.training_patches import by_forks, leaving_out, load_good
 from defectflow.methods.method_settings import METHODS
 from defectflow.methods.registry import detector_class
 
@@ -53,6 +53,7 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     keep_memory()
     splits = tables.read_table(args.splits, tables.SPLITS, lambda part: part["detection"] != "unlabelled")
+    splits = leaving_out(splits, args.leave_out)
     files = open_patches(args.features)
     method = detector_class(settings.name)
     good = load_good(files, splits, method, settings, args.seed)
@@ -106,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.fit", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--splits", required=True, help="SPLITS table")
+    parser.add_argument("--leave-out", metavar="candidates.csv", help="table of images that are not learned from")
     add_settings(parser, METHODS, "fit")
     add_threads(parser)
     add_device(parser)

@@ -13,10 +13,19 @@ from tqdm import tqdm
 from defectflow.backbones.network_input import scales_of
 from defectflow.core.files import UserError
 from defectflow.core.parallel import can_fork, in_threads
+from defectflow.core.tables import read_table
 from defectflow.detection.feature_files import PatchFile
 from defectflow.methods.detector import Detector, GoodPatches, scale_of
 
 _FORKED = 600_000  # patches in all processes together: each of these adds 3 to 4 kB
+
+
+def leaving_out(splits: pd.DataFrame, path: str | None) -> pd.DataFrame:
+    """``splits``, columns SPLITS, without the label of each image in the table at ``path``: it is not learned from."""
+    if path is None:
+        return splits
+    left_out = read_table(path, ["image_id"])["image_id"]
+    return splits.assign(label=splits["label"].mask(splits["image_id"].isin(left_out)))
 
 
 def load_good(

@@ -24,7 +24,7 @@ def data_warnings(ingest_report: Mapping[str, Any], bearing: bool) -> list[str]:
 
 def headlines(metrics: Mapping[str, Any]) -> list[str]:
     """Warnings that affect everything else in metrics.json: shown above the figures, and among the warnings."""
-    said = []
+    said = [metrics["assumed"]["said"]] if "assumed" in metrics else []
     if unfound := (metrics["segmentation"].get("found") or {}).get("found", {}).get("said"):
         said.append(unfound)
     if (metrics.get("background") or {}).get("warning"):
@@ -39,7 +39,9 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
     image, said = result["image"], headlines(result)
     known = table[is_evaluated(table)]
     n_good, n_bad = image["n_good"], image["n_bad"]
-    if known.empty:
+    if "assumed" in result:
+        pass  # said above
+    elif known.empty:
         said.append(
             "No labelled image has a held-out score, so there is no threshold, no verdict and no metric: "
             "label some good and bad images."
@@ -122,7 +124,8 @@ def _threshold_warnings(known: pd.DataFrame, result: dict[str, Any]) -> list[str
             f"{result['threshold']['strategy']} promises its rate for a fixed memory bank and independent images; here "
             "the images were scored by cross-validation, each fold by its own bank, so the promise is an approximation."
         )
-    if "percentile" in options and (n := image["n_good"]) * (1 - options["percentile"] / 100) < 1:
+    few = "percentile" in options and "assumed" not in result
+    if few and (n := image["n_good"]) * (1 - options["percentile"] / 100) < 1:
         said.append(
             f"On {n} good images the percentile {options['percentile']:g} is their largest score: "
             "more good images are needed to estimate it."

@@ -22,6 +22,7 @@ metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the 
         groups allow; see ``intervals``.
     baseline: accuracy of always giving the same answer.
     robustness: perturbed copies together, and ``table`` by perturbation and strength; null without copies.
+    assumed: only where photographs without a label were learned from, see `assumed_good.Assumed`.
     warnings: sentences for the reader, most important first.
 """
 
@@ -56,6 +57,7 @@ from defectflow.core.tables import (
 )
 from defectflow.data.split_protocols import protocol_of
 from defectflow.decision import good_only
+from defectflow.decision.assumed_good import Assumed, assume
 from defectflow.decision.decisions import (
     FLAGS,
     SCORE,
@@ -83,13 +85,7 @@ IMAGE = [column for column in MANIFEST if column not in ("sha256", "split")]
 
 
 class NewImages(NamedTuple):
-    """Summary of the images without a label, for metrics.json and its charts.
-
-    Attributes:
-        scores: float (n,), their raw scores.
-        unscored: names of the images without a score.
-        n_review: how many go to a person.
-    """
+    """Images without a label: float (n,), their raw scores; names of those without a score; how many a person sees."""
 
     scores: np.ndarray
     unscored: list[str]
@@ -132,21 +128,18 @@ def evaluate(
     options: Mapping[str, float],
     review: Mapping[str, float] | None,
     seed: int,
+    assumed: Assumed | None = None,
 ) -> dict[str, Any]:
     """The content of metrics.json.
 
     Args:
         table: judged, of the labelled images, with their pixel thresholds.
-        verdicts, pixel: what `assign_verdicts` and `pixel_figures` said of them.
-        new: the images without a label.
-        splits: columns SPLITS, of the labelled images.
-        copies: columns SCORES, of perturbed copies.
+        verdicts, pixel, new: what `assign_verdicts` and `pixel_figures` said of them; the images without a label.
+        splits, copies: columns SPLITS, of the labelled images; columns SCORES, of perturbed copies.
         segmentation: what `segmentation_figures` returned.
         background: what `background_figures` returned, None where parts are masked.
-        fit: content of fit.json, or nothing.
-        ingest_report: content of ingest_report.json, or nothing.
-        strategy, options, review: see `assign_verdicts`.
-        seed: for the bootstrap.
+        fit, ingest_report: content of fit.json and of ingest_report.json, or nothing.
+        strategy, options, review, seed: see `assign_verdicts`; for the bootstrap.
     """
     _, overall, band = verdicts
     part = image_figures(table, strategy, options, seed)
@@ -179,6 +172,8 @@ def evaluate(
         "baseline": part["baseline"],
         "robustness": robustness_figures(table, copies),
     }
+    if assumed:
+        result["assumed"] = assumed.figures
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
     if promise := promise_of(table, strategy, options):
         result["threshold"]["promise"] = promise._asdict()
@@ -247,7 +242,8 @@ def prediction_parts(
         verdicts, map_threshold: for new images.
     """
     for part in read_parts(manifest, IMAGE):
-        new = assign_verdicts_to_new(gather(part[part["label"].isna()], *tables), verdicts)
+        unknown = part["label"].isna() & ~part["image_id"].isin(table["image_id"])
+        new = assign_verdicts_to_new(gather(part[unknown], *tables), verdicts)
         own, new = table[table["image_id"].isin(part["image_id"])], new.assign(map_threshold=map_threshold)
         yield predictions_of(pd.concat([own, new]).sort_values("image_id")), new
 
@@ -255,19 +251,22 @@ def prediction_parts(
 def main(args: argparse.Namespace) -> None:
     """Read the tables, evaluate, write metrics.json, predictions.csv and the charts.
 
-    Only the labelled images are in memory; the others are judged as they are read and written.
+    Only the labelled images are in memory, and those that are learned from; others are judged as they are written.
     """
     chosen = read_settings(args.settings, STRATEGIES, "evaluate")
     review = None
     if args.review:
         review = read_settings(args.review, ReviewSettings, "evaluate", where="--review").read_by("evaluate")
     tables, maps = open_tables(args), load_maps(args.maps)
-    labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna())
+    labelled = read_table(args.manifest, IMAGE, lambda part: part["label"].notna() | (args.left_out is not None))
     calibration = read_table(args.calibration, CALIBRATION) if args.calibration else None
-    gathered = gather(labelled, *tables, calibration)
+    gathered, assumed = gather(labelled, *tables, calibration), None
     chosen = settled(gathered, chosen)
     strategy, options = chosen.name, dict(sorted(chosen.read_by("evaluate").items()))
-    verdicts = assign_verdicts(gathered, strategy, options, review)
+    if args.left_out:
+        assumed = assume(gathered, read_table(args.left_out, ["image_id"])["image_id"].tolist(), strategy, options)
+        strategy, options = assumed.strategy, assumed.options
+    verdicts = assign_verdicts(assumed.table if assumed else gathered, strategy, options, review)
 
     def of_labelled(paths: Sequence[Path], columns: Sequence[str], column: str) -> pd.DataFrame:
         read = [read_table(path, columns, lambda part: part[column].isin(labelled["image_id"])) for path in paths]
@@ -281,12 +280,13 @@ def main(args: argparse.Namespace) -> None:
         options,
         load_maps([args.calibration_maps]) if args.calibration_maps else None,
     )
-    table = verdicts.table.assign(map_threshold=pixel.thresholds)
+    table = verdicts.table.assign(map_threshold=pixel.thresholds, label=gathered["label"])
     segmentation = segmentation_figures(
         args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
     )
     threshold = pixel.figures["map_threshold"]
     copies, scores, unscored, n_review = of_labelled(args.scores, SCORES, "copy_of"), [np.empty(0)], [], 0
+    scores.append(table.loc[table["label"].isna() & table["raw_score"].notna(), "raw_score"].to_numpy(float))
     with table_writer(args.predictions, PREDICTIONS) as add:
         value = threshold["value"] if threshold else np.nan
         for predictions, new in prediction_parts(args.manifest, tables, table, verdicts, value):
@@ -312,6 +312,7 @@ def main(args: argparse.Namespace) -> None:
             options=options,
             review=review,
             seed=args.seed,
+            assumed=assumed,
         )
     with atomic_dir(args.figures) as folder:
         draw(folder, table, new_images.scores, result)
@@ -324,6 +325,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.evaluation.evaluate", description=__doc__)
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--splits", type=Path, required=True, help="splits.csv")
+    parser.add_argument("--left-out", type=Path, help="candidates.csv, where images without a label are learned from")
     parser.add_argument("--scores", type=Path, nargs="+", required=True, help="tables of the score stage, every shard")
     parser.add_argument("--calibration", type=Path, help="table of the calibrate stage, for cross-validation")
     parser.add_argument("--calibration-maps", type=Path, help="maps of the calibrate stage, for cross-validation")

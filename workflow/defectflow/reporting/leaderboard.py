@@ -126,7 +126,7 @@ def main(args: argparse.Namespace) -> None:
         except (KeyError, TypeError) as error:
             raise UserError(f"{path}: not a metrics file of the evaluate stage ({error})") from None
     first = runs[0]
-    if args.calibration:
+    if args.calibration and len(first["table"]):
         first["table"] = with_calibration(first["table"], read_table(args.calibration, CALIBRATION))
     order = ranking(runs, args.seed)
     table = pd.DataFrame([run["row"] for run in order], columns=LEADERBOARD).replace({None: np.nan})
@@ -134,7 +134,7 @@ def main(args: argparse.Namespace) -> None:
     threshold = first["metrics"]["threshold"]
     others = (
         alternatives(first["table"], threshold["strategy"], threshold["options"], args.seed)
-        if threshold["value"] is not None
+        if threshold["value"] is not None and len(first["table"])
         else []
     )
     write_page(args.page, "leaderboard.html", runs=order, main=first, alternatives=others)

@@ -31,7 +31,7 @@ from defectflow.evaluation.cautions import data_warnings, headlines
 from defectflow.evaluation.run_charts import charts_of
 from defectflow.evaluation.scored_images import damage_index, evenly, run_scale
 from defectflow.images.bit_depth import add_option
-from defectflow.reporting import galleries, outlier_gallery
+from defectflow.reporting import galleries, label_lists, outlier_gallery
 from defectflow.reporting.disk_use import disk_facts
 from defectflow.reporting.html_pages import short, write_page
 
@@ -246,7 +246,12 @@ def main(args: argparse.Namespace) -> None:
     kinds = {kind.replace("_", " "): paths for kind, *paths in args.disk}
     disk = disk_facts(kinds, read_json(args.features)) if args.features else []
     page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth, disk)
-    write_page(args.out, "run.html", recipe=recipe, **page)
+    listed = [
+        label_lists.candidates(args.candidates, manifest, args.depth),
+        label_lists.labels_to_check(args.labels_to_check, manifest, args.depth),
+        label_lists.next_to_label(args.next_to_label, manifest, args.depth),
+    ]
+    write_page(args.out, "run.html", recipe=recipe, lists=[one for one in listed if one], **page)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -265,6 +270,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--disk", nargs="+", action="append", default=[], metavar=("KIND", "PATH"),
         help="files and folders of one kind whose size is told, e.g. memory_banks banks.safetensors; with --features",
     )  # fmt: skip
+    parser.add_argument("--candidates", type=Path, help="candidates.csv")
+    parser.add_argument("--next-to-label", type=Path, help="next_to_label.csv")
+    parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")
     add_settings(parser, Look, "render", flag="--look")
     add_option(parser)
     parser.add_argument("--settings", default="{}", help="settings of the run to show, as JSON")

@@ -144,8 +144,9 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
         ]
     held_out = metrics["protocol"]
     protocol = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
-    lines += [f"Figures, held out ({protocol}), [95 % interval]", "-" * WIDTH]
-    lines += [*figures_of(metrics), ""]
+    if metrics["n_samples"] or "assumed" not in metrics:
+        lines += [f"Figures, held out ({protocol}), [95 % interval]", "-" * WIDTH]
+        lines += [*figures_of(metrics), ""]
     scored = predictions[predictions["raw_score"].notna()]
     margin = margins(scored["pred_score"], scored["raw_score"], scored["threshold"])
     order = (
@@ -177,7 +178,8 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
         ("heatmaps", "heatmaps"),
     ]
     places += [("charts", "figures"), ("every verdict", "predictions.csv"), ("every damage box", "regions.csv")]
-    places += [("every figure", "metrics.json")]
+    places += [("every figure", "metrics.json"), ("candidates to look at", "candidates.csv")]
+    places += [("labels to check", "labels_to_check.csv"), ("what to label next", "next_to_label.csv")]
     lines += ["Where to look", "-" * WIDTH]
     lines += [f"  {name:<26}{folder / place}" for name, place in places if (folder / place).exists()]
     if threshold["value"] is not None:  # without a threshold there is nothing to bundle

@@ -60,6 +60,7 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
         "good": good,
         "links": list(entry.get("links") or ()),
         "found": found,
+        "unlabelled": entry.get("unlabelled", "auto"),
     }
 
 
@@ -90,7 +91,8 @@ def way_out(resolved: DataSet, some: str) -> str:
         which = "say in the entry of the data set which folders contain good photographs"
         return f"{needed} ({which}: `good: [{names[0]}]`" + (f"; or {', '.join(names[1:])})" if names[1:] else ")")
     if resolved["labels"]:
-        return f"{needed} (give good photographs the label 0 there, one line for each: `{some},0`)"
+        others = "`unlabelled: learn` in the entry of the data set takes those without a label as mostly good"
+        return f"{needed} (give good photographs the label 0 there, one line for each: `{some},0`; or {others})"
     labels = os.path.join(resolved.get("path") or folder, "labels.csv")
     good, bad = os.path.join(folder, "good"), os.path.join(folder, "bad")
     return (

@@ -43,6 +43,11 @@ class DatasetSettings(Settings):
         "auto", "auto: segmenter auto finds the part; whole: the photograph is the part (textures, close-ups)"
     )
     about: dict[str, Any] = setting(ABSENT, "licence, creator and more, for `snakemake card`", nested=AboutSettings)
+    unlabelled: Literal["auto", "judge", "learn"] = setting(
+        "auto",
+        "photographs without a label; judge: only judged; learn: taken as mostly good and learned from; auto: learn "
+        "where no photograph has a label",
+    )
     bit_depth: Literal["auto", 8, 10, 12, 14, 16] = setting("auto", "bits that 16-bit photographs hold")
     rendered: dict[str, Any] = setting(ABSENT, "render this data set instead of reading one", nested=RenderedSettings)
 

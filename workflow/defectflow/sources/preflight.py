@@ -26,6 +26,7 @@ from defectflow.sources.dataset import Problem, category_ids, image_paths, image
 from defectflow.sources.dataset_entry import check_paths, unread, way_out
 from defectflow.sources.dataset_entry import resolve as resolve
 from defectflow.sources.digest_cache import digests_of, file_digests, read_cache, write_cache
+from defectflow.sources.unlabelled import check_unlabelled, learns_from_unlabelled
 
 
 def check(resolved: DataSet, on_problem: str = "stop", cache: str | Path | None = None) -> None:
@@ -53,7 +54,8 @@ def check(resolved: DataSet, on_problem: str = "stop", cache: str | Path | None 
 def check_learnable(resolved: DataSet, calibration: Mapping[str, int] | None = None) -> None:
     """Raise a UserError if too few images are labelled to learn from and to judge.
 
-    At least two images must be labelled good (one if the data set fixes train and test).
+    At least two images must be labelled good (one if the data set fixes train and test), unless those without a label
+    are learned from.
 
     Args:
         resolved: what ``resolve`` returned.
@@ -62,6 +64,10 @@ def check_learnable(resolved: DataSet, calibration: Mapping[str, int] | None = N
     data = _listing(_key(resolved))
     rows, source = data.rows, resolved["labels"] or resolved["images"]
     fixed = any(row["split"] for row in rows.values())
+    if learns_unlabelled(resolved):
+        check_unlabelled(resolved, rows)
+        bad = sum(row["label"] == "1" for row in rows.values())
+        return check_labels(str(source), {"good": len(rows) - bad, "bad": bad}, calibration or {})
     good = sum(row["label"] == "0" and row["split"] != "test" for row in rows.values())
     if good < (1 if fixed else 2):
         raise UserError(f"{source}: {good} images are labelled good, and {way_out(resolved, next(iter(data.paths)))}")
@@ -83,6 +89,11 @@ def check_labels(source: str, judged: Mapping[str, int], calibration: Mapping[st
                 f"{source}: {judged[kind]} images to be judged are labelled {kind}, and a threshold is chosen on at "
                 f"least {least} others (label more, or change threshold or review in config.yaml: docs/verdicts.md)"
             )
+
+
+def learns_unlabelled(resolved: DataSet) -> bool:
+    """Whether the photographs without a label are learned from; see `unlabelled.learns_from_unlabelled`."""
+    return learns_from_unlabelled(resolved, _listing(_key(resolved)).rows.values())
 
 
 def count(resolved: DataSet) -> int:

@@ -13,6 +13,7 @@ from torch import nn
 
 from defectflow.core.files import UserError
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.patchcore.density import densest
 from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
 from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, named, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
@@ -183,6 +184,8 @@ class PatchCore(Detector):
 
         def of_one(rows: torch.Tensor, asked: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
             """The bank of patches of one scale, and which they are."""
+            if settings.density < 1:
+                rows = densest(good.patches, good.owner, rows, settings.density, settings.density_neighbours)
             own, size = rows, min(asked, len(rows))
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(device)]

@@ -21,6 +21,14 @@ class PatchCoreSettings(PooledSettings):
     )  # fmt: skip
     coreset_ratio: float = setting(1, "share of the patches kept in the memory bank", above=0, maximum=1, stage="fit")
     coreset_max: int = setting(10_000, "largest number of patches in the memory bank", minimum=1, stage="fit")
+    density: float = setting(
+        1, "share of the patches that are learned from, the densest; below 1 for photographs with defects among them",
+        above=0, maximum=1, stage="fit",
+    )  # fmt: skip
+    density_neighbours: int = setting(
+        8, "the nearer so many neighbours in other photographs, the denser", minimum=1, stage="fit",
+        read_if=lambda settings: settings.density < 1,
+    )  # fmt: skip
     bank_dtype: Literal["float32", "float16", "pca_float16"] = setting(
         "float32",
         "number format of the stored bank; pca_float16: along the axes with 99 % of its variance",
