@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from defectflow.parts.common_shape import CommonShape
 from defectflow.parts.part_model import FINDER, Prior
 from defectflow.parts.registration import Templates
 
@@ -24,7 +25,7 @@ def settle(
     Args:
         built: prior and report of the found masks, see `prior.build`; None where the check forbids to use them.
         check: report of the stage find_part.
-        finder: tensors of what it learned, see `patch_finder.PatchFinder`.
+        finder: tensors of what it learned, see `patch_finder.PatchFinder`, and the mean of the common shape.
     """
     use, reason = check["use"], check["reason"]
     prior, report = built or (nothing(), {})
@@ -34,12 +35,16 @@ def settle(
         report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
         if agreement < LEARNABLE:
             use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
+        if "shape" in check:
+            prior.shape = CommonShape(finder["shape"], **check["shape"])
         if not registers:
-            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items()}
+            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items() if name != "shape"}
             prior.info["backbone"] = check["backbone"]
         for measured in ("constant", "template"):  # against found masks: nothing to show by groups
             report[measured].pop("by_group")
     told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
+    if prior.heads:
+        told["usual_agreement"] = check["usual_agreement"]
     if use == "whole":
         prior = nothing()
         told["said"] = (

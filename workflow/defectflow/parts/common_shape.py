@@ -1,0 +1,279 @@
+"""The shape that the masks of one part share, wherever it lies and however it is turned, and what one of them lacks.
+
+A part that was found without an outline may be found without its damage: what looks like the background is left out.
+The masks of all photographs together show what the part looks like, and what one lacks of that belongs to the part.
+
+Masks are aligned by similarities: by their moments in all rotations, then by how many points of their outlines lie near
+that of the shape, which a missing piece does not move (H. Barrow et al., Parametric correspondence and chamfer
+matching, 1977), then by their IoU. The shape is the mean of the half of the masks that agree most, as in least trimmed
+squares (P. Rousseeuw, 1984): damaged parts differ from the others each in its own way.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+
+from defectflow.parts.registration_frame import fit_size, iou
+
+FRAME = 160  # pixels, side of the frame of the shape
+EXTENT = 0.22  # radius of gyration of the shape, as a share of the frame: a disc fills 0.62 of it, a rod 0.76
+LOOKED_AT = 512  # pixels, longest side at which masks are aligned and completed
+POINTS, ROTATIONS = 160, 36  # of an outline, and inside of it; of the search
+NEAR = (0.04, 0.015)  # shares of the frame: how near an outline counts, in the search and in its refinement
+STARTS, STEPS = 3, 40  # poses that are refined, and for how many steps at most
+ALIKE = 0.85  # median IoU of aligned masks with the shape from which they share one
+FEWEST = 4  # masks that show a shape
+INSIDE, ENOUGH = 0.8, 0.5  # share of a mask inside of the shape, and of the shape inside of the mask, to complete it
+THIN = 0.03  # of the shape's diameter: a rim that lacks less than this is no missing piece
+TRIED = 5  # masks that are tried as the first shape
+TAUGHT = 60  # masks that the shape is made of, at most
+UNLIKE, LEAST = 4.0, 0.02  # robust deviations (at least so much of IoU) below the agreeing half: unlike the others
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A mask with what it lacks of the shape.
+
+    Attributes:
+        mask: bool (height, width), the mask and what was added.
+        fit: IoU of the completed mask with the aligned shape.
+        added: share of the shape that was missing, and is added.
+    """
+
+    mask: np.ndarray
+    fit: float
+    added: float
+
+
+@dataclass(frozen=True)
+class CommonShape:
+    """The mean of aligned masks.
+
+    Attributes:
+        mean: uint8 (FRAME, FRAME), share of the masks that have a pixel, 255 for all.
+        agreement: median IoU of all aligned masks with the shape, in [0, 1].
+        usual: IoU with the shape below which a mask is unlike the half that agrees most.
+    """
+
+    mean: np.ndarray
+    agreement: float = 0.0
+    usual: float = 0.0
+
+    @classmethod
+    def fit(cls, masks: Sequence[np.ndarray]) -> "CommonShape | None":
+        """The shape of bool masks (height, width) of any sizes; None where there are too few, or none to align."""
+        small = [reduced(mask) for mask in masks[:: max(1, -(-len(masks) // TAUGHT))] if mask.any()]
+        usable = [mask for mask in small if len(outline_points(mask))]
+        if len(usable) < FEWEST:
+            return None
+        areas = np.array([mask.mean() for mask in usable])
+        order = np.argsort(np.abs(np.log(areas / np.median(areas))), kind="stable")[:TRIED]
+        tried = [cls(_alone(usable[k]))._laid(usable) for k in order]
+        laid, own = max(tried, key=lambda pair: _upper(pair[1]).mean())
+        for _ in range(3):
+            shape = cls(np.rint(255 * laid[own >= np.median(own)].mean(axis=0)).astype(np.uint8))
+            laid, own = shape._laid(usable)
+        most = _upper(own)
+        spread = max(LEAST, 1.4826 * float(np.median(np.abs(most - np.median(most)))))
+        return cls(shape.mean, float(np.median(own)), float(np.median(most)) - UNLIKE * spread)
+
+    @property
+    def alike(self) -> bool:
+        """Whether the masks share a shape."""
+        return self.agreement >= ALIKE
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """The shape, bool (FRAME, FRAME)."""
+        return self.mean >= 128
+
+    @cached_property
+    def _near(self) -> list[np.ndarray]:
+        """How near each pixel is to the outline of the shape, in [0, 1], for each of NEAR."""
+        line = cv2.morphologyEx(self.inside.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        distance = cv2.distanceTransform(1 - line, cv2.DIST_L2, 3)
+        return [np.exp(-((distance / (share * FRAME)) ** 2) / 2).astype(np.float32) for share in NEAR]
+
+    def align(self, mask: np.ndarray) -> tuple["Pose", "Pose"]:
+        """How a bool mask (height, width), which is not empty, lies on the shape: by its outline, and as a whole."""
+        x, y, radius = _moments(mask)
+        middle, centre, points = complex(x, y), (FRAME - 1) / 2 * (1 + 1j), outline_points(mask)
+        if not len(points):
+            points = np.array([middle])
+        turns = EXTENT * FRAME / radius * np.exp(2j * np.pi * np.arange(ROTATIONS) / ROTATIONS)
+        scores = _looked_up(self._near[0], points, turns, centre - turns * middle).mean(axis=1)
+        starts = [Pose(turns[k], centre, middle) for k in np.argsort(-scores, kind="stable")[:STARTS]]
+
+        def lies_near(turns: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+            return _looked_up(self._near[1], points, turns, shifts).mean(axis=1)
+
+        within, area = _points(np.argwhere(mask)[:, ::-1]), np.count_nonzero(mask)
+        soft, size = self.mean / np.float32(255), float(self.mean.sum() / 255)
+
+        def overlaps(turns: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+            common = _looked_up(soft, within, turns, shifts).mean(axis=1)
+            result: np.ndarray = common / (1 + size / np.abs(turns) ** 2 / area - common)
+            return result
+
+        by_outline = max((_climb(lies_near, start) for start in starts), key=lambda pair: pair[0])[1]
+        whole = max((_climb(overlaps, start) for start in (by_outline, starts[0])), key=lambda pair: pair[0])[1]
+        return by_outline, whole
+
+    def complete(self, mask: np.ndarray) -> Completed:
+        """Add to a bool mask (height, width) what it lacks of the shape: deep notches, slits, holes and missing pieces.
+
+        Parts differ a little: only what lies inside of its hull is added to a mask that is then as like the shape as
+        most are. A mask that lies outside of the shape by far, or is a small part of it, is left as it is: it is
+        another thing.
+        """
+        small = reduced(mask)
+        if not small.any():
+            return Completed(mask, 0.0, 0.0)
+        by_outline, whole = self.align(small)
+        shape = self._seen(whole, small.shape)
+        lacks = missing_pieces(small, shape & _hull(small))
+        if iou(small, shape) < self.usual and lacks.any():
+            shape = self._seen(self.align(small | lacks)[1], small.shape)
+        if iou(small | lacks, shape) < self.usual:
+            shape = self._seen(by_outline, small.shape)
+            lacks = missing_pieces(small, shape)
+        common, area = np.count_nonzero(small & shape), np.count_nonzero(shape)
+        if common < INSIDE * np.count_nonzero(small) or common < ENOUGH * area:
+            return Completed(mask, iou(small, shape), 0.0)
+        fit = iou(small | lacks, shape)
+        if not lacks.any():
+            return Completed(mask, fit, 0.0)
+        added = cv2.resize(lacks.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+        both = mask | added
+        if seam := round(max(mask.shape) / max(small.shape)) // 2:  # narrower than a pixel of the small picture
+            both = cv2.morphologyEx(both.view(np.uint8), cv2.MORPH_CLOSE, _disc(seam)).view(bool)
+        return Completed(both, fit, np.count_nonzero(lacks) / area)
+
+    def _seen(self, pose: "Pose", size: tuple[int, int]) -> np.ndarray:
+        """The shape in a picture of ``size`` (height, width), bool."""
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return cv2.warpAffine(self.mean, pose.to_frame(), size[::-1], flags=flags) >= 128
+
+    def _laid(self, masks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Masks aligned in the frame, float32 (n, FRAME, FRAME), and IoU of each with the shape, (n,)."""
+        laid = []
+        for mask in masks:
+            to_picture = cv2.invertAffineTransform(self.align(mask)[1].to_frame())
+            flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+            laid.append(cv2.warpAffine(mask.astype(np.float32), to_picture, (FRAME, FRAME), flags=flags))
+        return np.stack(laid), np.array([iou(one >= 0.5, self.inside) for one in laid])
+
+
+@dataclass(frozen=True)
+class Pose:
+    """Where a mask lies on a shape: z = x + iy of the picture is at turn * (z - middle) + place in the frame."""
+
+    turn: complex
+    place: complex
+    middle: complex
+
+    def to_frame(self) -> np.ndarray:
+        """2x3 affine from the picture to the frame."""
+        t, move = self.turn, self.place - self.turn * self.middle
+        return np.array([[t.real, -t.imag, move.real], [t.imag, t.real, move.imag]])
+
+
+# Of scale, rotation and place, for the steps of `_climb`.
+MOVES = np.concatenate([np.eye(4), -np.eye(4)]) * [0.08, np.radians(6), 0.03 * FRAME, 0.03 * FRAME]
+
+
+def _climb(score: Callable[[np.ndarray, np.ndarray], np.ndarray], pose: Pose) -> tuple[float, Pose]:
+    """The best pose that small steps from one lead to, with its score; `score` takes turns and shifts of some."""
+    step, taken = 1.0, 0
+    best = float(score(np.array([pose.turn]), np.array([pose.place - pose.turn * pose.middle]))[0])
+    while step > 0.05 and taken < STEPS:
+        change = MOVES * step
+        turns = pose.turn * np.exp(change[:, 0] + 1j * change[:, 1])
+        places = pose.place + change[:, 2] + 1j * change[:, 3]
+        scores = score(turns, places - turns * pose.middle)
+        k, taken = int(scores.argmax()), taken + 1
+        if scores[k] > best + 1e-6:
+            best, pose = float(scores[k]), Pose(complex(turns[k]), complex(places[k]), pose.middle)
+        else:
+            step /= 2
+    return best, pose
+
+
+def _looked_up(values: np.ndarray, points: np.ndarray, turns: np.ndarray, shifts: np.ndarray) -> np.ndarray:
+    """Values of the frame at complex points (k,) in each of some poses z -> turn * z + shift, 0 outside: (poses, k)."""
+    moved = turns[:, None] * points[None] + shifts[:, None]
+    x, y = np.rint(moved.real).astype(int), np.rint(moved.imag).astype(int)
+    seen = (x >= 0) & (y >= 0) & (x < FRAME) & (y < FRAME)
+    found: np.ndarray = values[y.clip(0, FRAME - 1), x.clip(0, FRAME - 1)] * seen
+    return found
+
+
+def _points(places: np.ndarray) -> np.ndarray:
+    """About POINTS of x, y places (n, 2), evenly drawn, as complex numbers (k,)."""
+    drawn: np.ndarray = places[:: max(1, len(places) // POINTS)] @ np.array([1, 1j])
+    return drawn
+
+
+def _upper(values: np.ndarray) -> np.ndarray:
+    """The larger half of values."""
+    return values[values >= np.median(values)]
+
+
+def _hull(mask: np.ndarray) -> np.ndarray:
+    """Convex hull of a bool mask that is not empty, bool of its size."""
+    lines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    hull = cv2.convexHull(np.concatenate(lines))
+    return cv2.drawContours(np.zeros(mask.shape, np.uint8), [hull], -1, 1, cv2.FILLED).view(bool)
+
+
+def missing_pieces(mask: np.ndarray, shape: np.ndarray) -> np.ndarray:
+    """What a bool mask lacks of a bool shape of its size, but for a thin rim of it: bool."""
+    lacks = shape & ~mask
+    radius = max(1, round(THIN * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
+    deep = cv2.morphologyEx(lacks.view(np.uint8), cv2.MORPH_OPEN, _disc(radius))
+    wide = cv2.dilate(deep, _disc(radius)).view(bool)
+    closed = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, _disc(radius)).view(bool)
+    # What the rest of the mask goes around is a hole, however thin.
+    lines, _ = cv2.findContours(closed.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    filled = cv2.drawContours(np.zeros(mask.shape, np.uint8), lines, -1, 1, cv2.FILLED).view(bool)
+    return lacks & (wide | filled)
+
+
+def reduced(mask: np.ndarray) -> np.ndarray:
+    """A bool mask at LOOKED_AT pixels or less."""
+    size = fit_size(mask.shape, LOOKED_AT)
+    if size == mask.shape:
+        return mask
+    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.5
+
+
+def outline_points(mask: np.ndarray) -> np.ndarray:
+    """About POINTS points x + iy of the outlines of a bool mask that do not lie on the rim of the picture, complex."""
+    lines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    points = np.concatenate([line[:, 0] for line in lines]) if lines else np.zeros((0, 2), int)
+    height, width = mask.shape
+    x, y = points.T
+    points = points[(x > 1) & (y > 1) & (x < width - 2) & (y < height - 2)]
+    return _points(points)
+
+
+def _moments(mask: np.ndarray) -> tuple[float, float, float]:
+    """Centre x, y and radius of gyration of a bool mask that is not empty, in pixels."""
+    m = cv2.moments(mask.view(np.uint8), binaryImage=True)
+    return m["m10"] / m["m00"], m["m01"] / m["m00"], max(1.0, float(np.sqrt((m["mu20"] + m["mu02"]) / m["m00"])))
+
+
+def _alone(mask: np.ndarray) -> np.ndarray:
+    """A mask as a shape: uint8 (FRAME, FRAME), its centre in the middle, at EXTENT."""
+    x, y, radius = _moments(mask)
+    scale, half = radius / (EXTENT * FRAME), (FRAME - 1) / 2
+    affine = np.array([[scale, 0, x - scale * half], [0, scale, y - scale * half]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(mask.astype(np.uint8) * 255, affine, (FRAME, FRAME), flags=flags)
+
+
+def _disc(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
