@@ -30,7 +30,7 @@ INSIDE, ENOUGH = 0.8, 0.5  # share of a mask inside of the shape, and of the sha
 THIN = 0.03  # of the shape's diameter: a rim that lacks less than this is no missing piece
 TRIED = 5  # masks that are tried as the first shape
 TAUGHT = 60  # masks that the shape is made of, at most
-UNLIKE, LEAST = 4.0, 0.02  # robust deviations (at least so much of IoU) below the agreeing half: unlike the others
+UNLIKE, LEAST = 4.0, 0.01  # robust deviations (at least so much of IoU) below the agreeing half: unlike the others
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,10 @@ class CommonShape:
             return Completed(mask, 0.0, 0.0)
         by_outline, whole = self.align(small)
         shape = self._seen(whole, small.shape)
-        lacks = missing_pieces(small, shape & _hull(small))
+        notches = missing_pieces(small, shape & _hull(small))
+        # The hull cuts across the mouth of a notch: what the shape has there was in the part too.
+        mouths = cv2.dilate(notches.view(np.uint8), _disc(2 * _thin(shape))).view(bool)
+        lacks = notches | missing_pieces(small | notches, shape & mouths, _thin(shape) // 2)
         if iou(small, shape) < self.usual and lacks.any():
             shape = self._seen(self.align(small | lacks)[1], small.shape)
         if iou(small | lacks, shape) < self.usual:
@@ -229,17 +232,25 @@ def _hull(mask: np.ndarray) -> np.ndarray:
     return cv2.drawContours(np.zeros(mask.shape, np.uint8), [hull], -1, 1, cv2.FILLED).view(bool)
 
 
-def missing_pieces(mask: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    """What a bool mask lacks of a bool shape of its size, but for a thin rim of it: bool."""
+def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int | None = None) -> np.ndarray:
+    """What a bool mask lacks of a bool shape of its size, but for a rim of it as thin as `radius` pixels: bool."""
     lacks = shape & ~mask
-    radius = max(1, round(THIN * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
+    radius = max(1, _thin(shape) if radius is None else radius)
     deep = cv2.morphologyEx(lacks.view(np.uint8), cv2.MORPH_OPEN, _disc(radius))
     wide = cv2.dilate(deep, _disc(radius)).view(bool)
     closed = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, _disc(radius)).view(bool)
-    # What the rest of the mask goes around is a hole, however thin.
+    # What the rest of the mask goes around is a hole, however thin, unless the shape has one there.
     lines, _ = cv2.findContours(closed.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = cv2.drawContours(np.zeros(mask.shape, np.uint8), lines, -1, 1, cv2.FILLED).view(bool)
-    return lacks & (wide | filled)
+    count, hole = cv2.connectedComponents((filled & ~closed).view(np.uint8))
+    within = np.bincount(hole.ravel(), shape.ravel(), count) / np.maximum(np.bincount(hole.ravel(), None, count), 1)
+    within[0] = 0
+    return lacks & (wide | closed | (within >= 0.5)[hole])
+
+
+def _thin(shape: np.ndarray) -> int:
+    """THIN of a bool shape, in pixels."""
+    return max(1, round(THIN * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
 
 
 def reduced(mask: np.ndarray) -> np.ndarray:
