@@ -32,7 +32,7 @@ from scipy.optimize import minimize
 
 PHOTOGRAPHS = 8  # of a set
 SOUND, WRONG = 0.7, 0.6  # mean IoU from which masks are called right, and below which wrong
-SENSE = {"maps": 1, "learned": 1, "stability": 1, "doubt": -1, "shape": 1}  # signs to learn from, and their direction
+SENSE = {"maps": 1, "learned": 1, "stability": 1, "doubt": -1}  # signs to learn from, and their direction
 DECAY = 0.02
 
 

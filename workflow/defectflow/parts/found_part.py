@@ -42,7 +42,7 @@ def settle(
             prior.info["backbone"] = check["backbone"]
         for measured in ("constant", "template"):  # against found masks: nothing to show by groups
             report[measured].pop("by_group")
-    told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
+    told = {"use": use, "trust": check["trust"], "reason": reason, "said": "", "completed": prior.shape is not None}
     if prior.heads:
         told["usual_agreement"] = check["usual_agreement"]
     if use == "whole":
