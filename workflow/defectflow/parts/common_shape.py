@@ -28,6 +28,7 @@ ALIKE = 0.85  # median IoU of aligned masks with the shape from which they share
 FEWEST = 4  # masks that show a shape
 INSIDE, ENOUGH = 0.8, 0.5  # share of a mask inside of the shape, and of the shape inside of the mask, to complete it
 THIN = 0.03  # of the shape's diameter: a rim that lacks less than this is no missing piece
+LARGE = 0.01  # share of the shape from which a notch is surely damage
 TRIED = 5  # masks that are tried as the first shape
 TAUGHT = 60  # masks that the shape is made of, at most
 UNLIKE, LEAST = 4.0, 0.01  # robust deviations (at least so much of IoU) below the agreeing half: unlike the others
@@ -136,7 +137,7 @@ class CommonShape:
         shape = self._seen(whole, small.shape)
         notches = missing_pieces(small, shape & _hull(small))
         # The hull cuts across the mouth of a notch: what the shape has there was in the part too.
-        mouths = cv2.dilate(notches.view(np.uint8), _disc(2 * _thin(shape))).view(bool)
+        mouths = cv2.dilate(_large(notches, LARGE * np.count_nonzero(shape)), _disc(2 * _thin(shape))).view(bool)
         lacks = notches | missing_pieces(small | notches, shape & mouths, _thin(shape) // 2)
         if iou(small, shape) < self.usual and lacks.any():
             shape = self._seen(self.align(small | lacks)[1], small.shape)
@@ -251,6 +252,14 @@ def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int | None = Non
 def _thin(shape: np.ndarray) -> int:
     """THIN of a bool shape, in pixels."""
     return max(1, round(THIN * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
+
+
+def _large(pieces: np.ndarray, least: float) -> np.ndarray:
+    """The connected pieces of a bool picture that have at least so many pixels, uint8."""
+    _, label, stats, _ = cv2.connectedComponentsWithStats(pieces.view(np.uint8))
+    kept = stats[:, cv2.CC_STAT_AREA] >= least
+    kept[0] = False
+    return kept[label].astype(np.uint8)
 
 
 def reduced(mask: np.ndarray) -> np.ndarray:
