@@ -52,7 +52,8 @@ def test_a_hole_and_a_slit_in_one_are_filled_and_nothing_is_added_to_a_whole_one
 
 def test_a_hole_that_most_have_is_background(discs):
     middles = [np.argwhere(whole).mean(axis=0)[::-1] for whole in discs]
-    rings = [whole & ~disc(*middle, 30) for whole, middle in zip(discs, middles, strict=True)]
+    holes = [disc(*middle, 0.4 * np.sqrt(whole.sum() / np.pi)) for whole, middle in zip(discs, middles, strict=True)]
+    rings = [whole & ~hole for whole, hole in zip(discs, holes, strict=True)]
     shape = CommonShape.fit(rings)
     np.testing.assert_array_equal(shape.complete(rings[1]).mask, rings[1])
     holed = rings[0] & ~disc(middles[0][0] + 50, middles[0][1], 10)
@@ -103,5 +104,5 @@ def test_few_or_empty_masks_show_no_shape(discs):
 
 
 def test_a_thin_rim_is_no_missing_piece():
-    lacks = missing_pieces(disc(150, 150, 78), disc(150, 150, 80))
-    assert not lacks.any()
+    assert not missing_pieces(disc(150, 150, 78), disc(150, 150, 80), 2).any()
+    assert missing_pieces(disc(150, 150, 70), disc(150, 150, 80), 2).any()

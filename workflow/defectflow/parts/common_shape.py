@@ -3,10 +3,10 @@
 A part that was found without an outline may be found without its damage: what looks like the background is left out.
 The masks of all photographs together show what the part looks like, and what one lacks of that belongs to the part.
 
-Masks are aligned by similarities: by their moments in all rotations, then by how many points of their outlines lie near
-that of the shape, which a missing piece does not move (H. Barrow et al., Parametric correspondence and chamfer
-matching, 1977), then by their IoU. The shape is the mean of the half of the masks that agree most, as in least trimmed
-squares (P. Rousseeuw, 1984): damaged parts differ from the others each in its own way.
+Masks are aligned by affine maps that are nearly similarities: by their moments in all rotations, then by how many
+points of their outlines lie near that of the shape, which a missing piece does not move (H. Barrow et al., Parametric
+correspondence and chamfer matching, 1977). The shape is the mean of the half of the masks that agree
+most, as in least trimmed squares (P. Rousseeuw, 1984): damaged parts differ from the others each in its own way.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,13 +21,16 @@ from defectflow.parts.registration_frame import fit_size, iou
 FRAME = 160  # pixels, side of the frame of the shape
 EXTENT = 0.22  # radius of gyration of the shape, as a share of the frame: a disc fills 0.62 of it, a rod 0.76
 LOOKED_AT = 512  # pixels, longest side at which masks are aligned and completed
-POINTS, ROTATIONS = 160, 36  # of an outline, and inside of it; of the search
+POINTS, ROTATIONS = 160, 36  # of an outline; of the search
 NEAR = (0.04, 0.015)  # shares of the frame: how near an outline counts, in the search and in its refinement
+SQUEEZED = 0.15  # at most, see `Pose`: a disc may be seen as an ellipse of three quarters of its width
+UNLIKELY = 0.5  # share of the outline that has to lie near for each unit of squeeze
 STARTS, STEPS = 3, 40  # poses that are refined, and for how many steps at most
 ALIKE = 0.85  # median IoU of aligned masks with the shape from which they share one
 FEWEST = 4  # masks that show a shape
 INSIDE, ENOUGH = 0.8, 0.5  # share of a mask inside of the shape, and of the shape inside of the mask, to complete it
-THIN = 0.03  # of the shape's diameter: a rim that lacks less than this is no missing piece
+THIN = 0.03  # of the shape's diameter: half the width of a rim that may lack, since parts differ a little
+DENT = 0.01  # the same inside of the hull of a mask, where only dents are
 LARGE = 0.01  # share of the shape from which a notch is surely damage
 TRIED = 5  # masks that are tried as the first shape
 TAUGHT = 60  # masks that the shape is made of, at most
@@ -98,30 +101,24 @@ class CommonShape:
         distance = cv2.distanceTransform(1 - line, cv2.DIST_L2, 3)
         return [np.exp(-((distance / (share * FRAME)) ** 2) / 2).astype(np.float32) for share in NEAR]
 
-    def align(self, mask: np.ndarray) -> tuple["Pose", "Pose"]:
-        """How a bool mask (height, width), which is not empty, lies on the shape: by its outline, and as a whole."""
+    def align(self, mask: np.ndarray) -> "Pose":
+        """How a bool mask (height, width), which is not empty, lies on the shape."""
         x, y, radius = _moments(mask)
-        middle, centre, points = complex(x, y), (FRAME - 1) / 2 * (1 + 1j), outline_points(mask)
-        if not len(points):
-            points = np.array([middle])
+        middle, centre = complex(x, y), (FRAME - 1) / 2 * (1 + 1j)
+        line = outline_points(mask) - middle
         turns = EXTENT * FRAME / radius * np.exp(2j * np.pi * np.arange(ROTATIONS) / ROTATIONS)
-        scores = _looked_up(self._near[0], points, turns, centre - turns * middle).mean(axis=1)
-        starts = [Pose(turns[k], centre, middle) for k in np.argsort(-scores, kind="stable")[:STARTS]]
+        poses = np.stack([turns, np.zeros_like(turns), np.full_like(turns, centre)], axis=1)
+        if not len(line):  # all of it lies on the rim of the picture
+            return Pose(*poses[0].tolist(), middle)
 
-        def lies_near(turns: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-            return _looked_up(self._near[1], points, turns, shifts).mean(axis=1)
-
-        within, area = _points(np.argwhere(mask)[:, ::-1]), np.count_nonzero(mask)
-        soft, size = self.mean / np.float32(255), float(self.mean.sum() / 255)
-
-        def overlaps(turns: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-            common = _looked_up(soft, within, turns, shifts).mean(axis=1)
-            result: np.ndarray = common / (1 + size / np.abs(turns) ** 2 / area - common)
+        def near(poses: np.ndarray, level: int = 1) -> np.ndarray:
+            lies = _looked_up(self._near[level], line, poses).mean(axis=1)
+            result: np.ndarray = lies - UNLIKELY * np.abs(poses[:, 1])
             return result
 
-        by_outline = max((_climb(lies_near, start) for start in starts), key=lambda pair: pair[0])[1]
-        whole = max((_climb(overlaps, start) for start in (by_outline, starts[0])), key=lambda pair: pair[0])[1]
-        return by_outline, whole
+        order = np.argsort(-near(poses, 0), kind="stable")[:STARTS]
+        found = [_climb(near, _climb(near, poses[k], SIMILAR)[1], MOVES) for k in order]
+        return Pose(*max(found, key=lambda pair: pair[0])[1].tolist(), middle)
 
     def complete(self, mask: np.ndarray) -> Completed:
         """Add to a bool mask (height, width) what it lacks of the shape: deep notches, slits, holes and missing pieces.
@@ -133,17 +130,13 @@ class CommonShape:
         small = reduced(mask)
         if not small.any():
             return Completed(mask, 0.0, 0.0)
-        by_outline, whole = self.align(small)
-        shape = self._seen(whole, small.shape)
-        notches = missing_pieces(small, shape & _hull(small))
+        shape = self._seen(self.align(small), small.shape)
+        notches = missing_pieces(small, shape & _hull(small), _thin(shape, DENT))
         # The hull cuts across the mouth of a notch: what the shape has there was in the part too.
         mouths = cv2.dilate(_large(notches, LARGE * np.count_nonzero(shape)), _disc(2 * _thin(shape))).view(bool)
-        lacks = notches | missing_pieces(small | notches, shape & mouths, _thin(shape) // 2)
-        if iou(small, shape) < self.usual and lacks.any():
-            shape = self._seen(self.align(small | lacks)[1], small.shape)
+        lacks = notches | missing_pieces(small | notches, shape & mouths, _thin(shape, DENT))
         if iou(small | lacks, shape) < self.usual:
-            shape = self._seen(by_outline, small.shape)
-            lacks = missing_pieces(small, shape)
+            lacks |= missing_pieces(small, shape, _thin(shape))
         common, area = np.count_nonzero(small & shape), np.count_nonzero(shape)
         if common < INSIDE * np.count_nonzero(small) or common < ENOUGH * area:
             return Completed(mask, iou(small, shape), 0.0)
@@ -165,7 +158,7 @@ class CommonShape:
         """Masks aligned in the frame, float32 (n, FRAME, FRAME), and IoU of each with the shape, (n,)."""
         laid = []
         for mask in masks:
-            to_picture = cv2.invertAffineTransform(self.align(mask)[1].to_frame())
+            to_picture = cv2.invertAffineTransform(self.align(mask).to_frame())
             flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
             laid.append(cv2.warpAffine(mask.astype(np.float32), to_picture, (FRAME, FRAME), flags=flags))
         return np.stack(laid), np.array([iou(one >= 0.5, self.inside) for one in laid])
@@ -173,52 +166,59 @@ class CommonShape:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a mask lies on a shape: z = x + iy of the picture is at turn * (z - middle) + place in the frame."""
+    """Where a mask lies on a shape.
+
+    A point z = x + iy of the picture is at turn * (w + squeeze * conj(w)) + place in the frame, with w = z - middle:
+    a similarity, and a little of the perspective in which a part is seen.
+    """
 
     turn: complex
+    squeeze: complex
     place: complex
     middle: complex
 
     def to_frame(self) -> np.ndarray:
         """2x3 affine from the picture to the frame."""
-        t, move = self.turn, self.place - self.turn * self.middle
-        return np.array([[t.real, -t.imag, move.real], [t.imag, t.real, move.imag]])
+        a, b = self.turn, self.turn * self.squeeze
+        linear = np.array([[a.real + b.real, b.imag - a.imag], [a.imag + b.imag, a.real - b.real]])
+        move = np.array([self.place.real, self.place.imag]) - linear @ [self.middle.real, self.middle.imag]
+        return np.hstack([linear, move[:, None]])
 
 
-# Of scale, rotation and place, for the steps of `_climb`.
-MOVES = np.concatenate([np.eye(4), -np.eye(4)]) * [0.08, np.radians(6), 0.03 * FRAME, 0.03 * FRAME]
+# Of scale, rotation, squeeze and place, for the steps of `_climb`.
+MOVES = np.concatenate([np.eye(6), -np.eye(6)]) * [0.08, np.radians(6), 0.04, 0.04, 0.03 * FRAME, 0.03 * FRAME]
 
 
-def _climb(score: Callable[[np.ndarray, np.ndarray], np.ndarray], pose: Pose) -> tuple[float, Pose]:
-    """The best pose that small steps from one lead to, with its score; `score` takes turns and shifts of some."""
+SIMILAR = MOVES[[0, 1, 4, 5, 6, 7, 10, 11]]  # those that squeeze nothing
+
+
+def _climb(score: Callable[[np.ndarray], np.ndarray], pose: np.ndarray, moves: np.ndarray) -> tuple[float, np.ndarray]:
+    """The best pose (turn, squeeze, place) that small steps from one lead to, with its score; `score` takes (n, 3)."""
     step, taken = 1.0, 0
-    best = float(score(np.array([pose.turn]), np.array([pose.place - pose.turn * pose.middle]))[0])
+    best = float(score(pose[None])[0])
     while step > 0.05 and taken < STEPS:
-        change = MOVES * step
-        turns = pose.turn * np.exp(change[:, 0] + 1j * change[:, 1])
-        places = pose.place + change[:, 2] + 1j * change[:, 3]
-        scores = score(turns, places - turns * pose.middle)
+        change = moves * step
+        poses = np.stack([
+            pose[0] * np.exp(change[:, 0] + 1j * change[:, 1]),
+            pose[1] + change[:, 2] + 1j * change[:, 3],
+            pose[2] + change[:, 4] + 1j * change[:, 5],
+        ], axis=1)  # fmt: skip
+        scores = np.where(np.abs(poses[:, 1]) <= SQUEEZED, score(poses), -1)
         k, taken = int(scores.argmax()), taken + 1
         if scores[k] > best + 1e-6:
-            best, pose = float(scores[k]), Pose(complex(turns[k]), complex(places[k]), pose.middle)
+            best, pose = float(scores[k]), poses[k]
         else:
             step /= 2
     return best, pose
 
 
-def _looked_up(values: np.ndarray, points: np.ndarray, turns: np.ndarray, shifts: np.ndarray) -> np.ndarray:
-    """Values of the frame at complex points (k,) in each of some poses z -> turn * z + shift, 0 outside: (poses, k)."""
-    moved = turns[:, None] * points[None] + shifts[:, None]
+def _looked_up(values: np.ndarray, points: np.ndarray, poses: np.ndarray) -> np.ndarray:
+    """Values of the frame at complex points (k,), from the middle of a mask, in poses (n, 3), 0 outside: (n, k)."""
+    moved = poses[:, :1] * (points + poses[:, 1:2] * points.conj()) + poses[:, 2:]
     x, y = np.rint(moved.real).astype(int), np.rint(moved.imag).astype(int)
     seen = (x >= 0) & (y >= 0) & (x < FRAME) & (y < FRAME)
     found: np.ndarray = values[y.clip(0, FRAME - 1), x.clip(0, FRAME - 1)] * seen
     return found
-
-
-def _points(places: np.ndarray) -> np.ndarray:
-    """About POINTS of x, y places (n, 2), evenly drawn, as complex numbers (k,)."""
-    drawn: np.ndarray = places[:: max(1, len(places) // POINTS)] @ np.array([1, 1j])
-    return drawn
 
 
 def _upper(values: np.ndarray) -> np.ndarray:
@@ -233,10 +233,9 @@ def _hull(mask: np.ndarray) -> np.ndarray:
     return cv2.drawContours(np.zeros(mask.shape, np.uint8), [hull], -1, 1, cv2.FILLED).view(bool)
 
 
-def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int | None = None) -> np.ndarray:
-    """What a bool mask lacks of a bool shape of its size, but for a rim of it as thin as `radius` pixels: bool."""
+def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int) -> np.ndarray:
+    """What a bool mask lacks of a bool shape of its size, but for a rim up to twice `radius` pixels wide: bool."""
     lacks = shape & ~mask
-    radius = max(1, _thin(shape) if radius is None else radius)
     deep = cv2.morphologyEx(lacks.view(np.uint8), cv2.MORPH_OPEN, _disc(radius))
     wide = cv2.dilate(deep, _disc(radius)).view(bool)
     closed = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, _disc(radius)).view(bool)
@@ -249,9 +248,9 @@ def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int | None = Non
     return lacks & (wide | closed | (within >= 0.5)[hole])
 
 
-def _thin(shape: np.ndarray) -> int:
-    """THIN of a bool shape, in pixels."""
-    return max(1, round(THIN * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
+def _thin(shape: np.ndarray, share: float = THIN) -> int:
+    """A share of the diameter of a bool shape, in pixels, 1 at least."""
+    return max(1, round(share * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
 
 
 def _large(pieces: np.ndarray, least: float) -> np.ndarray:
@@ -277,7 +276,8 @@ def outline_points(mask: np.ndarray) -> np.ndarray:
     height, width = mask.shape
     x, y = points.T
     points = points[(x > 1) & (y > 1) & (x < width - 2) & (y < height - 2)]
-    return _points(points)
+    drawn: np.ndarray = points[:: max(1, len(points) // POINTS)] @ np.array([1, 1j])
+    return drawn
 
 
 def _moments(mask: np.ndarray) -> tuple[float, float, float]:

@@ -8,6 +8,7 @@ from defectflow.parts.common_shape import CommonShape
 from defectflow.parts.part_model import FINDER, Prior
 from defectflow.parts.registration import Templates
 
+AS_WELL = 0.01  # of IoU, by which registration may be worse than the classifier of patches and still be used
 LEARNABLE = 0.8  # agreement (held-out IoU) with found masks below which these are not believed
 
 
@@ -30,8 +31,10 @@ def settle(
     use, reason = check["use"], check["reason"]
     prior, report = built or (nothing(), {})
     if built:
-        registers = prior.info["registers"]
-        agreement = report["template"]["iou_mean"] if registers else check["signs"]["learned"]
+        registered, learned = report["template"]["iou_mean"] or 0.0, check["signs"]["learned"]
+        # Where outlines differ a little, by perspective say, those of others fit less well than patches tell.
+        registers = prior.info["registers"] and registered >= learned - AS_WELL
+        agreement = registered if registers else learned
         report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
         if agreement < LEARNABLE:
             use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
