@@ -32,7 +32,7 @@ from scipy.optimize import minimize
 
 PHOTOGRAPHS = 8  # of a set
 SOUND, WRONG = 0.7, 0.6  # mean IoU from which masks are called right, and below which wrong
-SENSE = {"maps": 1, "learned": 1, "stability": 1, "doubt": -1}  # signs to learn from, and their direction
+SENSE = {"maps": 1, "learned": 1, "doubt": -1, "head": 1}  # signs to learn from, and their direction
 DECAY = 0.02
 
 
@@ -152,7 +152,7 @@ def fit(rows: list[dict[str, float]]) -> None:
     found = minimize(loss, np.zeros(len(names) + 1), method="L-BFGS-B", bounds=bounds).x
     print(f"learned from {right.sum()} sound and {(~right).sum()} wrong sets\nINTERCEPT = {found[0]:.2f}")
     for name, m, u, weight in zip(names, middle, unit, found[1:], strict=True):
-        print(f'"{name}": Sign({m:.3f}, {u:.3f}, {weight:.2f}')
+        print(f'"{name}": Sign({m:.3f}, {u:.3f}, {weight:.2f}, ...)')
 
 
 def tell(rows: list[dict[str, float]]) -> None:
@@ -164,19 +164,7 @@ def tell(rows: list[dict[str, float]]) -> None:
     for limit in (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
         told, doubted = np.mean(trust[wrong] < limit), np.mean(trust[sound] < limit)
         print(f"trust below {limit}: {told:.2f} of {wrong.sum()} wrong sets, {doubted:.2f} of {sound.sum()} sound ones")
-    for name in (
-        "maps",
-        "learned",
-        "stability",
-        "doubt",
-        "shape",
-        "head",
-        "agreement",
-        "edge",
-        "spread",
-        "rim",
-        "area",
-    ):
+    for name in (*SENSE, "head", "agreement", "edge", "spread", "rim", "area"):
         values = np.array([row[name] for row in rows])
         print(f"{name}: wrong {np.quantile(values[wrong], [0.1, 0.5, 0.9]).round(2)}, "
               f"sound {np.quantile(values[sound], [0.1, 0.5, 0.9]).round(2)}")  # fmt: skip
