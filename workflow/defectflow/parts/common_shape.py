@@ -109,7 +109,7 @@ class CommonShape:
         turns = EXTENT * FRAME / radius * np.exp(2j * np.pi * np.arange(ROTATIONS) / ROTATIONS)
         poses = np.stack([turns, np.zeros_like(turns), np.full_like(turns, centre)], axis=1)
         if not len(line):  # all of it lies on the rim of the picture
-            return Pose(*poses[0].tolist(), middle)
+            return Pose.of(poses[0], middle)
 
         def near(poses: np.ndarray, level: int = 1) -> np.ndarray:
             lies = _looked_up(self._near[level], line, poses).mean(axis=1)
@@ -118,7 +118,7 @@ class CommonShape:
 
         order = np.argsort(-near(poses, 0), kind="stable")[:STARTS]
         found = [_climb(near, _climb(near, poses[k], SIMILAR)[1], MOVES) for k in order]
-        return Pose(*max(found, key=lambda pair: pair[0])[1].tolist(), middle)
+        return Pose.of(max(found, key=lambda pair: pair[0])[1], middle)
 
     def complete(self, mask: np.ndarray) -> Completed:
         """Add to a bool mask (height, width) what it lacks of the shape: deep notches, slits, holes and missing pieces.
@@ -177,6 +177,11 @@ class Pose:
     place: complex
     middle: complex
 
+    @classmethod
+    def of(cls, pose: np.ndarray, middle: complex) -> "Pose":
+        """From an array of turn, squeeze and place."""
+        return cls(complex(pose[0]), complex(pose[1]), complex(pose[2]), middle)
+
     def to_frame(self) -> np.ndarray:
         """2x3 affine from the picture to the frame."""
         a, b = self.turn, self.turn * self.squeeze
@@ -223,7 +228,8 @@ def _looked_up(values: np.ndarray, points: np.ndarray, poses: np.ndarray) -> np.
 
 def _upper(values: np.ndarray) -> np.ndarray:
     """The larger half of values."""
-    return values[values >= np.median(values)]
+    larger: np.ndarray = values[values >= np.median(values)]
+    return larger
 
 
 def _hull(mask: np.ndarray) -> np.ndarray:
@@ -245,12 +251,13 @@ def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int) -> np.ndarr
     count, hole = cv2.connectedComponents((filled & ~closed).view(np.uint8))
     within = np.bincount(hole.ravel(), shape.ravel(), count) / np.maximum(np.bincount(hole.ravel(), None, count), 1)
     within[0] = 0
-    return lacks & (wide | closed | (within >= 0.5)[hole])
+    missing: np.ndarray = lacks & (wide | closed | (within >= 0.5)[hole])
+    return missing
 
 
 def _thin(shape: np.ndarray, share: float = THIN) -> int:
     """A share of the diameter of a bool shape, in pixels, 1 at least."""
-    return max(1, round(share * np.sqrt(4 / np.pi * np.count_nonzero(shape))))
+    return max(1, round(share * float(np.sqrt(4 / np.pi * np.count_nonzero(shape)))))
 
 
 def _large(pieces: np.ndarray, least: float) -> np.ndarray:
@@ -258,7 +265,8 @@ def _large(pieces: np.ndarray, least: float) -> np.ndarray:
     _, label, stats, _ = cv2.connectedComponentsWithStats(pieces.view(np.uint8))
     kept = stats[:, cv2.CC_STAT_AREA] >= least
     kept[0] = False
-    return kept[label].astype(np.uint8)
+    pieces = kept[label].astype(np.uint8)
+    return pieces
 
 
 def reduced(mask: np.ndarray) -> np.ndarray:
