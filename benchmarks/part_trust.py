@@ -5,7 +5,12 @@ surfaces without a part), or photographs with known masks that lie side by side 
 index.csv with columns file, mask, objects). Writes the signs and the true IoU of each set, and what
 `finding.self_check` says of sound and wrong ones.
 
-    python benchmarks/part_trust.py --pool PHOTOGRAPHS [--photographs FOLDER] --out trust.csv
+    python benchmarks/part_trust.py --pool PHOTOGRAPHS [--photographs FOLDER] --seed 23 --out trust.csv
+    python benchmarks/part_trust.py --fit --out trust.csv [--more OTHER.csv ...]
+    python benchmarks/part_trust.py --judge-only --out other.csv
+
+`--fit` prints the weights of `self_check.SIGNS`: those there come from seeds 23 to 27 and 77. Sets of other seeds tell
+what they are worth.
 """
 
 import argparse
