@@ -13,7 +13,7 @@ from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.read_write import read_mask
 from defectflow.parts import prior as prior_stage
 from defectflow.parts.common_shape import CommonShape
-from defectflow.parts.part_model import Guess, Prior, with_margin
+from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration import Match
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation import masks as stage
@@ -196,12 +196,10 @@ def test_a_found_mask_is_completed_and_one_unlike_the_others_goes_to_a_person(sm
         return baseline_mask(prior, "template", np.zeros((120, 160, 3), np.uint8), None)
 
     mask, row = judged(bitten)
-    whole = with_margin(disc)
-    assert disc.mean() * 1.01 < whole.mean() < disc.mean() * 1.08
-    assert iou(bitten, whole) < 0.9 < 0.97 < iou(mask, whole)
-    assert not row["doubtful"] and row["area"] == pytest.approx(disc.mean(), rel=0.03)
+    assert iou(bitten, disc) < 0.92 < 0.97 < iou(mask, disc)
+    assert not row["doubtful"] and row["area"] == mask.mean()
     mask, row = judged(other)
-    np.testing.assert_array_equal(mask, with_margin(other))
+    np.testing.assert_array_equal(mask, other)
     assert row["doubtful"] and "its shape is unlike the others'" in row["reason"]
     _, row = judged(disc & (columns > 68))  # nearly a third is gone
     assert row["doubtful"] and "of its shape were missing" in row["reason"]

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 FORMAT = "defectflow-prior-2"
 AGREEMENT = 0.85  # mean IoU of the transferred labels with their vote, below which a template mask is doubtful
 AREA_Z = 5.0
-MARGIN = 0.01  # of the diameter of a part that was found without an outline: damage at its rim looks like background
 FINDER = "finder."  # names of the tensors, among those of heads, of what was learned without outlines
 
 
@@ -58,13 +57,6 @@ def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -
 def _filled(mask: np.ndarray) -> np.ndarray:
     contours, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     return cv2.drawContours(np.zeros(mask.shape, np.uint8), contours, -1, 1, cv2.FILLED).view(bool)
-
-
-def with_margin(mask: np.ndarray) -> np.ndarray:
-    """A bool mask (height, width) that is not empty, grown by MARGIN of its diameter, were it a disc, or by a pixel."""
-    radius = max(1.0, MARGIN * np.sqrt(4 / np.pi * np.count_nonzero(mask)))
-    grown: np.ndarray = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, 3) <= radius
-    return grown
 
 
 def label_shape(mask: np.ndarray) -> tuple[int, float]:

@@ -7,7 +7,7 @@ import numpy as np
 
 from defectflow.core.files import UserError, read_json
 from defectflow.parts.common_shape import Completed
-from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior, with_margin
+from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior
 from defectflow.segmentation.segmenters import SEGMENTERS, Template
 
 # Where masks can come from; appearance stands in for template where registration fails, whole for a part not found.
@@ -95,9 +95,7 @@ def baseline_mask(
     if completed is not None:
         mask = completed.mask
     row = check_mask(prior, source, guess, mask, agreement, completed=completed)
-    if not row["present"]:
-        return np.zeros_like(mask), row
-    return with_margin(mask) if "found" in prior.info else mask, row
+    return mask if row["present"] else np.zeros_like(mask), row
 
 
 def part_mask(
