@@ -183,7 +183,9 @@ def test_a_part_that_was_found_says_what_is_not_judged():
     found = {"use": "found", "trust": 0.923, "reason": "", "said": ""}
     (said,) = cautions._mask_warnings({"found": {"found": found}})
     assert "No outline was drawn" in said and "(trust 0.92)" in said
-    assert "What lies outside of it is not judged" in said
+    assert "What lies outside of it is not judged, a missing piece too" in said
+    (said,) = cautions._mask_warnings({"found": {"found": found | {"completed": True}}})
+    assert "filled in" in said
     assert cautions._mask_warnings({"found": {"found": found | {"use": "whole", "said": "..."}}}) == []
 
 

@@ -12,6 +12,7 @@ from defectflow.core.files import UserError
 from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.read_write import read_mask
 from defectflow.parts import prior as prior_stage
+from defectflow.parts.common_shape import CommonShape
 from defectflow.parts.part_model import Guess, Prior
 from defectflow.parts.registration import Match
 from defectflow.parts.registration_frame import iou
@@ -176,3 +177,30 @@ def test_not_a_prior_is_told(tmp_path):
         Prior.load(tmp_path / "x.safetensors")
     with pytest.raises(UserError, match="no such file"):
         Prior.load(tmp_path / "y.safetensors")
+
+
+def test_a_found_mask_is_completed_and_one_unlike_the_others_goes_to_a_person(small_set, monkeypatch, tmp_path):
+    rows, columns = np.mgrid[:120, :160]
+    disc = (rows - 60) ** 2 + (columns - 80) ** 2 < 40**2
+    bitten = disc & ~((rows - 60) ** 2 + (columns - 122) ** 2 < 20**2)
+    other = (np.abs(rows - 60) < 5) & (np.abs(columns - 80) < 70)
+    prior = Prior.load(small_set / "prior.safetensors")
+    prior.shape = CommonShape.fit([np.roll(disc, k, 1) for k in range(6)])
+    prior.info |= {"area_mean": float(disc.mean()), "area_sd": 0.2, "found": {"usual_agreement": 0.6}}
+    prior.save(tmp_path / "prior.safetensors")
+    prior = Prior.load(tmp_path / "prior.safetensors")
+
+    def judged(mask, agreement=0.7):
+        match = Match(1.0, [0], [np.eye(2, 3)], 1.0)
+        monkeypatch.setattr(prior, "guess", lambda *_: Guess("template", mask.astype(np.float32), agreement, match))
+        return baseline_mask(prior, "template", np.zeros((120, 160, 3), np.uint8), None)
+
+    mask, row = judged(bitten)
+    assert iou(bitten, disc) < 0.92 < 0.97 < iou(mask, disc)
+    assert not row["doubtful"] and row["area"] == mask.mean()
+    mask, row = judged(other)
+    np.testing.assert_array_equal(mask, other)
+    assert row["doubtful"] and "its shape is unlike the others'" in row["reason"]
+    _, row = judged(disc & (columns > 68))  # nearly a third is gone
+    assert row["doubtful"] and "of its shape were missing" in row["reason"]
+    assert "IoU with the prior 0.50 < 0.6" in judged(disc, 0.5)[1]["reason"]

@@ -166,9 +166,11 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
         )
     found = (segmentation.get("found") or {}).get("found", {})
     if found and not found["said"]:
+        filled = found.get("completed")
+        rest = ": what one lacks of the shape of the others is filled in." if filled else ", a missing piece too."
         said.append(
             f"No outline was drawn: the part was found in the photographs themselves (trust {found['trust']:.2f}); "
-            "parts.png shows what was found. What lies outside of it is not judged, a missing piece too."
+            f"parts.png shows what was found. What lies outside of it is not judged{rest}"
         )
     masks = segmentation.get("masks", {})
     if masks.get("absent"):

@@ -51,6 +51,11 @@ class Found:
         kept = [row["stability"] >= STABLE and row["agreement"] >= AGREE for row in self.rows]
         return [k for k, good in enumerate(kept) if good and far[k] <= FAR]
 
+    def usual_agreement(self) -> float:
+        """How far what was learned can be trusted in nearly all sound photographs, see `PatchFinder.__call__`."""
+        values = np.array([min(self.rows[k]["stability"], self.rows[k]["agreement"]) for k in self.sound()])
+        return float(np.median(values) - FAR * max(_spread(values), 0.03)) if len(values) else 0.0
+
 
 def maps_of(z: np.ndarray, figure: np.ndarray, poses: Poses | None, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Maps that may show the part, by name: each float32 (n, GRID, GRID) in [0, 1].

@@ -17,6 +17,9 @@ from defectflow.finding.candidate_files import Candidates, read_all
 from defectflow.finding.choice import Found, find, typical
 from defectflow.finding.self_check import Check, judge
 from defectflow.images.read_write import write_png
+from defectflow.parts.common_shape import CommonShape
+from defectflow.parts.patch_finder import SIDE
+from defectflow.parts.registration_frame import fit_size
 
 LEAST = 3  # photographs that the part has to be found in
 
@@ -34,29 +37,38 @@ def row_of(image_id: str, path: str, mask: np.ndarray, name: str) -> dict[str, A
     return {"image_id": image_id, "path": path, "group": "", "pair": name, "n_annotations": 1} | size | box
 
 
-def look(candidates: Candidates, seed: int) -> tuple[Found | None, Check]:
-    """Find the part and judge it; None where there is nothing to look at."""
+def look(candidates: Candidates, seed: int) -> tuple[Found | None, CommonShape | None, Check]:
+    """Find the part, judge it, and find the shape that its masks share; None where there is none."""
     if len(candidates.image_ids) < LEAST:
         count = len(candidates.image_ids)
-        return None, Check("whole", 0.0, f"{count} photographs are too few to find the part in them (at least {LEAST})")
+        return (
+            None,
+            None,
+            Check("whole", 0.0, f"{count} photographs are too few to find the part in them (at least {LEAST})"),
+        )
     alike = len(set(candidates.sizes)) == 1
     figure, doubt = np.stack(candidates.figure), float(np.mean(candidates.doubt))
     found = find(candidates.squares, candidates.features, figure, doubt, alike, seed)
     found.signs["surface"] = float(np.median(candidates.surface))
-    return found, judge(found.signs)
+    shape = CommonShape.fit([full_size(found.masks[k], fit_size(candidates.sizes[k], SIDE)) for k in found.sound()])
+    found.signs["shape"] = shape.agreement if shape is not None else 0.0
+    return found, shape if shape is not None and shape.alike else None, judge(found.signs)
 
 
 def main(args: argparse.Namespace) -> None:
     """Write the masks that were found, their table and the report."""
     cv2.setNumThreads(args.threads)
     candidates = read_all(args.candidates)
-    found, check = look(candidates, args.seed)
+    found, shape, check = look(candidates, args.seed)
     rows, out = [], Path(args.out_dir)
     with atomic_dir(out) as folder:
         for k in found.sound() if found is not None and check.use != "whole" else []:
             assert found is not None
-            mask, image_id = full_size(found.masks[k], candidates.sizes[k]), candidates.image_ids[k]
-            if mask.any():
+            mask, image_id, like = full_size(found.masks[k], candidates.sizes[k]), candidates.image_ids[k], True
+            if shape is not None:
+                completed = shape.complete(mask)
+                mask, like = completed.mask, completed.fit >= shape.usual
+            if mask.any() and like:
                 write_png(folder / f"{image_id}.png", mask)
                 path = candidates.paths[k]
                 rows.append(row_of(image_id, path, mask, str(out / f"{image_id}.png")))
@@ -65,11 +77,15 @@ def main(args: argparse.Namespace) -> None:
     if found is not None:
         report["backbone"] = candidates.backbone
         report |= {"looked_at": len(found.masks), "taught_by": len(rows), "map": found.chosen}
+        report["usual_agreement"] = round(found.usual_agreement(), 4)
         report["signs"] = {name: round(value, 4) for name, value in found.signs.items()}
     if len(rows) < LEAST and report["use"] != "whole":
         report |= {"use": "whole", "reason": f"the part was found in {len(rows)} photographs only"}
     print(f"find_part: {report['use']}, trust {report['trust']:.2f} {report['reason']}", file=sys.stderr)
     tensors = found.finder.tensors() if found is not None else {"mean": np.zeros(0, np.float32)}
+    if shape is not None:
+        tensors["shape"] = shape.mean
+        report["shape"] = {"agreement": shape.agreement, "usual": shape.usual}
     with atomic(args.finder) as temporary:
         save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, temporary)
     write_table(args.table, pd.DataFrame(rows, columns=PAIRS), PAIRS)

@@ -4,9 +4,11 @@ from typing import Any
 
 import numpy as np
 
+from defectflow.parts.common_shape import CommonShape
 from defectflow.parts.part_model import FINDER, Prior
 from defectflow.parts.registration import Templates
 
+AS_WELL = 0.01  # of IoU, by which registration may be worse than the classifier of patches and still be used
 LEARNABLE = 0.8  # agreement (held-out IoU) with found masks below which these are not believed
 
 
@@ -24,22 +26,28 @@ def settle(
     Args:
         built: prior and report of the found masks, see `prior.build`; None where the check forbids to use them.
         check: report of the stage find_part.
-        finder: tensors of what it learned, see `patch_finder.PatchFinder`.
+        finder: tensors of what it learned, see `patch_finder.PatchFinder`, and the mean of the common shape.
     """
     use, reason = check["use"], check["reason"]
     prior, report = built or (nothing(), {})
     if built:
-        registers = prior.info["registers"]
-        agreement = report["template"]["iou_mean"] if registers else check["signs"]["learned"]
+        registered, learned = report["template"]["iou_mean"] or 0.0, check["signs"]["learned"]
+        # Where outlines differ a little, by perspective say, those of others fit less well than patches tell.
+        registers = prior.info["registers"] and registered >= learned - AS_WELL
+        agreement = registered if registers else learned
         report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
         if agreement < LEARNABLE:
             use, reason = "whole", f"what is learned from it finds it otherwise (IoU {agreement:.2f})"
+        if "shape" in check:
+            prior.shape = CommonShape(finder["shape"], **check["shape"])
         if not registers:
-            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items()}
+            prior.heads = {f"{FINDER}{name}": value for name, value in finder.items() if name != "shape"}
             prior.info["backbone"] = check["backbone"]
         for measured in ("constant", "template"):  # against found masks: nothing to show by groups
             report[measured].pop("by_group")
-    told = {"use": use, "trust": check["trust"], "reason": reason, "said": ""}
+    told = {"use": use, "trust": check["trust"], "reason": reason, "said": "", "completed": prior.shape is not None}
+    if prior.heads:
+        told["usual_agreement"] = check["usual_agreement"]
     if use == "whole":
         prior = nothing()
         told["said"] = (

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 
 from defectflow.core.files import UserError, atomic
 from defectflow.parts import registration_frame
+from defectflow.parts.common_shape import CommonShape, Completed
 from defectflow.parts.label_propagation import is_found
 from defectflow.parts.registration import Match, Templates
 
@@ -120,6 +121,7 @@ class Prior:
             registers (held-out template IoU is good enough to trust the gate), trained_on and backbone
             (of the appearance heads, see :class:`appearance.Appearance`).
         heads: weights of the appearance heads by name; empty where registration does as well.
+        shape: that the masks share, of a part that was found without an outline; None otherwise, or where they do not.
     """
 
     image_ids: list[str]
@@ -129,6 +131,7 @@ class Prior:
     templates: Templates
     info: dict[str, Any]
     heads: dict[str, np.ndarray] = field(default_factory=dict)
+    shape: CommonShape | None = None
 
     def save(self, path: str | Path) -> None:
         """Write as safetensors, atomically."""
@@ -138,12 +141,15 @@ class Prior:
             "chosen": self.chosen.astype(np.int32),
             **{f"heads.{name}": value for name, value in self.heads.items()},
         }
+        if self.shape is not None:
+            tensors["shape"] = self.shape.mean
         # One metadata key: safetensors writes several in random order.
         meta = {
             "format": FORMAT,
             "image_ids": self.image_ids,
             "groups": self.groups,
             "label_frame": self.labels.shape[1:],
+            **({"shape": {"agreement": self.shape.agreement, "usual": self.shape.usual}} if self.shape else {}),
             **self.info,
         }
         with atomic(path) as temporary:
@@ -171,7 +177,8 @@ class Prior:
         chosen = tensors["chosen"].astype(int)
         templates = Templates(tensors["fields"].astype(np.float32), labels[chosen])
         heads = {key.removeprefix("heads."): value for key, value in tensors.items() if key.startswith("heads.")}
-        return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info, heads)
+        shape = CommonShape(tensors["shape"], **info.pop("shape")) if "shape" in info else None
+        return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info, heads, shape)
 
     def leave_out(self, image_id: str) -> list[int] | None:
         """Annotated photographs that may not tell anything about ``image_id``.
@@ -273,6 +280,10 @@ class Prior:
     def clean(self, mask: np.ndarray) -> np.ndarray:
         """As many components as the annotated masks have, holes filled unless those have holes."""
         return clean_mask(mask, self.info["components"], self.info["fill_holes"])
+
+    def completed(self, mask: np.ndarray) -> Completed | None:
+        """A bool mask (height, width) with what it lacks of the shape of the part; None where none is known."""
+        return self.shape.complete(mask) if self.shape is not None and mask.any() else None
 
     def area_z(self, area: float) -> float:
         """Distance of a share of the picture from the annotated ones, in their standard deviations (at least 1 %)."""

@@ -146,11 +146,14 @@ class PatchFinder:
         return cls(Basis(tensors["mean"], tensors["components"]), *two)
 
     def __call__(self, square: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, float]:
-        """The part in uint8 RGB (SIDE, SIDE, 3) with its `patches`: bool (SIDE, SIDE), and the two classifiers' IoU."""
+        """The part in uint8 RGB (SIDE, SIDE, 3) with its `patches`: bool (SIDE, SIDE), and how far it can be trusted.
+
+        That is the lesser of two IoUs: of both classifiers, and of the outline with what it was drawn from.
+        """
         z = self.basis([features])
         soft, other = self.placed(z)[0], self.anywhere(z)[0]
-        mask, _ = outline(square, grown(soft, square.shape))
-        return mask, iou(soft >= 0.5, other >= 0.5)
+        mask, stability = outline(square, grown(soft, square.shape))
+        return mask, min(stability, iou(soft >= 0.5, other >= 0.5))
 
     def locate(self, image: np.ndarray, leave_out: Sequence[int] = ()) -> tuple[np.ndarray, float]:
         """Where the part is in an RGB uint8 photograph (height, width, 3), once it is `opened`.
@@ -160,7 +163,7 @@ class PatchFinder:
             leave_out: not looked at: a classifier has a few dozen numbers from all photographs together.
 
         Returns:
-            float32 (height, width) in [0, 1], and the IoU of what is found with and without looking at the place.
+            float32 (height, width) in [0, 1], and how far it can be trusted, in [0, 1].
         """
         square = to_square(image, SIDE)
         mask, agreement = self(square, patches(square, self._embed))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from defectflow.core.files import UserError, read_json
+from defectflow.parts.common_shape import Completed
 from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior
 from defectflow.segmentation.segmenters import SEGMENTERS, Template
 
@@ -16,6 +17,7 @@ SOURCES = (
     "appearance",
 )
 PREDICTED_IOU = 0.7  # SAM's own estimate below which its mask is doubtful
+LACKING = 0.25  # share of its shape that a found mask may lack before it is doubtful
 PRIOR_IOU = 0.8  # IoU with the prior's mask below which constant and SAM masks are doubtful
 
 
@@ -27,6 +29,7 @@ def check_mask(
     prior_iou: float,
     predicted_iou: float | None = None,
     object_score: float | None = None,
+    completed: Completed | None = None,
 ) -> dict[str, Any]:
     """Presence and doubt about one mask: the columns of the MASKS table except image_id and mask.
 
@@ -56,9 +59,14 @@ def check_mask(
             reasons.append(f"predicted IoU {predicted_iou:.2f} < {PREDICTED_IOU}")
         # Where registration fails, agreeing with it is no merit; agreement within the source always says something.
         itself = source in ("template", "appearance")
-        limit = AGREEMENT if itself else PRIOR_IOU
+        limit = info.get("found", {}).get("usual_agreement", AGREEMENT) if itself else PRIOR_IOU
         if prior_iou < limit and (itself or info["registers"] or seen):
-            reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit}")
+            reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit:g}")
+        if prior.shape is not None and completed is not None:
+            if completed.fit < prior.shape.usual:
+                reasons.append(f"its shape is unlike the others' (IoU {completed.fit:.2f} < {prior.shape.usual:.2f})")
+            if completed.added > LACKING:
+                reasons.append(f"{completed.added:.0%} of its shape were missing and are filled in")
         z = prior.area_z(np.count_nonzero(mask) / mask.size)
         if abs(z) > AREA_Z:
             reasons.append(f"area off by {z:+.1f} standard deviations")
@@ -83,7 +91,10 @@ def baseline_mask(
     """Mask (bool, size of ``image``) of a segmenter without a network, or of the appearance heads, and its row."""
     guess = prior.guess(image, leave_out)
     mask, agreement = SEGMENTERS.classes.get(source, Template).find(prior, guess, image, leave_out)
-    row = check_mask(prior, source, guess, mask, agreement)
+    completed = prior.completed(mask)
+    if completed is not None:
+        mask = completed.mask
+    row = check_mask(prior, source, guess, mask, agreement, completed=completed)
     return mask if row["present"] else np.zeros_like(mask), row
 
 
