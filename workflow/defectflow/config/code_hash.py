@@ -28,6 +28,8 @@ DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "hydra": "hydra-core",
+    "paho": "paho-mqtt",
+    "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",
     "training": "sam2",
     "yaml": "pyyaml",
