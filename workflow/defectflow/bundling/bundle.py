@@ -130,7 +130,8 @@ def write_held_out(folder: Path, args: argparse.Namespace, metrics: dict[str, An
     limits = {key: review[key] for key in ("max_fpr", "max_fnr")} if review else None
     table = labelled_photographs(args.predictions, args.manifest, args.splits)
     settings = settings_of(read_bundle(folder), "detector")
-    held_out(inspector, (args.banks, args.fold_banks), table, settings, limits).save(folder / FILE)
+    if len(table):  # a run without labels has none to learn from mistakes or to see drift by
+        held_out(inspector, (args.banks, args.fold_banks), table, settings, limits).save(folder / FILE)
 
 
 def save(tensors: dict[str, Any], target: Path, metadata: dict[str, str] | None = None) -> None:
