@@ -6,6 +6,7 @@ from typing import NamedTuple
 OBJECT, SURFACE = 0.3, 0.5  # of the figure: its maximum below which, and its doubt above which, there is no part
 TRUSTED = 0.6  # trust below which photographs are taken whole: doubts 2 of 10 sound sets of those it was learned from
 AREA = (0.005, 0.85)  # shares of the photograph that a part may fill
+LITTLE_BACKGROUND = 0.45  # share from which masks are not used: what they cut off by mistake costs more than they gain
 LIMIT = 2.5  # units at most that a sign counts away from its middle: none decides alone
 
 
@@ -64,6 +65,8 @@ def judge(signs: dict[str, float]) -> Check:
         return Check("whole", 0.0, "the photographs show a surface, no part before a background")
     if not AREA[0] < signs["area"] < AREA[1]:
         return Check("whole", 0.0, "it fills nearly nothing or nearly everything")
+    if signs["area"] > LITTLE_BACKGROUND:
+        return Check("whole", 0.0, "what was found fills much of the photographs, and little background is left to cut away")
     told = evidence(signs)
     trust = 1 / (1 + math.exp(-INTERCEPT - sum(told.values())))
     worst = min(told, key=lambda name: told[name])
