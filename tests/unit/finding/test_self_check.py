@@ -13,7 +13,8 @@ def test_a_part_with_all_signs_for_it_is_used():
 
 
 @pytest.mark.parametrize(
-    "signs", [{"surface": 0.9}, {"edge": 0.5, "maps": 0.2, "learned": 0.6, "agreement": 0.5}, {"area": 0.95}, {"area": 0.5}]
+    "signs",
+    [{"surface": 0.9}, {"edge": 0.5, "maps": 0.2, "learned": 0.6, "agreement": 0.5}, {"area": 0.95}, {"area": 0.5}],
 )
 def test_a_part_with_signs_against_it_is_not(signs):
     check = judge(SOUND | signs)

@@ -66,7 +66,9 @@ def judge(signs: dict[str, float]) -> Check:
     if not AREA[0] < signs["area"] < AREA[1]:
         return Check("whole", 0.0, "it fills nearly nothing or nearly everything")
     if signs["area"] > LITTLE_BACKGROUND:
-        return Check("whole", 0.0, "what was found fills much of the photographs, and little background is left to cut away")
+        return Check(
+            "whole", 0.0, "what was found fills much of the photographs, and little background is left to cut away"
+        )
     told = evidence(signs)
     trust = 1 / (1 + math.exp(-INTERCEPT - sum(told.values())))
     worst = min(told, key=lambda name: told[name])
