@@ -116,7 +116,7 @@ def test_the_weights_in_the_box_have_a_target_of_their_own(site):
 def test_the_number_of_jobs_follows_from_the_shards_and_these_double_with_the_images(site):
     demo = {"datasets": {"demo": {"rendered": {"views": 100_000, "defects": 0}}}, "compare": []}
     jobs = site.jobs(config=demo)
-    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 14
+    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 16
 
 
 def test_boxes_are_no_outlines_to_learn_masks_from(site, tmp_path):

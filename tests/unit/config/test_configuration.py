@@ -231,7 +231,7 @@ def test_what_the_command_line_gives_as_text_gets_its_type():
     assert result["augmentation"]["copies"] == 2 and result["augmentation"]["robustness"] == [1, 2]
     assert result["compare"] == [{"segmenter": "1"}] and result["segmenters"]["s"]["checkpoint"] == "12"
     assert result["detectors"]["p"]["image_size"] == 256 and result["detectors"]["p"]["weights"] is None
-    assert result["datasets"]["d"] == {"path": "1", "bit_depth": 12, "part": "auto"}
+    assert result["datasets"]["d"] == {"path": "1", "bit_depth": 12, "part": "auto", "unlabelled": "auto"}
     assert result["datasets"]["r"]["rendered"] == {"views": 9, "defects": 24, "size": 512}
     with pytest.raises(UserError, match="shards: 'many' is not one of auto or integer"):
         checked(changed(shards="many"))
