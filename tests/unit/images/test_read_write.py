@@ -126,3 +126,10 @@ def test_every_pixel_of_a_mask_that_is_not_zero_is_inside(tmp_path, image):
     image.save(tmp_path / "a.png")
     mask = read_mask(tmp_path / "a.png")
     assert mask.dtype == bool and (mask == (FAINT > 0)).all()
+
+
+def test_postscript_is_not_run(tmp_path):
+    path = tmp_path / "part.png"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n")
+    with pytest.raises(UserError, match=r"part.png: its content is PostScript, which is not read"):
+        read_rgb(path)

@@ -6,12 +6,13 @@ from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
-from PIL import Image, ImageSequence, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageSequence, UnidentifiedImageError
 
 from defectflow.core.files import UserError
 from defectflow.images import floats, pam
 from defectflow.images.formats import HEIC, content_suffix
 
+EpsImagePlugin.gs_binary = False  # PostScript is a program: Pillow would let Ghostscript run what a file says
 pam.register()
 floats.register()
 with suppress(ImportError):  # optional: it contains a decoder of 15 MB that only files of phones need
@@ -40,6 +41,8 @@ def unreadable(path: str | Path, error: Exception) -> UserError:
     if found and isinstance(error, UnidentifiedImageError):
         what = f"a {found[1:].upper()} picture that is damaged, or of a kind that is not read here"
         return UserError(f"{path}: {what} (save it again as JPEG or PNG)")
+    if "Ghostscript" in str(error):
+        return UserError(f"{path}: its content is PostScript, which is not read (save it as JPEG or PNG)")
     why = "its content is no picture" if isinstance(error, UnidentifiedImageError) else error
     return UserError(f"{path}: not a readable image ({why})")
 
