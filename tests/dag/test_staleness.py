@@ -481,7 +481,7 @@ def test_a_network_s_settings_count_as_code(site):
         ("timm", "prior segment features candidates"),
         ("albumentations", "augment"),
         ("sam2", "segment"),
-        ("scikit-learn", "fit calibrate"),
+        ("scikit-learn", "fit calibrate check_labels next_to_label"),
         ("matplotlib", "ingest evaluate part_sheet"),  # ingest draws the sheet of outlines
         ("tqdm", ""),
         ("pytest", ""),

@@ -26,6 +26,7 @@ def figures(matrix=MATRIX, **image):
             "recall": metrics.wilson(tp, tp + fn),
             "false_positive_rate": metrics.wilson(fp, tn + fp),
         },
+        "threshold": {},
         "baseline": {"accuracy": metrics.ratio(max(tn + fp, fn + tp), sum(matrix.values())), "majority_class": "good"},
         "by_defect": {"crack": {"n": 12}, "hole": {"n": 4}},
         "pixel": {"n_bad_with_mask": 24},
