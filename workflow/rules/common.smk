@@ -337,10 +337,13 @@ def all_picture_tables(wildcards) -> list[str]:
 
 
 def drawn_folders(wildcards) -> list[str]:
-    """Folders of pictures that are drawn of a run: of those that the config asks for, and not of those beside them."""
+    """Folders of pictures that are drawn of a run: of those that the config asks for, and not of those beside them.
+
+    They are `ancient`: Snakemake compares folders by time alone, which a copy of the results changes.
+    """
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}".format(**wildcards)
     kinds = ["heatmaps", "overlays", "sheets", *(["triptychs"] if config["drawing"]["triptychs"] else [])]
-    return [f"{folder}/{kind}" for kind in kinds] if folder in {run.folder for run in MAIN_RUNS} else []
+    return [ancient(f"{folder}/{kind}") for kind in kinds] if folder in {run.folder for run in MAIN_RUNS} else []
 
 
 def disk_flags(wildcards, input) -> str:
@@ -427,6 +430,9 @@ def steps_of(run) -> list[str]:
     pictures = all_picture_tables(run)
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += ["features.json"]  # not the features themselves, which need not stay
+    if run in MAIN_RUNS:
+        judged += ["labels_to_check.csv", "next_to_label.csv"]
+        judged += ["candidates.csv"] if learns_unlabelled(run) else []
     judged += [f"{kind}/{k}.{end}" for kind, end in (("features", "json"), ("scores", "csv")) for k in SHARDS]
     folders = [f"results/{run.dataset}/{name}" for name in data] + [f"{run.folder}/{name}" for name in judged]
     return sorted({*folders, *(path.format(**run._asdict()) for path in (*masks, *pictures))})
