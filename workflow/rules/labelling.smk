@@ -86,6 +86,10 @@ rule next:
     """Print which photographs to label next: snakemake next."""
     input:
         [f"{run.folder}/next_to_label.csv" for run in MAIN_RUNS],
+    log:
+        "<logs>/next.log",
     localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
     shell:
-        'for table in {input}; do printf \'%s\\n\' "$table"; cat "$table"; done'
+        'for table in {input}; do printf \'%s\\n\' "$table"; cat "$table"; done 2>&1 | tee {log}'
