@@ -45,7 +45,7 @@ EXPECTED = {
     "calibrate": (4000, 480, 8, "gpu"),
     "score": (3000, 60, 4, "gpu"),
     "check_labels": (2000, 120, 8, "cpu"),
-    "results_boxes_evaluate_next_to_label_render_report": (6000, 240, 9, "cpu"),
+    "results_boxes_evaluate_next_to_label_render_report": (4000, 270, 9, "cpu"),
 }
 
 
