@@ -72,6 +72,10 @@ def test_inspections_are_kept_in_a_log_that_others_may_read(bundle, tmp_path, ca
     assert sqlite3.connect(tmp_path / "log.db").execute("PRAGMA journal_mode").fetchone() == ("wal",)
     with open_log(tmp_path / "log.db", {}), sqlite3.connect(tmp_path / "log.db") as other:
         assert other.execute("SELECT count(*) FROM photographs").fetchone() == (6,)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["drift", str(bundle), str(tmp_path / "log.db")])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("no drift yet: 6 photographs are few")
 
 
 def test_the_command_draws_charts_and_its_exit_status_tells_a_change(bundle, tmp_path, capsys):

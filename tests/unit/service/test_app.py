@@ -218,7 +218,7 @@ def test_a_killed_worker_costs_its_own_photograph_alone(service):
 
 def _busy(service) -> bool:
     """Whether the worker has been given the file."""
-    return any(service.log.parent.glob("defectflow-serve-*/*/work/0/*"))
+    return any(service.log.parent.glob("defectflow-serve-*/*/jobs/0/*"))
 
 
 def test_health_readiness_figures_and_the_description(service):
@@ -258,4 +258,4 @@ def test_the_python_example_of_the_page_runs(service, tmp_path):
 
 
 def test_no_file_is_left(service):
-    assert list(service.log.parent.glob("defectflow-serve-*/*/work/*/*")) == []
+    assert list(service.log.parent.glob("defectflow-serve-*/*/jobs/*/*")) == []

@@ -115,6 +115,6 @@ def test_mutated_forms_are_answered_or_refused(service, seed):
 def test_nothing_is_left_behind(service):
     names = {path.name for path in service.log.parent.iterdir()}
     assert {name for name in names if not name.startswith("defectflow-serve-")} == {"serve.log"}
-    assert list(service.log.parent.glob("defectflow-serve-*/*/work/*/*")) == []
+    assert list(service.log.parent.glob("defectflow-serve-*/*/jobs/*/*")) == []
     assert service.metric("defectflow_held_bytes") == 0 and service.metric("defectflow_workers_replaced") == 0
     assert "Traceback" not in service.log.read_text()

@@ -43,6 +43,7 @@ def drift(args: argparse.Namespace) -> int:
     from defectflow.core.files import write_json
     from defectflow.inspection.bundle_files import read_bundle, unpacked
     from defectflow.monitoring import drift as drifting
+    from defectflow.monitoring.control_chart import BLOCK
     from defectflow.monitoring.drift_page import write_page, write_picture
     from defectflow.monitoring.inspection_log import read_log
 
@@ -58,7 +59,9 @@ def drift(args: argparse.Namespace) -> int:
     write_picture(out / "drift.png", charts, log)
     write_page(out / "drift.html", out / "drift.png", charts, told, line)
     write_json(out / "drift.json", drifting.as_record(charts, told, log))
-    print("\n".join(told) if told else "no drift")
+    count = len(log.time)
+    few = f" yet: {count} photographs are few, a small change shows after {BLOCK} or so" if count < BLOCK else ""
+    print("\n".join(told) if told else f"no drift{few}")
     print(f"{line}; {out / 'drift.html'}", file=sys.stderr)
     return FLAGGED if told else GOOD
 

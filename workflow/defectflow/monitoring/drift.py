@@ -42,8 +42,8 @@ WATCHED = {
     "exposure": Watched("exposure", "brighter", "darker", "clean or replace the lamp, check the exposure time"),
     "sharpness": Watched("sharpness", "sharper or noisier", "blurred", "clean the lens, focus, look for motion blur"),
     "area": Watched("size of the part", "larger", "smaller", "check the distance and the zoom of the camera"),
-    "x": Watched("place of the part, across", "further right", "further left", "put the camera or the fixture back"),
-    "y": Watched("place of the part, down", "further down", "further up", "put the camera or the fixture back"),
+    "x": Watched("place of the part (across)", "further right", "further left", "put the camera or the fixture back"),
+    "y": Watched("place of the part (down)", "further down", "further up", "put the camera or the fixture back"),
     "raw_score": Watched(
         "score of photographs called good", "stranger to the inspector", "more usual to the inspector",
         "look at some of them: a new lot or a worn tool? teach it what is good (defectflow learn)",

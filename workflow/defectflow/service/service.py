@@ -79,7 +79,7 @@ class Service:
         pool: Pool | None = None
         try:
             tokens = read_tokens(self.options.tokens) if self.options.tokens else None
-            pool = Pool(copied(self._named, place / "bundles"), self.options, place / "work")
+            pool = Pool(copied(self._named, place / "bundles"), self.options, place / "jobs")
             pool.wait_until_ready()
         except BaseException as error:
             if pool:
