@@ -153,8 +153,8 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     with atomic(path) as temporary:
-        # Encoded first, because imwrite reports no error on a full disk. OpenCV's own choice (differences of neighbours,
-        # runs of equal bytes) takes half the time of level 1 and a tenth more space.
+        # Encoded first, because imwrite reports no error on a full disk. OpenCV's own choice (differences of
+        # neighbours, runs of equal bytes) takes half the time of level 1 and a tenth more space.
         temporary.write_bytes(cv2.imencode(".png", image)[1].data)
 
 
