@@ -28,7 +28,7 @@ ALONE = {"compare": []}
 def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
     assert site.jobs() == {
         "render_demo": 1, "survey": 1, "ingest": 1, "sam_pairs": 1, "split_annotated": 1, "split": 1, "prior": 1,
-        "masks": 1, "isolate": 2,
+        "masks": 1, "isolate": 2, "picture_shape": 2,
         "features": 3, "fit": 3, "score": 3, "calibrate": 3, "keep_features": 3, "evaluate": 3, "boxes": 3, "report": 3,
         "render": 1, "leaderboard": 1, "check_labels": 1, "next_to_label": 1,
     }  # fmt: skip
@@ -116,7 +116,7 @@ def test_the_weights_in_the_box_have_a_target_of_their_own(site):
 def test_the_number_of_jobs_follows_from_the_shards_and_these_double_with_the_images(site):
     demo = {"datasets": {"demo": {"rendered": {"views": 100_000, "defects": 0}}}, "compare": []}
     jobs = site.jobs(config=demo)
-    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 16
+    assert jobs["survey"] == jobs["score"] == 64 and sum(jobs.values()) == 5 * 64 + 17
 
 
 def test_boxes_are_no_outlines_to_learn_masks_from(site, tmp_path):

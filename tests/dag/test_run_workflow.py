@@ -100,7 +100,7 @@ def test_a_dry_run_lists_its_jobs_and_a_mistake_is_one_line(workflow, tmp_path):
     data = str(make_coco_set(tmp_path / "data"))
     planned = run(workflow, data, "-n", "--set", "compare=[]")
     assert planned.returncode == 0, planned.stderr
-    assert planned.stdout.startswith("20 jobs:\n  ") and "\n  Read the photographs" in planned.stdout
+    assert planned.stdout.startswith("21 jobs:\n  ") and "\n  Read the photographs" in planned.stdout
     assert (
         f"in {workflow.folder}: snakemake --cores all --rerun-incomplete --dry-run --config dataset=data"
         in planned.stderr

@@ -43,7 +43,8 @@ AFTER = {
     "fetch_checkpoint": "segment",
     "segment": "masks evaluate",
     "masks": "isolate evaluate boxes render report",
-    "isolate": "augment features report",
+    "isolate": "picture_shape augment features report",
+    "picture_shape": "features",
     "augment": "features report",
     "features": "fit score calibrate keep_features check_labels",
     "check_labels": "next_to_label keep_features report",
@@ -98,15 +99,15 @@ DEMO = {"shards": 2, "compare": [], "pretrain": {"pool": "data/pool", "teacher_w
 # where a key names other files, what follows is not the same set.
 JUDGED = "fit score calibrate keep_features evaluate boxes report leaderboard"
 SHOWN = "check_labels next_to_label render"
-NEW_RUN = (f"isolate augment features {JUDGED} {SHOWN}",)
+NEW_RUN = (f"isolate picture_shape augment features {JUDGED} {SHOWN}",)
 FINDING = "candidates find_part learn_found part_sheet"
 KEYS = {
     "dataset": ("twin", (f"survey ingest sam_pairs split_annotated split prior segment masks {FINDING}", *NEW_RUN)),
     "segmenter": ("constant", ("masks", *NEW_RUN)),
     "isolation": ("zero_out", NEW_RUN),
     "detector": ("other", (f"features {JUDGED} {SHOWN}",)),
-    "compare[].segmenter": ("constant", (f"masks isolate augment features {JUDGED}",)),
-    "compare[].isolation": ("mean_fill", (f"isolate augment features {JUDGED}",)),
+    "compare[].segmenter": ("constant", (f"masks isolate picture_shape augment features {JUDGED}",)),
+    "compare[].isolation": ("mean_fill", (f"isolate picture_shape augment features {JUDGED}",)),
     "compare[].detector": ("other", (f"features {JUDGED}",)),
     "threshold": ("youden", "evaluate"),
     "threshold_options.max_fpr": (0.2, "evaluate"),
@@ -144,7 +145,7 @@ KEYS = {
     "datasets.*.rendered.size": (256, "render_demo"),
     "segmenters.*.method": (
         "template",
-        (f"masks isolate augment features {JUDGED} {SHOWN}",),
+        (f"masks isolate picture_shape augment features {JUDGED} {SHOWN}",),
     ),
     "segmenters.*.model": ("sam2.1_hiera_t", "segment"),
     "segmenters.*.checkpoint": ("data/other.pt", "segment"),
@@ -161,8 +162,8 @@ KEYS = {
     "isolations.*.normalise": (["clahe"], "isolate"),
     "isolations.*.crop": (False, "isolate"),
     "isolations.*.margin": (0.1, "isolate"),
-    "isolations.*.tight": (256, (f"isolate augment features {JUDGED}",)),
-    "isolations.*.upright": (True, (f"isolate augment features {JUDGED}",)),
+    "isolations.*.tight": (256, (f"isolate picture_shape augment features {JUDGED}",)),
+    "isolations.*.upright": (True, (f"isolate picture_shape augment features {JUDGED}",)),
     "isolations.*.dilate": (3, "isolate"),
     "augmentation.copies": (2, "augment"),
     "augmentation.robustness": ([1], "augment"),

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 # the process that started it had.
 PEAK = "peak = lambda: int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]);"
 SIDE, GRID, LAYERS = 96, (12, 12), ["layer2", "layer3"]
+STRIP, STRIP_INPUT, STRIP_RIM = (60, 200), (64, 224), 0  # (height, width) of a long photograph, its input, its rim
 ENTRIES = {
     "segmenter": {"method": "none"},
     "isolation": {
@@ -89,17 +90,20 @@ def banks_of(items: list, metadata: dict, precision: str) -> tuple[dict[str, tor
     )
 
 
-def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
+def arguments(folder: Path, coarser: tuple = (), strip: bool = False, **entries) -> list[str]:
     """Write what the bundle stage reads below ``folder``; returns its command line. ``entries`` replace those above."""
+    frame, size = (STRIP, STRIP_INPUT) if strip else ((SIDE, 128), (SIDE, SIDE))
+    grid, rim = (size[0] // 8, size[1] // 8), STRIP_RIM if strip else None
     precision = entries.get("detector", {}).get("precision", "float32")
     metadata = {
         "backbone": "patch-nano", "trained": True, "layers": LAYERS, "precision": precision,
-        "fitted_size": [SIDE, SIDE], "input_size": [SIDE, SIDE], "grid": list(GRID),
+        "fitted_size": list(size), "input_size": list(size), "grid": list(grid),
         "foreground_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
-    metadata |= {"coarser": list(coarser)} if coarser else {}
+    metadata |= ({"coarser": list(coarser)} if coarser else {}) | ({"rim": rim} if strip else {})
     scales = scales_of(metadata)
-    items = [fit_picture(photograph(i), None, (0, 0, 128, 96), (SIDE, SIDE), scales, 4) for i in range(6)]
+    window = (0, 0, frame[1], frame[0])
+    items = [fit_picture(photograph(i, size=frame), None, window, size, scales, 4, rim=rim) for i in range(6)]
     folder.mkdir(parents=True, exist_ok=True)
     banks, folds = banks_of(items, metadata, precision)
     for name, some in (("banks", banks), ("fold_banks", folds)):
@@ -122,16 +126,16 @@ def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
     rows, manifest, splits, maps = [], [], [], {}
     for number, (label, score) in enumerate([(0, 0.7), (0, 0.9), (1, 3.0)]):
         name = f"known_{number}"
-        write_png(folder / f"{name}.png", photograph(50 + number, bool(label)))
+        write_png(folder / f"{name}.png", photograph(50 + number, bool(label), frame))
         rows.append({"filename": f"{name}.png", "image_id": name, "label": label, "raw_score": score, "split": "fold"})
         path = folder / f"{name}.png"
         manifest.append({"image_id": name, "path": str(path), "sha256": sha256_of(path), "label": label})
         splits.append({"image_id": name, "label": label, "detection": "fold", "fold": "0"})
-        maps[name] = (np.linspace(0.3, score, GRID[0] * GRID[1], dtype=np.float32).reshape(GRID), items[0].affine)
+        maps[name] = (np.linspace(0.3, score, grid[0] * grid[1], dtype=np.float32).reshape(grid), items[0].affine)
     write_table(folder / "predictions.csv", pd.DataFrame(rows, columns=PREDICTIONS), PREDICTIONS)
     write_table(folder / "manifest.csv", pd.DataFrame(manifest, columns=MANIFEST), MANIFEST)
     write_table(folder / "splits.csv", pd.DataFrame(splits, columns=SPLITS), SPLITS)
-    save_maps(folder / "maps.safetensors", maps, (SIDE, SIDE))
+    save_maps(folder / "maps.safetensors", maps, size)
     files = {"banks": "banks.safetensors", "fit": "fit.json", "metrics": "metrics.json", "maps": "maps.safetensors"}
     files |= {"predictions": "predictions.csv", "manifest": "manifest.csv", "splits": "splits.csv", "out": "bundle"}
     files["fold-banks"] = "fold_banks.safetensors"
@@ -139,9 +143,9 @@ def arguments(folder: Path, coarser: tuple = (), **entries) -> list[str]:
     return ["--entries", json.dumps(ENTRIES | entries), "--name", "a/run", *words]
 
 
-def make(folder: Path, coarser: tuple = (), **entries) -> Path:
+def make(folder: Path, coarser: tuple = (), strip: bool = False, **entries) -> Path:
     """Run the bundle stage below ``folder``; returns the bundle. ``coarser``: scales, as patch files have them."""
-    bundle.main(bundle.build_parser().parse_args(arguments(folder, coarser, **entries)))
+    bundle.main(bundle.build_parser().parse_args(arguments(folder, coarser, strip, **entries)))
     return folder / "bundle"
 
 

@@ -427,7 +427,7 @@ def steps_of(run) -> list[str]:
     if segmenter_of(run).finds:
         names = [*(f"candidates/{k}.safetensors" for k in SHARDS), "found.csv", "parts.png"]
         masks += [f"results/{{dataset}}/{{segmenter}}/{name}" for name in names]
-    pictures = all_picture_tables(run)
+    pictures = [*all_picture_tables(run), "results/{dataset}/{segmenter}/{isolation}/picture_shape.json"]
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += ["features.json"]  # not the features themselves, which need not stay
     if run in MAIN_RUNS:

@@ -2,6 +2,7 @@ rule features:
     """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
+        shape="results/{dataset}/{segmenter}/{isolation}/picture_shape.json",
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.
@@ -27,8 +28,8 @@ rule features:
     message:
         "Extract patch features of shard {wildcards.shard} ({wildcards.isolation}, {wildcards.detector})"
     shell:
-        "python -m defectflow.detection.features --tables {input.tables} --settings {params.settings:q}"
-        " {params.weights} {params.start} --device {params.device} --threads {threads} --out {output.patches}"
+        "python -m defectflow.detection.features --tables {input.tables} --shape {input.shape}"
+        " --settings {params.settings:q} {params.weights} {params.start} --device {params.device} --threads {threads} --out {output.patches}"
         " --report {output.report} 2>&1 | tee {log}"
 
 

@@ -29,6 +29,28 @@ rule isolate:
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"
 
 
+rule picture_shape:
+    """The size that the isolated pictures of all shards have in common."""
+    input:
+        tables=lambda w: [f"results/{{dataset}}/{{segmenter}}/{{isolation}}/images/{k}.csv" for k in SHARDS],
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/picture_shape.json",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/picture_shape.log",
+    localrule: True
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(1000),
+        runtime=10,
+    params:
+        code=code_hash("isolation.picture_shape"),
+    message:
+        "Find the shape of the pictures of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.isolation.picture_shape --tables {input.tables} --out {output} 2>&1 | tee {log}"
+
+
 rule augment:
     """Weakly varied copies of the isolated pictures of one shard."""
     input:

@@ -89,7 +89,7 @@ def test_smoothing_grows_with_the_input():
 def test_two_products_are_enlarging_and_a_gaussian(grid, size, interpolation, sigma, seed):
     values = np.random.default_rng(seed).gamma(2, 1, grid).astype(np.float32)
     found = smooth_map(values, size, interpolation, sigma)
-    sigma = 4 * max(size) / 256 if sigma is None else sigma
+    sigma = 4 * min(size) / 256 if sigma is None else sigma
     kernel = 2 * int(4 * sigma + 0.5) + 1
     large = cv2.resize(values, size[::-1], interpolation=interpolation)
     expected = cv2.GaussianBlur(large, (kernel, kernel), sigma, borderType=cv2.BORDER_REFLECT_101)

@@ -7,7 +7,7 @@ from defectflow.backbones.network_input import Scale, object_cells
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.backbones.patch_embedding import PatchEmbedder, has_bfloat16
 from defectflow.core import tables
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, write_json
 from defectflow.detection import features
 from defectflow.detection.feature_files import PatchFile
 from defectflow.images.read_write import letterbox, read_rgb, write_png
@@ -59,11 +59,18 @@ def rectangle(monkeypatch):
     """Pictures of 64 x 96 pixels: what a config cannot ask for, and the stage can do."""
     monkeypatch.setattr(features, "DILATION", 0)
     monkeypatch.setattr(
-        features, "sizes_of", lambda settings: (SIZE, (settings.center_crop,) * 2 if settings.center_crop else SIZE)
+        features,
+        "sizes_of",
+        lambda settings, shape: (
+            sizes_of(settings, shape)
+            if shape
+            else (SIZE, (settings.center_crop,) * 2 if settings.center_crop else SIZE, None)
+        ),
     )
 
 
 SIZE = (64, 96)
+sizes_of = features.sizes_of
 
 
 def run(folder, *extra, out="out.safetensors", copies=True):
@@ -301,3 +308,56 @@ def test_object_cells_touch_and_dilation():
 def test_a_size_that_a_transformer_cannot_take_is_one_line(isolated):
     with pytest.raises(UserError, match="90 x 90 pixels: vit_tiny_patch16_224 does not take them"):
         run(isolated, "--backbone", "vit_tiny_patch16_224", "--layers", "blocks.1", "--center-crop", "90")
+
+
+STRIP = {"height": 504, "width": 1256, "long": True}
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "size"),
+    [
+        ({}, None, (512, 512)),
+        ({}, {"height": 504, "width": 800, "long": False}, (512, 512)),
+        ({}, STRIP, (512, 1280)),  # as many pixels as it has
+        ({"input_shape": "square"}, STRIP, (512, 512)),
+        ({"image_size": 256}, STRIP, (256, 640)),
+        ({"image_size": 1024}, STRIP, (672, 1632)),  # not enlarged beyond the area of the square
+        ({"image_size": [512, 128]}, STRIP, (512, 1280)),  # its fourth still has whole strides
+        ({"image_size": 518}, {"height": 2000, "width": 1000, "long": True}, (1036, 518)),  # patches of 14 pixels
+    ],
+)
+def test_long_pictures_keep_their_shape_and_are_not_enlarged_for_it(settings, shape, size):
+    assert sizes_of(NetworkSettings(**settings), shape)[:2] == (size, size)
+
+
+def test_nothing_is_cut_from_a_long_picture_unless_it_is_asked_for():
+    size, crop, rim = sizes_of(NetworkSettings(image_size=256, center_crop=224), STRIP)
+    assert (size, crop, rim) == ((256, 256), (224, 224), None)
+
+
+@pytest.fixture
+def strips(tmp_path):
+    """A table of three strips of 200 x 60 pixels, of which one shows more above; and the shape of the set."""
+    rows = []
+    for i, height in enumerate((60, 60, 64)):
+        image = np.random.default_rng(i).integers(60, 120, (height, 200, 3), dtype=np.uint8)
+        write_png(tmp_path / f"{i}.png", image)
+        rows.append([f"{i}", str(tmp_path / f"{i}.png"), "", 0, 0, 200, height, 0.0, 200, height, "", "", 0])
+    tables.write_table(tmp_path / "originals.csv", pd.DataFrame(rows, columns=tables.ISOLATED), tables.ISOLATED)
+    write_json(tmp_path / "shape.json", {"height": 60, "width": 200, "long": True})
+    return tmp_path
+
+
+def test_a_strip_fills_its_input_and_its_border_is_mirrored(strips):
+    common = ("--image-size", "64", "--foreground-only", "false", "--shape", str(strips / "shape.json"))
+    file = run(strips, *PIXELS, *common, copies=False)
+    height, width = file.config["fitted_size"]
+    assert file.config["input_size"] == [height, width] and file.config["grid"] == [height // 8, width // 8]
+    assert height < 128 and width >= 200 and file.config["rim"] == features.RIM
+    for item, frame in ((0, 60), (2, 64)):
+        patches = file.patches(item).view(*file.config["grid"], 3)
+        assert patches.min() > 50 / 255, "black rims"
+        inside = file.affine[item] @ np.array([[-0.5, width - 0.5], [-0.5, height - 0.5], [1, 1]])
+        assert (inside[:, 0] <= -0.5 + 1e-9).all() and (inside[:, 1] >= np.array([200, frame]) - 0.5 - 1e-9).all()
+    square = run(strips, *PIXELS, *common, "--input-shape", "square", out="square.safetensors", copies=False)
+    assert square.config["input_size"] == [64, 64] and "rim" not in square.config

@@ -75,6 +75,23 @@ def test_two_scales_are_one_map_and_runtimes_agree(tmp_path):
     assert table[0][1].raw_score > 1.5 * table[0][0].raw_score and table[0][1].regions
 
 
+def test_a_long_photograph_keeps_its_shape_and_runtimes_agree(tmp_path):
+    folder = bundle_set.make(tmp_path, strip=True)
+    photos = [bundle_set.photograph(seed, seed % 2 == 1, bundle_set.STRIP) for seed in range(60, 64)]
+    table = [[Inspector.load(folder, runtime)(photo) for photo in photos] for runtime in RUNTIMES]
+    for other in table:
+        for photo, found, expected in zip(photos, other, table[2], strict=True):
+            assert found.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
+            np.testing.assert_allclose(found.map.grid_map, expected.map.grid_map, atol=1e-3 * expected.heat.max())
+            height, width = bundle_set.STRIP_INPUT
+            assert found.map.grid_map.shape == (height // 8, width // 8) and found.heat.shape == photo.shape[:2]
+    dark = photos[1].max(axis=2) < 60
+    assert table[0][1].raw_score > 1.5 * table[0][0].raw_score
+    assert table[0][1].heat[dark].mean() > 2 * table[0][1].heat[~dark].mean()
+    item = Inspector.load(folder, "onnx").prepare(photos[0])
+    assert item.picture.shape == (*bundle_set.STRIP_INPUT, 3) and item.picture.min() > 40, "black rims"
+
+
 def test_the_first_use_of_openvino_is_by_one_thread_after_the_other(monkeypatch):
     active = []  # requests at work
     seen = []  # for each call how many of its request came before, and how many were active

@@ -1,4 +1,4 @@
-"""The input of the network: a picture fitted into its square, and the grid cells that the part covers."""
+"""The input of the network: a picture fitted into it, and the grid cells that the part covers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -85,6 +85,7 @@ def fit_picture(
     dilation: int,
     crop: tuple[int, int] | None = None,
     turn: float = 0.0,
+    rim: int | None = None,
 ) -> Loaded:
     """Fit an isolated picture into the network's input.
 
@@ -97,15 +98,16 @@ def fit_picture(
         dilation: radius by which the part is enlarged, in pixels of the input as a scale has it.
         crop: (height, width) of the network's input, cut out of the middle of that; None: all of it.
         turn: degrees by which the window is turned around its centre, from x to y.
+        rim: pixels around the picture that mirror it, at least; None: what it does not fill is black.
     """
-    picture, affine = _fit(image, size, crop or size)
+    picture, affine = _fit(image, size, crop or size, rim)
     x0, y0, x1, y1 = window
     scale = np.array([(x1 - x0) / image.shape[1], (y1 - y0) / image.shape[0]])
     affine = affine * scale[:, None]
     affine[:, 2] += (scale - 1) / 2 + (x0, y0)
     if turn:
         affine = turned(affine, window, turn)
-    fitted = None if mask is None else _fit(mask, size, crop or size)[0] > 0
+    fitted = None if mask is None else _fit(mask, size, crop or size, rim)[0] > 0
     present = fitted is None or bool(fitted.any())
     of_each = [
         np.ones(scale.grid, bool)
@@ -127,8 +129,10 @@ def turned(affine: np.ndarray, window: tuple[int, int, int, int], turn: float) -
     return result
 
 
-def _fit(image: np.ndarray, size: tuple[int, int], crop: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    picture, affine = letterbox(image, size)
+def _fit(
+    image: np.ndarray, size: tuple[int, int], crop: tuple[int, int], rim: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    picture, affine = letterbox(image, size, rim=rim)
     top, left = ((whole - part) // 2 for whole, part in zip(size, crop, strict=True))
     affine[:, 2] += affine[:, :2] @ (left, top)
     return picture[top : top + crop[0], left : left + crop[1]], affine

@@ -22,8 +22,12 @@ class NetworkSettings(Settings):
         ["layer2", "layer3"], "feature modules of the network, lowest first", least=1, stage="features"
     )
     image_size: list[int] | int = setting(
-        512, "side of the square that the picture is fitted into; of patchcore also a list: several scales, each with "
-        "a memory bank", unit="pixels", minimum=64, maximum=4096, least=1, distinct=True, stage="features",
+        512, "side of the square that the picture is fitted into, shorter side of a long picture; of patchcore also a "
+        "list: several scales, each with a memory bank", unit="pixels", minimum=64, maximum=4096, least=1, distinct=True, stage="features",
+    )  # fmt: skip
+    input_shape: Literal["auto", "square"] = setting(
+        "auto", "auto: long pictures keep their shape, see docs/detectors.md; square: none does",
+        stage="features",
     )  # fmt: skip
     center_crop: int | None = setting(
         None, "side of the square cut from its middle (the paper uses 256 and 224)", unit="pixels", minimum=32,

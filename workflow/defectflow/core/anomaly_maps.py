@@ -177,12 +177,12 @@ def smooth_map(
         grid_map: float32 (grid height, grid width).
         input_size: (height, width) in pixels.
         interpolation: flag of ``cv2.resize``.
-        sigma: standard deviation in pixels; None: 4 at a longer side of 256, in proportion otherwise.
+        sigma: standard deviation in pixels; None: 4 at a shorter side of 256, in proportion otherwise.
 
     Returns:
         float32 of shape ``input_size``.
     """
-    sigma = SIGMA * max(input_size) / 256 if sigma is None else sigma
+    sigma = SIGMA * min(input_size) / 256 if sigma is None else sigma
     grid = grid_map.astype(np.float32)
     down, across = (
         _smoothing(cells, pixels, interpolation, sigma) for cells, pixels in zip(grid.shape, input_size, strict=True)

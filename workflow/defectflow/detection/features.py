@@ -8,8 +8,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,14 @@ from defectflow.core import tables
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_size
 from defectflow.core.device import pick_device
-from defectflow.core.files import UserError, sha256_of, stage, write_json
+from defectflow.core.files import UserError, read_json, sha256_of, stage, write_json
 from defectflow.core.parallel import in_threads
 from defectflow.detection.feature_files import PatchFile, write_patches
 from defectflow.images.read_write import read_checked, read_mask
 
 MOST = 64  # pictures at a time on a GPU: more gain nothing
+RIM = 0  # pixels around a long picture that mirror it, at least: zeros next to it would look like a defect
+STEPS = (32, 28, 16, 14, 8, 4, 2, 1)  # strides of convolutional networks and patches of transformers, in pixels
 DILATION = 4  # pixels of its input that the part's mask is grown by before patches off it are left out
 
 
@@ -46,6 +49,7 @@ def load_item(
     scales: Sequence[Scale],
     foreground_only: bool,
     dilation: int,
+    rim: int | None = None,
 ) -> Loaded:
     """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
@@ -56,7 +60,7 @@ def load_item(
     mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn)
+    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
@@ -144,11 +148,27 @@ def embed_all(
         yield from embed(batch)
 
 
-def sizes_of(settings: NetworkSettings) -> tuple[tuple[int, int], tuple[int, int]]:
-    """(height, width) that a picture is fitted into, and of what is cut from the middle of that."""
+def sizes_of(
+    settings: NetworkSettings, shape: Mapping[str, Any] | None = None
+) -> tuple[tuple[int, int], tuple[int, int], int | None]:
+    """(height, width) that a picture is fitted into, and of what is cut from the middle of that; and the rim.
+
+    Where the pictures of a set are long and nothing is cut, their shorter side gets the side of the square, but they
+    are not enlarged for that beyond the area of the square. The sides are multiples of what networks reduce them by.
+
+    Args:
+        settings: of the network.
+        shape: what the stage picture_shape says of the set; None: nothing.
+    """
     side = settings.sizes[0]
-    crop = settings.center_crop or side
-    return (side, side), (crop, crop)
+    crop = settings.center_crop
+    if crop or not (shape and shape["long"] and settings.input_shape == "auto"):
+        return (side, side), (crop or side, crop or side), None
+    sides = shape["height"], shape["width"]
+    scale = min(side / min(sides), max(1.0, side / math.sqrt(sides[0] * sides[1])))
+    unit = next(step for step in STEPS if side % step == 0) * (side // settings.sizes[-1])
+    height, width = (math.ceil((scale * length + 2 * RIM - 1e-6) / unit) * unit for length in sides)
+    return (height, width), (height, width), RIM
 
 
 def main(args: argparse.Namespace) -> None:
@@ -157,7 +177,7 @@ def main(args: argparse.Namespace) -> None:
     table = read_isolated(args.tables)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    size, crop = sizes_of(settings)
+    size, crop, rim = sizes_of(settings, read_json(args.shape) if args.shape else None)
     reductions = [settings.sizes[0] // side for side in settings.sizes]
     embedder = PatchEmbedder(
         settings.backbone,
@@ -200,6 +220,7 @@ def main(args: argparse.Namespace) -> None:
         "foreground_only": foreground_only,
         "dilation": DILATION,
         **({"coarser": coarser} if coarser else {}),
+        **({"rim": rim} if rim is not None else {}),
         "items": [
             {
                 "image_id": row.image_id,
@@ -216,7 +237,7 @@ def main(args: argparse.Namespace) -> None:
     scales = scales_of(config)
 
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, scales, foreground_only, DILATION)
+        return load_item(row, size, crop, scales, foreground_only, DILATION, rim)
 
     kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())
@@ -240,6 +261,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.features", description=__doc__)
     parser.add_argument("--tables", nargs="+", required=True, help="ISOLATED tables of one shard: originals and copies")
+    parser.add_argument("--shape", metavar="JSON", help="picture_shape.json of the set (default: nothing is long)")
     parser.add_argument("--weights", help="local .safetensors or .pth file (default: the included weights, if any)")
     add_settings(parser, NetworkSettings, "features")
     add_threads(parser)

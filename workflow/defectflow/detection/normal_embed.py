@@ -1,10 +1,11 @@
 """Stage normal_embed: what a centroid detector has learned, and its threshold, in one small JSON file.
 
-To score a photograph elsewhere, only this file and the backbone are needed: fit the isolated picture
-into ``fitted_size`` (height, width; padded with black), cut ``input_size`` from its middle, divide by 255, subtract
-``mean``, divide by ``std``; concatenate the maps of ``layers`` (3 x 3 averages, enlarged to the grid of the first);
-average over the cells of the part, scale to unit length, and the score is 1 - the product with ``centroid``. The
-photograph is bad if the score is at least ``threshold``.
+To score a photograph elsewhere, only this file and the backbone are needed: fit the isolated picture into
+``fitted_size`` (height, width; padded with black, or where there is a ``rim`` with the picture mirrored, by as many
+pixels at least), cut ``input_size`` from its middle, divide by 255, subtract ``mean``, divide by ``std``; concatenate
+the maps of ``layers`` (3 x 3 averages, enlarged to the grid of the first); average over the cells of the part, scale
+to unit length, and the score is 1 - the product with ``centroid``. The photograph is bad if the score is at least
+``threshold``.
 """
 
 import argparse
@@ -27,7 +28,7 @@ def main(args: argparse.Namespace) -> None:
     write_json(
         args.out,
         {
-            **{key: metadata[key] for key in KEPT},
+            **{key: metadata[key] for key in (*KEPT, "rim") if key in (*KEPT, *metadata)},
             **dict(zip(("mean", "std"), input_statistics(metadata["backbone"]), strict=True)),
             "centroid": [float(f"{value:.9g}") for value in banks.tensors("all")[""][0]],
             "threshold": threshold["value"],

@@ -159,7 +159,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 def letterbox(
-    image: np.ndarray, size: tuple[int, int], fill: int | tuple[int, int, int] = 0
+    image: np.ndarray, size: tuple[int, int], fill: int | tuple[int, int, int] = 0, *, rim: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Resize to fit into ``size`` with the aspect ratio kept, and pad evenly.
 
@@ -167,6 +167,7 @@ def letterbox(
         image: uint8 (height, width, 3), or a bool or uint8 mask (height, width).
         size: (height, width) of the result in pixels.
         fill: value of the padding.
+        rim: least padding on each side, in pixels, which mirrors the picture instead; None: ``fill``, where needed.
 
     Returns:
         The picture of shape ``size``, and the 2x3 float64 affine matrix that takes pixel-centre coordinates of the
@@ -179,7 +180,7 @@ def letterbox(
     [0.0, 0.0]
     """
     height, width = image.shape[:2]
-    scale = min(size[0] / height, size[1] / width)
+    scale = min((size[0] - 2 * (rim or 0)) / height, (size[1] - 2 * (rim or 0)) / width)
     new_height, new_width = max(1, round(height * scale)), max(1, round(width * scale))
     top, left = (size[0] - new_height) // 2, (size[1] - new_width) // 2
     is_mask = image.ndim == 2
@@ -187,9 +188,9 @@ def letterbox(
         image = image.astype(np.uint8)
     method = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(image, (new_width, new_height), interpolation=method)
-    result = cv2.copyMakeBorder(
-        resized, top, size[0] - new_height - top, left, size[1] - new_width - left, cv2.BORDER_CONSTANT, value=fill
-    )
+    bottom, right = size[0] - new_height - top, size[1] - new_width - left
+    kind = cv2.BORDER_CONSTANT if rim is None else cv2.BORDER_REFLECT_101
+    result = cv2.copyMakeBorder(resized, top, bottom, left, right, kind, value=fill)
     sx, sy = width / new_width, height / new_height
     back = np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5]])
     return result, back

@@ -283,7 +283,8 @@ class Inspector:
         if not network["foreground_only"]:
             mask = None
         fitted, crop = (tuple(network[key]) for key in ("fitted_size", "input_size"))
-        item = fit_picture(image, mask, window, fitted, scales_of(network), network["dilation"], crop, turn)
+        rim = network.get("rim")
+        item = fit_picture(image, mask, window, fitted, scales_of(network), network["dilation"], crop, turn, rim)
         return item._replace(picture=np.ascontiguousarray(item.picture))  # it may be a view into a larger one
 
     def _map(self, distances: np.ndarray, cells: np.ndarray, affine: np.ndarray) -> AnomalyMap:

@@ -1,0 +1,45 @@
+import json
+
+import pandas as pd
+import pytest
+from defectflow.core.tables import ISOLATED, write_table
+from defectflow.isolation import picture_shape
+
+
+def shape_of(folder, *shards):
+    """What the stage writes for shards of windows (width, height)."""
+    tables = []
+    for number, sizes in enumerate(shards):
+        rows = [dict.fromkeys(ISOLATED, 0) | {"x0": -10, "y0": 5, "x1": w - 10, "y1": h + 5} for w, h in sizes]
+        tables.append(str(folder / f"{number}.csv"))
+        write_table(tables[-1], pd.DataFrame(rows, columns=ISOLATED), ISOLATED)
+    out = folder / "shape.json"
+    picture_shape.main(picture_shape.build_parser().parse_args(["--tables", *tables, "--out", str(out)]))
+    return json.loads(out.read_text())
+
+
+def test_the_shape_is_that_of_the_windows_of_all_shards(tmp_path):
+    assert shape_of(tmp_path, [(1250, 500)], [(1250, 500)] * 2, []) == {"height": 504, "width": 1256, "long": True}
+    assert shape_of(tmp_path, [(400, 300)] * 3) == {"height": 304, "width": 400, "long": False}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "long"),
+    [
+        ([(1600, 1000)], True),
+        ([(1590, 1000)], False),  # 3:2 and what is near it
+        ([(1000, 1600)], True),
+        ([(1250, 500)] * 9 + [(500, 500)], True),
+        ([(1250, 500)] * 8 + [(500, 500)] * 2, False),  # no one shape suits them
+        ([(1250, 500)] * 5 + [(500, 1250)] * 5, False),  # long in both ways
+        ([(2000, 1000), (1600, 1000), (1700, 1000)], True),
+        ([], False),
+    ],
+)
+def test_long_is_what_most_pictures_are_in_the_same_way(tmp_path, sizes, long):
+    assert shape_of(tmp_path, sizes)["long"] is long
+
+
+def test_one_photograph_more_does_not_change_the_shape(tmp_path):
+    before = shape_of(tmp_path, [(1250, 500)] * 4)
+    assert shape_of(tmp_path, [(1250, 500)] * 4, [(1248, 503)]) == before
