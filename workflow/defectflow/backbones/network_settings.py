@@ -23,7 +23,8 @@ class NetworkSettings(Settings):
     )
     image_size: list[int] | int = setting(
         512, "side of the square that the picture is fitted into, shorter side of a long picture; of patchcore also a "
-        "list: several scales, each with a memory bank", unit="pixels", minimum=64, maximum=4096, least=1, distinct=True, stage="features",
+        "list: several scales, each with a memory bank", unit="pixels", minimum=64, maximum=4096, least=1,
+        distinct=True, stage="features",
     )  # fmt: skip
     input_shape: Literal["auto", "square"] = setting(
         "auto", "auto: long pictures keep their shape, see docs/detectors.md; square: none does",
