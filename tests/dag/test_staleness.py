@@ -187,6 +187,8 @@ KEYS = {
     "detectors.*.top_fraction": (0.05, "report"),  # of use to other scores than max
     "detectors.*.density_neighbours": (3, "report"),  # of use to a density below 1
     "detectors.*.center_crop": (224, "features"),
+    "detectors.*.tiles.size": (256, "features"),
+    "detectors.*.tiles.overlap": (32, "features"),
     "detectors.*.precision": ("bfloat16", "features"),
     "detectors.*.batch_size": (8, "features"),
     "detectors.*.distance": ("cosine", "fit calibrate"),
@@ -252,6 +254,8 @@ def another(field: dataclasses.Field, hint: object) -> object:
 
 for _field in dataclasses.fields(PatchCoreSettings):
     if f"detectors.*.{_field.name}" not in KEYS and set(_field.metadata["stages"]) & set(OF_STAGE):
+        if _field.metadata["nested"]:
+            continue  # its own keys have rows
         _value = another(_field, types_of(PatchCoreSettings)[_field.name])
         KEYS[f"detectors.*.{_field.name}"] = _value, " ".join(OF_STAGE[stage] for stage in _field.metadata["stages"])
 OTHERWISE = {

@@ -11,11 +11,13 @@ import numpy as np
 import pandas as pd
 import torch
 from defectflow.backbones.network_input import fit_picture, scales_of
-from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
+from defectflow.backbones.patch_embedding import PatchEmbedder
+from defectflow.backbones.tiles import Tiles, graph_input, large_size
 from defectflow.bundling import bundle
 from defectflow.core.anomaly_maps import save_maps
 from defectflow.core.files import sha256_of, write_json
 from defectflow.core.tables import MANIFEST, PREDICTIONS, SPLITS, write_table
+from defectflow.detection.features import patches_by
 from defectflow.images.read_write import write_png
 from defectflow.methods.detector import GoodPatches
 from defectflow.methods.patchcore.memory_bank import PatchCore
@@ -26,7 +28,8 @@ from safetensors.torch import save_file
 # the process that started it had.
 PEAK = "peak = lambda: int(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1]);"
 SIDE, GRID, LAYERS = 96, (12, 12), ["layer2", "layer3"]
-STRIP, STRIP_INPUT, STRIP_RIM = (60, 200), (64, 224), 0  # (height, width) of a long photograph, its input, its rim
+STRIP, STRIP_INPUT = (60, 200), (64, 224)  # (height, width) of a long photograph and of the network's input
+LARGE, TILE = (250, 330), Tiles(128, 32)
 ENTRIES = {
     "segmenter": {"method": "none"},
     "isolation": {
@@ -73,10 +76,9 @@ def photograph(seed: int, bad: bool = False, size: tuple[int, int] = (96, 128)) 
 def banks_of(items: list, metadata: dict, precision: str) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """A bank of all patches of these pictures, and one of a fold; made by PatchCore where there are several scales."""
     scales = scales_of(metadata)
-    embedder = PatchEmbedder(
-        "patch-nano", LAYERS, precision=precision, reductions=[scale.reduction for scale in scales]
-    )
-    patches = torch.cat([in_one_list(embedder.scales(item.picture[None]))[0] for item in items])
+    embedder = PatchEmbedder("patch-nano", LAYERS, precision=precision, reductions=graph_input(metadata)[1])
+    run = patches_by(embedder, metadata)
+    patches = torch.cat([run(item.picture[None])[0] for item in items])
     if len(scales) == 1:
         return {"all": patches}, {"fold/0": patches[:100].clone()}
     position = torch.from_numpy(np.concatenate([item.cells for item in items]))
@@ -90,19 +92,22 @@ def banks_of(items: list, metadata: dict, precision: str) -> tuple[dict[str, tor
     )
 
 
-def arguments(folder: Path, coarser: tuple = (), strip: bool = False, **entries) -> list[str]:
-    """Write what the bundle stage reads below ``folder``; returns its command line. ``entries`` replace those above."""
-    frame, size = (STRIP, STRIP_INPUT) if strip else ((SIDE, 128), (SIDE, SIDE))
-    grid, rim = (size[0] // 8, size[1] // 8), STRIP_RIM if strip else None
+def arguments(folder: Path, frame: tuple[int, int] = (SIDE, 128), network: dict | None = None, **entries) -> list[str]:
+    """Write what the bundle stage reads below ``folder``; returns its command line. ``entries`` replace those above.
+
+    ``frame``: (height, width) of the photographs. ``network``: what replaces settings of the network or is new in them.
+    """
     precision = entries.get("detector", {}).get("precision", "float32")
     metadata = {
         "backbone": "patch-nano", "trained": True, "layers": LAYERS, "precision": precision,
-        "fitted_size": list(size), "input_size": list(size), "grid": list(grid),
+        "fitted_size": [SIDE, SIDE], "input_size": [SIDE, SIDE], "grid": list(GRID),
         "foreground_only": True, "dilation": 4, "method": "patchcore", "distance": "euclidean",
     }  # fmt: skip
-    metadata |= ({"coarser": list(coarser)} if coarser else {}) | ({"rim": rim} if strip else {})
+    metadata |= network or {}
+    size, grid = tuple(metadata["input_size"]), tuple(metadata["grid"])
     scales = scales_of(metadata)
     window = (0, 0, frame[1], frame[0])
+    rim = metadata.get("rim")
     items = [fit_picture(photograph(i, size=frame), None, window, size, scales, 4, rim=rim) for i in range(6)]
     folder.mkdir(parents=True, exist_ok=True)
     banks, folds = banks_of(items, metadata, precision)
@@ -143,13 +148,31 @@ def arguments(folder: Path, coarser: tuple = (), strip: bool = False, **entries)
     return ["--entries", json.dumps(ENTRIES | entries), "--name", "a/run", *words]
 
 
-def make(folder: Path, coarser: tuple = (), strip: bool = False, **entries) -> Path:
-    """Run the bundle stage below ``folder``; returns the bundle. ``coarser``: scales, as patch files have them."""
-    bundle.main(bundle.build_parser().parse_args(arguments(folder, coarser, strip, **entries)))
+def make(folder: Path, frame: tuple[int, int] = (SIDE, 128), network: dict | None = None, **entries) -> Path:
+    """Run the bundle stage below ``folder``; returns the bundle. Arguments as of `arguments`."""
+    bundle.main(bundle.build_parser().parse_args(arguments(folder, frame, network, **entries)))
     return folder / "bundle"
 
 
 def make_with_two_scales(folder: Path) -> Path:
     """A bundle that judges at SIDE and half of it; a config could not ask for so small a picture."""
     detector = ENTRIES["detector"] | {"image_size": [128, 64]}
-    return make(folder, ({"reduction": 2, "grid": [GRID[0] // 2, GRID[1] // 2]},), detector=detector)
+    coarser = [{"reduction": 2, "grid": [GRID[0] // 2, GRID[1] // 2]}]
+    return make(folder, network={"coarser": coarser}, detector=detector)
+
+
+def make_of_strips(folder: Path) -> Path:
+    """A bundle for photographs of STRIP pixels."""
+    height, width = STRIP_INPUT
+    size = {"fitted_size": [height, width], "input_size": [height, width], "grid": [height // 8, width // 8]}
+    return make(folder, STRIP, size | {"rim": 0})
+
+
+def make_with_tiles(folder: Path) -> Path:
+    """A bundle for photographs of LARGE pixels, in tiles of TILE, and as a whole of half the size."""
+    size, reductions = large_size(LARGE, TILE.size)
+    grid, *coarser = ([size[0] // k // 8, size[1] // k // 8] for k in reductions)
+    network = {"fitted_size": list(size), "input_size": list(size), "grid": grid, "rim": 0, "tiles": TILE._asdict()}
+    network |= {"coarser": [{"reduction": k, "grid": g} for k, g in zip(reductions[1:], coarser, strict=True)]}
+    detector = ENTRIES["detector"] | {"image_size": TILE.size, "tiles": TILE._asdict()}
+    return make(folder, LARGE, network | {"sigma": TILE.size / 64}, detector=detector)

@@ -44,11 +44,12 @@ rule picture_shape:
         mem_mb=memory(1000),
         runtime=10,
     params:
+        tight=lambda w: option("--tight", isolation_of(w).tight),
         code=code_hash("isolation.picture_shape"),
     message:
         "Find the shape of the pictures of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.isolation.picture_shape --tables {input.tables} --out {output} 2>&1 | tee {log}"
+        "python -m defectflow.isolation.picture_shape --tables {input.tables} {params.tight} --out {output} 2>&1 | tee {log}"
 
 
 rule augment:

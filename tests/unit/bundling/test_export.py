@@ -89,12 +89,21 @@ def test_a_detector_of_two_scales_is_one_graph(tmp_path, paths, kind):
 
 @pytest.mark.parametrize("kind", ["onnx", "openvino"])
 def test_a_detector_of_long_photographs_is_a_graph_too(tmp_path, kind):
-    folder = bundle_set.make(tmp_path, strip=True)
+    folder = bundle_set.make_of_strips(tmp_path)
     for number in range(4):
         write_png(tmp_path / f"{number}.png", bundle_set.photograph(40 + number, number % 2 == 1, bundle_set.STRIP))
     assert "0 verdicts changed" in export_bundle(folder, kind, "fp32", sorted(tmp_path.glob("?.png")))
     report = read_json(folder / f"exports/{kind}-fp32/parity.json")
     assert report["map"]["largest"] < 1e-3 and report["detector"]["map"]["largest"] < 1e-3
+
+
+def test_of_tiles_only_the_network_becomes_a_graph(tmp_path):
+    folder = bundle_set.make_with_tiles(tmp_path)
+    for number in range(2):
+        write_png(tmp_path / f"{number}.png", bundle_set.photograph(40 + number, number % 2 == 1, bundle_set.LARGE))
+    text = export_bundle(folder, "onnx", "int8", sorted(tmp_path.glob("?.png")))
+    assert "no detector graph" in text and "without tiles" in text
+    assert {path.name for path in (folder / "exports/onnx-int8").iterdir()} == {"network.onnx", "parity.json"}
 
 
 def test_graphs_do_not_say_where_they_were_made(folder, paths):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -361,3 +363,21 @@ def test_a_strip_fills_its_input_and_its_border_is_mirrored(strips):
         assert (inside[:, 0] <= -0.5 + 1e-9).all() and (inside[:, 1] >= np.array([200, frame]) - 0.5 - 1e-9).all()
     square = run(strips, *PIXELS, *common, "--input-shape", "square", out="square.safetensors", copies=False)
     assert square.config["input_size"] == [64, 64] and "rim" not in square.config
+
+
+def test_large_pictures_are_seen_in_tiles_at_their_own_size_and_as_a_whole(strips):
+    image = np.random.default_rng(3).integers(60, 120, (200, 260, 3), dtype=np.uint8)
+    write_png(strips / "large.png", image)
+    row = ["large", str(strips / "large.png"), "", 0, 0, 260, 200, 0.0, 260, 200, "", "", 0]
+    tables.write_table(strips / "originals.csv", pd.DataFrame([row], columns=tables.ISOLATED), tables.ISOLATED)
+    write_json(strips / "shape.json", {"height": 200, "width": 264, "long": False})
+    given = ("--settings", json.dumps({"image_size": 96, "tiles": {"size": 96, "overlap": 32}}))
+    common = ["--tables", str(strips / "originals.csv"), "--out", str(strips / "out"), "--device", "cpu", *given]
+    with pytest.raises(UserError, match="tiles: the size of the pictures is not known"):
+        features.main(features.build_parser().parse_args(common))
+    features.main(features.build_parser().parse_args([*common, "--shape", str(strips / "shape.json")]))
+    file = PatchFile(strips / "out")
+    assert file.config["input_size"] == [224, 288] and file.config["grid"] == [28, 36]
+    assert file.config["tiles"] == {"size": 96, "overlap": 32} and file.config["sigma"] == 1.5
+    assert file.config["coarser"] == [{"reduction": 2, "grid": [14, 18]}]
+    assert file.count(0) == 28 * 36 + 14 * 18 == len(file.position(0).unique())

@@ -12,8 +12,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import bundle_set
+import cv2
 import numpy as np
 import pytest
+from defectflow.backbones import tiles
 from defectflow.backbones.network_input import Loaded
 from defectflow.commands import cli
 from defectflow.core.files import UserError
@@ -21,6 +23,7 @@ from defectflow.decision.damaged_regions import find_damage
 from defectflow.decision.pred_score import BELOW_HALF
 from defectflow.images.read_write import read_photograph, write_png
 from defectflow.inspection import runtimes
+from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.inspector import Inspector, Ready
 from defectflow.inspection.outputs import boxes_of, json_of, line_of, row_of
 from defectflow.methods.numpy_detector import Scored
@@ -76,7 +79,7 @@ def test_two_scales_are_one_map_and_runtimes_agree(tmp_path):
 
 
 def test_a_long_photograph_keeps_its_shape_and_runtimes_agree(tmp_path):
-    folder = bundle_set.make(tmp_path, strip=True)
+    folder = bundle_set.make_of_strips(tmp_path)
     photos = [bundle_set.photograph(seed, seed % 2 == 1, bundle_set.STRIP) for seed in range(60, 64)]
     table = [[Inspector.load(folder, runtime)(photo) for photo in photos] for runtime in RUNTIMES]
     for other in table:
@@ -90,6 +93,29 @@ def test_a_long_photograph_keeps_its_shape_and_runtimes_agree(tmp_path):
     assert table[0][1].heat[dark].mean() > 2 * table[0][1].heat[~dark].mean()
     item = Inspector.load(folder, "onnx").prepare(photos[0])
     assert item.picture.shape == (*bundle_set.STRIP_INPUT, 3) and item.picture.min() > 40, "black rims"
+
+
+def test_a_defect_on_a_seam_of_tiles_is_one_box_at_its_place_and_runtimes_agree(tmp_path):
+    folder = bundle_set.make_with_tiles(tmp_path)
+    good, bad = (bundle_set.photograph(60, size=bundle_set.LARGE) for _ in range(2))
+    settings = read_bundle(folder).settings["network"]
+    height, width = settings["input_size"]
+    seams = [tiles.starts(side, bundle_set.TILE)[1] + bundle_set.TILE.overlap // 2 for side in (height, width)]
+    centre = [seam * bundle_set.LARGE[i] // settings["input_size"][i] for i, seam in enumerate(seams)]
+    cv2.circle(bad, (centre[1], centre[0]), 12, (20, 20, 20), -1)
+    table = [[Inspector.load(folder, runtime)(photo) for photo in (good, bad)] for runtime in RUNTIMES]
+    for other in table:
+        for found, expected in zip(other, table[2], strict=True):
+            assert found.raw_score == pytest.approx(expected.raw_score, rel=1e-4)
+            np.testing.assert_allclose(found.map.grid_map, expected.map.grid_map, atol=1e-3 * expected.heat.max())
+    sound, seen = table[0]
+    assert seen.raw_score > 1.5 * sound.raw_score and seen.heat.shape == bundle_set.LARGE
+    cut = (sound.heat.max() + seen.heat.max()) / 2
+    count, _, boxes, centres = cv2.connectedComponentsWithStats((seen.heat > cut).astype(np.uint8))
+    assert count == 2, "one box, and the background"
+    assert np.abs(centres[1] - centre[::-1]).max() < 5 and boxes[1][:4].max() < 400
+    rows, columns = np.unravel_index(seen.heat.argmax(), seen.heat.shape)
+    assert abs(rows - centre[0]) < 12 and abs(columns - centre[1]) < 12
 
 
 def test_the_first_use_of_openvino_is_by_one_thread_after_the_other(monkeypatch):

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from defectflow.backbones.input_statistics import input_statistics
-from defectflow.backbones.network_input import scales_of
 from defectflow.backbones.patch_embedding import descriptors, feature_network, in_one_list, reduced
+from defectflow.backbones.tiles import graph_input
 
 
 class Network(nn.Module):
@@ -46,6 +46,6 @@ def make_network(settings: Mapping[str, Any], weights: str | Path) -> Network:
     """The network of a bundle, with its settings (backbone, layers, scales) and its backbone.safetensors."""
     backbone = settings["backbone"]
     model = feature_network(backbone, settings["layers"], weights)
-    network = Network(model, input_statistics(backbone), [scale.reduction for scale in scales_of(settings)])
+    network = Network(model, input_statistics(backbone), graph_input(settings)[1])
     network.eval()
     return network

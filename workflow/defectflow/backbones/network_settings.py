@@ -4,10 +4,23 @@ Standard library only: the Snakefile imports this module.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from defectflow.config.settings import Settings, setting
 from defectflow.core.files import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileSettings(Settings):
+    """Overlapping tiles of large pictures with small defects."""
+
+    size: int = setting(
+        1024, "side of a tile, a multiple of 32", unit="pixels", minimum=64, maximum=4096, stage="features"
+    )
+    overlap: int = setting(
+        128, "what neighbouring tiles share at least; there they fade into each other", unit="pixels", minimum=0,
+        maximum=1024, stage="features",
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +43,10 @@ class NetworkSettings(Settings):
         "auto", "auto: long pictures keep their shape, see docs/detectors.md; square: none does",
         stage="features",
     )  # fmt: skip
+    tiles: dict[str, Any] | None = setting(
+        None, "judge pictures at full resolution in overlapping tiles, and as a whole reduced to image_size",
+        stage="features", nested=TileSettings,
+    )  # fmt: skip
     center_crop: int | None = setting(
         None, "side of the square cut from its middle (the paper uses 256 and 224)", unit="pixels", minimum=32,
         maximum=4096, stage="features",
@@ -50,9 +67,16 @@ class NetworkSettings(Settings):
         """Sides of the square at all scales, in pixels, the largest first."""
         return sorted(self.image_size, reverse=True) if isinstance(self.image_size, list) else [self.image_size]
 
+    @property
+    def tiling(self) -> TileSettings | None:
+        """The settings of the tiles; None where there are none."""
+        return None if self.tiles is None else TileSettings.from_dict(self.tiles, "tiles")
+
     def check(self, where: str) -> None:
-        """Refuse a crop that is larger than the picture, and scales that the largest cannot be reduced to."""
+        """Refuse a crop larger than the picture, scales that the largest cannot be reduced to, and such tiles."""
         largest = self.sizes[0]
+        if self.tiling:
+            self._check_tiles(where, self.tiling)
         for size in self.sizes[1:]:
             if largest % size:
                 raise UserError(
@@ -64,4 +88,18 @@ class NetworkSettings(Settings):
             raise UserError(
                 f"{where}: center_crop {self.center_crop} is larger than image_size {largest} "
                 "(make the one smaller or the other larger)"
+            )
+
+    def _check_tiles(self, where: str, tiles: TileSettings) -> None:
+        if len(self.sizes) > 1 or self.center_crop:
+            raise UserError(f"{where}: tiles take one image_size and no center_crop (leave the others out)")
+        if self.backbone == "pixels":
+            raise UserError(f"{where}: tiles are for a network (leave them out)")
+        if tiles.size % 32:
+            best = tiles.size // 32 * 32
+            raise UserError(f"{where}.tiles: size {tiles.size} is no multiple of 32 (choose {best})")
+        if tiles.overlap * 2 > tiles.size:
+            best = tiles.size // 8
+            raise UserError(
+                f"{where}.tiles: overlap {tiles.overlap} is more than half of size {tiles.size} (choose {best})"
             )

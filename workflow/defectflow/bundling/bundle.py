@@ -39,7 +39,7 @@ PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know about how the features were made.
 NETWORK_KEYS = (
     "backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation", "coarser",
-    "rim",
+    "rim", "tiles", "sigma",
 )  # fmt: skip
 # Libraries whose versions are stored in the bundle.
 LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "onnx")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from defectflow.backbones.network_input import scales_of
+from defectflow.backbones.tiles import graph_input
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
 from defectflow.images.read_write import read_photograph
@@ -25,7 +26,7 @@ from defectflow.sources.labels_csv import read_labels
 CALIBRATION = 32  # photographs that int8 is calibrated on
 SUFFIX = {"onnx": "onnx", "openvino": "xml"}
 # Other methods and scores need only a few lines outside of a graph; int8 makes distances of patches inaccurate.
-NO_DETECTOR = "only for patchcore with score max, in fp32 and fp16"
+NO_DETECTOR = "only for patchcore with score max, in fp32 and fp16, without tiles"
 
 
 def export_bundle(
@@ -58,6 +59,8 @@ def export_bundle(
     if precision == "int8":
         depth = reference.settings["depth"]
         pictures = [reference.prepare(read_photograph(path, depth)).picture for path in paths[:CALIBRATION]]
+        height, width = graph_input(bundle.settings["network"])[0]
+        pictures = [picture[:height, :width] for picture in pictures]  # of tiles the first
     name = f"exports/{kind}-{precision}"
     with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:
         trial = temporary / "bundle"  # a copy, to open the export like an inspector
@@ -149,7 +152,8 @@ def _graphs(bundle: Bundle, kind: str, precision: str, target: Path, pictures: l
     convert = {"onnx": to_onnx, "openvino": to_openvino}[kind]
     convert(bundle.path(NETWORK), target / f"network.{SUFFIX[kind]}", precision, pictures)
     detector = bundle.settings["detector"]
-    if precision == "int8" or (detector["method"], detector["score"]) != ("patchcore", "max"):
+    tiled = "tiles" in bundle.settings["network"]
+    if tiled or precision == "int8" or (detector["method"], detector["score"]) != ("patchcore", "max"):
         return
     whole = target / "detector.onnx"
     _export_detector(bundle, whole)

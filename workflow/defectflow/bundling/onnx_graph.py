@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from defectflow.backbones.network_as_graph import make_network
+from defectflow.backbones.tiles import graph_input
 from defectflow.core.files import UserError
 from defectflow.methods.patchcore.bank_as_graph import ScaledSearch, Search
 
@@ -27,7 +28,7 @@ def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | 
     Raises:
         UserError: it cannot be exported, or ONNX is not installed.
     """
-    picture = torch.zeros(1, *settings["input_size"], 3, dtype=torch.uint8)
+    picture = torch.zeros(1, *graph_input(settings)[0], 3, dtype=torch.uint8)
     _export(make_network(settings, weights), (picture,), target, ["picture"], ["patches"])
 
 

@@ -30,11 +30,13 @@ class AnomalyMap:
         grid_map: float32 (grid height, grid width), distances of patches to the bank.
         affine: float64 (2, 3), takes pixel coordinates (x, y) of the network's input to those of the original frame.
         input_size: (height, width) of the network's input.
+        sigma: of the smoothing, see `smooth_map`.
     """
 
     grid_map: npt.NDArray[np.float32]
     affine: npt.NDArray[np.float64]
     input_size: tuple[int, int]
+    sigma: float | None = None
 
 
 class _File(NamedTuple):
@@ -44,6 +46,7 @@ class _File(NamedTuple):
     input_size: tuple[int, int]
     grid: tuple[int, int]
     offsets: dict[str, int]
+    sigma: float | None
 
 
 class AnomalyMaps(Mapping[str, AnomalyMap]):
@@ -66,16 +69,17 @@ class AnomalyMaps(Mapping[str, AnomalyMap]):
                 raise UserError(f"{path}: no such file") from None
             except SafetensorError as error:
                 raise UserError(f"{path}: not a map file ({error})") from None
-            self._files.append(_File(Path(path), tuple(config["input_size"]), grid, tensor_offsets(path)))
+            offsets, sigma = tensor_offsets(path), config.get("sigma")
+            self._files.append(_File(Path(path), tuple(config["input_size"]), grid, offsets, sigma))
             yield from ((image_id, number, row) for row, image_id in enumerate(config["items"]))
 
     def __getitem__(self, image_id: str) -> AnomalyMap:
         number, row = self._where[image_id]
-        path, input_size, grid, offsets = self._files[number]
+        path, input_size, grid, offsets, sigma = self._files[number]
         cells = grid[0] * grid[1]
         values = np.fromfile(path, "<f4", cells, offset=offsets["maps"] + row * cells * 4)
         affine = np.fromfile(path, "<f8", 6, offset=offsets["affines"] + row * 6 * 8)
-        return AnomalyMap(values.reshape(grid), affine.reshape(2, 3), input_size)
+        return AnomalyMap(values.reshape(grid), affine.reshape(2, 3), input_size, sigma)
 
     def __contains__(self, image_id: object) -> bool:
         return image_id in self._where
@@ -99,10 +103,18 @@ def load_maps(paths: Sequence[str | Path]) -> AnomalyMaps:
 class MapWriter:
     """Appends one map after the other; made by `write_maps`."""
 
-    def __init__(self, stream: BinaryIO, items: Sequence[str], input_size: Sequence[int], grid: Sequence[int]) -> None:
+    def __init__(
+        self,
+        stream: BinaryIO,
+        items: Sequence[str],
+        input_size: Sequence[int],
+        grid: Sequence[int],
+        sigma: float | None = None,
+    ) -> None:
         self._stream, self._left = stream, len(items)
         self._affines: list[npt.NDArray[np.float64]] = []
-        metadata = {"defectflow": json.dumps({"input_size": list(input_size), "items": list(items)})}
+        about = {"input_size": list(input_size), "items": list(items)} | ({"sigma": sigma} if sigma else {})
+        metadata = {"defectflow": json.dumps(about)}
         tensors = (("affines", "F64", (len(items), 2, 3), 8), ("maps", "F32", (len(items), *grid), 4))
         text = tensor_header(metadata, tensors)
         text = text.ljust(-(-len(text) // 8) * 8)
@@ -126,7 +138,7 @@ class MapWriter:
 
 @contextmanager
 def write_maps(
-    path: str | Path, items: Sequence[str], input_size: Sequence[int], grid: Sequence[int]
+    path: str | Path, items: Sequence[str], input_size: Sequence[int], grid: Sequence[int], sigma: float | None = None
 ) -> Iterator[MapWriter]:
     """Write a file of maps (safetensors) atomically, one map at a time and in constant memory.
 
@@ -138,17 +150,23 @@ def write_maps(
         items: names of the maps, in the order they are added.
         input_size: (height, width) of the network's input.
         grid: (height, width) of the maps.
+        sigma: see `AnomalyMap`.
     """
     with atomic(path) as temporary, open(temporary, "wb") as stream:
-        writer = MapWriter(stream, items, input_size, grid)
+        writer = MapWriter(stream, items, input_size, grid, sigma)
         yield writer
         writer.close()
 
 
-def save_maps(path: str | Path, maps: Mapping[str, tuple[np.ndarray, np.ndarray]], input_size: Sequence[int]) -> None:
+def save_maps(
+    path: str | Path,
+    maps: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    input_size: Sequence[int],
+    sigma: float | None = None,
+) -> None:
     """Write ``{image_id: (grid_map, affine)}``, all of one grid, in the order of the ids; see `write_maps`."""
     items = sorted(maps)
-    with write_maps(path, items, input_size, maps[items[0]][0].shape if items else (0, 0)) as writer:
+    with write_maps(path, items, input_size, maps[items[0]][0].shape if items else (0, 0), sigma) as writer:
         for item in items:
             writer.add(*maps[item])
 
@@ -209,7 +227,11 @@ def _smoothing(cells: int, pixels: int, interpolation: int, sigma: float) -> npt
 
 
 def full_resolution(
-    grid_map: np.ndarray, affine: np.ndarray, input_size: tuple[int, int], frame_size: tuple[int, int]
+    grid_map: np.ndarray,
+    affine: np.ndarray,
+    input_size: tuple[int, int],
+    frame_size: tuple[int, int],
+    sigma: float | None = None,
 ) -> np.ndarray:
     """Anomaly map on the pixels of the original upright frame: `smooth_map`, warped.
 
@@ -218,11 +240,12 @@ def full_resolution(
         affine: float64 (2, 3), from pixel coordinates of the network's input to those of the frame.
         input_size: (height, width) of the network's input.
         frame_size: (height, width) of the original upright photograph.
+        sigma: see `smooth_map`.
 
     Returns:
         float32 of shape ``frame_size``; pixels outside the network's input have the lowest value of ``grid_map``.
     """
-    large, size = smooth_map(grid_map, input_size), (frame_size[1], frame_size[0])
+    large, size = smooth_map(grid_map, input_size, sigma=sigma), (frame_size[1], frame_size[0])
     part = _letterboxed(affine, input_size, frame_size)
     if part:
         return cv2.resize(large[part], size, interpolation=cv2.INTER_LINEAR)  # the same values in a sixth of the time
@@ -245,7 +268,7 @@ def reduced_resolution(anomaly: AnomalyMap, frame_size: tuple[int, int], longest
     ratio = np.array([size[1] / frame_size[1], size[0] / frame_size[0]])
     affine = anomaly.affine * ratio[:, None]
     affine[:, 2] += (ratio - 1) / 2  # pixel centres, not corners, keep their place under scaling
-    return full_resolution(anomaly.grid_map, affine, anomaly.input_size, size)
+    return full_resolution(anomaly.grid_map, affine, anomaly.input_size, size, anomaly.sigma)
 
 
 def _letterboxed(

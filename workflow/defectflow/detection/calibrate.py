@@ -162,7 +162,7 @@ def main(args: argparse.Namespace) -> None:
     banks = [bank.judged for bank in plans if bank.protocol == "fold"]  # no pixel is judged by the other protocol
     names = [f"{fold}/{image_id}" for judged in banks for image_id, folds in judged.items() for fold in folds]
     rows = []
-    with write_maps(args.maps, names, config["input_size"], config["grid"]) as writer:
+    with write_maps(args.maps, names, config["input_size"], config["grid"], config.get("sigma")) as writer:
         for scored in found:
             rows.append(scored[:4])
             if scored.protocol == "fold":

@@ -25,9 +25,11 @@ from defectflow.backbones.backbone_names import PIXELS
 from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
+from defectflow.backbones.tiles import STRIDE, embed, large_size
 from defectflow.config.code_hash import code_hash
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
+from defectflow.core.anomaly_maps import SIGMA
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_size
 from defectflow.core.device import pick_device
@@ -121,11 +123,17 @@ def _picture(item: Loaded) -> np.ndarray:
 
 
 def embed_all(
-    rows: Sequence[Any], embedder: PatchEmbedder, load: Callable[[Any], Loaded], kept: Kept, batch_size: int
+    rows: Sequence[Any],
+    device: torch.device,
+    run: Callable[[np.ndarray], torch.Tensor],
+    load: Callable[[Any], Loaded],
+    kept: Kept,
+    batch_size: int,
 ) -> Iterator[tuple[torch.Tensor, Loaded, bytes]]:
     """Yield the patches (n, d) of each row, kept ones or new, what was loaded for it, and their key, in order.
 
     On a CPU each thread takes an image from its file to its patches; on a GPU, threads decode while it computes.
+    ``run`` makes the patches (n, cells of all scales, d) of pictures, uint8 RGB (n, height, width, 3).
     """
 
     def embed(loaded: Sequence[Loaded]) -> list[tuple[torch.Tensor, Loaded, bytes]]:
@@ -133,13 +141,13 @@ def embed_all(
         patches = {i: kept.patches(key) for i, key in enumerate(keys) if key in kept}
         new = [i for i in range(len(keys)) if i not in patches]
         if new:
-            embeddings = in_one_list(embedder.scales(np.stack([_picture(loaded[i]) for i in new])))
+            embeddings = run(np.stack([_picture(loaded[i]) for i in new]))
             for i, embedding in zip(new, embeddings, strict=True):
                 cells = torch.from_numpy(loaded[i].cells).to(embedding.device)
                 patches[i] = embedding[cells] if len(cells) < len(embedding) else embedding
         return [(patches[i], item._replace(picture=None), keys[i]) for i, item in enumerate(loaded)]
 
-    if embedder.device.type == "cpu":
+    if device.type == "cpu":
         for (result,) in in_threads(lambda row: embed([load(row)]), rows):
             yield result
         return
@@ -171,14 +179,73 @@ def sizes_of(
     return (height, width), (height, width), RIM
 
 
+def network_of(
+    settings: NetworkSettings, embedder: PatchEmbedder, found: Sequence[torch.Tensor], shape: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """What later stages and inspectors have to know of the input: its size, the grids, rims and tiles.
+
+    Args:
+        settings: of the network.
+        embedder: the network.
+        found: its patches of a picture, or of a tile, at each scale.
+        shape: see `sizes_of`.
+
+    Raises:
+        UserError: the grid of the network is not one that tiles fit on.
+    """
+    grids = [list(of_scale.shape[1:3]) for of_scale in found]
+    tiles = settings.tiling
+    if tiles is None:
+        size, crop, rim = sizes_of(settings, shape)
+        reductions = [settings.sizes[0] // side for side in settings.sizes]
+        known: dict[str, Any] = {"rim": rim} if rim is not None else {}
+    else:
+        if not shape or not shape["height"]:
+            raise UserError("tiles: the size of the pictures is not known (give --shape)")
+        cell = tiles.size // grids[0][0]
+        if STRIDE % cell:
+            raise UserError(f"tiles: {settings.backbone} has a patch every {cell} pixels (tiles take 4, 8 or 16)")
+        size, reductions = large_size((shape["height"], shape["width"]), settings.sizes[0])
+        grids = [[side // k // cell for side in size] for k in reductions]
+        crop, sigma = size, SIGMA * settings.sizes[0] / 256
+        known = {"rim": 0, "tiles": {"size": tiles.size, "overlap": tiles.overlap}, "sigma": sigma}
+    coarser = [{"reduction": k, "grid": grid} for k, grid in zip(reductions[1:], grids[1:], strict=True)]
+    return {
+        "backbone": settings.backbone,
+        "trained": embedder.trained,
+        "layers": settings.layers,
+        "precision": settings.precision,
+        "fitted_size": list(size),
+        "input_size": list(crop),
+        "grid": grids[0],
+        "foreground_only": settings.foreground_only and settings.backbone != PIXELS,
+        "dilation": DILATION,
+        **({"coarser": coarser} if coarser else {}),
+        **known,
+    }
+
+
+def patches_by(embedder: PatchEmbedder, config: Mapping[str, Any]) -> Callable[[np.ndarray], torch.Tensor]:
+    """Function from pictures, uint8 RGB (n, height, width, 3), to their patches (n, cells of all scales, d)."""
+    if "tiles" not in config:
+        return lambda pictures: in_one_list(embedder.scales(pictures))
+
+    def tile(picture: np.ndarray) -> np.ndarray:
+        patches: np.ndarray = embedder(picture[None])[0].cpu().numpy()
+        return patches
+
+    return lambda pictures: torch.stack([torch.from_numpy(embed(picture, config, tile)) for picture in pictures])
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the patch file of a shard."""
     settings = read_settings(args.settings, NetworkSettings, "features")
     table = read_isolated(args.tables)
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
-    size, crop, rim = sizes_of(settings, read_json(args.shape) if args.shape else None)
-    reductions = [settings.sizes[0] // side for side in settings.sizes]
+    shape = read_json(args.shape) if args.shape else None
+    tiles = settings.tiling
+    seen = (tiles.size, tiles.size) if tiles else sizes_of(settings, shape)[1]
     embedder = PatchEmbedder(
         settings.backbone,
         settings.layers,
@@ -187,40 +254,28 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         device=pick_device(args.device),
         precision=settings.precision,
-        reductions=reductions,
+        reductions=[settings.sizes[0] // side for side in settings.sizes],
     )
     if not (embedder.trained or settings.backbone == PIXELS):
         print(
             f"WARNING: {settings.backbone} has random weights: name a file under weights or set allow_downloads=true",
             file=sys.stderr,
         )
-    # One picture of noise tells the grid, the dimensions, whether the network takes this size at all, and (see `Kept`)
-    # whether it is the network of an earlier run. In a thread as the pictures are, since rounding depends on that.
-    noise = np.random.default_rng(0).integers(0, 256, (1, *crop, 3), dtype=np.uint8)
+    # One picture of noise (of tiles, one tile) tells the grid, the dimensions, whether the network takes this size at
+    # all, and (see `Kept`) whether it is the network of an earlier run. In a thread as the pictures are, since rounding
+    # depends on that.
+    noise = np.random.default_rng(0).integers(0, 256, (1, *seen, 3), dtype=np.uint8)
     on_gpu = embedder.device.type == "cuda"
     before = torch.cuda.memory_allocated(embedder.device) if on_gpu else 0
     try:
         (found,) = in_threads(embedder.scales, [noise])
     except AssertionError as error:  # timm's word for a size that is no multiple of a transformer's patch
-        raise UserError(f"{crop[0]} x {crop[1]} pixels: {settings.backbone} does not take them: {error}") from None
+        raise UserError(f"{seen[0]} x {seen[1]} pixels: {settings.backbone} does not take them: {error}") from None
     one = torch.cuda.max_memory_allocated(embedder.device) - before if on_gpu else 0
     batch = batch_size(settings.batch_size, embedder.device, one, MOST)
-    grids = [list(of_scale.shape[1:3]) for of_scale in found]
     noise = in_one_list(found)
-    foreground_only = settings.foreground_only and settings.backbone != PIXELS
-    coarser = [{"reduction": k, "grid": grid} for k, grid in zip(reductions[1:], grids[1:], strict=True)]
     config = {
-        "backbone": settings.backbone,
-        "trained": embedder.trained,
-        "layers": settings.layers,
-        "precision": settings.precision,
-        "fitted_size": list(size),
-        "input_size": list(crop),
-        "grid": grids[0],
-        "foreground_only": foreground_only,
-        "dilation": DILATION,
-        **({"coarser": coarser} if coarser else {}),
-        **({"rim": rim} if rim is not None else {}),
+        **network_of(settings, embedder, found, shape),
         "items": [
             {
                 "image_id": row.image_id,
@@ -235,16 +290,17 @@ def main(args: argparse.Namespace) -> None:
     }
 
     scales = scales_of(config)
+    size, crop = ((config[key][0], config[key][1]) for key in ("fitted_size", "input_size"))
 
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, scales, foreground_only, DILATION, rim)
+        return load_item(row, size, crop, scales, config["foreground_only"], DILATION, config.get("rim"))
 
     kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())
     new = patches_written = 0
     made_from = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
     with write_patches(args.out, config, noise.shape[-1]) as writer:
-        embedded = embed_all(rows, embedder, load, kept, batch)
+        embedded = embed_all(rows, embedder.device, patches_by(embedder, config), load, kept, batch)
         for patches, item, key in tqdm(embedded, total=len(rows), desc="features", unit="image"):
             writer.add(patches, item.cells, item.affine, item.present, key)
             made_from.update(key + bytes([item.present]))

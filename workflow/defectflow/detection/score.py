@@ -143,7 +143,7 @@ def main(args: argparse.Namespace) -> None:
             [judged["image_id"], judged["copy_of"], judged["kind"], task.bank, scores[task.item, task.bank],
              task.group_bank, group_score]
         )  # fmt: skip
-    save_maps(args.maps, maps, file.config["input_size"])
+    save_maps(args.maps, maps, file.config["input_size"], file.config.get("sigma"))
     tables.write_table(args.scores, pd.DataFrame(rows, columns=tables.SCORES), tables.SCORES)
 
 

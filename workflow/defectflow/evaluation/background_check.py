@@ -87,7 +87,7 @@ def heat_near_border(maps: Sequence[AnomalyMap], sizes: Sequence[tuple[int, int]
         factor = np.array([reduced[1] / width, reduced[0] / height])
         affine = anomaly.affine * factor[:, None]
         affine[:, 2] += (factor - 1) / 2
-        heats.append(full_resolution(anomaly.grid_map, affine, anomaly.input_size, reduced))
+        heats.append(full_resolution(anomaly.grid_map, affine, anomaly.input_size, reduced, anomaly.sigma))
     level = np.median(np.concatenate([heat.ravel() for heat in heats]))
     excess = [np.clip(heat - level, 0, None) for heat in heats]
     total = sum(float(e.sum()) for e in excess)

@@ -65,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
         image, number = job
         size, (path,) = sizes[image.image_id], masks.get(image.image_id, ("",))
         entry = maps[image.image_id]
-        heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
+        heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size, entry.sigma)
         mask = read_mask(path) if path else np.ones(size, bool)
         level = None if np.isnan(image.map_threshold) else image.map_threshold
         regions = find_damage(heat, level, mask, image.predicted_label == 1, **options)

@@ -239,7 +239,7 @@ def _components_outside(truth: np.ndarray, region: np.ndarray) -> int:
 def _peaks(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> np.ndarray:
     """Largest value of each map in the frame of the network's input: cheap, and the same as at full resolution."""
     entries = (maps[name] for name in names)
-    return np.array([smooth_map(entry.grid_map, entry.input_size).max() for entry in entries], float)
+    return np.array([smooth_map(entry.grid_map, entry.input_size, sigma=entry.sigma).max() for entry in entries], float)
 
 
 def _frame(entry: AnomalyMap, row: Any) -> np.ndarray:

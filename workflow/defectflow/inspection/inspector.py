@@ -214,7 +214,8 @@ class Inspector:
     def _verdict(self, photograph: Ready, patches: np.ndarray) -> Verdict:
         size, part, item, seconds, measures = photograph
         with self._timed(seconds, "search"):
-            scored = self._scorer(patches[item.cells], item.cells)
+            own = patches[item.cells] if len(item.cells) < len(patches) else patches
+            scored = self._scorer(own, item.cells)
         cells, affine = item.cells, item.affine
 
         def find_map() -> AnomalyMap:
@@ -289,14 +290,17 @@ class Inspector:
 
     def _map(self, distances: np.ndarray, cells: np.ndarray, affine: np.ndarray) -> AnomalyMap:
         network = self.settings["network"]
-        return AnomalyMap(grid_map(distances, cells, tuple(network["grid"])), affine, tuple(network["input_size"]))
+        grid, size = tuple(network["grid"]), tuple(network["input_size"])
+        return AnomalyMap(grid_map(distances, cells, grid), affine, size, network.get("sigma"))
 
     def _may_exceed(self, highest: AnomalyMap) -> bool:
         """Whether a map that is nowhere above this one may have regions."""
         level = self.settings["pixel_threshold"]
         if level is None or highest.grid_map.max() < level:  # smoothing lowers peaks
             return False
-        return bool(smooth_map(highest.grid_map, highest.input_size).max() >= level * (1 - ROUNDING))
+        return bool(
+            smooth_map(highest.grid_map, highest.input_size, sigma=highest.sigma).max() >= level * (1 - ROUNDING)
+        )
 
     def _regions(self, anomaly: AnomalyMap, size: tuple[int, int], part: np.ndarray | None, bad: bool) -> list[Region]:
         level = self.settings["pixel_threshold"]

@@ -4,13 +4,14 @@ Each library is imported when its runtime is created: with OpenVINO or ONNX Runt
 """
 
 import importlib.util
+import math
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from defectflow.backbones.network_input import scales_of
+from defectflow.backbones.tiles import embed, graph_input, tiles_of
 from defectflow.core.files import UserError
 from defectflow.inspection.bundle_files import Bundle
 
@@ -94,13 +95,33 @@ def load_network(
     if runtime == "torch":
         if precision != "fp32":
             raise UserError(f"precision {precision}: the torch runtime has fp32 only")
-        return _torch(bundle, threads, streams, device)
+        return _whole(bundle, _torch(bundle, threads, streams, device))
     path = graph_file(bundle, runtime, precision)
     try:
-        return _one_by_one({"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams))
+        return _whole(bundle, _one_by_one({"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams)))
     except Exception as error:  # the libraries raise many kinds of exceptions for a graph that they cannot run
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: {runtime} cannot run this graph ({text})") from None
+
+
+def _whole(bundle: Bundle, run: Network) -> Network:
+    """The network of whole pictures, where ``run`` takes tiles of them; otherwise ``run``."""
+    settings = bundle.settings["network"]
+    tiles = tiles_of(settings)
+    if tiles is None:
+        return run
+
+    def tile(picture: np.ndarray) -> np.ndarray:
+        patches = run(picture[None])[0]
+        side = math.isqrt(len(patches))
+        return patches.reshape(side, side, -1)
+
+    def network(pictures: np.ndarray) -> np.ndarray:
+        if len(pictures) == 1:  # not a copy: of 20 megapixels the patches take 480 MB
+            return embed(pictures[0], settings, tile)[None]
+        return np.stack([embed(picture, settings, tile) for picture in pictures])
+
+    return network
 
 
 def _openvino(path: Path, threads: int, streams: int) -> Single:
@@ -165,7 +186,7 @@ def _torch(bundle: Bundle, threads: int, streams: int, device: str) -> Network:
     network = bundle.settings["network"]
     weights, precision = bundle.path("backbone.safetensors"), network.get("precision", "float32")
     backbone, layers = network["backbone"], network["layers"]
-    reductions, where = [scale.reduction for scale in scales_of(network)], pick_device(device)
+    reductions, where = graph_input(network)[1], pick_device(device)
     embedder = PatchEmbedder(backbone, layers, weights, device=where, precision=precision, reductions=reductions)
     own = max(1, threads // streams)
     if device == "cuda":  # TF32 would round float32 to 10 binary digits, and scores would differ from the CPU's

@@ -40,6 +40,8 @@ def main(args: argparse.Namespace) -> None:
     columns = ["x0", "y0", "x1", "y1"]
     windows = pd.concat([part for path in args.tables for part in read_parts(path, columns)])
     width, height = windows["x1"] - windows["x0"], windows["y1"] - windows["y0"]
+    if args.tight and (width == height).all():  # whatever the window, the picture is a square of so many pixels
+        width = height = pd.Series([args.tight] * len(windows))
     write_json(args.out, common_shape(width, height))
 
 
@@ -47,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of this stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.isolation.picture_shape", description=__doc__)
     parser.add_argument("--tables", nargs="+", required=True, help="ISOLATED tables of all shards")
+    parser.add_argument(
+        "--tight", type=int, help="side of the pictures in pixels, where the isolation scales windows to it"
+    )
     parser.add_argument("--out", required=True, help="JSON to write: height, width, long")
     return parser
 

@@ -31,6 +31,8 @@ class MethodSettings(NetworkSettings):
     def check(self, where: str) -> None:
         """Refuse several scales where the method has but one."""
         super().check(where)
+        if self.tiles is not None and not self.several_scales:
+            raise UserError(f"{where}: method {self.name} does not judge in tiles (leave them out, or use patchcore)")
         if len(self.sizes) > 1 and not self.several_scales:
             raise UserError(f"{where}: method {self.name} takes one image_size, not {self.image_size} (give a number)")
 

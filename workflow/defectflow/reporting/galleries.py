@@ -186,7 +186,7 @@ def case_of(
         pictures.append(_picture("part", dimmed(small, part, overlay_images.PART)))
     if row.image_id in maps:
         entry = maps[row.image_id]
-        heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
+        heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size, entry.sigma)
         heat = cv2.resize(heat, small.shape[1::-1], interpolation=cv2.INTER_AREA)
         truth = _small_mask(row.mask, small) if row.label == 1 else None
         boxes, found, mark = damage_at(regions, row.image_id, size)

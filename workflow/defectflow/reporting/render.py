@@ -110,7 +110,7 @@ def draw(
     photo = read_rgb(job.path, depth)
     size = photo.shape[:2]
     entry = maps[job.image_id]
-    heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size)
+    heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size, entry.sigma)
     if "heatmaps" in folders:
         overlay_images.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))

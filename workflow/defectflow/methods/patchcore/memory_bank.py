@@ -20,6 +20,7 @@ from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.coreset import Subspace, coreset_size, k_center_greedy, project
 from defectflow.search.nearest_neighbours import Neighbours
 
+DRAWN = 20_000  # patches of one image: as many as a picture of 1,130 pixels has
 UNIT_SAMPLE = 1024  # patches that the units of a scale are measured on
 UNIT_QUANTILE = 0.95
 UNIT_PARTS = 5  # into which the good pictures are divided, so that one is compared with the others
@@ -135,7 +136,7 @@ class PatchCore(Detector):
     def condense(
         cls, patches: torch.Tensor, position: torch.Tensor, count: int, settings: PatchCoreSettings, seed: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """A coreset of one image.
+        """A coreset of one image; where more than DRAWN are to stay, patches drawn at random.
 
         The coreset of these coresets then covers all patches within the sum of the two radii (triangle inequality).
         Images are reduced one by one so that none has a say in what is kept of another: folds stay apart.
@@ -143,7 +144,11 @@ class PatchCore(Detector):
         patches = comparable(patches, settings.distance)
         if count == len(patches):
             return patches, position
-        kept = k_center_greedy(patches, count, seed=seed, progress=False)
+        if count > DRAWN:  # choosing so many takes minutes, and what is drawn leaves no large gap
+            draw = torch.Generator().manual_seed(seed)
+            kept = torch.randperm(len(patches), generator=draw)[:count].sort().values
+        else:
+            kept = k_center_greedy(patches, count, seed=seed, progress=False)
         return patches[kept], position[kept]
 
     @classmethod
