@@ -48,7 +48,7 @@ def test_patches_in_tiles_are_nearly_those_of_the_whole_picture():
     whole = embedder(picture[None])[0].numpy()
     found = embed(picture, settings_for((256, 480), [1], Tiles(256, 128)), lambda tile: embedder(tile[None])[0].numpy())
     off = np.linalg.norm(found.reshape(whole.shape) - whole, axis=-1) / np.linalg.norm(whole, axis=-1)
-    assert off.mean() < 0.005 and off.max() < 0.05
+    assert off.mean() < 0.01 and off.max() < 0.05
 
 
 @pytest.mark.parametrize(
