@@ -7,7 +7,8 @@ SIDE = 512  # pixels, longest side of what is looked at
 BLUR = 2.0  # sigma in these pixels: grain is no edge
 SHARE = 0.05  # of the energy that lies beyond each side of the box
 BLANK = 2.0  # grey levels a pixel: a picture whose 99.9th percentile of edges is below shows nothing
-WINDOW = 0.5  # share of the width in which the middle of the edges is looked for
+WINDOW = 0.5  # share of the width in which the part is looked for first
+FULL = 0.85  # share of a window from which a part in it is taken to reach beyond
 SHIFTS = 20  # at most; it settles in a few
 
 Box = tuple[float, float, float, float]
@@ -35,9 +36,9 @@ def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> 
 
     Args:
         image: uint8 RGB (height, width, 3).
-        recentre: move a window of half the width sideways from the middle of the frame to the mean column of the
-            energy in it, until it stays (mean shift), and leave out what lies beyond: a bright window at the rim of a
-            photograph has stronger edges than the part before it.
+        recentre: look at half the width only, in a window that moves sideways from the middle of the frame to the mean
+            column of its energy until it stays (mean shift, Comaniciu and Meer 2002), and grows where the box fills
+            it. A bright window at the rim of a photograph has stronger edges than the part before it.
         padding: share of width and height of the box that is added on each side, within the frame.
 
     Returns:
@@ -47,12 +48,9 @@ def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> 
     if not energy.any():
         return None
     height, width = energy.shape
-    if recentre:
-        energy = energy * _window(energy.sum(axis=0))
-        x0, x1 = _span(energy.sum(axis=0))
-        energy = energy[:, x0:x1]
-    else:
-        x0, x1 = _span(energy.sum(axis=0))
+    columns = energy.sum(axis=0)
+    x0, x1 = _recentred(columns) if recentre else _span(columns)
+    energy = energy[:, x0:x1]
     y0, y1 = _span(energy.sum(axis=1))
     dx, dy = padding * (x1 - x0), padding * (y1 - y0)
     return (
@@ -63,19 +61,24 @@ def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> 
     )
 
 
-def _window(columns: np.ndarray) -> np.ndarray:
-    """1 for columns inside of the window that mean shift ends at, 0 for the others; all 1 where it sees no edge."""
+def _recentred(columns: np.ndarray) -> tuple[int, int]:
+    """As `_span`, of the energy in a window around its own mean that starts in the middle; ``columns``: energy."""
     places, middle, half = np.arange(len(columns)) + 0.5, len(columns) / 2, WINDOW * len(columns) / 2
-    inside = np.abs(places - middle) <= half
-    for _ in range(SHIFTS):
-        if not columns[inside].any():
-            return np.ones(len(columns), np.float32)
-        new = float(np.average(places[inside], weights=columns[inside]))
-        inside = np.abs(places - new) <= half
-        if abs(new - middle) < 0.5:
-            break
-        middle = new
-    return inside.astype(np.float32)
+    while half < len(columns):
+        inside = np.abs(places - middle) <= half
+        for _ in range(SHIFTS):
+            if not columns[inside].any():
+                break
+            before, middle = middle, float(np.average(places[inside], weights=columns[inside]))
+            inside = np.abs(places - middle) <= half
+            if abs(middle - before) < 0.5:
+                break
+        if columns[inside].any():
+            x0, x1 = _span(columns * inside)
+            if x1 - x0 < FULL * np.count_nonzero(inside):
+                return x0, x1
+        half *= 1.5
+    return _span(columns)
 
 
 def _span(profile: np.ndarray) -> tuple[int, int]:
