@@ -14,21 +14,18 @@ SHIFTS = 20  # at most; it settles in a few
 Box = tuple[float, float, float, float]
 
 
-def edge_energy(image: np.ndarray) -> np.ndarray:
-    """Squared strength of the edges, float32 (h, w) with a longest side of SIDE pixels; all 0 in a blank picture.
-
-    Args:
-        image: uint8 RGB (height, width, 3).
-    """
+def small_grey(image: np.ndarray) -> np.ndarray:
+    """A photograph, uint8 RGB (height, width, 3), in grey, uint8 (h, w) with a longest side of SIDE pixels."""
     scale = SIDE / max(image.shape[:2])
     size = (max(8, round(image.shape[1] * scale)), max(8, round(image.shape[0] * scale)))
-    grey = cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY).astype(np.float32)
-    smooth = cv2.GaussianBlur(grey, (0, 0), BLUR)
-    strength = np.hypot(cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)) / 32
-    if np.quantile(strength, 0.999) < BLANK:
-        return np.zeros_like(strength)
-    energy: np.ndarray = strength**2
-    return energy
+    return cv2.cvtColor(cv2.resize(image, size, interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+
+
+def edge_strength(grey: np.ndarray) -> np.ndarray:
+    """How fast a picture, uint8 (h, w) of `small_grey`, changes: float32 (h, w), grey levels a pixel."""
+    smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), BLUR)
+    strength: np.ndarray = np.hypot(cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)) / 32
+    return strength
 
 
 def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> Box | None:
@@ -44,9 +41,10 @@ def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> 
     Returns:
         x0, y0, x1, y1 as shares of width and height, or None for a blank picture.
     """
-    energy = edge_energy(image)
-    if not energy.any():
+    strength = edge_strength(small_grey(image))
+    if np.quantile(strength, 0.999) < BLANK:
         return None
+    energy = strength**2
     height, width = energy.shape
     columns = energy.sum(axis=0)
     x0, x1 = _recentred(columns) if recentre else _span(columns)

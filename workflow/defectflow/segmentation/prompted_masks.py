@@ -10,7 +10,7 @@ import numpy as np
 from defectflow.core.files import UserError
 from defectflow.parts.part_model import clean_mask
 from defectflow.parts.registration_frame import iou
-from defectflow.segmentation.edge_box import Box, edge_box
+from defectflow.segmentation.edge_box import BLANK, Box, edge_box, edge_strength, small_grey
 from defectflow.segmentation.promptable_network import Network, Proposals, load_network
 
 PREDICTED_IOU = 0.7  # a network's own rating below which its mask is doubtful
@@ -18,10 +18,27 @@ STABLE = 0.8  # IoU with what it answers to the mask's own box, below which it i
 WIDER = 0.25  # share of the box by which it grows on each side for the second question
 OWN_MARGIN = 0.02  # share of the mask's box added on each side
 OUTSIDE = 0.1  # share of a mask outside of the box from which that is told
+FLAT = 0.3  # share of its outline on no edge from which that is told
 AT_BORDER = 0.05  # share of a mask's outline at the border of the photograph from which that is told
-# Points that a proposal loses, out of the rating in [0, 1]: per share of it that lies outside of the box, share of the
-# inset that it leaves free, share of its outline at the border, share beyond its largest piece; and for wrong polarity.
-COSTS = {"outside": 1.0, "inset": 0.5, "border": 0.5, "pieces": 0.5, "polarity": 0.5}
+# Points that a proposal loses, out of the rating in [0, 1]: per share of it that lies outside of the box, share of its
+# outline that is on no edge, share of that at the border, share beyond its largest piece, share of the inset that it
+# leaves free; and for wrong polarity.
+COSTS = {"outside": 1.0, "flat": 1.0, "border": 0.5, "pieces": 0.5, "inset": 0.25, "polarity": 0.5}
+NEAR = 5  # pixels across, of a picture of `edge_box.SIDE`: an outline within is on an edge
+
+
+class View(NamedTuple):
+    """A photograph as it is judged.
+
+    Attributes:
+        seen: what the network remembers of it.
+        grey: uint8 (h, w), see `edge_box.small_grey`.
+        edge: bool (h, w), on or near an edge.
+    """
+
+    seen: Any
+    grey: np.ndarray
+    edge: np.ndarray
 
 
 class Judged(NamedTuple):
@@ -66,15 +83,15 @@ class PromptedFinder:
         box = self._box(image)
         if box is None:
             return empty, self._row(empty, "blank photograph: it shows no edge", present=False)
-        seen, reasons, passed_over = self.network.look(image), [], []
+        grey = small_grey(image)
+        edge = cv2.dilate((edge_strength(grey) >= BLANK).astype(np.uint8), np.ones((NEAR, NEAR), np.uint8)) > 0
+        view, passed_over = View(self.network.look(image), grey, edge), []
         for number, asked in enumerate((box, wider(box, WIDER))):
-            judged = self._ask(image, seen, asked)
+            judged = self._ask(view, asked)
             fit = [one for one in judged if self._fits(one.mask)]
             if fit:
                 best = max(fit, key=lambda one: one.points)
-                if number:
-                    reasons.append("found in a wider box only")
-                reasons += self._doubts(image, seen, asked, best)
+                reasons = ["found in a wider box only"] * number + self._doubts(view, asked, best)
                 mask = _enlarged(best.mask, image.shape[:2])
                 return mask, self._row(mask, "; ".join(reasons), best.rated)
             passed_over += judged
@@ -86,22 +103,17 @@ class PromptedFinder:
         found = edge_box(image, self.settings.recentre, self.settings.padding)
         return (0.0, 0.0, 1.0, 1.0) if found and self.settings.box == "frame" else found
 
-    def _ask(self, image: np.ndarray, seen: Any, box: Box) -> list[Judged]:
+    def _ask(self, view: View, box: Box) -> list[Judged]:
         """All proposals for a box, and for the box with a point in its middle, judged."""
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
-        found = []
-        for point in (None, middle):
-            proposals = self.network.propose(seen, box, point)
-            found += self._judge(image, box, proposals)
-        return found
+        asked = [self.network.propose(view.seen, box, point) for point in (None, middle)]
+        return [one for proposals in asked for one in self._judge(view, box, proposals)]
 
-    def _judge(self, image: np.ndarray, box: Box, proposals: Proposals) -> list[Judged]:
-        shape = proposals.logits.shape[1:]
-        grey = cv2.cvtColor(cv2.resize(image, shape[::-1], interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2GRAY)
+    def _judge(self, view: View, box: Box, proposals: Proposals) -> list[Judged]:
         judged = []
         for logits, rated in zip(proposals.logits, proposals.rated, strict=True):
             raw = logits > 0
-            flaws = flaws_of(raw, box, grey, self.settings)
+            flaws = flaws_of(raw, box, view, self.settings)
             points = float(rated) - sum(COSTS[name] * value for name, value in flaws.items())
             judged.append(Judged(cleaned(raw, box, self.settings), points, float(rated), flaws))
         return judged
@@ -110,7 +122,7 @@ class PromptedFinder:
         least, most = self.settings.area
         return bool(mask.any()) and least <= float(mask.mean()) <= most
 
-    def _doubts(self, image: np.ndarray, seen: Any, box: Box, best: Judged) -> list[str]:
+    def _doubts(self, view: View, box: Box, best: Judged) -> list[str]:
         told = []
         if best.rated < PREDICTED_IOU:
             told.append(f"predicted IoU {best.rated:.2f} < {PREDICTED_IOU}")
@@ -118,10 +130,12 @@ class PromptedFinder:
             told.append("its brightness beside its surroundings is not what polarity asks for")
         if best.flaws["border"] > AT_BORDER and not self.settings.drop_border:
             told.append(f"{best.flaws['border']:.0%} of its outline lie at the border of the photograph")
+        if best.flaws["flat"] > FLAT:
+            told.append(f"{best.flaws['flat']:.0%} of its outline are on no edge")
         if best.flaws["outside"] > OUTSIDE and not self.settings.within_box:
             told.append(f"{best.flaws['outside']:.0%} of it lie outside of the box")
         own = wider(box_of(best.mask), OWN_MARGIN)
-        again = max(self._ask(image, seen, own), key=lambda one: one.points)
+        again = max(self._ask(view, own), key=lambda one: one.points)
         if (same := iou(again.mask, best.mask)) < STABLE:
             told.append(f"asked by its own box, the network answers otherwise (IoU {same:.2f} < {STABLE})")
         return told
@@ -220,30 +234,33 @@ def _without_scraps(mask: np.ndarray, share: float) -> np.ndarray:
     return kept[labels]
 
 
-def flaws_of(mask: np.ndarray, box: Box, grey: np.ndarray, settings: Any) -> dict[str, float]:
+def flaws_of(mask: np.ndarray, box: Box, view: View, settings: Any) -> dict[str, float]:
     """What speaks against a proposal, each in [0, 1]; see COSTS.
 
     Args:
-        mask: bool (h, w), as the network proposes it.
+        mask: bool (height, width) over the whole photograph, as the network proposes it.
         box: that was asked about.
-        grey: uint8 (h, w), the photograph.
+        view: the photograph.
         settings: of the segmenter.
     """
-    area = np.count_nonzero(mask)
+    small = cv2.resize(mask.view(np.uint8), view.grey.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    area = np.count_nonzero(small)
     if not area:
         return dict.fromkeys(COSTS, 0.0)
-    x0, y0, x1, y1 = pixels(box, mask.shape)
-    left, top, right, bottom = pixels(inset_of(box, settings.fg_inset), mask.shape)
-    outlines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    x0, y0, x1, y1 = pixels(box, small.shape)
+    left, top, right, bottom = pixels(inset_of(box, settings.fg_inset), small.shape)
+    outlines, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     points = np.concatenate(outlines)[:, 0]
-    rim = (points == 0) | (points == np.array(mask.shape[::-1]) - 1)
-    _, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+    at_border = ((points == 0) | (points == np.array(small.shape[::-1]) - 1)).any(axis=1)
+    on_edge = view.edge[points[:, 1], points[:, 0]]
+    _, _, stats, _ = cv2.connectedComponentsWithStats(small)
     return {
-        "outside": 1 - np.count_nonzero(mask[y0:y1, x0:x1]) / area,
-        "inset": 1 - float(mask[top:bottom, left:right].mean()),
-        "border": float(rim.any(axis=1).mean()),
+        "outside": 1 - np.count_nonzero(small[y0:y1, x0:x1]) / area,
+        "flat": float((~on_edge & ~at_border).mean()),
+        "border": float(at_border.mean()),
         "pieces": 1 - int(stats[1:, cv2.CC_STAT_AREA].max()) / area,
-        "polarity": float(_contradicts(mask, box, grey, settings)),
+        "inset": 1 - float(small[top:bottom, left:right].mean()),
+        "polarity": float(_contradicts(small > 0, box, view.grey, settings)),
     }
 
 
