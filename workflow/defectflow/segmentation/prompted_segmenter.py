@@ -80,7 +80,7 @@ class PromptedSam(Prompted):
     model: Literal["nano", "sam2.1_hiera_t", "sam2.1_hiera_s", "sam2.1_hiera_b+", "sam2.1_hiera_l"] = setting(
         REQUIRED, "nano (our own, included weights), or the size of an official checkpoint", stage="masks"
     )
-    checkpoint: str | None = setting(ABSENT, "local file, or a URL (with allow_downloads); not needed by nano")
+    checkpoint: str | None = setting(ABSENT, "local file to start from, or a URL (with allow_downloads)")
     sha256: str | None = setting(ABSENT, "of the checkpoint", pattern=SHA256)
     bytes: int | None = setting(ABSENT, "size of the checkpoint", unit="bytes", minimum=1)
 
