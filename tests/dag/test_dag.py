@@ -80,6 +80,29 @@ def test_few_outlines_are_carried_over_to_all_photographs_and_tell_the_window(si
     assert "--prior results/mine/prior.safetensors" in few["isolate"] and "--pairs" not in few["isolate"]
 
 
+def test_a_prompted_network_needs_neither_outlines_nor_other_photographs(site):
+    for name in ("encoder", "decoder"):
+        (site.folder / f"{name}.onnx").write_text(name)
+    pair = {"method": "sam_onnx", "encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+    config = MVTEC | ALONE | {"segmenter": "asked", "segmenters": {"asked": pair}}
+    expected = {"prior": 0, "candidates": 0, "find_part": 0, "masks": 2, "part_sheet": 1, "isolate": 2, "evaluate": 1}
+    for changes in ({}, {"segmenters": {"asked": {"method": "prompted", "model": "nano"}}}, {"isolation": "tight"}):
+        jobs = site.jobs(config=config | changes)
+        assert {rule: jobs.get(rule, 0) for rule in expected} == expected
+    assert site.jobs("parts", config=config) == {"survey": 2, "masks": 2, "part_sheet": 1, "parts": 1}
+    told = site.snakemake("-n", "-p", "bundle", config=config)
+    lines = [line for line in (told.stdout + told.stderr).splitlines() if "--encoder" in line]
+    assert len(lines) == 3 and all("--encoder encoder.onnx --decoder decoder.onnx" in line for line in lines)
+    assert not any("--prior" in line for line in lines)
+    for change, message in (
+        ({"isolation": "crop"}, "set isolation: zero_out, or tight"),
+        ({"segmenters": {"asked": pair | {"encoder": "none.onnx"}}}, "none.onnx: no such file"),
+        ({"segmenters": {"asked": pair | {"decoder_sha256": "0" * 64}}}, "decoder.onnx: wrong checksum"),
+    ):
+        refused = site.snakemake("-n", config=config | change)
+        assert refused.returncode != 0 and message in refused.stdout + refused.stderr
+
+
 def test_every_category_of_a_folder_is_a_data_set_and_one_table_has_them_all(site):
     for name in ("bottle", "cable", "grid"):
         if not (site.folder / "bench" / name).exists():

@@ -7,6 +7,7 @@ is worked out from the text of the modules.
 
 import dataclasses
 import fnmatch
+import hashlib
 import json
 import os
 import re
@@ -258,11 +259,27 @@ for _field in dataclasses.fields(PatchCoreSettings):
             continue  # its own keys have rows
         _value = another(_field, types_of(PatchCoreSettings)[_field.name])
         KEYS[f"detectors.*.{_field.name}"] = _value, " ".join(OF_STAGE[stage] for stage in _field.metadata["stages"])
+# A network that is prompted in each photograph by itself, with the least that asks for its masks. What another value of
+# a key re-runs of it: all masks, or nothing, where it is the checksum of a file that stays the same.
+PROMPTED = CONFIG | {
+    "segmenter": "asked",
+    "isolation": "zero_out",
+    "isolations": {},
+    "compare": [],
+    "segmenters": {"asked": {"method": "sam_onnx", "encoder": "data/start.pt", "decoder": "data/start.pt"}},
+}
+OF_PROMPTED = {
+    "box": "frame", "recentre": False, "padding": 0.2, "polarity": "auto", "fg_inset": 0.5, "within_box": True,
+    "centre_band": 0.2, "height_band": 0.2, "bridge": 0.1, "fill_holes": True, "scraps": 0.1, "drop_border": True,
+    "area": [0.1, 0.8], "encoder": "data/other.pt", "decoder": "data/other.pt",
+}  # fmt: skip
+SUMS = ("encoder_sha256", "decoder_sha256")
 OTHERWISE = {
     "datasets.*.categories",  # several data sets at once: tests/dag/test_dag.py
     "detectors.*.patches",  # of spade, which this config does not use: tests/unit/methods/spade
     "detectors.*.nearest_images",
 }
+OTHERWISE |= {f"segmenters.*.{key}" for key in (*OF_PROMPTED, *SUMS)}
 OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
 
 
@@ -379,6 +396,20 @@ def test_a_config_key_re_runs_what_it_changes(site, demo, key):
     place, present = (demo, ALL_OF_DEMO) if key.startswith(OF_THE_DEMO) else (site, ALL)
     stale = place.stale(changed(key, value))
     assert set(stale) == closure(first, present) | sheet(stale)
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("asked"), PROMPTED, "parts")
+
+
+@pytest.mark.parametrize("key", ["nothing", *OF_PROMPTED, *SUMS])
+def test_a_key_of_a_prompted_network_makes_its_masks_anew(asked, key):
+    start = hashlib.sha256(b"start weights").hexdigest()
+    value = {"nothing": {}} | {one: {one: start} for one in SUMS} | {k: {k: v} for k, v in OF_PROMPTED.items()}
+    changed = PROMPTED | {"segmenters": {"asked": PROMPTED["segmenters"]["asked"] | value[key]}}
+    stale = asked.stale(changed)
+    assert stale == ({"masks": 2, "part_sheet": 1, "parts": 1} if key in OF_PROMPTED else {})
 
 
 # --- Code -----------------------------------------------------------------------------------------------------------

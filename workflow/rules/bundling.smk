@@ -33,7 +33,7 @@ rule write_bundle:
         name="{dataset}/{segmenter}/{isolation}/{detector}",
         files=lambda w, input: " ".join(
             option(f"--{name.replace('_', '-')}", input.get(name))
-            for name in ("prior", "model", "train_json", "pairs", "weights")
+            for name in ("prior", "model", "train_json", "checkpoint", "encoder", "decoder", "pairs", "weights")
         ),
         weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
         downloads=option("--allow-downloads", config["allow_downloads"]),

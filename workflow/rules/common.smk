@@ -304,9 +304,34 @@ def start_hash(wildcards) -> str | None:
     return weights_hash(start, "sam2.1-nano.pt") if start or entry.model == "nano" else None
 
 
+def asks_sam(wildcards) -> bool:
+    """Whether masks come from SAM 2.1, which computes with torch."""
+    return segmenter_of(wildcards).trains or segmenter_of(wildcards).name == "prompted"
+
+
+def network_files(wildcards) -> dict:
+    """Files of the user that a prompted network is made of; none where its weights are packaged."""
+    segmenter = segmenter_of(wildcards)
+    if not segmenter.prompts:
+        return {}
+    if segmenter.name == "sam_onnx":
+        return {key: ancient(getattr(segmenter, key)) for key in ("encoder", "decoder")}
+    return {"checkpoint": checkpoint_file(wildcards)} if segmenter.checkpoint else {}
+
+
+def network_hash(wildcards) -> list | str | None:
+    """Content hash of what a prompted network is made of; Snakemake compares times of large files."""
+    segmenter = segmenter_of(wildcards)
+    if segmenter.name == "sam_onnx":
+        return [weights_hash(path, "") for path in (segmenter.encoder, segmenter.decoder)]
+    return start_hash(wildcards) if segmenter.prompts else None
+
+
 def segmenter_files(wildcards) -> dict:
     """What mask generation reads: the prior, and the fine-tuned model where the segmenter is a network."""
     finds = segmenter_of(wildcards).finds
+    if segmenter_of(wildcards).prompts:
+        return {}
     files = {
         "prior": "results/{dataset}/{segmenter}/prior.safetensors" if finds else "results/{dataset}/prior.safetensors"
     }
@@ -360,7 +385,7 @@ def disk_flags(wildcards, input) -> str:
 
 def segmentation_report(wildcards) -> str | list:
     """Where the held-out IoU of this run's masks is told."""
-    if not segmenter_of(wildcards).makes_masks:
+    if not segmenter_of(wildcards).makes_masks or segmenter_of(wildcards).prompts:
         return []
     if segmenter_of(wildcards).finds:
         return "results/{dataset}/{segmenter}/found.json"
@@ -427,6 +452,7 @@ def steps_of(run) -> list[str]:
     if segmenter_of(run).finds:
         names = [*(f"candidates/{k}.safetensors" for k in SHARDS), "found.csv", "parts.png"]
         masks += [f"results/{{dataset}}/{{segmenter}}/{name}" for name in names]
+    masks += ["results/{dataset}/{segmenter}/parts.png"] if segmenter_of(run).prompts else []
     pictures = [*all_picture_tables(run), "results/{dataset}/{segmenter}/{isolation}/picture_shape.json"]
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
     judged += ["features.json"]  # not the features themselves, which need not stay
@@ -441,7 +467,7 @@ def steps_of(run) -> list[str]:
 def bundle_files(wildcards) -> dict:
     """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
     files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
-    return files | extent_file(wildcards)
+    return files | network_files(wildcards) | extent_file(wildcards)
 
 
 def bundled(wildcards) -> str:

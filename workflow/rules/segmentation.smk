@@ -69,6 +69,7 @@ rule masks:
     """Find the part in the photographs of one shard."""
     input:
         unpack(segmenter_files),
+        unpack(network_files),
         images="results/{dataset}/shards/{shard}.csv",
     output:
         folder=directory("results/{dataset}/{segmenter}/masks/{shard}"),
@@ -80,8 +81,8 @@ rule masks:
     conda:
         "../../envs/defectflow.yaml"
     resources:
-        gpu=lambda w: GPU if segmenter_of(w).trains else 0,
-        mem_mb=lambda w, attempt: (4000 if segmenter_of(w).trains else 1000) * attempt,
+        gpu=lambda w: GPU if asks_sam(w) else 0,
+        mem_mb=lambda w, attempt: (4000 if asks_sam(w) or segmenter_of(w).prompts else 1000) * attempt,
         runtime=120,
     params:
         depth=depth_flag,
@@ -91,17 +92,20 @@ rule masks:
             for flag, value in (
                 ("--model", input.get("model")),
                 ("--train-json", input.get("train_json")),
+                ("--prior", input.get("prior")),
+                *((f"--{key}", input.get(key)) for key in ("checkpoint", "encoder", "decoder")),
             )
         ),
-        device=lambda w: option("--device", config["device"] if segmenter_of(w).trains else None),
+        network_hash=network_hash,
+        device=lambda w: option("--device", config["device"] if asks_sam(w) else None),
         code=lambda w: (
             code_hash("segmentation.masks")
-            if segmenter_of(w).trains
+            if asks_sam(w)
             else code_hash("segmentation.masks", without="segmentation.sam_model")
         ),
     message:
         "Find the part in shard {wildcards.shard} of {wildcards.dataset} with {wildcards.segmenter}"
     shell:
         "python -m defectflow.segmentation.masks --manifest {input.images}"
-        " --settings {params.settings:q} --prior {input.prior} {params.model} {params.device} {params.depth}"
+        " --settings {params.settings:q} {params.model} {params.device} {params.depth}"
         " --out-dir {output.folder} --table {output.table} 2>&1 | tee {log}"

@@ -191,6 +191,20 @@ def test_a_photograph_that_is_the_part_needs_no_masks(outlined):
     assert resolve_runs(config, outlined) == [Run("demo", "none", "none", "patchcore")]
 
 
+@pytest.mark.parametrize("outlined", [True, False])
+@pytest.mark.parametrize(("isolation", "resolved"), [("auto", "zero_out"), ("tight", "tight"), ("none", "none")])
+def test_a_prompted_network_needs_no_outlines(outlined, isolation, resolved):
+    runs = resolve_runs(changed(segmenter="canister", isolation=isolation, compare=[]), outlined)
+    assert runs == [Run("demo", "canister", resolved, "patchcore")]
+
+
+@pytest.mark.parametrize("area", [[0.02], [0.9, 0.1], [0.1, 0.2, 0.3], [0.5, 1.5]])
+def test_limits_of_an_area_are_two_shares(area):
+    entry = {"method": "prompted", "model": "nano", "area": area}
+    with pytest.raises(UserError, match=r"segmenters\.s\.area: "):
+        checked(changed(segmenters={"s": entry}))
+
+
 def test_comparisons_inherit_and_appear_once():
     runs = resolve_runs(changed(compare=[{"detector": "pixel_difference"}, {"segmenter": "template"}]), True)
     assert runs == [
@@ -209,6 +223,7 @@ def test_comparisons_inherit_and_appear_once():
         ({"segmenter": "template"}, False, "segmenter=none isolation=none"),
         ({"segmenter": "none", "isolation": "crop"}, True, "needs masks of the part"),
         ({"compare": [{"isolation": "zero"}]}, True, "no entry 'zero' in isolations"),
+        ({"segmenter": "canister", "isolation": "crop"}, False, "set isolation: zero_out, or tight"),
     ],
 )
 def test_a_choice_that_cannot_work_is_told_before_anything_runs(change, annotated, message):

@@ -1,6 +1,9 @@
 """However a bundle finds the part: its mask is the one that the masks stage makes of the same photograph."""
 
+import argparse
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from defectflow.inspection.mask_and_score import make_locator
 from defectflow.parts import prior
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation import masks
+from onnx_sam import write_pair
 from part_set import arguments, write_set
 
 
@@ -78,3 +82,40 @@ def test_the_part_is_where_the_workflow_finds_it(data, tmp_path, source):
         np.testing.assert_array_equal(found.mask, read_mask(row["mask"]))
         assert (found.record["present"], found.record["doubtful"]) == (row["present"], row["doubtful"])
         assert found.record["registration_score"] == pytest.approx(row["registration_score"], rel=1e-6)
+
+
+@pytest.mark.parametrize("method", ["sam_onnx", "prompted"])
+def test_a_prompted_network_comes_with_the_bundle(data, tmp_path, method):
+    names = ["encoder", "decoder"] if method == "sam_onnx" else []
+    given = {"fill_holes": True} | ({} if names else {"model": "nano"})
+    entry = {"method": method, "source": method} | given | {name: f"{name}.onnx" for name in names}
+    pair = dict(zip(names, write_pair(tmp_path / "pair"), strict=False))
+    flags = ["--manifest", data / "manifest.csv", "--settings", json.dumps({"method": method} | given)]
+    flags += [word for name in names for word in (f"--{name}", pair[name])]
+    flags += ["--device", "cpu", "--out-dir", tmp_path / "masks", "--table", tmp_path / "masks.csv"]
+    masks.main(masks.build_parser().parse_args(list(map(str, flags))))
+    (tmp_path / "bundle").mkdir()
+    args = argparse.Namespace(checkpoint=None, encoder=pair.get("encoder"), decoder=pair.get("decoder"))
+    bundle.write_promptable(entry, args, tmp_path / "bundle")
+    files = {path.name: path for path in (tmp_path / "bundle").iterdir()}
+    assert set(files) == ({f"{name}.onnx" for name in names} or {"segmenter.safetensors"})
+    locate = make_locator(Bundle(tmp_path / "bundle", {"segmenter": entry, "files": files}))
+    table = read_table(tmp_path / "masks.csv", MASKS).set_index("image_id")
+    found, row = locate(read_rgb(data / "images/img_07.png")), table.loc["img_07"]
+    np.testing.assert_array_equal(found.mask, read_mask(row["mask"]))
+    assert (found.record["present"], found.record["reason"]) == (row["present"], row["reason"])
+
+
+def test_onnx_files_are_asked_without_torch(tmp_path):
+    pair = write_pair(tmp_path)
+    code = (
+        "import sys, numpy as np; from pathlib import Path; from defectflow.inspection.bundle_files import Bundle;"
+        "from defectflow.inspection.mask_and_score import make_locator;"
+        "entry = {'method': 'sam_onnx', 'source': 'sam_onnx', 'encoder': 'e', 'decoder': 'd'};"
+        "files = dict.fromkeys(['encoder.onnx', 'decoder.onnx']);"
+        "locate = make_locator(Bundle(Path(sys.argv[1]), {'segmenter': entry, 'files': files}));"
+        "image = np.full((90, 120, 3), 20, np.uint8); image[30:60, 40:80] = 240;"
+        "assert locate(image).mask[45, 60]; assert not {'torch', 'pandas'} & set(sys.modules)"
+    )
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    subprocess.run([sys.executable, "-c", code, str(pair[0].parent)], check=True, env=environment)

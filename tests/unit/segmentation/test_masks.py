@@ -18,6 +18,7 @@ from defectflow.parts.registration import Match
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation import masks as stage
 from defectflow.segmentation.baseline_masks import baseline_mask, check_mask
+from onnx_sam import write_pair
 from part_set import arguments, scene, write_set
 
 
@@ -204,3 +205,56 @@ def test_a_found_mask_is_completed_and_one_unlike_the_others_goes_to_a_person(sm
     _, row = judged(disc & (columns > 68))  # nearly a third is gone
     assert row["doubtful"] and "of its shape were missing" in row["reason"]
     assert "IoU with the prior 0.50 < 0.6" in judged(disc, 0.5)[1]["reason"]
+
+
+def prompted(folder, out, settings, *more) -> pd.DataFrame:
+    """Run the stage on the whole manifest with a prompted network, without a prior."""
+    flags = ["--manifest", folder / "manifest.csv", "--settings", json.dumps(settings), *more]
+    flags += ["--out-dir", out / "masks", "--table", out / "t.csv"]
+    stage.main(stage.build_parser().parse_args([str(flag) for flag in flags]))
+    return read_table(out / "t.csv", MASKS).set_index("image_id")
+
+
+def bright_parts(folder):
+    """A manifest of photographs of a bright part on dark ground, the last one blank."""
+    rows = []
+    for k in range(4):
+        image = np.full((120, 160, 3), 30, np.uint8)
+        if k < 3:
+            cv2.rectangle(image, (50 + 8 * k, 30), (110 + 8 * k, 100), (240, 230, 220), -1)
+        cv2.imwrite(str(folder / f"{k}.png"), image)
+        rows.append({"image_id": str(k), "path": str(folder / f"{k}.png"), "width": 160, "height": 120})
+    write_table(folder / "manifest.csv", pd.DataFrame(rows, columns=MANIFEST), MANIFEST)
+    return folder
+
+
+def test_a_prompted_network_needs_no_prior_and_tells_a_blank_photograph(tmp_path, capsys):
+    encoder, decoder = write_pair(tmp_path / "pair")
+    files = ["--encoder", encoder, "--decoder", decoder]
+    table = prompted(bright_parts(tmp_path), tmp_path, {"method": "sam_onnx", "fill_holes": True}, *files)
+    assert table["present"].tolist() == [1, 1, 1, 0] and (table["doubtful"] == 0).all(), table["reason"].tolist()
+    assert set(table["source"]) == {"sam_onnx"} and "blank" in table.loc["3", "reason"]
+    assert "3: blank photograph" in capsys.readouterr().err
+    for k in range(3):
+        truth = cv2.imread(str(tmp_path / f"{k}.png"))[..., 1] > 128
+        assert iou(read_mask(table.loc[str(k), "mask"]), truth) > 0.9
+    assert not read_mask(table.loc["3", "mask"]).any()
+
+
+def test_the_packaged_sam_may_be_prompted(tmp_path):
+    table = prompted(bright_parts(tmp_path), tmp_path, {"method": "prompted", "model": "nano"}, "--device", "cpu")
+    truth = cv2.imread(str(tmp_path / "1.png"))[..., 1] > 128
+    assert set(table["source"]) == {"prompted"} and iou(read_mask(table.loc["1", "mask"]), truth) > 0.8
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "sam_onnx"}, "needs its encoder"),
+        ({"method": "prompted", "model": "sam2.1_hiera_t"}, "needs its checkpoint"),
+        ({"method": "template"}, "--prior: required with segmenter template"),
+    ],
+)
+def test_what_a_segmenter_lacks_is_told(tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        prompted(bright_parts(tmp_path), tmp_path, settings, "--device", "cpu")

@@ -34,6 +34,7 @@ from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.window import window_of
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
+from defectflow.segmentation.segmenters import SEGMENTERS
 
 PARITY_SAMPLE = 16  # photographs that the graph is compared on
 # What an inspector has to know about how the features were made.
@@ -73,6 +74,16 @@ def write_segmenter(entry: dict[str, Any], model: Path, target: Path) -> None:
             f"segmenter model {entry['model']!r}: a bundle takes {', '.join(CONFIGS)} only (YAML could name code)"
         )
     save({name: tensor.clone().contiguous() for name, tensor in read_checkpoint(model).items()}, target)
+
+
+def write_promptable(entry: dict[str, Any], args: argparse.Namespace, folder: Path) -> None:
+    """Write the network of a prompted segmenter: SAM 2.1 as safetensors, or both ONNX files as they are."""
+    if entry["source"] == "prompted":
+        from defectflow.segmentation.sam_model import PACKAGED
+
+        return write_segmenter(entry, args.checkpoint or PACKAGED[entry["model"]], folder / "segmenter.safetensors")
+    for name in ("encoder", "decoder"):
+        shutil.copyfile(getattr(args, name), folder / f"{name}.onnx")
 
 
 def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[str, Any]:
@@ -147,7 +158,7 @@ def main(args: argparse.Namespace) -> None:
     entries, metrics = json.loads(args.entries), read_json(args.metrics)
     labelled = read_table(args.predictions, ["label", "split", "raw_score"], _chosen_on)
     segmenter, isolation, detector = (dict(entries[key]) for key in ("segmenter", "isolation", "detector"))
-    for entry, key in ((detector, "weights"), (segmenter, "checkpoint")):
+    for entry, key in ((detector, "weights"), *((segmenter, key) for key in ("checkpoint", "encoder", "decoder"))):
         if entry.get(key):  # the bundle keeps no path of this machine
             entry[key] = Path(entry[key]).name
     if detector["method"] == "pixel_difference":
@@ -155,7 +166,10 @@ def main(args: argparse.Namespace) -> None:
             "bundle: pixel_difference is only a baseline for comparison, not an inspector (bundle another detector)"
         )
     segmenter["source"] = "none"
-    if segmenter["method"] != "none":
+    prompts = SEGMENTERS.classes[segmenter["method"]].prompts
+    if prompts:
+        segmenter["source"] = segmenter["method"]
+    elif segmenter["method"] != "none":
         segmenter["source"] = chosen_source(segmenter["method"], args.train_json, Prior.load(args.prior))
     if segmenter["source"] == "sam2.1":
         segmenter["prior_weight"] = read_json(args.train_json)["prior_weight"]
@@ -167,7 +181,9 @@ def main(args: argparse.Namespace) -> None:
         size, centre = window_of(args.pairs, args.prior, isolation["margin"])
         isolation |= {"size": list(size), "centre": list(centre)}
     with atomic_dir(args.out) as folder:
-        if segmenter["source"] != "none":
+        if prompts:
+            write_promptable(segmenter, args, folder)
+        elif segmenter["source"] != "none":
             shutil.copyfile(args.prior, folder / "prior.safetensors")
         if segmenter["source"] == "sam2.1":
             write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
@@ -210,6 +226,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--prior", type=Path, help="prior.safetensors, if there are masks")
     parser.add_argument("--model", type=Path, help="model.pt of segment (sam2.1)")
     parser.add_argument("--train-json", type=Path, help="train.json of segment (sam2.1)")
+    parser.add_argument("--checkpoint", type=Path, help="weights of SAM 2.1 (prompted), unless they are packaged")
+    parser.add_argument("--encoder", type=Path, help="ONNX file (sam_onnx)")
+    parser.add_argument("--decoder", type=Path, help="ONNX file (sam_onnx)")
     parser.add_argument("--pairs", type=Path, help="pairs.csv, for the window of an isolation with crop")
     parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors")
     parser.add_argument("--fold-banks", type=Path, required=True, help="fold_banks.safetensors, of the same fit")

@@ -237,10 +237,10 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
             "none (go on without: `segmenter=none isolation=none`; or outline some photographs and put the COCO file "
             "into the folder of the data set)"
         )
+    kind = family("segmenters").classes[method]
     if isolation == "auto":
         # A window is as large as the largest part: of parts that nobody has drawn, one wrong mask would make it.
-        finds = family("segmenters").classes[method].finds
-        isolation = "none" if method == "none" else "zero_out" if finds else "crop"
+        isolation = "none" if method == "none" else "zero_out" if kind.finds or kind.prompts else "crop"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False) or entry.get("tight")):
         what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "
@@ -249,6 +249,11 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
         raise UserError(
             f"{what}data set {chosen['dataset']!r} has no outlines to learn them from (go on without: "
             "`isolation=none`; or outline some photographs and put the COCO file into the folder of the data set)"
+        )
+    if kind.prompts and entry.get("crop", False):
+        raise UserError(
+            f"config.yaml: isolation: {isolation!r} cuts one window that fits the largest part of the set, and "
+            f"segmenter {segmenter!r} looks at each photograph by itself (set isolation: zero_out, or tight)"
         )
     _entry(config, "detector", chosen["detector"])
     return Run(chosen["dataset"], segmenter, isolation, chosen["detector"])

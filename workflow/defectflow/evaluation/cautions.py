@@ -10,6 +10,7 @@ from defectflow.decision.decisions import calibration_scores, is_evaluated
 from defectflow.metrics import intervals
 
 REVERSED = "Bad photographs score lower than good ones: are the labels swapped (1 is bad, 0 is good)?"
+PROMPTED = {"prompted", "sam_onnx"}  # segmenters that ask a network in each photograph by itself
 DATA_SHOWN = 10  # warnings of ingest that metrics.json repeats before the rest is only counted
 
 
@@ -173,6 +174,11 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
             f"parts.png shows what was found. What lies outside of it is not judged{rest}"
         )
     masks = segmentation.get("masks", {})
+    if PROMPTED & masks.get("sources", {}).keys():
+        said.append(
+            "No outline was used: a network that was prompted by a box found the part in each photograph by itself, "
+            "and nothing measures how well; parts.png shows what it found. What lies outside of it is not judged."
+        )
     if masks.get("absent"):
         said.append(f"No part was found in {len(masks['absent'])} image(s): {_names(masks['absent'])}.")
     if masks.get("doubtful"):

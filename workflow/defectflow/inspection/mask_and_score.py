@@ -19,6 +19,7 @@ from defectflow.methods.method_settings import METHODS
 from defectflow.methods.numpy_detector import Scored
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import SOURCES, part_mask
+from defectflow.segmentation.prompted_masks import PromptedFinder
 from defectflow.segmentation.segmenters import SEGMENTERS
 
 # From the patches of an image (p, d) and their cells, int64 (p,).
@@ -86,6 +87,8 @@ def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], 
     source = entry["source"]
     if source == "none":
         return None
+    if SEGMENTERS.class_of(entry, f"{bundle.folder}: segmenter").prompts:
+        return prompted_locator(bundle, device)
     prior = Prior.load(bundle.path("prior.safetensors"))
     try:
         _ = prior.appearance  # imports torch where the bundle has such heads
@@ -98,6 +101,18 @@ def make_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], 
         weights, weight = bundle.path("segmenter.safetensors"), entry["prior_weight"]
         predictor = Predictor(entry["model"], weights, prior, device, weight)
     return lambda image: Located(*part_mask(prior, source, image, None, predictor))
+
+
+def prompted_locator(bundle: Bundle, device: str = "cpu") -> Callable[[np.ndarray], Located]:
+    """As `make_locator`, by a promptable network; a pair of ONNX files needs no torch."""
+    pair = {"encoder": "encoder.onnx", "decoder": "decoder.onnx"}
+    names = pair if "encoder" in bundle.settings["segmenter"] else {"checkpoint": "segmenter.safetensors"}
+    files = {key: bundle.path(name) for key, name in names.items()}
+    try:
+        finder = PromptedFinder.load(settings_of(bundle, "segmenter"), files, device)
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its segmenter needs {error.name}, which is not installed") from None
+    return lambda image: Located(*finder.find(image))
 
 
 def read_bank(bundle: Bundle) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

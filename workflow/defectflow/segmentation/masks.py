@@ -1,6 +1,6 @@
 """Stage masks: the part's mask in every photograph of a shard, with flags for an absent part and doubtful masks.
 
-The constant and template segmenters need numpy and OpenCV only; torch is imported for sam2.1 alone.
+The constant and template segmenters need numpy and OpenCV only; torch is imported where SAM 2.1 is asked.
 """
 
 import argparse
@@ -20,6 +20,7 @@ from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_rgb, write_png
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import WHOLE, chosen_source, part_mask
+from defectflow.segmentation.prompted_masks import PromptedFinder
 from defectflow.segmentation.segmenters import SEGMENTERS
 
 
@@ -30,15 +31,25 @@ def whole_row() -> dict[str, Any]:
 
 
 def run(
-    rows: pd.DataFrame, prior: Prior, source: str, out_dir: Path, predictor: Any = None, depth: str | None = None
+    rows: pd.DataFrame,
+    prior: Prior | None,
+    source: str,
+    out_dir: Path,
+    predictor: Any = None,
+    depth: str | None = None,
 ) -> pd.DataFrame:
-    """Write ``out_dir/{image_id}.png`` for every row of a manifest, atomically as a whole; return the MASKS table."""
+    """Write ``out_dir/{image_id}.png`` for every row of a manifest, atomically as a whole; return the MASKS table.
+
+    Without ``prior``, ``predictor`` is a `prompted_masks.PromptedFinder`.
+    """
     result = []
     with atomic_dir(out_dir) as folder:
         for row in tqdm(list(rows.itertuples()), desc=f"masks: {source}", unit="image"):
             image = read_rgb(row.path, depth)
             if source == WHOLE:
                 mask, record = np.ones(image.shape[:2], bool), whole_row()
+            elif prior is None:
+                mask, record = predictor.find(image)
             else:
                 mask, record = part_mask(prior, source, image, prior.leave_out(row.image_id), predictor)
             write_png(folder / f"{row.image_id}.png", mask)
@@ -52,10 +63,15 @@ def main(args: argparse.Namespace) -> None:
     settings = read_settings(args.settings, SEGMENTERS, "masks")
     if settings.trains and not (args.model and args.train_json):
         raise UserError(f"--model, --train-json: required with segmenter {settings.name} (run segment first)")
-    prior = Prior.load(args.prior)
-    source = chosen_source(settings.name, args.train_json, prior)
-    predictor = None
-    if source == "sam2.1" and len(rows):
+    if not settings.prompts and not args.prior:
+        raise UserError(f"--prior: required with segmenter {settings.name} (run prior first)")
+    prior = None if settings.prompts else Prior.load(args.prior)
+    source = settings.name if prior is None else chosen_source(settings.name, args.train_json, prior)
+    predictor: Any = None
+    if prior is None and len(rows):
+        files = {key: getattr(args, key) for key in ("checkpoint", "encoder", "decoder") if getattr(args, key)}
+        predictor = PromptedFinder.load(settings, files, args.device)
+    elif source == "sam2.1" and len(rows):
         from defectflow.segmentation.sam_model import Predictor  # torch only where it is needed
 
         weight = read_json(args.train_json).get("prior_weight", 0.0)
@@ -74,9 +90,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="defectflow.segmentation.masks", description=__doc__)
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
-    parser.add_argument("--prior", required=True, help="prior.safetensors")
+    parser.add_argument("--prior", help="prior.safetensors, of all segmenters that learn from masks")
     parser.add_argument("--model", help="model.pt of segment (sam2.1)")
     parser.add_argument("--train-json", help="train.json of segment (sam2.1)")
+    parser.add_argument("--checkpoint", help="weights of SAM 2.1 (prompted; without it those of nano)")
+    parser.add_argument("--encoder", help="ONNX file (sam_onnx)")
+    parser.add_argument("--decoder", help="ONNX file (sam_onnx)")
     add_settings(parser, SEGMENTERS, "masks")
     add_device(parser)
     add_option(parser)

@@ -27,6 +27,7 @@ class Segmenter(Settings):
         trains: whether its masks come from a network that is fine-tuned first.
         finds: whether it learns from masks that it has found itself.
         needs_outlines: whether it learns from what people have drawn.
+        prompts: whether it asks a network in each photograph by itself, and learns nothing from the set.
     """
 
     section: ClassVar[str] = "segmenters"
@@ -34,6 +35,7 @@ class Segmenter(Settings):
     trains: ClassVar[bool] = False
     finds: ClassVar[bool] = False
     needs_outlines: ClassVar[bool] = True
+    prompts: ClassVar[bool] = False
 
     @classmethod
     def find(

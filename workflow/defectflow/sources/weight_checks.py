@@ -34,7 +34,8 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
         UserError: one line with the key or the file, and the remedy.
     """
     segmenter, detector = settings["segmenters"][run.segmenter], settings["detectors"][run.detector]
-    start, entry = segmenter.checkpoint if segmenter.trains else None, f"segmenters.{run.segmenter}"
+    entry, given = f"segmenters.{run.segmenter}", segmenter.own_keys()
+    start = segmenter.checkpoint if "checkpoint" in given else None
     if start and is_url(start):
         if not allow_downloads:
             raise UserError(
@@ -47,9 +48,18 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
         preflight.check_sha256(start, segmenter.sha256, cache, segmenter.bytes)
     elif segmenter.trains and segmenter.engine == "official" and not start:
         raise UserError(f"config.yaml: {entry}: engine official needs a checkpoint (set it, or engine: lean)")
-    for key, path in ((f"{entry}.checkpoint", start), (f"detectors.{run.detector}.weights", detector.weights)):
+    elif segmenter.prompts and not start and "model" in given and segmenter.model != "nano":
+        raise UserError(f"config.yaml: {entry}: model {segmenter.model} needs its checkpoint (set it, or model: nano)")
+    pair = [key for key in ("encoder", "decoder") if key in given]
+    files = [(f"{entry}.checkpoint", start), (f"detectors.{run.detector}.weights", detector.weights)]
+    for key, path in (*files, *((f"{entry}.{key}", getattr(segmenter, key)) for key in pair)):
         if path and not is_url(path) and not Path(path).is_file():
             raise UserError(f"{path}: no such file (config.yaml names it under {key})")
+    for key in pair:
+        if not getattr(segmenter, key):
+            raise UserError(f"config.yaml: {entry}: method {segmenter.name} needs {key} (the path of its ONNX file)")
+        if expected := getattr(segmenter, f"{key}_sha256"):
+            preflight.check_sha256(getattr(segmenter, key), expected, cache)
 
 
 def check_network(name: str, detector: Any, allow_downloads: bool) -> None:

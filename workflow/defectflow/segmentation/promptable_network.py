@@ -1,0 +1,186 @@
+"""Promptable networks as they come, asked by a box: SAM 2.1 with torch, SAM 1 as a pair of ONNX files without it."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from defectflow.core.files import UserError
+from defectflow.parts.training_cases import MEAN, STD, to_square
+
+FRAME = 1024  # pixels, longest side of the frame in which SAM 2.1's proposals are compared, and SAM 1's input
+DECODER_INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size")
+NEITHER, POSITIVE, BOX_CORNERS = -1, 1, (2, 3)  # labels of SAM's prompt encoder
+
+Point = tuple[float, float]
+
+
+class Proposals(NamedTuple):
+    """What a network proposes: mask logits, float32 (n, h, w) over the whole photograph, and its own rating (n,)."""
+
+    logits: np.ndarray
+    rated: np.ndarray
+
+
+class Network(Protocol):
+    """A network that is shown a photograph once and asked about it by boxes."""
+
+    def look(self, image: np.ndarray) -> Any:
+        """What it has to remember of a photograph, uint8 RGB (height, width, 3)."""
+
+    def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
+        """All it proposes for a box (x0, y0, x1, y1 as shares of width and height), and a point (x, y) on the part."""
+
+
+def load_network(files: Mapping[str, str | Path], model: str | None = None, device: str = "cpu") -> Network:
+    """A network from its files: `encoder` and `decoder` of SAM 1, or `checkpoint` of a SAM 2.1 `model`.
+
+    Raises:
+        UserError: a file is absent, damaged or not what it should be, or the library is not installed.
+    """
+    if "encoder" in files:
+        return OnnxPair(files["encoder"], files["decoder"])
+    assert model is not None, "SAM 2.1 has a configuration"
+    return Sam(model, files.get("checkpoint"), device)
+
+
+class Sam:
+    """SAM 2.1; computes with torch."""
+
+    def __init__(self, model: str, checkpoint: str | Path | None, device: str) -> None:
+        """``checkpoint`` None: the packaged weights of ``model``."""
+        from defectflow.core.device import pick_device
+        from defectflow.segmentation import sam_model
+
+        start = checkpoint or sam_model.PACKAGED.get(model)
+        if start is None:
+            raise UserError(f"model {model} needs its checkpoint (--checkpoint FILE)")
+        self.device = pick_device(device)
+        self.model = sam_model.build(model, start).to(self.device)
+
+    def look(self, image: np.ndarray) -> Any:
+        """Features of the encoder, and (height, width) of the frame of the proposals."""
+        import torch
+
+        from defectflow.core.device import autocast
+        from defectflow.segmentation import sam_model
+
+        square = to_square(image, self.model.image_size)[None]
+        with torch.inference_mode(), autocast(self.device):
+            return sam_model.encode(self.model, sam_model.to_tensor(square, self.device)), _frame(image, FRAME)
+
+    def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
+        """The four masks of the decoder: one for a plain prompt, three for one that may mean several things."""
+        import torch
+
+        from defectflow.core.device import autocast
+        from defectflow.segmentation import sam_model
+
+        features, shape = seen
+        points, labels = _prompt(box, point, (self.model.image_size, self.model.image_size))
+        with torch.inference_mode(), autocast(self.device):
+            logits, rated, _ = sam_model.propose(self.model, features, [sam_model.Prompt(points, labels, None)])
+        enlarged = [cv2.resize(one, shape[::-1], interpolation=cv2.INTER_LINEAR) for one in logits[0].cpu().numpy()]
+        return Proposals(np.stack(enlarged), rated[0].cpu().numpy())
+
+
+class OnnxPair:
+    """SAM 1 (Kirillov et al. 2023; MobileSAM: Zhang et al. 2023): an encoder, and a decoder of the official export."""
+
+    def __init__(self, encoder: str | Path, decoder: str | Path) -> None:
+        """Open both files on one thread.
+
+        Raises:
+            UserError: a file is absent or not of this kind, or onnxruntime is not installed.
+        """
+        self.encoder, self.decoder = _session(encoder), _session(decoder)
+        entries = self.encoder.get_inputs()
+        shape = entries[0].shape
+        if len(entries) != 1 or len(shape) != 4 or shape[1] != 3:
+            raise UserError(
+                f"{encoder}: not an encoder of SAM 1 (it takes {_told(entries)}, not one picture (1, 3, h, w))"
+            )
+        self.input, self.side = entries[0].name, shape[3] if isinstance(shape[3], int) else FRAME
+        if missing := set(DECODER_INPUTS) - {entry.name for entry in self.decoder.get_inputs()}:
+            raise UserError(
+                f"{decoder}: not a decoder of SAM 1 as its export script writes it (no input {sorted(missing)[0]!r})"
+            )
+        self.outputs = [entry.name for entry in self.decoder.get_outputs()]
+        if "low_res_masks" not in self.outputs or "iou_predictions" not in self.outputs:
+            raise UserError(f"{decoder}: not a decoder of SAM 1 (no outputs 'iou_predictions' and 'low_res_masks')")
+
+    def look(self, image: np.ndarray) -> Any:
+        """Embedding, and (height, width) of the photograph inside of the padded square."""
+        height, width = _frame(image, self.side)
+        padded = np.zeros((self.side, self.side, 3), np.float32)
+        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        padded[:height, :width] = (small / np.float32(255) - MEAN) / STD
+        return self.encoder.run(None, {self.input: padded.transpose(2, 0, 1)[None]})[0], (height, width)
+
+    def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
+        """All masks of the decoder; one that returns a single mask is asked twice.
+
+        Such an export answers two points (the corners) with the best of three masks, and more with the mask for a plain
+        prompt: a third that is none gets that one out of it too.
+        """
+        embedding, shape = seen
+        points, labels = _prompt(box, point, shape)
+        found = self._asked(embedding, shape, points, labels)
+        if len(found.rated) == 1 and point is None:
+            points, labels = np.vstack([points, [[0, 0]]]), np.append(labels, NEITHER)
+            other = self._asked(embedding, shape, points, labels)
+            found = Proposals(*(np.concatenate(pair) for pair in zip(found, other, strict=True)))
+        return found
+
+    def _asked(
+        self, embedding: np.ndarray, shape: tuple[int, int], points: np.ndarray, labels: np.ndarray
+    ) -> Proposals:
+        given = {
+            "image_embeddings": embedding,
+            "point_coords": points[None].astype(np.float32),
+            "point_labels": labels[None].astype(np.float32),
+            "mask_input": np.zeros((1, 1, 256, 256), np.float32),
+            "has_mask_input": np.zeros(1, np.float32),
+            "orig_im_size": np.float32(shape),
+        }
+        rated, low = self.decoder.run(["iou_predictions", "low_res_masks"], given)
+        square = (self.side, self.side)
+        whole = [cv2.resize(one, square, interpolation=cv2.INTER_LINEAR)[: shape[0], : shape[1]] for one in low[0]]
+        return Proposals(np.stack(whole), np.asarray(rated[0], np.float32))
+
+
+def _frame(image: np.ndarray, longest: int) -> tuple[int, int]:
+    """(height, width) of a photograph whose longer side becomes ``longest``."""
+    scale = longest / max(image.shape[:2])
+    return max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+
+
+def _prompt(box: Sequence[float], point: Point | None, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Points float32 (n, 2) as (x, y) in pixels of ``shape`` (height, width), and their labels."""
+    size = np.float32(shape[::-1])
+    points, labels = [box[:2], box[2:]], list(BOX_CORNERS)
+    if point is not None:
+        points, labels = [*points, point], [*labels, POSITIVE]
+    return np.array(points, np.float32) * size, np.array(labels)
+
+
+def _session(path: str | Path) -> Any:
+    try:
+        import onnxruntime
+    except ModuleNotFoundError:
+        raise UserError(f"{path}: it needs onnxruntime, which is not installed (pip install onnxruntime)") from None
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1  # the same sums on every machine
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library raises many kinds for a file that it cannot read
+        raise UserError(f"{path}: not an ONNX file that onnxruntime reads ({type(error).__name__})") from None
+
+
+def _told(entries: Sequence[Any]) -> str:
+    return ", ".join(f"{entry.name} {tuple(entry.shape)}" for entry in entries)
