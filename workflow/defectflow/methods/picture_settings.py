@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from defectflow.config.settings import setting
 from defectflow.core.files import UserError
-from defectflow.methods.method_settings import PooledSettings
+from defectflow.methods.method_settings import MethodSettings
 
 STRIDE = 32  # pixels: what networks halve five times keeps whole numbers
 
@@ -16,7 +16,7 @@ def pools(settings: Any) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureSettings(PooledSettings):
+class PictureSettings(MethodSettings):
     """Base for methods that train a network on the isolated pictures of good photographs."""
 
     not_bundled: ClassVar[str] = "judges whole pictures by a network of its own, which inspectors do not know"

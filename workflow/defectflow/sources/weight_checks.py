@@ -68,7 +68,8 @@ def check_network(name: str, detector: Any, allow_downloads: bool) -> None:
     if ours or (detector.backbone in ("pixels", "picture") and not detector.checked_by):
         return
     if detector.checked_by:
-        settings = json.dumps(detector.read_by("features", "fit", "score"))
+        read = detector.read_by("features", "fit", "score")
+        settings = json.dumps({key: value for key, value in read.items() if key in detector.own_keys()})
         command = [sys.executable, "-m", detector.checked_by, "--settings", settings]
     else:
         command = [sys.executable, "-m", "defectflow.backbones.networks", detector.backbone]

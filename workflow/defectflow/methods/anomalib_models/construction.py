@@ -177,7 +177,7 @@ def own_weights(weights: str | None, trained: bool, where: str, nano: bool) -> I
             other = "; or take the included network: options: {backbone: patch-nano, layers: [layer2, layer3]}"
             raise UserError(
                 f"{where} starts from trained weights of {name!r}, which are not here (give a file of them as "
-                f"`weights:`{other if nano else ''})"
+                f"`weights:`{other if nano and 'vit' not in name else ''})"
             )
         return weights
 
