@@ -26,7 +26,7 @@ from defectflow.evaluation import evaluate
 
 ROOT = Path(__file__).parents[1]
 NANO = {"backbone": "patch-nano", "layers": ["layer2", "layer3"]}
-SMALL = {"method": "anomalib", "image_size": 128, "steps": 100}
+SMALL = {"method": "anomalib", "image_size": 128, "steps": 60}
 RESNET = {"backbone": "resnet18"}
 # By the name in the table; "weights" stands for the ResNet-18 of the command line.
 MODELS = {

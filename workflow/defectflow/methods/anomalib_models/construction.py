@@ -14,7 +14,6 @@ from typing import Any
 from unittest.mock import patch
 
 import anomalib.models
-import huggingface_hub
 import timm
 import torchvision
 from anomalib.models.components.base import AnomalibModule
@@ -54,7 +53,8 @@ def model_class(name: str, where: str) -> type[AnomalibModule]:
         raise UserError(f"{where}: model {name}: {OTHER_INPUT[name]} (choose one of {', '.join(known)})")
     if name not in found:
         raise UserError(f"{where}: anomalib has no model {name!r} ({nearest(name, known)})")
-    return found[name]
+    cls: type[AnomalibModule] = found[name]
+    return cls
 
 
 def _is_model(value: Any) -> bool:
@@ -208,7 +208,7 @@ def without_downloads(where: str, failed: str) -> Iterator[None]:
     try:
         with (
             patch.object(socket, "getaddrinfo", refuse),
-            patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
+            patch("huggingface_hub.constants.HF_HUB_OFFLINE", True),
         ):
             yield
     except UserError:

@@ -70,9 +70,10 @@ def said_by(module: Any, picture: torch.Tensor) -> tuple[float, torch.Tensor]:
     """Raw score and map, float32 (h, w), of a picture (3, height, width); see `PictureDetector.anomaly`."""
     found = module.model(module.pre_processor(picture[None]) if module.pre_processor else picture[None])
     score, heat = getattr(found, "pred_score", None), getattr(found, "anomaly_map", None)
-    if score is None and heat is None:
+    if heat is not None:
+        heat = heat.reshape(-1, *heat.shape[-2:])[0]
+        return float(heat.max() if score is None else score.reshape(-1)[0]), heat
+    if score is None:
         raise UserError(f"{WHERE}: {type(module).__name__} gives neither a score nor a map (choose another model)")
-    value = float(heat.max() if score is None else score.reshape(-1)[0])
-    if heat is None:
-        return value, torch.full(picture.shape[-2:], value, device=picture.device)
-    return value, heat.reshape(-1, *heat.shape[-2:])[0]
+    value = float(score.reshape(-1)[0])
+    return value, torch.full(picture.shape[-2:], value, device=picture.device)

@@ -67,7 +67,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Open the bar."""
-        self._bar = tqdm(total=int(trainer.max_epochs * trainer.num_training_batches), desc=self._title, unit="step")
+        self._bar = tqdm(total=trainer.max_steps, desc=self._title, unit="step")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One step further."""
