@@ -48,6 +48,7 @@ def test_the_default_run_renders_the_demo_and_compares_with_the_baselines(site):
         (COCO | ALONE | {"augmentation": {"robustness": [0.5, 2]}, "folds": "holdout"}, {"augment": 2, "boxes": 1}),
         (COCO | ALONE | {"detector": "pixel_difference"}, {"features": 2, "normal_embed": 0}),
         (COCO | ALONE | {"detector": "centroid"}, {"fit": 1, "normal_embed": 1}),
+        (COCO | ALONE | {"detector": "vae"}, {"features": 2, "fit": 1, "score": 2, "calibrate": 1}),
         (MVTEC | ALONE | {"detector": "padim"}, {"fit": 1, "evaluate": 1}),
         (COCO | {"folds": "leave_group_out", "device": "cpu", "on_problem": "leave_out"}, {"fit": 3}),
         (MVTEC | ALONE, {"sam_pairs": 0, "prior": 0, "candidates": 2, "find_part": 1, "learn_found": 1, "masks": 2}),
@@ -247,12 +248,19 @@ def test_a_mistake_in_the_config_is_one_clear_line(site, config, message):
             "does not take pictures of 300 pixels: Input height (300) should be divisible by patch size (16)",
         ),
         ({"layers": ["layer3", "layer2"]}, "'patch-nano': layers must be listed once each, lowest first"),
+        ({"method": "anomalib", "model": "Pdim"}, "anomalib has no model 'Pdim' (did you mean 'Padim'?)"),
+        (
+            {"method": "anomalib", "model": "Padim", "options": {"backbon": "resnet18"}},
+            "anomalib's Padim has no option 'backbon' (did you mean 'backbone'?)",
+        ),
+        ({"method": "anomalib", "model": "Stfpm"}, "model Stfpm starts from trained weights of 'resnet18'"),
     ],
 )
 def test_a_network_that_cannot_be_had_is_told_before_the_first_job(site, detector, message):
-    done = site.snakemake("--cores", "1", "--quiet", "all", config=COCO | {"detectors": {"patchcore": detector}})
+    config = COCO | ALONE | {"detector": "mine", "detectors": {"mine": {"method": "patchcore"} | detector}}
+    done = site.snakemake("--cores", "1", "--quiet", "all", config=config)
     (line,) = done.stderr.splitlines()
-    assert done.returncode == 1 and line.startswith("error: config.yaml: detectors.patchcore: ") and message in line
+    assert done.returncode == 1 and line.startswith("error: config.yaml: detectors.mine: ") and message in line
     assert not (site.folder / "results").exists()
 
 

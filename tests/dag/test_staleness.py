@@ -84,6 +84,8 @@ CONFIG = {
         {"segmenter": "template", "isolation": "zero_out", "detector": "pixel_difference"},
         {"segmenter": "none", "isolation": "none", "detector": "untrained"},
         {"segmenter": "found", "isolation": "crop", "detector": "pixel_difference"},
+        {"segmenter": "none", "isolation": "none", "detector": "drawn"},
+        {"segmenter": "none", "isolation": "none", "detector": "named"},
     ],
     "segmenters": {"own": {"method": "sam2.1", "model": "nano", "checkpoint": "data/start.pt"}},
     "isolations": {"crop": {"margin": 0.02}},
@@ -91,6 +93,8 @@ CONFIG = {
     "detectors": {
         "patchcore": {"weights": "data/net.safetensors"},
         "untrained": {"method": "padim", "backbone": "resnet18.tv_in1k", "score": "top_k_mean"},
+        "drawn": {"method": "vae"},
+        "named": {"method": "anomalib", "model": "Ganomaly", "options": {"n_features": 8}, "image_size": 64},
     },
 }
 # The demo, and the making of our own weights.
@@ -194,6 +198,15 @@ KEYS = {
     "detectors.*.batch_size": (8, "features"),
     "detectors.*.distance": ("cosine", "fit calibrate"),
     "detectors.*.dimensions": (50, (JUDGED,)),
+    "detectors.*.steps": (9, (JUDGED,)),
+    "detectors.*.train_batch_size": (2, (JUDGED,)),
+    "detectors.*.latent": (9, (JUDGED,)),
+    "detectors.*.width": (8, (JUDGED,)),
+    "detectors.*.ssim": (0, (JUDGED,)),
+    "detectors.*.kl": (2, (JUDGED,)),
+    "detectors.*.learning_rate": (0.01, (JUDGED,)),
+    "detectors.*.model": ("Dsr", (JUDGED,)),
+    "detectors.*.options": ({"n_features": 9}, (JUDGED,)),
     "detectors.*.threshold": ("youden", "evaluate"),
     "regions.min_area": (0.01, "boxes"),
     "regions.max_area": (0.2, "boxes"),
@@ -215,6 +228,9 @@ KEYS = {
     "pretrain.teacher_weights": ("data/other.safetensors", "pretrain_backbone"),
     "pretrain.minutes": (1, "pretrain_backbone pretrain_sam pretrain_part"),
 }
+# Of which entry of detectors a key is changed that patchcore does not read.
+OF_ENTRY = {"method": "untrained", "dimensions": "untrained", "model": "named", "options": "named"}
+OF_ENTRY |= dict.fromkeys(("steps", "train_batch_size", "latent", "width", "ssim", "kl", "learning_rate"), "drawn")
 # What else has to be set for a key to be allowed or to matter.
 WITH = {
     "compare[].segmenter": {"isolation": "zero_out", "detector": "pixel_difference"},
@@ -375,8 +391,8 @@ def changed(key: str, value: object) -> dict:
         config["review"] = {"max_fpr": 0.1, "max_fnr": 0.1}
     entry = {"datasets": "demo" if "rendered" in key else "mine", "segmenters": "own", "isolations": "crop",
              "detectors": "patchcore"}  # fmt: skip
-    if key in ("detectors.*.method", "detectors.*.dimensions"):  # patchcore's entry has keys of its own method only
-        entry["detectors"] = "untrained"
+    if key.startswith("detectors."):
+        entry["detectors"] = OF_ENTRY.get(key.rpartition(".")[2], "patchcore")
     if key in ("isolations.*.tight", "isolations.*.upright"):  # the entry in use is a crop
         entry["isolations"] = "zero_out"
         config["isolations"]["zero_out"] = {"tight": 128}

@@ -344,7 +344,7 @@ def segmenter_files(wildcards) -> dict:
 def network_start(wildcards) -> str:
     """What an untrained network starts from; patch-nano and weights from a file depend neither on seed nor on the net."""
     detector = detector_of(wildcards)
-    if detector.backbone in ("pixels", "patch-nano") or detector.weights:
+    if detector.backbone in ("pixels", "picture", "patch-nano") or detector.weights:
         return ""
     return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
 
@@ -466,6 +466,9 @@ def steps_of(run) -> list[str]:
 
 def bundle_files(wildcards) -> dict:
     """What a bundle holds of the segmenter, and the annotated parts that the window of a crop was made from."""
+    detector = detector_of(wildcards)
+    if detector.not_bundled:
+        sys.exit(f"error: bundle: {detector.name} {detector.not_bundled} (bundle another detector)")
     files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
     return files | network_files(wildcards) | extent_file(wildcards)
 

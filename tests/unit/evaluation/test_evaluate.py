@@ -190,8 +190,8 @@ def test_a_part_that_was_found_says_what_is_not_judged():
 
 
 def test_pixels_need_no_training():
-    assert cautions.untrained({"trained": False, "method": "patchcore"})
-    assert not cautions.untrained({"trained": False, "method": "pixel_difference"})
+    assert cautions.untrained({"trained": False, "backbone": "resnet18"})
+    assert not any(cautions.untrained({"trained": False, "backbone": name}) for name in ("pixels", "picture"))
 
 
 def test_two_runs_are_byte_identical(full):

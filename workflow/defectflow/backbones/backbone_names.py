@@ -1,7 +1,9 @@
 """Names of backbones that are ours; every other name is timm's."""
 
 PATCH_NANO = "patch-nano"
-PIXELS = "pixels"  # the picture itself, for the pixel difference
+PIXELS = "pixels"  # mean colours of the cells of the picture, for the pixel difference
+PICTURE = "picture"  # all pixels of the cells of the picture, for methods that learn from pictures
+WITHOUT_NETWORK = (PIXELS, PICTURE)
 
 
 def is_patch_nano(name: str) -> bool:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import timm
@@ -150,19 +151,35 @@ def create_backbone(
         except OSError as error:  # what all of timm's ways of fetching raise without a connection
             raise UserError(f"backbone '{name}': its weights could not be downloaded; give a local file") from error
     if weights is not None:
-        state = read_state(weights, name)
-        whole = None
-        if not is_patch_nano(name):
-            with torch.device("meta"):
-                whole = timm.create_model(arch, **given)
-            if not model.state_dict().keys() <= state.keys():
-                state = converted(state, arch, whole)
-        load_state(model, state, weights, name)
-        if whole is not None:
-            refuse_deeper(state, whole, weights, name)
+        give_weights(model, name, weights, given)
     model.trained = weights is not None or download
     # convolutions in this layout are up to half as fast again on CPUs and pass it on, whatever the input has
     return model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+
+def give_weights(
+    model: nn.Module, name: str, weights: str | Path, options: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Give a network of timm, or the lower part of one, the weights of a file.
+
+    Args:
+        model: the network.
+        name: its name with timm; a tag is ignored.
+        weights: see `create_backbone`.
+        options: what the whole network is made with.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    state, whole, arch = read_state(weights, name), None, name.split(".")[0]
+    if not is_patch_nano(name):
+        with torch.device("meta"):
+            whole = timm.create_model(arch, **options)
+        if not model.state_dict().keys() <= state.keys():
+            state = converted(state, arch, whole)
+    load_state(model, state, weights, name)
+    if whole is not None:
+        refuse_deeper(state, whole, weights, name)
 
 
 def main(args: argparse.Namespace) -> None:

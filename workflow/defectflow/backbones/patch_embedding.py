@@ -12,13 +12,14 @@ from torch import fx, nn
 from torch.backends import mkldnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.backbones.backbone_names import PIXELS, is_patch_nano
+from defectflow.backbones.backbone_names import PICTURE, WITHOUT_NETWORK, is_patch_nano
 from defectflow.backbones.input_statistics import input_statistics
 from defectflow.backbones.patch_nano import feature_maps
 from defectflow.core.device import has_onednn
 from defectflow.core.files import UserError
 
 PIXEL_CELL = 8  # of the pixel difference, in pixels
+PICTURE_CELL = 4  # of a picture whose pixels are kept, see `picture_of`
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -87,7 +88,8 @@ class PatchEmbedder:
     first layer (K. Roth et al., Towards total recall in industrial anomaly detection, 2022, section 3.1).
 
     Args:
-        backbone: name for `networks.create_backbone`, or "pixels".
+        backbone: name for `networks.create_backbone`, or "pixels", or "picture": the patches of a picture are then the
+            pixels of its cells, and `picture_of` puts them together again.
         layers: layers whose features are concatenated, lowest first; the grid is that of the first.
         weights: local file of weights or None.
         allow_download: let timm download the weights that the name's tag stands for.
@@ -120,7 +122,8 @@ class PatchEmbedder:
         self._reductions = reductions
         self.trained = False
         self.network = None
-        if backbone == PIXELS:
+        self._whole = backbone == PICTURE
+        if backbone in WITHOUT_NETWORK:
             return
         if precision == "bfloat16" and self.device.type == "cpu" and not has_bfloat16():
             raise UserError("precision bfloat16: torch does not support it on this processor (use float32)")
@@ -142,6 +145,9 @@ class PatchEmbedder:
     def scales(self, images: np.ndarray) -> list[torch.Tensor]:
         """Patches as of a call, of the images as they are and of each reduction of them."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
+        if self._whole:
+            cells = nn.functional.pixel_unshuffle(pixels.permute(0, 3, 1, 2) / 255, PICTURE_CELL)
+            return [cells.permute(0, 2, 3, 1)]
         if self.network is None:
             colours = nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2) / 255, PIXEL_CELL, ceil_mode=True)
             return [colours.permute(0, 2, 3, 1)]
@@ -153,6 +159,22 @@ class PatchEmbedder:
             features = self.network(reduced(whole, reduction).to(self._dtype))
             found.append(descriptors({layer: feature.float() for layer, feature in features.items()}))
         return found
+
+
+def picture_of(patches: torch.Tensor, position: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """The picture whose patches were made with the backbone "picture".
+
+    Args:
+        patches: float32 (p, 3 * PICTURE_CELL ** 2), colours in [0, 1].
+        position: int64 (p,), their flat indices in the grid; cells without a patch are black.
+        grid: (height, width) of the grid.
+
+    Returns:
+        float32 RGB (3, PICTURE_CELL * grid height, PICTURE_CELL * grid width).
+    """
+    cells = patches.new_zeros(grid[0] * grid[1], patches.shape[1])
+    cells[position] = patches
+    return nn.functional.pixel_shuffle(cells.T.reshape(-1, *grid), PICTURE_CELL)
 
 
 def reduced(pictures: torch.Tensor, reduction: int) -> torch.Tensor:

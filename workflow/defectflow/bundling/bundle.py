@@ -32,6 +32,7 @@ from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import settings_of
 from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.window import window_of
+from defectflow.methods.method_settings import METHODS
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import WHOLE, chosen_source
 from defectflow.segmentation.segmenters import SEGMENTERS
@@ -161,10 +162,8 @@ def main(args: argparse.Namespace) -> None:
     for entry, key in ((detector, "weights"), *((segmenter, key) for key in ("checkpoint", "encoder", "decoder"))):
         if entry.get(key):  # the bundle keeps no path of this machine
             entry[key] = Path(entry[key]).name
-    if detector["method"] == "pixel_difference":
-        raise UserError(
-            "bundle: pixel_difference is only a baseline for comparison, not an inspector (bundle another detector)"
-        )
+    if reason := METHODS.classes[detector["method"]].not_bundled:
+        raise UserError(f"bundle: {detector['method']} {reason} (bundle another detector)")
     segmenter["source"] = "none"
     prompts = SEGMENTERS.classes[segmenter["method"]].prompts
     if prompts:

@@ -9,7 +9,9 @@ estimation when using cross-validation for model selection, 2006.
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,7 +27,7 @@ from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import stage
 from defectflow.core.parallel import in_forks, in_threads
 from defectflow.detection.feature_files import PatchFile, open_patches
-from defectflow.detection.training_patches import by_forks, leaving_out, load_good
+from defectflow.detection.training_patches import by_forks, learner, leaving_out, load_good, trainings_beside
 from defectflow.methods.detector import Detector, GoodPatches
 from defectflow.methods.method_settings import METHODS
 from defectflow.methods.registry import detector_class
@@ -110,6 +112,7 @@ def score_all(
     settings: Any,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    trainings: Path | None = None,
 ) -> Iterator[Scored]:
     """Make each bank and yield what it says of its images.
 
@@ -117,9 +120,10 @@ def score_all(
         plans: what :func:`plan` returned.
         files: patch files of all shards.
         good, method, settings, seed, device: as the stages fit and score have them.
+        trainings: folder that an interrupted stage goes on from, where the method trains networks.
     """
     device = torch.device(device)
-    fit, config = method.fit(good, settings, seed, device), files[0].config
+    fit, config = learner(method, good, settings, seed, device, trainings), files[0].config
     wanted = {image_id for own in plans for image_id in own.judged}
     items = ((file, i, item["image_id"]) for file in files for i, item in enumerate(file.items))
     places = {image_id: (file, i) for file, i, image_id in items if image_id in wanted}
@@ -138,9 +142,8 @@ def score_all(
         for result in in_threads(score, bank.judged) if device.type == "cpu" else map(score, bank.judged):
             yield from (Scored(bank.protocol, fold, *result) for fold in bank.judged[result[0]])
 
-    judged = (
-        in_forks(lambda bank: list(judge(bank)), plans) if by_forks(good, device, len(plans)) else map(judge, plans)
-    )
+    forked = method.forks and by_forks(good, device, len(plans))
+    judged = in_forks(lambda bank: list(judge(bank)), plans) if forked else map(judge, plans)
     for scored in tqdm(judged, total=len(plans), desc="calibrate", unit="bank"):
         yield from scored
 
@@ -158,7 +161,7 @@ def main(args: argparse.Namespace) -> None:
     if (splits["detection"] == "fold").any():
         good = load_good(files, splits, method, settings, args.seed)
         plans = plan(splits, good.images)
-        found = score_all(plans, files, good, method, settings, args.seed, device)
+        found = score_all(plans, files, good, method, settings, args.seed, device, trainings_beside(args.out))
     banks = [bank.judged for bank in plans if bank.protocol == "fold"]  # no pixel is judged by the other protocol
     names = [f"{fold}/{image_id}" for judged in banks for image_id, folds in judged.items() for fold in folds]
     rows = []
@@ -169,6 +172,7 @@ def main(args: argparse.Namespace) -> None:
                 writer.add(scored.grid_map, scored.affine)
     table = pd.DataFrame(rows, columns=tables.CALIBRATION).sort_values(tables.CALIBRATION[:3])
     tables.write_table(args.out, table, tables.CALIBRATION)
+    shutil.rmtree(trainings_beside(args.out), ignore_errors=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from defectflow.backbones.backbone_names import PIXELS
+from defectflow.backbones.backbone_names import PIXELS, WITHOUT_NETWORK
 from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
@@ -256,7 +256,7 @@ def main(args: argparse.Namespace) -> None:
         precision=settings.precision,
         reductions=[settings.sizes[0] // side for side in settings.sizes],
     )
-    if not (embedder.trained or settings.backbone == PIXELS):
+    if not (embedder.trained or settings.backbone in WITHOUT_NETWORK):
         print(
             f"WARNING: {settings.backbone} has random weights: name a file under weights or set allow_downloads=true",
             file=sys.stderr,

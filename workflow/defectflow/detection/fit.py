@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from defectflow.core.device import keep_memory, pick_device
 from defectflow.core.files import UserError, atomic, stage, write_json
 from defectflow.core.parallel import in_forks
 from defectflow.detection.feature_files import open_patches
-from defectflow.detection.training_patches import by_forks, leaving_out, load_good
+from defectflow.detection.training_patches import by_forks, learner, leaving_out, load_good, trainings_beside
 from defectflow.methods.method_settings import METHODS
 from defectflow.methods.registry import detector_class
 
@@ -58,7 +59,8 @@ def main(args: argparse.Namespace) -> None:
     method = detector_class(settings.name)
     good = load_good(files, splits, method, settings, args.seed)
     members = bank_members(good.images, splits)
-    fit = method.fit(good, settings, args.seed, device)
+    trainings = trainings_beside(args.out)
+    fit = learner(method, good, settings, args.seed, device, trainings)
 
     def learn(name: str) -> dict[str, np.ndarray]:
         tensors = fit(torch.tensor(members[name]))
@@ -66,7 +68,8 @@ def main(args: argparse.Namespace) -> None:
 
     banks: dict[str, np.ndarray] = {}
     summary: dict[str, dict[str, int]] = {}
-    learned = in_forks(learn, members) if by_forks(good, device, len(members)) else map(learn, members)
+    forked = method.forks and by_forks(good, device, len(members))
+    learned = in_forks(learn, members) if forked else map(learn, members)
     bar = tqdm(learned, total=len(members), desc="fit", unit="bank")
     for (name, kept), arrays in zip(members.items(), bar, strict=True):
         banks |= {f"{name}/{key}" if key else name: array for key, array in arrays.items()}
@@ -100,6 +103,7 @@ def main(args: argparse.Namespace) -> None:
             "banks": summary,
         },
     )
+    shutil.rmtree(trainings, ignore_errors=True)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,7 +16,8 @@ from defectflow.core.files import UserError
 from defectflow.core.parallel import can_fork, in_threads
 from defectflow.core.tables import read_table
 from defectflow.detection.feature_files import PatchFile
-from defectflow.methods.detector import Detector, GoodPatches, scale_of
+from defectflow.methods.detector import Detector, Fit, GoodPatches, scale_of
+from defectflow.methods.picture_detector import PictureDetector
 
 _FORKED = 600_000  # patches in all processes together: each of these adds 3 to 4 kB
 
@@ -108,6 +110,25 @@ def load_good(
     images = pd.DataFrame([entry[3:] for entry in chosen], columns=["image_id", "fold", "group_fold", "is_copy"])
     means = torch.stack(means)
     return GoodPatches(patches, position, owner, images, absent, sum(available), means, grid, left_out, coarser)
+
+
+def trainings_beside(out: str | Path) -> Path:
+    """Folder for trainings that an interrupted stage goes on from, until it has written ``out``."""
+    return Path(f"{out}.training")
+
+
+def learner(
+    method: type[Detector],
+    good: GoodPatches,
+    settings: Any,
+    seed: int,
+    device: str | torch.device,
+    trainings: Path | None = None,
+) -> Fit:
+    """The function that learns banks, see `Detector.fit`; one that trains networks keeps them in ``trainings``."""
+    if issubclass(method, PictureDetector):
+        return method.fit(good, settings, seed, device, trainings)
+    return method.fit(good, settings, seed, device)
 
 
 def by_forks(good: GoodPatches, device: str | torch.device, banks: int) -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from defectflow.backbones.backbone_names import WITHOUT_NETWORK
 from defectflow.decision import good_only
 from defectflow.decision.decisions import calibration_scores, is_evaluated
 from defectflow.metrics import intervals
@@ -202,8 +203,8 @@ def _few_outlines(spread: dict[str, Any], prior: dict[str, Any]) -> str:
 
 
 def untrained(fit: dict[str, Any]) -> bool:
-    """Whether fit.json says that the backbone has random weights (comparing pixels needs none)."""
-    return fit.get("trained") is False and fit.get("method") != "pixel_difference"
+    """Whether fit.json says that the backbone has random weights (what works on pixels has no backbone)."""
+    return fit.get("trained") is False and fit.get("backbone") not in WITHOUT_NETWORK
 
 
 def _iou(report: dict[str, Any], name: str) -> str:

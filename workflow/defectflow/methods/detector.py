@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas as pd
 import torch
@@ -59,11 +59,16 @@ class Detector(ABC):
 
     ``settings`` are those of the method everywhere, as far as the stage at work reads them.
 
+    Attributes of a class:
+        forks: whether banks may be learned at the same time, each in a fork of the process.
+
     Args:
         tensors: what the method's fit returned, on the device to compute on.
         metadata: what `metadata` returned when it was fitted.
         settings: how to score.
     """
+
+    forks: ClassVar[bool] = True
 
     @abstractmethod
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: Any) -> None: ...

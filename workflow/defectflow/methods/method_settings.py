@@ -19,11 +19,15 @@ class MethodSettings(NetworkSettings):
     Attributes of a class:
         detector: dotted name of its `detector.Detector`, which is imported when it is needed.
         several_scales: whether it can judge by more than one `image_size`.
+        checked_by: module that checks an entry before the first job, called with its `--settings`; "": none is needed.
+        not_bundled: why no inspector judges by it; "": one can.
     """
 
     section: ClassVar[str] = "detectors"
     detector: ClassVar[str] = ""
     several_scales: ClassVar[bool] = False
+    checked_by: ClassVar[str] = ""
+    not_bundled: ClassVar[str] = ""
 
     threshold: str | None = setting(ABSENT, "strategy of its own; otherwise that of the whole config")
     threshold_options: dict[str, float] | None = setting(ABSENT, "options of that strategy")

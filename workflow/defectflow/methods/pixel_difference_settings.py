@@ -12,6 +12,7 @@ class PixelDifferenceSettings(PooledSettings):
 
     name: ClassVar[str] = "pixel_difference"
     detector: ClassVar[str] = "defectflow.methods.pixel_difference.PixelDifference"
+    not_bundled: ClassVar[str] = "is only a baseline for comparison, not an inspector"
     fixed: ClassVar[dict[str, Any]] = {
         "backbone": "pixels", "weights": None, "layers": ["layer2", "layer3"], "precision": "float32",
         "batch_size": "auto", "foreground_only": False,

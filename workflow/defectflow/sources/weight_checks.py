@@ -3,6 +3,7 @@
 Standard library only: the Snakefile imports this module.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -74,12 +75,18 @@ def check_network(name: str, detector: Any, allow_downloads: bool) -> None:
         UserError: what the check of `backbones.networks` says.
     """
     ours = detector.backbone == "patch-nano" and detector.layers == ["layer2", "layer3"] and not detector.weights
-    if ours or detector.backbone == "pixels":
+    if ours or (detector.backbone in ("pixels", "picture") and not detector.checked_by):
         return
-    command = [sys.executable, "-m", "defectflow.backbones.networks", detector.backbone, "--layers", *detector.layers]
-    command += ["--size", *map(str, [detector.center_crop] if detector.center_crop else detector.sizes)]
-    command += ["--weights", detector.weights] if detector.weights else []
-    command += ["--allow-downloads"] if allow_downloads else []
+    if detector.checked_by:
+        read = detector.read_by("features", "fit", "score")
+        settings = json.dumps({key: value for key, value in read.items() if key in detector.own_keys()})
+        command = [sys.executable, "-m", detector.checked_by, "--settings", settings]
+    else:
+        command = [sys.executable, "-m", "defectflow.backbones.networks", detector.backbone]
+        command += ["--layers", *detector.layers]
+        command += ["--size", *map(str, [detector.center_crop] if detector.center_crop else detector.sizes)]
+        command += ["--weights", detector.weights] if detector.weights else []
+        command += ["--allow-downloads"] if allow_downloads else []
     environment = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
     told = subprocess.run(command, env=environment, capture_output=True, text=True).stderr
     for problem in re.findall(r"^error: (.*)", told, re.MULTILINE):  # any other end is for the job to tell

@@ -1,0 +1,1 @@
+"""A variational autoencoder: its network, its training and its scoring with torch."""
