@@ -10,12 +10,12 @@ import shlex
 import signal
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 
+from defectflow.config.run_settings import name_of
 from defectflow.config.values import nearest
 from defectflow.core.files import UserError, nearest_path
 from defectflow.listing.archives import is_archive
@@ -55,13 +55,6 @@ def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, 
     if chosen in known:
         raise UserError(f"{data}: config.yaml has a data set {chosen!r} already (give this one a --name)")
     return chosen, folder.resolve()
-
-
-def name_of(folder: str) -> str:
-    """A name for results from that of a folder: without accents, and _ for anything but letters and digits."""
-    plain = unicodedata.normalize("NFKD", folder.replace("ß", "ss"))
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", plain).strip("_.+-") or "photographs"
 
 
 def command_of(dataset: str, folder: Path | None, settings: Sequence[str], cores: str, *more: str) -> list[str]:
