@@ -29,6 +29,7 @@ PAGES = (
     Page("photographs", "Photographs"),
     Page("labels", "Labels"),
     Page("runs", "Run"),
+    Page("verdicts", "Verdicts"),
 )
 
 
