@@ -28,6 +28,7 @@ class Page(NamedTuple):
 PAGES = (
     Page("photographs", "Photographs"),
     Page("labels", "Labels"),
+    Page("part", "The part"),
     Page("runs", "Run"),
     Page("verdicts", "Verdicts"),
 )

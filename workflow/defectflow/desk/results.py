@@ -153,7 +153,7 @@ def picture(project: Project, run: Run, image_id: str, layer: str, side: int) ->
     """A picture of a photograph, its longer side at most ``side`` pixels, as (bytes of a file, its media type).
 
     Args:
-        layer: "photograph"; "part": what the detector saw; "heatmap"; "heat": the same, the more transparent the darker;
+        layer: "photograph"; "part": what the detector saw; "heatmap"; "heat": the same, transparent where it is dark;
             "mask": the outline of the part, transparent elsewhere.
 
     Raises:
@@ -168,7 +168,7 @@ def picture(project: Project, run: Run, image_id: str, layer: str, side: int) ->
     kind = "png" if layer in TRANSPARENT else "jpg"
     kept = project.state / "thumbnails" / f"{hashlib.sha256(key.encode('utf-8', 'replace')).hexdigest()[:32]}.{kind}"
     if not kept.is_file():
-        shown = outlined(read_mask(path), side) if layer == "mask" else _drawn(read_photograph(path), side, layer == "heat")
+        shown = outlined(read_mask(path), side) if layer == "mask" else _drawn(path, side, layer == "heat")
         quality = [] if kind == "png" else [cv2.IMWRITE_JPEG_QUALITY, 88]
         with atomic(kept) as temporary:
             temporary.write_bytes(cv2.imencode(f".{kind}", shown, quality)[1].tobytes())
@@ -200,9 +200,9 @@ def _reduced(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
-def _drawn(image: np.ndarray, side: int, transparent: bool) -> np.ndarray:
-    """An RGB picture reduced, as BGR, or BGRA that is opaque where it is bright."""
-    shown = cv2.cvtColor(_reduced(image, side), cv2.COLOR_RGB2BGR)
+def _drawn(path: Path, side: int, transparent: bool) -> np.ndarray:
+    """A picture reduced, as BGR, or BGRA that is opaque where it is bright."""
+    shown = cv2.cvtColor(_reduced(read_photograph(path), side), cv2.COLOR_RGB2BGR)
     return np.dstack([shown, shown.max(axis=-1)]) if transparent else shown
 
 

@@ -67,9 +67,7 @@ def router(project: Project) -> APIRouter:
         return as_evaluated(need_run(project), costs)
 
     @routes.get("/api/verdicts/figures")
-    def figures(
-        costs: Asked, threshold: float, low: float | None = None, high: float | None = None
-    ) -> dict[str, Any]:
+    def figures(costs: Asked, threshold: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
         band = None if low is None or high is None else (low, high)
         if not np.isfinite([threshold, *(band or ())]).all() or (band and not band[0] <= threshold <= band[1]):
             raise UserError("the threshold lies between the two limits of the review band (move them)")
@@ -80,11 +78,11 @@ def router(project: Project) -> APIRouter:
         return _strategies(need_run(project), costs)
 
     @routes.put("/api/verdicts/costs")
-    def keep_costs(costs: dict[str, float] = Body()) -> dict[str, float]:
+    def keep_costs(costs: Annotated[dict[str, float], Body()]) -> dict[str, float]:
         return write_costs(project, costs)
 
     @routes.post("/api/verdicts/setting")
-    def choose(chosen: dict[str, Any] = Body()) -> dict[str, Any]:
+    def choose(chosen: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
         return write_setting(project, need_run(project), chosen)
 
     @routes.get("/api/verdicts/photograph")
@@ -279,7 +277,8 @@ def write_setting(project: Project, run: Run, chosen: Mapping[str, Any]) -> dict
             fixed = (base.get("detectors") or {}).get(run.recipe[3], {}).get("threshold_options") or {}
             if not set(fixed) <= set(options):  # Snakemake merges the two files, and takes no key away
                 raise UserError(
-                    f"detector {run.recipe[3]} has {', '.join(fixed)} of its own in {ROOT / 'config.yaml'} (change it there)"
+                    f"detector {run.recipe[3]} has {', '.join(fixed)} of its own in {ROOT / 'config.yaml'} "
+                    "(change it there)"
                 )
             entries = dict(own.get("detectors") or {})
             entries[run.recipe[3]] = {
