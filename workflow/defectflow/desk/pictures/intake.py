@@ -23,6 +23,7 @@ from defectflow.desk.pictures.photograph_index import Photograph, PhotographInde
 from defectflow.desk.project import Project
 from defectflow.images import image_checks
 from defectflow.images.formats import ARCHIVES, OTHER, PACKED, RAW, SUFFIXES, content_suffix, unread
+from defectflow.inspection.judge_files import check_header
 
 GIGA = 1_000_000_000
 LARGEST_FILE = 200_000_000  # bytes of a photograph
@@ -191,7 +192,7 @@ class Intake:
         if suffix not in SUFFIXES:
             plain += found
         self.project.path_inside(plain, self.project.photographs)  # before anything is decoded
-        thumbnails.check_pixels(file)
+        check_header(file, thumbnails.MOST_PIXELS)
         picture = image_checks.inspect(file, self.incoming)
         if picture.problem:
             raise UserError(picture.problem.replace(file.name, PurePosixPath(plain).name))

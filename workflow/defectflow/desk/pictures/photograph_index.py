@@ -29,7 +29,7 @@ class Photograph(NamedTuple):
 
 
 def _deeper(name: str) -> dict[str, str]:
-    """Label and kind of defect by folders anywhere in a name: SET/good/, SET/bad/KIND/, SET/test/KIND/; {}: none says."""
+    """Label and kind of defect by folders in a name: SET/good/, SET/bad/KIND/, SET/test/KIND/; {}: none says."""
     folders = name.split("/")[:-1]
     for place, folder in enumerate(folders):
         below = folders[place + 1] if place + 1 < len(folders) else ""

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from defectflow.core.files import UserError, atomic
-from defectflow.images.exif_orientation import stored_size
+from defectflow.core.files import atomic
 from defectflow.images.read_write import read_photograph
+from defectflow.inspection.judge_files import check_header
 
 SIZES = {"small": 192, "large": 1600}  # pixels of the longer side
 QUALITY = 82
@@ -44,19 +44,8 @@ def thumbnail(photograph: Path, name: str, stamp: str, size: str, cache: Path) -
     return path
 
 
-def check_pixels(photograph: Path) -> None:
-    """Refuse a photograph of more than MOST_PIXELS before it is decoded.
-
-    Raises:
-        UserError: it is so large, or no picture.
-    """
-    (width, height), _ = stored_size(photograph)
-    if width * height > MOST_PIXELS:
-        raise UserError(f"{photograph.name}: {width} x {height} pixels are more than the desk reads (reduce it)")
-
-
 def _reduced(photograph: Path, side: int) -> Image.Image:
-    check_pixels(photograph)
+    check_header(photograph, MOST_PIXELS)
     try:
         with Image.open(photograph) as image:
             if image.format in ("JPEG", "PNG", "WEBP", "BMP") and image.mode in ("RGB", "L", "P", "RGBA"):

@@ -66,6 +66,7 @@ export class Grid {
 
   draw(moved = false) {
     const columns = this.columns;
+    const wide = Math.min(1.4 * this.cell, (this.box.clientWidth - 4) / columns);
     this.inner.style.height = `${Math.ceil(this.items.length / columns) * this.height}px`;
     const first = Math.max(0, Math.floor(this.box.scrollTop / this.height) - AHEAD) * columns;
     const last = Math.min(this.items.length, (Math.ceil((this.box.scrollTop + this.box.clientHeight) / this.height) + AHEAD) * columns);
@@ -80,9 +81,9 @@ export class Grid {
         this.inner.append(cell);
       }
       if (fresh || moved) {
-        cell.style.width = `${this.cell - 6}px`;
+        cell.style.width = `${wide - 6}px`;
         cell.style.height = `${this.height - 6}px`;
-        cell.style.left = `${(index % columns) * this.cell + 3}px`;
+        cell.style.left = `${(index % columns) * wide + 3}px`;
         cell.style.top = `${Math.floor(index / columns) * this.height + 3}px`;
       }
       if (fresh) this.fillCell(cell, index);
