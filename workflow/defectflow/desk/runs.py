@@ -16,9 +16,9 @@ from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Res
 from pydantic import BaseModel, Field
 
 from defectflow.core.files import UserError
-from defectflow.desk import choices, run_process, setting_forms, stages
 from defectflow.desk.pages import render
 from defectflow.desk.project import Project
+from defectflow.desk.running import choices, run_process, setting_forms, stages
 from defectflow.reporting.snakemake_lines import errors_of
 
 PLANNING = 300  # seconds for a dry run

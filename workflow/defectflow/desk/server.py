@@ -54,7 +54,7 @@ def serve(options: Options) -> int:
     address = access.address(listening.getsockname()[1])
     if folder != options.folder.expanduser().resolve():
         print(f"{options.folder} holds photographs and stays as it is: the desk works in {folder}", file=sys.stderr)
-        from defectflow.desk.taken_folders import take
+        from defectflow.desk.pictures.taken_folders import take
 
         take(project, options.folder)
     print(f"desk of {folder}\nopen {address}\nend it with Ctrl-C; a run that is under way goes on", flush=True)

@@ -14,8 +14,8 @@ from defectflow.config.run_settings import RunSettings
 from defectflow.config.settings import Settings, types_of
 from defectflow.config.values import ABSENT, REQUIRED, choices_of, default_in_words, limits_in_words, type_in_words
 from defectflow.core.files import UserError
-from defectflow.desk.choices import change, effective, value_at, workflow_config
 from defectflow.desk.project import Project
+from defectflow.desk.running.choices import change, effective, value_at, workflow_config
 from defectflow.sources.dataset_settings import DatasetSettings
 
 # Chosen elsewhere on the pages, or of no use for one data set.

@@ -35,3 +35,25 @@ def take(project: Project, folder: Path) -> str:
         project.change_entry({"links": [*project.links(), str(real)]})
         (project.photographs / name).symlink_to(real)
     return name
+
+
+def listed(project: Project) -> list[dict[str, str]]:
+    """The folders that are taken: {name of the link, path}."""
+    links = (path for path in project.photographs.iterdir() if path.is_symlink())
+    return [{"name": path.name, "path": os.path.realpath(path)} for path in sorted(links)]
+
+
+def give_back(project: Project, name: str) -> None:
+    """Take a link away; the photographs stay where they are.
+
+    Raises:
+        UserError: there is no link of this name.
+    """
+    with project.lock:
+        found = next((path for path in project.photographs.iterdir() if path.is_symlink() and path.name == name), None)
+        if found is None:
+            raise UserError(f"{name[:100]}: no folder of this name is taken")
+        real = os.path.realpath(found)
+        found.unlink()
+        kept = [link for link in project.links() if os.path.realpath(link) != real]
+        project.change_entry({"links": kept or None})
