@@ -80,14 +80,25 @@ def test_a_large_photograph_is_outlined_on_a_smaller_picture(browser, project):
     assert full.mean() == pytest.approx(mask.mean(), rel=0.01) and full[600, 600] and not full[100, 100]
 
 
-@pytest.mark.parametrize("body", [b"", b"\x89PNG\r\n\x1a\n" + bytes(30), drawn(size=(10, 10), box=(1, 1, 5, 5))[0],
-                                  drawn(box=(0, 0, 0, 0))[0], drawn(box=(0, 0, 64, 48))[0], b"GIF89a" + bytes(100)])  # fmt: skip
+NO_OUTLINES = [
+    b"",
+    b"\x89PNG\r\n\x1a\n" + bytes(30),
+    drawn(size=(10, 10), box=(1, 1, 5, 5))[0],
+    drawn(box=(0, 0, 0, 0))[0],
+    drawn(box=(0, 0, 64, 48))[0],
+    b"GIF89a" + bytes(100),
+]
+
+
+@pytest.mark.parametrize("body", NO_OUTLINES)
 def test_what_is_no_outline_is_refused_and_nothing_written(browser, project, body):
     answer = browser.post("/api/part/outline?name=p02.jpg", content=body)
     assert answer.status_code == 422 and not (project.folder / "annotations.json").exists()
 
 
-@pytest.mark.parametrize("name", ["../config.yaml", "..", "/etc/passwd", "p99.jpg", "a\\b.jpg", "p02.jpg/../../labels.csv"])
+@pytest.mark.parametrize(
+    "name", ["../config.yaml", "..", "/etc/passwd", "p99.jpg", "a\\b.jpg", "p02.jpg/../../labels.csv"]
+)
 def test_names_stay_in_the_folder_of_the_photographs(browser, name):
     for answer in (
         browser.get("/api/part/picture", params={"name": name}),

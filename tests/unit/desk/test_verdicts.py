@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import yaml
 from defectflow.config.configuration import checked
-from defectflow.desk import config_file, results
+from defectflow.desk import config_file
 from defectflow.desk.project import ROOT
+from defectflow.desk.records import results
 from judged_desk import BAD, GOOD, LABELS, NEW, SCORES, SIZE, Browser, judged_project
 from PIL import Image
 
@@ -57,8 +58,15 @@ def test_the_figures_are_those_of_the_threshold(browser):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"threshold": "nan"}, {"threshold": 1, "low": 1.1, "high": 1.2}, {"threshold": 1, "miss": -1}, {}, {"threshold": "x"}]
-)  # fmt: skip
+    "wrong",
+    [
+        {"threshold": "nan"},
+        {"threshold": 1, "low": 1.1, "high": 1.2},
+        {"threshold": 1, "miss": -1},
+        {},
+        {"threshold": "x"},
+    ],
+)
 def test_figures_that_make_no_sense_are_refused(browser, wrong):
     answer = browser.get("/api/verdicts/figures", params=wrong)
     assert answer.status_code == 422 and "\n" not in answer.json()["error"]
@@ -105,7 +113,8 @@ def test_the_chosen_threshold_becomes_a_setting_of_the_workflow(browser, project
     ("wrong", "told"),
     [
         ({"strategy": "best"}, "not one of"), ({"strategy": "fixed"}, "needs value"),
-        ({"strategy": "max_fpr", "options": {"max_fpr": 7}}, "max_fpr"), ({"strategy": "auto", "options": [1]}, "mapping"),
+        ({"strategy": "max_fpr", "options": {"max_fpr": 7}}, "max_fpr"),
+        ({"strategy": "auto", "options": [1]}, "mapping"),
         ({"strategy": "auto", "band": [1]}, "band"),
     ],
 )  # fmt: skip

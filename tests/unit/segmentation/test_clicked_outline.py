@@ -64,7 +64,7 @@ def test_any_shape_of_photograph(shape):
 
 
 def test_the_figure_of_a_photograph_is_where_to_begin():
-    image, truth = scene()
+    image, _ = scene()
     figure = figure_of(load_network(), image)
     assert figure.shape == (96, 96) and 0 <= figure.min() <= figure.max() <= 1
     assert Clickable(image, figure).mask([(190, 160)], []).any()

@@ -31,6 +31,7 @@ PAGES = (
     Page("part", "The part"),
     Page("runs", "Run"),
     Page("verdicts", "Verdicts"),
+    Page("release", "Release"),
 )
 
 

@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
@@ -21,7 +21,9 @@ from pydantic import BaseModel, Field
 
 from defectflow.core.files import UserError, atomic
 from defectflow.core.tables import MANIFEST, MASKS, read_table
-from defectflow.desk.outlines import (
+from defectflow.desk.pages import render
+from defectflow.desk.project import Project
+from defectflow.desk.records.outlines import (
     annotations_file,
     outline_of,
     outlined,
@@ -30,8 +32,6 @@ from defectflow.desk.outlines import (
     remove_outline,
     save_outline,
 )
-from defectflow.desk.pages import render
-from defectflow.desk.project import Project
 from defectflow.images.read_write import read_mask, read_photograph
 from defectflow.listing.image_names import is_image
 from defectflow.segmentation.clicked_outline import Clickable, figure_of, load_network
@@ -42,7 +42,7 @@ OPENED = 4  # photographs that are ready for clicks at a time
 MOST = 5000  # photographs that the page lists
 CACHED = {"Cache-Control": "private, max-age=3600"}
 
-Name = Query(min_length=1, max_length=1000)
+Name = Annotated[str, Query(min_length=1, max_length=1000)]
 
 
 class Clicked(BaseModel):
@@ -89,12 +89,12 @@ def router(project: Project) -> APIRouter:
         return overview(project)
 
     @routes.get("/api/part/picture")
-    def picture(name: str = Name) -> Response:
+    def picture(name: Name) -> Response:
         image = reduced(read_photograph(photograph_path(project, name)))
         return Response(_jpeg(image), media_type="image/jpeg", headers=CACHED)
 
     @routes.get("/api/part/sheet")
-    def sheet(name: str = Name) -> Response:
+    def sheet(name: Name) -> Response:
         return Response(cell(project, name), media_type="image/jpeg")
 
     @routes.post("/api/part/open")
@@ -108,7 +108,7 @@ def router(project: Project) -> APIRouter:
         return {"width": width, "height": height, "outlined": has, "seconds": time.perf_counter() - began}
 
     @routes.get("/api/part/mask")
-    def mask_now(name: str = Name) -> Response:
+    def mask_now(name: Name) -> Response:
         """The outline that was drawn, or else the mask of the run, as a PNG of the size of `picture`."""
         path = photograph_path(project, name)
         size = reduced(read_photograph(path)).shape[:2]
@@ -129,7 +129,7 @@ def router(project: Project) -> APIRouter:
         return _png(ready.mask(told.inside, told.outside))
 
     @routes.post("/api/part/outline")
-    async def save(request: Request, name: str = Name) -> dict[str, Any]:
+    async def save(request: Request, name: Name) -> dict[str, Any]:
         body = await request.body()
         return save_outline(project, name, body)
 
@@ -164,7 +164,7 @@ def overview(project: Project) -> dict[str, Any]:
     rows = []
     for name in names:
         row = masks.get(name)
-        flagged = bool(row) and bool(row["present"] == 0 or row["doubtful"] == 1)
+        flagged = row is not None and bool(row["present"] == 0 or row["doubtful"] == 1)
         rows.append(
             {
                 "name": name,

@@ -17,7 +17,7 @@ from defectflow.decision.strategies import strategy_of
 from defectflow.desk import config_file
 from defectflow.desk.pages import render
 from defectflow.desk.project import ROOT, Project
-from defectflow.desk.results import LAYERS, Run, last_run, need_run, picture, pictures_of, table_of
+from defectflow.desk.records.results import LAYERS, Run, last_run, need_run, picture, pictures_of, table_of
 from defectflow.evaluation.threshold_costs import Costs, Known, at_threshold, band_shares, known_of, of_strategy
 
 # What the page offers beside the threshold of the run: strategy, options; see `offered`.

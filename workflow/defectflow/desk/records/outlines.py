@@ -82,7 +82,10 @@ def outline_of(project: Project, name: str) -> np.ndarray | None:
     found = [one for one in content["annotations"] if entry and one["image_id"] == entry["id"]]
     if not found or entry is None:
         return None
-    return np.logical_or.reduce([decode(one["segmentation"], entry["width"], entry["height"]) for one in found])
+    whole: np.ndarray = np.logical_or.reduce(
+        [decode(one["segmentation"], entry["width"], entry["height"]) for one in found]
+    )
+    return whole
 
 
 def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
