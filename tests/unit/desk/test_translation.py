@@ -5,7 +5,7 @@ import re
 import pytest
 from defectflow.desk import translation
 from defectflow.desk.pages import HERE, PAGES
-from defectflow.desk.running import choices, stages
+from defectflow.desk.running import choices, setting_forms, stages
 from desk_client import Desk
 
 TEXT = r'"((?:[^"\\]|\\.)*)"'
@@ -14,7 +14,7 @@ LANGUAGES = [code for code in translation.languages() if code != "en"]
 
 def texts():
     """All English texts of templates, scripts and tables."""
-    found = {page.title for page in PAGES} | set(stages.WORDS.values())
+    found = {page.title for page in PAGES} | set(stages.WORDS.values()) | set(setting_forms.TITLES)
     for path in (HERE / "templates").glob("*.html"):
         text = path.read_text()
         found |= set(re.findall(rf"\b_\({TEXT}\)", text)) | set(re.findall(r"\b_\('([^']*)'\)", text))
@@ -54,6 +54,7 @@ def test_the_language_is_the_chosen_one_or_that_of_the_browser(tmp_path):
 def test_a_catalog_is_read_as_gettext_writes_it(tmp_path):
     path = tmp_path / "xx.po"
     path.write_text(
-        '# note\nmsgid ""\nmsgstr "Language: xx\\n"\n\n#: a.js\nmsgid "one "\n"two"\nmsgstr ""\n"eins \\"zwei\\""\n\nmsgid "no"\nmsgstr ""\n'
+        '# note\nmsgid ""\nmsgstr "Language: xx\\n"\n\n#: a.js\nmsgid "one "\n"two"\nmsgstr ""\n"eins \\"zwei\\""\n\n'
+        'msgid "no"\nmsgstr ""\n'
     )
     assert translation.read_catalog(path) == {"one two": 'eins "zwei"'}
