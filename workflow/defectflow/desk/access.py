@@ -157,7 +157,7 @@ class Guard:
     async def _entry(self, request: Request) -> Response | None:
         """None where the request may go on."""
         path, cookie = request.url.path, request.cookies.get(self.cookie, "")
-        if path.startswith("/static/"):
+        if path.startswith("/static/") or path == "/favicon.ico":
             return None
         if self.access.is_session(cookie):
             request.scope.setdefault("state", {})["csrf"] = self.access.csrf(cookie)

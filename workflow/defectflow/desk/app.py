@@ -32,6 +32,10 @@ def create_app(project: Project, access: Access) -> FastAPI:
     def first() -> Response:
         return RedirectResponse(f"/{PAGES[0].module}", 303)
 
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return RedirectResponse("/static/icon.svg", 301)
+
     @app.post("/api/language/{code}")
     def choose(code: str) -> Response:
         if code not in languages():

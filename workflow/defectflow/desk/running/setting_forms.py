@@ -20,11 +20,12 @@ from defectflow.sources.dataset_settings import DatasetSettings
 
 # Chosen elsewhere on the pages, or of no use for one data set.
 NOT_HERE = {"dataset", "compare", "shards", "label_format", "allow_downloads"}
+TITLES = ("The run", "The photographs", "How {name} compares photographs")
 OF_DATASET = ("part", "unlabelled", "bit_depth")
 
 
 def groups(project: Project) -> list[dict[str, Any]]:
-    """Groups of fields: {title, fields: [{path, key, value, default, help, type, limits, choices, changed}]}.
+    """Groups of fields: {title, name: of the detector, fields}, each field as `_field` has it.
 
     Values and defaults are texts, as config.yaml has them; choices are texts, [] where any value of the type will do.
     """
@@ -40,12 +41,12 @@ def groups(project: Project) -> list[dict[str, Any]]:
     name = str(config["detector"])
     entry = config["detectors"].get(name, {})
     classes = family("detectors").classes
-    found = [{"title": "The run", "fields": run}, {"title": "The photographs", "fields": data}]
+    found = [{"title": TITLES[0], "fields": run}, {"title": TITLES[1], "fields": data}]
     if entry.get("method") in classes:
         cls = classes[entry["method"]]
         path = f"detectors.{name}"
         fields = [_field(cls, key, f"{path}.{key}", config, base) for key in cls.own_keys()]
-        found.append({"title": f"{name}: how photographs are compared", "fields": fields})
+        found.append({"title": TITLES[2], "name": name, "fields": fields})
     return found
 
 

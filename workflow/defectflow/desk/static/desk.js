@@ -144,6 +144,9 @@ document.getElementById("language").addEventListener("change", async (event) => 
 /** A number with the separators of the language. */
 export const number = (value) => new Intl.NumberFormat(document.documentElement.lang).format(value);
 
+/** One or many: plural(n, "{n} photograph", "{n} photographs"). Both texts are translated. */
+export const plural = (n, one, many, values = {}) => t(n === 1 ? one : many, { n: number(n), ...values });
+
 /** Seconds in words: 40 s, 3 min, 1 h 20 min. */
 export function duration(seconds) {
   if (seconds < 90) return t("{n} s", { n: Math.round(seconds) });

@@ -1,4 +1,4 @@
-import { api, el, keys, mark, number, t, toast } from "./desk.js";
+import { api, el, keys, mark, number, plural, t, toast } from "./desk.js";
 import { Grid, fromRows, picture } from "./grid.js";
 
 const $ = (id) => document.getElementById(id);
@@ -109,7 +109,7 @@ function put(change) {
   busy = busy.then(async () => {
     const found = await api("/api/labels/put", { json: { names, ...change } });
     apply(found.labels);
-    if (names.length > 1) toast(t("{n} photographs labelled", { n: number(found.changed) }), "good", [t("Undo"), undo]);
+    if (names.length > 1) toast(plural(found.changed, "{n} photograph labelled", "{n} photographs labelled"), "good", [t("Undo"), undo]);
   }).catch(() => {});
   if (single && change.label !== undefined) grid.go(place + 1);
   busy.then(() => preview(grid.current));
@@ -124,7 +124,7 @@ function undo() {
     const index = grid.items.findIndex((item) => item.name === names[0]);
     if (index >= 0 && names.length === 1) grid.go(index);
     preview(grid.current);
-    toast(t("Taken back for {n} photographs", { n: number(names.length) }));
+    toast(plural(names.length, "Taken back for {n} photograph", "Taken back for {n} photographs"));
   }).catch(() => {});
 }
 

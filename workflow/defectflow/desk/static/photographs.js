@@ -1,4 +1,4 @@
-import { api, ask, csrf, el, keys, mark, number, t, toast } from "./desk.js";
+import { api, ask, csrf, el, keys, mark, number, plural, t, toast } from "./desk.js";
 import { Grid, fromRows, picture } from "./grid.js";
 
 const $ = (id) => document.getElementById(id);
@@ -22,7 +22,7 @@ const grid = new Grid($("grid"), {
 
 function count() {
   const chosen = grid.selected.size ? t(" · {n} selected", { n: number(grid.selected.size) }) : "";
-  $("count").textContent = total ? t("{n} photographs", { n: number(total) }) + chosen : t("none yet");
+  $("count").textContent = total ? plural(total, "{n} photograph", "{n} photographs") + chosen : t("none yet");
 }
 
 async function load() {
@@ -79,9 +79,10 @@ async function deliver(files) {
   $("delivery-lists").replaceChildren();
   const tell = (extra = "") => {
     $("delivery-bar").value = done / files.length;
+    $("delivery-bar").hidden = done === files.length;
     const bad = Object.values(sum.counts).reduce((a, b) => a + b, 0);
     $("delivery-text").textContent = [done < files.length || extra ? t("{done} of {total} files", { done: number(done), total: number(files.length) }) + extra : t("All {total} files are through", { total: number(files.length) }),
-      t("{n} photographs added", { n: number(sum.added) }), sum.labels ? t("{n} labels", { n: number(sum.labels) }) : "", bad ? t("{n} left out", { n: number(bad) }) : ""].filter(Boolean).join(" · ");
+      plural(sum.added, "{n} photograph added", "{n} photographs added"), sum.labels ? t("{n} labels", { n: number(sum.labels) }) : "", bad ? t("{n} left out", { n: number(bad) }) : ""].filter(Boolean).join(" · ");
   };
   const add = (report) => {
     sum.added += report.added;
@@ -109,7 +110,7 @@ async function deliver(files) {
       done += n;
       tell();
     }
-    toast(t("{n} photographs added", { n: number(sum.added) }), "good");
+    toast(plural(sum.added, "{n} photograph added", "{n} photographs added"), "good");
   } catch {
     // api has told it; what came in before stays
   }
@@ -184,7 +185,7 @@ $("take-folder").addEventListener("click", toggleTake);
 $("take").addEventListener("submit", async (event) => {
   event.preventDefault();
   const found = await api("/api/photographs/folder", { json: { path: $("take-path").value } });
-  toast(t("{n} photographs in {name}", { n: number(found.count), name: found.name }), "good");
+  toast(plural(found.count, "{n} photograph in {name}", "{n} photographs in {name}", { name: found.name }), "good");
   $("take-path").value = "";
   await taken();
   await load();
@@ -193,7 +194,7 @@ async function remove() {
   const names = [...grid.selected];
   if (!names.length || !(await ask(t("Remove {n} photographs and their labels? They are kept in .desk/removed of the folder.", { n: number(names.length) }), t("Remove"), true))) return;
   const found = await api("/api/photographs/remove", { json: { names } });
-  toast(t("{n} photographs are in {folder} now", { n: number(found.removed), folder: found.folder }));
+  toast(plural(found.removed, "{n} photograph is in {folder} now", "{n} photographs are in {folder} now", { folder: found.folder }));
   await load();
 }
 $("remove").addEventListener("click", remove);

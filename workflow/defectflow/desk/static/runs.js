@@ -171,7 +171,7 @@ function settings(found) {
       select.value = String(share);
     }
   }
-  $("groups").replaceChildren(...found.groups.map((group) => el("section", { class: "stack" }, el("h2", {}, t(group.title)),
+  $("groups").replaceChildren(...found.groups.map((group) => el("section", { class: "stack" }, el("h2", {}, t(group.title, { name: group.name })),
     el("table", {}, el("tbody", {}, ...group.fields.map(field))))));
 }
 
