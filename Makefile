@@ -40,7 +40,7 @@ docs: $(STAMP)
 # The environment for --sdm conda follows from the lock.
 lock:
 	$(BIN)/uv pip compile pyproject.toml --extra workflow --extra inspect --extra onnx --extra serve --extra opcua \
-		--extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --output-file requirements.lock
+		--extra desk --extra dev --universal --python-version 3.11 --generate-hashes --no-emit-index-url --quiet --output-file requirements.lock
 	$(BIN)/python envs/from_lock.py
 
 clean:

@@ -18,6 +18,7 @@ from draw_rooms import ROOT, order
 
 PACKAGE = ROOT / "workflow/defectflow"
 FIRST = (
+    "docs/desk.md",
     "docs/parts.md",
     "docs/verdicts.md",
     "docs/unlabelled.md",

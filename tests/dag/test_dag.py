@@ -114,6 +114,8 @@ def test_every_category_of_a_folder_is_a_data_set_and_one_table_has_them_all(sit
     expected = {"ingest": 3, "fit": 3, "evaluate": 3, "render": 3, "categories": 1, "leaderboard": 0}
     assert {rule: jobs.get(rule, 0) for rule in expected} == expected
     assert site.jobs("bundle", config=config)["write_bundle"] == 3
+    refused = site.snakemake("-n", config=config | {"threshold": "fixed", "threshold_options": {"value": 1}})
+    assert refused.returncode != 0 and "error: config.yaml: threshold: fixed is one value" in refused.stderr
     config["datasets"]["b"]["categories"] = ["grid"]
     jobs = site.jobs(config=config)
     assert jobs["evaluate"] == jobs["categories"] == 1 and "leaderboard" not in jobs

@@ -121,6 +121,10 @@ KEYS = {
     "threshold_options.percentile": (90, "evaluate"),
     "threshold_options.sigma": (2, "evaluate"),
     "threshold_options.alpha": (0.3, "evaluate"),
+    "threshold_options.miss": (100, "evaluate"),
+    "threshold_options.false_alarm": (3, "evaluate"),
+    "threshold_options.bad_share": (0.2, "evaluate"),
+    "threshold_options.value": (0.7, "evaluate"),
     "review.max_fpr": (0.2, "evaluate"),
     "review.max_fnr": (0.2, "evaluate"),
     "folds": ("leave_one_out", "split"),
@@ -250,6 +254,10 @@ STRATEGY = {
     "threshold_options.percentile": "normal_percentile",
     "threshold_options.sigma": "normal_sigma",
     "threshold_options.alpha": "conformal",
+    "threshold_options.miss": "cost",
+    "threshold_options.false_alarm": "cost",
+    "threshold_options.bad_share": "cost",
+    "threshold_options.value": "fixed",
 }
 KEYS |= {f"detectors.*.{key}": KEYS[key] for key in STRATEGY}
 STRATEGY |= {f"detectors.*.{key}": strategy for key, strategy in STRATEGY.items()}
@@ -387,6 +395,8 @@ def changed(key: str, value: object) -> dict:
     if key in STRATEGY:
         place = config["detectors"]["patchcore"] if key.startswith("detectors") else config
         place["threshold"] = STRATEGY[key]
+        if STRATEGY[key] == "cost":
+            place["threshold_options"] = {"miss": 10, "false_alarm": 1, "bad_share": 0.1}
     if key.startswith("review"):
         config["review"] = {"max_fpr": 0.1, "max_fnr": 0.1}
     entry = {"datasets": "demo" if "rendered" in key else "mine", "segmenters": "own", "isolations": "crop",

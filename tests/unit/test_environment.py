@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 LOCK = (ROOT / "requirements.lock").read_text()
-LOCKED_EXTRAS = ("workflow", "inspect", "onnx", "serve", "opcua", "dev")  # as in the Makefile
+LOCKED_EXTRAS = ("workflow", "inspect", "onnx", "serve", "opcua", "desk", "dev")  # as in the Makefile
 LOCKED = dict(re.findall(r"^([a-z0-9._-]+)==([^ ;\\]+)", LOCK, flags=re.MULTILINE))
 
 

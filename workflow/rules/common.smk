@@ -17,12 +17,14 @@ from defectflow.sources.annotation_kinds import FEW_OUTLINES
 from defectflow.reporting.next_commands import closing_lines, config_options
 from defectflow.config.code_hash import code_hash, remember
 from defectflow.config.configuration import (
+    Run,
     checked,
     labels_needed,
     rendered_labels,
     resolve_runs,
     shard_count,
     shown_settings,
+    threshold_of,
     threshold_settings,
 )
 from defectflow.sources.dataset import categories
@@ -53,6 +55,8 @@ def prepare() -> tuple:
         config.update(complete)
         datasets = categories(config["dataset"], config["datasets"].get(config["dataset"], {}))
         config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
+        if len(datasets) > 1 and threshold_of(config, config["detector"])[0] == "fixed":
+            raise UserError("config.yaml: threshold: fixed is one value, and each category needs its own (set auto)")
         sources, runs, images = {}, [], 0
         for name, entry in datasets.items():
             rendered = entry.get("rendered")
@@ -131,6 +135,11 @@ wildcard_constraints:
     isolation=one_of("isolations"),
     detector=one_of("detectors"),
     shard=r"\d+",
+
+
+def is_main(wildcards) -> bool:
+    """Whether a job is about the run that the config asks for first."""
+    return tuple(getattr(wildcards, name) for name in Run._fields) in MAIN_RUNS
 
 
 def entry_of(section: str):

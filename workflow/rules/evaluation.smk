@@ -44,7 +44,7 @@ rule evaluate:
         runtime=60,
     params:
         # No function of the input: Snakemake compares only params that are not derived from files.
-        settings=lambda w: json.dumps(threshold_settings(config, w.detector)),
+        settings=lambda w: json.dumps(threshold_settings(config, w.detector, is_main(w))),
         review=option("--review", json.dumps(config["review"]) if config["review"] else None),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         left_out=lambda w, input: option("--left-out", input.get("left_out")),

@@ -92,7 +92,7 @@ rule report:
         lists=lambda w, input: " ".join(list_flags(input.get("labels") or [])),
         look=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
-        settings=lambda w: json.dumps(shown_settings(config, w)),
+        settings=lambda w: json.dumps(shown_settings(config, w, is_main(w))),
         disk=disk_flags,
         code=code_hash("reporting.report", "reporting/templates"),
     message:

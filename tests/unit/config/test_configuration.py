@@ -147,6 +147,7 @@ def test_the_options_of_youden_may_be_left_out(options):
         ("youden", {"max_fpr": 0.5}, False), ("max_fpr", {"max_fpr": 0.1}, False), ("max_fnr", {"max_fnr": 0.1}, False),
         ("target_recall", {"recall": 1}, False), ("normal_percentile", {"percentile": 99.5}, True),
         ("normal_sigma", {"sigma": 3}, False), ("conformal", {"alpha": 0.3}, False),
+        ("cost", {"miss": 5, "false_alarm": 1, "bad_share": 0.1}, False), ("fixed", {"value": 3}, False),
         ("conformal", {"alpha": 0.1}, True),
     ],
 )  # fmt: skip
@@ -265,3 +266,10 @@ def test_a_number_of_shards_is_kept_unless_a_folder_would_get_too_many_files():
     assert shard_count(25, 100_000) == 25
     with pytest.raises(UserError, match=r"50,000 images into a folder .*50 or more"):
         shard_count(2, 100_000)
+
+
+def test_a_fixed_threshold_is_for_the_run_that_the_config_asks_for_first():
+    config = changed(threshold="fixed", threshold_options={"value": 1.5})
+    assert threshold_of(config, "patchcore") == ("fixed", {"value": 1.5})
+    assert threshold_of(config, "patchcore", main=False) == ("auto", {})
+    assert threshold_of(config, "centroid", main=False) == ("normal_percentile", {"percentile": 99.5})

@@ -351,5 +351,5 @@ def test_a_fold_that_leaves_too_few_images_is_named():
 def test_every_rule_is_a_strategy():
     assert set(STRATEGIES.classes) == {
         "f1_adaptive", "youden", "max_fpr", "max_fnr", "target_recall",
-        "normal_percentile", "normal_sigma", "conformal", "tail", "auto",
+        "normal_percentile", "normal_sigma", "conformal", "tail", "auto", "cost", "fixed",
     }  # fmt: skip

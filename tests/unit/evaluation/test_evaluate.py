@@ -296,6 +296,8 @@ STRATEGIES = [
     ("normal_sigma", {"sigma": 3}),
     ("conformal", {"alpha": 0.1}),
     ("tail", {"alpha": 0.1}),
+    ("cost", {"miss": 20, "false_alarm": 1, "bad_share": 0.1}),
+    ("fixed", {"value": 0.7}),
 ]
 
 

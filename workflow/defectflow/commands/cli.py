@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from defectflow.commands.afterwards import add_commands as add_afterwards
+from defectflow.commands.desk import add_command as add_desk
 from defectflow.commands.run_workflow import add_command as add_run
 from defectflow.commands.serve import add_commands as add_serve
 from defectflow.core.files import UNWRITABLE, UserError
@@ -36,6 +37,7 @@ in the order of use:
   defectflow export BUNDLE --format openvino --images new/*.jpg         a graph for a faster runtime
   defectflow bench BUNDLE new/*.jpg            how long a photograph takes
   defectflow serve BUNDLE                      judge photographs that other programs send over HTTP
+  defectflow desk data/mine                    do all of it in a browser
 
 `defectflow run` names the BUNDLE of a run in its last lines. How photographs are laid out: data/README.md; every
 setting: config.yaml; each option: defectflow COMMAND --help. The exit status is 0 if all is well, 3 if a photograph
@@ -244,6 +246,7 @@ def build_parser() -> argparse.ArgumentParser:
     three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
     three.set_defaults(run=bench)
     add_serve(commands)
+    add_desk(commands)
     return parser
 
 

@@ -10,19 +10,17 @@ import shlex
 import signal
 import subprocess
 import sys
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import takewhile
 from pathlib import Path
 
+from defectflow.config.run_settings import name_of
 from defectflow.config.values import nearest
 from defectflow.core.files import UserError, nearest_path
 from defectflow.listing.archives import is_archive
+from defectflow.reporting.snakemake_lines import MESSAGE, STEPS, errors_of, planned
 
 ROOT = Path(__file__).parents[3]  # of the checkout
-STEPS = re.compile(r"(\d+) of (\d+) steps \(\d+%\) done")
-MESSAGE = re.compile(r"Job \d+: (.+)")
 PATIENCE = 10  # seconds for Snakemake to end its jobs and clean up
 
 
@@ -57,13 +55,6 @@ def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, 
     return chosen, folder.resolve()
 
 
-def name_of(folder: str) -> str:
-    """A name for results from that of a folder: without accents, and _ for anything but letters and digits."""
-    plain = unicodedata.normalize("NFKD", folder.replace("ß", "ss"))
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    return re.sub(r"[^A-Za-z0-9_.+-]", "_", plain).strip("_.+-") or "photographs"
-
-
 def command_of(dataset: str, folder: Path | None, settings: Sequence[str], cores: str, *more: str) -> list[str]:
     """The Snakemake command of a run; ``settings`` are KEY=VALUE of config.yaml, ``more`` further arguments.
 
@@ -96,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     log = ROOT / "results/logs" / f"run-{dataset}.log"
     status, lines = _execute([sys.executable, "-m", *command], log, args.verbose, quiet=args.dry_run)
     if status:
-        for line in errors_of(lines):
+        for line in errors_of(lines, ROOT):
             print(line, file=sys.stderr)
         print(f"all that was printed: {log}", file=sys.stderr)
         return 2
@@ -122,43 +113,6 @@ def run(args: argparse.Namespace) -> int:
     if not any(STEPS.match(line) for line in lines):
         print("Nothing to do: the results are up to date.", file=sys.stderr)
     return subprocess.run(told).returncode
-
-
-def errors_of(lines: Sequence[str]) -> list[str]:
-    """The error messages of Snakemake or a stage, with the list of problems if there is one; at least one line."""
-    told: list[str] = []
-    for line in lines:
-        if not line.startswith("error: ") or line in told:
-            continue
-        if "listed above" in line:
-            told += listed(lines)
-        told.append(line)
-    if any("LockException" in line or "cannot be locked" in line for line in lines):
-        unlock = f"cd {shlex.quote(str(ROOT))} && snakemake --unlock"
-        told.append(f"error: {ROOT}: another run is at work there, or was killed (wait for it, or: {unlock})")
-    if any("on_problem: leave_out" in line for line in told):
-        told.append("on_problem: leave_out is `--set on_problem=leave_out` behind `defectflow run`")
-    if Path.cwd() != ROOT:  # paths of results are those of the checkout
-        told = [re.sub(r"(?<![\w/.-])results/", f"{ROOT}/results/", line) for line in told]
-    return told or ["error: Snakemake stopped without a reason that is known here (--verbose shows all it says)"]
-
-
-def listed(lines: Sequence[str]) -> list[str]:
-    """The list of problems that the first stage prints before it stops: its heading and the indented lines below it."""
-    heads = [k for k, line in enumerate(lines) if re.match(r"\d+ problems? in .*:$", line)]
-    return [*lines[heads[-1] : heads[-1] + 1], *takewhile(_indented, lines[heads[-1] + 1 :])] if heads else []
-
-
-def _indented(line: str) -> bool:
-    return line.startswith("  ")
-
-
-def planned(lines: Iterable[str]) -> list[str]:
-    """Summary of a dry run: one line for each kind of job, with its number."""
-    messages = [found[1] for line in lines if (found := MESSAGE.match(line))]
-    if not messages:
-        return ["Nothing to do: the results are up to date."]
-    return [f"{len(messages)} jobs:", *(f"  {message}" for message in messages)]
 
 
 def _datasets() -> list[str]:

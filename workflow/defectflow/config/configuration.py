@@ -133,26 +133,32 @@ def _check_threshold(chosen: dict[str, Any], where: str) -> None:
         chosen["threshold_options"] = {key: getattr(found, key) for key in options}
 
 
-def threshold_of(config: Mapping[str, Any], detector: str) -> tuple[str, dict[str, float]]:
-    """Strategy of the threshold and its options: those of the detector's entry, or those of the whole config."""
+def threshold_of(config: Mapping[str, Any], detector: str, main: bool = True) -> tuple[str, dict[str, float]]:
+    """Strategy of the threshold and its options: those of the detector's entry, or those of the whole config.
+
+    ``main``: whether it is for the run that the config asks for first. A fixed threshold is one on the scale of its
+    scores; the runs it is compared with choose theirs.
+    """
     entry = config["detectors"].get(detector, {})
     chosen = entry if "threshold" in entry else config
+    if chosen["threshold"] == "fixed" and not main:
+        return "auto", {}
     return chosen["threshold"], chosen.get("threshold_options", {})
 
 
-def threshold_settings(config: Mapping[str, Any], detector: str) -> dict[str, Any]:
-    """The strategy of a detector and its options, as the stage `evaluate` reads them."""
-    strategy, options = threshold_of(config, detector)
+def threshold_settings(config: Mapping[str, Any], detector: str, main: bool = True) -> dict[str, Any]:
+    """The strategy of a detector and its options, as the stage `evaluate` reads them; ``main``: see `threshold_of`."""
+    strategy, options = threshold_of(config, detector, main)
     return {"threshold": strategy} | dict(sorted(options.items()))
 
 
-def shown_settings(config: Mapping[str, Any], run: Any) -> dict[str, Any]:
-    """The settings behind a run (a `Run`, or the wildcards of a job) that its report shows."""
+def shown_settings(config: Mapping[str, Any], run: Any, main: bool = True) -> dict[str, Any]:
+    """The settings behind a run (a `Run`, or the wildcards of a job) that its report shows; see `threshold_of`."""
     shown: dict[str, Any] = {}
     for kind in ("segmenter", "isolation", "detector"):
         name = getattr(run, kind)
         shown[kind] = {"entry": name, **config[f"{kind}s"][name]}
-    strategy, options = threshold_of(config, run.detector)
+    strategy, options = threshold_of(config, run.detector, main)
     shown["threshold"] = " ".join((strategy, *(f"{name}={value}" for name, value in sorted(options.items()))))
     return shown | {key: config[key] for key in ("review", "folds", "augmentation", "seed")}
 

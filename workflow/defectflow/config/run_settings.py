@@ -1,5 +1,7 @@
 """What stands at the top of config.yaml. Standard library only: the Snakefile imports this module."""
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -67,3 +69,10 @@ class RunSettings(Settings):
         "coco", "yolo_segment", "yolo_detect", "pascal_voc", "mvtec", "labelme", "label_studio", "cvat"
     ] = setting("coco", "what `snakemake export_labels` writes (docs/labels.md)")
     allow_downloads: bool = setting(False, "whether weights given as a URL or by timm name may be fetched")
+
+
+def name_of(folder: str) -> str:
+    """A name for results from that of a folder: without accents, and _ for anything but letters and digits."""
+    plain = unicodedata.normalize("NFKD", folder.replace("ß", "ss"))
+    plain = "".join(c for c in plain if not unicodedata.combining(c))
+    return re.sub(r"[^A-Za-z0-9_.+-]", "_", plain).strip("_.+-") or "photographs"

@@ -51,11 +51,11 @@ class Strategy(Settings):
 
     Attributes of a class:
         compared: the options with which it stands beside the strategy of a run: five in a hundred where a share has to
-            be named, three standard deviations as in control charts.
+            be named, three standard deviations as in control charts. None: nobody but the user can name them.
     """
 
     section: ClassVar[str] = "threshold_options"
-    compared: ClassVar[Mapping[str, float]] = {}
+    compared: ClassVar[Mapping[str, float] | None] = {}
 
     @abstractmethod
     def choose(self, sample: Sample) -> float:

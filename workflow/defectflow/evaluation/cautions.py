@@ -126,6 +126,11 @@ def _threshold_warnings(known: pd.DataFrame, result: dict[str, Any]) -> list[str
             f"{result['threshold']['strategy']} promises its rate for a fixed memory bank and independent images; here "
             "the images were scored by cross-validation, each fold by its own bank, so the promise is an approximation."
         )
+    if result["threshold"]["strategy"] == "fixed":
+        said.append(
+            f"The threshold {options['value']:g} was set, not calibrated: if it was chosen by looking at these "
+            "photographs, their figures are too good."
+        )
     few = "percentile" in options and "assumed" not in result
     if few and (n := image["n_good"]) * (1 - options["percentile"] / 100) < 1:
         said.append(

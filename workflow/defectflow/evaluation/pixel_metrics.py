@@ -12,6 +12,7 @@ from defectflow.core.anomaly_maps import AnomalyMap, reduced_resolution, reduced
 from defectflow.core.files import UserError
 from defectflow.decision import thresholds
 from defectflow.decision.decisions import is_calibration, is_evaluated
+from defectflow.decision.user_strategies import of_peaks
 from defectflow.decision.verdict_rule import nine_digits
 from defectflow.images.read_write import read_mask
 from defectflow.metrics import metrics
@@ -153,6 +154,7 @@ def pixel_figures(
                 if truth is not None and row.fold in folds:
                     off_part += _components_outside(truth, region)
     curves = inside if part else frame
+    strategy, options = of_peaks(strategy, options)
     try:
         cuts = _map_thresholds(known, maps, calibration, curves, choices, strategy, options)
     except ValueError as error:

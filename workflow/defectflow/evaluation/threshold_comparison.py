@@ -15,7 +15,7 @@ from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1
 ALTERNATIVES: tuple[tuple[str, dict[str, float]], ...] = tuple(
     (name, dict(cls.compared))
     for name, cls in STRATEGIES.classes.items()
-    if name != "auto"  # is one of the others
+    if name != "auto" and cls.compared is not None  # auto is one of the others
 )
 
 

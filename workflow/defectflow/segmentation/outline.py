@@ -161,7 +161,12 @@ def tidy(mask: np.ndarray, clicks: Clicks) -> np.ndarray:
 
 
 def add_to_coco(
-    path: Path, photo: Path, mask: np.ndarray, category: str | None = None, replace: bool = False
+    path: Path,
+    photo: Path,
+    mask: np.ndarray,
+    category: str | None = None,
+    replace: bool = False,
+    name: str | None = None,
 ) -> dict[str, Any]:
     """The content of a COCO file, new or that of ``path``, with the outline of one photograph added.
 
@@ -171,6 +176,7 @@ def add_to_coco(
         mask: bool (height, width), upright.
         category: of the outline; None: the only one of the file, or "part".
         replace: whether outlines of the photograph that are there already give way to it.
+        name: of the photograph in the file, where it is to be another one.
 
     Raises:
         UserError: the file is not COCO, has several categories and none is chosen, or has an outline of the photograph.
@@ -187,7 +193,7 @@ def add_to_coco(
     if category not in names:
         names[category] = _next_id(categories)
         categories.append({"id": names[category], "name": category})
-    name = _name_in(path, photo)
+    name = name or _name_in(path, photo)
     entry = next((one for one in content["images"] if one["file_name"] == name), None)
     height, width = mask.shape
     if entry is None:

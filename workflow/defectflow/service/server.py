@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from defectflow.core.addresses import is_loopback
+from defectflow.core.addresses import is_loopback, listen
 from defectflow.core.files import UserError
 from defectflow.service.app import build_app
 from defectflow.service.options import Options
@@ -44,7 +44,7 @@ def serve(options: Options) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     LOG.setLevel(logging.INFO)
     options.check()
-    listening = listen(options)
+    listening = listen(options.host, options.port)
     options = replace(options, port=listening.getsockname()[1])
     service = Service(options)
     try:
@@ -53,26 +53,6 @@ def serve(options: Options) -> int:
         service.close()
     LOG.info("ended")
     return 0
-
-
-def listen(options: Options) -> socket.socket:
-    """A socket at the address.
-
-    Raises:
-        UserError: it is taken, or not one of this machine.
-    """
-    try:
-        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(
-            options.host.strip("[]"), options.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen()  # who connects from now on waits
-    except OSError as error:
-        where = f"--host {options.host} --port {options.port}"
-        raise UserError(f"{where}: {error.strerror or error} (choose another port or address)") from None
-    return listening
 
 
 async def _serve(service: Service, options: Options, listening: socket.socket) -> None:

@@ -1,0 +1,1 @@
+"""Photographs of the desk: how they come in, thumbnails, and their labels."""

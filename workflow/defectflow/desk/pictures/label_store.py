@@ -1,0 +1,254 @@
+"""Labels while they are made: kept in SQLite, and written to labels.csv at each change.
+
+A label is on the disk before the page hears that it is set. Of the file and the database the one that was changed
+last by somebody else wins: labels.csv that was edited by hand is read in again.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from defectflow.core.files import UserError, atomic
+from defectflow.desk.pictures.photograph_index import PhotographIndex
+from defectflow.desk.project import Project
+from defectflow.listing.name_matching import Matcher
+from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
+
+NAMES = {"0": "good", "1": "bad", "": ""}
+CODES = {"good": "0", "bad": "1", "unsure": "", "": ""}
+OTHERS = ("group", "mask", "split")  # columns that stay as they were read
+LONGEST_KIND = 60
+DIRTY = "labels.csv lacks a change"
+TABLES = """
+CREATE TABLE IF NOT EXISTS labels (
+    name TEXT PRIMARY KEY, label TEXT NOT NULL DEFAULT '', kind TEXT NOT NULL DEFAULT '', time REAL NOT NULL,
+    "group" TEXT NOT NULL DEFAULT '', mask TEXT NOT NULL DEFAULT '', split TEXT NOT NULL DEFAULT ''
+);
+CREATE TABLE IF NOT EXISTS label_changes (
+    step INTEGER NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL, time REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS label_file (one INTEGER PRIMARY KEY CHECK (one = 1), digest TEXT NOT NULL);
+"""
+
+
+class Label(NamedTuple):
+    """What a person says of a photograph: label good, bad, unsure or "" (not looked at), and the kind of defect."""
+
+    label: str
+    kind: str
+
+
+class LabelStore:
+    """The labels of a folder.
+
+    Args:
+        project: the folder.
+        photographs: its photographs.
+    """
+
+    def __init__(self, project: Project, photographs: PhotographIndex) -> None:
+        self.project, self.photographs = project, photographs
+        with project.lock, project.database() as database:
+            for statement in TABLES.split(";"):
+                database.execute(statement)
+        self._seen: set[str] = set()  # photographs whose folders have been asked
+
+    def all(self) -> dict[str, Label]:
+        """{name: label} of photographs with a label."""
+        self.sync()
+        if fresh := self.photographs.all().keys() - self._seen:
+            self._seen |= fresh
+            with self.project.database() as database:
+                known = {row["name"] for row in database.execute("SELECT name FROM labels")}
+            if told := self.photographs.by_folder(sorted(fresh - known)):
+                self.add(told, over=False)
+        with self.project.database() as database:
+            rows = database.execute("SELECT name, label, kind FROM labels WHERE label != '' OR kind != ''")
+            return {row["name"]: Label(row["label"], row["kind"]) for row in rows}
+
+    def put(self, names: Iterable[str], label: str | None = None, kind: str | None = None) -> int:
+        """Set the label, the kind, or both, of photographs; one step for `undo`. Returns how many changed.
+
+        Raises:
+            UserError: one is no photograph of the folder, or label or kind cannot be.
+        """
+        if label is not None and label not in CODES:
+            raise UserError(f"{label[:20]!r}: no label (good, bad, unsure or empty)")
+        if kind is not None and (len(kind) > LONGEST_KIND or not kind.isprintable() or '"' in kind):
+            raise UserError(f"a kind of defect has at most {LONGEST_KIND} printable characters, and no quotes")
+        known, names = self.photographs.all(), list(dict.fromkeys(names))
+        if strange := [name for name in names if name not in known]:
+            raise UserError(f"{strange[0][:100]}: no such photograph (load the page again)")
+
+        def new(old: Label) -> Label:
+            said = old.label if label is None else label
+            # Only what is bad has a kind of defect; who names one says that it is bad.
+            if kind is not None:
+                return Label("bad" if kind.strip() else said, kind.strip())
+            return Label(said, old.kind if said == "bad" else "")
+
+        self.sync()
+        with self.project.lock:
+            with self.project.database() as database:
+                changed = self._change(database, dict.fromkeys(names, new))
+                self._mark(database)
+            self._export()
+        return changed
+
+    def undo(self) -> list[str]:
+        """Take back the latest step that is not taken back; the names of its photographs, [] if there is none."""
+        self.sync()
+        with self.project.lock:
+            with self.project.database() as database:
+                (step,) = database.execute("SELECT max(step) FROM label_changes").fetchone()
+                rows = database.execute("SELECT * FROM label_changes WHERE step = ?", (step,)).fetchall()
+                for row in rows:
+                    self._write(database, row["name"], Label(row["label"], row["kind"]))
+                database.execute("DELETE FROM label_changes WHERE step = ?", (step,))
+                self._mark(database)
+            self._export()
+        return [row["name"] for row in rows]
+
+    def add(self, found: Mapping[str, Mapping[str, str]], over: bool) -> int:
+        """Take in labels of a table or of folders; one step for `undo`. Returns how many changed.
+
+        Args:
+            found: {name: {label ("0", "1" or ""), defect_type, group, mask, split}}, any of these.
+            over: whether they replace labels that are there.
+        """
+        with self.project.lock:
+            with self.project.database() as database:
+                old = {row["name"]: row for row in database.execute("SELECT * FROM labels")}
+                news = {}
+                for name, row in found.items():
+                    told = Label(
+                        NAMES[row.get("label", "")], row.get("defect_type", "") if row.get("label") == "1" else ""
+                    )
+                    if told.label and (over or not (name in old and old[name]["label"])):
+                        news[name] = lambda _, told=told: told
+                changed = self._change(database, news)
+                for name, row in found.items():
+                    self._others(database, name, row)
+                self._mark(database)
+            self._export()
+        return changed
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Forget photographs that are removed."""
+        with self.project.lock:
+            with self.project.database() as database:
+                database.executemany("DELETE FROM labels WHERE name = ?", ((name,) for name in names))
+                self._mark(database)
+            self._export()
+
+    def sync(self) -> None:
+        """Read labels.csv in again if somebody else has changed it; write it if it lacks what the database has.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        with self.project.lock:
+            digest = self._digest()
+            with self.project.database() as database:
+                row = database.execute("SELECT digest FROM label_file").fetchone()
+            written = row["digest"] if row is not None else ""
+            if written == digest:
+                return
+            if digest and written != DIRTY:
+                self._read()
+            self._export()
+
+    def _read(self) -> None:
+        rows = read_labels(self.project.labels)
+        names = self.photographs.all(anew=True)
+        matcher = Matcher(names, (row["filename"] for row in rows), str(self.project.photographs))
+        found: dict[str, dict[str, str]] = {}
+        for row in rows:
+            name, reason = matcher.find(row["filename"])
+            if name is None:
+                raise UserError(f"{self.project.labels}, line {row['line']}: {row['filename']}: {reason}")
+            found[name] = row
+        with self.project.database() as database:
+            old = {row["name"]: row for row in database.execute("SELECT * FROM labels")}
+            for name in [*found, *(name for name in old if name in names and name not in found)]:
+                given = found.get(name, {})
+                told = Label(NAMES[given.get("label", "")], given.get("defect_type", ""))
+                if not told.label and name in old and old[name]["label"] == "unsure":
+                    told = Label("unsure", "")
+                self._write(database, name, told)
+                self._others(database, name, dict.fromkeys(OTHERS, "") | given)
+
+    def _export(self) -> None:
+        """Write labels.csv: a row for each photograph that anything is known of."""
+        known = self.photographs.all()
+        with self.project.database() as database:
+            rows = [row for row in database.execute("SELECT * FROM labels ORDER BY name") if row["name"] in known]
+        used = [column for column in OTHERS if any(row[column] for row in rows)]
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        columns = [column for column in LABEL_COLUMNS if column not in OTHERS or column in used]
+        writer.writerow(columns)
+        for row in rows:
+            if row["label"] in ("good", "bad") or any(row[column] for column in used):
+                told = {"filename": row["name"], "label": CODES[row["label"]], "defect_type": row["kind"]}
+                writer.writerow([told[c] if c in told else row[c] for c in columns])
+        content = stream.getvalue().encode()
+        if content != self._content():
+            with atomic(self.project.labels) as temporary:
+                temporary.write_bytes(content)
+        with self.project.database() as database:
+            digest = hashlib.sha256(content).hexdigest()
+            database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (digest,))
+
+    def _change(self, database: sqlite3.Connection, news: Mapping[str, Any]) -> int:
+        """Apply functions from the old to the new label, and remember the old ones as one step."""
+        (step,) = database.execute("SELECT coalesce(max(step), 0) + 1 FROM label_changes").fetchone()
+        old = {row["name"]: Label(row["label"], row["kind"]) for row in database.execute("SELECT * FROM labels")}
+        changed = 0
+        for name, new in news.items():
+            before = old.get(name, Label("", ""))
+            after = new(before)
+            if after != before:
+                changed += 1
+                database.execute("INSERT INTO label_changes VALUES (?, ?, ?, ?, ?)", (step, name, *before, time.time()))
+                self._write(database, name, after)
+        return changed
+
+    def _write(self, database: sqlite3.Connection, name: str, told: Label) -> None:
+        database.execute(
+            "INSERT INTO labels (name, label, kind, time) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+            "label = excluded.label, kind = excluded.kind, time = excluded.time",
+            (name, *told, time.time()),
+        )
+
+    def _others(self, database: sqlite3.Connection, name: str, row: Mapping[str, str]) -> None:
+        given = {column: row[column] for column in OTHERS if column in row}
+        for column, value in given.items():
+            if not value:
+                database.execute(f"UPDATE labels SET \"{column}\" = '' WHERE name = ?", (name,))
+                continue
+            database.execute(
+                f'INSERT INTO labels (name, time, "{column}") VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET '
+                f'"{column}" = excluded."{column}"',
+                (name, time.time(), value),
+            )
+
+    def _mark(self, database: sqlite3.Connection) -> None:
+        """Note, with a change, that labels.csv lacks it: the desk may be killed before it is written."""
+        database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (DIRTY,))
+
+    def _content(self) -> bytes:
+        try:
+            return self.project.labels.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def _digest(self) -> str:
+        content = self._content()
+        return hashlib.sha256(content).hexdigest() if content else ""

@@ -1,0 +1,60 @@
+"""Small copies of photographs for pages: JPEG files in .desk/thumbnails/, made when they are first asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from defectflow.core.files import atomic
+from defectflow.images.read_write import read_photograph
+from defectflow.inspection.judge_files import check_header
+
+SIZES = {"small": 192, "large": 1600}  # pixels of the longer side
+QUALITY = 82
+MOST_PIXELS = 100_000_000  # of a photograph
+_AT_WORK = threading.BoundedSemaphore(max(2, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))
+
+
+def thumbnail(photograph: Path, name: str, stamp: str, size: str, cache: Path) -> Path:
+    """The small copy of a photograph.
+
+    Args:
+        photograph: its file.
+        name, stamp: see `photograph_index.Photograph`; a new stamp makes a new copy.
+        size: a key of SIZES.
+        cache: folder of the copies.
+
+    Raises:
+        UserError: it cannot be read, or has more than MOST_PIXELS.
+    """
+    key = hashlib.sha256(f"{name}\0{stamp}".encode()).hexdigest()
+    path = cache / size / key[:2] / f"{key[2:34]}.jpg"
+    if path.is_file():
+        return path
+    with _AT_WORK:
+        if path.is_file():
+            return path
+        picture = _reduced(photograph, SIZES[size])
+        with atomic(path) as temporary:
+            picture.save(temporary, "JPEG", quality=QUALITY)
+    return path
+
+
+def _reduced(photograph: Path, side: int) -> Image.Image:
+    check_header(photograph, MOST_PIXELS)
+    try:
+        with Image.open(photograph) as image:
+            if image.format in ("JPEG", "PNG", "WEBP", "BMP") and image.mode in ("RGB", "L", "P", "RGBA"):
+                image.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
+                picture = ImageOps.exif_transpose(image)
+                picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+                return picture.convert("RGB")
+    except Exception:  # the reader below says what is wrong with it
+        pass
+    picture = Image.fromarray(read_photograph(photograph))
+    picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return picture

@@ -1,0 +1,198 @@
+"""The folder that the desk works in: photographs, labels, settings and results where the commands have them too.
+
+FOLDER/photographs/    the photographs, or links to folders of them
+FOLDER/labels.csv      their labels
+FOLDER/config.yaml     what differs from the workflow's own config.yaml
+FOLDER/results/        what the workflow computes
+FOLDER/.desk/          the desk's own: labels while they are made (SQLite), thumbnails, the state of the run
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from defectflow.config.run_settings import name_of
+from defectflow.core.files import UserError, atomic
+from defectflow.desk import config_file
+from defectflow.listing.image_names import is_image
+
+ROOT = Path(__file__).parents[3]  # of the checkout
+CONFIG = """\
+# What this desk asks the workflow for, beside the config.yaml of the workflow. Any key of that can stand here.
+dataset: {name}
+compare: []                 # no further runs for the leaderboard
+
+datasets:
+  {name}:
+    images: photographs
+    labels: labels.csv
+"""
+
+
+class Project:
+    """A folder, and what the desk keeps in it.
+
+    Attributes:
+        folder: absolute.
+        dataset: name of its data set, and of the folder of its results.
+        photographs, labels, config, results: where these are.
+        state: the desk's own folder.
+        lock: held by whoever changes files of the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open a folder; what is missing in it is made.
+
+        Raises:
+            UserError: it cannot be a folder of the desk, or config.yaml cannot be read.
+        """
+        self.folder = folder.expanduser().resolve()
+        if self.folder.exists() and not self.folder.is_dir():
+            raise UserError(
+                f"{folder}: not a folder (give one for the desk to work in; it is made if it does not exist)"
+            )
+        self.photographs, self.labels = self.folder / "photographs", self.folder / "labels.csv"
+        self.config, self.results = self.folder / "config.yaml", self.folder / "results"
+        self.state = self.folder / ".desk"
+        self.lock = threading.RLock()
+        try:
+            for path in (self.photographs, self.state / "thumbnails"):
+                path.mkdir(parents=True, exist_ok=True)
+            self.state.chmod(0o700)
+            if not self.config.exists():
+                with atomic(self.config) as temporary:
+                    temporary.write_text(CONFIG.format(name=name_of(self.folder.name)), encoding="utf-8")
+            if not self.labels.exists():
+                with atomic(self.labels) as temporary:
+                    temporary.write_text("filename,label,defect_type\n", encoding="utf-8")
+        except OSError as error:
+            raise UserError(
+                f"{error.filename or folder}: {error.strerror} (choose a folder that you may write to)"
+            ) from None
+        settings = self.settings()
+        self.dataset = str(settings.get("dataset", ""))
+        entry = (settings.get("datasets") or {}).get(self.dataset)
+        if not isinstance(entry, dict):
+            raise UserError(f"{self.config}: datasets has no entry {self.dataset!r} (correct it, or remove the file)")
+        given = entry.get("images"), entry.get("labels")
+        if given != ("photographs", "labels.csv"):
+            raise UserError(
+                f"{self.config}: the data set {self.dataset!r} is not one of the desk (its entry has `images: "
+                "photographs` and `labels: labels.csv`; give the desk a folder of its own)"
+            )
+
+    @contextmanager
+    def database(self) -> Iterator[sqlite3.Connection]:
+        """A connection to the desk's database; what the block changes is written whole at its end, or not at all."""
+        connection = sqlite3.connect(self.state / "desk.sqlite", timeout=30, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+
+    def settings(self) -> dict[str, Any]:
+        """What config.yaml says; without the workflow's own config.yaml.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+        return config_file.read(self.config)
+
+    def change_settings(self, changes: Mapping[str, Any]) -> None:
+        """Set keys at the top of config.yaml, None: take the key out; the rest of the file stays as it is.
+
+        Raises:
+            UserError: it cannot be read or written.
+        """
+        with self.lock:
+            config_file.change(self.config, changes)
+
+    def change_entry(self, changes: Mapping[str, Any]) -> None:
+        """Set keys of the entry of the data set, e.g. `links`; None: take the key out."""
+        with self.lock:
+            sets = dict(self.settings()["datasets"])
+            entry = {**sets[self.dataset], **changes}
+            sets[self.dataset] = {key: value for key, value in entry.items() if value is not None}
+            config_file.change(self.config, {"datasets": sets})
+
+    def snakemake(self, *words: str) -> list[str]:
+        """Words of a Snakemake command for this folder, to run in it; `python -m` goes before them."""
+        files = [str(ROOT / "config.yaml"), "config.yaml"]
+        return ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", *files, *words]
+
+    def path_inside(self, name: str, below: Path | None = None) -> Path:
+        """The path of a file or folder by its name, relative to the folder (or to ``below``, a folder in it).
+
+        Links that the desk made in photographs/ are followed to where they were made to lead (`links` of config.yaml).
+
+        Raises:
+            UserError: it would be outside, or it is no name that a file of a data set can have.
+        """
+        base = below or self.folder
+        wrong = f"{name[:100]!r}: not a name of a file in {base.name}"
+        if not name or len(name) > 1000 or name.startswith("/") or "\\" in name or not _plain(name):
+            raise UserError(wrong)
+        if any(part in ("", ".", "..") for part in name.split("/")):
+            raise UserError(wrong)
+        path = base / name
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError):  # a circle of links
+            raise UserError(wrong) from None
+        allowed = [base.resolve()]
+        if self.photographs in (path, *path.parents):
+            allowed += [Path(link).resolve() for link in self.links()]
+        if not any(real == root or root in real.parents for root in allowed):
+            raise UserError(f"{name[:100]!r}: a link that leads out of {base.name}")
+        return path
+
+    def links(self) -> list[str]:
+        """Folders outside that links in photographs/ may lead to."""
+        entry = self.settings()["datasets"][self.dataset]
+        return [str(self.folder / link) for link in entry.get("links") or ()]
+
+
+def folder_for(given: Path) -> Path:
+    """Where the desk works for a folder that a person names: beside it where it is one of photographs.
+
+    Photographs that lie somewhere stay as they are: the desk's own files and results do not go between them.
+    """
+    given = given.expanduser().resolve()
+    if not given.is_dir() or (given / ".desk").is_dir() or not _holds_photographs(given):
+        return given
+    return given.with_name(f"{given.name}-desk")
+
+
+def _holds_photographs(folder: Path) -> bool:
+    for at, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(is_image(name) for name in files):
+            return True
+        if at.count(os.sep) - str(folder).count(os.sep) > 3:
+            folders.clear()
+    return False
+
+
+def _plain(name: str) -> bool:
+    """Whether all characters are printable, in UTF-8, and none turns the direction of the text."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return all(unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") for character in name)

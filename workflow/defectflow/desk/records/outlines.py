@@ -1,0 +1,145 @@
+"""Outlines of the part that a person draws at the desk: read from and written to the COCO file of the data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from defectflow.annotations.coco import decode
+from defectflow.core.files import UserError, read_json, write_json
+from defectflow.desk.project import Project
+from defectflow.images.read_write import read_photograph
+from defectflow.listing.image_names import is_image
+from defectflow.segmentation.outline import add_to_coco
+from defectflow.sources.dataset import read_coco
+
+SIDE = 1024  # pixels, longer side of the picture that a person draws on
+LARGEST = 4_000_000  # bytes of an outline as PNG
+OUTLINES = "annotations.json"
+
+
+def photograph_path(project: Project, name: str) -> Path:
+    """The file of a photograph by its name below photographs/.
+
+    Raises:
+        UserError: there is no such photograph.
+    """
+    path = project.path_inside(name, project.photographs)
+    if not is_image(name) or not path.is_file():
+        raise UserError(f"{name[:100]!r}: no photograph of this desk")
+    return path
+
+
+def reduced(image: np.ndarray) -> np.ndarray:
+    """A photograph as a person draws on it: its longer side SIDE pixels at most."""
+    scale = SIDE / max(image.shape[:2])
+    if scale >= 1:
+        return image
+    size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def annotations_file(project: Project) -> Path:
+    """The COCO file of the outlines: the one that the entry of the data set names, or a new one.
+
+    Raises:
+        UserError: the entry names several, or one outside of the folder.
+    """
+    named = project.settings()["datasets"][project.dataset].get("annotations")
+    if isinstance(named, list):
+        named = named[0] if len(named) == 1 else "" if named else None
+    if named == "":
+        raise UserError("config.yaml names several files of annotations (outline in your own tool, or name one)")
+    return project.path_inside(named or OUTLINES)
+
+
+def content_of(project: Project) -> dict[str, Any]:
+    path = annotations_file(project)
+    if not path.is_file():
+        return {"images": [], "annotations": [], "categories": []}
+    read_coco(path)  # checks its form
+    content: dict[str, Any] = read_json(path)
+    return content
+
+
+def outlined(project: Project) -> set[str]:
+    """Names of the photographs that have an outline in the COCO file."""
+    try:
+        content = content_of(project)
+    except UserError:
+        return set()
+    drawn_on = {one["image_id"] for one in content["annotations"]}
+    return {one["file_name"] for one in content["images"] if one["id"] in drawn_on}
+
+
+def outline_of(project: Project, name: str) -> np.ndarray | None:
+    """The outline of a photograph in the COCO file, bool (height, width); None: it has none."""
+    content = content_of(project)
+    entry = next((one for one in content["images"] if one["file_name"] == name), None)
+    found = [one for one in content["annotations"] if entry and one["image_id"] == entry["id"]]
+    if not found or entry is None:
+        return None
+    whole: np.ndarray = np.logical_or.reduce(
+        [decode(one["segmentation"], entry["width"], entry["height"]) for one in found]
+    )
+    return whole
+
+
+def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
+    """Write the outline of a photograph into the COCO file, and the file into the entry of the data set.
+
+    Args:
+        name: of the photograph.
+        body: a PNG of the size of the picture that the person has drawn on; what is not black is the part.
+
+    Raises:
+        UserError: it is no such PNG, or nothing or everything is the part.
+    """
+    image = read_photograph(photograph_path(project, name))
+    size = reduced(image).shape[:2]
+    if len(body) > LARGEST or body[:8] != b"\x89PNG\r\n\x1a\n" or _png_size(body) != size:
+        raise UserError(f"an outline is a PNG of {size[1]} x {size[0]} pixels")
+    told = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if told is None or told.shape != size:
+        raise UserError(f"an outline is a PNG of {size[1]} x {size[0]} pixels")
+    full = cv2.resize((told > 127).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+    share = float(full.mean())
+    if not 0 < share < 1:
+        raise UserError("the outline is empty, or the whole photograph (outline the part)")
+    path = annotations_file(project)
+    with project.lock:
+        content = add_to_coco(path, project.photographs / name, full, None, True, name)
+        write_json(path, content)
+        entry = project.settings()["datasets"][project.dataset]
+        if not entry.get("annotations"):
+            project.change_entry({"annotations": path.relative_to(project.folder).as_posix()})
+    return {"share": share, "outlined": len(outlined(project)), "file": path.name}
+
+
+def remove_outline(project: Project, name: str) -> dict[str, Any]:
+    """Take the outline of a photograph out of the COCO file; the entry names no file without an outline.
+
+    Raises:
+        UserError: it has none.
+    """
+    with project.lock:
+        content, path = content_of(project), annotations_file(project)
+        entry = next((one for one in content["images"] if one["file_name"] == name), None)
+        if entry is None:
+            raise UserError(f"{name[:100]!r}: has no outline")
+        content["images"] = [one for one in content["images"] if one["id"] != entry["id"]]
+        content["annotations"] = [one for one in content["annotations"] if one["image_id"] != entry["id"]]
+        if content["annotations"]:
+            write_json(path, content)
+        else:
+            project.change_entry({"annotations": None})
+            path.unlink()
+    return {"outlined": len(outlined(project))}
+
+
+def _png_size(body: bytes) -> tuple[int, int]:
+    """(height, width) that a PNG declares, before it is decoded."""
+    return int.from_bytes(body[20:24], "big"), int.from_bytes(body[16:20], "big")

@@ -1,0 +1,1 @@
+"""Runs of the workflow: their settings in plain words, their process, and how far they are."""

@@ -1,0 +1,253 @@
+"""A run of the workflow as a process of its own, which goes on when the desk or the browser is closed.
+
+The process `python -m defectflow.desk.running.run_process FOLDER RUN` starts Snakemake, waits for it, and writes how it
+ended. While it lives it holds a lock on .desk/runs/lock: that a run is under way is known from the lock, also to a desk
+that was started later. SIGTERM ends the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from defectflow.core.files import UserError, read_json, write_json
+from defectflow.desk.project import ROOT, Project
+
+PATIENCE = 3.0  # seconds for Snakemake to end its jobs and clean up, before it is killed
+KEPT = 20  # runs whose logs stay
+STARTING = 10.0  # seconds for the process to take the lock
+
+
+class Runs:
+    """The runs of a folder.
+
+    Args:
+        project: the folder.
+    """
+
+    def __init__(self, project: Project) -> None:
+        self.project, self.folder = project, project.state / "runs"
+        self.folder.mkdir(exist_ok=True)
+        self._started: subprocess.Popen[bytes] | None = None
+
+    def start(self, targets: Sequence[str] = (), cores: str = "all") -> dict[str, Any]:
+        """Start a run; returns its state.
+
+        Raises:
+            UserError: one is under way, or there is no workflow.
+        """
+        if not (ROOT / "Snakefile").is_file():
+            raise UserError(
+                f"{ROOT}: no Snakefile (the desk runs the workflow of a checkout, installed by `make setup`)"
+            )
+        with self.project.lock:
+            if self.is_busy():
+                raise UserError("a run is under way (wait for it, or stop it)")
+            name = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+            command = self.project.snakemake("--cores", cores, "--rerun-incomplete", *targets)
+            (self.folder / name).mkdir()
+            state = {
+                "run": name, "status": "running", "started": time.time(), "ended": None, "exit": None,
+                "targets": list(targets), "command": command,
+            }  # fmt: skip
+            write_json(self.folder / name / "state.json", state)
+            words = [sys.executable, "-m", "defectflow.desk.running.run_process", str(self.project.folder), name]
+            self._started = subprocess.Popen(
+                words, cwd=self.project.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, start_new_session=True, env=environment(),
+            )  # fmt: skip
+            until = time.monotonic() + STARTING
+            while time.monotonic() < until and not self.is_busy() and self._started.poll() is None:
+                time.sleep(0.02)
+            self._remove_old()
+        return self.state()
+
+    def stop(self) -> None:
+        """Ask the run that is under way to end; it does within `PATIENCE` and the time to kill what is left."""
+        state = self.state()
+        if state["status"] == "running" and (pid := state.get("pid")):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
+
+    def is_busy(self) -> bool:
+        """Whether a run is under way."""
+        if self._started is not None:
+            self._started.poll()  # or it would stay as a zombie
+        with _lock(self.folder) as held:
+            return not held
+
+    def state(self) -> dict[str, Any]:
+        """The state of the latest run: status none, running, done, failed, stopped or interrupted."""
+        names = self.names()
+        if not names:
+            return {"status": "none"}
+        state: dict[str, Any] = read_json(self.folder / names[-1] / "state.json")
+        if state["status"] == "running" and not self.is_busy():
+            state = read_json(self.folder / names[-1] / "state.json")  # it may just have ended
+            if state["status"] == "running":
+                state["status"] = "interrupted"
+        return state
+
+    def names(self) -> list[str]:
+        """The runs, the latest last."""
+        return sorted(path.parent.name for path in self.folder.glob("*/state.json"))
+
+    def log(self, name: str = "") -> Path:
+        """What a run has printed; of the latest one if it is not named.
+
+        Raises:
+            UserError: there is no such run.
+        """
+        names = self.names()
+        chosen = name or (names[-1] if names else "")
+        if chosen not in names:
+            raise UserError("no such run")
+        return self.folder / chosen / "log.txt"
+
+    def lines(self) -> list[str]:
+        """The lines that the latest run has printed."""
+        return lines_of(self.log()) if self.names() else []
+
+    def _remove_old(self) -> None:
+        for name in self.names()[:-KEPT]:
+            for path in (self.folder / name).iterdir():
+                path.unlink()
+            (self.folder / name).rmdir()
+
+
+def lines_of(log: Path) -> list[str]:
+    """The lines of a log; a bar that has overwritten itself is one line."""
+    try:
+        text = log.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError:
+        return []
+    return [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+
+
+def work(project: Project, run: str) -> int:
+    """Run Snakemake as `Runs.start` has written it down; its exit status, or 3 where a run is under way."""
+    folder = project.state / "runs"
+    with _lock(folder, STARTING / 2) as held:  # the desk takes it for a moment, to look
+        if not held:
+            return 3
+        asked = False
+
+        def end(number: int, frame: FrameType | None) -> None:
+            nonlocal asked
+            asked = True
+
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        path = folder / run / "state.json"
+        state = read_json(path) | {"pid": os.getpid()}
+        write_json(path, state)
+        _end_leftovers(project, run)
+        with open(folder / run / "log.txt", "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", *state["command"]], cwd=project.folder, stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
+            )  # fmt: skip
+            write_json(path, state | {"group": process.pid, "born": _born(process.pid)})
+            while process.poll() is None and not asked:
+                time.sleep(0.1)
+            if asked and process.poll() is None:
+                killed = _end(process)
+                if killed:
+                    _unlock(project)
+            code = process.wait()
+        status = "stopped" if asked and code else "done" if code == 0 else "failed"
+        write_json(path, read_json(path) | {"status": status, "ended": time.time(), "exit": code})
+    return code
+
+
+def _end(process: subprocess.Popen[bytes]) -> bool:
+    """End Snakemake and its jobs; whether they had to be killed."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(PATIENCE)
+        killed = False
+    except subprocess.TimeoutExpired:
+        killed = True
+    with suppress(ProcessLookupError):  # also jobs that are left
+        os.killpg(process.pid, signal.SIGKILL)
+    return killed
+
+
+def _end_leftovers(project: Project, run: str) -> None:
+    """After a run whose process was killed, e.g. with the machine: end what it has left, and take away its lock."""
+    names = [name for name in Runs(project).names() if name < run]
+    if not names:
+        return
+    path = project.state / "runs" / names[-1] / "state.json"
+    last = read_json(path)
+    if last["status"] != "running":
+        return
+    if last.get("group") and _born(last["group"]) == last.get("born"):
+        with suppress(ProcessLookupError):
+            os.killpg(last["group"], signal.SIGKILL)
+    write_json(path, last | {"status": "interrupted", "ended": time.time()})
+    _unlock(project)
+
+
+def _unlock(project: Project) -> None:
+    """Take away the lock that a killed Snakemake has left, as `snakemake --unlock` does, which takes seconds."""
+    shutil.rmtree(project.folder / ".snakemake/locks", ignore_errors=True)
+
+
+def _born(pid: int) -> str:
+    """When a process began, as Linux counts it, which tells it from a later one of its number; "": there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def environment() -> dict[str, str]:
+    """Variables of a process that runs Snakemake: with this package, and plain text as soon as it is printed."""
+    package = str(ROOT / "workflow")
+    known = os.environ.get("PYTHONPATH", "")
+    return os.environ | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONPATH": f"{package}:{known}".rstrip(":")}
+
+
+@contextmanager
+def _lock(folder: Path, patience: float = 0) -> Iterator[bool]:
+    """Take the lock of the runs, within so many seconds; yields whether nobody else has it. It is free at the end."""
+    until = time.monotonic() + patience
+    with open(folder / "lock", "ab") as stream:
+        while True:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                if time.monotonic() < until:
+                    time.sleep(0.05)
+                    continue
+                yield False
+            else:
+                yield True
+            return
+
+
+def main() -> None:
+    """The process of a run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="of the desk")
+    parser.add_argument("run", help="its name in .desk/runs/")
+    args = parser.parse_args()
+    sys.exit(work(Project(args.folder), args.run))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+// Outline the part on one photograph: clicks in and out, a polygon, a brush; by mouse, or by arrow keys and Enter.
+import { api, csrf, el, t, toast } from "./desk.js";
+
+const TINT = [255, 0, 200];
+
+async function picture(address) {
+  const image = new Image();
+  image.src = address;
+  await image.decode();
+  return image;
+}
+
+/** Draw on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when an outline was saved. */
+export async function draw(name, following, done) {
+  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": t("Photograph: arrow keys move the cross, Enter clicks, Shift+Enter clicks beside the part") });
+  const board = el("div", { class: "board" }, canvas), busy = el("span", { class: "busy", role: "status" });
+  const tools = el("div", { class: "segments", role: "group", "aria-label": t("Tool") });
+  const size = el("input", { type: "range", min: 2, max: 60, value: 14, id: "brush-size" });
+  const brushed = el("label", { class: "row", for: "brush-size", hidden: true }, t("Width"), size);
+  const hint = el("span", { class: "muted" });
+  const save = el("button", { class: "main", onclick: () => store() }, t("Use for all photographs"));
+  const dialog = el("dialog", { class: "draw", "aria-label": t("Outline the part") }, el("div", { class: "inside" },
+    el("header", {}, el("h2", {}, name), busy, el("span", { class: "grow" }), hint,
+      el("button", { class: "quiet", "aria-label": t("Close"), onclick: () => dialog.close() }, "✕")),
+    board,
+    el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Begin again")),
+      el("span", { class: "grow" }), save)));
+  const TOOLS = {
+    click: [t("Click"), t("Click on the part; with Shift or the right button beside it")],
+    polygon: [t("Polygon"), t("Click the corners; Enter or a double click closes it")],
+    brush: [t("Brush"), t("Paint the part")],
+    eraser: [t("Eraser"), t("Take away")],
+  };
+  let tool = "click", image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
+  let clicks = { inside: [], outside: [] }, past = [];
+
+  document.body.append(dialog);
+  dialog.addEventListener("close", () => dialog.remove());
+  dialog.showModal();
+  busy.textContent = t("Looking at it …");
+  const address = encodeURIComponent(name);
+  // The photograph is shown at once; clicks wait until the server has looked at it.
+  const ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));
+  image = await picture(`/api/part/picture?name=${address}`);
+  canvas.width = image.naturalWidth;
+  canvas.height = image.naturalHeight;
+  context = canvas.getContext("2d", { willReadFrequently: true });
+  new ResizeObserver(() => {
+    const scale = Math.min(board.clientWidth / canvas.width, board.clientHeight / canvas.height);
+    Object.assign(canvas.style, { width: `${canvas.width * scale}px`, height: `${canvas.height * scale}px` });
+  }).observe(board);
+  mask = new Uint8Array(canvas.width * canvas.height);
+  pick("click");
+  redraw();
+  canvas.focus();
+  const before = await read(await fetch(`/api/part/mask?name=${address}`));
+  if (!clicks.inside.length && !clicks.outside.length && !past.length) (mask = before), redraw();
+
+  async function read(response) {
+    if (!response.ok) throw new Error((await response.json()).error);
+    const bitmap = await createImageBitmap(await response.blob());
+    const flat = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+    flat.drawImage(bitmap, 0, 0);
+    const pixels = flat.getImageData(0, 0, canvas.width, canvas.height).data, found = new Uint8Array(canvas.width * canvas.height);
+    for (let k = 0; k < found.length; k++) found[k] = pixels[4 * k] > 127 ? 1 : 0;
+    return found;
+  }
+
+  function pick(name_) {
+    tool = name_;
+    corners = [];
+    hint.textContent = TOOLS[tool][1];
+    brushed.hidden = tool !== "brush" && tool !== "eraser";
+    tools.replaceChildren(...Object.entries(TOOLS).map(([key, [text]]) => el("button", { "aria-pressed": String(key === tool), onclick: () => (pick(key), canvas.focus()) }, text)));
+    redraw();
+  }
+
+  function redraw() {
+    if (!context) return;
+    const { width, height } = canvas;
+    context.drawImage(image, 0, 0);
+    const shown = context.getImageData(0, 0, width, height), pixels = shown.data;
+    for (let y = 0, k = 0; y < height; y++) for (let x = 0; x < width; x++, k++) {
+      if (!mask[k]) { for (let c = 0; c < 3; c++) pixels[4 * k + c] *= 0.45; continue; }
+      const edge = x === 0 || y === 0 || x === width - 1 || y === height - 1 || !mask[k - 1] || !mask[k + 1] || !mask[k - width] || !mask[k + width];
+      if (edge) for (let c = 0; c < 3; c++) pixels[4 * k + c] = TINT[c];
+    }
+    context.putImageData(shown, 0, 0);
+    const unit = Math.max(1, width / 500);
+    const sign = ([x, y], inside) => {
+      context.beginPath();
+      context.arc(x, y, 5 * unit, 0, 7);
+      context.fillStyle = inside ? "#17b26a" : "#f04438";
+      context.fill();
+      context.lineWidth = 1.5 * unit;
+      context.strokeStyle = "#fff";
+      context.stroke();
+      context.beginPath(); // a plus on the part, a minus beside it
+      context.moveTo(x - 2.6 * unit, y), context.lineTo(x + 2.6 * unit, y);
+      if (inside) context.moveTo(x, y - 2.6 * unit), context.lineTo(x, y + 2.6 * unit);
+      context.stroke();
+    };
+    clicks.inside.forEach((point) => sign(point, true));
+    clicks.outside.forEach((point) => sign(point, false));
+    if (corners.length) {
+      context.beginPath();
+      corners.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
+      context.strokeStyle = "#ffd400";
+      context.lineWidth = 2 * unit;
+      context.stroke();
+      for (const [x, y] of corners) context.fillStyle = "#ffd400", context.fillRect(x - 2.5 * unit, y - 2.5 * unit, 5 * unit, 5 * unit);
+    }
+    if (cross) {
+      context.strokeStyle = "#fff";
+      context.lineWidth = unit;
+      context.beginPath();
+      context.moveTo(cross[0] - 12 * unit, cross[1]), context.lineTo(cross[0] + 12 * unit, cross[1]);
+      context.moveTo(cross[0], cross[1] - 12 * unit), context.lineTo(cross[0], cross[1] + 12 * unit);
+      context.stroke();
+    }
+    save.disabled = !mask.some(Boolean) || mask.every(Boolean);
+  }
+
+  const remember = () => (past.push({ mask: mask.slice(), clicks: structuredClone(clicks), corners: structuredClone(corners) }), past.splice(0, past.length - 30));
+
+  function undo() {
+    const last = past.pop();
+    if (!last) return;
+    ({ mask, clicks, corners } = last);
+    waiting++;
+    redraw();
+  }
+
+  function clear() {
+    remember();
+    (mask = new Uint8Array(mask.length)), (clicks = { inside: [], outside: [] }), (corners = []);
+    waiting++;
+    redraw();
+  }
+
+  async function act(point, beside) {
+    if (tool === "polygon") {
+      remember();
+      corners.push(point);
+      return redraw();
+    }
+    if (tool !== "click") {
+      remember();
+      return stroke(point, point);
+    }
+    remember();
+    clicks[beside ? "outside" : "inside"].push(point);
+    redraw();
+    const mine = ++waiting;
+    await ready;
+    busy.textContent = "…";
+    try {
+      const response = await fetch("/api/part/clicks", { method: "POST", headers: { "Content-Type": "application/json", "X-Desk-CSRF": csrf }, body: JSON.stringify({ name, ...clicks }) });
+      const found = await read(response);
+      if (mine === waiting) (mask = found), redraw();
+    } catch (error) {
+      toast(error.message, "bad");
+    }
+    busy.textContent = "";
+  }
+
+  function fill(path) {
+    const flat = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
+    path(flat);
+    return flat.getImageData(0, 0, canvas.width, canvas.height).data;
+  }
+
+  function close() {
+    if (corners.length < 3) return;
+    const drawn = fill((flat) => {
+      flat.beginPath();
+      corners.forEach(([x, y], index) => (index ? flat.lineTo(x, y) : flat.moveTo(x, y)));
+      flat.fill();
+    });
+    remember();
+    for (let k = 0; k < mask.length; k++) mask[k] = drawn[4 * k + 3] > 127 ? 1 : 0;
+    corners = [];
+    redraw();
+  }
+
+  function stroke(from, to) {
+    const width = Number(size.value) * (canvas.width / 500);
+    const drawn = fill((flat) => {
+      flat.lineCap = "round";
+      flat.lineWidth = width;
+      flat.beginPath();
+      flat.moveTo(...from);
+      flat.lineTo(to[0] + 0.01, to[1]);
+      flat.stroke();
+    });
+    for (let k = 0; k < mask.length; k++) if (drawn[4 * k + 3] > 127) mask[k] = tool === "brush" ? 1 : 0;
+    redraw();
+  }
+
+  function at(event) {
+    const box = canvas.getBoundingClientRect();
+    const clamp = (value, most) => Math.max(0, Math.min(most - 1, value));
+    return [clamp(((event.clientX - box.left) / box.width) * canvas.width, canvas.width), clamp(((event.clientY - box.top) / box.height) * canvas.height, canvas.height)];
+  }
+
+  let last = null;
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  canvas.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    canvas.focus();
+    cross = null;
+    last = at(event);
+    painting = tool === "brush" || tool === "eraser";
+    if (painting) canvas.setPointerCapture(event.pointerId);
+    act(last, event.button === 2 || event.shiftKey);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!painting) return;
+    const next = at(event);
+    stroke(last, next);
+    last = next;
+  });
+  canvas.addEventListener("pointerup", () => (painting = false));
+  canvas.addEventListener("dblclick", () => tool === "polygon" && close());
+  dialog.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey ? event.key === "z" : event.key === "z") return event.preventDefault(), undo();
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.type === "range") return;
+    const chosen = { c: "click", p: "polygon", b: "brush", e: "eraser" }[event.key];
+    if (chosen) return event.preventDefault(), pick(chosen), canvas.focus();
+    if (event.target !== canvas) return;
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (way) {
+      event.preventDefault();
+      const step = (event.shiftKey ? 0.08 : 0.015) * canvas.width, [x, y] = cross ?? [canvas.width / 2, canvas.height / 2];
+      cross = [Math.max(0, Math.min(canvas.width - 1, x + way[0] * step)), Math.max(0, Math.min(canvas.height - 1, y + way[1] * step))];
+      redraw();
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      if (tool === "polygon" && !cross) close();
+      else if (tool === "polygon" && event.shiftKey) close();
+      else act(cross ?? [canvas.width / 2, canvas.height / 2], event.shiftKey);
+    }
+  });
+
+  async function store() {
+    const flat = new OffscreenCanvas(canvas.width, canvas.height), drawn = flat.getContext("2d");
+    const pixels = drawn.createImageData(canvas.width, canvas.height);
+    for (let k = 0; k < mask.length; k++) pixels.data.set([255 * mask[k], 255 * mask[k], 255 * mask[k], 255], 4 * k);
+    drawn.putImageData(pixels, 0, 0);
+    save.disabled = true;
+    try {
+      const answer = await api(`/api/part/outline?name=${address}`, { body: await flat.convertToBlob({ type: "image/png" }) });
+      dialog.close();
+      done(answer);
+    } catch {
+      save.disabled = false;
+    }
+  }
+}

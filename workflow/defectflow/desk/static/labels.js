@@ -1,0 +1,161 @@
+import { api, el, keys, mark, number, plural, t, toast } from "./desk.js";
+import { Grid, fromRows, picture } from "./grid.js";
+
+const $ = (id) => document.getElementById(id);
+let items = [], byName = new Map(), lists = {}, filter = "all", busy = Promise.resolve();
+
+const grid = new Grid($("grid"), {
+  fill(cell, item) {
+    cell.replaceChildren(el("img", { src: picture(item), alt: "", decoding: "async" }),
+      el("span", { class: "caption" }, mark(item.label, ""), el("span", { class: "name" }, item.kind || item.name.split("/").pop())));
+    cell.dataset.label = item.label;
+  },
+  label: (item) => `${item.name}, ${{ good: t("good"), bad: t("bad"), unsure: t("not sure") }[item.label] ?? t("no label")}${item.kind ? `, ${item.kind}` : ""}`,
+  onmove: preview,
+  onselect: () => (about(), preview(grid.current)),
+  onopen: () => $("kind").focus(),
+});
+
+function preview(item) {
+  $("side").classList.toggle("nothing", !item);
+  if (!item) return;
+  const source = picture(item, "large");
+  if ($("large").getAttribute("src") !== source) $("large").src = source;
+  $("large").alt = item.name;
+  $("name").textContent = item.name;
+  $("label").replaceChildren(mark(item.label), item.kind ? ` ${item.kind}` : "");
+  const why = (lists[filter] ?? []).find((row) => row.name === item.name)?.why;
+  $("why").textContent = why || "";
+  $("kind").value = item.kind;
+  document.querySelectorAll("[data-label]").forEach((button) => button.tagName === "BUTTON" && button.setAttribute("aria-pressed", String(button.dataset.label === item.label)));
+  const next = grid.items[grid.at + 1];
+  if (next) new Image().src = picture(next, "large");
+}
+
+function about() {
+  const n = grid.selected.size;
+  $("about").textContent = n > 1 ? t("{n} selected: a label goes to all of them", { n: number(n) }) : "";
+}
+
+function counts() {
+  const of = (label) => items.filter((item) => item.label === label).length;
+  $("count").replaceChildren(mark("good", `${number(of("good"))} ${t("good")}`), " ", mark("bad", `${number(of("bad"))} ${t("bad")}`), " ",
+    mark("unsure", `${number(of("unsure"))} ${t("not sure")}`), " ", mark("", `${number(of(""))} ${t("no label")}`));
+  const kinds = [...new Set(items.map((item) => item.kind).filter(Boolean))].sort();
+  $("kinds").replaceChildren(...kinds.map((kind) => el("option", { value: kind })));
+  const chosen = $("kind-filter").value;
+  $("kind-filter").hidden = !kinds.length;
+  $("kind-filter").replaceChildren(el("option", { value: "" }, t("all kinds")), ...kinds.map((kind) => el("option", { value: kind, selected: kind === chosen }, kind)));
+}
+
+function matching() {
+  const folder = $("folder").value, search = $("search").value.toLowerCase(), kind = $("kind-filter").value;
+  const listed = filter in lists ? lists[filter].map((row) => byName.get(row.name)).filter(Boolean) : null;
+  return (listed ?? items).filter((item) =>
+    (listed || filter === "all" || (filter === "none" ? !item.label : item.label === filter)) &&
+    (!folder || item.name.startsWith(folder)) && (!kind || item.kind === kind) && (!search || item.name.toLowerCase().includes(search)));
+}
+
+function show() {
+  const found = matching();
+  grid.show(found);
+  const texts = {
+    next: [t("Nothing to label next"), t("A run lists here the photographs whose labels would say most.")],
+    check: [t("No labels to check"), t("A run lists here the labels that the photographs contradict.")],
+    candidates: [t("Nothing stands out"), t("Where no photograph has a label, a run lists here those that stand far from all others.")],
+  };
+  $("work").hidden = !found.length;
+  $("empty").hidden = found.length > 0;
+  if (!found.length) {
+    const [title, text] = !items.length ? [t("No photographs yet"), t("Labels need photographs.")] : texts[filter] ?? [t("None of these"), t("No photograph fits these filters.")];
+    $("empty-title").textContent = title;
+    $("empty-text").textContent = text;
+    const [href, words] = !items.length ? ["/photographs", t("Add photographs")] : filter in texts ? ["/runs", t("Run")] : ["", ""];
+    $("empty-go").replaceChildren(href ? el("a", { class: "button main", href }, words) : "");
+  } else grid.draw(true);
+}
+
+async function load() {
+  const found = await api("/api/labels/list");
+  items = fromRows(found.photographs);
+  byName = new Map(items.map((item) => [item.name, item]));
+  lists = found.lists;
+  for (const [name, rows] of Object.entries(lists)) {
+    const button = document.querySelector(`[data-filter="${name}"]`);
+    const n = rows.filter((row) => byName.has(row.name)).length;
+    button.hidden = !n && filter !== name;
+    button.replaceChildren(button.firstChild.textContent.replace(/ \d+$/, ""), n ? ` ${n}` : "");
+  }
+  const folders = [...new Set(items.flatMap((item) => item.name.includes("/") ? [item.name.slice(0, item.name.lastIndexOf("/") + 1)] : []))].sort();
+  $("folder").hidden = !folders.length;
+  $("folder").replaceChildren(el("option", { value: "" }, t("all folders")), ...folders.map((folder) => el("option", { value: folder }, folder)));
+  counts();
+  show();
+  $("grid").focus();
+}
+
+function apply(labels) {
+  for (const [name, [label, kind]] of Object.entries(labels)) Object.assign(byName.get(name) ?? {}, { label, kind });
+  grid.refresh(new Set(Object.keys(labels)));
+  counts();
+}
+
+/** Label what is chosen; a single one moves on to the next. The requests keep their order. */
+function put(change) {
+  const names = grid.chosen();
+  if (!names.length) return;
+  const single = !grid.selected.size;
+  const place = grid.at;
+  busy = busy.then(async () => {
+    const found = await api("/api/labels/put", { json: { names, ...change } });
+    apply(found.labels);
+    if (names.length > 1) toast(plural(found.changed, "{n} photograph labelled", "{n} photographs labelled"), "good", [t("Undo"), undo]);
+  }).catch(() => {});
+  if (single && change.label !== undefined) grid.go(place + 1);
+  busy.then(() => preview(grid.current));
+}
+
+function undo() {
+  busy = busy.then(async () => {
+    const found = await api("/api/labels/undo", { method: "POST" });
+    apply(found.labels);
+    const names = Object.keys(found.labels);
+    if (!names.length) return toast(t("Nothing to undo"));
+    const index = grid.items.findIndex((item) => item.name === names[0]);
+    if (index >= 0 && names.length === 1) grid.go(index);
+    preview(grid.current);
+    toast(plural(names.length, "Taken back for {n} photograph", "Taken back for {n} photographs"));
+  }).catch(() => {});
+}
+
+function choose(name) {
+  filter = name;
+  document.querySelectorAll("[data-filter]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.filter === name)));
+  grid.select([]);
+  show();
+}
+
+document.querySelectorAll("[data-filter]").forEach((button) => button.addEventListener("click", () => choose(button.dataset.filter)));
+document.querySelectorAll("button[data-label]").forEach((button) => button.addEventListener("click", () => put({ label: button.dataset.label })));
+for (const id of ["folder", "kind-filter", "search"]) $(id).addEventListener("input", show);
+$("size").addEventListener("input", (event) => {
+  grid.cell = Number(event.target.value);
+  grid.draw(true);
+});
+$("undo").addEventListener("click", undo);
+$("kind-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  put({ kind: $("kind").value });
+  $("grid").focus();
+});
+$("kind").addEventListener("keydown", (event) => event.key === "Escape" && $("grid").focus());
+
+const label = (name) => () => put({ label: name });
+keys({
+  g: [t("Good"), label("good")], b: [t("Bad"), label("bad")], u: [t("Not sure"), label("unsure")], 0: [t("No label"), label("")],
+  k: [t("Kind of defect"), () => ($("kind").focus(), $("kind").select())],
+  z: [t("Undo"), undo], "Ctrl+z": [t("Undo"), undo],
+  1: [t("Show all"), () => choose("all")], 2: [t("Show those without a label"), () => choose("none")], 3: [t("Show what to label next"), () => choose("next")],
+  "/": [t("Go to the pictures (arrows move, Shift and Space select)"), () => $("grid").focus()],
+});
+await load();

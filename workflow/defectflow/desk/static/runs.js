@@ -1,0 +1,209 @@
+import { ask, api, duration, el, keys, number, t, toast } from "./desk.js";
+
+const $ = (id) => document.getElementById(id);
+let timer = null, offset = 0, last = "", wasRunning = false;
+
+const WORDS = {
+  none: ["", t("nothing has run yet")], running: ["review", t("running")], done: ["good", t("finished")],
+  failed: ["bad", t("stopped by an error")], stopped: ["unsure", t("stopped; nothing is lost")],
+  interrupted: ["unsure", t("interrupted; start it again, it goes on where it was")],
+};
+
+// --- the run ------------------------------------------------------------------------------------------------------
+async function look() {
+  clearTimeout(timer);
+  try {
+    show(await api("/api/runs/state", { quiet: true }));
+  } catch (error) {
+    if (error.status === 401) return location.reload();
+    $("status").textContent = error.message;
+  }
+  timer = setTimeout(look, wasRunning ? 1000 : 5000);
+}
+
+function show(state) {
+  const running = state.status === "running";
+  const [kind, words] = WORDS[state.status];
+  $("status").className = `mark ${kind || "none"}`;
+  $("status").textContent = words;
+  const spent = state.started ? duration(Math.max(0, (state.ended ?? state.now) - state.started)) : "";
+  $("time").textContent = !state.started ? "" : running
+    ? [t("for {time}", { time: spent }), state.seconds ? t("about {time} left", { time: duration(state.seconds) }) : ""].filter(Boolean).join(" · ")
+    : t("{when}, took {time}", { when: new Date(1000 * (state.ended ?? state.started)).toLocaleString(document.documentElement.lang), time: spent });
+  $("start").hidden = $("plan").hidden = running;
+  $("stop").hidden = !running;
+  $("bundle").disabled = $("cores").disabled = running;
+  document.querySelectorAll("#questions input:not([value=own]), #questions select, #groups input, #groups select").forEach((one) => (one.disabled = running));
+  $("bar").hidden = !running;
+  if (running) {
+    if (state.total) $("progress").value = (state.done + (state.inside ?? 0)) / state.total;
+    else $("progress").removeAttribute("value");
+    document.title = state.total ? `${Math.round(100 * state.done / state.total)} % · ${t("Run")}` : t("Run");
+    $("planned").hidden = true;
+  }
+  stages(state.stages ?? [], running, state);
+  lines($("problems"), state.errors ?? []);
+  lines($("warned"), running || state.status === "done" ? state.warnings ?? [] : []);
+  if (wasRunning && !running) {
+    if (state.status === "done") toast(t("The run has finished."), "good");
+    if (state.status === "failed") toast(t("An error has stopped the run."), "bad");
+  }
+  if (wasRunning && !running || last !== state.run) results(state);
+  wasRunning = running;
+  last = state.run ?? "";
+  if ($("log-box").open) log();
+}
+
+function stages(list, running, state) {
+  const box = $("stages");
+  box.hidden = !list.length || (!running && state.status === "done");
+  box.replaceChildren(...list.map((stage) => {
+    const now = running && stage.running.length > 0;
+    const done = stage.done >= stage.total;
+    const word = done ? t("done") : now ? t("now") : t("waits");
+    return el("li", { class: done ? "done" : now ? "now" : "waits", "aria-current": now ? "step" : null },
+      el("span", { class: "shape", "aria-hidden": "true" }, done ? "✓" : now ? "▸" : "·"),
+      el("span", {}, t(stage.words)), el("span", { class: "muted" }, stage.total > 1 ? `${stage.done} / ${stage.total}` : word,
+        now && state.inside !== null ? ` · ${Math.round(100 * state.inside)} %` : ""),
+      el("small", { class: "muted" }, now ? stage.running[0] : ""));
+  }));
+}
+
+function lines(box, texts) {
+  box.hidden = !texts.length;
+  box.replaceChildren(...texts.map((text) => el("div", { class: text.startsWith("  ") ? "inner" : null }, text)));
+}
+
+async function results(state) {
+  const box = $("results");
+  box.hidden = true;
+  const found = await api("/api/runs/reports", { quiet: true }).catch(() => []);
+  if (!found.length) return;
+  const verdict = (state.told ?? []).find((line) => line.startsWith("Verdict: "));
+  box.replaceChildren(
+    verdict ? el("p", {}, verdict.replace("Verdict: ", "")) : "",
+    el("div", { class: "row" }, ...found.slice(0, 4).map((one) =>
+      el("a", { href: `/api/runs/report/${one.path}`, target: "_blank", rel: "noopener" }, t("Report of {name}", { name: one.name })))));
+  box.hidden = false;
+}
+
+async function log() {
+  const response = await fetch("/api/runs/log");
+  if (!response.ok) return;
+  const text = await response.text();
+  if (text.length === offset) return;
+  offset = text.length;
+  const box = $("log");
+  const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+  box.textContent = text;
+  if (atEnd) box.scrollTop = box.scrollHeight;
+}
+$("log-box").addEventListener("toggle", () => $("log-box").open && log());
+
+async function plan() {
+  const box = $("planned");
+  box.hidden = false;
+  box.className = "note";
+  box.textContent = t("Looking at what has changed ...");
+  $("plan").disabled = true;
+  try {
+    const found = await api(`/api/runs/plan?bundle=${$("bundle").checked}`);
+    if (found.errors.length) {
+      box.className = "note bad";
+      return lines(box, found.errors);
+    }
+    const time = found.seconds ? t(", about {time}", { time: duration(found.seconds) }) : "";
+    box.replaceChildren(
+      el("b", {}, found.jobs ? t("{n} jobs in {m} stages", { n: number(found.jobs), m: found.stages.length }) + time : t("Nothing to do: the results are up to date.")),
+      el("div", {}, found.stages.map((stage) => t(stage.words)).join(" → ")),
+      found.stays.length && found.jobs ? el("div", { class: "muted" }, t("As it is stays: {stages}", { stages: found.stays.map((words) => t(words)).join(", ") })) : "");
+  } catch {
+    box.hidden = true;
+  } finally {
+    $("plan").disabled = false;
+  }
+}
+
+async function start() {
+  $("start").disabled = true;
+  try {
+    const cores = $("cores").value;
+    show(await api("/api/runs/start", { json: { bundle: $("bundle").checked, cores: cores === "all" ? "all" : Number(cores) } }));
+    wasRunning = true;
+    look();
+  } finally {
+    $("start").disabled = false;
+  }
+}
+
+async function stop() {
+  if (!(await ask(t("Stop the run? What is finished stays; a later run goes on from there."), t("Stop"), true))) return;
+  $("stop").disabled = true;
+  $("status").textContent = t("stopping ...");
+  try {
+    await api("/api/runs/stop", { method: "POST" });
+    look();
+  } finally {
+    $("stop").disabled = false;
+  }
+}
+
+$("plan").addEventListener("click", plan);
+$("start").addEventListener("click", start);
+$("stop").addEventListener("click", stop);
+keys({
+  p: [t("What would be done?"), plan],
+  s: [t("Start the run"), () => !$("start").hidden && start()],
+  x: [t("Stop the run"), () => !$("stop").hidden && stop()],
+  l: [t("All that was printed"), () => ($("log-box").open = !$("log-box").open)],
+});
+
+// --- settings -----------------------------------------------------------------------------------------------------
+function settings(found) {
+  for (const [question, { option, share }] of Object.entries(found.answers)) {
+    const box = document.querySelector(`[data-question="${question}"]`);
+    box.querySelector("[data-own]").hidden = option !== "own";
+    box.querySelector(`input[value="${option}"]`).checked = true;
+    const select = box.querySelector(`select[data-option="${option}"]`);
+    if (select && share) {
+      if (![...select.options].some((one) => Number(one.value) === share))
+        select.append(el("option", { value: share }, `${Number((100 * share).toPrecision(3))} %`));
+      select.value = String(share);
+    }
+  }
+  $("groups").replaceChildren(...found.groups.map((group) => el("section", { class: "stack" }, el("h2", {}, t(group.title, { name: group.name })),
+    el("table", {}, el("tbody", {}, ...group.fields.map(field))))));
+}
+
+function field(one) {
+  const id = `set-${one.path}`;
+  const choices = one.choices.length ? [...new Set([...one.choices, one.value])] : [];
+  const input = choices.length
+    ? el("select", { id }, ...choices.map((choice) => el("option", { value: choice, selected: choice === one.value }, choice)))
+    : el("input", { id, value: one.changed ? one.value : "", placeholder: one.default === "null" ? "" : one.default, autocomplete: "off", spellcheck: "false" });
+  input.addEventListener("change", () => save("/api/runs/setting", { path: one.path, text: input.value }));
+  return el("tr", { class: one.changed ? "changed" : null },
+    el("th", { scope: "row" }, el("label", { for: id, class: "mono" }, one.key)),
+    el("td", {}, input),
+    el("td", {}, one.help, " ", el("span", { class: "muted" }, [one.limits || (choices.length ? "" : one.type), one.changed ? t("changed; the default is {value}", { value: one.default }) : ""].filter(Boolean).join(" · "))));
+}
+
+async function save(path, json) {
+  try {
+    settings(await api(path, { json }));
+  } catch {
+    settings(await api("/api/runs/settings"));
+  }
+}
+
+document.querySelectorAll("#questions input").forEach((input) => input.addEventListener("change", () => {
+  const share = document.querySelector(`[data-question="${input.name}"] select[data-option="${input.value}"]`);
+  save("/api/runs/answer", { question: input.name, option: input.value, share: share ? Number(share.value) : null });
+}));
+document.querySelectorAll("#questions select.share").forEach((select) => select.addEventListener("change", () => {
+  const question = select.closest("[data-question]").dataset.question;
+  save("/api/runs/answer", { question, option: select.dataset.option, share: Number(select.value) });
+}));
+
+settings(await api("/api/runs/settings"));
+look();
