@@ -52,8 +52,9 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
     elif segmenter.prompts and not start and "model" in given and segmenter.model != "nano":
         raise UserError(f"config.yaml: {entry}: model {segmenter.model} needs its checkpoint (set it, or model: nano)")
     pair = [key for key in ("encoder", "decoder") if key in given]
-    files = [(f"{entry}.checkpoint", start), (f"detectors.{run.detector}.weights", detector.weights)]
-    for key, path in (*files, *((f"{entry}.{key}", getattr(segmenter, key)) for key in pair)):
+    named = {f"{entry}.checkpoint": start, f"detectors.{run.detector}.weights": detector.weights}
+    named |= {f"{entry}.{key}": getattr(segmenter, key) for key in pair}
+    for key, path in (named | {"kinds.weights": settings["kinds"].weights}).items():
         if path and not is_url(path) and not Path(path).is_file():
             raise UserError(f"{path}: no such file (config.yaml names it under {key})")
     for key in pair:
