@@ -58,9 +58,9 @@ def export_bundle(
     pictures = []
     if precision == "int8":
         depth = reference.settings["depth"]
-        pictures = [reference.prepare(read_photograph(path, depth)).picture for path in paths[:CALIBRATION]]
+        items = [reference.prepare(read_photograph(path, depth)) for path in paths[:CALIBRATION]]
         height, width = graph_input(bundle.settings["network"])[0]
-        pictures = [picture[:height, :width] for picture in pictures]  # of tiles the first
+        pictures = [item.picture[:height, :width] for item in items if item.picture is not None]  # of tiles the first
     name = f"exports/{kind}-{precision}"
     with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:
         trial = temporary / "bundle"  # a copy, to open the export like an inspector

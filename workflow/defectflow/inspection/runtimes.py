@@ -112,7 +112,7 @@ def _whole(bundle: Bundle, run: Network) -> Network:
         return run
 
     def tile(picture: np.ndarray) -> np.ndarray:
-        patches = run(picture[None])[0]
+        patches: np.ndarray = run(picture[None])[0]
         side = math.isqrt(len(patches))
         return patches.reshape(side, side, -1)
 

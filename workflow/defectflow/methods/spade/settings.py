@@ -19,7 +19,7 @@ class SpadeSettings(PooledSettings):
         10, "good photographs, the most similar ones, that a picture is compared with (50 in the paper)", minimum=1,
         stage="score",
     )  # fmt: skip
-    score: Literal["max", "top_k_mean", "percentile", "retrieval"] = setting(
+    score: Literal["max", "top_k_mean", "percentile", "retrieval"] = setting(  # type: ignore[assignment]  # one more
         "max",
         "image score: the largest distance, the mean of the largest ones, or a quantile; or retrieval, the mean "
         "distance of the whole picture to the most similar photographs, as in the paper",
