@@ -312,7 +312,7 @@ def start_hash(wildcards) -> str | None:
     start = entry.checkpoint
     if start and is_url(start):
         return entry.sha256
-    return weights_hash(start, "sam2.1-nano.pt") if start or entry.model == "nano" else None
+    return weights_hash(start, "sam2.1-nano.safetensors") if start or entry.model == "nano" else None
 
 
 def asks_sam(wildcards) -> bool:

@@ -115,7 +115,7 @@ def test_packaged_weights_that_are_damaged_are_refused(tmp_path, monkeypatch):
     content[-1] ^= 1
     copy.write_bytes(content)
     monkeypatch.setitem(sam_model.PACKAGED, "nano", copy)
-    with pytest.raises(UserError, match=r"sam2\.1-nano\.pt: its sha256 is not that"):
+    with pytest.raises(UserError, match=r"sam2\.1-nano\.safetensors: its sha256 is not that"):
         sam_model.build("nano", copy)
 
 

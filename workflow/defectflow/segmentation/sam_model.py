@@ -31,7 +31,7 @@ CONFIGS = {
         for v in ("t", "s", "b+", "l")
     },
 }
-PACKAGED = {"nano": Path(__file__).parent / "weights" / "sam2.1-nano.pt"}  # our own, made by pretrain_sam
+PACKAGED = {"nano": Path(__file__).parent / "weights" / "sam2.1-nano.safetensors"}  # our own, made by pretrain_sam
 LOGIT = 6.0  # of a certain pixel in the mask prompt
 BOX_MARGIN = 0.02
 NOT_A_POINT, NEGATIVE, POSITIVE, BOX_CORNERS = -1, 0, 1, (2, 3)  # labels of SAM's prompt encoder
