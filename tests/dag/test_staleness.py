@@ -44,7 +44,7 @@ AFTER = {
     "segment": "masks evaluate",
     "masks": "isolate evaluate boxes render report",
     "isolate": "picture_shape augment features report",
-    "picture_shape": "features",
+    "picture_shape": "",  # its content counts, see `shape_that_counts`
     "augment": "features report",
     "features": "fit score calibrate keep_features check_labels",
     "check_labels": "next_to_label keep_features report",
