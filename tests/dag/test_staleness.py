@@ -381,6 +381,20 @@ def test_a_config_key_re_runs_what_it_changes(site, demo, key):
     assert set(stale) == closure(first, present) | sheet(stale)
 
 
+def test_features_are_stale_where_the_shape_of_long_pictures_is_another_and_not_otherwise(site):
+    path = site.folder / "results/mine/own/crop/picture_shape.json"
+    try:
+        path.write_text('{"height": 504, "width": 760, "long": false}')
+        assert site.stale() == {}
+        path.write_text('{"height": 504, "width": 1256, "long": true}')
+        assert set(site.stale()) == closure("features", ALL)
+        config = json.loads(json.dumps(CONFIG))
+        config["detectors"]["patchcore"]["input_shape"] = "square"
+        assert set(site.stale(config)) == closure("features", ALL)  # because the config is another
+    finally:
+        path.write_text("")
+
+
 # --- Code -----------------------------------------------------------------------------------------------------------
 PACKAGE = ROOT / "workflow/defectflow"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -611,6 +625,7 @@ AFTER_INGEST = {
     "leaderboard": 1,
 }
 ONE_SHARD = {"survey": 1, "masks": 2, "isolate": 2, "features": 2}
+OF_ALL = {"picture_shape": 2} | AFTER_INGEST
 
 
 @pytest.fixture(scope="module")
@@ -621,10 +636,10 @@ def plain(tmp_path_factory) -> Made:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (repaint("part_013.png"), ONE_SHARD | AFTER_INGEST),
-        (repaint("new.png"), ONE_SHARD | AFTER_INGEST),
-        (remove, ONE_SHARD | AFTER_INGEST),
-        (rename, {rule: 2 * jobs for rule, jobs in ONE_SHARD.items()} | AFTER_INGEST),
+        (repaint("part_013.png"), ONE_SHARD | OF_ALL),
+        (repaint("new.png"), ONE_SHARD | OF_ALL),
+        (remove, ONE_SHARD | OF_ALL),
+        (rename, {rule: 2 * jobs for rule, jobs in ONE_SHARD.items()} | OF_ALL),
         (relabel, AFTER_INGEST),
         (reorder, AFTER_INGEST),
         (repaint("part_000.png"), {"survey": 1, "sam_pairs": 1}),
