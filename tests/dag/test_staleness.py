@@ -45,7 +45,7 @@ AFTER = {
     "segment": "masks evaluate",
     "masks": "isolate evaluate boxes render report",
     "isolate": "picture_shape augment features report",
-    "picture_shape": "features",
+    "picture_shape": "",  # its content counts, see `shape_that_counts`
     "augment": "features report",
     "features": "fit score calibrate keep_features check_labels",
     "check_labels": "next_to_label keep_features report",
@@ -453,6 +453,20 @@ def test_a_key_of_a_prompted_network_makes_its_masks_anew(asked, key):
     assert stale == ({"masks": 2, "part_sheet": 1, "parts": 1} if key in OF_PROMPTED else {})
 
 
+def test_features_are_stale_where_the_shape_of_long_pictures_is_another_and_not_otherwise(site):
+    path = site.folder / "results/mine/own/crop/picture_shape.json"
+    try:
+        path.write_text('{"height": 504, "width": 760, "long": false}')
+        assert site.stale() == {}
+        path.write_text('{"height": 504, "width": 1256, "long": true}')
+        assert set(site.stale()) == closure("features", ALL)
+        config = json.loads(json.dumps(CONFIG))
+        config["detectors"]["patchcore"]["input_shape"] = "square"
+        assert set(site.stale(config)) == closure("features", ALL)  # because the config is another
+    finally:
+        path.write_text("")
+
+
 # --- Code -----------------------------------------------------------------------------------------------------------
 PACKAGE = ROOT / "workflow/defectflow"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -683,6 +697,7 @@ AFTER_INGEST = {
     "leaderboard": 1,
 }
 ONE_SHARD = {"survey": 1, "masks": 2, "isolate": 2, "features": 2}
+OF_ALL = {"picture_shape": 2} | AFTER_INGEST
 
 
 @pytest.fixture(scope="module")
@@ -693,10 +708,10 @@ def plain(tmp_path_factory) -> Made:
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (repaint("part_013.png"), ONE_SHARD | AFTER_INGEST),
-        (repaint("new.png"), ONE_SHARD | AFTER_INGEST),
-        (remove, ONE_SHARD | AFTER_INGEST),
-        (rename, {rule: 2 * jobs for rule, jobs in ONE_SHARD.items()} | AFTER_INGEST),
+        (repaint("part_013.png"), ONE_SHARD | OF_ALL),
+        (repaint("new.png"), ONE_SHARD | OF_ALL),
+        (remove, ONE_SHARD | OF_ALL),
+        (rename, {rule: 2 * jobs for rule, jobs in ONE_SHARD.items()} | OF_ALL),
         (relabel, AFTER_INGEST),
         (reorder, AFTER_INGEST),
         (repaint("part_000.png"), {"survey": 1, "sam_pairs": 1}),
@@ -758,6 +773,7 @@ def test_a_stage_that_failed_after_a_change_runs_again_with_all_that_follows(sit
             elsewhere.rename(path)
     # The report counts the disk of drawn folders. Other pictures in them leave it alone; absent ones do not.
     counts = {"report"} if rule == "render" else set()
+    counts |= closure("features", ALL) if rule == "picture_shape" else set()  # an absent input is not `ancient`
     assert set(stale) == closure(rule, ALL) | counts | sheet(stale)
 
 

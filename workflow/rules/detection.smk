@@ -2,7 +2,8 @@ rule features:
     """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
-        shape="results/{dataset}/{segmenter}/{isolation}/picture_shape.json",
+        # Made anew with every photograph, and hardly ever another: its content is a param.
+        shape=ancient("results/{dataset}/{segmenter}/{isolation}/picture_shape.json"),
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.
@@ -20,6 +21,7 @@ rule features:
         runtime=120,
     params:
         settings=settings_for("detectors", "features"),
+        shape=shape_that_counts,
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
         start=network_start,

@@ -6,7 +6,7 @@ from defectflow.core.tables import ISOLATED, write_table
 from defectflow.isolation import picture_shape
 
 
-def shape_of(folder, *shards):
+def shape_of(folder, *shards, more=()):
     """What the stage writes for shards of windows (width, height)."""
     tables = []
     for number, sizes in enumerate(shards):
@@ -14,7 +14,7 @@ def shape_of(folder, *shards):
         tables.append(str(folder / f"{number}.csv"))
         write_table(tables[-1], pd.DataFrame(rows, columns=ISOLATED), ISOLATED)
     out = folder / "shape.json"
-    picture_shape.main(picture_shape.build_parser().parse_args(["--tables", *tables, "--out", str(out)]))
+    picture_shape.main(picture_shape.build_parser().parse_args(["--tables", *tables, *more, "--out", str(out)]))
     return json.loads(out.read_text())
 
 
@@ -43,3 +43,9 @@ def test_long_is_what_most_pictures_are_in_the_same_way(tmp_path, sizes, long):
 def test_one_photograph_more_does_not_change_the_shape(tmp_path):
     before = shape_of(tmp_path, [(1250, 500)] * 4)
     assert shape_of(tmp_path, [(1250, 500)] * 4, [(1248, 503)]) == before
+
+
+def test_windows_that_are_scaled_to_one_square_have_its_size(tmp_path):
+    more = ["--tight", "640"]
+    assert shape_of(tmp_path, [(300, 300), (900, 900)], more=more) == {"height": 640, "width": 640, "long": False}
+    assert shape_of(tmp_path, [(1250, 500)], more=more)["long"], "without a part the whole photograph is taken"

@@ -36,10 +36,13 @@ def input_in_words(network: Mapping[str, Any]) -> str:
 
     >>> input_in_words({"input_size": [256, 384], "coarser": [{"reduction": 2, "grid": [16, 24]}]})
     '384 x 256 and 192 x 128'
+    >>> input_in_words({"input_size": [2048, 4096], "tiles": {"size": 1024, "overlap": 128}})
+    '4096 x 2048 (in tiles of 1024)'
     """
     height, width = network["input_size"]
     reductions = [1, *(scale["reduction"] for scale in network.get("coarser", []))]
-    return " and ".join(f"{width // k} x {height // k}" for k in reductions)
+    tiles = f" (in tiles of {network['tiles']['size']})" if network.get("tiles") else ""
+    return " and ".join(f"{width // k} x {height // k}" for k in reductions) + tiles
 
 
 class Loaded(NamedTuple):

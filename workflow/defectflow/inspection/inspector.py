@@ -132,7 +132,8 @@ class Inspector:
         self._picture = reference_picture(bundle)
         self._isolation = settings_of(bundle, "isolation")
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
-        self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle)
+        own = max(1, threads // streams)
+        self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle, own)
         self._locate = make_locator(bundle, device)
 
     @classmethod

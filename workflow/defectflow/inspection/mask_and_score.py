@@ -127,11 +127,13 @@ def taught_patches(bundle: Bundle) -> dict[str, np.ndarray]:
     return load_file(bundle.path(taught["patches"])) if taught else {}
 
 
-def numpy_scorer(bundle: Bundle) -> Scorer:
-    """The detector of a bundle in numpy."""
+def numpy_scorer(bundle: Bundle, threads: int = 1) -> Scorer:
+    """The detector of a bundle in numpy, with so many threads for one photograph."""
     tensors, metadata = read_bank(bundle)
     entry = bundle.settings["detector"]
-    return numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector")).score
+    detector = numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector"))
+    detector.workers = threads
+    return detector.score
 
 
 def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:

@@ -28,9 +28,13 @@ class NumpyDetector(ABC):
 
     Attributes of a class:
         name: of the method.
+
+    Attributes:
+        workers: threads that may search the patches of one large picture.
     """
 
     name: ClassVar[str]
+    workers = 1
 
     @abstractmethod
     def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: Any) -> None: ...

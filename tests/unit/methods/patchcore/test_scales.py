@@ -5,6 +5,7 @@ import pytest
 import torch
 from defectflow.core.files import UserError
 from defectflow.methods.detector import GoodPatches
+from defectflow.methods.patchcore import bank_in_numpy
 from defectflow.methods.patchcore.bank_as_graph import ScaledSearch
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore as InNumpy
 from defectflow.methods.patchcore.memory_bank import PatchCore, held_out_parts, units_of
@@ -119,3 +120,23 @@ def test_a_scale_without_patches_is_one_line():
     )
     with pytest.raises(UserError, match="max_patches leaves no patch of a scale"):
         PatchCore.fit(images, PatchCoreSettings())(torch.ones(4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_largest_value_of_both_scales_is_found_without_searching_every_patch(seed, monkeypatch):
+    monkeypatch.setattr(bank_in_numpy, "FIRST", 2)
+    monkeypatch.setattr(bank_in_numpy, "LEAST", 5)
+    options = PatchCoreSettings()
+    tensors = PatchCore.fit(good_patches(), options)(torch.ones(4, dtype=torch.bool))
+    detector = InNumpy({name: tensor.numpy() for name, tensor in tensors.items()}, METADATA, options)
+    detector.workers = 3
+    patches = np.random.default_rng(seed).normal(4, 2, (CELLS, 5)).astype(np.float32)
+    value, distances = detector.judge(patches, np.arange(CELLS))
+    searched = []
+    bank = detector._scales[0]._bank
+    nearest = bank.nearest
+    monkeypatch.setattr(bank, "nearest", lambda queries: searched.append(len(queries)) or nearest(queries))
+    found = detector.score(patches, np.arange(CELLS))
+    assert found.score == value and (found.bounds >= distances).all() and found.bounds.max() == value
+    assert sum(searched) < 48 / 2
+    np.testing.assert_array_equal(found.distances(), distances)

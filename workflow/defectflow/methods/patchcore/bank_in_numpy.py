@@ -1,6 +1,7 @@
 """PatchCore's scoring in numpy: what `memory_bank.PatchCore` says, without torch."""
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, 
 from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
 from defectflow.search.nearest_in_numpy import Points
+
+FIRST = 32  # patches that are searched first where the largest value is looked for
+LEAST = 20_000  # patches for each thread: fewer are searched by one
 
 
 class PatchCore(NumpyDetector):
@@ -61,6 +65,8 @@ class PatchCore(NumpyDetector):
 
     def score(self, patches: np.ndarray, position: np.ndarray) -> Scored:
         """See `NumpyDetector.score`: the largest distance is found without most of the others."""
+        if self._combination and self._settings.score == "max":
+            return self._score_of_scales(patches, position)
         if self._combination or self._settings.score != "max" or self._good or self._defects:
             return super().score(patches, position)
         patches = self.comparable(patches)
@@ -71,6 +77,30 @@ class PatchCore(NumpyDetector):
         patch, nearest = patches[found.rows[winner]], int(found.indices[winner])
         score = self._reweighted(patch, float(distances[winner]), nearest)
         return Scored(score, self._measure(found.bounds), lambda: self._measure(self._bank.nearest(patches, begun)[0]))
+
+    def _score_of_scales(self, patches: np.ndarray, position: np.ndarray) -> Scored:
+        """The largest value of the map of all scales: at the finest, only patches that may have it are searched."""
+        assert self._combination is not None, "there are several scales"
+        combined = self._combination.combined
+        (finest, *_), ((rows, _), *parts) = self._scales, list(self._combination.split(position))
+        known = [scale.distances(patches[own]) for scale, (own, _) in zip(self._scales[1:], parts, strict=True)]
+        bank, queries = finest._bank, finest.comparable(patches[rows])
+        bounds = finest._measure(np.sqrt(bank.begin(queries).reached))
+        upper, measured = combined([bounds, *known], position), np.zeros(len(queries), bool)
+        wanted = FIRST
+        while not measured.any() or upper[measured].max() < upper.max():
+            some = np.argsort(np.where(measured, -np.inf, upper))[-wanted:]
+            bounds[some] = finest._measure(bank.nearest(queries[some])[0])
+            measured[some] = True
+            upper, wanted = combined([bounds, *known], position), 2 * wanted
+
+        def distances() -> np.ndarray:
+            parts = np.array_split(queries, max(1, min(self.workers, len(queries) // LEAST)))
+            with ThreadPoolExecutor(len(parts)) as pool:
+                found = list(pool.map(lambda part: bank.nearest(part)[0], parts))
+            return combined([finest._measure(np.concatenate(found)), *known], position)
+
+        return Scored(float(upper.max()), upper, distances)
 
     def farthest(self, patches: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The ``count`` patches (all, if there are fewer) that are farthest from the bank, the farthest first.
