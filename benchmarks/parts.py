@@ -24,13 +24,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.finding.candidate_files import Candidates
 from defectflow.finding.find_part import full_size, look
+from defectflow.finding.salient_network import U2Net
 from defectflow.parts.figure_ground import FigureGround
 from defectflow.parts.outlining import grown, outline
 from defectflow.parts.patch_finder import GRID, SIDE, Basis, embedder, patches
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
 from defectflow.pretraining.annotated_photographs import UNKNOWN, read_photographs, split
-from defectflow.pretraining.figure_scenes import U2Net
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.segmentation.edge_box import edge_box
 from defectflow.segmentation.promptable_network import OnnxPair, Sam

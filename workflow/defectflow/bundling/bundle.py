@@ -160,6 +160,7 @@ def main(args: argparse.Namespace) -> None:
     for entry, key in ((detector, "weights"), *((segmenter, key) for key in ("checkpoint", "encoder", "decoder"))):
         if entry.get(key):  # the bundle keeps no path of this machine
             entry[key] = Path(entry[key]).name
+    segmenter.pop("candidates", None)  # what they saw is learned
     if detector["method"] == "pixel_difference":
         raise UserError(
             "bundle: pixel_difference is only a baseline for comparison, not an inspector (bundle another detector)"

@@ -71,7 +71,7 @@ def main(args: argparse.Namespace) -> None:
     if prior is None and len(rows):
         files = {key: getattr(args, key) for key in ("checkpoint", "encoder", "decoder") if getattr(args, key)}
         predictor = PromptedFinder.load(settings, files, args.device)
-    elif source == "sam2.1" and len(rows):
+    elif prior is not None and source == "sam2.1" and len(rows):
         from defectflow.segmentation.sam_model import Predictor  # torch only where it is needed
 
         weight = read_json(args.train_json).get("prior_weight", 0.0)

@@ -143,7 +143,7 @@ class OnnxPair:
             "point_labels": labels[None].astype(np.float32),
             "mask_input": np.zeros((1, 1, 256, 256), np.float32),
             "has_mask_input": np.zeros(1, np.float32),
-            "orig_im_size": np.float32(shape),
+            "orig_im_size": np.array(shape, np.float32),
         }
         rated, low = self.decoder.run(["iou_predictions", "low_res_masks"], given)
         square = (self.side, self.side)
@@ -159,7 +159,7 @@ def _frame(image: np.ndarray, longest: int) -> tuple[int, int]:
 
 def _prompt(box: Sequence[float], point: Point | None, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Points float32 (n, 2) as (x, y) in pixels of ``shape`` (height, width), and their labels."""
-    size = np.float32(shape[::-1])
+    size = np.array(shape[::-1], np.float32)
     points, labels = [box[:2], box[2:]], list(BOX_CORNERS)
     if point is not None:
         points, labels = [*points, point], [*labels, POSITIVE]

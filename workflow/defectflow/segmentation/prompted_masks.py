@@ -213,7 +213,8 @@ def _kept_pieces(mask: np.ndarray, box: Box, settings: Any) -> np.ndarray:
             crosses = np.zeros(count, bool)
             crosses[labels[y0:y1, x0:x1]] = True
             keep &= crosses
-    return keep[labels]
+    kept: np.ndarray = keep[labels]
+    return kept
 
 
 def _closed(mask: np.ndarray, gap: int) -> np.ndarray:
@@ -230,8 +231,8 @@ def _without_scraps(mask: np.ndarray, share: float) -> np.ndarray:
         return mask
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     areas[0] = 0
-    kept: np.ndarray = (areas >= share * areas.max()) & (areas > 0)
-    return kept[labels]
+    kept: np.ndarray = ((areas >= share * areas.max()) & (areas > 0))[labels]
+    return kept
 
 
 def flaws_of(mask: np.ndarray, box: Box, view: View, settings: Any) -> dict[str, float]:
