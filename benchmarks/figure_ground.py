@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
+from defectflow.finding.salient_network import U2Net
 from defectflow.images.read_write import write_png
 from defectflow.parts.figure_ground import WEIGHTS, FigureGround
 from defectflow.pretraining.annotated_photographs import LONGEST, UNKNOWN, Photograph, read_photographs, split
 from defectflow.pretraining.figure_card import SURFACES, figure_iou, surfaces
-from defectflow.pretraining.figure_scenes import U2Net
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.pretraining.training_images import load_pool
 from zero_shot import coco_photographs

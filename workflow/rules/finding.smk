@@ -2,6 +2,7 @@ rule candidates:
     """Look at some photographs of one shard for what may be the part."""
     input:
         images="results/{dataset}/shards/{shard}.csv",
+        networks=lambda w: [ancient(path) for path in candidate_networks(w)],
     output:
         "results/{dataset}/{segmenter}/candidates/{shard}.safetensors",
     log:
@@ -17,12 +18,14 @@ rule candidates:
         most=max(1, -(-FIND_AMONG // len(SHARDS))),
         depth=depth_flag,
         weights_hash=lambda w: weights_hash(None, "patch-nano.safetensors"),
+        networks=lambda w, input: option("--onnx", list(input.networks)),
+        networks_hash=lambda w: [weights_hash(path, "") for path in candidate_networks(w)],
         seed=config["seed"],
         code=code_hash("finding.candidates"),
     message:
         "Look for the part in shard {wildcards.shard} of {wildcards.dataset}"
     shell:
-        "python -m defectflow.finding.candidates --manifest {input.images} --most {params.most} {params.depth}"
+        "python -m defectflow.finding.candidates --manifest {input.images} --most {params.most} {params.depth} {params.networks}"
         " --seed {params.seed} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 

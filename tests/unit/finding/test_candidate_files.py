@@ -34,3 +34,16 @@ def test_another_file_is_refused(tmp_path):
         read_all([tmp_path / "x"])
     with pytest.raises(UserError, match="no such file"):
         read_all([tmp_path / "y"])
+
+
+def test_what_networks_of_the_user_see_comes_back_with_its_photographs(parts, tmp_path):
+    squares, features, figure, _ = parts
+    for name, k in (("a", 1), ("b", 0)):
+        lists = ([values[k]] for values in (squares, features, list(figure)))
+        told = Candidates([f"img_{k}"], ["x.png"], [(300, 400)], *lists, [0.1], [0.2], "", [figure[[k, k]] * (k + 1)])
+        write(tmp_path / name, told, np.random.default_rng(0))
+    write(tmp_path / "none", Candidates(*[[]] * 8), np.random.default_rng(0))
+    back = read_all([tmp_path / name for name in ("a", "none", "b")])
+    assert [one.shape for one in back.others] == [figure[[0, 0]].shape] * 2
+    np.testing.assert_array_equal(back.others[1], figure[[1, 1]] * 2)
+    assert len(read_all([tmp_path / "none"]).others) == 0

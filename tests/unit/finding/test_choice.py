@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from defectflow.finding import choice
 from defectflow.finding.choice import find, on_rim, typical
+from defectflow.finding.self_training import self_train as learn
 from defectflow.parts.patch_finder import PatchFinder
 from defectflow.parts.registration_frame import iou
 from striped_discs import striped_discs
@@ -21,6 +23,22 @@ def test_the_part_is_found_in_every_photograph(found, parts):
     assert min(iou(mask, truth) for mask, truth in zip(found.masks, parts[3], strict=True)) > 0.95
     assert found.sound() == list(range(5))
     assert found.signs["rim"] == 0 and found.signs["learned"] > 0.95
+
+
+def test_a_network_of_the_user_is_one_more_map_and_changes_nothing_where_there_is_none(found, parts, monkeypatch):
+    squares, features, figure, _ = parts
+    seen = []
+
+    def remembered(z, value, *more, **named):
+        seen.append(value)
+        return learn(z, value, *more, **named)
+
+    monkeypatch.setattr(choice, "self_train", remembered)
+    again = find(squares, features, figure, 0.05, False, 0)
+    assert len(seen) == 9 and again.signs == found.signs
+    seen.clear()
+    find(squares, features, figure, 0.05, False, 0, np.stack([figure, 1 - figure], axis=1))
+    assert len(seen) == 11 and np.corrcoef(seen[6].ravel(), figure.ravel())[0, 1] > 0.99
 
 
 def test_what_it_learned_finds_the_part_again_after_a_round_trip(found, parts):

@@ -31,6 +31,8 @@ def test_a_pair_that_is_there_passes(tmp_path, pair):
     check(tmp_path, method="sam_onnx", **pair)
     check(tmp_path, method="sam_onnx", decoder_sha256=hashlib.sha256(b"decoder").hexdigest(), **pair)
     check(tmp_path, method="prompted", model="nano")
+    check(tmp_path, method="found")
+    check(tmp_path, method="found", candidates=[{"onnx": pair["encoder"]}])
 
 
 @pytest.mark.parametrize(
@@ -39,6 +41,8 @@ def test_a_pair_that_is_there_passes(tmp_path, pair):
         ({"encoder_sha256": "0" * 64}, "encoder.onnx: wrong checksum"),
         ({"decoder": "none.onnx"}, r"none.onnx: no such file \(config.yaml names it under segmenters.asked.decoder\)"),
         ({"encoder": None}, "segmenters.asked: method sam_onnx needs encoder"),
+        ({"method": "found", "candidates": [{"onnx": "none.onnx"}]}, "none.onnx: no such file"),
+        ({"method": "found", "candidates": [{"sha256": "0" * 64}]}, "encoder.onnx: wrong checksum"),
         ({"method": "prompted", "model": "sam2.1_hiera_t"}, "sam2.1_hiera_t needs its checkpoint"),
         ({"method": "prompted", "model": "nano", "checkpoint": "none.pt"}, "none.pt: no such file"),
         (
@@ -48,7 +52,9 @@ def test_a_pair_that_is_there_passes(tmp_path, pair):
     ],
 )
 def test_what_is_missing_or_wrong_is_told(tmp_path, pair, entry, message):
-    given = {"method": "sam_onnx"} | (pair if entry.get("method") != "prompted" else {}) | entry
+    if "candidates" in entry:
+        entry = entry | {"candidates": [{"onnx": pair["encoder"]} | one for one in entry["candidates"]]}
+    given = {"method": "sam_onnx"} | (pair if "method" not in entry else {}) | entry
     with pytest.raises(UserError, match=message) as error:
         check(tmp_path, **given)
     assert "\n" not in str(error.value)

@@ -162,6 +162,7 @@ def main(args: argparse.Namespace) -> None:
     for entry, key in ((detector, "weights"), *((segmenter, key) for key in ("checkpoint", "encoder", "decoder"))):
         if entry.get(key):  # the bundle keeps no path of this machine
             entry[key] = Path(entry[key]).name
+    segmenter.pop("candidates", None)  # what they saw is learned
     if reason := METHODS.classes[detector["method"]].not_bundled:
         raise UserError(f"bundle: {detector['method']} {reason} (bundle another detector)")
     segmenter["source"] = "none"

@@ -30,6 +30,7 @@ class Candidates:
         doubt: mean standard deviation of the heads over the figure, of each.
         surface: probability that there is no thing, of each.
         backbone: sha256 of the weights that the patches come from; "" without photographs.
+        others: float32 (k, GRID, GRID) of each, figures that k networks of the user see; empty without any.
     """
 
     image_ids: list[str]
@@ -41,6 +42,7 @@ class Candidates:
     doubt: Sequence[float]
     surface: Sequence[float]
     backbone: str = ""
+    others: Sequence[np.ndarray] = ()
 
 
 def write(path: str | Path, candidates: Candidates, rng: np.random.Generator) -> None:
@@ -55,6 +57,8 @@ def write(path: str | Path, candidates: Candidates, rng: np.random.Generator) ->
         "mean": np.zeros(CHANNELS, np.float32),
         "components": np.zeros((KEPT, CHANNELS), np.float32),
     }
+    if len(candidates.others):
+        tensors["others"] = np.stack(candidates.others)
     if count:
         basis = Basis.fit(candidates.features, rng, KEPT)
         tensors["patches"] = basis(candidates.features).astype(np.float16)
@@ -72,7 +76,7 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
         UserError: a file is absent or is not such a file.
     """
     rows: list[tuple[Any, ...]] = []
-    backbone = ""
+    backbone, has_others = "", False
     for path in paths:
         try:
             with safe_open(path, "numpy") as stream:
@@ -86,10 +90,13 @@ def read_all(paths: Sequence[str | Path]) -> Candidates:
             raise UserError(f"{path}: not a readable safetensors file ({error})") from None
         whole = (tensors["patches"].astype(np.float32) @ tensors["components"] + tensors["mean"]).astype(np.float16)
         sizes = [tuple(size) for size in meta["sizes"]]
-        told = (tensors[name] for name in ("figure", "doubt", "surface"))
+        has_others = has_others or "others" in tensors
+        tensors.setdefault("others", np.zeros((len(sizes), 0, GRID, GRID), np.float32))
+        told = (tensors[name] for name in ("figure", "doubt", "surface", "others"))
         backbone = meta["backbone"] or backbone
         rows += zip(meta["image_ids"], meta["paths"], sizes, tensors["squares"], whole, *told, strict=True)
     rows.sort(key=lambda row: row[0])
-    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(8)]
-    ids, sources, sizes, squares, features, figure, doubt, surface = columns
-    return Candidates(ids, sources, sizes, squares, features, figure, doubt, surface, backbone)
+    columns: list[list[Any]] = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(9)]
+    ids, sources, sizes, squares, features, figure, doubt, surface, networks = columns
+    others = networks if has_others else []
+    return Candidates(ids, sources, sizes, squares, features, figure, doubt, surface, backbone, others)

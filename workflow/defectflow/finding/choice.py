@@ -87,6 +87,7 @@ def find(
     doubt: float,
     alike: bool,
     seed: int,
+    networks: np.ndarray | None = None,
 ) -> Found:
     """Find the part.
 
@@ -97,12 +98,15 @@ def find(
         doubt: mean standard deviation of its heads over the figure.
         alike: whether all photographs have one size.
         seed: of all random numbers.
+        networks: float32 (n, k, GRID, GRID), figures that k networks of the user see, each one more map.
     """
     rng = np.random.default_rng([seed, 23])
     basis = Basis.fit(features, rng)
     z = basis(features)
     poses = register_all(squares) if alike and len(squares) >= FEWEST else None
     maps = maps_of(z, figure, poses, rng)
+    for k, seen in enumerate(() if networks is None else networks.swapaxes(0, 1)):
+        maps[f"network {k + 1}"] = scaled(seen).astype(np.float32)
     softs = {"head": figure} | {name: self_train(z, value, rng)(z) for name, value in maps.items()}
     some = np.unique(np.linspace(0, len(squares) - 1, LOOKED_AT).astype(int))
     small = [cv2.resize(squares[i], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in some]

@@ -48,7 +48,8 @@ def look(candidates: Candidates, seed: int) -> tuple[Found | None, CommonShape |
         )
     alike = len(set(candidates.sizes)) == 1
     figure, doubt = np.stack(candidates.figure), float(np.mean(candidates.doubt))
-    found = find(candidates.squares, candidates.features, figure, doubt, alike, seed)
+    others = np.stack(candidates.others) if len(candidates.others) else None
+    found = find(candidates.squares, candidates.features, figure, doubt, alike, seed, others)
     found.signs["surface"] = float(np.median(candidates.surface))
     shape = CommonShape.fit([full_size(found.masks[k], fit_size(candidates.sizes[k], SIDE)) for k in found.sound()])
     found.signs["shape"] = shape.agreement if shape is not None else 0.0

@@ -15,8 +15,9 @@ import numpy as np
 from tqdm import tqdm
 
 from defectflow.core.files import atomic
+from defectflow.finding.salient_network import U2Net
 from defectflow.images.read_write import write_png
-from defectflow.parts.training_cases import MEAN, STD, to_square
+from defectflow.parts.training_cases import to_square
 from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph, series_of
 from defectflow.pretraining.photograph_scenes import jpeg
 from defectflow.pretraining.rendered_scenes import light_up, photographed, surface
@@ -27,7 +28,6 @@ FOLDS = 5  # of series and of the pool; each head learns from all but one, anoth
 KINDS = {"photograph": 0.4, "pasted": 0.22, "rendered": 0.1, "taught": 0.12, "surface": 0.16}  # shares of pictures
 SOURCES = {"tools": 0.6, "clothing": 0.25}  # shares of photographs; further sources share what is left
 COVER = (0.004, 0.8)  # share of a picture that its figure may cover
-TEACHER_SIDE = 320  # px of the square that U2-Net looks at
 KEPT = 0.6  # share of the figure that a window has to show
 AROUND = 0.4  # share of made pictures with other things near the rim, which are none of the figure
 BEFORE = 0.2  # share of pasted things that lie before another annotated photograph, people among them
@@ -84,25 +84,6 @@ def material(
     return Material(photos, taught or {}, by_source, folds)
 
 
-class U2Net:
-    """A salient-object network as an ONNX file, on one thread."""
-
-    def __init__(self, file: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(file, options)
-
-    def __call__(self, photo: np.ndarray) -> np.ndarray:
-        """uint8 RGB (height, width, 3) to the probability of the figure, float32 (TEACHER_SIDE, TEACHER_SIDE)."""
-        square = to_square(photo, TEACHER_SIDE)
-        scaled = (square / np.float32(max(int(square.max()), 1)) - MEAN) / STD
-        given = {self.session.get_inputs()[0].name: scaled.transpose(2, 0, 1)[None].astype(np.float32)}
-        soft: np.ndarray = np.clip(self.session.run(None, given)[0][0, 0], 0, 1)
-        return soft
-
-
 def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int, np.ndarray]:
     """Figures that U2-Net sees in photographs (X. Qin et al., U2-Net, 2020), where they are clear ones.
 
@@ -112,7 +93,7 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
         folder: Masks are kept here as PNG, named by the photograph's pixels, so that an interrupted run goes on.
 
     Returns:
-        float32 (TEACHER_SIDE, TEACHER_SIDE) in [0, 1] by index.
+        float32 (side, side) in [0, 1] by index, see `U2Net`.
     """
     network = U2Net(teacher)
     folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ names contain "segmenter".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from defectflow.config.settings import Family, Settings, setting
 from defectflow.config.values import ABSENT, REQUIRED
@@ -89,12 +89,26 @@ class Template(Segmenter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class OnnxCandidate(Settings):
+    """A salient-object network of the user, whose figure may be the part."""
+
+    onnx: str = setting(REQUIRED, "local ONNX file of U2-Net or U2NetP")
+    sha256: str | None = setting(ABSENT, "of the file", pattern="[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Found(Segmenter):
     """Finds the part in all photographs together, without an outline; templates or appearance learn from that."""
 
     name: ClassVar[str] = "found"
     finds: ClassVar[bool] = True
     needs_outlines: ClassVar[bool] = False
+
+    candidates: list[dict[str, Any]] | None = setting(
+        ABSENT,
+        "more networks that say where the part may be, each a mapping with onnx and sha256",
+        nested=OnnxCandidate,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,11 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
     for key, path in (named | {"kinds.weights": settings["kinds"].weights}).items():
         if path and not is_url(path) and not Path(path).is_file():
             raise UserError(f"{path}: no such file (config.yaml names it under {key})")
+    for one in (segmenter.candidates if "candidates" in given else None) or []:
+        if not Path(one["onnx"]).is_file():
+            raise UserError(f"{one['onnx']}: no such file (config.yaml names it under {entry}.candidates)")
+        if one.get("sha256"):
+            preflight.check_sha256(one["onnx"], one["sha256"], cache)
     for key in pair:
         if not getattr(segmenter, key):
             raise UserError(f"config.yaml: {entry}: method {segmenter.name} needs {key} (the path of its ONNX file)")
