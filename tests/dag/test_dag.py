@@ -241,6 +241,15 @@ def test_a_network_that_cannot_be_had_is_told_before_the_first_job(site, detecto
     assert not (site.folder / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("detector", "why"),
+    [("vae", "judges whole pictures"), ("stfpm", "judges whole"), ("pixel_difference", "is only a")],
+)
+def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site, detector, why):
+    status, output = site.plan("bundle", config=COCO | ALONE | {"detector": detector})
+    assert status == 1 and f" {why}" in output and "(bundle another detector)" in output and "Traceback" not in output
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_a_target_that_names_nothing_of_the_config_is_told_as_such(site, part):
     names = ["demo", "template", "zero_out", "patchcore"]

@@ -116,7 +116,9 @@ onstart:
 onsuccess:
     given = workflow.config_settings
     options = config_options(given.configfiles, given.config)
-    print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
+    bundled = not any(detector_of(run).not_bundled for run in MAIN_RUNS)
+    lines = closing_lines([run.folder for run in MAIN_RUNS], BOARD, options, bundled)
+    print("", *lines, sep="\n", file=sys.stderr)
 
 
 def one_of(section: str) -> str:
