@@ -377,6 +377,14 @@ def per_shard(pattern: str) -> list[str]:
     return [f"{folder}/{pattern}".replace("{shard}", shard) for shard in SHARDS]
 
 
+def features_to_draw(wildcards) -> list[str]:
+    """Features of the pictures that the detector reconstructs."""
+    detector = detector_of(wildcards)
+    if not getattr(detector, "reconstructs", False):
+        sys.exit(f"error: reconstructions: method {detector.name} draws no pictures (vae does)")
+    return per_shard("features/{shard}.safetensors")
+
+
 def label_lists(wildcards) -> list[str]:
     """Tables of photographs whose label a person should look at, of the runs that the config asks for first."""
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
