@@ -266,6 +266,22 @@ def test_a_network_that_cannot_be_had_is_told_before_the_first_job(site, detecto
     assert not (site.folder / "results").exists()
 
 
+@pytest.mark.parametrize(
+    ("detector", "why"),
+    [("vae", "judges whole pictures"), ("stfpm", "judges whole"), ("pixel_difference", "is only a")],
+)
+def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site, detector, why):
+    status, output = site.plan("bundle", config=COCO | ALONE | {"detector": detector})
+    assert status == 1 and f" {why}" in output and "(bundle another detector)" in output and "Traceback" not in output
+
+
+def test_reconstructions_are_drawn_on_request_of_what_draws(site):
+    wanted = COCO | ALONE | {"detector": "vae"}
+    assert site.jobs("reconstructions", config=wanted).items() >= {"features": 2, "draw_reconstructions": 1}.items()
+    status, output = site.plan("reconstructions", config=COCO | ALONE)
+    assert status == 1 and "reconstructions: method patchcore draws no pictures (vae does)" in output
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_a_target_that_names_nothing_of_the_config_is_told_as_such(site, part):
     names = ["demo", "template", "zero_out", "patchcore"]

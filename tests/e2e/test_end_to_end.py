@@ -255,12 +255,19 @@ def test_the_mvtec_layout_runs_without_masks_of_the_part_and_what_is_broken_is_l
     (good / "torn.png").write_bytes((good / "001.png").read_bytes()[:900])
     whole = {"path": "data/mvtec", "part": "whole"}
     config = CONFIG | {"dataset": "mvtec", "datasets": {"mvtec": whole}, "on_problem": "leave_out"}
+    # Detectors that train a network on pictures, in the same run.
+    config["compare"] = [{"detector": "vae"}, {"detector": "stfpm"}]
+    config["detectors"] = CONFIG["detectors"] | {name: {"steps": 2, "image_size": 64} for name in ("vae", "stfpm")}
     result = workflow.snakemake("--cores", "2", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     rows = read_predictions(workflow, "results/mvtec/none/none/patchcore")
     assert {row["split"] for row in rows} >= {"test"}
-    metrics = json.loads((workflow.folder / "results/mvtec/none/none/patchcore/metrics.json").read_text())
-    assert metrics["n_samples"] == 6 and metrics["pixel"] is not None
+    for detector in ("patchcore", "vae", "stfpm"):
+        run = workflow.folder / "results/mvtec/none/none" / detector
+        metrics = json.loads((run / "metrics.json").read_text())
+        assert metrics["n_samples"] == 6 and metrics["pixel"] is not None, detector
+        assert not list(run.glob("*.training")), detector
+    assert workflow.jobs(config=config) == {}
     problems = json.loads((workflow.folder / "results/mvtec/ingest_report.json").read_text())["problems"]
     assert sorted(problem["file"] for problem in problems) == ["train/good/copy.png", "train/good/torn.png"]
 

@@ -122,7 +122,9 @@ onstart:
 onsuccess:
     given = workflow.config_settings
     options = config_options(given.configfiles, given.config)
-    print("", *closing_lines([run.folder for run in MAIN_RUNS], BOARD, options), sep="\n", file=sys.stderr)
+    bundled = not any(detector_of(run).not_bundled for run in MAIN_RUNS)
+    lines = closing_lines([run.folder for run in MAIN_RUNS], BOARD, options, bundled)
+    print("", *lines, sep="\n", file=sys.stderr)
 
 
 def one_of(section: str) -> str:
@@ -427,6 +429,14 @@ def per_shard(pattern: str) -> list[str]:
     """One file per shard of a run; ``pattern`` is relative to the run's folder and names {shard}."""
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
     return [f"{folder}/{pattern}".replace("{shard}", shard) for shard in SHARDS]
+
+
+def features_to_draw(wildcards) -> list[str]:
+    """Features of the pictures that the detector reconstructs."""
+    detector = detector_of(wildcards)
+    if not getattr(detector, "reconstructs", False):
+        sys.exit(f"error: reconstructions: method {detector.name} draws no pictures (vae does)")
+    return per_shard("features/{shard}.safetensors")
 
 
 def label_lists(wildcards) -> list[str]:

@@ -188,6 +188,42 @@ rule clean_features:
         "python -m defectflow.detection.clean_features {params.folders} 2>&1 | tee {log}"
 
 
+rule reconstructions:
+    """What the autoencoder of the run that the config asks for draws of each photograph; on request."""
+    input:
+        [f"{run.folder}/reconstructions" for run in MAIN_RUNS],
+
+
+rule draw_reconstructions:
+    """What an autoencoder draws of each photograph, beside it."""
+    input:
+        features=features_to_draw,
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
+        scores=per_shard("scores/{shard}.csv"),
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
+    output:
+        directory("results/{dataset}/{segmenter}/{isolation}/{detector}/reconstructions"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/reconstructions.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/reconstructions.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        settings=settings_for("detectors", "score"),
+        code=code_hash("detection.reconstructions"),
+    message:
+        "Draw what {wildcards.detector} reconstructs of the photographs of {wildcards.dataset}"
+    shell:
+        "python -m defectflow.detection.reconstructions --features {input.features} --scores {input.scores}"
+        " --banks {input.banks} --fold-banks {input.fold_banks} --settings {params.settings:q} --threads {threads}"
+        " --out {output} 2>&1 | tee {log}"
+
+
 rule normal_embed:
     """The centroid of good photographs and its threshold in one file, for use elsewhere."""
     input:

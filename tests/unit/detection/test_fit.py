@@ -1,9 +1,12 @@
 import numpy as np
+import picture_set
 import pytest
 import torch
 from defectflow.core.files import UserError, read_json
 from defectflow.core.parallel import can_fork, in_forks
 from defectflow.detection import fit
+from defectflow.detection.feature_files import write_patches
+from defectflow.methods.vae.autoencoder import Vae
 from detector_set import CELLS, patches_of, run_fit, write_shard, write_splits
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -219,3 +222,46 @@ def test_images_of_a_fold_have_no_say_in_the_bank_without_it(data):
     save_file(tensors, shards[0], metadata=metadata)
     after = load_file(run_fit(folder, shards, splits, *options)[0])
     assert torch.equal(before["fold/0"], after["fold/0"]) and not torch.equal(before["all"], after["all"])
+
+
+def test_networks_are_trained_on_pictures_and_an_interrupted_fit_goes_on(tmp_path, monkeypatch):
+    config = {
+        "backbone": "picture", "trained": False, "layers": ["picture"], "precision": "float32",
+        "grid": list(picture_set.GRID), "fitted_size": [64, 64], "input_size": [64, 64], "foreground_only": True,
+        "dilation": 4, "items": [
+            {"image_id": row[0], "copy_of": "", "kind": "", "window": [0, 0, 64, 64], "frame": [64, 64]}
+            for row in SPLITS
+        ],
+    }  # fmt: skip
+    cells = np.arange(picture_set.GRID[0] * picture_set.GRID[1])
+    with write_patches(tmp_path / "0.safetensors", config, 3 * picture_set.CELL**2) as writer:
+        for seed in range(len(SPLITS)):
+            writer.add(picture_set.patches(picture_set.picture(seed)), cells, np.eye(2, 3), True)
+    splits = write_splits(tmp_path / "splits.csv", SPLITS)
+    options = ("--method", "vae", "--steps", "2", "--latent", "4", "--width", "4")
+    banks, report = run_fit(tmp_path, [tmp_path / "0.safetensors"], splits, *options, more=("--threads", "1"))
+    whole, summary = load_file(banks), read_json(report)["banks"]
+    assert summary.keys() == {"all", "fold/0", "fold/1", "fold/2", "group/A", "group/B"}
+    assert summary["all"]["images"] == 4 and whole["all"].shape == (len(cells), 2)
+    assert not torch.equal(whole["fold/0/code.weight"], whole["fold/1/code.weight"])
+
+    train, kept = Vae.train, tmp_path / "banks.safetensors.training"
+    trained = []
+
+    def killed(training):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(training)
+        return train(training)
+
+    banks.unlink()
+    monkeypatch.setattr(Vae, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_fit(tmp_path, [tmp_path / "0.safetensors"], splits, *options, more=("--threads", "1"))
+    assert not banks.exists() and len(list(kept.iterdir())) == 3
+    monkeypatch.setattr(Vae, "train", lambda training: trained.append(training) or train(training))
+    run_fit(tmp_path, [tmp_path / "0.safetensors"], splits, *options, more=("--threads", "1"))
+    # Fold 2 and group B leave out the same picture: one network is enough.
+    assert len(trained) == len(summary) - 1 and not kept.exists()
+    again = load_file(banks)
+    assert whole.keys() == again.keys() and all(torch.equal(whole[key], again[key]) for key in whole)

@@ -27,6 +27,8 @@ def test_a_run_ends_with_its_own_paths_and_commands(finished):
         "Bundle:   snakemake --cores all bundle --config dataset=mine 'datasets={mine: {path: data/mine}}'",
         f"Inspect:  defectflow inspect {finished}/bundle new/*.jpg",
     ]
+    without = next_commands.closing_lines([finished], "results/mine/leaderboard.csv", options, bundled=False)
+    assert without == lines[:3]
 
 
 def test_what_is_not_there_is_not_promised(finished, tmp_path):

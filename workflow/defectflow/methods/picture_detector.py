@@ -68,6 +68,14 @@ class PictureDetector(Detector):
             more anomalous.
         """
 
+    def reconstruction(self, picture: torch.Tensor) -> torch.Tensor:
+        """What the network draws of a picture, of the same shape, in [0, 1]; for methods that draw.
+
+        Raises:
+            NotImplementedError: this one does not.
+        """
+        raise NotImplementedError
+
     @classmethod
     @abstractmethod
     def train(cls, training: Training) -> dict[str, torch.Tensor]:

@@ -17,9 +17,14 @@ def pools(settings: Any) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class PictureSettings(MethodSettings):
-    """Base for methods that train a network on the isolated pictures of good photographs."""
+    """Base for methods that train a network on the isolated pictures of good photographs.
+
+    Attributes of a class:
+        reconstructs: whether the network draws pictures, which `snakemake reconstructions` shows.
+    """
 
     not_bundled: ClassVar[str] = "judges whole pictures by a network of its own, which inspectors do not know"
+    reconstructs: ClassVar[bool] = False
     fixed: ClassVar[dict[str, Any]] = {
         "backbone": "picture", "layers": ["picture"], "center_crop": None, "precision": "float32", "batch_size": "auto",
     }  # fmt: skip

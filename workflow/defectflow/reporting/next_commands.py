@@ -17,13 +17,14 @@ def config_options(files: Iterable[str | Path], changes: Mapping[str, Any]) -> s
     return " ".join([*words, *(["--config", *changed] if changed else [])])
 
 
-def closing_lines(folders: Sequence[str], board: str, options: str = "") -> list[str]:
+def closing_lines(folders: Sequence[str], board: str, options: str = "", bundled: bool = True) -> list[str]:
     """Last lines of a run, each with a path or a command that works; missing files are skipped.
 
     Args:
         folders: of the main runs, ``results/...``, one for each data set.
         board: the table that compares runs or categories.
         options: options of the snakemake command that affect its results, see `config_options`.
+        bundled: whether an inspector can be made of the runs.
     """
     lines = []
     for folder in folders:
@@ -34,7 +35,7 @@ def closing_lines(folders: Sequence[str], board: str, options: str = "") -> list
     if Path(board).is_file():
         page = Path(board).with_suffix(".html")
         lines.append(f"Compare:  {page if page.is_file() else board}")
-    if any(line.startswith("Verdict") for line in lines):
+    if bundled and any(line.startswith("Verdict") for line in lines):
         bundle = " ".join(filter(None, ["snakemake --cores all bundle", options]))
         lines += [f"Bundle:   {bundle}", *(f"Inspect:  {inspect_command(folder)}" for folder in folders)]
     return lines

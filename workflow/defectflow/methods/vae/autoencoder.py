@@ -38,6 +38,11 @@ class Vae(PictureDetector):
         heat = (to_cells(error, self._grid)[0] - self._mean) / self._spread
         return float(negative_evidence(error, divergence, self._settings.kl)), heat.view(self._grid)
 
+    def reconstruction(self, picture: torch.Tensor) -> torch.Tensor:
+        """See `PictureDetector.reconstruction`."""
+        drawn: torch.Tensor = self._network(picture[None])[0][0]
+        return drawn
+
     @classmethod
     def train(cls, training: Training) -> dict[str, torch.Tensor]:
         """See `PictureDetector.train`."""

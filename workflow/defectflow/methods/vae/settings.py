@@ -13,6 +13,7 @@ class VaeSettings(PictureSettings):
 
     name: ClassVar[str] = "vae"
     detector: ClassVar[str] = "defectflow.methods.vae.autoencoder.Vae"
+    reconstructs: ClassVar[bool] = True
     fixed: ClassVar[dict[str, Any]] = PictureSettings.fixed | {"weights": None}
 
     image_size: list[int] | int = setting(
