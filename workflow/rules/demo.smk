@@ -20,5 +20,5 @@ rule render_demo:
         "Render the photographs of data set {wildcards.dataset}"
     shell:
         "python -m defectflow.demo.render_demo --out {output.folder} --views {params.recipe[views]} --defects {params.recipe[defects]}"
-        " --size {params.recipe[size]} --seed {params.seed} 2>&1 | tee {log}\n"
+        " --kinds {params.recipe[kinds]} --size {params.recipe[size]} --seed {params.seed} 2>&1 | tee {log}\n"
         "(cd {output.folder} && find . -type f | LC_ALL=C sort | xargs sha256sum) > {output.list}"

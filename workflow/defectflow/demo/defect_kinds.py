@@ -1,4 +1,4 @@
-"""The demo's six kinds of defect: each takes a part (``moulded_part``) and returns it with the defect and its mask."""
+"""The renderer's kinds of defect, six in the demo: each takes a part (``moulded_part``) and returns it with the defect and its mask."""
 
 from dataclasses import replace
 
@@ -7,7 +7,8 @@ import numpy as np
 
 from defectflow.demo.moulded_part import HALF_HEIGHT, HALF_WIDTH, Part, axes, bore, noise, ramp, strokes
 
-KINDS = ("scratch", "crack", "hole", "stain", "missing_piece", "deformation")
+# In this order: a set of n kinds has the first n.
+KINDS = ("scratch", "crack", "hole", "stain", "missing_piece", "deformation", "flash", "specks")
 
 
 def spoil(part: Part, kind: str, severity: float, rng: np.random.Generator) -> Part:
@@ -17,7 +18,7 @@ def spoil(part: Part, kind: str, severity: float, rng: np.random.Generator) -> P
     """
     make = {
         "scratch": _scratch, "crack": _crack, "hole": _hole, "stain": _stain,
-        "missing_piece": _missing_piece, "deformation": _deformation,
+        "missing_piece": _missing_piece, "deformation": _deformation, "flash": _flash, "specks": _specks,
     }[kind]  # fmt: skip
     least = (0.00015 + 0.0005 * severity) * part.scale**2
     for _ in range(20):
@@ -145,3 +146,31 @@ def _deformation(part: Part, severity: float, rng: np.random.Generator) -> Part:
     relief = warp(part.relief) + rng.choice([-1, 1]) * np.float32(0.3 * push) * bell
     changed = (bell * push > 0.0025) & (np.minimum(outline, part.outline) < 0)
     return replace(part, outline=outline, opening=opening, relief=relief, paint=warp(part.paint), defect=changed)
+
+
+def _flash(part: Part, severity: float, rng: np.random.Generator) -> Part:
+    # Where the halves of the mould do not close: a thin, pale, ragged fin beyond the edge.
+    cx, cy = _place(part, rng, 0.0, border=True)
+    x, y = axes(part)
+    along = ramp(0.030 + 0.035 * severity - np.hypot(x - cx, y - cy), 0, 0.012)
+    ragged = 1 + 0.35 * noise(rng, part.outline.shape, 0.008 * part.scale)
+    width = (0.008 + 0.010 * severity) * along * np.clip(ragged, 0.2, 2)
+    grown = np.minimum(part.outline, part.outline - width).astype(np.float32)
+    fin = (part.outline > 0) & (grown < 0)
+    paint = np.where(fin[..., None], np.float32(1.9 + 0.6 * severity), part.paint).astype(np.float32)
+    relief = np.where(fin, -0.02, part.relief).astype(np.float32)
+    return replace(part, outline=grown, relief=relief, paint=paint, defect=fin)
+
+
+def _specks(part: Part, severity: float, rng: np.random.Generator) -> Part:
+    # Dirt in the granulate: dark grains, close to each other.
+    cx, cy = _place(part, rng, 0.03)
+    spread = 0.020 + 0.025 * severity
+    grains = np.zeros(part.outline.shape, np.uint8)
+    for centre in rng.normal((cx, cy), spread, (int(12 + 22 * severity), 2)):
+        row, column = (centre[1] + HALF_HEIGHT) * part.scale, (centre[0] + HALF_WIDTH) * part.scale
+        radius = max(1, round(rng.uniform(0.0018, 0.0040) * part.scale))
+        cv2.circle(grains, (round(column), round(row)), radius, 255, -1, cv2.LINE_AA)
+    core = grains.astype(np.float32) / 255 * _inside(part)
+    paint = part.paint * (1 - (0.6 + 0.3 * severity) * core)[..., None]
+    return replace(part, paint=paint, gloss=part.gloss * (1 - 0.5 * core), defect=core > 0.5)

@@ -1,4 +1,4 @@
-"""Stage demo: render the default data set, a moulded part before a shop floor, sound and with six kinds of defects.
+"""Stage demo: render the default data set, a moulded part before a shop floor, sound and with several kinds of defects.
 
 Everything is computed from ``--seed``: no picture is read and nothing is downloaded. It writes ``images/*.jpg`` in
 capture order, ``annotations.json`` (COCO, polygons of the part's silhouette on about half of the views; a hole
@@ -42,14 +42,14 @@ class View:
     annotated: bool
 
 
-def plan(views: int, defects: int, seed: int) -> list[View]:
+def plan(views: int, defects: int, seed: int, n_kinds: int = 6) -> list[View]:
     """The session: ``views`` sound and ``defects`` defective parts in bursts of 3 to 6, in capture order.
 
-    About a third of the bursts hold both sound and defective parts.
+    The first ``n_kinds`` of KINDS take turns. About a third of the bursts hold both sound and defective parts.
     """
-    rng = np.random.default_rng([seed, 0])
-    severity = np.linspace(0, 1, max(1, -(-defects // len(KINDS))))
-    bad = [(KINDS[i % len(KINDS)], float(severity[i // len(KINDS)])) for i in range(defects)]
+    rng, kinds = np.random.default_rng([seed, 0]), KINDS[:n_kinds]
+    severity = np.linspace(0, 1, max(1, -(-defects // len(kinds))))
+    bad = [(kinds[i % len(kinds)], float(severity[i // len(kinds)])) for i in range(defects)]
     bad = [bad[i] for i in rng.permutation(defects)]
     known = np.isin(np.arange(views), rng.permutation(views)[: round(LABELLED * views)])
     good = [("", float(k)) for k in known]
@@ -198,7 +198,7 @@ def annotation(index: int, image: int, mask: np.ndarray) -> CocoAnnotation:
     }  # fmt: skip
 
 
-def render(out: Path, views: int, defects: int, size: int, seed: int) -> None:
+def render(out: Path, views: int, defects: int, size: int, seed: int, kinds: int = 6) -> None:
     """Render the data set into the folder ``out``, which must exist."""
     for folder in ("images", "ground_truth"):
         (out / folder).mkdir()
@@ -208,7 +208,7 @@ def render(out: Path, views: int, defects: int, size: int, seed: int) -> None:
     images: list[CocoImage] = []
     annotations: list[CocoAnnotation] = []
     rows = []
-    for index, view in enumerate(tqdm(plan(views, defects, seed), desc="demo", unit="view")):
+    for index, view in enumerate(tqdm(plan(views, defects, seed, kinds), desc="demo", unit="view")):
         if burst is None or view.burst != current:
             current, burst = view.burst, burst_of(view.burst, size, seed)
         rng = np.random.default_rng([seed, 3, index])
@@ -233,11 +233,14 @@ def render(out: Path, views: int, defects: int, size: int, seed: int) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Check the arguments and render."""
-    for name, value, least in (("views", args.views, 1), ("defects", args.defects, 0), ("size", args.size, 64)):
-        if value < least:
+    limits = {"views": 1, "defects": 0, "size": 64, "kinds": 1}
+    for name, least in limits.items():
+        if (value := getattr(args, name)) < least:
             raise UserError(f"--{name} {value}: must be at least {least}")
+    if args.kinds > len(KINDS):
+        raise UserError(f"--kinds {args.kinds}: there are {len(KINDS)} ({', '.join(KINDS)})")
     with atomic_dir(args.out) as out:
-        render(out, args.views, args.defects, args.size, args.seed)
+        render(out, args.views, args.defects, args.size, args.seed, args.kinds)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -246,6 +249,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write (replaced if it exists)")
     parser.add_argument("--views", type=int, default=57, help="views of good parts, about two thirds with a label")
     parser.add_argument("--defects", type=int, default=24, help="views of defective parts")
+    parser.add_argument("--kinds", type=int, default=6, help=f"kinds of defects: the first so many of {', '.join(KINDS)}")
     parser.add_argument("--size", type=int, default=512, help="width and height of a photograph in pixels")
     add_seed(parser)
     return parser

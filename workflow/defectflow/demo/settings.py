@@ -11,4 +11,5 @@ class RenderedSettings(Settings):
 
     views: int = setting(57, "good or unlabelled views", minimum=6, stage="render_demo")
     defects: int = setting(24, "bad views", minimum=0, stage="render_demo")
+    kinds: int = setting(6, "kinds of defects among the bad views", minimum=1, maximum=8, stage="render_demo")
     size: int = setting(512, "side of a photograph", unit="pixels", minimum=64, stage="render_demo")
