@@ -24,6 +24,7 @@ include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/reporting.smk"
 include: "workflow/rules/label_export.smk"
 include: "workflow/rules/dataset_card.smk"
+include: "workflow/rules/classification.smk"
 include: "workflow/rules/bundling.smk"
 include: "workflow/rules/pretraining.smk"
 

@@ -311,6 +311,21 @@ def test_the_card_of_a_data_set_is_made_from_its_photographs_alone(site):
     assert wrong.returncode != 0 and "unknown key 'date'" in wrong.stderr + wrong.stdout
 
 
+def test_kinds_are_learned_from_isolated_parts_when_they_are_asked_for(site):
+    jobs = site.jobs("kinds", config=COCO | ALONE)
+    asked = {
+        rule: jobs.get(rule) for rule in ("kinds", "classify", "describe", "kind_features", "features", "evaluate")
+    }
+    assert asked == {
+        "kinds": 1, "classify": 1, "describe": 1, "kind_features": jobs["isolate"], "features": None, "evaluate": None
+    }  # fmt: skip
+    assert not {"kinds", "classify", "describe"} & site.jobs(config=COCO | ALONE).keys()
+    missing = site.snakemake("-n", "kinds", config=COCO | ALONE | {"kinds": {"weights": "no.pth"}})
+    assert (
+        missing.returncode != 0 and "no.pth: no such file (config.yaml names it under kinds.weights)" in missing.stderr
+    )
+
+
 def test_photographs_without_labels_have_a_card_and_no_run(site):
     (site.folder / "bare").mkdir(exist_ok=True)
     for path in sorted((site.folder / "coco/images").iterdir())[:3]:

@@ -69,7 +69,7 @@ OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 # Made for other configurations or asked for by name.
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "clean_features", "categories", "bundle", "write_bundle", "export_labels",
-    "write_labels", "card", "write_card", "screen", "next",
+    "write_labels", "card", "write_card", "screen", "next", "kinds", "kind_features", "describe", "classify",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -141,6 +141,7 @@ KEYS = {
     "datasets.*.about.published": ("2026-11-30", ""),
     "datasets.*.rendered.views": (20, "render_demo"),
     "datasets.*.rendered.defects": (9, "render_demo"),
+    "datasets.*.rendered.kinds": (8, "render_demo"),
     "datasets.*.rendered.size": (256, "render_demo"),
     "segmenters.*.method": (
         "template",
@@ -204,6 +205,20 @@ KEYS = {
     "drawing.alpha_max": (0.9, "render report"),
     "drawing.opacity": (0.7, "render report"),
     "drawing.triptychs": (True, ("triptychs report",)),
+    # Of `snakemake kinds`, which is asked for by name: see below.
+    "kinds.backbone": ("resnet18.tv_in1k", ""),
+    "kinds.weights": ("data/net.safetensors", ""),
+    "kinds.layers": (["layer2"], ""),
+    "kinds.image_size": (256, ""),
+    "kinds.center_crop": (224, ""),
+    "kinds.precision": ("bfloat16", ""),
+    "kinds.batch_size": (8, ""),
+    "kinds.foreground_only": (False, ""),
+    "kinds.head": ("nearest", ""),
+    "kinds.strength": (0.1, ""),
+    "kinds.neighbours": (5, ""),
+    "kinds.balance": ("reslt", ""),
+    "kinds.rejected": (0.1, ""),
     "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam pretrain_part"),
     "pretrain.photographs": ("data/moved", "pretrain_sam pretrain_part"),
     "pretrain.figure_teacher": ("data/moved", "pretrain_part"),
@@ -706,6 +721,31 @@ def test_the_card_is_stale_after_what_it_is_made_from_and_nothing_else(cards):
     for name in ("regions.csv", "regions.json"):
         (run / name).touch()
     assert cards.stale() == card  # the regions of a run stand in for masks
+
+
+# --- Kinds of defects ------------------------------------------------------------------------------------------------
+LEARNED = {"classify": 1, "kinds": 1}
+DESCRIBED = {"describe": 1, "kind_features": 2} | LEARNED
+
+
+@pytest.fixture(scope="module")
+def kinds(tmp_path_factory) -> Made:
+    return Made(tmp_path_factory.mktemp("kinds"), CARD, "kinds")
+
+
+def test_kinds_are_stale_after_what_they_are_made_from_and_nothing_else(kinds):
+    assert kinds.stale() == {}
+    assert kinds.stale(CARD | {"threshold": "youden", "detector": "padim", "folds": "leave_one_out"}) == {}
+    for key in (key for key in KEYS if key.startswith("kinds.")):
+        name = key.removeprefix("kinds.")
+        unread = name in ("neighbours",)  # of the other head
+        of_head = name in ("head", "strength", "balance", "rejected")
+        stale = kinds.stale(CARD | {"kinds": {name: KEYS[key][0]}})
+        assert stale == ({} if unread else LEARNED if of_head else DESCRIBED), key
+    assert kinds.stale(CARD | {"kinds": {"head": "nearest", "neighbours": 5}}) == LEARNED
+    assert edited(kinds, "kinds.html", lambda text: text + "<p>") == LEARNED
+    assert edited(kinds, "describe.py", lambda text: text + "\nCHANGED = 1\n") == DESCRIBED
+    assert edited(kinds, "data/mine/labels.csv", lambda text: text.replace(",1,", ",,", 1)) == DESCRIBED | {"ingest": 1}
 
 
 # --- What is no change ----------------------------------------------------------------------------------------------

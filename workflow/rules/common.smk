@@ -92,6 +92,8 @@ BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
 # Photographs of a set that the part is looked for in where there is no outline.
 FIND_AMONG = 60
+# Of the classifier of kinds.
+KINDS = SETTINGS["kinds"]
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
 
@@ -318,8 +320,12 @@ def segmenter_files(wildcards) -> dict:
 
 def network_start(wildcards) -> str:
     """What an untrained network starts from; patch-nano and weights from a file depend neither on seed nor on the net."""
-    detector = detector_of(wildcards)
-    if detector.backbone in ("pixels", "patch-nano") or detector.weights:
+    return start_of(detector_of(wildcards))
+
+
+def start_of(network) -> str:
+    """As `network_start`, of the settings of a network."""
+    if network.backbone in ("pixels", "patch-nano") or network.weights:
         return ""
     return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
 

@@ -22,7 +22,7 @@ from defectflow.decision.thresholds import calibrate
 
 ROOT = Path(__file__).parents[3]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SECTIONS = ("augmentation", "regions", "drawing")
+SECTIONS = ("augmentation", "regions", "drawing", "kinds")
 
 
 def changed(**keys) -> dict:
@@ -232,7 +232,7 @@ def test_what_the_command_line_gives_as_text_gets_its_type():
     assert result["compare"] == [{"segmenter": "1"}] and result["segmenters"]["s"]["checkpoint"] == "12"
     assert result["detectors"]["p"]["image_size"] == 256 and result["detectors"]["p"]["weights"] is None
     assert result["datasets"]["d"] == {"path": "1", "bit_depth": 12, "part": "auto", "unlabelled": "auto"}
-    assert result["datasets"]["r"]["rendered"] == {"views": 9, "defects": 24, "size": 512}
+    assert result["datasets"]["r"]["rendered"] == {"views": 9, "defects": 24, "kinds": 6, "size": 512}
     with pytest.raises(UserError, match="shards: 'many' is not one of auto or integer"):
         checked(changed(shards="many"))
     review = checked(changed(review={"max_fpr": "0", "max_fnr": ".5"})).config["review"]

@@ -1,1 +1,1 @@
-"""The rendered data set of the demo: a moulded part before a shop floor, sound and with six kinds of defects."""
+"""The rendered data set of the demo: a moulded part before a shop floor, sound and with several kinds of defects."""

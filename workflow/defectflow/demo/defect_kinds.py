@@ -1,4 +1,4 @@
-"""The renderer's kinds of defect, six in the demo: each takes a part (``moulded_part``) and returns it with the defect and its mask."""
+"""The renderer's kinds of defect: each takes a part (``moulded_part``) and returns it with the defect and its mask."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import numpy as np
 from defectflow.demo.moulded_part import HALF_HEIGHT, HALF_WIDTH, Part, axes, bore, noise, ramp, strokes
 
 # In this order: a set of n kinds has the first n.
-KINDS = ("scratch", "crack", "hole", "stain", "missing_piece", "deformation", "flash", "specks")
+KINDS = ("scratch", "crack", "hole", "stain", "missing_piece", "deformation", "blister", "specks")
 
 
 def spoil(part: Part, kind: str, severity: float, rng: np.random.Generator) -> Part:
@@ -18,7 +18,7 @@ def spoil(part: Part, kind: str, severity: float, rng: np.random.Generator) -> P
     """
     make = {
         "scratch": _scratch, "crack": _crack, "hole": _hole, "stain": _stain,
-        "missing_piece": _missing_piece, "deformation": _deformation, "flash": _flash, "specks": _specks,
+        "missing_piece": _missing_piece, "deformation": _deformation, "blister": _blister, "specks": _specks,
     }[kind]  # fmt: skip
     least = (0.00015 + 0.0005 * severity) * part.scale**2
     for _ in range(20):
@@ -148,18 +148,18 @@ def _deformation(part: Part, severity: float, rng: np.random.Generator) -> Part:
     return replace(part, outline=outline, opening=opening, relief=relief, paint=warp(part.paint), defect=changed)
 
 
-def _flash(part: Part, severity: float, rng: np.random.Generator) -> Part:
-    # Where the halves of the mould do not close: a thin, pale, ragged fin beyond the edge.
-    cx, cy = _place(part, rng, 0.0, border=True)
+def _blister(part: Part, severity: float, rng: np.random.Generator) -> Part:
+    # Trapped gas that lifts the skin: smooth domes, seen by their shading alone.
+    cx, cy = _place(part, rng, 0.035)
     x, y = axes(part)
-    along = ramp(0.030 + 0.035 * severity - np.hypot(x - cx, y - cy), 0, 0.012)
-    ragged = 1 + 0.35 * noise(rng, part.outline.shape, 0.008 * part.scale)
-    width = (0.008 + 0.010 * severity) * along * np.clip(ragged, 0.2, 2)
-    grown = np.minimum(part.outline, part.outline - width).astype(np.float32)
-    fin = (part.outline > 0) & (grown < 0)
-    paint = np.where(fin[..., None], np.float32(1.9 + 0.6 * severity), part.paint).astype(np.float32)
-    relief = np.where(fin, -0.02, part.relief).astype(np.float32)
-    return replace(part, outline=grown, relief=relief, paint=paint, defect=fin)
+    relief, defect = part.relief.copy(), np.zeros(part.outline.shape, bool)
+    for _ in range(1 + int(rng.integers(0, 2) + 1.5 * severity)):
+        bx, by = rng.normal((cx, cy), 0.012)
+        radius = (0.010 + 0.010 * severity) * rng.uniform(0.7, 1.1)
+        inside = np.clip(1 - ((x - bx) ** 2 + (y - by) ** 2) / radius**2, 0, 1)
+        relief += ((0.35 + 0.2 * severity) * radius * np.sqrt(inside)).astype(np.float32)
+        defect |= inside > 0
+    return replace(part, relief=relief, defect=defect & _inside(part))
 
 
 def _specks(part: Part, severity: float, rng: np.random.Generator) -> Part:

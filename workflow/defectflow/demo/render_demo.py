@@ -249,7 +249,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="DIR", help="folder to write (replaced if it exists)")
     parser.add_argument("--views", type=int, default=57, help="views of good parts, about two thirds with a label")
     parser.add_argument("--defects", type=int, default=24, help="views of defective parts")
-    parser.add_argument("--kinds", type=int, default=6, help=f"kinds of defects: the first so many of {', '.join(KINDS)}")
+    parser.add_argument(
+        "--kinds", type=int, default=6, help=f"kinds of defects: the first so many of {', '.join(KINDS)}"
+    )
     parser.add_argument("--size", type=int, default=512, help="width and height of a photograph in pixels")
     add_seed(parser)
     return parser

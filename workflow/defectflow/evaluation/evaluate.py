@@ -27,7 +27,6 @@ metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the 
 """
 
 import argparse
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -80,6 +79,7 @@ from defectflow.evaluation.pixel_metrics import PixelResult, pixel_figures
 from defectflow.evaluation.robustness import COLUMNS, robustness_figures, robustness_table
 from defectflow.evaluation.run_charts import draw
 from defectflow.images.bit_depth import add_option
+from defectflow.metrics.metrics import rounded
 
 IMAGE = [column for column in MANIFEST if column not in ("sha256", "split")]
 
@@ -185,17 +185,6 @@ def evaluate(
     if band:
         result["review"] |= {"low": band[0], "high": band[1]}
     return result
-
-
-def rounded(value: Any) -> Any:
-    """Floats to six significant digits, NaN to None, throughout a JSON value."""
-    if isinstance(value, dict):
-        return {key: rounded(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(entry) for entry in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
-    return value
 
 
 class Tables(NamedTuple):

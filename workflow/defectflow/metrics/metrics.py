@@ -5,6 +5,7 @@ Labels are 1 (bad) or 0 (good); scores are raw anomaly scores, larger = more ano
 """
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -82,3 +83,14 @@ def wilson(successes: float, n: int, z: float = 1.959963984540054) -> list[float
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return [0.0 if successes == 0 else centre - half, 1.0 if successes == n else centre + half]
+
+
+def rounded(value: Any) -> Any:
+    """Floats to six significant digits, NaN to None, throughout a JSON value."""
+    if isinstance(value, dict):
+        return {key: rounded(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(entry) for entry in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    return value

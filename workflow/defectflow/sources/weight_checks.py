@@ -47,7 +47,8 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
         preflight.check_sha256(start, segmenter.sha256, cache, segmenter.bytes)
     elif segmenter.trains and segmenter.engine == "official" and not start:
         raise UserError(f"config.yaml: {entry}: engine official needs a checkpoint (set it, or engine: lean)")
-    for key, path in ((f"{entry}.checkpoint", start), (f"detectors.{run.detector}.weights", detector.weights)):
+    named = {f"{entry}.checkpoint": start, f"detectors.{run.detector}.weights": detector.weights}
+    for key, path in (named | {"kinds.weights": settings["kinds"].weights}).items():
         if path and not is_url(path) and not Path(path).is_file():
             raise UserError(f"{path}: no such file (config.yaml names it under {key})")
 

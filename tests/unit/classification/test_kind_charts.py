@@ -1,0 +1,16 @@
+"""The confusion matrix of any number of classes."""
+
+import cv2
+import numpy as np
+from defectflow.classification.kind_charts import confusion_chart
+from defectflow.drawing.chart_files import save_png, svg
+
+
+def test_every_count_and_class_is_shown(tmp_path):
+    names = ["good", "a kind with a very long name", "b"]
+    counts = np.array([[101, 2, 0], [3, 57, 4], [0, 5, 66]])
+    drawn = svg(confusion_chart(names, counts))
+    for text in ("101", "57", "66", ">5<", "good (103)", "b (71)", "a kind with a…"):
+        assert text in drawn
+    save_png(tmp_path / "c.png", confusion_chart(names, counts))
+    assert cv2.imread(str(tmp_path / "c.png")) is not None

@@ -1,0 +1,132 @@
+"""Every labelled photograph judged by a classifier that has seen neither it nor its group."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from defectflow.classification.calibration import probabilities, temperature_of
+from defectflow.classification.descriptor_files import Descriptors
+from defectflow.classification.heads import fit_head
+from defectflow.classification.novelty import limit_of, novelty
+from defectflow.dataset_card.photographs import GOOD
+
+
+class Judged(NamedTuple):
+    """What is said of n photographs; k classes, the first of them good.
+
+    Attributes:
+        logits: float (n, k).
+        chance: float (n, k), calibrated probabilities.
+        novelty: float (n,), see `novelty.novelty`.
+        limit: float (n,), above which a kind is unknown.
+    """
+
+    logits: np.ndarray
+    chance: np.ndarray
+    novelty: np.ndarray
+    limit: np.ndarray
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Most probable class, int (n,)."""
+        return self.logits.argmax(axis=1)
+
+    @property
+    def if_bad(self) -> tuple[np.ndarray, np.ndarray]:
+        """Most probable kind where good is no choice, int (n,), and its probability then."""
+        kinds = self.chance[:, 1:]
+        share = kinds / np.maximum(kinds.sum(axis=1, keepdims=True), 1e-12)
+        return 1 + kinds.argmax(axis=1), share.max(axis=1)
+
+    @property
+    def unknown(self) -> np.ndarray:
+        """Whether a defect is like no known kind, bool (n,)."""
+        return self.novelty > self.limit
+
+
+def class_names(found: Descriptors) -> list[str]:
+    """The classes: good, then the kinds by name."""
+    return [GOOD, *sorted(set(found.known["class"]) - {GOOD})]
+
+
+def _held_out_logits(
+    features: np.ndarray, labels: np.ndarray, folds: np.ndarray, k: int, settings: Any, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds (n, k) and novelty (n,) of each photograph by the others of another fold."""
+    logits, new = np.zeros((len(labels), k)), np.zeros(len(labels))
+    for fold in np.unique(folds):
+        train, test = folds != fold, folds == fold
+        logits[test] = fit_head(features[train], labels[train], k, settings, seed)(features[test])
+        bad = train & (labels > 0)
+        new[test] = novelty(features[test], features[bad], labels[bad]) if bad.any() else 2.0
+    return logits, new
+
+
+def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
+    """Judge every photograph of the sample; temperature and limit of a fold come from folds within the others.
+
+    Args:
+        found: descriptors of all folds.
+        settings: a `KindSettings` for the stage classify.
+        seed: of heads that are trained by steps.
+    """
+    names = class_names(found)
+    labels = np.array([names.index(name) for name in found.known["class"]])
+    folds, k = found.known["fold"].to_numpy(int), len(names)
+    judged = Judged(
+        np.zeros((len(labels), k)), np.zeros((len(labels), k)), np.zeros(len(labels)), np.zeros(len(labels))
+    )
+    for fold in np.unique(folds):
+        train, test, features = folds != fold, folds == fold, found.held_out[fold]
+        logits = fit_head(features[train], labels[train], k, settings, seed)(features[test])
+        inner, new = _held_out_logits(features[train], labels[train], folds[train], k, settings, seed)
+        bad = labels[train] > 0
+        judged.logits[test] = logits
+        judged.chance[test] = probabilities(logits, temperature_of(inner, labels[train]))
+        judged.novelty[test] = novelty(features[test], features[train][bad], labels[train][bad])
+        judged.limit[test] = limit_of(new[bad], settings.rejected)
+    return judged
+
+
+def judge_new(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> Judged:
+    """Judge the photographs without a label by all labelled ones, with what holding these out says of probabilities."""
+    names = class_names(found)
+    labels = np.array([names.index(name) for name in found.known["class"]])
+    known, new = found.every[: len(labels)], found.every[len(labels) :]
+    logits = np.zeros((0, len(names)))
+    if len(new):
+        logits = fit_head(known, labels, len(names), settings, seed)(new)
+    bad = labels > 0
+    limit = limit_of(held_out.novelty[bad], settings.rejected)
+    chance = probabilities(logits, temperature_of(held_out.logits, labels)) if len(new) else logits
+    far = novelty(new, known[bad], labels[bad]) if len(new) else np.zeros(0)
+    return Judged(logits, chance, far, np.full(len(new), limit))
+
+
+def leave_kinds_out(found: Descriptors) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Novelty of defects with and without photographs of their kind to compare with.
+
+    Each kind is taken away in turn: its photographs are unknown then, those of the other kinds known. Photographs of
+    other folds alone are compared with.
+
+    Returns:
+        unknown, int: 1 for a defect of the kind that was taken away; novelty, float; and that kind, of each judgement.
+        Empty where there are fewer than three kinds.
+    """
+    classes, folds = found.known["class"].to_numpy(str), found.known["fold"].to_numpy(int)
+    kinds = sorted(set(classes) - {GOOD})
+    unknown: list[int] = []
+    far: list[float] = []
+    away: list[str] = []
+    for kind in kinds if len(kinds) > 2 else []:
+        for fold in np.unique(folds):
+            known = (folds != fold) & (classes != GOOD) & (classes != kind)
+            test = (folds == fold) & (classes != GOOD)
+            if not (known.any() and test.any()):
+                continue
+            features = found.held_out[fold]
+            values = novelty(features[test], features[known], np.unique(classes[known], return_inverse=True)[1])
+            unknown += [int(name == kind) for name in classes[test]]
+            far += values.tolist()
+            away += [kind] * len(values)
+    return np.array(unknown, int), np.array(far), away

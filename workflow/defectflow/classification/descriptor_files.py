@@ -1,0 +1,63 @@
+"""Descriptors of photographs on disk, with what the classifier of kinds has to know of each."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from defectflow.core.files import UserError, atomic
+
+ITEMS = ["image_id", "path", "group", "class", "fold"]
+
+
+class Descriptors(NamedTuple):
+    """What a file of descriptors holds.
+
+    Attributes:
+        held_out: float32 (folds, n, d), each of the n photographs of the sample beside good ones that are not in the
+            fold.
+        every: float32 (n + u, d), beside all good ones: those of the sample, then u others without a label.
+        items: image_id, path, group, class ("" without a label) and fold (-1) of these n + u.
+        about: network, unit, left_out, unnamed: see `Sample`.
+    """
+
+    held_out: np.ndarray
+    every: np.ndarray
+    items: pd.DataFrame
+    about: dict[str, Any]
+
+    @property
+    def known(self) -> pd.DataFrame:
+        """The rows of ``items`` that are of the sample."""
+        return self.items.iloc[: self.held_out.shape[1]]
+
+
+def write_descriptors(path: str | Path, found: Descriptors) -> None:
+    """Write a file of descriptors (safetensors), atomically."""
+    about = json.dumps(found.about | {"items": found.items[ITEMS].to_numpy(object).tolist()})
+    with atomic(path) as temporary:
+        save_file({"held_out": found.held_out, "every": found.every}, temporary, {"kinds": about})
+
+
+def read_descriptors(path: str | Path) -> Descriptors:
+    """Read a file of descriptors.
+
+    Raises:
+        UserError: it is absent or no such file.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if "kinds" not in metadata:
+                raise UserError(f"{path}: not a file of descriptors (run describe again)")
+            about = json.loads(metadata["kinds"])
+            items = pd.DataFrame(about.pop("items"), columns=ITEMS)
+            return Descriptors(file.get_tensor("held_out"), file.get_tensor("every"), items, about)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except SafetensorError as error:
+        raise UserError(f"{path}: not a file of descriptors ({error})") from None
