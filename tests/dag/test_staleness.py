@@ -220,6 +220,7 @@ KEYS = {
     "kinds.neighbours": (5, ""),
     "kinds.balance": ("reslt", ""),
     "kinds.rejected": (0.1, ""),
+    "kinds.join": (True, ("evaluate next_to_label boxes render report leaderboard kind_features describe classify",)),
     "kinds.epochs": (50, ""),
     "kinds.learning_rate": (0.01, ""),
     "kinds.optimizer": ("sgd", ""),
@@ -751,7 +752,7 @@ def test_kinds_are_stale_after_what_they_are_made_from_and_nothing_else(kinds):
     assert kinds.stale(CARD | {"threshold": "youden", "detector": "padim", "folds": "leave_one_out"}) == {}
     for key in (key for key in KEYS if key.startswith("kinds.") and not key.startswith("kinds.study")):
         name = key.removeprefix("kinds.")
-        unread = name in ("neighbours", "epochs", "learning_rate", "optimizer")  # of other heads
+        unread = name in ("join", "neighbours", "epochs", "learning_rate", "optimizer")  # of other heads
         of_head = name in ("head", "strength", "balance", "rejected")
         stale = kinds.stale(CARD | {"kinds": {name: KEYS[key][0]}})
         assert stale == ({} if unread else LEARNED if of_head else DESCRIBED), key

@@ -233,6 +233,14 @@ def test_kinds_are_told_apart_and_a_study_compares_heads(finished):
     assert (folder / "kinds/kinds.csv").read_text().count("\n") == 15
     assert (folder / "kind_study/study.csv").read_text().count("\n") == 3
     assert finished.jobs("kinds", "study", config=config) == {} and read_predictions(finished) == before
+    joined = config | {"kinds": config["kinds"] | {"join": True}}
+    assert finished.snakemake("--cores", "2", f"{RUN}/predictions.csv", config=joined).returncode == 0
+    rows = read_predictions(finished)
+    assert [{key: row[key] for key in before[0]} for row in rows] == before
+    assert {row["kind"] for row in rows if row["predicted_label"] == "1"} <= {"bad", "unknown kind"}
+    assert {row["kind"] for row in rows if row["predicted_label"] == "0"} == {""}
+    assert finished.snakemake("--cores", "2", f"{RUN}/predictions.csv", config=CONFIG).returncode == 0
+    assert read_predictions(finished) == before
 
 
 def test_the_card_of_the_data_set_shows_the_regions_of_the_run(finished):

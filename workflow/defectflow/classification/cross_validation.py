@@ -29,7 +29,8 @@ class Judged(NamedTuple):
     @property
     def chosen(self) -> np.ndarray:
         """Most probable class, int (n,)."""
-        return self.logits.argmax(axis=1)
+        chosen: np.ndarray = self.logits.argmax(axis=1)
+        return chosen
 
     @property
     def if_bad(self) -> tuple[np.ndarray, np.ndarray]:

@@ -90,6 +90,7 @@ class KindSettings(NetworkSettings):
     rejected: float = setting(
         0.05, "share of defects of known kinds that may be called unknown", minimum=0, below=1, stage="classify"
     )
+    join: bool = setting(False, "whether every run names the kind of what it calls bad, in predictions.csv")
     study: dict[str, Any] = setting(ABSENT, "what `snakemake study` varies", nested=StudySettings)
 
     def with_values(self, **values: Any) -> "KindSettings":
@@ -107,7 +108,7 @@ class KindSettings(NetworkSettings):
         rows = [Variant(OWN, {key: getattr(self, key) for key in axes}, self)]
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
-            about = (study.networks or {}).get(chosen.get("backbone"), {})
+            about = (study.networks or {}).get(chosen.get("backbone", ""), {})
             made = self.with_values(**chosen, **about, study=None)
             other = {key: getattr(made, key) for key in NETWORK} != {key: getattr(self, key) for key in NETWORK}
             if "backbone" in chosen and chosen["backbone"] != self.backbone and "weights" not in about:
