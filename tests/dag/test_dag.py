@@ -369,6 +369,13 @@ def test_kinds_are_learned_from_isolated_parts_when_they_are_asked_for(site):
         "kinds": 1, "classify": 1, "describe": 1, "kind_features": jobs["isolate"], "features": None, "evaluate": None
     }  # fmt: skip
     assert not {"kinds", "classify", "describe"} & site.jobs(config=COCO | ALONE).keys()
+    study = {"kinds": {"study": {"image_size": [128, 256], "head": ["linear", "nearest"]}}}
+    jobs = site.jobs("study", config=COCO | ALONE | study)
+    assert (jobs["study"], jobs["vary"], jobs["describe"], jobs["kind_features"]) == (1, 1, 3, 3 * jobs["isolate"])
+    joined = site.snakemake("-n", "-p", config=COCO | ALONE | {"kinds": {"join": True}}).stdout
+    assert "--kinds results/mine/template/crop/kinds/kinds.csv" in joined
+    nothing = site.snakemake("-n", "study", config=COCO | ALONE)
+    assert nothing.returncode != 0 and "kinds.study names nothing to vary" in nothing.stderr
     missing = site.snakemake("-n", "kinds", config=COCO | ALONE | {"kinds": {"weights": "no.pth"}})
     assert (
         missing.returncode != 0 and "no.pth: no such file (config.yaml names it under kinds.weights)" in missing.stderr

@@ -72,7 +72,7 @@ OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "clean_features", "categories", "bundle", "write_bundle", "export_labels",
     "write_labels", "card", "reconstructions", "draw_reconstructions", "write_card", "screen", "next",
-    "kinds", "kind_features", "describe", "classify",
+    "kinds", "kind_features", "describe", "classify", "study", "vary",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -241,6 +241,19 @@ KEYS = {
     "kinds.neighbours": (5, ""),
     "kinds.balance": ("reslt", ""),
     "kinds.rejected": (0.1, ""),
+    "kinds.join": (True, ("evaluate next_to_label boxes render report leaderboard kind_features describe classify",)),
+    "kinds.epochs": (50, ""),
+    "kinds.learning_rate": (0.01, ""),
+    "kinds.optimizer": ("sgd", ""),
+    "kinds.study.backbone": (["resnet18.tv_in1k"], ""),
+    "kinds.study.image_size": ([256], ""),
+    "kinds.study.head": (["nearest"], ""),
+    "kinds.study.balance": (["none"], ""),
+    "kinds.study.strength": ([0.1], ""),
+    "kinds.study.epochs": ([50], ""),
+    "kinds.study.learning_rate": ([0.01], ""),
+    "kinds.study.optimizer": (["sgd"], ""),
+    "kinds.study.networks": ({}, ""),
     "pretrain.pool": ("data/moved", "pretrain_backbone pretrain_sam pretrain_part"),
     "pretrain.photographs": ("data/moved", "pretrain_sam pretrain_part"),
     "pretrain.figure_teacher": ("data/moved", "pretrain_part"),
@@ -822,13 +835,14 @@ def kinds(tmp_path_factory) -> Made:
 def test_kinds_are_stale_after_what_they_are_made_from_and_nothing_else(kinds):
     assert kinds.stale() == {}
     assert kinds.stale(CARD | {"threshold": "youden", "detector": "padim", "folds": "leave_one_out"}) == {}
-    for key in (key for key in KEYS if key.startswith("kinds.")):
+    for key in (key for key in KEYS if key.startswith("kinds.") and not key.startswith("kinds.study")):
         name = key.removeprefix("kinds.")
-        unread = name in ("neighbours",)  # of the other head
+        unread = name in ("join", "neighbours", "epochs", "learning_rate", "optimizer")  # of other heads
         of_head = name in ("head", "strength", "balance", "rejected")
         stale = kinds.stale(CARD | {"kinds": {name: KEYS[key][0]}})
         assert stale == ({} if unread else LEARNED if of_head else DESCRIBED), key
     assert kinds.stale(CARD | {"kinds": {"head": "nearest", "neighbours": 5}}) == LEARNED
+    assert kinds.stale(CARD | {"kinds": {"study": {"head": ["nearest"], "backbone": ["resnet18.tv_in1k"]}}}) == {}
     assert edited(kinds, "kinds.html", lambda text: text + "<p>") == LEARNED
     assert edited(kinds, "describe.py", lambda text: text + "\nCHANGED = 1\n") == DESCRIBED
     assert edited(kinds, "data/mine/labels.csv", lambda text: text.replace(",1,", ",,", 1)) == DESCRIBED | {"ingest": 1}

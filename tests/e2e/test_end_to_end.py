@@ -222,6 +222,27 @@ def test_the_report_can_be_sent_to_a_colleague(finished):
     assert all(name in report for name in ("metrics.json", "leaderboard.csv", "leaderboard.html", "report.html"))
 
 
+def test_kinds_are_told_apart_and_a_study_compares_heads(finished):
+    config = CONFIG | {"kinds": {"image_size": 96, "study": {"head": ["nearest"]}}}
+    before = read_predictions(finished)
+    assert finished.snakemake("--cores", "2", "kinds", "study", config=config).returncode == 0
+    folder = finished.folder / "results/mine/template/crop"
+    told = json.loads((folder / "kinds/kinds.json").read_text())
+    assert told["n"] == 12 and told["accuracy"] > 0.8 > told["majority"]["accuracy"]
+    assert [row["name"] for row in told["classes"]] == ["good", "bad"]
+    assert (folder / "kinds/kinds.csv").read_text().count("\n") == 15
+    assert (folder / "kind_study/study.csv").read_text().count("\n") == 3
+    assert finished.jobs("kinds", "study", config=config) == {} and read_predictions(finished) == before
+    joined = config | {"kinds": config["kinds"] | {"join": True}}
+    assert finished.snakemake("--cores", "2", f"{RUN}/predictions.csv", config=joined).returncode == 0
+    rows = read_predictions(finished)
+    assert [{key: row[key] for key in before[0]} for row in rows] == before
+    assert {row["kind"] for row in rows if row["predicted_label"] == "1"} <= {"bad", "unknown kind"}
+    assert {row["kind"] for row in rows if row["predicted_label"] == "0"} == {""}
+    assert finished.snakemake("--cores", "2", f"{RUN}/predictions.csv", config=CONFIG).returncode == 0
+    assert read_predictions(finished) == before
+
+
 def test_the_card_of_the_data_set_shows_the_regions_of_the_run(finished):
     assert finished.snakemake("--cores", "2", "card", config=CONFIG).returncode == 0
     folder = finished.folder / "results/mine/card"

@@ -8,38 +8,39 @@ use rule features as kind_features with:
     """Patch features for the classifier of kinds, of the pictures of one shard."""
     input:
         tables="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
-        weights=ancient(KINDS.weights) if KINDS.weights else [],
+        weights=lambda w: ancient(kind_network(w).weights) if kind_network(w).weights else [],
     output:
-        patches=temp("results/{dataset}/{segmenter}/{isolation}/kind_features/{shard}.safetensors"),
-        report="results/{dataset}/{segmenter}/{isolation}/kind_features/{shard}.json",
+        patches=temp("results/{dataset}/{segmenter}/{isolation}/kind_features/{network}/{shard}.safetensors"),
+        report="results/{dataset}/{segmenter}/{isolation}/kind_features/{network}/{shard}.json",
     log:
-        "<logs>/{dataset}/{segmenter}/{isolation}/kind_features-{shard}.log",
+        "<logs>/{dataset}/{segmenter}/{isolation}/kind_features-{network}-{shard}.log",
     benchmark:
-        "<benchmarks>/{dataset}/{segmenter}/{isolation}/kind_features-{shard}.tsv"
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/kind_features-{network}-{shard}.tsv"
     params:
-        settings=json.dumps(KINDS.read_by("features")),
+        settings=lambda w: json.dumps(kind_network(w).read_by("features")),
         weights=lambda w, input: option("--weights", input.get("weights")),
-        weights_hash=lambda w: weights_hash(KINDS.weights, "patch-nano.safetensors"),
-        start=start_of(KINDS),
+        weights_hash=lambda w: weights_hash(kind_network(w).weights, "patch-nano.safetensors"),
+        start=lambda w: start_of(kind_network(w)),
         device=config["device"],
         code=code_hash("detection.features"),
     message:
-        "Extract patch features of shard {wildcards.shard} for kinds ({wildcards.isolation})"
+        "Extract patch features of shard {wildcards.shard} for kinds ({wildcards.isolation}, {wildcards.network})"
 
 
 rule describe:
     """What is unlike a good part in each photograph."""
     input:
         features=collect(
-            "results/{{dataset}}/{{segmenter}}/{{isolation}}/kind_features/{shard}.safetensors", shard=SHARDS
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/kind_features/{{network}}/{shard}.safetensors",
+            shard=SHARDS,
         ),
         manifest="results/{dataset}/manifest.csv",
     output:
-        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors.safetensors",
+        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors/{network}.safetensors",
     log:
-        "<logs>/{dataset}/{segmenter}/{isolation}/describe.log",
+        "<logs>/{dataset}/{segmenter}/{isolation}/describe-{network}.log",
     benchmark:
-        "<benchmarks>/{dataset}/{segmenter}/{isolation}/describe.tsv"
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/describe-{network}.tsv"
     conda:
         "../../envs/defectflow.yaml"
     threads: 8
@@ -50,7 +51,7 @@ rule describe:
         seed=config["seed"],
         code=code_hash("classification.describe"),
     message:
-        "Describe what is unlike a good part in {wildcards.dataset} ({wildcards.isolation})"
+        "Describe what is unlike a good part in {wildcards.dataset} ({wildcards.isolation}, {wildcards.network})"
     shell:
         "python -m defectflow.classification.describe --features {input.features} --manifest {input.manifest}"
         " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
@@ -59,7 +60,7 @@ rule describe:
 rule classify:
     """Learn good and kinds of defects, and say how well that works on held-out photographs."""
     input:
-        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors.safetensors",
+        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors/own.safetensors",
     output:
         directory("results/{dataset}/{segmenter}/{isolation}/kinds"),
     log:
@@ -73,7 +74,7 @@ rule classify:
         mem_mb=memory(2000),
         runtime=120,
     params:
-        settings=json.dumps(KINDS.read_by("classify")),
+        settings=json.dumps(SETTINGS["kinds"].read_by("classify")),
         seed=config["seed"],
         code=code_hash("classification.classify", "reporting/templates"),
     message:
@@ -81,3 +82,42 @@ rule classify:
     shell:
         "python -m defectflow.classification.classify --name {wildcards.dataset} --descriptors {input}"
         " --settings {params.settings:q} --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule study:
+    """What other networks, heads and ways to train bring, as the config lists them; on request."""
+    input:
+        kind_studies,
+
+
+rule vary:
+    """The variants of the study on the same held-out photographs."""
+    input:
+        collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/kind_descriptors/{network}.safetensors",
+            network=KIND_NETWORKS,
+        ),
+    output:
+        directory("results/{dataset}/{segmenter}/{isolation}/kind_study"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/vary.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/vary.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=240,
+    params:
+        descriptors=lambda w, input: [f"{Path(path).stem}={path}" for path in input],
+        variants=json.dumps(
+            [row._replace(settings=row.settings.read_by("classify"))._asdict() for row in KIND_VARIANTS]
+        ),
+        seed=config["seed"],
+        code=code_hash("classification.vary", "reporting/templates"),
+    message:
+        "Compare the variants of the study of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.classification.vary --name {wildcards.dataset} --descriptors {params.descriptors:q}"
+        " --variants {params.variants:q} --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"

@@ -96,8 +96,12 @@ BOARD = BOARD.format(config["dataset"])
 SHARDS = [str(k) for k in range(config["shards"])]
 # Photographs of a set that the part is looked for in where there is no outline.
 FIND_AMONG = 60
-# Of the classifier of kinds.
-KINDS = SETTINGS["kinds"]
+# Of the classifier of kinds: what its study compares, and the networks for that by name.
+try:
+    KIND_VARIANTS = SETTINGS["kinds"].variants()
+    KIND_NETWORKS = SETTINGS["kinds"].networks()
+except UserError as error:
+    sys.exit(f"error: {error}")
 # How many GPUs a job may ask for; on a CPU it must not wait for its turn on one.
 GPU = int(config["device"] != "cpu")
 
@@ -139,6 +143,7 @@ wildcard_constraints:
     isolation=one_of("isolations"),
     detector=one_of("detectors"),
     shard=r"\d+",
+    network="|".join(re.escape(name) for name in KIND_NETWORKS),
 
 
 def is_main(wildcards) -> bool:
@@ -362,6 +367,20 @@ def segmenter_files(wildcards) -> dict:
 def network_start(wildcards) -> str:
     """What an untrained network starts from; patch-nano and weights from a file depend neither on seed nor on the net."""
     return start_of(detector_of(wildcards))
+
+
+def kind_network(wildcards):
+    """Settings of the classifier of kinds with one of the networks of its study."""
+    return KIND_NETWORKS[wildcards.network]
+
+
+def kind_studies(wildcards) -> list[str]:
+    """Folders of the study of each data set."""
+    if len(KIND_VARIANTS) < 2:
+        sys.exit(
+            "error: config.yaml: kinds.study names nothing to vary (e.g. kinds: {study: {head: [linear, nearest]}})"
+        )
+    return [f"results/{run.dataset}/{run.segmenter}/{run.isolation}/kind_study" for run in MAIN_RUNS]
 
 
 def start_of(network) -> str:

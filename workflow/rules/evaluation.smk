@@ -12,6 +12,7 @@ rule evaluate:
         fit="results/{dataset}/{segmenter}/{isolation}/{detector}/fit.json",
         ingest_report="results/{dataset}/ingest_report.json",
         segmentation=segmentation_report,
+        kinds="results/{dataset}/{segmenter}/{isolation}/kinds" if SETTINGS["kinds"].join else [],
     output:
         metrics=report(
             "results/{dataset}/{segmenter}/{isolation}/{detector}/metrics.json",
@@ -49,6 +50,7 @@ rule evaluate:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         left_out=lambda w, input: option("--left-out", input.get("left_out")),
         segmentation=lambda w, input: option("--segmentation", input.get("segmentation")),
+        kinds=lambda w, input: option("--kinds", f"{input.kinds}/kinds.csv" if input.get("kinds") else None),
         depth=depth_flag,
         seed=config["seed"],
         code=code_hash("evaluation.evaluate"),
@@ -58,7 +60,7 @@ rule evaluate:
         "python -m defectflow.evaluation.evaluate --scores {input.scores} --calibration {input.calibration}"
         " --calibration-maps {input.calibration_maps} --maps {input.maps} {params.masks}"
         " --manifest {input.manifest} --splits {input.splits} --fit {input.fit}"
-        " --ingest-report {input.ingest_report} {params.segmentation} {params.left_out}"
+        " --ingest-report {input.ingest_report} {params.segmentation} {params.left_out} {params.kinds}"
         " --settings {params.settings:q} {params.review} {params.depth} --seed {params.seed} --metrics {output.metrics}"
         " --predictions {output.predictions} --robustness {output.robustness} --figures {output.figures} 2>&1 | tee {log}"
 

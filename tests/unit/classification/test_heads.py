@@ -18,7 +18,7 @@ def settings(**given):
     return KindSettings.from_dict(given, "kinds").only_for("classify")
 
 
-@pytest.mark.parametrize("given", [{}, {"head": "nearest"}, {"balance": "reslt"}, {"balance": "logit_adjustment"}])
+@pytest.mark.parametrize("given", [{}, {"head": "nearest"}, {"head": "trained"}, {"balance": "reslt"}])
 def test_heads_tell_blobs_apart(given):
     x, y = blobs([30, 30, 30], spread=0.5)
     new, truth = blobs([20, 20, 20], seed=1, spread=0.5)

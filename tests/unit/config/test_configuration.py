@@ -36,6 +36,8 @@ def test_the_default_config_is_valid_and_what_it_shows_is_the_default():
             assert CONFIG[field.name] == field.metadata["default"], field.name
     for section in SECTIONS:
         assert CONFIG[section] == dataclasses.asdict(sections()[section]()), section
+    kinds = dataclasses.asdict(sections()["kinds"]())
+    assert CONFIG["kinds"] == {key: kinds[key] for key in CONFIG["kinds"]}
     assert complete["detectors"]["patchcore"] == CONFIG["detectors"]["patchcore"]
     whole = dataclasses.asdict(sections()["detectors"].classes["patchcore"]())
     assert {key: whole[key] for key in CONFIG["detectors"]["patchcore"] if key != "method"} == {

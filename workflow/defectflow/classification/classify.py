@@ -15,6 +15,7 @@ from defectflow.classification.cross_validation import (
     class_names,
     cross_validate,
     judge_new,
+    labels_of,
     leave_kinds_out,
 )
 from defectflow.classification.descriptor_files import Descriptors, read_descriptors
@@ -68,7 +69,7 @@ def said_of(names: list[str], items: pd.DataFrame, judged: Judged) -> pd.DataFra
 def results(found: Descriptors, settings: KindSettings, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
     """kinds.json and kinds.csv of descriptors."""
     names = class_names(found)
-    labels = np.array([names.index(name) for name in found.known["class"]])
+    labels = labels_of(found)
     judged = cross_validate(found, settings, seed)
     new = judge_new(found, judged, settings, seed)
     limit = limit_of(judged.novelty[labels > 0], settings.rejected)

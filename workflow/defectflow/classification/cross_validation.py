@@ -50,7 +50,13 @@ def class_names(found: Descriptors) -> list[str]:
     return [GOOD, *sorted(set(found.known["class"]) - {GOOD})]
 
 
-def _held_out_logits(
+def labels_of(found: Descriptors) -> np.ndarray:
+    """Class of each photograph of the sample as its place in `class_names`, int (n,)."""
+    names = class_names(found)
+    return np.array([names.index(name) for name in found.known["class"]])
+
+
+def _within(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, k: int, settings: Any, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Log-odds (n, k) and novelty (n,) of each photograph by the others of another fold."""
@@ -63,6 +69,17 @@ def _held_out_logits(
     return logits, new
 
 
+def held_out_logits(found: Descriptors, settings: Any, seed: int = 0) -> np.ndarray:
+    """Log-odds of every photograph of the sample by the others of other folds, float (n, k)."""
+    labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
+    k = len(class_names(found))
+    logits = np.zeros((len(labels), k))
+    for fold in np.unique(folds):
+        train, test, features = folds != fold, folds == fold, found.held_out[fold]
+        logits[test] = fit_head(features[train], labels[train], k, settings, seed)(features[test])
+    return logits
+
+
 def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     """Judge every photograph of the sample; temperature and limit of a fold come from folds within the others.
 
@@ -71,16 +88,15 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
         settings: a `KindSettings` for the stage classify.
         seed: of heads that are trained by steps.
     """
-    names = class_names(found)
-    labels = np.array([names.index(name) for name in found.known["class"]])
-    folds, k = found.known["fold"].to_numpy(int), len(names)
+    labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
+    k, logits_of = len(class_names(found)), held_out_logits(found, settings, seed)
     judged = Judged(
         np.zeros((len(labels), k)), np.zeros((len(labels), k)), np.zeros(len(labels)), np.zeros(len(labels))
     )
     for fold in np.unique(folds):
         train, test, features = folds != fold, folds == fold, found.held_out[fold]
-        logits = fit_head(features[train], labels[train], k, settings, seed)(features[test])
-        inner, new = _held_out_logits(features[train], labels[train], folds[train], k, settings, seed)
+        logits = logits_of[test]
+        inner, new = _within(features[train], labels[train], folds[train], k, settings, seed)
         bad = labels[train] > 0
         judged.logits[test] = logits
         judged.chance[test] = probabilities(logits, temperature_of(inner, labels[train]))
@@ -91,8 +107,7 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
 
 def judge_new(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> Judged:
     """Judge the photographs without a label by all labelled ones, with what holding these out says of probabilities."""
-    names = class_names(found)
-    labels = np.array([names.index(name) for name in found.known["class"]])
+    names, labels = class_names(found), labels_of(found)
     known, new = found.every[: len(labels)], found.every[len(labels) :]
     logits = np.zeros((0, len(names)))
     if len(new):

@@ -29,7 +29,7 @@ from defectflow.dataset_card.photographs import GOOD
 from defectflow.detection.feature_files import PatchFile, open_patches
 
 COLUMNS = ["image_id", "path", "group", "label", "defect_type"]
-GOOD_PATCHES = 8000  # of all good photographs together, drawn evenly: patches are compared with these
+GOOD_PATCHES = 4000  # of all good photographs together, drawn evenly: patches are compared with these
 MOST_UNLIKE = 20  # patches of a photograph, for the spread of differences ...
 MEAN_OF = 10  # ... and the first so many of these for their mean
 NEAREST = 5  # good patches whose mean a patch is compared with
@@ -95,13 +95,20 @@ def descriptors(
     """
     closeness = product(patches, good.patches) - good.half_norms
     squares, found = patches.square().sum(dim=1) / 2, []
-    other = [good.owners[:, 0] != owner[0], good.owners[:, 1] != owner[1]]
+    groups, photographs = (good.owners[:, k] != owner[k] for k in (0, 1))
+    everyone = torch.ones(len(good.patches), dtype=torch.bool)
+    highest: dict[int, torch.Tensor] = {}
     for fold in folds:
-        outside = torch.ones(len(good.patches), dtype=torch.bool)
+        outside = everyone.clone()
         if fold is not None:
             outside[good.starts[fold] : good.starts[fold + 1]] = False
-        allowed = next((outside & one for one in other if (outside & one).any()), outside)
-        unlike = (squares - _highest(closeness, allowed, good.starts)).topk(min(MOST_UNLIKE, len(patches))).indices
+        level, allowed = next(
+            (k, outside & one) for k, one in enumerate((groups, photographs, everyone)) if (outside & one).any()
+        )
+        if level not in highest:
+            highest[level] = _highest(closeness, (groups, photographs, everyone)[level], good.starts)
+        blocks = [block for number, block in enumerate(highest[level]) if number != fold]
+        unlike = (squares - torch.stack(blocks).amax(dim=0)).topk(min(MOST_UNLIKE, len(patches))).indices
         rows = closeness[unlike].masked_fill(~allowed, -torch.inf)
         beside = good.patches[rows.topk(min(NEAREST, int(allowed.sum())), dim=1).indices].mean(dim=1)
         differences = patches[unlike] - beside
@@ -111,15 +118,15 @@ def descriptors(
 
 
 def _highest(closeness: torch.Tensor, allowed: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
-    """Highest of the allowed columns in each row, (p,); blocks that are allowed as a whole are not copied."""
+    """Highest of the allowed columns in each row for each fold, (folds, p); a block that is allowed is not copied."""
     found = []
     for begin, end in pairwise(starts):
         block, use = closeness[:, begin:end], allowed[begin:end]
-        if use.all() and end > begin:
-            found.append(block.amax(dim=1))
-        elif use.any():
-            found.append(block[:, use].amax(dim=1))
-    return torch.stack(found).amax(dim=0)
+        if not use.any():
+            found.append(torch.full((len(closeness),), -torch.inf))
+        else:
+            found.append((block if use.all() else block[:, use]).amax(dim=1))
+    return torch.stack(found)
 
 
 def describe(

@@ -49,11 +49,17 @@ def fit_head(features: np.ndarray, labels: np.ndarray, k: int, settings: Any, se
         result: np.ndarray = (values - mean) / spread
         return result
 
-    if settings.balance == "reslt":
+    if settings.head == "linear" and settings.balance == "reslt":
         from defectflow.classification.residual_fusion import fit_residual_fusion
 
         fused = fit_residual_fusion(scaled(features), labels, k, seed)
         return lambda values: fused(scaled(values))
+    if settings.head == "trained":
+        from defectflow.classification.trained_head import fit_trained_head
+
+        weights = effective_weights(np.maximum(np.bincount(labels, minlength=k), 1))
+        trained = fit_trained_head(scaled(features), labels, weights, settings, seed)
+        return lambda values: trained(scaled(values))
     linear = _logistic(scaled(features), labels, k, settings.strength, settings.balance)
     return lambda values: linear(scaled(values))
 

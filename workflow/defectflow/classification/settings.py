@@ -1,10 +1,53 @@
 """Settings of the classifier of kinds. Standard library only: the Snakefile imports this module."""
 
+import dataclasses
+import itertools
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from defectflow.backbones.network_settings import NetworkSettings
-from defectflow.config.settings import setting
+from defectflow.config.settings import Settings, setting
+from defectflow.config.values import ABSENT
+from defectflow.core.files import UserError
+
+OWN = "own"  # network of the settings themselves
+MOST = 400  # rows of a study
+NETWORK = ("backbone", "image_size")  # what other descriptors are needed for
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudySettings(Settings):
+    """What `snakemake study` varies: all combinations of the lists that are given."""
+
+    backbone: list[str] = setting(ABSENT, "networks", least=1, distinct=True)
+    image_size: list[int] = setting(ABSENT, "sides", unit="pixels", minimum=64, maximum=4096, least=1, distinct=True)
+    head: list[Literal["linear", "trained", "nearest"]] = setting(ABSENT, "heads", least=1, distinct=True)
+    balance: list[Literal["effective_number", "none", "logit_adjustment", "reslt"]] = setting(
+        ABSENT, "what is done for rare kinds", least=1, distinct=True
+    )
+    strength: list[float] = setting(ABSENT, "of a linear head", above=0, least=1, distinct=True)
+    epochs: list[int] = setting(ABSENT, "of a trained head", minimum=1, maximum=10000, least=1, distinct=True)
+    learning_rate: list[float] = setting(ABSENT, "of a trained head", above=0, maximum=1, least=1, distinct=True)
+    optimizer: list[Literal["adam", "sgd"]] = setting(ABSENT, "of a trained head", least=1, distinct=True)
+    networks: dict[str, Any] = setting(
+        ABSENT, "{layers: [...], weights: file} of backbones whose layers or weights are not those of kinds, by name"
+    )
+
+    def check(self, where: str) -> None:
+        """Refuse networks that nobody asks for, and what is no network."""
+        for name, about in (self.networks or {}).items():
+            if name not in (self.backbone or []):
+                raise UserError(f"{where}.networks: {name!r} is not in the list backbone (add it, or leave it out)")
+            if not isinstance(about, dict) or set(about) - {"layers", "weights"}:
+                raise UserError(f"{where}.networks.{name}: {about!r} (give {{layers: [...], weights: FILE}})")
+
+
+class Variant(NamedTuple):
+    """A row of a study: name of its network, the values that it was asked for with, and its settings."""
+
+    network: str
+    axes: dict[str, Any]
+    settings: "KindSettings"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +60,9 @@ class KindSettings(NetworkSettings):
         512, "side of the square that the picture is fitted into", unit="pixels", minimum=64, maximum=4096,
         stage="features",
     )  # fmt: skip
-    head: Literal["linear", "nearest"] = setting(
-        "linear", "linear: logistic regression on frozen features; nearest: the most similar photographs vote",
-        stage="classify",
+    head: Literal["linear", "trained", "nearest"] = setting(
+        "linear", "on frozen features; linear: logistic regression; trained: a layer, by epochs of an optimizer; "
+        "nearest: the most similar photographs vote", stage="classify",
     )  # fmt: skip
     strength: float = setting(
         0.01, "of a linear head: inverse of the penalty on its weights", above=0, stage="classify",
@@ -35,6 +78,50 @@ class KindSettings(NetworkSettings):
         "nothing, logit adjustment (Menon et al., 2021), or residual fusion of branches (ResLT, Cui et al., 2021)",
         stage="classify", read_if=lambda s: s.head == "linear",
     )  # fmt: skip
+    epochs: int = setting(
+        100, "of a trained head", minimum=1, maximum=10000, stage="classify", read_if=lambda s: s.head == "trained"
+    )
+    learning_rate: float = setting(
+        0.001, "of a trained head", above=0, maximum=1, stage="classify", read_if=lambda s: s.head == "trained"
+    )
+    optimizer: Literal["adam", "sgd"] = setting(
+        "adam", "of a trained head", stage="classify", read_if=lambda s: s.head == "trained"
+    )
     rejected: float = setting(
         0.05, "share of defects of known kinds that may be called unknown", minimum=0, below=1, stage="classify"
     )
+    join: bool = setting(False, "whether every run names the kind of what it calls bad, in predictions.csv")
+    study: dict[str, Any] = setting(ABSENT, "what `snakemake study` varies", nested=StudySettings)
+
+    def with_values(self, **values: Any) -> "KindSettings":
+        """A copy with other values of some keys."""
+        return dataclasses.replace(self, **values)
+
+    def variants(self) -> list[Variant]:
+        """The rows of the study: the settings themselves first, then all combinations of what it lists.
+
+        Raises:
+            UserError: more than MOST.
+        """
+        study = StudySettings.from_dict(self.study or {}, "config.yaml: kinds.study")
+        axes = {key: value for key, value in dataclasses.asdict(study).items() if value and key != "networks"}
+        rows = [Variant(OWN, {key: getattr(self, key) for key in axes}, self)]
+        for values in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, values, strict=True))
+            about = (study.networks or {}).get(chosen.get("backbone", ""), {})
+            made = self.with_values(**chosen, **about, study=None)
+            other = {key: getattr(made, key) for key in NETWORK} != {key: getattr(self, key) for key in NETWORK}
+            if "backbone" in chosen and chosen["backbone"] != self.backbone and "weights" not in about:
+                made = made.with_values(weights=None)
+            name = f"{made.backbone}-{made.image_size}" if other else OWN
+            if chosen != rows[0].axes:
+                rows.append(Variant(name, chosen, made))
+        if len(rows) > MOST:
+            raise UserError(
+                f"config.yaml: kinds.study: {len(rows)} combinations are more than {MOST} (shorten the lists)"
+            )
+        return rows
+
+    def networks(self) -> dict[str, "KindSettings"]:
+        """The networks of the study by name, the own one among them."""
+        return {row.network: row.settings for row in reversed(self.variants())}

@@ -45,6 +45,8 @@ PREDICTIONS = [
     "mask_present", "mask_doubtful", "mask_reason", "threshold", "review", "review_low", "review_high", "image_id",
     "map_threshold",
 ]  # fmt: skip
+# more of PREDICTIONS where kinds are asked for: kind of what is called bad, and its probability
+PREDICTED_KINDS = ["kind", "kind_probability"]
 # mark: "" for a region above the pixel threshold; otherwise the reason why the box is the peak of a bad photograph
 REGIONS = ["image_id", "region", "x", "y", "width", "height", "area", "score", "mark"]
 # labels that the photographs contradict, most doubtful first; nearest_good: the good photograph that looks most like it
@@ -68,7 +70,7 @@ TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
     "mask_reason", "protocol", "judged_fold", "mark", *RECIPE, "strategy", "category",
-    "why", "nearest_good", "nearest_id", "nearest",
+    "why", "nearest_good", "nearest_id", "nearest", "kind_if_bad",
 }  # fmt: skip
 
 ROWS = 5000  # in memory at a time if a table is read in parts

@@ -75,6 +75,7 @@ from defectflow.decision.strategies import STRATEGIES
 from defectflow.evaluation.background_check import Background, background_figures
 from defectflow.evaluation.cautions import data_warnings, warnings
 from defectflow.evaluation.image_metrics import calibration_curve, defect_figures, image_figures
+from defectflow.evaluation.named_kinds import naming
 from defectflow.evaluation.pixel_metrics import PixelResult, pixel_figures
 from defectflow.evaluation.robustness import COLUMNS, robustness_figures, robustness_table
 from defectflow.evaluation.run_charts import draw
@@ -276,10 +277,11 @@ def main(args: argparse.Namespace) -> None:
     threshold = pixel.figures["map_threshold"]
     copies, scores, unscored, n_review = of_labelled(args.scores, SCORES, "copy_of"), [np.empty(0)], [], 0
     scores.append(table.loc[table["label"].isna() & table["raw_score"].notna(), "raw_score"].to_numpy(float))
-    with table_writer(args.predictions, PREDICTIONS) as add:
+    more, with_kinds = naming(args.kinds)
+    with table_writer(args.predictions, [*PREDICTIONS, *more]) as add:
         value = threshold["value"] if threshold else np.nan
         for predictions, new in prediction_parts(args.manifest, tables, table, verdicts, value):
-            add(predictions)
+            add(with_kinds(predictions))
             scores.append(new["raw_score"].dropna().to_numpy(float))
             unscored += new.loc[new["raw_score"].isna(), "filename"].tolist()
             n_review += int((new["review"] == 1).sum())
@@ -323,6 +325,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--segmentation", type=Path, nargs="*", default=[], help="prior.json, train.json")
     parser.add_argument("--fit", type=Path, help="fit.json")
     parser.add_argument("--ingest-report", type=Path, help="ingest_report.json, for its warnings")
+    parser.add_argument("--kinds", type=Path, help="kinds.csv, where the kind of what is called bad is asked for")
     add_settings(parser, STRATEGIES, "evaluate")
     add_settings(parser, ReviewSettings, "evaluate", flag="--review", default="")
     add_option(parser)

@@ -1,0 +1,48 @@
+"""A linear layer that is trained by epochs of an optimizer, to see what these change."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+BATCH = 64
+MOMENTUM, DECAY = 0.9, 0.0005
+
+
+def fit_trained_head(
+    features: np.ndarray, labels: np.ndarray, weights: np.ndarray, settings: Any, seed: int
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Train a linear layer; arguments and result as of `heads.fit_head`, features standardised.
+
+    Args:
+        weights: float (k,), of the loss of a photograph of each class.
+        settings: epochs, learning_rate and optimizer of a `KindSettings`.
+    """
+    import torch
+    from torch import nn
+
+    x, y = torch.from_numpy(features.astype(np.float32)), torch.from_numpy(labels).long()
+    of_class = torch.from_numpy(weights.astype(np.float32))
+    generator = torch.Generator().manual_seed(seed)
+    layer = nn.Linear(features.shape[1], len(weights))
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    rate = settings.learning_rate
+    optimizer: torch.optim.Optimizer = (
+        torch.optim.AdamW(layer.parameters(), lr=rate, weight_decay=DECAY)
+        if settings.optimizer == "adam"
+        else torch.optim.SGD(layer.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=DECAY)
+    )
+    for _ in range(settings.epochs):
+        for batch in torch.randperm(len(y), generator=generator).split(BATCH):
+            loss = nn.functional.cross_entropy(layer(x[batch]), y[batch], of_class)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def logits(values: np.ndarray) -> np.ndarray:
+        with torch.no_grad():
+            result: np.ndarray = layer(torch.from_numpy(values.astype(np.float32))).double().numpy()
+        return result
+
+    return logits
