@@ -60,7 +60,7 @@ def test_every_answer_keeps_foreign_scripts_out(desk):
         headers = desk.client.get(path).headers
         policy = headers["content-security-policy"]
         assert "script-src 'self';" in policy and "unsafe-inline" not in policy and "default-src 'none'" in policy
-        assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+        assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "same-origin"
 
 
 def test_pages_have_no_inline_scripts_or_styles(desk):

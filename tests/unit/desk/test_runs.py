@@ -81,6 +81,11 @@ def test_all_settings_have_help_and_are_checked(desk):
     assert changed == ["detectors.patchcore.neighbours"]
     desk.post("/api/runs/setting", path="datasets.part.part", text="whole")
     assert desk.project.settings()["datasets"]["part"]["part"] == "whole"
+    desk.post("/api/runs/setting", path="threshold", text="max_fnr")
+    assert desk.project.settings()["threshold_options"] == {"max_fnr": 0.05}
+    desk.post("/api/runs/setting", path="threshold_options", text="{max_fnr: 0.03}")
+    assert desk.project.settings()["threshold_options"] == {"max_fnr": 0.03}
+    desk.post("/api/runs/setting", path="threshold", text="auto")
     for path in ("detectors.patchcore.neighbours", "datasets.part.part"):
         desk.post("/api/runs/setting", path=path, text="")
     assert desk.project.settings().keys() == {"dataset", "compare", "datasets"}

@@ -66,7 +66,7 @@ class Access:
 
     def address(self, port: int) -> str:
         """The address to open: with the token on loopback, where there is no password."""
-        host = "127.0.0.1" if self.local and ":" not in self.host else self.host
+        host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         host = f"[{host}]" if ":" in host else host
         start = f"{'https' if self.tls else 'http'}://{host}:{port}/"
         return start if self._password else f"{start}?token={self.token}"
@@ -230,7 +230,9 @@ def _with_headers(send: Send) -> Send:
             headers.setdefault("Content-Security-Policy", POLICY)
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Referrer-Policy"] = "no-referrer"
+            headers["Referrer-Policy"] = (
+                "same-origin"  # "no-referrer" would take the origin from the form of the password
+            )
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
         await send(message)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import yaml
 
-from defectflow.config.configuration import family
+from defectflow.config.configuration import family, strategies
 from defectflow.config.run_settings import RunSettings
 from defectflow.config.settings import Settings, types_of
 from defectflow.config.values import ABSENT, REQUIRED, choices_of, default_in_words, limits_in_words, type_in_words
@@ -36,6 +36,8 @@ def groups(project: Project) -> list[dict[str, Any]]:
         if field["key"] in ("segmenter", "isolation", "detector"):
             names = sorted(config[f"{field['key']}s"])
             field["choices"] = [*([] if field["key"] == "detector" else ["auto"]), *names]
+        if field["key"] == "threshold":
+            field["choices"] = list(strategies().classes)
     of_set = f"datasets.{project.dataset}"
     data = [_field(DatasetSettings, key, f"{of_set}.{key}", config, base) for key in OF_DATASET]
     name = str(config["detector"])
@@ -65,15 +67,12 @@ def set_text(project: Project, path: str, text: str) -> None:
         raise UserError(
             f"{field['key']}: {text[:60]!r} is not a value (as in config.yaml: 5, true, name, [a, b])"
         ) from None
-    key = path.partition(".")[0]
     if not text.strip() and value_at(workflow_config(), path) is None:
-        return _remove(project, path)
-    change(project, {path: value} if key != "threshold" else {"threshold": value, "threshold_options": {}})
-
-
-def _remove(project: Project, path: str) -> None:
-    """Take a value out of config.yaml, so that the default of its class holds."""
-    change(project, {path: None})
+        value = None  # taken out of config.yaml, so that the default of its class holds
+    values = {path: value}
+    if path == "threshold" and (strategy := strategies().classes.get(value)):
+        values["threshold_options"] = dict(strategy.compared)  # a strategy does not take the options of another one
+    change(project, values)
 
 
 def _fields(project: Project) -> Iterator[dict[str, Any]]:

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 let timer = null, offset = 0, last = "", wasRunning = false;
 
 const WORDS = {
-  none: ["", t("nothing has run yet")], running: ["review", t("running")], done: ["good", t("finished")],
+  none: ["", t("nothing has run yet")], running: ["busy", t("running")], done: ["good", t("finished")],
   failed: ["bad", t("stopped by an error")], stopped: ["unsure", t("stopped; nothing is lost")],
   interrupted: ["unsure", t("interrupted; start it again, it goes on where it was")],
 };
