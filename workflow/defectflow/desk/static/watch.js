@@ -1,5 +1,5 @@
 // The page Watch.
-import { api, ask, el, keys, mark, number, t, toast } from "./desk.js";
+import { api, ask, el, keys, mark, number, plural, t, toast } from "./desk.js";
 
 const id = (name) => document.getElementById(name);
 const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Place, across"), y: t("Place, down"), raw_score: t("Scores of good ones") };
@@ -8,6 +8,7 @@ const QUICK = 700, SLOW = 4000, MOST = 300, DRIFT = 25; // ms between two looks;
 let kind = "folder", rows = [], since = 0, chosen = null, state, sinceDrift = 0;
 
 const shown = (layer, row, side) => `/api/watch/picture/${layer}?number=${row.number}&side=${side}`;
+const score = (row) => (row.score === null ? "" : (Math.floor(100 * row.score + 1e-8) / 100).toFixed(2)); // 0.50 or more is bad
 const word = (row) => (row.verdict === "error" ? el("span", { class: "mark unsure" }, t("not judged")) : mark(row.verdict));
 const at = (row) => new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: "medium" }).format(new Date(1000 * row.time));
 
@@ -59,7 +60,7 @@ function list(fresh) {
   const made = fresh.map((row) => {
     const button = el("button", { "aria-pressed": "false", class: row.feedback ? "told" : "", title: row.name, onclick: () => now(row, true) },
       el("img", { src: shown("photograph", row, 200), alt: "", loading: "lazy", decoding: "async" }),
-      el("span", { class: "said" }, word(row), el("span", { class: "mono" }, row.score === null ? "" : row.score.toFixed(2))));
+      el("span", { class: "said" }, word(row), el("span", { class: "mono" }, score(row))));
     button.dataset.number = row.number;
     return button;
   });
@@ -78,7 +79,7 @@ function now(row, stay = false) {
     : row.verdict === "review" ? [say("good", t("It is good")), say("bad", t("It is bad"))] : [say(opposite, opposite === "good" ? t("Wrong: it is good") : t("Wrong: it is bad"))];
   id("now").replaceChildren(
     el("img", { src: shown(row.verdict === "error" ? "photograph" : "overlay", row, 1000), alt: row.name }),
-    el("div", { class: "verdict" }, word(row), el("span", { class: "mono" }, row.score === null ? "" : row.score.toFixed(2)), el("span", { class: "muted" }, `${row.name} · ${at(row)}`)),
+    el("div", { class: "verdict" }, word(row), el("span", { class: "mono" }, score(row)), el("span", { class: "muted" }, `${row.name} · ${at(row)}`)),
     row.said ? el("p", { class: "muted" }, row.said) : "",
     el("div", { class: "row" }, ...buttons, stay ? el("button", { class: "quiet", onclick: () => rows.length && now(rows[0]) }, t("Follow the latest")) : ""));
 }
@@ -98,7 +99,7 @@ async function told() {
   const all = await api("/api/watch/feedback", { quiet: true }).catch(() => []);
   const good = all.filter((row) => row.said === "good").length;
   id("feedback").replaceChildren(...(all.length
-    ? [el("p", {}, t("{n} verdicts were wrong: {good} false alarms, {bad} missed.", { n: number(all.length), good: number(good), bad: number(all.length - good) })),
+    ? [el("p", {}, `${plural(all.length, "{n} verdict was wrong", "{n} verdicts were wrong")}: ${plural(good, "{n} false alarm", "{n} false alarms")}, ${t("{n} missed", { n: number(all.length - good) })}.`),
       el("p", { class: "muted" }, t("They stand in feedback.csv. Teaching changes the bundle of the last run, not the one in use: release it when you have seen what it does.")),
       el("div", { class: "row" }, el("button", { class: "main", onclick: teach }, t("Teach the bundle")), el("a", { class: "button", href: "/release" }, t("To the releases"))),
       el("div", { id: "lesson" })]
@@ -130,11 +131,14 @@ function svg(tag, attributes, ...children) {
 
 async function drift() {
   sinceDrift = 0;
+  id("again").disabled = true;
   let found;
   try {
     found = await api("/api/watch/drift", { quiet: true });
   } catch (error) {
     return id("drift").replaceChildren(el("p", { class: "muted" }, error.message));
+  } finally {
+    id("again").disabled = false;
   }
   if (!found.charts.length) return id("drift").replaceChildren(el("p", { class: "muted" }, t("Nothing has been judged yet. Light, focus and place of the part are compared here with the good photographs of the run.")));
   const verdict = found.told.length ? el("ul", { class: "told-list" }, ...found.told.map((text) => el("li", {}, el("b", { class: "mark bad" }, text))))
