@@ -261,7 +261,11 @@ for _field in dataclasses.fields(PatchCoreSettings):
     if f"detectors.*.{_field.name}" not in KEYS and set(_field.metadata["stages"]) & set(OF_STAGE):
         _value = another(_field, types_of(PatchCoreSettings)[_field.name])
         KEYS[f"detectors.*.{_field.name}"] = _value, " ".join(OF_STAGE[stage] for stage in _field.metadata["stages"])
-OTHERWISE = {"datasets.*.categories"}  # several data sets at once: tests/dag/test_dag.py
+OTHERWISE = {
+    "datasets.*.categories",  # several data sets at once: tests/dag/test_dag.py
+    "detectors.*.patches",  # of spade, which this config does not use: tests/unit/methods/spade
+    "detectors.*.nearest_images",
+}
 OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
 
 

@@ -248,4 +248,4 @@ def test_the_card_says_what_a_picture_is_compared_with():
     fit = {"banks": {"all": {"size": 1024}}}
     assert learned({"method": "patchcore", "distance": "cosine"}, fit) == "cosine distances to 1024 patches"
     assert "Gaussian in each of 1024 places" in learned({"method": "padim", "distance": "euclidean"}, fit)
-    assert set(DETECTORS) == {"patchcore", "padim", "centroid"}, "give a new method its words in bundle_card.learned"
+    assert set(DETECTORS) == {"patchcore", "padim", "centroid", "spade"}, "a new method needs words in bundle_card"

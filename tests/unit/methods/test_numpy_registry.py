@@ -91,6 +91,6 @@ def test_patchcore_judges_as_with_torch(scoring, distance, bank):
 
 
 @pytest.mark.parametrize("scoring", [("max", 9), ("top_k_mean", 9)])
-@pytest.mark.parametrize("method", ["padim", "centroid"])
+@pytest.mark.parametrize("method", ["padim", "centroid", "spade"])
 def test_other_methods_judge_as_with_torch(method, scoring):
     check(*twins(method, scoring))

@@ -36,6 +36,7 @@ def learned(detector: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
         "patchcore": f"{detector['distance']} distances to {size} patches",
         "padim": f"Mahalanobis distances to a Gaussian in each of {size} places",
         "centroid": "cosine distances to the centroid",
+        "spade": f"distances to {size} patches, those of the {detector.get('nearest_images')} most similar",
     }[detector["method"]]
 
 

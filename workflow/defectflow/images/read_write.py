@@ -153,9 +153,9 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     if image.ndim == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     with atomic(path) as temporary:
-        # Level 1 is 4 times faster than the default for photographs and a tenth larger.
-        # Encoded first, because imwrite reports no error on a full disk.
-        temporary.write_bytes(cv2.imencode(".png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].data)
+        # Encoded first, because imwrite reports no error on a full disk. OpenCV's own choice (differences of
+        # neighbours, runs of equal bytes) takes half the time of level 1 and a tenth more space.
+        temporary.write_bytes(cv2.imencode(".png", image)[1].data)
 
 
 def letterbox(

@@ -64,10 +64,11 @@ class Runs:
             }  # fmt: skip
             write_json(self.folder / name / "state.json", state)
             words = [sys.executable, "-m", "defectflow.desk.running.run_process", str(self.project.folder), name]
-            self._started = subprocess.Popen(
-                words, cwd=self.project.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, start_new_session=True, env=environment(),
-            )  # fmt: skip
+            with open(self.folder / name / "log.txt", "ab") as log:  # what keeps it from starting is there too
+                self._started = subprocess.Popen(
+                    words, cwd=self.project.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                    start_new_session=True, env=environment(),
+                )  # fmt: skip
             until = time.monotonic() + STARTING
             while time.monotonic() < until and not self.is_busy() and self._started.poll() is None:
                 time.sleep(0.02)
@@ -154,7 +155,7 @@ def work(project: Project, run: str) -> int:
         state = read_json(path) | {"pid": os.getpid()}
         write_json(path, state)
         _end_leftovers(project, run)
-        with open(folder / run / "log.txt", "wb") as log:
+        with open(folder / run / "log.txt", "ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", *state["command"]], cwd=project.folder, stdin=subprocess.DEVNULL, stdout=log,
                 stderr=subprocess.STDOUT, start_new_session=True, env=environment(),

@@ -91,7 +91,7 @@ async function load() {
   $("folder").replaceChildren(el("option", { value: "" }, t("all folders")), ...folders.map((folder) => el("option", { value: folder }, folder)));
   counts();
   show();
-  $("grid").focus();
+  $("grid").focus({ preventScroll: true });
 }
 
 function apply(labels) {
@@ -146,9 +146,9 @@ $("undo").addEventListener("click", undo);
 $("kind-form").addEventListener("submit", (event) => {
   event.preventDefault();
   put({ kind: $("kind").value });
-  $("grid").focus();
+  $("grid").focus({ preventScroll: true });
 });
-$("kind").addEventListener("keydown", (event) => event.key === "Escape" && $("grid").focus());
+$("kind").addEventListener("keydown", (event) => event.key === "Escape" && $("grid").focus({ preventScroll: true }));
 
 const label = (name) => () => put({ label: name });
 keys({
@@ -156,6 +156,6 @@ keys({
   k: [t("Kind of defect"), () => ($("kind").focus(), $("kind").select())],
   z: [t("Undo"), undo], "Ctrl+z": [t("Undo"), undo],
   1: [t("Show all"), () => choose("all")], 2: [t("Show those without a label"), () => choose("none")], 3: [t("Show what to label next"), () => choose("next")],
-  "/": [t("Go to the pictures (arrows move, Shift and Space select)"), () => $("grid").focus()],
+  "/": [t("Go to the pictures (arrows move, Shift and Space select)"), () => $("grid").focus({ preventScroll: true })],
 });
 await load();

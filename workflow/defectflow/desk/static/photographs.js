@@ -42,7 +42,7 @@ function show(item) {
   const dialog = el("dialog", { class: "viewer", "aria-label": item.name },
     el("img", { src: picture(item, "large"), alt: item.name }),
     el("form", { method: "dialog", class: "row spread" }, el("span", { class: "mono" }, item.name), el("button", { autofocus: true }, t("Close"))));
-  dialog.addEventListener("close", () => (dialog.remove(), $("grid").focus()));
+  dialog.addEventListener("close", () => (dialog.remove(), $("grid").focus({ preventScroll: true })));
   document.body.append(dialog);
   dialog.showModal();
 }
@@ -203,6 +203,6 @@ keys({
   a: [t("Add files"), () => $("files").click()],
   f: [t("Use a folder where it is"), toggleTake],
   Delete: [t("Remove the selected photographs"), remove],
-  "/": [t("Go to the pictures (arrows move, Space selects, Enter opens)"), () => $("grid").focus()],
+  "/": [t("Go to the pictures (arrows move, Space selects, Enter opens)"), () => $("grid").focus({ preventScroll: true })],
 });
 await load();

@@ -45,6 +45,7 @@ function show(state) {
   lines($("problems"), state.errors ?? []);
   lines($("warned"), running || state.status === "done" ? state.warnings ?? [] : []);
   if (wasRunning && !running) {
+    document.title = `${t("Run")} · defectflow`;
     if (state.status === "done") toast(t("The run has finished."), "good");
     if (state.status === "failed") toast(t("An error has stopped the run."), "bad");
   }

@@ -1,0 +1,86 @@
+"""Whatever is sent: no error of the server, and no file outside of the folder."""
+
+import json
+
+import pytest
+from desk_client import Desk, photograph, zipped
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+PICTURE = photograph(7)
+PATHS = st.one_of(
+    st.text(max_size=20), st.sampled_from(["..", "../a", "/etc/passwd", "a/../../b", "a\0b", "good", "\u202e"])
+)
+NAMES = st.builds(
+    lambda parts, end: "/".join(parts) + end,
+    st.lists(PATHS, min_size=1, max_size=3),
+    st.sampled_from(["", ".png", ".jpg", ".csv", ".json", ".zip"]),
+)
+CONTENTS = st.one_of(
+    st.binary(max_size=200),
+    st.integers(1, len(PICTURE)).map(lambda n: PICTURE[:n]),
+    st.text(max_size=100).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.tuples(NAMES, st.binary(max_size=50)).map(lambda pair: zipped({pair[0] or "a": pair[1]})),
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+KEYS = ("names", "label", "kind", "path", "text", "question", "option", "share")
+POSTS = (
+    "labels/put",
+    "labels/undo",
+    "photographs/folder",
+    "photographs/remove",
+    "photographs/give-back",
+    "runs/answer",
+    "runs/setting",
+)
+GETS = (
+    "photographs/picture?name=",
+    "photographs/archive/",
+    "runs/report/",
+    "runs/log?run=",
+    "photographs/picture?name=a.png&size=",
+)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    return Desk(tmp_path_factory.mktemp("fuzz") / "around/part")
+
+
+def outside(desk):
+    """Files beside the folder of the desk."""
+    around = desk.project.folder.parents[1]
+    return [path for path in around.rglob("*") if desk.project.folder not in (path, *path.parents) and path.is_file()]
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=NAMES, content=CONTENTS)
+def test_files_of_any_name_and_content(desk, name, content):
+    if not name.strip() or any(ord(c) in (0, 10, 13) or 0xD800 <= ord(c) < 0xE000 for c in name):
+        return  # a client cannot send it as a file
+    answer = desk.client.post("/api/photographs/upload", files=[("image", (name, content))])
+    assert answer.status_code in (200, 400, 422), answer.text
+    assert outside(desk) == []
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(POSTS), content=st.dictionaries(st.sampled_from(KEYS), VALUES | PATHS, max_size=4))
+def test_any_json_is_answered(desk, path, content):
+    body = json.dumps(content).encode("utf-8", "surrogatepass")
+    answer = desk.client.post(f"/api/{path}", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (200, 400, 422), answer.text
+    assert outside(desk) == []
+    assert desk.client.get("/api/photographs/list").status_code == 200
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(path=st.sampled_from(GETS), value=PATHS)
+def test_any_address_is_answered(desk, path, value):
+    from urllib.parse import quote
+
+    answer = desk.client.get(f"/api/{path}{quote(value.encode('utf-8', 'surrogatepass'), safe='')}")
+    assert answer.status_code in (200, 307, 404, 422), answer.text
