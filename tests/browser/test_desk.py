@@ -122,7 +122,6 @@ def test_from_an_empty_desk_to_a_report(browser, desk, photographs):
     expect = playwright.expect
     page = opened(browser, desk)
     expect(page.locator("#empty")).to_be_visible()
-    drawn(page, "empty")
     # Photographs by the button, one of them twice and one broken.
     files = sorted(str(path) for path in folder.iterdir())
     broken = desk.folder.with_name("broken.jpg")

@@ -1,4 +1,4 @@
-import { api, ask, csrf, el, keys, mark, number, plural, t, toast } from "./desk.js";
+import { api, ask, el, keys, mark, number, plural, t, toast } from "./desk.js";
 import { Grid, fromRows, picture } from "./grid.js";
 
 const $ = (id) => document.getElementById(id);
@@ -110,7 +110,7 @@ async function deliver(files) {
       done += n;
       tell();
     }
-    toast(plural(sum.added, "{n} photograph added", "{n} photographs added"), "good");
+    toast(plural(sum.added, "{n} photograph added", "{n} photographs added"), "good", [t("Label them"), () => location.assign("/labels")]);
   } catch {
     // api has told it; what came in before stays
   }
