@@ -32,6 +32,7 @@ PAGES = (
     Page("runs", "Run"),
     Page("verdicts", "Verdicts"),
     Page("release", "Release"),
+    Page("watch", "Watch"),
 )
 
 

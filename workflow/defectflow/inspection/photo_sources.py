@@ -60,7 +60,11 @@ def count(paths: Sequence[str | Path]) -> int:
 
 
 def watch(
-    folder: str | Path, interval: float = 0.5, idle: float | None = None, on_passed_over: OnPassedOver = lambda _: None
+    folder: str | Path,
+    interval: float = 0.5,
+    idle: float | None = None,
+    on_passed_over: OnPassedOver = lambda _: None,
+    ended: Callable[[], bool] = lambda: False,
 ) -> Generator[Path, None, None]:
     """Yield the images of a folder as they arrive, existing ones first.
     when it has changed: what was still being written, or another photograph by the same name.
@@ -70,6 +74,7 @@ def watch(
         interval: seconds between two scans.
         idle: stop after this many seconds without a new image; None: never.
         on_passed_over: is given every other file once, after SETTLED seconds or when the watch ends.
+        ended: asked before each scan whether to stop.
 
     Raises:
         UserError: there is no such folder.
@@ -82,7 +87,7 @@ def watch(
     others: dict[Path, tuple[float, PassedOver | None]] = {}  # when first seen; None once named
     last = time.monotonic()
     try:
-        while idle is None or time.monotonic() - last < idle:
+        while not ended() and (idle is None or time.monotonic() - last < idle):
             present = set()
             for path in _below(Path(folder), roots):
                 if isinstance(path, PassedOver):

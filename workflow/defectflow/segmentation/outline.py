@@ -325,15 +325,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("photo", help="the photograph")
     parser.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="a box that holds all of the part")
     parser.add_argument("--points", type=_point, nargs="+", default=[], metavar="X,Y", help="points on the part")
-    parser.add_argument(
-        "--not",
-        type=_point,
-        nargs="+",
-        default=[],
-        metavar="X,Y",
-        dest="without",
-        help="points beside it, or in a hole",
-    )
+    beside = "points beside it, or in a hole"
+    parser.add_argument("--not", type=_point, nargs="+", default=[], metavar="X,Y", dest="without", help=beside)
     parser.add_argument(
         "--polygon", type=_point, nargs="+", default=[], metavar="X,Y", help="the corners of the outline, in order"
     )

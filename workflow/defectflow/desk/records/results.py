@@ -213,3 +213,13 @@ def outlined(mask: np.ndarray, side: int) -> np.ndarray:
     lines, _ = cv2.findContours(small.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(drawn, lines, -1, OUTLINE, max(1, round(max(small.shape) / 400)))
     return drawn
+
+
+def reduced_file(path: Path, side: int) -> bytes:
+    """A picture as JPEG, its longer side at most ``side`` pixels.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    shown = _drawn(path, max(SIDES[0], min(SIDES[1], side)), False)
+    return cv2.imencode(".jpg", shown, [cv2.IMWRITE_JPEG_QUALITY, 88])[1].tobytes()

@@ -35,7 +35,7 @@ function candidate(ready) {
   if (!data.run) return el("div", {}, el("p", { class: "muted" }, t("When a run has ended, its bundle is released here.")), el("p", {}, el("a", { class: "button main", href: "/runs" }, t("Start a run"))));
   if (!ready) return el("div", { class: "stack" }, el("p", { class: "muted" }, t("The last run has no bundle yet: it packs the inspector into one folder, in about a minute.")), el("p", {}, el("a", { class: "button main", href: "/runs?bundle=1" }, t("Run with the bundle"))));
   const links = el("div", { class: "row" }, ...reports(""));
-  const note = ready.outdated ? el("p", { class: "note unsure" }, t("The run was evaluated again after this bundle was made. "), el("a", { href: "/runs?bundle=1" }, t("Make it again")))
+  const note = ready.outdated ? el("p", { class: "note unsure" }, t("The run was evaluated again after this bundle was made."), " ", el("a", { href: "/runs?bundle=1" }, t("Make it again")))
     : ready.released ? el("p", { class: "note good" }, t("Released as version {version}.", { version: ready.released })) : null;
   return el("div", { class: "stack" }, facts({ ...ready.figures, run: ready.run, time: ready.time, taught: ready.taught }), note, links);
 }
@@ -81,7 +81,7 @@ function releases() {
   const rows = data.releases.map((one) => {
     const used = one.version === data.current;
     return el("tr", { class: used ? "in-use" : "" }, el("td", {}, el("b", {}, one.version), used && el("span", { class: "badge" }, t("in use"))), el("td", {}, when(one.time)), el("td", {}, one.who),
-      el("td", { class: "number" }, digits(one.threshold)), el("td", { class: "number" }, percent(one.recall)), el("td", { class: "number" }, percent(one.false_positive_rate)), el("td", { class: "note" }, one.note),
+      el("td", { class: "number" }, digits(one.threshold)), el("td", { class: "number" }, percent(one.recall)), el("td", { class: "number" }, percent(one.false_positive_rate)), el("td", { class: "about" }, one.note),
       el("td", {}, el("div", { class: "row" }, !used && el("button", { onclick: () => use(one) }, t("Use it")), ...reports(one.version), el("a", { class: "button", href: `/api/release/bundle.zip?version=${encodeURIComponent(one.version)}`, download: true }, t("Bundle")))));
   });
   id("releases").replaceChildren(el("table", {}, el("thead", {}, el("tr", {}, ...[t("Version"), t("Released"), t("Approved by"), t("Threshold"), t("Defects found"), t("False alarms"), t("What is new"), ""].map((text, index) => el("th", { scope: "col", class: index > 2 && index < 6 ? "number" : "" }, text)))), el("tbody", {}, ...rows)));
@@ -89,7 +89,7 @@ function releases() {
 
 function audit() {
   const rows = data.audit.map((one) => el("tr", {}, el("td", { class: "number" }, String(one.number)), el("td", {}, when(one.time)), el("td", {}, one.who), el("td", {}, one.action === "released" ? t("released") : t("put in use")),
-    el("td", {}, el("b", {}, one.version)), el("td", { class: "note" }, one.note), el("td", { class: "mono hash", title: one.bundle_sha256 }, one.bundle_sha256.slice(0, 12))));
+    el("td", {}, el("b", {}, one.version)), el("td", { class: "about" }, one.note), el("td", { class: "mono hash", title: one.bundle_sha256 }, one.bundle_sha256.slice(0, 12))));
   id("audit").replaceChildren(
     data.audit_wrong ? el("p", { class: "note bad" }, data.audit_wrong) : "",
     rows.length ? el("table", {}, el("thead", {}, el("tr", {}, ...["#", t("Time"), t("Who"), t("What"), t("Version"), t("Note"), t("Bundle")].map((text, index) => el("th", { scope: "col", class: index ? "" : "number" }, text)))), el("tbody", {}, ...rows))
