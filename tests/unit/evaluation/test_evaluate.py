@@ -179,6 +179,13 @@ def test_masks_that_rest_on_one_outline_say_so():
     assert "rest on 2 outlines" in said and "the IoU is 0.910" in said and "not in" not in said
 
 
+def test_masks_of_a_prompted_network_are_said_to_be_unmeasured():
+    for source in ("sam_onnx", "prompted"):
+        (said,) = cautions._mask_warnings({"masks": {"n": 5, "sources": {source: 5}}})
+        assert "No outline was used" in said and "parts.png" in said
+    assert cautions._mask_warnings({"masks": {"n": 5, "sources": {"template": 5}}}) == []
+
+
 def test_a_part_that_was_found_says_what_is_not_judged():
     found = {"use": "found", "trust": 0.923, "reason": "", "said": ""}
     (said,) = cautions._mask_warnings({"found": {"found": found}})

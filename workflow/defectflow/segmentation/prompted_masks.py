@@ -129,11 +129,11 @@ class PromptedFinder:
         if best.flaws["polarity"]:
             told.append("its brightness beside its surroundings is not what polarity asks for")
         if best.flaws["border"] > AT_BORDER and not self.settings.drop_border:
-            told.append(f"{best.flaws['border']:.0%} of its outline lie at the border of the photograph")
+            told.append(f"{best.flaws['border']:.0%} of its outline lies at the border of the photograph")
         if best.flaws["flat"] > FLAT:
-            told.append(f"{best.flaws['flat']:.0%} of its outline are on no edge")
+            told.append(f"{best.flaws['flat']:.0%} of its outline is on no edge")
         if best.flaws["outside"] > OUTSIDE and not self.settings.within_box:
-            told.append(f"{best.flaws['outside']:.0%} of it lie outside of the box")
+            told.append(f"{best.flaws['outside']:.0%} of it lies outside of the box")
         own = wider(box_of(best.mask), OWN_MARGIN)
         again = max(self._ask(view, own), key=lambda one: one.points)
         if (same := iou(again.mask, best.mask)) < STABLE:
