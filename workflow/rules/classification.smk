@@ -8,6 +8,7 @@ use rule features as kind_features with:
     """Patch features for the classifier of kinds, of the pictures of one shard."""
     input:
         tables="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
+        shape=ancient("results/{dataset}/{segmenter}/{isolation}/picture_shape.json"),
         weights=lambda w: ancient(kind_network(w).weights) if kind_network(w).weights else [],
     output:
         patches=temp("results/{dataset}/{segmenter}/{isolation}/kind_features/{network}/{shard}.safetensors"),
@@ -18,6 +19,7 @@ use rule features as kind_features with:
         "<benchmarks>/{dataset}/{segmenter}/{isolation}/kind_features-{network}-{shard}.tsv"
     params:
         settings=lambda w: json.dumps(kind_network(w).read_by("features")),
+        shape=lambda w: shape_that_counts(w, kind_network(w)),
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(kind_network(w).weights, "patch-nano.safetensors"),
         start=lambda w: start_of(kind_network(w)),

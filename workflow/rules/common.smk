@@ -397,13 +397,15 @@ def picture_tables(wildcards) -> list[str]:
     return [f"{folder}/{kind}/{{shard}}.csv" for kind in ("images", *(("copies",) if wants_copies else ()))]
 
 
-def shape_that_counts(wildcards) -> str:
-    """The shape of the pictures of a set, where the network's input follows it; Snakemake asks before the job again."""
+def shape_that_counts(wildcards, network) -> str:
+    """The shape of the pictures of a set, where the network's input follows it; Snakemake asks before the job again.
+
+    ``network``: settings of the detector, or of another network that looks at these pictures.
+    """
     path = Path("results/{dataset}/{segmenter}/{isolation}/picture_shape.json".format(**wildcards))
     shape = json.loads((path.read_text() if path.is_file() else "") or "{}")
-    detector = detector_of(wildcards)
-    long = shape.get("long") and detector.input_shape == "auto" and not detector.center_crop
-    return f"{shape['width']} x {shape['height']}" if shape and (long or detector.tiles is not None) else ""
+    long = shape.get("long") and network.input_shape == "auto" and not network.center_crop
+    return f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else ""
 
 
 def all_picture_tables(wildcards) -> list[str]:

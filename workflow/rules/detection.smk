@@ -21,7 +21,7 @@ rule features:
         runtime=120,
     params:
         settings=settings_for("detectors", "features"),
-        shape=shape_that_counts,
+        shape=lambda w: shape_that_counts(w, detector_of(w)),
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
         start=network_start,

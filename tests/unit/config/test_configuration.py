@@ -22,7 +22,7 @@ from defectflow.decision.thresholds import calibrate
 
 ROOT = Path(__file__).parents[3]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
-SECTIONS = ("augmentation", "regions", "drawing", "kinds")
+SECTIONS = ("augmentation", "regions", "drawing")
 
 
 def changed(**keys) -> dict:
