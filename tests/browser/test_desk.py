@@ -137,7 +137,7 @@ def test_from_an_empty_desk_to_a_report(browser, desk, photographs):
     expect(page.locator("#count")).to_have_text(f"{GOOD + BAD} photographs")
     drawn(page, "photographs")
     # Labels by keys.
-    page.keyboard.press("Control+2")
+    page.keyboard.press(".")
     page.wait_for_url("**/labels")
     expect(page.locator("#name")).not_to_be_empty()
     label_all(page, bad)

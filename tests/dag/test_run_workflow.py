@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 from conftest import make_coco_set
-from defectflow.commands.run_workflow import ROOT, command_of, dataset_of, errors_of, name_of, planned
+from defectflow.commands.run_workflow import ROOT, command_of, dataset_of
+from defectflow.config.run_settings import name_of
 from defectflow.core.files import UserError
+from defectflow.reporting.snakemake_lines import errors_of, planned
 
 
 def test_a_folder_gives_the_data_set_its_name(tmp_path):
@@ -80,9 +82,9 @@ def test_a_setting_that_cannot_be_is_told(setting, cores, message):
 
 
 def test_a_lock_is_told_with_the_way_to_take_it_away():
-    (line,) = errors_of(["LockException:", "Error: Directory cannot be locked."])
+    (line,) = errors_of(["LockException:", "Error: Directory cannot be locked."], ROOT)
     assert "another run is at work there, or was killed" in line and line.endswith("snakemake --unlock)")
-    assert errors_of(["error: a", "x", "error: a"]) == ["error: a"] and "--verbose" in errors_of([])[0]
+    assert errors_of(["error: a", "x", "error: a"], ROOT) == ["error: a"] and "--verbose" in errors_of([], ROOT)[0]
 
 
 def test_no_job_means_that_nothing_is_to_do():
@@ -112,16 +114,16 @@ def test_a_dry_run_lists_its_jobs_and_a_mistake_is_one_line(workflow, tmp_path):
 def test_problems_are_listed_with_the_error_that_tells_of_them(monkeypatch):
     monkeypatch.chdir(ROOT)
     lines = ["1 problem in a:", "  a/x.jpg: broken", "error: a: 1 problem, listed above (or set on_problem: leave_out)"]
-    told = errors_of(["read: 100%", *lines, "RuleException:", lines[-1]])
+    told = errors_of(["read: 100%", *lines, "RuleException:", lines[-1]], ROOT)
     assert told[:3] == lines and len(told) == 4 and "--set on_problem=leave_out" in told[3]
 
 
 def test_paths_in_errors_lead_there_from_any_folder(monkeypatch, tmp_path):
     lines = ["error: /data/results/a.jpg: broken (drawn in results/a/sheets/outlines.jpg)"]
     monkeypatch.chdir(ROOT)
-    assert errors_of(lines) == lines
+    assert errors_of(lines, ROOT) == lines
     monkeypatch.chdir(tmp_path)
-    assert errors_of(lines) == [lines[0].replace("in results/", f"in {ROOT}/results/")]
+    assert errors_of(lines, ROOT) == [lines[0].replace("in results/", f"in {ROOT}/results/")]
 
 
 def test_an_interrupted_run_ends_soon_and_goes_on_later(workflow, tmp_path):

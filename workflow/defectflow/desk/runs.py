@@ -88,6 +88,7 @@ class Planner:
 def problems(project: Project, lines: list[str]) -> list[str]:
     """The errors of a run, for a person at the desk: one line each."""
     told = [line for line in errors_of(lines, project.folder) if not line.startswith("on_problem: leave_out is")]
+    told = [line.replace("--verbose shows all it says", "see all that was printed") for line in told]
     return [line.removeprefix("error: ").replace(f"{project.folder}/", "") for line in told]
 
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from defectflow.core.files import UserError
 from defectflow.core.records import DataSet
@@ -128,7 +128,3 @@ class PhotographIndex:
                     continue
                 found[name] = Photograph(name, f"{status.st_size:x}-{status.st_mtime_ns:x}")
         return {name: found[name] for name in sorted(found)}
-
-    def summary(self) -> dict[str, Any]:
-        """Counts for a page."""
-        return {"count": len(self.all())}

@@ -123,9 +123,9 @@ function sheet() {
 
 keys({ "?": [t("Show the keys"), sheet] });
 document.getElementById("show-keys").addEventListener("click", sheet);
-document.querySelectorAll(".rail li a").forEach((link, index) => {
-  if (index < 9) keys({ [`Ctrl+${index + 1}`]: [link.textContent.trim().replace(/^\d\s*/, ""), () => link.click()] });
-});
+const links = [...document.querySelectorAll(".rail li a")];
+const turn = (steps) => () => links[links.findIndex((link) => link.hasAttribute("aria-current")) + steps]?.click();
+keys({ ".": [t("Next page"), turn(1)], ",": [t("Previous page"), turn(-1)] });
 
 // --- language and colours ---------------------------------------------------------------------------------------
 const theme = document.getElementById("theme");
