@@ -61,6 +61,11 @@ class Desk:
         self._network: object | None = None
         self._opened: OrderedDict[tuple[str, int], Clickable] = OrderedDict()
 
+    def warm(self) -> None:
+        """Load the network while a person looks at the page: it takes seconds, and the first click needs it."""
+        with self._lock:
+            self._network = self._network or load_network()
+
     def open(self, name: str) -> Clickable:
         """A photograph that is ready; it is looked at once."""
         path = photograph_path(self._project, name)
@@ -82,6 +87,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/part")
     def page(request: Request) -> HTMLResponse:
+        threading.Thread(target=desk.warm, daemon=True).start()
         return render(request, project, "part")
 
     @routes.get("/api/part")

@@ -13,7 +13,7 @@ function svg(tag, attributes = {}, ...children) {
 
 /** Digits that tell scores of this range apart. */
 export function shortly(value, span) {
-  return value.toFixed(Math.max(0, Math.min(6, 3 - Math.floor(Math.log10(span || 1)))) - 1 < 0 ? 0 : Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(span || 1)))));
+  return value.toFixed(Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(span || 1)))));
 }
 
 /**
@@ -95,7 +95,7 @@ export function histogram(box, photographs, onmove, onpick) {
       event.preventDefault();
       made.focus();
       made.setPointerCapture(event.pointerId);
-      const drag = (moved) => to(name, score(moved.clientX - box.getBoundingClientRect().left));
+      const drag = (moved) => to(name, Number(score(moved.clientX - box.getBoundingClientRect().left).toPrecision(6)));
       made.addEventListener("pointermove", drag);
       made.addEventListener("pointerup", () => made.removeEventListener("pointermove", drag), { once: true });
     });
@@ -113,7 +113,7 @@ export function histogram(box, photographs, onmove, onpick) {
   }
 
   function to(name, value) {
-    value = Number(Math.max(low, Math.min(high, value)).toPrecision(6));
+    value = Number(Math.max(low, Math.min(high, value)).toPrecision(9)); // a cut between two scores stays what it is
     let { threshold, band } = state;
     if (name === "threshold") {
       threshold = value;

@@ -8,7 +8,7 @@ let kept = { base: "photograph", heat: 80, mask: true, boxes: true }; // as the 
  * Open the viewer on `rows[at]` (id, name); `said(row)`: elements for its head. `onmove(row)` is told which one is shown.
  */
 export function view(rows, at, said, onmove = () => {}) {
-  const title = el("h2", {}), head = el("div", { class: "row" }), stage = el("div", { class: "stage", tabindex: "0", role: "img" });
+  const title = el("h2", {}), head = el("div", { class: "row" }), stage = el("div", { class: "plate", tabindex: "0", role: "img" });
   const content = el("div", { class: "content" });
   stage.append(content);
   const bases = el("div", { class: "segments", role: "group", "aria-label": t("Picture") });
@@ -17,7 +17,7 @@ export function view(rows, at, said, onmove = () => {}) {
   mask.checked = kept.mask;
   boxes.checked = kept.boxes;
   const reason = el("span", { class: "muted" });
-  const dialog = el("dialog", { class: "viewer", "aria-label": t("Photograph") },
+  const dialog = el("dialog", { class: "loupe", "aria-label": t("Photograph") },
     el("div", { class: "inside" },
       el("header", {}, title, head, el("span", { class: "grow" }), reason,
         el("button", { class: "quiet", "aria-label": t("The one before"), onclick: () => step(-1) }, "←"),
