@@ -265,6 +265,7 @@ def test_no_label_at_all(tmp_path):
     assert {metrics[key] for key in ("accuracy", "precision", "recall", "f1", "auroc")} == {None}
     assert len(predictions) == 3 and predictions["raw_score"].notna().all() and predictions["pred_score"].isna().all()
     assert "label some good and bad images" in metrics["warnings"][0]
+    assert "1 mask(s) are doubtful" in " ".join(metrics["warnings"])  # true of the photographs, whatever their labels
     assert sorted(p.name for p in (tmp_path / "out/figures").iterdir()) == sorted(set(FIGURES) - OF_LABELLED)
 
 

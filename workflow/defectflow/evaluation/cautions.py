@@ -56,8 +56,11 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         said.append(
             "The backbone is not trained (random weights): its scores show that the pipeline runs, not what it can do."
         )
+    of_photographs = _mask_warnings(result["segmentation"])
+    if unscored:
+        of_photographs.append(f"{len(unscored)} image(s) have no score: {_names(unscored)}.")
     if known.empty:
-        return said
+        return said + of_photographs
     span = result["confidence_intervals"]["auroc"]
     if min(n_good, n_bad) < 30:
         tail = f": the AUROC may lie anywhere from {' to '.join(intervals.text(span))} (95 %)" if span else ""
@@ -93,9 +96,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
             "fold: with good images in three folds they would not be (label more of them, or set folds)."
         )
     said += _threshold_warnings(known, result)
-    said += _mask_warnings(result["segmentation"])
-    if unscored:
-        said.append(f"{len(unscored)} image(s) have no score: {_names(unscored)}.")
+    said += of_photographs
     pixel = result["pixel"]
     if pixel["n_bad_with_mask"] and pixel["n_bad_without_mask"]:
         said.append(
