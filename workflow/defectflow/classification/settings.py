@@ -55,6 +55,7 @@ class KindSettings(NetworkSettings):
     """The classifier of good parts and kinds of defects of `snakemake kinds`."""
 
     section: ClassVar[str] = "kinds"
+    fixed: ClassVar[dict[str, Any]] = {"tiles": None, "input_shape": "square"}
 
     image_size: int = setting(
         512, "side of the square that the picture is fitted into", unit="pixels", minimum=64, maximum=4096,
