@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from defectflow.backbones.network_input import Scale
 from defectflow.backbones.patch_embedding import PatchEmbedder
-from defectflow.backbones.tiles import Tiles, embed, large_size, reduced, shares, starts
+from defectflow.backbones.tiles import Tiles, embed, first_tile, large_size, reduced, shares, starts
 from defectflow.core.files import UserError
 from defectflow.methods.method_settings import METHODS
 from hypothesis import given
@@ -81,5 +81,7 @@ def test_tiles_that_cannot_be_are_one_line(entry, message):
 
 def test_a_picture_smaller_than_a_tile_is_mirrored_to_one():
     picture = np.random.default_rng(0).integers(0, 256, (64, 200, 3), dtype=np.uint8)[:, :160]
-    found = embed(picture, settings_for((64, 160), [1], Tiles(128, 32)), means)
+    settings = settings_for((64, 160), [1], Tiles(128, 32))
+    found = embed(picture, settings, means)
+    assert first_tile(picture, settings).shape == (128, 128, 3) and first_tile(picture, {}) is picture
     np.testing.assert_allclose(found, means(picture).reshape(-1, 3), rtol=1e-5)

@@ -87,12 +87,10 @@ def embed(picture: np.ndarray, network: Mapping[str, Any], run: Network) -> np.n
     assert tiles is not None, "only asked for with tiles"
     cells = [scale.grid[0] * scale.grid[1] for scale in scales]
     patches: np.ndarray | None = None
-    for scale, first in zip(scales, np.cumsum([0, *cells[:-1]]), strict=True):
+    for scale, begin in zip(scales, np.cumsum([0, *cells[:-1]]), strict=True):
         seen = reduced(picture, scale)
         cell = seen.shape[0] // scale.grid[0]
-        more = [max(0, tiles.size - side) for side in seen.shape[:2]]  # a tile is whole
-        if any(more):
-            seen = cv2.copyMakeBorder(seen, 0, more[0], 0, more[1], cv2.BORDER_REFLECT_101)
+        seen = _one_at_least(seen, tiles)
         grid_size = (*scale.grid, -1)
         tall, wide = ((starts(side, tiles), shares(side, tiles, cell)) for side in seen.shape[:2])
         for top, down in zip(*tall, strict=True):
@@ -100,11 +98,23 @@ def embed(picture: np.ndarray, network: Mapping[str, Any], run: Network) -> np.n
                 found = run(np.ascontiguousarray(seen[top : top + tiles.size, left : left + tiles.size]))
                 if patches is None:
                     patches = np.zeros((sum(cells), found.shape[-1]), np.float32)
-                grid = patches[first : first + scale.grid[0] * scale.grid[1]].reshape(grid_size)
+                grid = patches[begin : begin + scale.grid[0] * scale.grid[1]].reshape(grid_size)
                 own = grid[top // cell : (top + tiles.size) // cell, left // cell : (left + tiles.size) // cell]
                 own += (found * (down[:, None] * across)[..., None])[: own.shape[0], : own.shape[1]]
     assert patches is not None, "there is a tile at least"
     return patches
+
+
+def first_tile(picture: np.ndarray, network: Mapping[str, Any]) -> np.ndarray:
+    """What the network itself takes of a picture: its first tile, or where there are none the picture as it is."""
+    tiles = tiles_of(network)
+    return _one_at_least(picture, tiles)[: tiles.size, : tiles.size] if tiles else picture
+
+
+def _one_at_least(picture: np.ndarray, tiles: Tiles) -> np.ndarray:
+    """A picture, mirrored at its right and lower border where it is smaller than a tile."""
+    more = [max(0, tiles.size - side) for side in picture.shape[:2]]
+    return cv2.copyMakeBorder(picture, 0, more[0], 0, more[1], cv2.BORDER_REFLECT_101) if any(more) else picture
 
 
 def reduced(picture: np.ndarray, scale: Scale) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from defectflow.backbones.network_input import scales_of
-from defectflow.backbones.tiles import graph_input
+from defectflow.backbones.tiles import first_tile
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
 from defectflow.images.read_write import read_photograph
@@ -59,8 +59,8 @@ def export_bundle(
     if precision == "int8":
         depth = reference.settings["depth"]
         items = [reference.prepare(read_photograph(path, depth)) for path in paths[:CALIBRATION]]
-        height, width = graph_input(bundle.settings["network"])[0]
-        pictures = [item.picture[:height, :width] for item in items if item.picture is not None]  # of tiles the first
+        network = bundle.settings["network"]
+        pictures = [first_tile(item.picture, network) for item in items if item.picture is not None]
     name = f"exports/{kind}-{precision}"
     with scratch_dir(bundle.folder.with_name(f".{bundle.folder.name}.{kind}-{precision}")) as temporary:
         trial = temporary / "bundle"  # a copy, to open the export like an inspector

@@ -114,7 +114,8 @@ def _whole(bundle: Bundle, run: Network) -> Network:
     def tile(picture: np.ndarray) -> np.ndarray:
         patches: np.ndarray = run(picture[None])[0]
         side = math.isqrt(len(patches))
-        return patches.reshape(side, side, -1)
+        grid: np.ndarray = patches.reshape(side, side, -1)
+        return grid
 
     def network(pictures: np.ndarray) -> np.ndarray:
         if len(pictures) == 1:  # not a copy: of 20 megapixels the patches take 480 MB
