@@ -4,9 +4,9 @@
     python benchmarks/models.py results/cookie/none/none results/demo/template/crop --resnet18 resnet18.safetensors
 
 A folder is what the runs of one data set share: isolated pictures, splits, masks; call it where the run was made, since
-tables hold relative paths. The stages from features to evaluate
-are called as the rules call them, with the settings of `MODELS`, and everything they write goes into a folder that is
-removed. fit: processor seconds of one training, the mean of all of the run. judge: of a photograph, from its pixels.
+tables hold relative paths. The stages from features to evaluate are called as the rules call them, with the settings of
+`MODELS`, and everything they write goes into a folder that is removed. fit: processor seconds of one training, the mean
+of all of the run. judge: of a photograph, from its pixels.
 """
 
 import argparse
