@@ -57,6 +57,12 @@ def test_kinds_that_are_not_to_be_seen_are_chance_and_the_figures_say_so(tmp_pat
     assert told["interval"][0] < 0.5 and told["if_bad"]["interval"][0] < 0.5 < told["if_bad"]["interval"][1] + 0.2
 
 
+def test_two_groups_of_one_kind_are_enough(tmp_path):
+    told, table = run(tmp_path, manifest_of({"good": 8, "a": 4}, burst=2))
+    assert told["protocol"]["held_out_together"] == "groups" and told["n"] == 12
+    assert table["kind_probability"].notna().all()
+
+
 def test_two_classes_have_no_choice_of_kinds(tmp_path, capsys):
     told, table = run(tmp_path, manifest_of({"good": 8, "a": 8}), "--settings", '{"head": "nearest"}')
     assert told["if_bad"] is None and told["open_set"]["auroc"] is None

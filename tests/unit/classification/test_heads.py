@@ -33,6 +33,13 @@ def test_a_class_that_is_not_there_comes_last(given):
     assert (logits[:, 1] < logits[:, [0, 2]].min(axis=1)).all()
 
 
+@pytest.mark.parametrize("given", [{}, {"head": "nearest"}, {"head": "trained"}, {"balance": "reslt"}])
+def test_where_one_class_is_left_it_is_named(given):
+    x, _ = blobs([10])
+    logits = fit_head(x, np.ones(10, int), 3, settings(**given))(x)
+    assert (logits.argmax(axis=1) == 1).all()
+
+
 @pytest.mark.parametrize("balance", ["effective_number", "logit_adjustment", "reslt"])
 def test_a_rare_class_is_found_more_often(balance):
     x, y = blobs([300, 6], spread=1.6)

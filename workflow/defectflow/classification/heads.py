@@ -40,6 +40,9 @@ def fit_head(features: np.ndarray, labels: np.ndarray, k: int, settings: Any, se
     Returns:
         A function from float (m, d) to log-odds, float (m, k).
     """
+    present = np.unique(labels)
+    if len(present) == 1:  # as in a fold within others, where the only other class is held out
+        return lambda values: _spread_out(np.zeros((len(values), 1)), present, k)
     if settings.head == "nearest":
         return _nearest(features, labels, k, settings.neighbours)
     mean, spread = features.mean(axis=0), features.std(axis=0)

@@ -2,14 +2,12 @@
 
 import numpy as np
 
-NEAREST = 3  # photographs of a kind that a defect is compared with
-
 
 def novelty(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Distance to the nearest kind: 1 - cosine, mean over the NEAREST photographs of it, float (m,) in [0, 2].
+    """Distance to the nearest kind: 1 - cosine to the mean of its photographs, float (m,) in [0, 2].
 
-    The distance to the nearest neighbours of deep features tells kinds apart that no probability does: Y. Sun et al.,
-    Out-of-distribution detection with deep nearest neighbors, ICML 2022.
+    Descriptors are standardised by those of the known kinds. Distances to class means: K. Lee et al., A simple unified
+    framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS 2018, section 2.1.
 
     Args:
         features: float (m, d), descriptors of photographs to judge.
@@ -20,16 +18,14 @@ def novelty(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.n
     spread = np.where(spread > 1e-9, spread, 1.0)
 
     def unit(values: np.ndarray) -> np.ndarray:
-        scaled = (values - mean) / spread
-        result: np.ndarray = scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), 1e-9)
+        even = (values - mean) / spread
+        result: np.ndarray = even / np.maximum(np.linalg.norm(even, axis=1, keepdims=True), 1e-9)
         return result
 
-    cosines = unit(features) @ unit(known).T
-    of_each = []
-    for kind in np.unique(labels):
-        own = np.sort(cosines[:, labels == kind], axis=1)[:, ::-1]
-        of_each.append(own[:, :NEAREST].mean(axis=1))
-    result: np.ndarray = 1 - np.max(of_each, axis=0)
+    scaled = unit(known)
+    means = np.stack([scaled[labels == kind].mean(axis=0) for kind in np.unique(labels)])
+    cosines = unit(features) @ (means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-9)).T
+    result: np.ndarray = 1 - cosines.max(axis=1)
     return result
 
 
