@@ -33,9 +33,9 @@ function facts(about) {
 
 function candidate(ready) {
   if (!data.run) return el("div", {}, el("p", { class: "muted" }, t("When a run has ended, its bundle is released here.")), el("p", {}, el("a", { class: "button main", href: "/runs" }, t("Start a run"))));
-  if (!ready) return el("div", { class: "stack" }, el("p", { class: "muted" }, t("The last run has no bundle yet: it packs the inspector into one folder, in about a minute.")), el("p", {}, el("a", { class: "button main", href: "/runs?bundle=1" }, t("Run with the bundle"))));
+  if (!ready) return el("div", { class: "stack" }, el("p", { class: "muted" }, t("The last run has no bundle yet: it packs the inspector into one folder, in about a minute.")), el("p", {}, el("a", { class: "button main", href: "/runs" }, t("Run with the bundle"))));
   const links = el("div", { class: "row" }, ...reports(""));
-  const note = ready.outdated ? el("p", { class: "note unsure" }, t("The run was evaluated again after this bundle was made."), " ", el("a", { href: "/runs?bundle=1" }, t("Make it again")))
+  const note = ready.outdated ? el("p", { class: "note unsure" }, t("The run was evaluated again after this bundle was made."), " ", el("a", { href: "/runs" }, t("Make it again")))
     : ready.released ? el("p", { class: "note good" }, t("Released as version {version}.", { version: ready.released })) : null;
   return el("div", { class: "stack" }, facts({ ...ready.figures, run: ready.run, time: ready.time, taught: ready.taught }), note, links);
 }
