@@ -29,7 +29,7 @@ from defectflow.dataset_card.photographs import GOOD
 from defectflow.detection.feature_files import PatchFile, open_patches
 
 COLUMNS = ["image_id", "path", "group", "label", "defect_type"]
-GOOD_PATCHES = 4000  # of all good photographs together, drawn evenly: patches are compared with these
+GOOD_PATCHES = 8000  # of all good photographs together, drawn evenly: patches are compared with these
 MOST_UNLIKE = 20  # patches of a photograph, for the spread of differences ...
 MEAN_OF = 10  # ... and the first so many of these for their mean
 NEAREST = 5  # good patches whose mean a patch is compared with
