@@ -112,6 +112,8 @@ def test_a_snakemake_command_gives_a_plan(checkout, words):
         pytest.skip("no conda here: parsed alone")
     if words == ["results/mine/found/zero_out/patchcore/bundle"]:  # of a data set that the reader has in config.yaml
         words = [*words, "--config", "dataset=mine", "datasets={mine: {path: data/mine}}"]
+    if words == ["study"]:  # of what the reader has in config.yaml
+        words = [*words, "--config", "kinds={study: {head: [linear, nearest]}}"]
     # What comes behind --config is taken for settings, up to the next option.
     status, output = checkout.plan(*words)
     assert status == 0, output
