@@ -620,7 +620,7 @@ def features_of(site: Made) -> list[Path]:
 def freed(site):
     """A site whose patch features and banks of folds have been removed."""
     files = features_of(site) + sorted((site.folder / "results").glob("*/*/*/*/fold_banks.safetensors"))
-    assert len(files) == 12  # four runs, two shards
+    assert len(files) == 18  # six runs, two shards
     for file in files:
         file.rename(file.with_suffix(".aside"))
     yield site

@@ -4,6 +4,7 @@ import hashlib
 from types import SimpleNamespace
 
 import pytest
+from defectflow.classification.settings import KindSettings
 from defectflow.core.files import UserError
 from defectflow.methods.method_settings import METHODS
 from defectflow.segmentation.segmenters import SEGMENTERS
@@ -16,6 +17,7 @@ def check(folder, **entry):
     settings = {
         "segmenters": {"asked": SEGMENTERS.from_dict(entry, "config.yaml: segmenters.asked")},
         "detectors": {"patchcore": METHODS.from_dict({"method": "patchcore"}, "")},
+        "kinds": KindSettings(),
     }
     check_files(RUN, settings, False, folder / "cache.json")
 

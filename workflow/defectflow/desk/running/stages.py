@@ -26,6 +26,7 @@ WORDS = {
     "reporting": "Draw the pictures and the report",
     "label_export": "Export the labels",
     "dataset_card": "Write the card of the photographs",
+    "classification": "Tell kinds of defects apart",
     "bundling": "Pack the inspector",
     "pretraining": "Train the networks that are included",
 }
