@@ -121,7 +121,10 @@ export async function draw(name, following, done) {
     save.disabled = !mask.some(Boolean) || mask.every(Boolean);
   }
 
-  const remember = () => (past.push({ mask: mask.slice(), clicks: structuredClone(clicks), corners: structuredClone(corners) }), past.splice(0, past.length - 30));
+  function remember() { // a declaration: it is called while the mask is still on its way
+    past.push({ mask: mask.slice(), clicks: structuredClone(clicks), corners: structuredClone(corners) });
+    past.splice(0, past.length - 30);
+  }
 
   function undo() {
     const last = past.pop();
@@ -132,6 +135,7 @@ export async function draw(name, following, done) {
   }
 
   function clear() {
+    if (!mask) return;
     remember();
     (mask = new Uint8Array(mask.length)), (clicks = { inside: [], outside: [] }), (corners = []);
     waiting++;
