@@ -13,12 +13,12 @@ async function picture(address) {
 /** Draw on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when an outline was saved. */
 export async function draw(name, following, done) {
   const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": t("Photograph: arrow keys move the cross, Enter clicks, Shift+Enter clicks beside the part") });
-  const board = el("div", { class: "board" }, canvas), busy = el("span", { class: "busy", role: "status" });
+  const board = el("div", { class: "board" }), busy = el("span", { class: "busy", role: "status" });
   const tools = el("div", { class: "segments", role: "group", "aria-label": t("Tool") });
   const size = el("input", { type: "range", min: 2, max: 60, value: 14, id: "brush-size" });
   const brushed = el("label", { class: "row", for: "brush-size", hidden: true }, t("Width"), size);
   const hint = el("span", { class: "muted" });
-  const save = el("button", { class: "main", onclick: () => store() }, t("Use for all photographs"));
+  const save = el("button", { class: "main", disabled: true, onclick: () => store() }, t("Use for all photographs"));
   const dialog = el("dialog", { class: "draw", "aria-label": t("Outline the part") }, el("div", { class: "inside" },
     el("header", {}, el("h2", {}, name), busy, el("span", { class: "grow" }), hint,
       el("button", { class: "quiet", "aria-label": t("Close"), onclick: () => dialog.close() }, "✕")),
@@ -34,6 +34,45 @@ export async function draw(name, following, done) {
   let tool = "click", image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
   let clicks = { inside: [], outside: [] }, past = [];
 
+  let last = null;
+  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
+  canvas.addEventListener("pointerdown", (event) => {
+    event.preventDefault();
+    canvas.focus();
+    cross = null;
+    last = at(event);
+    painting = tool === "brush" || tool === "eraser";
+    if (painting) canvas.setPointerCapture(event.pointerId);
+    act(last, event.button === 2 || event.shiftKey);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    if (!painting) return;
+    const next = at(event);
+    stroke(last, next);
+    last = next;
+  });
+  canvas.addEventListener("pointerup", () => (painting = false));
+  canvas.addEventListener("dblclick", () => tool === "polygon" && close());
+  dialog.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey ? event.key === "z" : event.key === "z") return event.preventDefault(), undo();
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.type === "range") return;
+    const chosen = { c: "click", p: "polygon", b: "brush", e: "eraser" }[event.key];
+    if (chosen) return event.preventDefault(), pick(chosen), canvas.focus();
+    if (event.target !== canvas) return;
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (way) {
+      event.preventDefault();
+      const step = (event.shiftKey ? 0.08 : 0.015) * canvas.width, [x, y] = cross ?? [canvas.width / 2, canvas.height / 2];
+      cross = [Math.max(0, Math.min(canvas.width - 1, x + way[0] * step)), Math.max(0, Math.min(canvas.height - 1, y + way[1] * step))];
+      redraw();
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      if (tool === "polygon" && !cross) close();
+      else if (tool === "polygon" && event.shiftKey) close();
+      else act(cross ?? [canvas.width / 2, canvas.height / 2], event.shiftKey);
+    }
+  });
+
   document.body.append(dialog);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.showModal();
@@ -45,11 +84,12 @@ export async function draw(name, following, done) {
   canvas.width = image.naturalWidth;
   canvas.height = image.naturalHeight;
   context = canvas.getContext("2d", { willReadFrequently: true });
+  mask = new Uint8Array(canvas.width * canvas.height);
+  board.append(canvas); // from here on it takes clicks
   new ResizeObserver(() => {
     const scale = Math.min(board.clientWidth / canvas.width, board.clientHeight / canvas.height);
     Object.assign(canvas.style, { width: `${canvas.width * scale}px`, height: `${canvas.height * scale}px` });
   }).observe(board);
-  mask = new Uint8Array(canvas.width * canvas.height);
   pick("click");
   redraw();
   canvas.focus();
@@ -206,45 +246,6 @@ export async function draw(name, following, done) {
     const clamp = (value, most) => Math.max(0, Math.min(most - 1, value));
     return [clamp(((event.clientX - box.left) / box.width) * canvas.width, canvas.width), clamp(((event.clientY - box.top) / box.height) * canvas.height, canvas.height)];
   }
-
-  let last = null;
-  canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("pointerdown", (event) => {
-    event.preventDefault();
-    canvas.focus();
-    cross = null;
-    last = at(event);
-    painting = tool === "brush" || tool === "eraser";
-    if (painting) canvas.setPointerCapture(event.pointerId);
-    act(last, event.button === 2 || event.shiftKey);
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!painting) return;
-    const next = at(event);
-    stroke(last, next);
-    last = next;
-  });
-  canvas.addEventListener("pointerup", () => (painting = false));
-  canvas.addEventListener("dblclick", () => tool === "polygon" && close());
-  dialog.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey ? event.key === "z" : event.key === "z") return event.preventDefault(), undo();
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.type === "range") return;
-    const chosen = { c: "click", p: "polygon", b: "brush", e: "eraser" }[event.key];
-    if (chosen) return event.preventDefault(), pick(chosen), canvas.focus();
-    if (event.target !== canvas) return;
-    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-    if (way) {
-      event.preventDefault();
-      const step = (event.shiftKey ? 0.08 : 0.015) * canvas.width, [x, y] = cross ?? [canvas.width / 2, canvas.height / 2];
-      cross = [Math.max(0, Math.min(canvas.width - 1, x + way[0] * step)), Math.max(0, Math.min(canvas.height - 1, y + way[1] * step))];
-      redraw();
-    } else if (event.key === "Enter") {
-      event.preventDefault();
-      if (tool === "polygon" && !cross) close();
-      else if (tool === "polygon" && event.shiftKey) close();
-      else act(cross ?? [canvas.width / 2, canvas.height / 2], event.shiftKey);
-    }
-  });
 
   async function store() {
     const flat = new OffscreenCanvas(canvas.width, canvas.height), drawn = flat.getContext("2d");
