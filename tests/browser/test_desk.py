@@ -169,7 +169,8 @@ def test_from_an_empty_desk_to_a_report(browser, desk, photographs):
     page.locator("#plan").click()
     expect(page.locator("#planned")).to_contain_text("jobs in", timeout=PATIENCE * 1000)
     page.locator("#start").click()
-    expect(page.locator("#stages li.now")).to_contain_text("Read and check", timeout=PATIENCE * 1000)
+    begun = page.locator("#stages li.now, #stages li.done").first  # two stages may be at work, or the first one done
+    expect(begun).to_contain_text("Read and check", timeout=PATIENCE * 1000)
     expect(page.locator("#start")).to_be_hidden()
     assert page.said == []
     page.context.close()
