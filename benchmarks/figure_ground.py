@@ -43,6 +43,13 @@ def shrunk(one: Photograph) -> Photograph:
     return Photograph(one.name, one.source, one.licence, image, labels, one.figure, one.origin)
 
 
+def asked_about(folder: Path) -> list[Photograph]:
+    """Photographs of a folder: those that an index.csv holds out, or all of a COCO set, at most 512 px long."""
+    if (folder / "index.csv").is_file():
+        return split(read_photographs(folder))[1]
+    return [shrunk(one) for one in coco_photographs(folder)]
+
+
 def sheet(found, photographs, path, count=24, side=240):
     """The worst ``count`` of (file, IoU, probability, doubt), worst first: photograph, answer, truth, doubt."""
     named = {one.name: one for one in photographs}
@@ -75,10 +82,7 @@ def main() -> None:
     args = cli.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    if (args.folder / "index.csv").is_file():
-        photographs = split(read_photographs(args.folder))[1]
-    else:
-        photographs = [shrunk(one) for one in coco_photographs(args.folder)]
+    photographs = asked_about(args.folder)
     photographs = [one for one in sampled(photographs, args.limit) if one.figure]
     network = FigureGround.load("cpu", args.weights)
     teacher = U2Net(args.u2netp) if args.u2netp else None

@@ -32,14 +32,13 @@ from defectflow.parts.outlining import grown, outline
 from defectflow.parts.patch_finder import GRID, SIDE, Basis, embedder, patches
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
-from defectflow.pretraining.annotated_photographs import UNKNOWN, read_photographs, split
+from defectflow.pretraining.annotated_photographs import UNKNOWN
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.segmentation.edge_box import edge_box
 from defectflow.segmentation.promptable_network import OnnxPair, Sam
 from defectflow.segmentation.prompted_masks import OWN_MARGIN, PromptedFinder, box_of, pixels, wider
 from defectflow.segmentation.prompted_segmenter import PromptedSam, SamOnnx
-from figure_ground import shrunk
-from zero_shot import coco_photographs
+from figure_ground import asked_about
 
 TAU, EPSILON, NODES = (
     0.2,
@@ -189,10 +188,7 @@ def main() -> None:
     args = cli.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    if (args.folder / "index.csv").is_file():
-        photographs = split(read_photographs(args.folder))[1]
-    else:
-        photographs = [shrunk(one) for one in coco_photographs(args.folder)]
+    photographs = asked_about(args.folder)
     photographs = sampled([one for one in photographs if one.figure], args.limit)
     ways, rows = Ways(args), []
     number = Counter(one.source for one in photographs)

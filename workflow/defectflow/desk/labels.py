@@ -40,10 +40,7 @@ def router(project: Project) -> APIRouter:
     @routes.get("/api/labels/list")
     def listed() -> dict[str, Any]:
         """All photographs as [name, stamp, label, kind], and what the latest run would have a person look at."""
-        said = labels.all()
-        none = Label("", "")
-        rows = [[one.name, one.stamp, *said.get(one.name, none)] for one in photographs.all().values()]
-        return {"photographs": rows, "lists": lists_of(project)}
+        return {"photographs": labels.table(), "lists": lists_of(project)}
 
     @routes.post("/api/labels/put")
     def put(change: Change) -> dict[str, Any]:

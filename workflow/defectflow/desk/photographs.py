@@ -19,7 +19,7 @@ from defectflow.core.files import UserError
 from defectflow.desk.pages import render
 from defectflow.desk.pictures import taken_folders, thumbnails
 from defectflow.desk.pictures.intake import SPARE, Intake
-from defectflow.desk.pictures.label_store import Label, LabelStore
+from defectflow.desk.pictures.label_store import LabelStore
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
 from defectflow.service.options import Options
@@ -58,10 +58,7 @@ def router(project: Project) -> APIRouter:
     @routes.get("/api/photographs/list")
     def listed() -> dict[str, Any]:
         """All photographs as [name, stamp, label, kind]."""
-        said = labels.all()
-        none = Label("", "")
-        rows = [[one.name, one.stamp, *said.get(one.name, none)] for one in photographs.all().values()]
-        return {"photographs": rows, "folder": str(project.photographs)}
+        return {"photographs": labels.table(), "folder": str(project.photographs)}
 
     @routes.get("/api/photographs/others")
     def others() -> list[dict[str, str]]:

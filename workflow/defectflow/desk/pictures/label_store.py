@@ -72,6 +72,11 @@ class LabelStore:
             rows = database.execute("SELECT name, label, kind FROM labels WHERE label != '' OR kind != ''")
             return {row["name"]: Label(row["label"], row["kind"]) for row in rows}
 
+    def table(self) -> list[list[Any]]:
+        """All photographs of the folder, as [name, stamp, label, kind] each."""
+        said, none = self.all(), Label("", "")
+        return [[one.name, one.stamp, *said.get(one.name, none)] for one in self.photographs.all().values()]
+
     def put(self, names: Iterable[str], label: str | None = None, kind: str | None = None) -> int:
         """Set the label, the kind, or both, of photographs; one step for `undo`. Returns how many changed.
 
