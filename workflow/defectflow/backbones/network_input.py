@@ -101,7 +101,8 @@ def fit_picture(
         dilation: radius by which the part is enlarged, in pixels of the input as a scale has it.
         crop: (height, width) of the network's input, cut out of the middle of that; None: all of it.
         turn: degrees by which the window is turned around its centre, from x to y.
-        rim: pixels around the picture that mirror it, at least; None: what it does not fill is black.
+        rim: pixels around the picture that mirror it, at least; None: what it does not fill is black. The
+            mask is not mirrored: a picture of another shape than the set's leaves much that would count twice.
     """
     picture, affine = _fit(image, size, crop or size, rim)
     x0, y0, x1, y1 = window

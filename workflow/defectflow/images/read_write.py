@@ -167,7 +167,7 @@ def letterbox(
         image: uint8 (height, width, 3), or a bool or uint8 mask (height, width).
         size: (height, width) of the result in pixels.
         fill: value of the padding.
-        rim: least padding on each side, in pixels, which mirrors the picture instead; None: ``fill``, where needed.
+        rim: least padding on each side, in pixels, which mirrors the picture (not a mask) instead; None: ``fill``.
 
     Returns:
         The picture of shape ``size``, and the 2x3 float64 affine matrix that takes pixel-centre coordinates of the
@@ -189,7 +189,7 @@ def letterbox(
     method = cv2.INTER_NEAREST if is_mask else cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     resized = cv2.resize(image, (new_width, new_height), interpolation=method)
     bottom, right = size[0] - new_height - top, size[1] - new_width - left
-    kind = cv2.BORDER_CONSTANT if rim is None else cv2.BORDER_REFLECT_101
+    kind = cv2.BORDER_CONSTANT if rim is None or is_mask else cv2.BORDER_REFLECT_101
     result = cv2.copyMakeBorder(resized, top, bottom, left, right, kind, value=fill)
     sx, sy = width / new_width, height / new_height
     back = np.array([[sx, 0, (0.5 - left) * sx - 0.5], [0, sy, (0.5 - top) * sy - 0.5]])
