@@ -18,8 +18,8 @@ from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, read_table, write_
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.isolation.crop_and_background import isolate_part
+from defectflow.isolation.outlined_extent import window_of
 from defectflow.isolation.settings import IsolationSettings
-from defectflow.isolation.window import window_of
 
 
 def main(args: argparse.Namespace) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from defectflow.core.files import UserError, atomic
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
-from defectflow.listing.name_matching import Matcher
+from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
 
 NAMES = {"0": "good", "1": "bad", "": ""}
