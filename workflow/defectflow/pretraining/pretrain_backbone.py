@@ -52,7 +52,7 @@ def folded(network: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def channel_weights(teacher: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Inverse standard deviation of each teacher channel, (1, C, 1, 1) per layer; bounded: some channels are almost always 0."""
+    """Inverse standard deviation of each teacher channel, (1, C, 1, 1) per layer; bounded: some are almost always 0."""
     weights = []
     for m in teacher(x):
         std = m.float().std((0, 2, 3), keepdim=True)
