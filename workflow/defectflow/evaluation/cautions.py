@@ -103,8 +103,8 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         said.append(f"No ground-truth mask: {counted(pixel['n_bad_without_mask'], 'bad image')}, in no pixel metric.")
     if pixel["components_off_the_part"]:
         said.append(
-            f"Outside the part's mask: {counted(pixel['components_off_the_part'], 'marked defect')}, counted in the full "
-            "frame only."
+            f"Outside the part's mask: {counted(pixel['components_off_the_part'], 'marked defect')}, counted in the "
+            "full frame only."
         )
     return said
 
