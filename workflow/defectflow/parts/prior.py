@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
+from defectflow.core.counted import counted
 from defectflow.core.files import UserError, read_json, stage, write_json
 from defectflow.core.tables import read_table
 from defectflow.data.annotated_pairs import Annotated, read_annotated, read_found
@@ -233,8 +234,8 @@ def add_found(prior: Prior, others: Sequence[Other]) -> dict[str, Any]:
             "agreement_mean": round(float(np.mean(agreement)), 6),
             "agreement_min": round(float(np.min(agreement)), 6),
             "chance_score": spread.chance,
-            "note": f"All masks rest on {outlined} outline(s). agreement: IoU of the mask of each photograph found "
-            "with the mask that the others give without it. It says that the same part was found again; it is no "
+            "note": f"All masks rest on {counted(outlined, 'outline')}. agreement: IoU of the mask of each photograph "
+            "found with the mask that the others give without it. It says that the same part was found again; it is no "
             "held-out IoU against outlines that people drew.",
         }
     }

@@ -64,7 +64,7 @@ def check_mask(
             reasons.append(f"IoU with the prior {prior_iou:.2f} < {limit:g}")
         if prior.shape is not None and completed is not None:
             if completed.fit < prior.shape.usual:
-                reasons.append(f"its shape differs from the others (IoU {completed.fit:.2f} < {prior.shape.usual:.2f})")
+                reasons.append(f"its shape differs from the others (IoU {completed.fit:.3f} < {prior.shape.usual:.3f})")
             if completed.added > LACKING:
                 reasons.append(f"{completed.added:.0%} of its shape was missing and is filled in")
         z = prior.area_z(np.count_nonzero(mask) / mask.size)

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_device
+from defectflow.core.counted import counted
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     absent, doubtful = int((table["present"] == 0).sum()), int(table["doubtful"].sum())
     if absent or doubtful:
         names = table.loc[(table["present"] == 0) | (table["doubtful"] == 1), ["image_id", "reason"]]
-        print(f"{absent} image(s) without the part, {doubtful} doubtful mask(s):", file=sys.stderr)
+        print(f"{counted(absent, 'image')} without the part, {counted(doubtful, 'doubtful mask')}:", file=sys.stderr)
         for name, reason in names.itertuples(index=False):
             print(f"  {name}: {reason}", file=sys.stderr)
     write_table(args.table, table, MASKS)
