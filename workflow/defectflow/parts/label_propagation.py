@@ -19,8 +19,8 @@ SAMPLE = 200  # photographs that outlines are transferred to; the rest is learne
 ROUNDS = 5
 # Correlation of whole pictures from which the part counts as found; unrelated pictures stay below 0.33.
 WHOLE = 0.35
-# Or the correlation of the part alone: this many times what the negatives of photographs reach, where nothing can be
-# right. An outline of few pixels fits by chance with 0.5, a large one with 0.2.
+# Or the correlation of the part alone: this factor above the score in negatives of photographs, where every match is
+# wrong. An outline of few pixels fits by chance with 0.5, a large one with 0.2.
 ABOVE_CHANCE, LEAST_SCORE = 2.0, 0.4
 NEGATIVES = 12  # photographs for the estimate of chance
 SAME_MASK = 0.85  # IoU of a mask with the one from all other photographs below which the part counts as not found

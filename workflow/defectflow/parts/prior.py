@@ -33,8 +33,8 @@ from defectflow.sources.annotation_kinds import FEW_OUTLINES
 TEMPLATES = 64
 ANNOTATED = 512
 NAMED = 20  # largest number of photographs named in the report
-# A part counts as absent when its registration score is below half of what annotated photographs reach held out
-# (their 5th percentile, so that one black frame does not open the gate); doubtful below four fifths of it.
+# A part counts as absent if its registration score is below half of what annotated photographs reach held out (their
+# 5th percentile, so that a single black frame has no effect), as doubtful below four fifths of it.
 ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
 UNKNOWN_SCORE = 0.5  # replaces that percentile if nothing can be held out (a single annotated photograph)
 # A part below this share of the picture fits by chance; then its surroundings decide, if they correlate held out.

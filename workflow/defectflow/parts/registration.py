@@ -111,8 +111,8 @@ class Templates:
         coarse, middle, fine = self.levels
         field = gradient_field(log_lum)
         small, medium, full = coarse.reduced(field), cv2.split(middle.reduced(field)), cv2.split(field)
-        # Twice: the first pass corrects what the grid of the search leaves, so that the second compares all templates
-        # in the right pose.
+        # Twice: the first pass corrects the error of the search grid, so that the second compares all templates in the
+        # right pose.
         seeds = allowed[np.unique(np.linspace(0, len(allowed) - 1, min(SEEDS, len(allowed))).round().astype(int))]
         scores, affines = coarse.peaks(small, self._poses(), seeds)
         nearest = scores.argmax(axis=1)
