@@ -72,7 +72,7 @@ class Attention(nn.Module):
 
 
 def coordinates(like: Tensor) -> Tensor:
-    """Rows, columns and their squares in [-1, 1] as four maps of the size of ``like``: things lie in the middle."""
+    """Rows, columns and their squares in [-1, 1] as four maps of the size of ``like``: objects tend to be central."""
     batch, _, h, w = like.shape
     y = torch.linspace(-1, 1, h, dtype=like.dtype, device=like.device)[:, None].expand(h, w)
     x = torch.linspace(-1, 1, w, dtype=like.dtype, device=like.device)[None].expand(h, w)

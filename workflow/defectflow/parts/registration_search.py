@@ -48,7 +48,7 @@ class Spectrum:
                 some = chosen[part]
                 numerator = fft.irfft2((self.fields[some] * picture).sum(axis=1), self.shape)
                 energy = fft.irfft2(self.weights[some] * energies[i], self.shape)
-                # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under
+                # If the template is on an empty place (or outside) the quotient is meaningless: keep a floor under
                 # it. A template may be empty.
                 floor = np.maximum(self.areas[some] * floors[i], 1e-9)
                 np.maximum(energy, floor[:, None, None], out=energy)

@@ -74,7 +74,7 @@ class Material:
 def material(
     photos: Sequence[np.ndarray], photographs: Sequence[Photograph] = (), taught: dict[int, np.ndarray] | None = None
 ) -> Material:
-    """Sort annotated photographs by source and give each series a fold."""
+    """Sort annotated photographs by source and assign a fold to each series."""
     by_source: dict[str, list[Photograph]] = {}
     for one in photographs:
         by_source.setdefault(one.source, []).append(one)
@@ -90,7 +90,7 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
     Args:
         photos: uint8 RGB.
         teacher: ONNX file of U2-Net or U2NetP.
-        folder: Masks are kept here as PNG, named by the photograph's pixels, so that an interrupted run goes on.
+        folder: Masks are cached here as PNG, named by the photograph's pixels, for interrupted runs.
 
     Returns:
         float32 (side, side) in [0, 1] by index, see `U2Net`.
@@ -113,7 +113,7 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
 
 
 def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """What lies behind a thing: a surface, a scene, a scene out of focus; float32 (size, size, 3)."""
+    """A background: a surface, a scene, or a scene out of focus; float32 (size, size, 3)."""
     photo = photos[int(rng.integers(len(photos)))]
     kind = rng.random()
     if kind < 0.45:

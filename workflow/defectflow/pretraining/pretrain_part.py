@@ -178,11 +178,11 @@ def train(
         steps, minutes: Length of the run; exactly one is given. With `steps` a run is reproducible and an interrupted
             one resumes to the same weights; with `minutes` the schedule follows the clock.
         stop_at: Interrupt after this step, as a killed job would be, with a checkpoint.
-        batch: New pictures per step; AGAIN times as many of the last KEPT steps are shown beside them.
+        batch: New pictures per step; AGAIN times as many of the last KEPT steps are added.
         rate: Peak learning rate of Muon.
         resume: Continue from `checkpoint.pt` if there is one of the same settings and code.
-        start: Exported weights to go on from, without norms and with other pictures, all of the full size; None for new
-            heads.
+        start: Exported weights to continue from, without norms and with other pictures, all of the full size; None for
+            new heads.
 
     Returns:
         The heads for use (norms folded) and a record: steps, minutes, pictures, curve.

@@ -159,8 +159,8 @@ def train(
 
     Args:
         photos, held: Training and held-out photographs, uint8 RGB.
-        steps, minutes: Length of the run, with all that it goes on from; exactly one is given. With `steps` a run is
-            reproducible and an interrupted one resumes to the same weights; with `minutes` the schedule follows the
+        steps, minutes: Length of the run, including the run it continues from; exactly one is given. With `steps` a run
+            is reproducible and an interrupted one resumes to the same weights; with `minutes` the schedule follows the
             clock.
         stop_at: Interrupt after this step with a checkpoint, like a killed job.
         batch: Scenes per step at the first size; at the full size half of it.

@@ -52,7 +52,7 @@ def evaluate(model: nn.Module, photos: Sequence[np.ndarray], seed: int, batches:
 
     Returns:
         iou_<kind>: Mean IoU of the masks with the truth where the object is there, for each kind of prompt.
-        iou_<kind>_prompt: The same of the prompt taken as the mask (the box filled), which looking has to beat.
+        iou_<kind>_prompt: The same for the prompt used as the mask (the filled box), which the network must beat.
         presence_auroc: AUROC of the object score for objects that are there against ones that are not; NaN where
             all are there.
         iou_error: Mean absolute error of the predicted IoU.
