@@ -5,7 +5,7 @@ import pytest
 import torch
 from defectflow.classification import describe as stage
 from defectflow.classification.descriptor_files import read_descriptors
-from defectflow.classification.folds import sample
+from defectflow.classification.kind_folds import sample
 from defectflow.core.files import UserError
 from defectflow.detection.feature_files import open_patches
 from kinds_set import DIMENSIONS, described, manifest_of, patches_of, write_set

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.images.read_write import read_rgb
-from defectflow.isolation.window import window_of
+from defectflow.isolation.outlined_extent import window_of
 from defectflow.parts import prior as stage
 from defectflow.parts.part_model import Prior, clean_mask, label_shape
 from defectflow.parts.registration_frame import iou

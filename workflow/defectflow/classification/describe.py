@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from defectflow.classification.descriptor_files import Descriptors, write_descriptors
-from defectflow.classification.folds import Sample, sample
+from defectflow.classification.kind_folds import Sample, sample
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.device import product
 from defectflow.core.files import UserError, stage
