@@ -139,7 +139,7 @@ def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **mor
         ({}, 1, 0, ""),
         ({"score": 0.2}, 0, 0, "no part found"),
         ({"score": 0.4}, 1, 1, "weak registration score"),
-        ({"score": 0.2, "registers": False}, 1, 1, "place is uncertain"),
+        ({"score": 0.2, "registers": False}, 1, 1, "position of the part is uncertain"),
         ({"score": 0.2, "registers": False, "object_score": -3.0}, 0, 0, "no part found"),
         ({"object_score": -3.0}, 1, 1, "SAM finds no part"),
         ({"predicted_iou": 0.4}, 1, 1, "predicted IoU 0.40"),

@@ -179,8 +179,8 @@ def isolate_part(
         size, centre: of the window of a crop, from :func:`crop_geometry`; None: the whole frame.
     """
     frame = (0, 0, image.shape[1], image.shape[0])
-    # Only pixels that count are touched: of a large photograph, the part is a small share. Without a part, the light
-    # comes from everywhere, and `clahe` looks at all tiles.
+    # Only the needed pixels are processed: in a large photograph the part is a small share. Without a part, the
+    # statistics come from the whole photograph, and `clahe` uses all tiles.
     background, normalise, dilate = settings.background, settings.normalise, settings.dilate
     whole = "clahe" in normalise or not mask.any()
     box = frame if whole else _around(mask, dilate)

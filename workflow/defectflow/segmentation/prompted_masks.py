@@ -20,9 +20,9 @@ OWN_MARGIN = 0.02  # share of the mask's box added on each side
 OUTSIDE = 0.1  # share of a mask outside the box from which it is doubtful
 FLAT = 0.3  # share of its outline on no edge from which it is doubtful
 AT_BORDER = 0.05  # share of its outline at the border of the photograph from which it is doubtful
-# Points that a proposal loses, out of the rating in [0, 1]: per share of it that lies outside of the box, share of its
-# outline that is on no edge, share of that at the border, share beyond its largest piece, share of the inset that it
-# leaves free; and for wrong polarity.
+# Penalties, subtracted from the predicted IoU: for the share of a proposal outside the box, of its outline on no edge,
+# of its outline at the border, of its area outside the largest piece, and of the inset left free; and for wrong
+# polarity.
 COSTS = {"outside": 1.0, "flat": 1.0, "border": 0.5, "pieces": 0.5, "inset": 0.25, "polarity": 0.5}
 NEAR = 5  # pixels across, of a picture of `edge_box.SIDE`: an outline within is on an edge
 
