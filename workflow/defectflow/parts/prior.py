@@ -235,8 +235,8 @@ def add_found(prior: Prior, others: Sequence[Other]) -> dict[str, Any]:
             "agreement_min": round(float(np.min(agreement)), 6),
             "chance_score": spread.chance,
             "note": f"All masks rest on {counted(outlined, 'outline')}. agreement: IoU of the mask of each photograph "
-            "found with the mask from all others. It shows that the same part was found again; it is not a "
-            "held-out IoU against drawn outlines.",
+            "found with the mask from all others. It shows that the same part was found again; it is not a held-out "
+            "IoU against drawn outlines.",
         }
     }
 
