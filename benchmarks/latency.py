@@ -22,10 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
@@ -151,6 +152,29 @@ def compare(before: Path, bundle: Path, paths: list[Path], runtime: str, rounds:
     print("photographs that differ: " + ", ".join(f"{key} {value}" for key, value in other.items()), flush=True)
 
 
+def starts(checkouts: Sequence[Path], bundle: Path, path: Path, runtime: str, rounds: int) -> list[list[float]]:
+    """Processor seconds of `defectflow inspect` for a single photograph, of each checkout, alternately.
+
+    The first round only compiles modules, as an installation does.
+    """
+    words = ["inspect", str(bundle), str(path), "--runtime", runtime, "--threads", "1"]
+    times: list[list[float]] = [[] for _ in checkouts]
+    with tempfile.TemporaryDirectory() as compiled:
+        plain = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        for number in range(-1, rounds):
+            for checkout, own in zip(checkouts, times, strict=True):
+                paths = {"PYTHONPATH": str(checkout.resolve() / "workflow"), "PYTHONPYCACHEPREFIX": compiled}
+                # Not `subprocess`: only wait4 tells the time of this one.
+                command = [sys.executable, "-m", "defectflow.commands.cli", *words]
+                sink = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+                child = os.posix_spawn(sys.executable, command, plain | paths, file_actions=sink)
+                _, status, used = os.wait4(child, 0)
+                assert os.waitstatus_to_exitcode(status) in (0, 3), "inspect failed"
+                if number >= 0:
+                    own.append(used.ru_utime + used.ru_stime)
+    return times
+
+
 def enlarged(paths: list[Path], side: int, folder: Path) -> list[Path]:
     """JPEG copies of photographs whose longer side has ``side`` pixels."""
     copies = []
@@ -181,6 +205,9 @@ def main() -> None:
         return
     if args.before:
         found = list(photographs(args.paths))[:: args.every]
+        checkouts = (args.before, Path(__file__).parents[1])
+        old, new = (median(own) for own in starts(checkouts, args.bundle, found[0], args.runtime, 2 * args.rounds))
+        print(f"from the command to the end of the first: {old:.2f} s before, {new:.2f} now, ratio {new / old:.2f}")
         with tempfile.TemporaryDirectory() as folder:
             for side in args.sizes or [None]:
                 print(f"\n{side or 'as they are'}", flush=True)
