@@ -10,7 +10,7 @@ import numpy as np
 
 _CLUSTERS = 128  # of 10,000 points; a cluster of fewer than 16 points would save nothing
 _SMALLEST = 16
-_ROUNDS = 3  # of Lloyd's algorithm: worse clusters would only leave a few more pairs
+_ROUNDS = 8  # of Lloyd's algorithm: worse clusters would only leave a few more pairs
 _SAMPLE = 24  # points of a cluster on average that all rounds but the last look at
 
 
