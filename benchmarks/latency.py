@@ -22,7 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -38,6 +38,7 @@ from defectflow.backbones.network_input import Loaded
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.judge_files import judge_one
 from defectflow.inspection.latency import STEPS, quantile, report, run
 from defectflow.inspection.mask_and_score import read_bank
 from defectflow.inspection.photo_sources import photographs
@@ -175,6 +176,63 @@ def starts(checkouts: Sequence[Path], bundle: Path, path: Path, runtime: str, ro
     return times
 
 
+def batches(bundle: Path, sizes: Sequence[int], rounds: int) -> None:
+    """Print processor milliseconds a picture of the network of a bundle, and of a copy that takes several at once."""
+    import onnxruntime
+    import openvino
+    import torch
+    from defectflow.backbones.network_as_graph import make_network
+
+    read = read_bundle(bundle)
+    network, path = read.settings["network"], str(read.path("network.onnx"))
+    pictures = np.random.default_rng(0).integers(0, 256, (max(sizes), *network["input_size"], 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        free = f"{folder}/free.onnx"
+        model, two = make_network(network, read.path("backbone.safetensors")), torch.from_numpy(pictures[:2])
+        shapes = ({0: torch.export.Dim("pictures", min=1)},)
+        torch.onnx.export(
+            model, (two,), free, input_names=["picture"], opset_version=18, dynamo=True, external_data=False,
+            dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        for name, graph in (("as bundled", path), ("several", free)):
+            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            compiled = openvino.Core().compile_model(graph, "CPU", hints)
+            ways[f"ONNX Runtime, {name}"] = lambda some, session=session: session.run(None, {"picture": some})[0]
+            ways[f"OpenVINO, {name}"] = lambda some, compiled=compiled: compiled(some)[0]
+        single = np.concatenate([ways["ONNX Runtime, as bundled"](picture[None]) for picture in pictures])
+        times: dict[tuple[str, int], list[float]] = {}
+        apart = 0.0
+        for number in range(-1, rounds):
+            for way, run_ in ways.items():
+                for size in [1] if "bundled" in way else sizes:
+                    begin = time.process_time()
+                    found = run_(pictures[:size])
+                    if number >= 0:
+                        times.setdefault((way, size), []).append((time.process_time() - begin) / size)
+                    apart = max(apart, float(np.abs(found - single[:size]).max() / np.abs(single).max()))
+    print("| processor ms a picture | " + " | ".join(map(str, sizes)) + " |\n|---" + "|---" * len(sizes) + "|")
+    for way in ways:
+        cells = [f"{1000 * median(times[way, size]):.1f}" if (way, size) in times else "" for size in sizes]
+        print(f"| {way} | {' | '.join(cells)} |")
+    print(f"largest difference of a patch: {apart:.1g} of the largest value")
+
+
+def memory(bundle: Path, paths: Sequence[Path], count: int, runtime: str) -> None:
+    """Print the resident memory of a process every 100 of ``count`` photographs, which are judged again and again."""
+    cv2.setNumThreads(1)
+    inspector = Inspector.load(bundle, runtime)
+    page = os.sysconf("SC_PAGE_SIZE")
+    for number in range(count):
+        judge_one(inspector, None, paths[number % len(paths)])
+        if number % 100 == 99 or number == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(f"{number + 1} photographs: {pages * page / 2**20:.0f} MiB", flush=True)
+
+
 def enlarged(paths: list[Path], side: int, folder: Path) -> list[Path]:
     """JPEG copies of photographs whose longer side has ``side`` pixels."""
     copies = []
@@ -198,10 +256,18 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every Nth photograph")
     parser.add_argument("--rounds", type=int, default=3, help="passes over the photographs, for --before")
     parser.add_argument("--runtime", default="openvino", help="for --before")
+    parser.add_argument("--batches", type=int, nargs="+", help="only: pictures in one call of the network")
+    parser.add_argument("--memory", type=int, help="only: memory over so many photographs")
     parser.add_argument("--serve", metavar="RUNTIME", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(args.bundle, args.serve)
+        return
+    if args.batches:
+        batches(args.bundle, args.batches, args.rounds)
+        return
+    if args.memory:
+        memory(args.bundle, list(photographs(args.paths)), args.memory, args.runtime)
         return
     if args.before:
         found = list(photographs(args.paths))[:: args.every]

@@ -155,14 +155,16 @@ def test_streams_and_threads_change_nothing(bundle_folder, photos, tmp_path, cap
 def test_forks_write_what_one_process_writes(bundle_folder, photos, tmp_path, runtime):
     (photos / "torn.png").write_bytes((photos / "day 1/plain.png").read_bytes()[:500])
     code = (
-        "import sys; from defectflow.commands import cli; from defectflow.core import parallel; forks = parallel.in_forks\n"
+        "import sys; from defectflow.commands import cli; from defectflow.core import parallel\n"
+        "forks = parallel.in_forks\n"
         "parallel.in_forks = lambda run, items, count: print(count, file=sys.stderr) or forks(run, items, count)\n"
         "cli.main(sys.argv[1:])"
     )  # in a process of its own: here torch is imported
     said = {}
     for threads in (1, 3):
         out = tmp_path / str(threads)
-        words = ["--threads", threads, "--runtime", runtime, "--csv", out / "t.csv", "--out", out, "--log", out / "l.db"]
+        options = {"threads": threads, "runtime": runtime, "csv": out / "t.csv", "out": out, "log": out / "l.db"}
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
         command = [sys.executable, "-c", code, "inspect", bundle_folder, photos, *words]
         done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True)
         assert done.returncode == 2, done.stderr

@@ -124,8 +124,8 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
         inspector = load(**many)
     if args.batch > 1 and inspector.runtime != "torch":
         raise UserError(
-            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time "
-            "(use --runtime torch, or --streams to process several at once)"
+            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time, and would "
+            "gain nothing from several (use --streams to process several at once, or --runtime torch)"
         )
     return inspector
 
