@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -82,6 +82,10 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
 def serve(bundle: Path, runtime: str) -> None:
     """Judge each photograph whose path comes in, on one thread, and answer with the verdict and processor seconds."""
     cv2.setNumThreads(1)
+    with suppress(ImportError):  # an earlier checkout has no such module
+        from defectflow.core.kept_memory import INSPECTION, keep_memory
+
+        keep_memory(INSPECTION)
     inspector = Inspector.load(bundle, runtime)
     inspector.clock = time.process_time
     for line in sys.stdin:
@@ -223,7 +227,10 @@ def batches(bundle: Path, sizes: Sequence[int], rounds: int) -> None:
 
 def memory(bundle: Path, paths: Sequence[Path], count: int, runtime: str) -> None:
     """Print the resident memory of a process every 100 of ``count`` photographs, which are judged again and again."""
+    from defectflow.core.kept_memory import INSPECTION, keep_memory
+
     cv2.setNumThreads(1)
+    keep_memory(INSPECTION)
     inspector = Inspector.load(bundle, runtime)
     page = os.sysconf("SC_PAGE_SIZE")
     for number in range(count):

@@ -51,6 +51,7 @@ def inspect(args: argparse.Namespace) -> int:
     Files in the folders that are not read as photographs are named; those that look like pictures count as not judged.
     """
     from defectflow.core.counted import counted
+    from defectflow.core.kept_memory import INSPECTION, keep_memory
     from defectflow.inspection.inspector import Inspector
     from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report
     from defectflow.inspection.photo_sources import count, photographs, watch
@@ -59,6 +60,7 @@ def inspect(args: argparse.Namespace) -> int:
         raise UserError("give photographs, folders or globs, or --watch FOLDER")
     if args.triptychs and not args.out:
         raise UserError("--triptychs: needs --out FOLDER")
+    keep_memory(INSPECTION)
     inspector = load(Inspector, args)
     if outdated(args.bundle):
         print(

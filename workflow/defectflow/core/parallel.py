@@ -77,9 +77,7 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def in_forks(
-    function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None
-) -> Iterator[Result]:
+def in_forks(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> Iterator[Result]:
     """Like :func:`in_threads`, with forks of this process: ``workers``, by default ``torch.get_num_threads()``.
 
     For work in many small steps, between which threads would wait for Python's lock. A fork sees the memory of this
