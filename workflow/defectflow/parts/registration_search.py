@@ -96,11 +96,12 @@ class Spectrum:
             for begin in range(0, len(chosen), AT_ONCE):
                 part = slice(begin, begin + AT_ONCE)
                 some = chosen[part]
-                numerator = self._inverse((self.fields[some] * picture).sum(axis=1))
+                dx, dy = self.fields[some].swapaxes(0, 1)
+                numerator = self._inverse(dx * picture[0] + dy * picture[1])  # half the time of a sum over an axis
                 energy = self._inverse(self.weights[some] * energies[i])
                 # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under
                 # it. A template may be empty.
-                floor = np.maximum(self.areas[some] * floors[i], 1e-9)
+                floor = np.maximum(self.areas[some] * floors[i], 1e-9).astype(np.float32)
                 np.maximum(energy, floor[:, None, None], out=energy)
                 numerator /= np.sqrt(energy, out=energy)
                 ncc = numerator.reshape(len(some), -1)
