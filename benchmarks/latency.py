@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -37,7 +37,7 @@ sys.path.insert(0, os.environ.get("CHECKOUT", str(Path(__file__).parents[1])) + 
 from defectflow.backbones.network_input import Loaded
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.inspector import Inspector, Ready
 from defectflow.inspection.judge_files import judge_one
 from defectflow.inspection.latency import STEPS, quantile, report, run
 from defectflow.inspection.mask_and_score import read_bank
@@ -77,6 +77,53 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
             times.append(np.diff(clock))
             bad.append(found >= bundle.settings["threshold"]["value"])
     return np.array(times[1:]).T.tolist(), bad[1:]
+
+
+def anomalib_openvino(
+    folder: Path, inspector: Inspector, photos: Sequence[Path], items: list[Loaded]
+) -> dict[str, list[float]]:
+    """Processor seconds for each picture of anomalib's OpenVINOInferencer, in float32 and as it is, and of ours.
+
+    One thread. Its Patchcore has the same backbone and bank, and gets ``items``, the same isolated pictures. Ours:
+    network, search and regions; and all of it, from the file.
+    """
+    os.environ["TRUST_REMOTE_CODE"] = "1"  # without it, anomalib refuses to load what it has written itself
+    import torch
+    from anomalib.deploy import OpenVINOInferencer
+    from anomalib.models import Patchcore
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    from anomalib.pre_processing import PreProcessor
+    from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
+    from defectflow.backbones.networks import create_backbone
+    from torchvision.transforms.v2 import Compose, Normalize
+
+    bundle = read_bundle(folder)
+    network = bundle.settings["network"]
+    backbone = create_backbone(network["backbone"], network["layers"], bundle.path("backbone.safetensors"))
+    prepared = PreProcessor(transform=Compose([Normalize(IMAGENET_MEAN, IMAGENET_STD)]))
+    parts: dict[str, Any] = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    whole = Patchcore(pre_trained=False, layers=network["layers"], pre_processor=prepared, **parts)
+    whole.model = PatchcoreModel(layers=network["layers"], backbone=backbone).eval()
+    whole.model.memory_bank = torch.from_numpy(read_bank(bundle)[0][""]).float()
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as place, chdir(place):  # it makes a folder for its cache where it runs
+        size = tuple(network["input_size"])
+        graph = whole.to_openvino(place, input_size=size, onnx_kwargs={"dynamic_shapes": None})
+        one: dict[str, Any] = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        exact = OpenVINOInferencer(graph, "CPU", one | {"INFERENCE_PRECISION_HINT": "f32"})
+        ways: dict[str, Callable[[Path, Loaded], Any]] = {
+            "anomalib's OpenVINOInferencer, float32": lambda _, item: exact.predict(item.picture / np.float32(255)),
+            "the same, by default": lambda _, item: fast.predict(item.picture / np.float32(255)),
+            "ours": lambda _, item: inspector.finish([Ready(item.picture.shape[:2], None, item, {})]),
+            "ours, with reading, finding and isolating the part": lambda path, _: inspector(path),
+        }
+        fast = OpenVINOInferencer(graph, "CPU", one)
+        for path, item in [(photos[0], items[0]), *zip(photos, items, strict=True)]:
+            for name, judge in ways.items():
+                begin = time.process_time()
+                judge(path, item)
+                times.setdefault(name, []).append(time.process_time() - begin)
+    return {name: own[1:] for name, own in times.items()}
 
 
 def serve(bundle: Path, runtime: str) -> None:
@@ -265,6 +312,7 @@ def main() -> None:
     parser.add_argument("--runtime", default="openvino", help="for --before")
     parser.add_argument("--batches", type=int, nargs="+", help="only: pictures in one call of the network")
     parser.add_argument("--memory", type=int, help="only: memory over so many photographs")
+    parser.add_argument("--peer", action="store_true", help="only: beside anomalib's OpenVINOInferencer")
     parser.add_argument("--serve", metavar="RUNTIME", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
@@ -272,6 +320,19 @@ def main() -> None:
         return
     if args.batches:
         batches(args.bundle, args.batches, args.rounds)
+        return
+    if args.peer:
+        cv2.setNumThreads(1)
+        inspector = Inspector.load(args.bundle, "openvino")
+        found = list(photographs(args.paths))[:: args.every]
+        items = [inspector.prepare(read_photograph(path)) for path in found]
+        peer = anomalib_openvino(args.bundle, inspector, found, items)
+        theirs, own = list(peer)[:2], list(peer)[2:]
+        print(f"{len(items)} pictures\n\n| processor ms | p50 / p95 | of float32 | of the default |\n|---|---|---|---|")
+        for name in peer:
+            ratios = [f"{sum(peer[name]) / sum(peer[other]):.2f}" if name in own else "" for other in theirs]
+            cells = " / ".join(f"{1000 * quantile(peer[name], share):.0f}" for share in (0.5, 0.95))
+            print(f"| {name} | {cells} | {' | '.join(ratios)} |")
         return
     if args.memory:
         memory(args.bundle, list(photographs(args.paths)), args.memory, args.runtime)
@@ -287,7 +348,7 @@ def main() -> None:
                 own = enlarged(found, side, Path(folder)) if side else found
                 compare(args.before, args.bundle, own, args.runtime, args.rounds)
         return
-    paths = [str(path) for path in photographs(args.paths)]
+    paths = [str(path) for path in list(photographs(args.paths))[:: args.every]]
     results = {name: run(args.bundle, paths, name, "fp32", args.threads, 1) for name in ("openvino", "onnx", "torch")}
     print(report(results))
     verdicts = [result["bad"] for result in results.values()]
