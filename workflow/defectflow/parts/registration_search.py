@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
-AT_ONCE = 4  # templates whose correlations are computed together: they stay in the cache
-
-
+AT_ONCE = 4  # templates computed together, so that they stay in the cache
 _CORE = "scipy.fft._pocketfft.pypocketfft"
 _UNSCALED, _BY_SIZE = 0, 2  # what it divides by
 
@@ -76,14 +74,14 @@ class Spectrum:
         return values
 
     def peaks(self, pictures: np.ndarray, chosen: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where some of the templates fit best in each of several fields.
+        """Best fit of the chosen templates in each of several fields.
 
         Args:
             pictures: float32 (m, h, w, 2).
             chosen: n indices of templates.
 
         Returns:
-            NCC (m, n) in [-1, 1] and its shift (m, n, 2) = (x, y) in whole pixels, template to picture.
+            Largest NCC (m, n) in [-1, 1] and its shift (m, n, 2) = (x, y) in whole pixels, template to picture.
         """
         chosen = np.asarray(chosen)
         planes = np.moveaxis(pictures, -1, 1)
@@ -99,7 +97,7 @@ class Spectrum:
                 dx, dy = self.fields[some].swapaxes(0, 1)
                 numerator = self._inverse(dx * picture[0] + dy * picture[1])  # half the time of a sum over an axis
                 energy = self._inverse(self.weights[some] * energies[i])
-                # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under
+                # If the template is on an empty place (or outside) the quotient is meaningless: keep a floor under
                 # it. A template may be empty.
                 floor = np.maximum(self.areas[some] * floors[i], 1e-9).astype(np.float32)
                 np.maximum(energy, floor[:, None, None], out=energy)
