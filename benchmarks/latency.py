@@ -326,7 +326,7 @@ def main() -> None:
         inspector = Inspector.load(args.bundle, "openvino")
         found = list(photographs(args.paths))[:: args.every]
         items = [inspector.prepare(read_photograph(path)) for path in found]
-        peer = anomalib_openvino(args.bundle, inspector, found, items)
+        peer = anomalib_openvino(args.bundle.resolve(), inspector, [path.resolve() for path in found], items)
         theirs, own = list(peer)[:2], list(peer)[2:]
         print(f"{len(items)} pictures\n\n| processor ms | p50 / p95 | of float32 | of the default |\n|---|---|---|---|")
         for name in peer:
