@@ -22,10 +22,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import chdir, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import cv2
@@ -36,7 +37,8 @@ sys.path.insert(0, os.environ.get("CHECKOUT", str(Path(__file__).parents[1])) + 
 from defectflow.backbones.network_input import Loaded
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.inspector import Inspector, Ready
+from defectflow.inspection.judge_files import judge_one
 from defectflow.inspection.latency import STEPS, quantile, report, run
 from defectflow.inspection.mask_and_score import read_bank
 from defectflow.inspection.photo_sources import photographs
@@ -77,9 +79,60 @@ def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[lis
     return np.array(times[1:]).T.tolist(), bad[1:]
 
 
+def anomalib_openvino(
+    folder: Path, inspector: Inspector, photos: Sequence[Path], items: list[Loaded]
+) -> dict[str, list[float]]:
+    """Processor seconds for each picture of anomalib's OpenVINOInferencer, in float32 and as it is, and of ours.
+
+    One thread. Its Patchcore has the same backbone and bank, and gets ``items``, the same isolated pictures. Ours:
+    network, search and regions; and all of it, from the file.
+    """
+    os.environ["TRUST_REMOTE_CODE"] = "1"  # without it, anomalib refuses to load what it has written itself
+    import torch
+    from anomalib.deploy import OpenVINOInferencer
+    from anomalib.models import Patchcore
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+    from anomalib.pre_processing import PreProcessor
+    from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
+    from defectflow.backbones.networks import create_backbone
+    from torchvision.transforms.v2 import Compose, Normalize
+
+    bundle = read_bundle(folder)
+    network = bundle.settings["network"]
+    backbone = create_backbone(network["backbone"], network["layers"], bundle.path("backbone.safetensors"))
+    prepared = PreProcessor(transform=Compose([Normalize(IMAGENET_MEAN, IMAGENET_STD)]))
+    parts: dict[str, Any] = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
+    whole = Patchcore(pre_trained=False, layers=network["layers"], pre_processor=prepared, **parts)
+    whole.model = PatchcoreModel(layers=network["layers"], backbone=backbone).eval()
+    whole.model.memory_bank = torch.from_numpy(read_bank(bundle)[0][""]).float()
+    times: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as place, chdir(place):  # it makes a folder for its cache where it runs
+        size = tuple(network["input_size"])
+        graph = whole.to_openvino(place, input_size=size, onnx_kwargs={"dynamic_shapes": None})
+        one: dict[str, Any] = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        exact = OpenVINOInferencer(graph, "CPU", one | {"INFERENCE_PRECISION_HINT": "f32"})
+        ways: dict[str, Callable[[Path, Loaded], Any]] = {
+            "anomalib's OpenVINOInferencer, float32": lambda _, item: exact.predict(item.picture / np.float32(255)),
+            "the same, by default": lambda _, item: fast.predict(item.picture / np.float32(255)),
+            "ours": lambda _, item: inspector.finish([Ready(item.picture.shape[:2], None, item, {})]),
+            "ours, with reading, finding and isolating the part": lambda path, _: inspector(path),
+        }
+        fast = OpenVINOInferencer(graph, "CPU", one)
+        for path, item in [(photos[0], items[0]), *zip(photos, items, strict=True)]:
+            for name, judge in ways.items():
+                begin = time.process_time()
+                judge(path, item)
+                times.setdefault(name, []).append(time.process_time() - begin)
+    return {name: own[1:] for name, own in times.items()}
+
+
 def serve(bundle: Path, runtime: str) -> None:
     """Judge each photograph whose path comes in, on one thread, and answer with the verdict and processor seconds."""
     cv2.setNumThreads(1)
+    with suppress(ImportError):  # an earlier checkout has no such module
+        from defectflow.core.kept_memory import INSPECTION, keep_memory
+
+        keep_memory(INSPECTION)
     inspector = Inspector.load(bundle, runtime)
     inspector.clock = time.process_time
     for line in sys.stdin:
@@ -151,6 +204,89 @@ def compare(before: Path, bundle: Path, paths: list[Path], runtime: str, rounds:
     print("photographs that differ: " + ", ".join(f"{key} {value}" for key, value in other.items()), flush=True)
 
 
+def starts(checkouts: Sequence[Path], bundle: Path, path: Path, runtime: str, rounds: int) -> list[list[float]]:
+    """Processor seconds of `defectflow inspect` for a single photograph, of each checkout, alternately.
+
+    The first round only compiles modules, as an installation does.
+    """
+    words = ["inspect", str(bundle), str(path), "--runtime", runtime, "--threads", "1"]
+    times: list[list[float]] = [[] for _ in checkouts]
+    with tempfile.TemporaryDirectory() as compiled:
+        plain = {key: value for key, value in os.environ.items() if key != "PYTHONDONTWRITEBYTECODE"}
+        for number in range(-1, rounds):
+            for checkout, own in zip(checkouts, times, strict=True):
+                paths = {"PYTHONPATH": str(checkout.resolve() / "workflow"), "PYTHONPYCACHEPREFIX": compiled}
+                # Not `subprocess`: only wait4 tells the time of this one.
+                command = [sys.executable, "-m", "defectflow.commands.cli", *words]
+                sink = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
+                child = os.posix_spawn(sys.executable, command, plain | paths, file_actions=sink)
+                _, status, used = os.wait4(child, 0)
+                assert os.waitstatus_to_exitcode(status) in (0, 3), "inspect failed"
+                if number >= 0:
+                    own.append(used.ru_utime + used.ru_stime)
+    return times
+
+
+def batches(bundle: Path, sizes: Sequence[int], rounds: int) -> None:
+    """Print processor milliseconds a picture of the network of a bundle, and of a copy that takes several at once."""
+    import onnxruntime
+    import openvino
+    import torch
+    from defectflow.backbones.network_as_graph import make_network
+
+    read = read_bundle(bundle)
+    network, path = read.settings["network"], str(read.path("network.onnx"))
+    pictures = np.random.default_rng(0).integers(0, 256, (max(sizes), *network["input_size"], 3), dtype=np.uint8)
+    with tempfile.TemporaryDirectory() as folder, torch.inference_mode():
+        free = f"{folder}/free.onnx"
+        model, two = make_network(network, read.path("backbone.safetensors")), torch.from_numpy(pictures[:2])
+        shapes = ({0: torch.export.Dim("pictures", min=1)},)
+        torch.onnx.export(
+            model, (two,), free, input_names=["picture"], opset_version=18, dynamo=True, external_data=False,
+            dynamic_shapes=shapes, verbose=False,
+        )  # fmt: skip
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        hints = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
+        ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+        for name, graph in (("as bundled", path), ("several", free)):
+            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+            compiled = openvino.Core().compile_model(graph, "CPU", hints)
+            ways[f"ONNX Runtime, {name}"] = lambda some, session=session: session.run(None, {"picture": some})[0]
+            ways[f"OpenVINO, {name}"] = lambda some, compiled=compiled: compiled(some)[0]
+        single = np.concatenate([ways["ONNX Runtime, as bundled"](picture[None]) for picture in pictures])
+        times: dict[tuple[str, int], list[float]] = {}
+        apart = 0.0
+        for number in range(-1, rounds):
+            for way, run_ in ways.items():
+                for size in [1] if "bundled" in way else sizes:
+                    begin = time.process_time()
+                    found = run_(pictures[:size])
+                    if number >= 0:
+                        times.setdefault((way, size), []).append((time.process_time() - begin) / size)
+                    apart = max(apart, float(np.abs(found - single[:size]).max() / np.abs(single).max()))
+    print("| processor ms a picture | " + " | ".join(map(str, sizes)) + " |\n|---" + "|---" * len(sizes) + "|")
+    for way in ways:
+        cells = [f"{1000 * median(times[way, size]):.1f}" if (way, size) in times else "" for size in sizes]
+        print(f"| {way} | {' | '.join(cells)} |")
+    print(f"largest difference of a patch: {apart:.1g} of the largest value")
+
+
+def memory(bundle: Path, paths: Sequence[Path], count: int, runtime: str) -> None:
+    """Print the resident memory of a process every 100 of ``count`` photographs, which are judged again and again."""
+    from defectflow.core.kept_memory import INSPECTION, keep_memory
+
+    cv2.setNumThreads(1)
+    keep_memory(INSPECTION)
+    inspector = Inspector.load(bundle, runtime)
+    page = os.sysconf("SC_PAGE_SIZE")
+    for number in range(count):
+        judge_one(inspector, None, paths[number % len(paths)])
+        if number % 100 == 99 or number == 0:
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            print(f"{number + 1} photographs: {pages * page / 2**20:.0f} MiB", flush=True)
+
+
 def enlarged(paths: list[Path], side: int, folder: Path) -> list[Path]:
     """JPEG copies of photographs whose longer side has ``side`` pixels."""
     copies = []
@@ -174,20 +310,45 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every Nth photograph")
     parser.add_argument("--rounds", type=int, default=3, help="passes over the photographs, for --before")
     parser.add_argument("--runtime", default="openvino", help="for --before")
+    parser.add_argument("--batches", type=int, nargs="+", help="only: pictures in one call of the network")
+    parser.add_argument("--memory", type=int, help="only: memory over so many photographs")
+    parser.add_argument("--peer", action="store_true", help="only: beside anomalib's OpenVINOInferencer")
     parser.add_argument("--serve", metavar="RUNTIME", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.serve:
         serve(args.bundle, args.serve)
         return
+    if args.batches:
+        batches(args.bundle, args.batches, args.rounds)
+        return
+    if args.peer:
+        cv2.setNumThreads(1)
+        inspector = Inspector.load(args.bundle, "openvino")
+        found = list(photographs(args.paths))[:: args.every]
+        items = [inspector.prepare(read_photograph(path)) for path in found]
+        peer = anomalib_openvino(args.bundle.resolve(), inspector, [path.resolve() for path in found], items)
+        theirs, own = list(peer)[:2], list(peer)[2:]
+        print(f"{len(items)} pictures\n\n| processor ms | p50 / p95 | of float32 | of the default |\n|---|---|---|---|")
+        for name in peer:
+            ratios = [f"{sum(peer[name]) / sum(peer[other]):.2f}" if name in own else "" for other in theirs]
+            cells = " / ".join(f"{1000 * quantile(peer[name], share):.0f}" for share in (0.5, 0.95))
+            print(f"| {name} | {cells} | {' | '.join(ratios)} |")
+        return
+    if args.memory:
+        memory(args.bundle, list(photographs(args.paths)), args.memory, args.runtime)
+        return
     if args.before:
         found = list(photographs(args.paths))[:: args.every]
+        checkouts = (args.before, Path(__file__).parents[1])
+        old, new = (median(own) for own in starts(checkouts, args.bundle, found[0], args.runtime, 2 * args.rounds))
+        print(f"from the command to the end of the first: {old:.2f} s before, {new:.2f} now, ratio {new / old:.2f}")
         with tempfile.TemporaryDirectory() as folder:
             for side in args.sizes or [None]:
                 print(f"\n{side or 'as they are'}", flush=True)
                 own = enlarged(found, side, Path(folder)) if side else found
                 compare(args.before, args.bundle, own, args.runtime, args.rounds)
         return
-    paths = [str(path) for path in photographs(args.paths)]
+    paths = [str(path) for path in list(photographs(args.paths))[:: args.every]]
     results = {name: run(args.bundle, paths, name, "fp32", args.threads, 1) for name in ("openvino", "onnx", "torch")}
     print(report(results))
     verdicts = [result["bad"] for result in results.values()]

@@ -16,6 +16,7 @@ import bundle_set
 import cv2
 import pytest
 from defectflow.commands import cli
+from defectflow.core.parallel import can_fork
 from defectflow.drawing import overlay_images
 from defectflow.images.read_write import write_png
 from defectflow.inspection import photo_sources
@@ -149,6 +150,33 @@ def test_streams_and_threads_change_nothing(bundle_folder, photos, tmp_path, cap
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "3.csv").read_bytes()
 
 
+@pytest.mark.skipif(not can_fork(), reason="no forks here")
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_forks_write_what_one_process_writes(bundle_folder, photos, tmp_path, runtime):
+    (photos / "torn.png").write_bytes((photos / "day 1/plain.png").read_bytes()[:500])
+    code = (
+        "import sys; from defectflow.commands import cli; from defectflow.core import parallel\n"
+        "forks = parallel.in_forks\n"
+        "parallel.in_forks = lambda run, items, count: print(count, file=sys.stderr) or forks(run, items, count)\n"
+        "cli.main(sys.argv[1:])"
+    )  # in a process of its own: here torch is imported
+    said = {}
+    for threads in (1, 3):
+        out = tmp_path / str(threads)
+        options = {"threads": threads, "runtime": runtime, "csv": out / "t.csv", "out": out, "log": out / "l.db"}
+        words = [word for key, value in options.items() for word in (f"--{key}", value)]
+        command = [sys.executable, "-c", code, "inspect", bundle_folder, photos, *words]
+        done = subprocess.run([str(word) for word in command], check=False, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        said[threads] = done.stdout, done.stderr
+    assert said[1][0] == said[3][0] and said[3][1] == f"3\n{said[1][1]}"
+    files = [sorted(path.relative_to(tmp_path / n) for path in (tmp_path / n).rglob("*.*")) for n in ("1", "3")]
+    assert files[0] == files[1] and len(files[0]) == 12
+    for name in files[0]:
+        if name.suffix != ".db":  # which has the time of each inspection
+            assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "3" / name).read_bytes(), name
+
+
 def test_a_batch_says_what_single_photographs_say(bundle_folder, photos, tmp_path, capsys):
     (photos / "torn.png").write_bytes((photos / "day 1/plain.png").read_bytes()[:500])
     tables = []
@@ -221,6 +249,7 @@ class Blocked(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Blocked())
 from defectflow.commands import cli
+from defectflow.core.parallel import can_fork
 try:
     cli.main(sys.argv[1:])
 finally:
@@ -270,7 +299,7 @@ def test_memory_does_not_grow_with_the_number_of_photographs(bundle_folder, tmp_
         "from defectflow.inspection.inspector import Inspector;"
         "from defectflow.inspection.photo_sources import photographs;"
         "args = build_parser().parse_args(['inspect', sys.argv[1], sys.argv[2], '--streams', '2']);"
-        "results = judge_all(Inspector.load(sys.argv[1]), photographs(args.paths), None, args);"
+        "results = judge_all(Inspector.load(sys.argv[1], threads=2), photographs(args.paths), None, args);"
         "early = [(next(results), peak())[1] for _ in range(100)][-1];"
         "count = sum(1 for _ in results);"
         "print(count, early, peak())"

@@ -51,6 +51,7 @@ def inspect(args: argparse.Namespace) -> int:
     Files in the folders that are not read as photographs are named; those that look like pictures count as not judged.
     """
     from defectflow.core.counted import counted
+    from defectflow.core.kept_memory import INSPECTION, keep_memory
     from defectflow.inspection.inspector import Inspector
     from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report
     from defectflow.inspection.photo_sources import count, photographs, watch
@@ -59,6 +60,7 @@ def inspect(args: argparse.Namespace) -> int:
         raise UserError("give photographs, folders or globs, or --watch FOLDER")
     if args.triptychs and not args.out:
         raise UserError("--triptychs: needs --out FOLDER")
+    keep_memory(INSPECTION)
     inspector = load(Inspector, args)
     if outdated(args.bundle):
         print(
@@ -112,12 +114,20 @@ def load(kind: Any, args: argparse.Namespace) -> Any:
     Raises:
         UserError: as `Inspector.load`, or a batch is requested from a runtime that takes one photograph.
     """
-    options = {"threads": args.threads, "streams": args.streams, "device": args.device}
-    inspector = kind.load(args.bundle, args.runtime, precision=args.precision, **options)
+    from defectflow.core.parallel import can_fork
+
+    many = {"threads": args.threads, "streams": args.streams}
+    # One photograph per core: by forks, each with a single thread, where nothing speaks against it.
+    forks = can_fork() and args.threads == args.streams and args.device == "cpu" and args.batch == 1 and not args.watch
+    one = {"threads": 1, "streams": 1} if forks else many
+    load = partial(kind.load, args.bundle, args.runtime, precision=args.precision, device=args.device)
+    inspector = load(**one)
+    if one != many and not inspector.can_fork:
+        inspector = load(**many)
     if args.batch > 1 and inspector.runtime != "torch":
         raise UserError(
-            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time "
-            "(use --runtime torch, or --streams to process several at once)"
+            f"--batch {args.batch}: the graph of runtime {inspector.runtime} takes one photograph at a time, and would "
+            "gain nothing from several (use --streams to process several at once, or --runtime torch)"
         )
     return inspector
 
@@ -127,7 +137,7 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
 
     With ``args.batch`` above 1, that many are read in parallel and then go through the network together.
     """
-    from defectflow.core.parallel import in_order
+    from defectflow.core.parallel import in_forks, in_order
     from defectflow.inspection.judge_files import begin, end, judge_one
 
     one = partial(judge_one, inspector, pictures)
@@ -135,6 +145,10 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
         args.watch or args.streams == args.batch == 1
     ):  # each arrival is reported immediately, not when the next one comes
         yield from map(one, paths)
+    elif args.batch == 1 and inspector.can_fork:
+        paths = iter(paths)
+        yield from map(one, islice(paths, 1))  # what it prepares, the forks share
+        yield from in_forks(one, paths, args.streams)
     elif args.batch == 1:
         yield from in_order(one, paths, args.streams)
     else:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from defectflow.config.run_settings import name_of
 from defectflow.config.values import nearest
 from defectflow.core.files import UserError, nearest_path
 from defectflow.listing.archives import is_archive
@@ -35,6 +34,8 @@ def dataset_of(data: str, name: str | None, known: Iterable[str]) -> tuple[str, 
     Raises:
         UserError: there is no such folder or entry, or the name cannot be used for a folder of results.
     """
+    from defectflow.config.run_settings import name_of  # the other commands start sooner without it
+
     known, folder = sorted(known), Path(data).expanduser()
     if data in known and not folder.exists():
         if name:

@@ -1,7 +1,5 @@
 """Choose the device that networks run on, and the precision there."""
 
-import ctypes
-import sys
 from functools import cache
 
 import torch
@@ -56,17 +54,3 @@ def product(rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, columns, None, "none", [], "")
         return result
     return rows @ columns.T
-
-
-def keep_memory() -> None:
-    """Make malloc keep freed memory in this process instead of returning it to the kernel (glibc only).
-
-    For code that frees a gigabyte and allocates it again in its next step: clearing the returned pages takes a quarter
-    of the time of a fine-tuning on two cores, and a tenth of the time of a coreset.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt:
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # malloc.h
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(top_pad, 2**28)  # larger than a thread's heap, which would otherwise be returned
-        mallopt(mmap_threshold, 2**25)  # the largest allowed value

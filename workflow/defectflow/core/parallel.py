@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol, TypeVar
 
 from defectflow.core.files import UserError
@@ -77,11 +77,11 @@ def can_fork() -> bool:
     return sys.platform == "linux"
 
 
-def in_forks(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Like :func:`in_threads`, with ``torch.get_num_threads()`` forks of this process.
+def in_forks(function: Callable[[Item], Result], items: Iterable[Item], workers: int | None = None) -> Iterator[Result]:
+    """Like :func:`in_threads`, with forks of this process: ``workers``, by default ``torch.get_num_threads()``.
 
     For work in many small steps, between which threads would wait for Python's lock. A fork sees the memory of this
-    process at the time of the call; its results are pickled.
+    process at the time of the call; its results are pickled. There are no more forks than items.
 
     Raises:
         UserError: a fork was killed.
@@ -89,9 +89,17 @@ def in_forks(function: Callable[[Item], Result], items: Iterable[Item]) -> Itera
     from concurrent.futures.process import BrokenProcessPool, ProcessPoolExecutor
     from multiprocessing import get_context
 
-    import torch
+    if workers is None:
+        import torch
 
-    workers, context = torch.get_num_threads(), get_context("fork")
+        workers = torch.get_num_threads()
+    context, first = get_context("fork"), list[Item]()
+    items = iter(items)
+    try:
+        first.extend(islice(items, workers))
+    except Exception as error:  # the results of the items before it come first
+        items = _raising(error)
+    workers, items = max(1, len(first)), chain(first, items)
     try:
         yield from _yield_from(ProcessPoolExecutor(workers, context, _begin, (function,)), _run, items, 2 * workers)
     except BrokenProcessPool:
@@ -122,14 +130,18 @@ def _yield_from(
 
 def _begin(function: Callable[[Item], Result]) -> None:
     """Prepare a fork: called once in each."""
-    import torch
-
     global _function
     _function = function
-    torch.set_num_threads(1)  # the threads that computed before the fork are not in it
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the threads that computed before the fork are not in it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all: the parent reports it
     die_with_parent = 1  # prctl.h
     ctypes.CDLL(None).prctl(die_with_parent, signal.SIGKILL)
+
+
+def _raising(error: Exception) -> Iterator[Any]:
+    raise error
+    yield
 
 
 def _run(item: Any) -> Any:

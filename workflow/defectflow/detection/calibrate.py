@@ -23,8 +23,9 @@ from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import grid_map, write_maps
 from defectflow.core.arguments import add_device, add_seed, add_threads
-from defectflow.core.device import keep_memory, pick_device
+from defectflow.core.device import pick_device
 from defectflow.core.files import stage
+from defectflow.core.kept_memory import keep_memory
 from defectflow.core.parallel import in_forks, in_threads
 from defectflow.detection.feature_files import PatchFile, open_patches
 from defectflow.detection.training_patches import by_forks, learner, leaving_out, load_good, trainings_beside

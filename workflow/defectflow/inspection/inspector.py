@@ -5,6 +5,7 @@ Needs numpy, OpenCV and a runtime for the network; torch is imported only if the
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -121,6 +122,7 @@ class Inspector:
         runtime: what the network runs on.
         clock: function that measures `Verdict.seconds`; use time.process_time for processor time.
         measuring: whether verdicts have `Verdict.measures`.
+        can_fork: whether forks of this process can judge with it: no library in it computes in threads of its own.
     """
 
     def __init__(
@@ -135,6 +137,9 @@ class Inspector:
         own = max(1, threads // streams)
         self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle, own)
         self._locate = make_locator(bundle, device)
+        # torch may have been imported for the segmenter; other networks than that of the detector have threads too.
+        plain = bundle.settings["segmenter"]["source"] in ("none", "constant", "template")
+        self.can_fork = threads == 1 and plain and "torch" not in sys.modules
 
     @classmethod
     def load(

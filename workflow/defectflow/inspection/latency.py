@@ -65,9 +65,11 @@ def child(bundle: str, runtime: str, precision: str, threads: int, repeat: int, 
     """
     import cv2
 
+    from defectflow.core.kept_memory import INSPECTION, keep_memory
     from defectflow.inspection.inspector import Inspector
 
     cv2.setNumThreads(threads)  # as `defectflow inspect` does
+    keep_memory(INSPECTION)
     inspector = Inspector.load(bundle, runtime, precision=precision, threads=threads)
     inspector(paths[0])
     print(flush=True)

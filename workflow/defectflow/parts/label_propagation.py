@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from tqdm import tqdm
 
 from defectflow.parts.registration import COARSE, Match, Templates
 from defectflow.parts.registration_frame import fit_size, gradient_field, iou, resized
@@ -70,6 +69,8 @@ def propagate(
         pictures: log-luminance of the others in the registration frame, float32 (h, w) each.
         clean: clean-up of a thresholded vote, see :meth:`part_model.Prior.clean`.
     """
+    from tqdm import tqdm  # an inspector, which imports this module, shows no progress here
+
     found, result = dict[int, np.ndarray](), Propagated()
     others = [gradient_field(p).astype(np.float16).astype(np.float32) for p in pictures]
 

@@ -83,12 +83,12 @@ class Templates:
         """The pyramid: for the search, for the first refinement, and the full size."""
         # A soft weight: the label, dilated by about 2 % so that its outline counts.
         grown = np.ones((2 * round(0.015 * max(self.frame)) + 1,) * 2, np.uint8)
-        weights = np.stack([cv2.dilate(mask_in_frame(m, self.frame), grown) for m in self.labels]).astype(np.float32)
-        across = max(float(self.labels.mean()), 1e-6) ** 0.5
+        weights = np.stack([cv2.dilate(mask_in_frame(m, self.frame), grown) for m in self.labels])
+        across = max(np.count_nonzero(self.labels) / self.labels.size, 1e-6) ** 0.5
         coarse = min(max(COARSE, round(ACROSS_COARSE / across)), 2 * COARSE)
         middle = min(max(MIDDLE, round(ACROSS_MIDDLE / across)), FINE)
         first, second, full = (
-            Level(self.fields, weights / 255, fit_size(self.frame, side)) for side in (coarse, middle, max(self.frame))
+            Level(self.fields, weights, fit_size(self.frame, side)) for side in (coarse, middle, max(self.frame))
         )
         return first, second, full
 
@@ -107,13 +107,15 @@ class Templates:
             votes: how many templates vote.
             groups: [n], group of each template; the group of the best one gets no vote, if there are others.
         """
-        allowed = np.setdiff1d(np.arange(len(self.fields)), np.asarray(leave_out, int))
+        usable = np.ones(len(self.fields), bool)
+        usable[np.asarray(leave_out, int)] = False
+        allowed = np.flatnonzero(usable)  # np.unique and its kin import numpy.ma at their first use, which takes 14 ms
         coarse, middle, fine = self.levels
         field = gradient_field(log_lum)
         small, medium, full = coarse.reduced(field), cv2.split(middle.reduced(field)), cv2.split(field)
         # Twice: the first pass corrects the error of the search grid, so that the second compares all templates in the
         # right pose.
-        seeds = allowed[np.unique(np.linspace(0, len(allowed) - 1, min(SEEDS, len(allowed))).round().astype(int))]
+        seeds = allowed[np.linspace(0, len(allowed) - 1, min(SEEDS, len(allowed))).round().astype(int)]
         scores, affines = coarse.peaks(small, self._poses(), seeds)
         nearest = scores.argmax(axis=1)
         refined = [
@@ -156,7 +158,7 @@ class Templates:
         coarse = self.levels[0]
         seen = coarse.seen(small, affine)
         inside = coarse.seen(np.ones_like(small), affine, turn=False) > 0.5
-        template, seen = coarse.reduced(self.fields[index])[inside], seen[inside]
+        template, seen = coarse.fields[index][inside], seen[inside]
         return float(np.vdot(template, seen) / max(np.linalg.norm(template) * np.linalg.norm(seen), 1e-9))
 
     @cached_property
@@ -168,7 +170,11 @@ class Templates:
     def _pictures(self) -> np.ndarray:
         """The whole fields, small, one a row of length 1."""
         size = fit_size(self.frame, COARSE)
-        rows = np.stack([resized(field, size).ravel() for field in self.fields])
+        coarse = self.levels[0]
+        if coarse.frame == size:
+            rows = coarse.fields.reshape(len(self.fields), -1)
+        else:
+            rows = np.stack([resized(field, size).ravel() for field in self.fields])
         unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
         return unit
 

@@ -26,7 +26,7 @@ class Level:
     """Templates in a frame of their own size or a smaller one. Affines are in pixels of the full size."""
 
     def __init__(self, fields: np.ndarray, weights: np.ndarray, frame: tuple[int, int]):
-        """``fields`` (n, h, w, 2) and ``weights`` (n, h, w), of the full size; ``frame``: (height, width)."""
+        """``fields`` (n, h, w, 2) and ``weights``, uint8 (n, h, w), of the full size; ``frame``: (height, width)."""
         self._to_full = frame_affine(weights.shape[1:], frame)
         self._from_full = invert(self._to_full)
         self.frame = frame
@@ -39,9 +39,20 @@ class Level:
             return picture
         return cv2.resize(picture, self.frame[::-1], interpolation=cv2.INTER_AREA)
 
+    def _field(self, index: int) -> np.ndarray:
+        return self.reduced(self._fields[index])
+
+    def _weight(self, index: int) -> np.ndarray:
+        return self.reduced(self._weights[index].astype(np.float32) / 255)
+
+    @cached_property
+    def fields(self) -> np.ndarray:
+        """Of all templates, float32 (n, h, w, 2) of this frame."""
+        return np.stack([self._field(k) for k in range(len(self._fields))])
+
     @cached_property
     def _spectrum(self) -> Spectrum:
-        return Spectrum(*(np.stack([self.reduced(x) for x in stack]) for stack in (self._fields, self._weights)))
+        return Spectrum(self.fields, np.stack([self._weight(k) for k in range(len(self._fields))]))
 
     def peaks(
         self, picture: np.ndarray, affines: Sequence[np.ndarray], chosen: Sequence[int] | np.ndarray
@@ -73,7 +84,7 @@ class Level:
         norm, centre (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
         """
         if index not in self._prepared:
-            weight, t = self.reduced(self._weights[index]), self.reduced(self._fields[index])
+            weight, t = self._weight(index), self._field(index)
             rows, cols = np.nonzero(weight > VISIBLE)
             if not len(rows):
                 return self._prepared.setdefault(index, None)

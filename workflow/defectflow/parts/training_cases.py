@@ -1,5 +1,7 @@
 """Photographs with true masks for training networks: squares, augmented copies, windows without the part."""
 
+from __future__ import annotations  # numpy.random is imported where it is used
+
 from dataclasses import dataclass, replace
 
 import cv2

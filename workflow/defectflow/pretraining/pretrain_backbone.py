@@ -27,8 +27,9 @@ from defectflow.backbones.backbone_names import PATCH_NANO
 from defectflow.backbones.networks import create_backbone
 from defectflow.backbones.patch_nano import LAYERS, PatchNano, fold_norms, load_weights, unfold_norms
 from defectflow.config.code_hash import code_hash
-from defectflow.core.device import autocast, keep_memory, pick_device
+from defectflow.core.device import autocast, pick_device
 from defectflow.core.files import UserError, atomic, sha256_of, stage, write_json
+from defectflow.core.kept_memory import keep_memory
 from defectflow.pretraining.backbone_card import VAL_SIZE, evaluate, find_defects, write_card
 from defectflow.pretraining.checkpoints import add_options, save_checkpoint
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from defectflow.backbones.patch_nano import PATCH_NANO_WEIGHTS, fold_norms
 from defectflow.config.code_hash import code_hash
-from defectflow.core.device import autocast, keep_memory, pick_device
+from defectflow.core.device import autocast, pick_device
 from defectflow.core.files import atomic, sha256_of, stage, write_json
+from defectflow.core.kept_memory import keep_memory
 from defectflow.images.read_write import write_png
 from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, read_heads, to_input
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split

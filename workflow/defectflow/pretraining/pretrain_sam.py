@@ -25,8 +25,9 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.overrides import TorchFunctionMode
 
 from defectflow.config.code_hash import code_hash
-from defectflow.core.device import autocast, keep_memory, pick_device
+from defectflow.core.device import autocast, pick_device
 from defectflow.core.files import atomic, sha256_of, stage, write_json
+from defectflow.core.kept_memory import keep_memory
 from defectflow.images.read_write import write_png
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
 from defectflow.pretraining.checkpoints import add_options, save_checkpoint

@@ -9,8 +9,10 @@ from defectflow.search.clusters import Clusters, Places
 
 _ROWS = 128  # queries at a time: their distances to 10,000 points take 5 MB
 _GROUP = 32  # points per group; only the nearest of a group is checked, unless it is a candidate
+_SAMPLE = 2500  # points that the axes are chosen on: any axes give a bound, and more points no better one
 _AXES = 48  # principal axes of the first bound: they hold about 95 % of the variance of patches of one part
 _PAIRS = 4096
+_BLOCK = 1024  # points that are prepared at a time: memory that is used for the first time costs more than arithmetic
 _TRY = 8  # fewer axes are tried on one of this many photographs
 _PRODUCTS = 30_000  # products of numbers in a matrix product that take as long as measuring one pair
 _MANY = 4  # times the product: measuring this long, clusters do not pay
@@ -67,8 +69,8 @@ class Points:
     def __init__(self, points: np.ndarray) -> None:
         self.points = points
         self._origin = points.mean(axis=0)  # distances do not depend on it, their rounding does
-        centered = points - self._origin
-        self._vectors = np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
+        sample = points[:: -(-len(points) // _SAMPLE)] - self._origin
+        self._vectors = np.linalg.eigh(sample.T @ sample)[1][:, ::-1]
         self._first = self._count = min(_AXES, points.shape[1])
         self._calls = self._clustered_from = 0
         self._bounds: dict[int, tuple[np.ndarray, np.ndarray, float]] = {}
@@ -78,12 +80,16 @@ class Points:
         if count in self._bounds:
             return self._bounds[count]
         axes = np.ascontiguousarray(self._vectors[:, :count])
-        sources, squares = self._sources(self.points - self._origin, axes)
-        targets = np.concatenate([sources[:, :-1] * -2, squares[:, None]], axis=1)
         # Whole groups: the padding of the last one is too far away to be found.
-        targets = np.pad(targets, ((0, -len(squares) % _GROUP), (0, 0)))
-        targets[len(squares) :, -1] = np.finfo(np.float32).max
-        self._bounds[count] = axes, targets, float(squares.max())
+        whole = len(self.points) + -len(self.points) % _GROUP
+        targets, largest = np.zeros((whole, count + 2), np.float32), 0.0
+        for i in range(0, len(self.points), _BLOCK):
+            some = slice(i, min(i + _BLOCK, len(self.points)))
+            sources, squares = self._sources(self.points[some] - self._origin, axes)
+            np.multiply(sources[:, :-1], -2, out=targets[some, :-1])
+            targets[some, -1], largest = squares, max(largest, float(squares.max()))
+        targets[len(self.points) :, -1] = np.finfo(np.float32).max
+        self._bounds[count] = axes, targets, largest
         return self._bounds[count]
 
     def nearest(self, queries: np.ndarray, begun: Begun | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -151,8 +157,8 @@ class Points:
 
     @cached_property
     def _clusters(self) -> Clusters:
-        axes, *_ = self._bound(self._first)
-        return Clusters(self._sources(self.points - self._origin, axes)[0][:, :-1])
+        _, targets, _ = self._bound(self._first)
+        return Clusters(targets[: len(self.points), :-1] * np.float32(-0.5))  # what `_sources` gives of the points
 
     def begin(self, queries: np.ndarray) -> Begun:
         """What `nearest` and `farthest` both begin with, for queries float32 (m, d)."""

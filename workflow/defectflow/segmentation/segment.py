@@ -245,7 +245,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"segment: no checkpoint given: the model is trained from scratch{kept}", file=sys.stderr)
     import torch
 
-    from defectflow.core.device import keep_memory
+    from defectflow.core.kept_memory import keep_memory
 
     torch.set_num_threads(max(1, min(args.threads, torch.get_num_threads())))
     keep_memory()

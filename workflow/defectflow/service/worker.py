@@ -39,9 +39,11 @@ def work(
         Path("/proc/self/oom_score_adj").write_text("500")
     import cv2
 
+    from defectflow.core.kept_memory import INSPECTION, keep_memory
     from defectflow.inspection.inspector import Inspector
 
     cv2.setNumThreads(threads)
+    keep_memory(INSPECTION)
     try:
         inspectors = {
             name: Inspector.load(folder, runtime, precision=precision, threads=threads)

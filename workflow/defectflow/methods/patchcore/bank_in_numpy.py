@@ -36,7 +36,7 @@ class PatchCore(NumpyDetector):
         self._scales = [PatchCore(of_scale(tensors, k), one, settings) for k in range(len(grids))]
         if grids:
             return
-        self._bank = Points(tensors[""].astype(np.float32))
+        self._bank = Points(tensors[""].astype(np.float32, copy=False))
         self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
         self._cosine = metadata["distance"] == "cosine"
         self._good, self._defects = (
