@@ -397,15 +397,40 @@ def picture_tables(wildcards) -> list[str]:
     return [f"{folder}/{kind}/{{shard}}.csv" for kind in ("images", *(("copies",) if wants_copies else ()))]
 
 
+def known_shape(wildcards) -> tuple[str, dict]:
+    """Path of the shape of the pictures of a set, and its content; {} before it is made."""
+    path = "results/{dataset}/{segmenter}/{isolation}/picture_shape.json".format(**wildcards)
+    return path, json.loads((Path(path).read_text() if Path(path).is_file() else "") or "{}")
+
+
 def shape_that_counts(wildcards, network) -> str:
     """The shape of the pictures of a set, where the network's input follows it; Snakemake asks before the job again.
 
     ``network``: settings of the detector, or of another network that looks at these pictures.
     """
-    path = Path("results/{dataset}/{segmenter}/{isolation}/picture_shape.json".format(**wildcards))
-    shape = json.loads((path.read_text() if path.is_file() else "") or "{}")
+    shape = known_shape(wildcards)[1]
     long = shape.get("long") and network.input_shape == "auto" and not network.center_crop
     return f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else ""
+
+
+def shape_file(wildcards):
+    """The shape of the pictures of a set; `ancient` unless it may become another by what changed of the photographs.
+
+    It is made anew with every photograph, and hardly ever another: its content is a param of the job. But a job that
+    this invocation does not plan would keep the shape of before.
+    """
+    path, shape = known_shape(wildcards)
+    network = detector_of(wildcards)
+    holds = [shape[key] for key in ("long_holds", "sides_hold") if key in shape]
+    if shape and not shape["long"] and network.tiles is None:
+        holds = holds[:1]  # its sides do not count
+    counts = network.tiles is not None or (network.input_shape == "auto" and not network.center_crop)
+    if not holds or not counts or is_rendered(wildcards):
+        return ancient(path)
+    name = wildcards.dataset
+    tables = [f"results/{name}/shards/{shard}.csv" for shard in SHARDS]
+    changed = preflight.changed_since(SOURCES[name], cache_file(name), tables)
+    return path if changed > min(holds) else ancient(path)
 
 
 def all_picture_tables(wildcards) -> list[str]:

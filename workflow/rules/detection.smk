@@ -2,8 +2,7 @@ rule features:
     """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
-        # Made anew with every photograph, and hardly ever another: its content is a param.
-        shape=ancient("results/{dataset}/{segmenter}/{isolation}/picture_shape.json"),
+        shape=shape_file,
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.

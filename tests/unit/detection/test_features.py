@@ -357,8 +357,7 @@ def test_a_strip_fills_its_input_and_its_border_is_mirrored(strips):
     assert file.config["input_size"] == [height, width] and file.config["grid"] == [height // 8, width // 8]
     assert height < 128 and width >= 200 and file.config["rim"] == features.RIM
     for item, frame in ((0, 60), (2, 64)):
-        patches = file.patches(item).view(*file.config["grid"], 3)
-        assert patches.min() > 50 / 255, "black rims"
+        assert file.patches(item).min() > 50 / 255, "black rims"
         inside = file.affine[item] @ np.array([[-0.5, width - 0.5], [-0.5, height - 0.5], [1, 1]])
         assert (inside[:, 0] <= -0.5 + 1e-9).all() and (inside[:, 1] >= np.array([200, frame]) - 0.5 - 1e-9).all()
     square = run(strips, *PIXELS, *common, "--input-shape", "square", out="square.safetensors", copies=False)

@@ -383,3 +383,18 @@ def test_names_that_look_the_same_are_the_same():
     on_disk = "T\u0075\u0308r.jpg"  # as a Mac writes it
     assert Matcher([on_disk], ["T\u00fcr.jpg"]).find("T\u00fcr.jpg") == (on_disk, "")
     assert Matcher(["T\u00fcr.jpg"], [f"x/{on_disk}"]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")
+
+
+def test_photographs_that_changed_since_a_table_of_them_are_counted(tmp_path):
+    resolved, table = make(tmp_path), tmp_path / "0.csv"
+    ids = image_ids(image_paths(resolved))
+    rows = [f"{ids[name]},{sha256_of(path)}" for name, path in image_paths(resolved).items()]
+    table.write_text("\n".join(["image_id,sha256", *rows]))
+    preflight.forget()
+    assert preflight.changed_since(resolved, None, [table, tmp_path / "absent.csv"]) == 0
+    (tmp_path / "images/a.jpg").write_bytes(b"another")
+    (tmp_path / "images/b.jpg").rename(tmp_path / "images/d.jpg")
+    preflight.forget()
+    assert preflight.changed_since(resolved, None, [table]) == 2
+    preflight.forget()
+    assert preflight.changed_since(resolved, None, []) == 3

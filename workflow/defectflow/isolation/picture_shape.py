@@ -2,7 +2,9 @@
 
 import argparse
 import math
+from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 
 from defectflow.core.files import stage, write_json
@@ -21,18 +23,55 @@ def common_shape(width: pd.Series, height: pd.Series) -> dict[str, int | bool]:
         width, height: of each picture, in pixels.
 
     Returns:
-        ``height`` and ``width``, rounded up to `STEP` (0 without pictures), and ``long``.
+        ``height`` and ``width``, rounded up to `STEP` (0 without pictures), and ``long``; and how many pictures may be
+        added, removed or changed at once so that this surely stays: ``long_holds`` for ``long`` and ``sides_hold`` for
+        the sides.
 
-    >>> common_shape(pd.Series([1250] * 9 + [500]), pd.Series([500] * 10))
-    {'height': 504, 'width': 1256, 'long': True}
+    >>> common_shape(pd.Series([1250] * 90 + [500] * 10), pd.Series([500] * 100))
+    {'height': 504, 'width': 1256, 'long': True, 'long_holds': 0, 'sides_hold': 39}
     """
     if not len(width):
-        return {"height": 0, "width": 0, "long": False}
+        return {"height": 0, "width": 0, "long": False, "long_holds": 0, "sides_hold": 0}
     shape = width / height
     middle = float(shape.median())
-    alike = float((shape / middle).between(1 / ALIKE, ALIKE).mean())
-    sides = {name: math.ceil(side.median() / STEP) * STEP for name, side in (("height", height), ("width", width))}
-    return {**sides, "long": bool(max(middle, 1 / middle) >= LONG and alike >= MOST)}
+    alike = int((shape / middle).between(1 / ALIKE, ALIKE).sum())
+    sides = {name: _side(float(side.median())) for name, side in (("height", height), ("width", width))}
+    is_long = bool(max(middle, 1 / middle) >= LONG and alike >= MOST * len(shape))
+    holds = {
+        "long_holds": _holds(shape, lambda medians: _stays_long(medians, middle, alike, len(shape), is_long)),
+        "sides_hold": min(_holds(side, lambda medians: len({*map(_side, medians)}) == 1) for side in (height, width)),
+    }
+    return {**sides, "long": is_long, **holds}
+
+
+def _side(length: float) -> int:
+    return math.ceil(length / STEP) * STEP
+
+
+def _holds(values: pd.Series, stays: Callable[[np.ndarray], bool]) -> int:
+    """How many values may change so that ``stays`` holds for all that the median can become, within these.
+
+    The median of what is left and of what is new lies among the so many values on either side of it.
+    """
+    ordered = np.sort(values.to_numpy(float))
+    below, above = (len(ordered) - 1) // 2, len(ordered) // 2
+    holds = -1
+    while below - holds - 1 >= 0 and stays(ordered[below - holds - 1 : above + holds + 2]):
+        holds += 1
+    return max(0, holds)
+
+
+def _stays_long(medians: np.ndarray, middle: float, alike: int, count: int, is_long: bool) -> bool:
+    """Whether pictures stay long, or not long, where the median of their shapes may become any of these."""
+    least, most = float(medians[0]), float(medians[-1])
+    if not is_long and max(most, 1 / least) < LONG:
+        return True
+    changed = len(medians) // 2  # pictures, at least
+    if least != most:
+        return False
+    if is_long:
+        return alike - changed >= MOST * (count + changed)
+    return alike + changed < MOST * max(1, count - changed)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -52,7 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tight", type=int, help="side of the pictures in pixels, where the isolation scales windows to it"
     )
-    parser.add_argument("--out", required=True, help="JSON to write: height, width, long")
+    parser.add_argument("--out", required=True, help="JSON to write: height, width, long, long_holds, sides_hold")
     return parser
 
 
