@@ -18,7 +18,6 @@ from safetensors import SafetensorError, safe_open
 
 from defectflow.core.files import UserError
 
-
 WHOLE = "all"  # name of the bank of all good images
 
 
