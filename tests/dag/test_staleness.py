@@ -72,7 +72,7 @@ OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "clean_features", "categories", "bundle", "write_bundle", "export_labels",
     "write_labels", "card", "reconstructions", "draw_reconstructions", "write_card", "screen", "next",
-    "kinds", "kind_features", "describe", "classify", "study", "vary",
+    "kinds", "kind_features", "describe", "classify", "study", "vary", "profiles", "draw_profiles",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {
@@ -331,6 +331,7 @@ OTHERWISE = {
     "datasets.*.categories",  # several data sets at once: tests/dag/test_dag.py
     "detectors.*.patches",  # of spade, which this config does not use: tests/unit/methods/spade
     "detectors.*.nearest_images",
+    *(f"detectors.*.{key}" for key in ("axis", "smooth", "certain")),  # of profile: tests/unit/methods/profile
 }
 OTHERWISE |= {"segmenters.*.candidates.onnx", "segmenters.*.candidates.sha256"}  # of found, see below
 OTHERWISE |= {f"segmenters.*.{key}" for key in (*OF_PROMPTED, *SUMS)}

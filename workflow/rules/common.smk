@@ -385,7 +385,7 @@ def kind_studies(wildcards) -> list[str]:
 
 def start_of(network) -> str:
     """As `network_start`, of the settings of a network."""
-    if network.backbone in ("pixels", "picture", "patch-nano") or network.weights:
+    if network.backbone in ("pixels", "picture", "outline", "patch-nano") or network.weights:
         return ""
     return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
 
@@ -482,6 +482,14 @@ def features_to_draw(wildcards) -> list[str]:
     detector = detector_of(wildcards)
     if not getattr(detector, "reconstructs", False):
         sys.exit(f"error: reconstructions: method {detector.name} draws no pictures (vae does)")
+    return per_shard("features/{shard}.safetensors")
+
+
+def features_with_outlines(wildcards) -> list[str]:
+    """Features of the pictures whose outlines the detector measures."""
+    detector = detector_of(wildcards)
+    if not detector.needs_outlines:
+        sys.exit(f"error: profiles: method {detector.name} measures no outlines (profile does)")
     return per_shard("features/{shard}.safetensors")
 
 

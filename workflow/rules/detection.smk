@@ -223,6 +223,43 @@ rule draw_reconstructions:
         " --out {output} 2>&1 | tee {log}"
 
 
+rule profiles:
+    """The outline of each part in its tolerance band, of the run that the config asks for first; on request."""
+    input:
+        [f"{run.folder}/profiles" for run in MAIN_RUNS],
+
+
+rule draw_profiles:
+    """Where the outline of each part leaves the tolerance band of good parts."""
+    input:
+        features=features_with_outlines,
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
+        scores=per_shard("scores/{shard}.csv"),
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+    output:
+        directory("results/{dataset}/{segmenter}/{isolation}/{detector}/profiles"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/profiles.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/profiles.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        settings=settings_for("detectors", "score"),
+        code=code_hash("detection.profiles"),
+    message:
+        "Draw the outlines of the photographs of {wildcards.dataset} in their tolerance bands"
+    shell:
+        "python -m defectflow.detection.profiles --features {input.features} --scores {input.scores}"
+        " --banks {input.banks} --fold-banks {input.fold_banks} --predictions {input.predictions}"
+        " --settings {params.settings:q} --threads {threads} --out {output} 2>&1 | tee {log}"
+
+
 rule normal_embed:
     """The centroid of good photographs and its threshold in one file, for use elsewhere."""
     input:

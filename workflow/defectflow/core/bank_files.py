@@ -52,7 +52,7 @@ class BankFile:
         if "method" not in self.settings:
             raise UserError(f"{path}: not a bank file (run the fit stage)")
         self.path = path
-        self._framework, self._whole = framework, whole
+        self._whole = whole
         self._names = set(self._file.keys())
 
     def tensors(self, name: str) -> dict[str, Any]:
@@ -70,14 +70,12 @@ class BankFile:
     def _rows(self, part: str, numbers: Any) -> Any:
         if self._whole is None:
             raise UserError(f"{self.path}: holds banks of folds alone (give the banks of the same fit as well)")
-        both = [self._whole.tensors(WHOLE)[part], self._file.get_tensor(_pool(part))]
-        if _digest(np.asarray(both[0])).hex() != self._by_row[part]:
+        base, more = self._whole.tensors(WHOLE)[part], self._file.get_tensor(_pool(part))
+        if _digest(np.asarray(base)).hex() != self._by_row[part]:
             raise UserError(f"{self.path}: belongs to other banks than {self._whole.path} (fit again)")
-        if self._framework == "numpy":
-            return np.concatenate(both)[numbers]
-        import torch
-
-        return torch.cat(both)[numbers.long()]
+        found, others = base[numbers.clip(0, len(base) - 1)], numbers >= len(base)
+        found[others] = more[numbers[others] - len(base)]
+        return found
 
 
 def by_row(

@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from defectflow.backbones.backbone_names import PIXELS, WITHOUT_NETWORK
+from defectflow.backbones.backbone_names import OUTLINE, PIXELS, WITHOUT_NETWORK
 from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
@@ -52,16 +52,25 @@ def load_item(
     foreground_only: bool,
     dilation: int,
     rim: int | None = None,
+    outline: bool = False,
 ) -> Loaded:
     """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
+    ``outline``: take the mask of the part for the picture, white on black.
+
     Raises:
-        UserError: a file is not readable, or the mask has another size than its image.
+        UserError: a file is not readable, the mask has another size than its image, or there is none to take.
     """
     image = read_checked(row.image)
     mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
+    if outline:
+        if mask is None:
+            raise UserError(
+                f"{row.image}: photographs are taken whole, and profile measures parts (choose a segmenter)"
+            )
+        image = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim)
 
 
@@ -293,7 +302,8 @@ def main(args: argparse.Namespace) -> None:
     size, crop = ((config[key][0], config[key][1]) for key in ("fitted_size", "input_size"))
 
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, scales, config["foreground_only"], DILATION, config.get("rim"))
+        outline = settings.backbone == OUTLINE
+        return load_item(row, size, crop, scales, config["foreground_only"], DILATION, config.get("rim"), outline)
 
     kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())

@@ -17,6 +17,14 @@ from defectflow.sources import preflight
 PACKAGE = Path(__file__).parents[1]
 
 
+# Segmenters whose masks say nothing of the outline of the part in a photograph.
+NO_OUTLINE = {
+    "none": "makes no masks",
+    "constant": "gives all parts the same",
+    "template": "gives a part that of the most similar outlined ones",
+}
+
+
 def is_url(path: str) -> bool:
     """Whether a checkpoint has to be downloaded."""
     return "://" in path
@@ -36,6 +44,11 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
     """
     segmenter, detector = settings["segmenters"][run.segmenter], settings["detectors"][run.detector]
     entry, given = f"segmenters.{run.segmenter}", segmenter.own_keys()
+    if detector.needs_outlines and (reason := NO_OUTLINE.get(segmenter.name)):
+        raise UserError(
+            f"config.yaml: detectors.{run.detector} measures the outline of each part, and segmenter {run.segmenter} "
+            f"{reason} (choose found, sam2.1-nano or a prompted network)"
+        )
     start = segmenter.checkpoint if "checkpoint" in given else None
     if start and is_url(start):
         if not allow_downloads:
@@ -81,7 +94,7 @@ def check_network(name: str, detector: Any, allow_downloads: bool) -> None:
         UserError: what the check of `backbones.networks` says.
     """
     ours = detector.backbone == "patch-nano" and detector.layers == ["layer2", "layer3"] and not detector.weights
-    if ours or (detector.backbone in ("pixels", "picture") and not detector.checked_by):
+    if ours or (detector.backbone in ("pixels", "picture", "outline") and not detector.checked_by):
         return
     if detector.checked_by:
         read = detector.read_by("features", "fit", "score")
