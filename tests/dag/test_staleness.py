@@ -140,6 +140,7 @@ KEYS = {
     "datasets.*.images": ("data/moved/images", "survey sam_pairs"),
     "datasets.*.annotations": ("data/moved/annotations.json", "ingest sam_pairs"),
     "datasets.*.labels": ("data/moved/labels.csv", "ingest sam_pairs"),
+    "datasets.*.feedback": ("data/feedback.csv", "ingest"),
     "datasets.*.good": (["fine"], "survey sam_pairs"),
     "datasets.*.links": (["data"], "survey sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),

@@ -68,7 +68,8 @@ def load_item(
     if outline:
         if mask is None:
             raise UserError(
-                f"{row.image}: photographs are taken whole, and profile measures parts (choose a segmenter)"
+                f"{row.image}: photographs are taken whole, because the masks are not trusted, and profile measures "
+                "parts (outline some photographs and choose sam2.1-nano, or choose another detector)"
             )
         image = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
     return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim)
