@@ -275,11 +275,14 @@ def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site, det
     assert status == 1 and f" {why}" in output and "(bundle another detector)" in output and "Traceback" not in output
 
 
-def test_a_profile_needs_masks_of_each_part_by_itself_and_its_charts_a_profile(site):
-    for segmenter, why in (("none", "makes no masks"), ("template", "gives a part that of the most similar")):
-        status, output = site.plan(config=COCO | ALONE | {"detector": "profile", "segmenter": segmenter})
-        assert status == 1 and f"segmenter {segmenter} {why}" in output and "(choose found, " in output
-    wanted = COCO | ALONE | {"detector": "profile", "segmenter": "found"}
+def test_a_profile_needs_masks_and_surroundings_and_its_charts_a_profile(site):
+    wanted = COCO | ALONE | {"detector": "profile"}
+    for key, value, why in (
+        ("segmenter", "none", "segmenter none makes no masks (choose found, or"),
+        ("isolation", "crop", "isolation crop cuts that away (set isolation: none)"),
+    ):
+        status, output = site.plan(config=wanted | {key: value})
+        assert status == 1 and why in output
     assert site.jobs("profiles", config=wanted).items() >= {"features": 2, "draw_profiles": 1}.items()
     status, output = site.plan("bundle", config=wanted)
     assert status == 1 and "bundle: profile measures outlines, which inspectors do not" in output

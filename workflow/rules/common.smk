@@ -488,7 +488,7 @@ def features_to_draw(wildcards) -> list[str]:
 def features_with_outlines(wildcards) -> list[str]:
     """Features of the pictures whose outlines the detector measures."""
     detector = detector_of(wildcards)
-    if not detector.needs_outlines:
+    if not detector.measures_outlines:
         sys.exit(f"error: profiles: method {detector.name} measures no outlines (profile does)")
     return per_shard("features/{shard}.safetensors")
 

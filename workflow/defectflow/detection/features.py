@@ -24,6 +24,7 @@ from tqdm import tqdm
 from defectflow.backbones.backbone_names import OUTLINE, PIXELS, WITHOUT_NETWORK
 from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of
 from defectflow.backbones.network_settings import NetworkSettings
+from defectflow.backbones.part_outline import fit_outline
 from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
 from defectflow.backbones.tiles import STRIDE, embed, large_size
 from defectflow.config.code_hash import code_hash
@@ -56,7 +57,7 @@ def load_item(
 ) -> Loaded:
     """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
-    ``outline``: take the mask of the part for the picture, white on black.
+    ``outline``: the picture is the part, white on black, its outline at the edges near that of the mask.
 
     Raises:
         UserError: a file is not readable, the mask has another size than its image, or there is none to take.
@@ -65,14 +66,15 @@ def load_item(
     mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-    if outline:
-        if mask is None:
-            raise UserError(
-                f"{row.image}: photographs are taken whole, because the masks are not trusted, and profile measures "
-                "parts (outline some photographs and choose sam2.1-nano, or choose another detector)"
-            )
-        image = np.repeat(mask[..., None].astype(np.uint8) * 255, 3, axis=2)
-    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim)
+    where = (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim
+    if not outline:
+        return fit_picture(image, mask, *where)
+    if mask is None:
+        raise UserError(
+            f"{row.image}: photographs are taken whole, because the masks are not trusted, and profile measures parts "
+            "(outline some photographs and choose sam2.1-nano, or choose another detector)"
+        )
+    return fit_outline(image, mask, *where)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:

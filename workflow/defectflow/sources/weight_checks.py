@@ -17,14 +17,6 @@ from defectflow.sources import preflight
 PACKAGE = Path(__file__).parents[1]
 
 
-# Segmenters whose masks say nothing of the outline of the part in a photograph.
-NO_OUTLINE = {
-    "none": "makes no masks",
-    "constant": "gives all parts the same",
-    "template": "gives a part that of the most similar outlined ones",
-}
-
-
 def is_url(path: str) -> bool:
     """Whether a checkpoint has to be downloaded."""
     return "://" in path
@@ -44,10 +36,15 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
     """
     segmenter, detector = settings["segmenters"][run.segmenter], settings["detectors"][run.detector]
     entry, given = f"segmenters.{run.segmenter}", segmenter.own_keys()
-    if detector.needs_outlines and (reason := NO_OUTLINE.get(segmenter.name)):
+    if detector.measures_outlines and not segmenter.makes_masks:
         raise UserError(
-            f"config.yaml: detectors.{run.detector} measures the outline of each part, and segmenter {run.segmenter} "
-            f"{reason} (choose found, sam2.1-nano or a prompted network)"
+            f"config.yaml: detectors.{run.detector} measures the outline of the part, and segmenter {run.segmenter} "
+            "makes no masks (choose found, or outline some photographs and choose template)"
+        )
+    if detector.measures_outlines and settings["isolations"][run.isolation].background != "keep":
+        raise UserError(
+            f"config.yaml: detectors.{run.detector} measures the outline of the part against what is around it, and "
+            f"isolation {run.isolation} cuts that away (set isolation: none)"
         )
     start = segmenter.checkpoint if "checkpoint" in given else None
     if start and is_url(start):

@@ -13,7 +13,7 @@ class ProfileSettings(MethodSettings):
 
     name: ClassVar[str] = "profile"
     detector: ClassVar[str] = "defectflow.methods.profile.tolerance_bands.Profile"
-    needs_outlines: ClassVar[bool] = True
+    measures_outlines: ClassVar[bool] = True
     not_bundled: ClassVar[str] = "measures outlines, which inspectors do not"
     fixed: ClassVar[dict[str, Any]] = {
         "backbone": "outline", "weights": None, "layers": ["outline"], "center_crop": None, "tiles": None,
