@@ -410,7 +410,8 @@ def shape_that_counts(wildcards, network) -> str:
     """
     shape = known_shape(wildcards)[1]
     long = shape.get("long") and network.input_shape == "auto" and not network.center_crop
-    return f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else ""
+    size = f" at {shape.get('auto')}" if network.image_size == "auto" else ""
+    return (f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else "") + size
 
 
 def shape_file(wildcards):
@@ -425,6 +426,7 @@ def shape_file(wildcards):
     if shape and not shape["long"] and network.tiles is None:
         holds = holds[:1]  # its sides do not count
     counts = network.tiles is not None or (network.input_shape == "auto" and not network.center_crop)
+    holds = [0] if holds and network.image_size == "auto" else holds  # the part is measured in some photographs
     if not holds or not counts or is_rendered(wildcards):
         return ancient(path)
     name = wildcards.dataset

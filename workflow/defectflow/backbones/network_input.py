@@ -1,12 +1,17 @@
 """The input of the network: a picture fitted into it, and the grid cells that the part covers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.images.read_write import letterbox
+
+RIM = 0  # pixels around a long picture that mirror it, at least: zeros next to it would look like a defect
+STEPS = (32, 28, 16, 14, 8, 4, 2, 1)  # strides of convolutional networks and patches of transformers, in pixels
 
 
 class Scale(NamedTuple):
@@ -60,6 +65,29 @@ class Loaded(NamedTuple):
     cells: np.ndarray
     present: bool
     affine: np.ndarray
+
+
+def sizes_of(
+    settings: NetworkSettings, shape: Mapping[str, Any] | None = None
+) -> tuple[tuple[int, int], tuple[int, int], int | None]:
+    """(height, width) that a picture is fitted into, and of what is cut from the middle of that; and the rim.
+
+    Where the pictures of a set are long and nothing is cut, their shorter side gets the side of the square, but they
+    are not enlarged for that beyond the area of the square. The sides are multiples of what networks reduce them by.
+
+    Args:
+        settings: of the network.
+        shape: what the stage picture_shape says of the set; None: nothing.
+    """
+    side = settings.sizes[0]
+    crop = settings.center_crop
+    if crop or not (shape and shape["long"] and settings.input_shape == "auto"):
+        return (side, side), (crop or side, crop or side), None
+    sides = shape["height"], shape["width"]
+    scale = min(side / min(sides), max(1.0, side / math.sqrt(sides[0] * sides[1])))
+    unit = next(step for step in STEPS if side % step == 0) * (side // settings.sizes[-1])
+    height, width = (math.ceil((scale * length + 2 * RIM - 1e-6) / unit) * unit for length in sides)
+    return (height, width), (height, width), RIM
 
 
 def object_cells(mask: np.ndarray, grid: tuple[int, int], dilation: int) -> np.ndarray:

@@ -2,17 +2,24 @@
 
 import argparse
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from defectflow.core.files import stage, write_json
 from defectflow.core.tables import read_parts
+from defectflow.images.read_write import read_mask
 
 LONG = 1.6  # longer over shorter side from which a picture is long: 16:9 is, 3:2 is not
 ALIKE = 1.25  # factor by which width over height may differ from the median ...
 MOST = 0.9  # ... in so many of the pictures: otherwise no one shape suits them
+PART = 480  # pixels that the part gets along its longer side: about what a crop at 512 gives it
+SIDES = (256, 320, 384, 448, 512, 640, 768, 896, 1024)  # that are chosen from: a photograph more hardly ever changes it
+MOST_SIDE = SIDES[-1]
+SAMPLE = 60  # pictures that the part is measured in
 STEP = 8  # pixels, up to multiples of which sides are rounded: a photograph more hardly ever changes the median
 
 
@@ -74,6 +81,49 @@ def _stays_long(medians: np.ndarray, middle: float, alike: int, count: int, is_l
     return alike + changed < MOST * max(1, count - changed)
 
 
+def auto_size(height: int, width: int, long: bool, parts: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """The side of the network's input for `image_size: auto`, and why.
+
+    The part gets about the pixels that it has in a crop at 512, or as many as it has in the pictures, and the side is
+    at most `MOST_SIDE`. Of long pictures the shorter side counts.
+
+    Args:
+        height, width: of most pictures, in pixels.
+        long: whether they are long.
+        parts: (height, width) of the box around the part in some of the pictures, in their pixels; none: the whole.
+
+    Returns:
+        ``image_size`` in pixels and ``reason``.
+
+    >>> auto_size(1080, 1920, False, [(300, 400)])["image_size"], auto_size(400, 400, False, [])["image_size"]
+    (1024, 384)
+    """
+    part = [round(float(np.median(side))) for side in zip(*parts, strict=True)] if parts else [height, width]
+    kind = min if long else max  # the side that the input's side stands for
+    own, across = kind(height, width), kind(part)
+    wanted = own * min(1.0, PART / across)
+    chosen = max((one for one in SIDES if one <= min(own, wanted * 1.1)), default=max(64, own // 32 * 32))
+    what = "the part is" if parts else "taken whole, the part is"
+    shown = f"{across * chosen / own:.0f} at {chosen}"
+    why = f"{what} {part[1]} x {part[0]} pixels in pictures of {width} x {height}, and {shown}"
+    if wanted > MOST_SIDE:
+        why += f" (more than {MOST_SIDE} would take more than four times the time and the memory of 512)"
+    elif wanted == own:
+        why += " (pictures are never enlarged)"
+    return {"image_size": chosen, "reason": why}
+
+
+def part_boxes(paths: Sequence[str]) -> list[tuple[int, int]]:
+    """(height, width) of the box around the part in at most `SAMPLE` of the pictures of ISOLATED tables."""
+    masks = [path for table in paths for part in read_parts(table, ["mask"]) for path in part["mask"] if path]
+    boxes = []
+    for path in masks[:: -(-len(masks) // SAMPLE) or 1]:
+        rows, columns = (np.flatnonzero(read_mask(path).any(axis=axis)) for axis in (1, 0))
+        if len(rows):
+            boxes.append((int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)))
+    return boxes
+
+
 def main(args: argparse.Namespace) -> None:
     """Write the shape."""
     columns = ["x0", "y0", "x1", "y1"]
@@ -81,7 +131,12 @@ def main(args: argparse.Namespace) -> None:
     width, height = windows["x1"] - windows["x0"], windows["y1"] - windows["y0"]
     if args.tight and (width == height).all():  # whatever the window, the picture is a square of so many pixels
         width = height = pd.Series([args.tight] * len(windows))
-    write_json(args.out, common_shape(width, height))
+    shape: dict[str, Any] = common_shape(width, height)
+    if args.auto_size:
+        tall, wide = (int(side.median()) if len(side) else SIDES[0] for side in (height, width))
+        shape["auto"] = auto_size(tall, wide, bool(shape["long"]), part_boxes(args.tables))
+        print(f"image_size: auto is {shape['auto']['image_size']}: {shape['auto']['reason']}", file=sys.stderr)
+    write_json(args.out, shape)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -91,6 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--tight", type=int, help="side of the pictures in pixels, where the isolation scales windows to it"
     )
+    parser.add_argument("--auto-size", action="store_true", help="also choose a size for image_size: auto")
     parser.add_argument("--out", required=True, help="JSON to write: height, width, long, long_holds, sides_hold")
     return parser
 
