@@ -97,6 +97,7 @@ KEYS = {
     "isolations.*.dilate": (3, "isolate"),
     "augmentation.copies": (2, "augment"),
     "augmentation.robustness": ([1], "augment"),
+    "augmentation.synthetic": (1, "augment"),
     "augmentation.rotate": (7, "augment"),
     "augmentation.translate": (0.1, "augment"),
     "augmentation.brightness": (0.2, "augment"),

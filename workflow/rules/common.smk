@@ -392,7 +392,7 @@ def start_of(network) -> str:
 
 def picture_tables(wildcards) -> list[str]:
     """Tables of the pictures of one shard: the isolated ones, and the copies where the config asks for any."""
-    wants_copies = config["augmentation"]["copies"] or config["augmentation"]["robustness"]
+    wants_copies = any(config["augmentation"][key] for key in ("copies", "robustness", "synthetic"))
     folder = "results/{dataset}/{segmenter}/{isolation}"
     return [f"{folder}/{kind}/{{shard}}.csv" for kind in ("images", *(("copies",) if wants_copies else ()))]
 
