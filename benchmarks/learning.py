@@ -30,12 +30,12 @@ from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import read_bank, settings_of
 from defectflow.inspection.photo_sources import photographs
 from defectflow.learning import rescoring
-from defectflow.learning.feedback import Feedback
 from defectflow.learning.lessons import Lesson, lesson
 from defectflow.learning.outcome import outcome_of
 from defectflow.learning.rescoring import Taught, of_lessons, rescore
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.methods.patchcore.known_defects import toward_defects
+from defectflow.sources.feedback import Feedback
 from tqdm import tqdm
 
 ROUNDS, EACH = 5, 10

@@ -40,6 +40,7 @@ class Made(Workflow):
         shutil.copy(self.packaged("patch-nano.safetensors"), folder / "data/net.safetensors")
         for name in ("other.pt", "other.safetensors"):
             (folder / "data" / name).write_text("other weights")
+        (folder / "data/feedback.csv").write_text("filename,said\nmine/images/part_000.png,good\n")
         for name in ("moved", "twin", "pool"):
             shutil.copytree(folder / "data/mine", folder / "data" / name)
         (folder / "stub.sh").write_text(STUB)

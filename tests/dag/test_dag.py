@@ -275,6 +275,21 @@ def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site, det
     assert status == 1 and f" {why}" in output and "(bundle another detector)" in output and "Traceback" not in output
 
 
+def test_a_profile_needs_masks_and_surroundings_and_its_charts_a_profile(site):
+    wanted = COCO | ALONE | {"detector": "profile"}
+    for key, value, why in (
+        ("segmenter", "none", "segmenter none makes no masks (choose found, or"),
+        ("isolation", "crop", "isolation crop cuts that away (set isolation: none)"),
+    ):
+        status, output = site.plan(config=wanted | {key: value})
+        assert status == 1 and why in output
+    assert site.jobs("profiles", config=wanted).items() >= {"features": 2, "draw_profiles": 1}.items()
+    status, output = site.plan("bundle", config=wanted)
+    assert status == 1 and "bundle: profile measures outlines, which inspectors do not" in output
+    status, output = site.plan("profiles", config=COCO | ALONE)
+    assert status == 1 and "profiles: method patchcore measures no outlines (profile does)" in output
+
+
 def test_reconstructions_are_drawn_on_request_of_what_draws(site):
     wanted = COCO | ALONE | {"detector": "vae"}
     assert site.jobs("reconstructions", config=wanted).items() >= {"features": 2, "draw_reconstructions": 1}.items()

@@ -58,6 +58,7 @@ KEYS = {
     "datasets.*.images": ("data/moved/images", "survey sam_pairs"),
     "datasets.*.annotations": ("data/moved/annotations.json", "ingest sam_pairs"),
     "datasets.*.labels": ("data/moved/labels.csv", "ingest sam_pairs"),
+    "datasets.*.feedback": ("data/feedback.csv", "ingest"),
     "datasets.*.good": (["fine"], "survey sam_pairs"),
     "datasets.*.links": (["data"], "survey sam_pairs"),
     "datasets.*.category": ("part", "ingest sam_pairs"),
@@ -96,6 +97,7 @@ KEYS = {
     "isolations.*.dilate": (3, "isolate"),
     "augmentation.copies": (2, "augment"),
     "augmentation.robustness": ([1], "augment"),
+    "augmentation.synthetic": (1, "augment"),
     "augmentation.rotate": (7, "augment"),
     "augmentation.translate": (0.1, "augment"),
     "augmentation.brightness": (0.2, "augment"),
@@ -249,6 +251,7 @@ OTHERWISE = {
     "datasets.*.categories",  # several data sets at once: tests/dag/test_dag.py
     "detectors.*.patches",  # of spade, which this config does not use: tests/unit/methods/spade
     "detectors.*.nearest_images",
+    *(f"detectors.*.{key}" for key in ("axis", "smooth", "certain")),  # of profile: tests/unit/methods/profile
 }
 OTHERWISE |= {"segmenters.*.candidates.onnx", "segmenters.*.candidates.sha256"}  # of found, see below
 OTHERWISE |= {f"segmenters.*.{key}" for key in (*OF_PROMPTED, *SUMS)}

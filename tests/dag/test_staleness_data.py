@@ -1,6 +1,7 @@
 """What a change of photographs, labels, outlines or weights makes stale, and what is no change."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -112,6 +113,20 @@ def test_a_change_of_the_data_re_runs_its_shard_and_what_sees_the_whole(plain, c
     else:
         assert stale == expected
     assert plain.stale() == {}
+
+
+@pytest.mark.parametrize(("holds", "features"), [(999, 2), (0, 3)])
+def test_where_the_shape_may_become_another_the_features_of_all_shards_follow_it(plain, holds, features):
+    shape, new = plain.folder / "results/mine/own/crop/picture_shape.json", images(plain) / "new.png"
+    before = shape.stat().st_mtime_ns
+    try:
+        shape.write_text(json.dumps({"height": 504, "width": 760, "long": False, "long_holds": holds, "sides_hold": 0}))
+        cv2.imwrite(str(new), picture(98))
+        assert plain.stale() == ONE_SHARD | OF_ALL | {"features": features}
+    finally:
+        new.unlink()
+        shape.write_text("")
+        os.utime(shape, ns=(before, before))
 
 
 @pytest.mark.parametrize(("name", "first"), [("start.pt", "segment"), ("net.safetensors", "features")])

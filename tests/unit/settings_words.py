@@ -22,6 +22,6 @@ def with_settings(words, kind, name: str = "", flag: str = "--settings") -> list
         values = []
         while words and not words[0].startswith("--"):
             values.append(typed(words.pop(0), int | float | None))
-        many = str(hints.get(key, "")).startswith("list")
-        given[key] = values if many else values[0] if values else True
+        many = "list[" in str(hints.get(key, ""))
+        given[key] = values if many and values != ["auto"] else values[0] if values else True
     return [*rest, flag, json.dumps(given)]

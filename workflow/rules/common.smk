@@ -385,16 +385,22 @@ def kind_studies(wildcards) -> list[str]:
 
 def start_of(network) -> str:
     """As `network_start`, of the settings of a network."""
-    if network.backbone in ("pixels", "picture", "patch-nano") or network.weights:
+    if network.backbone in ("pixels", "picture", "outline", "patch-nano") or network.weights:
         return ""
     return f"--seed {config['seed']} {option('--allow-downloads', config['allow_downloads'])}"
 
 
 def picture_tables(wildcards) -> list[str]:
     """Tables of the pictures of one shard: the isolated ones, and the copies where the config asks for any."""
-    wants_copies = config["augmentation"]["copies"] or config["augmentation"]["robustness"]
+    wants_copies = any(config["augmentation"][key] for key in ("copies", "robustness", "synthetic"))
     folder = "results/{dataset}/{segmenter}/{isolation}"
     return [f"{folder}/{kind}/{{shard}}.csv" for kind in ("images", *(("copies",) if wants_copies else ()))]
+
+
+def known_shape(wildcards) -> tuple[str, dict]:
+    """Path of the shape of the pictures of a set, and its content; {} before it is made."""
+    path = "results/{dataset}/{segmenter}/{isolation}/picture_shape.json".format(**wildcards)
+    return path, json.loads((Path(path).read_text() if Path(path).is_file() else "") or "{}")
 
 
 def shape_that_counts(wildcards, network) -> str:
@@ -402,10 +408,31 @@ def shape_that_counts(wildcards, network) -> str:
 
     ``network``: settings of the detector, or of another network that looks at these pictures.
     """
-    path = Path("results/{dataset}/{segmenter}/{isolation}/picture_shape.json".format(**wildcards))
-    shape = json.loads((path.read_text() if path.is_file() else "") or "{}")
+    shape = known_shape(wildcards)[1]
     long = shape.get("long") and network.input_shape == "auto" and not network.center_crop
-    return f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else ""
+    size = f" at {shape.get('auto')}" if network.image_size == "auto" else ""
+    return (f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else "") + size
+
+
+def shape_file(wildcards):
+    """The shape of the pictures of a set; `ancient` unless it may become another by what changed of the photographs.
+
+    It is made anew with every photograph, and hardly ever another: its content is a param of the job. But a job that
+    this invocation does not plan would keep the shape of before.
+    """
+    path, shape = known_shape(wildcards)
+    network = detector_of(wildcards)
+    holds = [shape[key] for key in ("long_holds", "sides_hold") if key in shape]
+    if shape and not shape["long"] and network.tiles is None:
+        holds = holds[:1]  # its sides do not count
+    counts = network.tiles is not None or (network.input_shape == "auto" and not network.center_crop)
+    holds = [0] if holds and network.image_size == "auto" else holds  # the part is measured in some photographs
+    if not holds or not counts or is_rendered(wildcards):
+        return ancient(path)
+    name = wildcards.dataset
+    tables = [f"results/{name}/shards/{shard}.csv" for shard in SHARDS]
+    changed = preflight.changed_since(SOURCES[name], cache_file(name), tables)
+    return path if changed > min(holds) else ancient(path)
 
 
 def all_picture_tables(wildcards) -> list[str]:
@@ -457,6 +484,14 @@ def features_to_draw(wildcards) -> list[str]:
     detector = detector_of(wildcards)
     if not getattr(detector, "reconstructs", False):
         sys.exit(f"error: reconstructions: method {detector.name} draws no pictures (vae does)")
+    return per_shard("features/{shard}.safetensors")
+
+
+def features_with_outlines(wildcards) -> list[str]:
+    """Features of the pictures whose outlines the detector measures."""
+    detector = detector_of(wildcards)
+    if not detector.measures_outlines:
+        sys.exit(f"error: profiles: method {detector.name} measures no outlines (profile does)")
     return per_shard("features/{shard}.safetensors")
 
 

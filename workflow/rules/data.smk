@@ -58,13 +58,14 @@ rule ingest:
         content=content(labels=True, annotations=True),
         source=source_flags,
         found=lambda w: option("--found", source_of(w).get("found")),
+        feedback=lambda w: option("--feedback", source_of(w).get("feedback")),
         depth=lambda w: f"{depth_flag(w)} {depth_given(w)}".strip(),
         on_problem=config["on_problem"],
         code=code_hash("data.ingest"),
     message:
         "Check every photograph, annotation and label of {wildcards.dataset}"
     shell:
-        "python -m defectflow.data.ingest {params.source} {params.found} {params.depth} --surveys {input.surveys}"
+        "python -m defectflow.data.ingest {params.source} {params.found} {params.feedback} {params.depth} --surveys {input.surveys}"
         " --on-problem {params.on_problem} --sheet results/{wildcards.dataset}/sheets/outlines.jpg --threads {threads}"
         " --ground-truth {output.ground_truth} --out {output.manifest} --report {output.report} 2>&1 | tee {log}"
 

@@ -2,8 +2,7 @@ rule features:
     """Patch features of the pictures of one shard; pictures that have not changed keep theirs."""
     input:
         tables=picture_tables,
-        # Made anew with every photograph, and hardly ever another: its content is a param.
-        shape=ancient("results/{dataset}/{segmenter}/{isolation}/picture_shape.json"),
+        shape=shape_file,
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         # Not deleted before the job: pictures that have not changed keep their patches.
@@ -222,6 +221,43 @@ rule draw_reconstructions:
         "python -m defectflow.detection.reconstructions --features {input.features} --scores {input.scores}"
         " --banks {input.banks} --fold-banks {input.fold_banks} --settings {params.settings:q} --threads {threads}"
         " --out {output} 2>&1 | tee {log}"
+
+
+rule profiles:
+    """The outline of each part in its tolerance band, of the run that the config asks for first; on request."""
+    input:
+        [f"{run.folder}/profiles" for run in MAIN_RUNS],
+
+
+rule draw_profiles:
+    """Where the outline of each part leaves the tolerance band of good parts."""
+    input:
+        features=features_with_outlines,
+        feature_reports=per_shard("features/{shard}.json"),  # stay where the features do not
+        scores=per_shard("scores/{shard}.csv"),
+        banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
+        fold_banks="results/{dataset}/{segmenter}/{isolation}/{detector}/fold_banks.safetensors",
+        predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
+    output:
+        directory("results/{dataset}/{segmenter}/{isolation}/{detector}/profiles"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/profiles.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/profiles.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        settings=settings_for("detectors", "score"),
+        code=code_hash("detection.profiles"),
+    message:
+        "Draw the outlines of the photographs of {wildcards.dataset} in their tolerance bands"
+    shell:
+        "python -m defectflow.detection.profiles --features {input.features} --scores {input.scores}"
+        " --banks {input.banks} --fold-banks {input.fold_banks} --predictions {input.predictions}"
+        " --settings {params.settings:q} --threads {threads} --out {output} 2>&1 | tee {log}"
 
 
 rule normal_embed:

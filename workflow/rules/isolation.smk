@@ -45,11 +45,12 @@ rule picture_shape:
         runtime=10,
     params:
         tight=lambda w: option("--tight", isolation_of(w).tight),
+        auto=option("--auto-size", any(entry.image_size == "auto" for entry in SETTINGS["detectors"].values())),
         code=code_hash("isolation.picture_shape"),
     message:
         "Find the shape of the pictures of {wildcards.dataset} ({wildcards.isolation})"
     shell:
-        "python -m defectflow.isolation.picture_shape --tables {input.tables} {params.tight} --out {output} 2>&1 | tee {log}"
+        "python -m defectflow.isolation.picture_shape --tables {input.tables} {params.tight} {params.auto} --out {output} 2>&1 | tee {log}"
 
 
 rule augment:

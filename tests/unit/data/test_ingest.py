@@ -373,3 +373,17 @@ def test_a_file_of_another_depth_is_a_problem_by_name(tmp_path, capsys):
     assert manifest["image_id"].tolist() == ["0", "1", "2"]
     assert "3 of 4 are read as 12 bits" in report["warnings"][0]["text"]
     assert len(run(tmp_path, "--depth", "12", "--depth-given")[0]) == 4
+
+
+def test_what_people_said_about_verdicts_is_a_label_and_told(tmp_path):
+    root = tmp_path / "set"
+    coco_set(root)
+    before, _ = run(root)
+    name = before.loc[before["label"].isna(), "path"].iloc[0]
+    (tmp_path / "said.csv").write_text(f"filename,said,who\n{name},bad,Ana\n")
+    after, report = run(root, "--feedback", str(tmp_path / "said.csv"))
+    changed = before["path"] == name
+    assert after.loc[changed, "label"].tolist() == [1]
+    assert after.drop(columns="label").equals(before.drop(columns="label"))
+    assert after.loc[~changed, "label"].tolist() == before.loc[~changed, "label"].tolist()
+    assert any("labels of 1 photograph are what people said" in one["text"] for one in report["warnings"])

@@ -10,8 +10,8 @@ import taught_set
 from defectflow.core.files import UserError, write_json
 from defectflow.desk.project import Project
 from defectflow.desk.records import feedback_table, watching
-from defectflow.learning.feedback import read_feedback
 from defectflow.monitoring.inspection_log import read_log
+from defectflow.sources.feedback import read_feedback
 from judged_desk import Browser
 
 PNG = [cv2.IMWRITE_PNG_COMPRESSION, 1]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from defectflow.backbones import patch_embedding
-from defectflow.backbones.network_input import Scale, object_cells
+from defectflow.backbones.network_input import RIM, Scale, object_cells
 from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.backbones.patch_embedding import PatchEmbedder, has_bfloat16
 from defectflow.core import tables
@@ -355,14 +355,26 @@ def test_a_strip_fills_its_input_and_its_border_is_mirrored(strips):
     file = run(strips, *PIXELS, *common, copies=False)
     height, width = file.config["fitted_size"]
     assert file.config["input_size"] == [height, width] and file.config["grid"] == [height // 8, width // 8]
-    assert height < 128 and width >= 200 and file.config["rim"] == features.RIM
+    assert height < 128 and width >= 200 and file.config["rim"] == RIM
     for item, frame in ((0, 60), (2, 64)):
-        patches = file.patches(item).view(*file.config["grid"], 3)
-        assert patches.min() > 50 / 255, "black rims"
+        assert file.patches(item).min() > 50 / 255, "black rims"
         inside = file.affine[item] @ np.array([[-0.5, width - 0.5], [-0.5, height - 0.5], [1, 1]])
         assert (inside[:, 0] <= -0.5 + 1e-9).all() and (inside[:, 1] >= np.array([200, frame]) - 0.5 - 1e-9).all()
     square = run(strips, *PIXELS, *common, "--input-shape", "square", out="square.safetensors", copies=False)
     assert square.config["input_size"] == [64, 64] and "rim" not in square.config
+
+
+def test_a_size_that_is_chosen_by_the_set_is_used_and_told(strips):
+    chosen = {"auto": {"image_size": 96, "reason": "the part is small"}}
+    write_json(strips / "auto.json", {"height": 64, "width": 200, "long": False} | chosen)
+    given = (*PIXELS, "--image-size", "auto", "--shape", str(strips / "auto.json"))
+    file = run(strips, *given, copies=False)
+    assert file.config["input_size"] == [96, 96] and file.config["size_reason"] == "the part is small"
+    with pytest.raises(UserError, match="image_size: auto: the size of the part is not known"):
+        run(strips, *given[:-2], copies=False)
+    for key, value in (("center_crop", 64), ("tiles", {})):
+        with pytest.raises(UserError, match="image_size"):
+            NetworkSettings.from_dict({"image_size": "auto", key: value}, "here")
 
 
 def test_large_pictures_are_seen_in_tiles_at_their_own_size_and_as_a_whole(strips):

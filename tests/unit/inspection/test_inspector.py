@@ -93,6 +93,11 @@ def test_a_long_photograph_keeps_its_shape_and_runtimes_agree(tmp_path):
     assert table[0][1].heat[dark].mean() > 2 * table[0][1].heat[~dark].mean()
     item = Inspector.load(folder, "onnx").prepare(photos[0])
     assert item.picture.shape == (*bundle_set.STRIP_INPUT, 3) and item.picture.min() > 40, "black rims"
+    square = bundle_set.photograph(61, True, (60, 60))  # of another shape: most of the input mirrors it
+    judged = [Inspector.load(folder, runtime) for runtime in RUNTIMES]
+    assert {len(inspector.prepare(square).cells) for inspector in judged} == {8 * 8}
+    scores = [inspector(square).raw_score for inspector in judged]
+    assert scores[:2] == pytest.approx(scores[2:] * 2, rel=1e-4)
 
 
 def test_a_defect_on_a_seam_of_tiles_is_one_box_at_its_place_and_runtimes_agree(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 from defectflow.core.tables import ISOLATED, MANIFEST, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.isolation.augment import PERTURBATIONS, build_parser, build_perturbation, copy_seed, main
+from defectflow.isolation.drawn_defects import KINDS
 from defectflow.isolation.settings import AugmentationSettings
 from settings_words import with_settings
 
@@ -115,3 +116,19 @@ def test_the_copies_of_the_robustness_table_are_named_after_kind_and_strength(tm
     assert table["image_id"].tolist() == [f"good~{kind}~{strength}" for kind in kinds for strength in ("0.5", "2")]
     source = read_rgb(tmp_path / "good.png")
     assert all((read_rgb(path) != source).any() for path in table["image"])
+
+
+def test_defects_are_drawn_on_good_images_that_are_judged_and_only_scored(tmp_path):
+    make_inputs(tmp_path)
+    table = run(tmp_path, "copies", "--synthetic", 2)
+    assert set(table["copy_of"]) == {"good"} and set(table["kind"]) == {"synthetic"}
+    assert sorted(table["image_id"]) == sorted(f"good~{kind}~{number}" for kind in KINDS for number in (1, 2))
+    source, mask = read_rgb(tmp_path / "good.png"), read_mask(tmp_path / "good.mask.png")
+    for row in table.itertuples():
+        picture = read_rgb(row.image)
+        assert (picture != source).any() and not (picture != source)[~mask].any()
+        assert (read_mask(row.mask) == mask).all()
+    again = run(tmp_path, "again", "--synthetic", 2)
+    assert [read_rgb(a).tobytes() for a in again["image"]] == [read_rgb(a).tobytes() for a in table["image"]]
+    make_inputs(tmp_path, side="train")
+    assert run(tmp_path, "training", "--synthetic", 1).empty

@@ -157,7 +157,7 @@ def test_bad_feedback_is_one_line_and_changes_nothing(bundle, photos, text, mess
 
 
 def test_a_photograph_of_the_run_is_corrected_there(bundle, photos, monkeypatch):
-    monkeypatch.setattr("defectflow.learning.feedback.sha256_of", lambda _: "100")
+    monkeypatch.setattr("defectflow.sources.feedback.sha256_of", lambda _: "100")
     with pytest.raises(UserError, match=r"is a photograph of the run \(100.png\): correct its label there"):
         learn(bundle, table(photos, "faint_300.png,bad"))
 

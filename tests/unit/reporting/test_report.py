@@ -219,10 +219,13 @@ def test_what_bears_on_everything_stands_above_the_figures(written, tmp_path):
     metrics["background"] = {"warning": "The background of these photographs is being judged: 40 % of the heat ..."}
     metrics["warnings"].insert(0, metrics["background"]["warning"])
     metrics["confidence_intervals"]["auroc"], metrics["image"]["auroc"] = [0.0, 0.3], 0.08
+    kinds = [{"kind": "scratch", "n": 8, "found": 6, "share": 0.75}]
+    metrics["drawn_defects"] = {"photographs": 8, "n": 8, "found": 6, "share": 0.75, "by_kind": kinds}
     write_json(tmp_path / RECIPE / "metrics.json", metrics)
     shutil.copy(folder / "predictions.csv", tmp_path / RECIPE)
     text = Page(run(data, tmp_path / RECIPE, "{}", tmp_path / "page.html")[2].read_text()).text
     top, rest = text.split("Measured on", 1)
+    assert "Drawn defects: an indicator, not a result" in rest and "8 defects; 6 of them are called bad (75 %)" in rest
     assert "The background of these photographs is being judged" in top and "judged: 40 %" not in rest
     assert "clearly below 0.5" in top and "worse than guessing" in rest and "better than guessing" not in rest
 

@@ -13,7 +13,7 @@ from defectflow.core.files import UserError, sha256_of
 from defectflow.listing.image_names import image_ids, leaves, shard_of
 from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources import digest_cache, preflight
-from defectflow.sources.dataset import categories, image_paths
+from defectflow.sources.dataset import categories, image_paths, image_rows
 from defectflow.sources.labels_csv import read_labels
 
 
@@ -383,3 +383,78 @@ def test_names_that_look_the_same_are_the_same():
     on_disk = "T\u0075\u0308r.jpg"  # as a Mac writes it
     assert Matcher([on_disk], ["T\u00fcr.jpg"]).find("T\u00fcr.jpg") == (on_disk, "")
     assert Matcher(["T\u00fcr.jpg"], [f"x/{on_disk}"]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")
+
+
+def feedback(resolved: dict, *lines: str) -> dict:
+    """The data set with a table of feedback beside its photographs' folder."""
+    table = Path(resolved["path"], "said.csv")
+    table.write_text("\n".join(["filename,said,x0,y0,x1,y1,mask,time,who", *lines]))
+    preflight.forget()
+    return resolved | {"feedback": str(table)}
+
+
+def test_feedback_gives_labels_and_what_is_taken_out_restores_what_was(tmp_path):
+    resolved = make(tmp_path, "filename,label,group\na.jpg,0,A\nb.jpg,,A\nsub/c.png,1,B\n")
+    before, rows = digest(resolved, labels=True), image_rows(resolved, ["a.jpg", "b.jpg", "sub/c.png"])[0]
+    (tmp_path / "mark.png").write_bytes(b"mask")
+    said = feedback(resolved, "b.jpg,bad,,,,,mark.png,,Ana", "images/a.jpg,good,,,,,,,")
+    told, problems = image_rows(said, rows)
+    assert not problems and told["a.jpg"] == rows["a.jpg"] and told["sub/c.png"] == rows["sub/c.png"]
+    assert told["b.jpg"] == rows["b.jpg"] | {"label": "1", "said": "1", "mask": str(tmp_path / "mark.png")}
+    after = digest(said, labels=True)
+    assert after != before and digest(said, shard=(0, 1)) == digest(resolved, shard=(0, 1))
+    (tmp_path / "mark.png").write_bytes(b"another mask")
+    assert digest(said, labels=True) != after
+    feedback(resolved, "b.jpg,bad,1,1,5,5,,2026-11-30 14:02,Bo")  # a box, and who said it, are for learn
+    boxed = digest(said, labels=True)
+    feedback(resolved, "b.jpg,bad,,,,,,,")
+    assert digest(said, labels=True) == boxed and boxed not in (before, after)
+    for line in (["a.jpg,good,,,,,,,"], []):
+        feedback(resolved, *line)
+        assert digest(said, labels=True) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a.jpg,bad", "line 2: a.jpg is said to be bad and labelled good .correct one of them"),
+        ("sub/c.png,good", "line 2: sub/c.png is said to be good and labelled bad"),
+        ("elsewhere.jpg,bad", "line 2: .*elsewhere.jpg is no photograph of .*images .copy it there, or take the row"),
+        ("b.jpg,bad\nimages/b.jpg,good", "lines 2 and 3 are about the same photograph, b.jpg, and contradict"),
+        ("d.jpg,bad", "line 2: d.jpg: no such file"),
+    ],
+)
+def test_feedback_that_contradicts_or_is_about_nothing_is_one_line(tmp_path, line, message):
+    resolved = make(tmp_path, "filename,label,group\na.jpg,0,A\nb.jpg,,A\nsub/c.png,1,B\n")
+    (tmp_path / "elsewhere.jpg").write_bytes(b"elsewhere")
+    with pytest.raises(UserError, match=message) as caught:
+        preflight.check(feedback(resolved, line))
+    assert "\n" not in str(caught.value)
+    if "said to be" in message:
+        preflight.check(feedback(resolved, line), "leave_out")
+        assert {row.get("said") for row in image_rows(resolved, ["a.jpg", "sub/c.png"])[0].values()} == {None}
+
+
+def test_feedback_on_a_set_without_labels_leaves_it_one_that_is_learned_from(tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number:02}.jpg").write_bytes(bytes([number]))
+    resolved = preflight.resolve({"path": str(tmp_path)})
+    assert preflight.learns_unlabelled(resolved)
+    said = feedback(resolved, "03.jpg,bad,,,,,,,")
+    assert preflight.learns_unlabelled(said)
+    assert image_rows(said, ["03.jpg"])[0]["03.jpg"]["label"] == "1"
+
+
+def test_photographs_that_changed_since_a_table_of_them_are_counted(tmp_path):
+    resolved, table = make(tmp_path), tmp_path / "0.csv"
+    ids = image_ids(image_paths(resolved))
+    rows = [f"{ids[name]},{sha256_of(path)}" for name, path in image_paths(resolved).items()]
+    table.write_text("\n".join(["image_id,sha256", *rows]))
+    preflight.forget()
+    assert preflight.changed_since(resolved, None, [table, tmp_path / "absent.csv"]) == 0
+    (tmp_path / "images/a.jpg").write_bytes(b"another")
+    (tmp_path / "images/b.jpg").rename(tmp_path / "images/d.jpg")
+    preflight.forget()
+    assert preflight.changed_since(resolved, None, [table]) == 2
+    preflight.forget()
+    assert preflight.changed_since(resolved, None, []) == 3

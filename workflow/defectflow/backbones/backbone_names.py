@@ -3,7 +3,8 @@
 PATCH_NANO = "patch-nano"
 PIXELS = "pixels"  # mean colours of the cells of the picture, for the pixel difference
 PICTURE = "picture"  # all pixels of the cells of the picture, for methods that learn from pictures
-WITHOUT_NETWORK = (PIXELS, PICTURE)
+OUTLINE = "outline"  # share of each pixel that the mask of the part covers, for methods that measure outlines
+WITHOUT_NETWORK = (PIXELS, PICTURE, OUTLINE)
 
 
 def is_patch_nano(name: str) -> bool:

@@ -1,12 +1,17 @@
 """The input of the network: a picture fitted into it, and the grid cells that the part covers."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
+from defectflow.backbones.network_settings import NetworkSettings
 from defectflow.images.read_write import letterbox
+
+RIM = 0  # pixels around a long picture that mirror it, at least: zeros next to it would look like a defect
+STEPS = (32, 28, 16, 14, 8, 4, 2, 1)  # strides of convolutional networks and patches of transformers, in pixels
 
 
 class Scale(NamedTuple):
@@ -50,8 +55,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         picture: uint8 RGB (height, width, 3) of the network's input; None once it is embedded.
-        cells: int64 (n,), flat indices of the grid's cells to keep; all of them if the part is absent. With several
-            scales the cells of each are counted on from those of the scale before.
+        cells: int64 (n,), flat indices of the grid's cells to keep; all that show the picture if the part is absent.
+            With several scales the cells of each are counted on from those of the scale before.
         present: whether the part is in the picture.
         affine: float64 (2, 3), from pixel coordinates of the input to those of the original frame.
     """
@@ -60,6 +65,29 @@ class Loaded(NamedTuple):
     cells: np.ndarray
     present: bool
     affine: np.ndarray
+
+
+def sizes_of(
+    settings: NetworkSettings, shape: Mapping[str, Any] | None = None
+) -> tuple[tuple[int, int], tuple[int, int], int | None]:
+    """(height, width) that a picture is fitted into, and of what is cut from the middle of that; and the rim.
+
+    Where the pictures of a set are long and nothing is cut, their shorter side gets the side of the square, but they
+    are not enlarged for that beyond the area of the square. The sides are multiples of what networks reduce them by.
+
+    Args:
+        settings: of the network.
+        shape: what the stage picture_shape says of the set; None: nothing.
+    """
+    side = settings.sizes[0]
+    crop = settings.center_crop
+    if crop or not (shape and shape["long"] and settings.input_shape == "auto"):
+        return (side, side), (crop or side, crop or side), None
+    sides = shape["height"], shape["width"]
+    scale = min(side / min(sides), max(1.0, side / math.sqrt(sides[0] * sides[1])))
+    unit = next(step for step in STEPS if side % step == 0) * (side // settings.sizes[-1])
+    height, width = (math.ceil((scale * length + 2 * RIM - 1e-6) / unit) * unit for length in sides)
+    return (height, width), (height, width), RIM
 
 
 def object_cells(mask: np.ndarray, grid: tuple[int, int], dilation: int) -> np.ndarray:
@@ -94,15 +122,15 @@ def fit_picture(
 
     Args:
         image: uint8 RGB (height, width, 3), what ``window`` of the photograph shows.
-        mask: bool (height, width), the part; None where all cells of the grid count.
+        mask: bool (height, width), the part; None where all cells count that show the picture.
         window: x0, y0, x1, y1 in pixels of the photograph.
         size: (height, width) that the picture is fitted into.
         scales: see `scales_of`.
         dilation: radius by which the part is enlarged, in pixels of the input as a scale has it.
         crop: (height, width) of the network's input, cut out of the middle of that; None: all of it.
         turn: degrees by which the window is turned around its centre, from x to y.
-        rim: pixels around the picture that mirror it, at least; None: what it does not fill is black. The
-            mask is not mirrored: a picture of another shape than the set's leaves much that would count twice.
+        rim: pixels around the picture that mirror it, at least; None: what it does not fill is black. Cells that
+            show nothing but mirrored pixels do not count: a picture of another shape than the set's has many.
     """
     picture, affine = _fit(image, size, crop or size, rim)
     x0, y0, x1, y1 = window
@@ -113,12 +141,13 @@ def fit_picture(
         affine = turned(affine, window, turn)
     fitted = None if mask is None else _fit(mask, size, crop or size, rim)[0] > 0
     present = fitted is None or bool(fitted.any())
-    of_each = [
-        np.ones(scale.grid, bool)
-        if fitted is None or not present
-        else object_cells(fitted, scale.grid, dilation * scale.reduction)
-        for scale in scales
-    ]
+    shown = None if rim is None else _fit(np.ones(image.shape[:2], bool), size, crop or size, rim)[0] > 0
+    of_each = list[np.ndarray]()
+    for reduction, grid in scales:
+        cells = np.ones(grid, bool) if shown is None else object_cells(shown, grid, 0)
+        if fitted is not None and present:
+            cells = cells & object_cells(fitted, grid, dilation * reduction)
+        of_each.append(cells)
     return Loaded(picture, np.flatnonzero(np.concatenate([cells.ravel() for cells in of_each])), present, affine)
 
 

@@ -3,8 +3,9 @@
 Standard library only: the Snakefile imports this module.
 """
 
+from copy import copy
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from defectflow.config.settings import Settings, setting
 from defectflow.core.files import UserError
@@ -34,10 +35,10 @@ class NetworkSettings(Settings):
     layers: list[str] = setting(
         ["layer2", "layer3"], "feature modules of the network, lowest first", least=1, stage="features"
     )
-    image_size: list[int] | int = setting(
+    image_size: list[int] | int | Literal["auto"] = setting(
         512, "side of the square that the picture is fitted into, shorter side of a long picture; of patchcore also a "
-        "list: several scales, each with a memory bank", unit="pixels", minimum=64, maximum=4096, least=1,
-        distinct=True, stage="features",
+        "list: several scales, each with a memory bank; auto: by the size of the part in the pictures of the set",
+        unit="pixels", minimum=64, maximum=4096, least=1, distinct=True, stage="features",
     )  # fmt: skip
     input_shape: Literal["auto", "square"] = setting(
         "auto", "auto: long pictures keep their shape, see docs/detectors.md; square: none does",
@@ -64,8 +65,16 @@ class NetworkSettings(Settings):
 
     @property
     def sizes(self) -> list[int]:
-        """Sides of the square at all scales, in pixels, the largest first."""
+        """Sides of the square at all scales, in pixels, the largest first; [512] for auto until the set is known."""
+        if self.image_size == "auto":
+            return [512]
         return sorted(self.image_size, reverse=True) if isinstance(self.image_size, list) else [self.image_size]
+
+    def of_set(self, side: int) -> Self:
+        """These settings with a size in place of auto."""
+        found = copy(self)
+        object.__setattr__(found, "image_size", side)
+        return found
 
     @property
     def tiling(self) -> TileSettings | None:
@@ -75,6 +84,8 @@ class NetworkSettings(Settings):
     def check(self, where: str) -> None:
         """Refuse a crop larger than the picture, scales that the largest cannot be reduced to, and such tiles."""
         largest = self.sizes[0]
+        if self.image_size == "auto" and self.center_crop:
+            raise UserError(f"{where}: center_crop is for an image_size that is a number (leave it out, or give one)")
         if self.tiling:
             self._check_tiles(where, self.tiling)
         for size in self.sizes[1:]:
@@ -91,7 +102,7 @@ class NetworkSettings(Settings):
             )
 
     def _check_tiles(self, where: str, tiles: TileSettings) -> None:
-        if len(self.sizes) > 1 or self.center_crop:
+        if len(self.sizes) > 1 or self.center_crop or self.image_size == "auto":
             raise UserError(f"{where}: tiles take one image_size and no center_crop (leave the others out)")
         if self.backbone == "pixels":
             raise UserError(f"{where}: tiles are for a network (leave them out)")

@@ -12,7 +12,7 @@ from torch import fx, nn
 from torch.backends import mkldnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.backbones.backbone_names import PICTURE, WITHOUT_NETWORK, is_patch_nano
+from defectflow.backbones.backbone_names import OUTLINE, PICTURE, WITHOUT_NETWORK, is_patch_nano
 from defectflow.backbones.input_statistics import input_statistics
 from defectflow.backbones.patch_nano import feature_maps
 from defectflow.core.device import has_onednn
@@ -89,7 +89,7 @@ class PatchEmbedder:
 
     Args:
         backbone: name for `networks.create_backbone`, or "pixels", or "picture": the patches of a picture are then the
-            pixels of its cells, and `picture_of` puts them together again.
+            pixels of its cells, and `picture_of` puts them together again; "outline": the same of its first channel.
         layers: layers whose features are concatenated, lowest first; the grid is that of the first.
         weights: local file of weights or None.
         allow_download: let timm download the weights that the name's tag stands for.
@@ -122,7 +122,7 @@ class PatchEmbedder:
         self._reductions = reductions
         self.trained = False
         self.network = None
-        self._whole = backbone == PICTURE
+        self._channels = {PICTURE: 3, OUTLINE: 1}.get(backbone, 0)
         if backbone in WITHOUT_NETWORK:
             return
         if precision == "bfloat16" and self.device.type == "cpu" and not has_bfloat16():
@@ -145,8 +145,9 @@ class PatchEmbedder:
     def scales(self, images: np.ndarray) -> list[torch.Tensor]:
         """Patches as of a call, of the images as they are and of each reduction of them."""
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).float()
-        if self._whole:
-            cells = nn.functional.pixel_unshuffle(pixels.permute(0, 3, 1, 2) / 255, PICTURE_CELL)
+        if self._channels:
+            shown = pixels.permute(0, 3, 1, 2)[:, : self._channels]
+            cells = nn.functional.pixel_unshuffle(shown / 255, PICTURE_CELL)
             return [cells.permute(0, 2, 3, 1)]
         if self.network is None:
             colours = nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2) / 255, PIXEL_CELL, ceil_mode=True)
@@ -162,15 +163,15 @@ class PatchEmbedder:
 
 
 def picture_of(patches: torch.Tensor, position: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """The picture whose patches were made with the backbone "picture".
+    """The picture whose patches were made with the backbone "picture" or "outline".
 
     Args:
-        patches: float32 (p, 3 * PICTURE_CELL ** 2), colours in [0, 1].
+        patches: float32 (p, channels * PICTURE_CELL ** 2), values in [0, 1].
         position: int64 (p,), their flat indices in the grid; cells without a patch are black.
         grid: (height, width) of the grid.
 
     Returns:
-        float32 RGB (3, PICTURE_CELL * grid height, PICTURE_CELL * grid width).
+        float32 (channels, PICTURE_CELL * grid height, PICTURE_CELL * grid width).
     """
     cells = patches.new_zeros(grid[0] * grid[1], patches.shape[1])
     cells[position] = patches

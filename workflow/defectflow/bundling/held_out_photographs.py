@@ -51,7 +51,8 @@ def held_out(
         settings: of the detector.
         review: limits of the review band, or None.
     """
-    whole, folds = map(BankFile, banks)
+    whole = BankFile(banks[0])
+    folds = BankFile(banks[1], whole=whole)
     bank_of = np.where(table["detection"] == "fold", "fold/" + table["fold"], "all")
     rows: dict[int, dict[str, Any]] = {}
     for name in sorted(set(bank_of)):

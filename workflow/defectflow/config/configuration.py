@@ -247,6 +247,9 @@ def _resolve(config: Mapping[str, Any], chosen: Mapping[str, str], has_annotatio
     if isolation == "auto":
         # A window is as large as the largest part: of parts that nobody has drawn, one wrong mask would make it.
         isolation = "none" if method == "none" else "zero_out" if kind.finds or kind.prompts else "crop"
+        detector = _entry(config, "detector", chosen["detector"])
+        if family("detectors").classes[detector["method"]].measures_outlines:  # against what is around the part
+            isolation = "none"
     entry = _entry(config, "isolation", isolation)
     if method == "none" and (entry["background"] != "keep" or entry.get("crop", False) or entry.get("tight")):
         what = f"config.yaml: isolation: {isolation!r} needs masks of the part, and "

@@ -63,7 +63,8 @@ class RunSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = setting("auto", "where networks run; auto: CUDA if available")
     on_problem: Literal["stop", "leave_out"] = setting("stop", "what to do if input is broken or contradictory")
     keep_features: Literal["auto", "all", "none"] = setting(
-        "auto", "patch features that stay on disk after a run; auto: where they take at most 1 MB a photograph"
+        "auto",
+        "patch features that stay on disk after a run; auto: where they and banks take at most 1 MB a photograph",
     )
     label_format: Literal[
         "coco", "yolo_segment", "yolo_detect", "pascal_voc", "mvtec", "labelme", "label_studio", "cvat"

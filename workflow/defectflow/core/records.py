@@ -23,6 +23,7 @@ class DataSet(TypedDict):
         links: folders elsewhere that links may lead to.
         found: whether the annotations were looked for.
         unlabelled: auto, judge or learn, see `unlabelled.learns_from_unlabelled`.
+        feedback: table of what people said about verdicts, None where the entry names none.
         depth: bits that 16-bit files are read with.
         depth_given: whether the config names them.
     """
@@ -37,6 +38,7 @@ class DataSet(TypedDict):
     links: list[str]
     found: NotRequired[bool]
     unlabelled: NotRequired[str]
+    feedback: NotRequired[str | None]
     depth: NotRequired[str | None]
     depth_given: NotRequired[bool]
 

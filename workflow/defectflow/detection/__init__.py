@@ -1,1 +1,1 @@
-"""Stages that run a method over a data set: features, fit, score, calibrate, keep_features, reconstructions."""
+"""Stages that run a method over a data set: features, fit, score, calibrate, keep_features, and drawings."""

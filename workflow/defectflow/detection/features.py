@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -21,9 +20,10 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from defectflow.backbones.backbone_names import PIXELS, WITHOUT_NETWORK
-from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of
+from defectflow.backbones.backbone_names import OUTLINE, PIXELS, WITHOUT_NETWORK
+from defectflow.backbones.network_input import Loaded, Scale, fit_picture, scales_of, sizes_of
 from defectflow.backbones.network_settings import NetworkSettings
+from defectflow.backbones.part_outline import fit_outline
 from defectflow.backbones.patch_embedding import PatchEmbedder, in_one_list
 from defectflow.backbones.tiles import STRIDE, embed, large_size
 from defectflow.config.code_hash import code_hash
@@ -39,8 +39,6 @@ from defectflow.detection.feature_files import PatchFile, write_patches
 from defectflow.images.read_write import read_checked, read_mask
 
 MOST = 64  # pictures at a time on a GPU: more gain nothing
-RIM = 0  # pixels around a long picture that mirror it, at least: zeros next to it would look like a defect
-STEPS = (32, 28, 16, 14, 8, 4, 2, 1)  # strides of convolutional networks and patches of transformers, in pixels
 DILATION = 4  # pixels of its input that the part's mask is grown by before patches off it are left out
 
 
@@ -52,17 +50,28 @@ def load_item(
     foreground_only: bool,
     dilation: int,
     rim: int | None = None,
+    outline: bool = False,
 ) -> Loaded:
     """Read an isolated image, a row of an ISOLATED table; the other arguments are those of `fit_picture`.
 
+    ``outline``: the picture is the part, white on black, its outline at the edges near that of the mask.
+
     Raises:
-        UserError: a file is not readable, or the mask has another size than its image.
+        UserError: a file is not readable, the mask has another size than its image, or there is none to take.
     """
     image = read_checked(row.image)
     mask = read_mask(row.mask) if foreground_only and row.mask else None
     if mask is not None and mask.shape != image.shape[:2]:
         raise UserError(f"{row.mask}: the mask is {mask.shape[::-1]} pixels, its image {image.shape[1::-1]}")
-    return fit_picture(image, mask, (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim)
+    where = (row.x0, row.y0, row.x1, row.y1), size, scales, dilation, crop, row.turn, rim
+    if not outline:
+        return fit_picture(image, mask, *where)
+    if mask is None:
+        raise UserError(
+            f"{row.image}: photographs are taken whole, because the masks are not trusted, and profile measures parts "
+            "(outline some photographs and choose sam2.1-nano, or choose another detector)"
+        )
+    return fit_outline(image, mask, *where)
 
 
 def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
@@ -156,29 +165,6 @@ def embed_all(
         yield from embed(batch)
 
 
-def sizes_of(
-    settings: NetworkSettings, shape: Mapping[str, Any] | None = None
-) -> tuple[tuple[int, int], tuple[int, int], int | None]:
-    """(height, width) that a picture is fitted into, and of what is cut from the middle of that; and the rim.
-
-    Where the pictures of a set are long and nothing is cut, their shorter side gets the side of the square, but they
-    are not enlarged for that beyond the area of the square. The sides are multiples of what networks reduce them by.
-
-    Args:
-        settings: of the network.
-        shape: what the stage picture_shape says of the set; None: nothing.
-    """
-    side = settings.sizes[0]
-    crop = settings.center_crop
-    if crop or not (shape and shape["long"] and settings.input_shape == "auto"):
-        return (side, side), (crop or side, crop or side), None
-    sides = shape["height"], shape["width"]
-    scale = min(side / min(sides), max(1.0, side / math.sqrt(sides[0] * sides[1])))
-    unit = next(step for step in STEPS if side % step == 0) * (side // settings.sizes[-1])
-    height, width = (math.ceil((scale * length + 2 * RIM - 1e-6) / unit) * unit for length in sides)
-    return (height, width), (height, width), RIM
-
-
 def network_of(
     settings: NetworkSettings, embedder: PatchEmbedder, found: Sequence[torch.Tensor], shape: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -244,6 +230,11 @@ def main(args: argparse.Namespace) -> None:
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     shape = read_json(args.shape) if args.shape else None
+    told = {}
+    if settings.image_size == "auto":
+        if not (shape and "auto" in shape):
+            raise UserError("image_size: auto: the size of the part is not known (give --shape, made with --auto-size)")
+        settings, told = settings.of_set(shape["auto"]["image_size"]), {"size_reason": shape["auto"]["reason"]}
     tiles = settings.tiling
     seen = (tiles.size, tiles.size) if tiles else sizes_of(settings, shape)[1]
     embedder = PatchEmbedder(
@@ -276,6 +267,7 @@ def main(args: argparse.Namespace) -> None:
     noise = in_one_list(found)
     config = {
         **network_of(settings, embedder, found, shape),
+        **told,
         "items": [
             {
                 "image_id": row.image_id,
@@ -293,7 +285,8 @@ def main(args: argparse.Namespace) -> None:
     size, crop = ((config[key][0], config[key][1]) for key in ("fitted_size", "input_size"))
 
     def load(row: Any) -> Loaded:
-        return load_item(row, size, crop, scales, config["foreground_only"], DILATION, config.get("rim"))
+        outline = settings.backbone == OUTLINE
+        return load_item(row, size, crop, scales, config["foreground_only"], DILATION, config.get("rim"), outline)
 
     kept = Kept(args.out, args.weights, noise)
     rows = list(table.itertuples())

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core import tables
 from defectflow.core.arguments import add_device, add_seed, add_threads
+from defectflow.core.bank_files import by_row
 from defectflow.core.device import pick_device
 from defectflow.core.files import UserError, atomic, stage, write_json
 from defectflow.core.kept_memory import keep_memory
@@ -86,8 +87,11 @@ def main(args: argparse.Namespace) -> None:
     for path, keys in ((args.fold_banks, apart), (args.out, banks.keys() - apart)):
         if path:
             with atomic(path) as temporary:
-                some = {key: banks[key] for key in banks if key in keys}
-                save_file(some, temporary, metadata={"defectflow": json.dumps(metadata)})
+                some, about = {key: banks[key] for key in banks if key in keys}, {"defectflow": json.dumps(metadata)}
+                if path == args.fold_banks:
+                    some, more = by_row(some, {key: banks[key] for key in banks.keys() - apart})
+                    about |= more
+                save_file(some, temporary, metadata=about)
     write_json(
         args.report,
         {

@@ -13,12 +13,12 @@ from typing import Any
 from defectflow.core.files import read_json, stage, write_json
 
 MEGABYTE = 1_000_000
-MOST = MEGABYTE  # bytes a picture up to which "auto" keeps them
+MOST = MEGABYTE  # bytes a picture up to which "auto" keeps them, with the banks that stay in any case
 
 
-def is_kept(keep: str, size: int, images: int) -> bool:
-    """Whether files of ``size`` bytes for so many images stay: "all", "none", or "auto", see `MOST`."""
-    return keep == "all" or (keep == "auto" and size <= MOST * images)
+def is_kept(keep: str, size: int, banks: int, images: int) -> bool:
+    """Whether features of ``size`` bytes stay beside so many bytes of banks: "all", "none", or "auto", see `MOST`."""
+    return keep == "all" or (keep == "auto" and size + banks <= MOST * images)
 
 
 def free(paths: Sequence[Path]) -> int:
@@ -39,7 +39,7 @@ def main(args: argparse.Namespace) -> None:
     fold_banks = args.banks.with_name("fold_banks.safetensors")
     total["fold_bank_bytes"] = fold_banks.stat().st_size if fold_banks.is_file() else 0
     size = total["bytes"]
-    kept = is_kept(args.keep, size, total["images"])
+    kept = is_kept(args.keep, size, args.banks.stat().st_size + total["fold_bank_bytes"], total["images"])
     told = f"{size / MEGABYTE:.1f} MB, {size / MEGABYTE / max(1, total['images']):.2f} MB a picture"
     done = "stay on disk"
     if not kept:

@@ -43,7 +43,8 @@ def main(args: argparse.Namespace) -> None:
                     continue
                 name = bank_of[about["image_id"]]
                 if name not in detectors:
-                    banks = BankFile(args.banks if name == "all" else args.fold_banks, "pt")
+                    banks = BankFile(args.banks, "pt")
+                    banks = banks if name == "all" else BankFile(args.fold_banks, "pt", banks)
                     detectors[name] = method(banks.tensors(name), banks.settings, settings)
                 picture = picture_of(file.patches(item), file.position(item), grid)
                 with torch.inference_mode():

@@ -86,7 +86,7 @@ class Banks:
         fold_banks: str | Path | None = None,
     ) -> None:
         self._all = BankFile(path, "pt")
-        self._folds = BankFile(fold_banks, "pt") if fold_banks else self._all
+        self._folds = BankFile(fold_banks, "pt", self._all) if fold_banks else self._all
         metadata = self._all.settings
         if metadata != self._folds.settings:
             raise UserError(f"{fold_banks}: belongs to other banks than {path} (fit again)")

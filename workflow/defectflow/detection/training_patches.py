@@ -19,6 +19,7 @@ from defectflow.detection.feature_files import PatchFile
 from defectflow.methods.detector import Detector, Fit, GoodPatches, scale_of
 from defectflow.methods.picture_detector import PictureDetector
 
+SCORED_ONLY = ("perturbed", "synthetic")  # kinds of copies that nothing is learned from
 _FORKED = 600_000  # patches in all processes together: each of these adds 3 to 4 kB
 
 
@@ -59,7 +60,7 @@ def load_good(
             if source not in by_id.index:  # left out by ingest, as the second of two equal files
                 continue
             row = by_id.loc[source]
-            if row["label"] != 0 or row["detection"] not in ("fold", "train") or item["kind"] == "perturbed":
+            if row["label"] != 0 or row["detection"] not in ("fold", "train") or item["kind"] in SCORED_ONLY:
                 continue
             if not file.present[i]:
                 absent += 1

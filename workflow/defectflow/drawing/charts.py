@@ -245,3 +245,33 @@ def _legend_above(axes: "Axes") -> None:
 
 def _short(name: str, most: int = 18) -> str:
     return name if len(name) <= most else name[: most - 1] + "…"
+
+
+def width_profile(title: str, widths: np.ndarray, mean: np.ndarray, tolerance: np.ndarray) -> Chart:
+    """Outline of a part in the tolerance band of good parts, and where it leaves that.
+
+    Args:
+        title: of the chart.
+        widths: float (stations, 2), how far the part reaches to either side of its axis, in pixels.
+        mean: of good parts, likewise.
+        tolerance: half of the band's width, likewise.
+    """
+    shown = np.flatnonzero((widths.max(axis=1) > 0.5) | (mean.max(axis=1) > 0.5))
+    rows = slice(shown[0], shown[-1] + 1) if len(shown) else slice(0, len(mean))
+    along = np.arange(len(mean))[rows] - (len(mean) - 1) / 2
+
+    def draw(axes: "Axes", colours: Colours) -> None:
+        axes.set(xlabel="Across the axis, pixels", ylabel="Along the axis, pixels")
+        axes.invert_yaxis()
+        for side, sign in enumerate((-1, 1)):
+            own, usual, half = (values[rows, side] for values in (widths, mean, tolerance))
+            band = sign * np.maximum(usual - half, 0), sign * (usual + half)
+            axes.fill_betweenx(
+                along, *band, color=colours.good, alpha=0.3, linewidth=0, label="_" * side + "good parts"
+            )
+            axes.plot(sign * own, along, color=colours.ink, linewidth=0.8, label="_" * side + "this part")
+            outside = np.where(np.abs(own - usual) > half, sign * own, np.nan)
+            axes.plot(outside, along, color=colours.bad, linewidth=2.2, label="_" * side + "outside the band")
+        axes.legend(loc="center", frameon=False)
+
+    return Chart(title, 4.5, draw)

@@ -22,6 +22,7 @@ metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the 
         groups allow; see ``intervals``.
     baseline: accuracy of always giving the same answer.
     robustness: perturbed copies together, and ``table`` by perturbation and strength; null without copies.
+    drawn_defects: how many drawn defects are found, an indicator; only where copies with such defects are made.
     assumed: only where photographs without a label were learned from, see `assumed_good.Assumed`.
     warnings: sentences for the reader, most important first.
 """
@@ -74,6 +75,7 @@ from defectflow.decision.decisions import (
 from defectflow.decision.strategies import STRATEGIES
 from defectflow.evaluation.background_check import Background, background_figures
 from defectflow.evaluation.cautions import data_warnings, warnings
+from defectflow.evaluation.drawn_defect_figures import drawn_defect_figures
 from defectflow.evaluation.image_metrics import calibration_curve, defect_figures, image_figures
 from defectflow.evaluation.named_kinds import naming
 from defectflow.evaluation.pixel_metrics import PixelResult, pixel_figures
@@ -173,6 +175,8 @@ def evaluate(
         "baseline": part["baseline"],
         "robustness": robustness_figures(table, copies),
     }
+    if drawn := drawn_defect_figures(table, copies):
+        result["drawn_defects"] = drawn
     if assumed:
         result["assumed"] = assumed.figures
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])

@@ -15,7 +15,7 @@ from typing import Any
 
 from defectflow.core.files import UserError, atomic, nearest_path, read_json, sha256_of, write_json
 
-FORMAT = "defectflow-bundle-3"  # a version reads one format; any change that affects verdicts gets the next number
+FORMAT = "defectflow-bundle-4"  # a version reads one format; any change that affects verdicts gets the next number
 MANIFEST = "bundle.json"
 LARGEST = 20  # largest ratio of unpacked size to .zip size: weights hardly compress
 SECTIONS = {

@@ -2,7 +2,8 @@
 
 Good images get ``augmented`` copies, which are only used for training: ``copy_of`` names the source, whose split they
 follow. Labelled images get ``perturbed`` copies, which are only scored, as a robustness test: one
-for each kind of perturbation and each strength, named ``{image_id}~{kind}~{strength}``.
+for each kind of perturbation and each strength, named ``{image_id}~{kind}~{strength}``. Good images get ``synthetic``
+copies with a drawn defect, which are only scored too, named ``{image_id}~{kind}~{number}``.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from defectflow.core.arguments import add_seed
 from defectflow.core.files import atomic_dir, stage
 from defectflow.core.tables import ISOLATED, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
+from defectflow.isolation.drawn_defects import KINDS, drawn
 from defectflow.isolation.settings import AugmentationSettings
 
 PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
@@ -92,6 +94,11 @@ def build_perturbation(kind: str, amount: float, strength: float, seed: int) -> 
     return transform
 
 
+def build_defect(kind: str, seed: int) -> Transform:
+    """What draws a defect of one of `drawn_defects.KINDS`, in the form of :func:`build_transform`."""
+    return lambda image, mask: {"image": drawn(kind, image, mask > 0, np.random.default_rng(seed)), "mask": mask}
+
+
 def copy_seed(seed: int, name: str) -> int:
     """Seed of one copy, from ``seed`` and its name only, so that a new image changes no other copy."""
     return int(hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()[:8], 16)
@@ -117,11 +124,17 @@ def main(args: argparse.Namespace) -> None:
                 for strength in settings.robustness if amount else ():
                     name = f"{row.image_id}~{kind}~{strength:g}"
                     wanted.append((row, "perturbed", name, partial(build_perturbation, kind, amount, strength)))
+        if label == 0 and side != "train":
+            for kind in KINDS if row.mask else [kind for kind in KINDS if kind != "missing"]:
+                for number in range(1, settings.synthetic + 1):
+                    wanted.append((row, "synthetic", f"{row.image_id}~{kind}~{number}", partial(build_defect, kind)))
     out_dir, records = Path(args.out_dir), []
     with atomic_dir(out_dir) as temporary:
         for row, kind, name, build in tqdm(wanted, desc="augment", unit="copy"):
             image = read_rgb(row.image)
             mask = read_mask(row.mask) if row.mask else np.ones(image.shape[:2], bool)
+            if kind == "synthetic" and not mask.any():
+                continue
             transform = build(seed=copy_seed(args.seed, name))
             varied = transform(image=image, mask=mask.astype(np.uint8))
             if row.mask and not args.keep_background:

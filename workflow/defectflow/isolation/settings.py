@@ -69,6 +69,10 @@ class AugmentationSettings(Settings):
         [], "strengths of perturbed copies of labelled images, in units of the values below", above=0, maximum=10,
         distinct=True, stage="augment",
     )  # fmt: skip
+    synthetic: int = setting(
+        0, "defects of each kind drawn on each judged good image: an indicator of recall, see docs/verdicts.md",
+        minimum=0, maximum=20, stage="augment",
+    )  # fmt: skip
     rotate: float = setting(5, "largest rotation", unit="degrees", minimum=0, maximum=180, stage="augment")
     translate: float = setting(0.03, "largest shift, share of the side", minimum=0, maximum=0.5, stage="augment")
     brightness: float = setting(0.1, "largest change, share of full scale", minimum=0, maximum=1, stage="augment")

@@ -25,12 +25,12 @@ from defectflow.inspection.held_out import HeldOut, read_held_out
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import read_bank, settings_of
 from defectflow.inspection.runtimes import pick
-from defectflow.learning.feedback import Feedback, read_feedback
 from defectflow.learning.lessons import NEAR_PEAK, Lesson, lesson
 from defectflow.learning.outcome import Outcome, outcome_of
 from defectflow.learning.rescoring import of_run
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL
+from defectflow.sources.feedback import Feedback, read_feedback
 
 PREFIX = "taught-"
 ALIKE = 0.5  # a patch said to be good is suspicious, if a known defect is nearer than this share of what good ones are

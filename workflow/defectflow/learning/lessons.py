@@ -11,8 +11,8 @@ import numpy as np
 from defectflow.core.files import UserError
 from defectflow.images.read_write import read_photograph, read_rgb
 from defectflow.inspection.inspector import Inspector
-from defectflow.learning.feedback import Feedback
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
+from defectflow.sources.feedback import Feedback
 
 KEPT = 100  # patches that a photograph is scored by again, or twice as many as its score averages
 GOOD_EACH = 64  # patches that a photograph adds to what is good

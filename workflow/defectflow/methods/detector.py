@@ -130,6 +130,23 @@ def scale_of(position: torch.Tensor, grids: Sequence[tuple[int, int]]) -> torch.
     return torch.bucketize(position, ends, right=True)
 
 
+def nearest_seen(seen: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+    """For each cell of the grid the nearest one that is ``seen``, bool (cells,), itself where it is: int64 (cells,).
+
+    Pictures of another shape than the set's may show cells that no good picture does.
+
+    >>> nearest_seen(torch.tensor([False, True, True, False]), (1, 4)).tolist()
+    [1, 1, 2, 2]
+    """
+    found = torch.arange(len(seen))
+    if seen.all():
+        return found
+    place = torch.stack([found // grid[1], found % grid[1]], dim=1).float()
+    rows = seen.nonzero()[:, 0]
+    found[~seen] = rows[torch.cdist(place[~seen], place[rows]).argmin(dim=1)]
+    return found
+
+
 def pool(distances: torch.Tensor, settings: PooledSettings) -> float:
     """Image score of distances float32 (p,) as `PooledSettings` says, without re-weighting."""
     if settings.score == "top_k_mean":

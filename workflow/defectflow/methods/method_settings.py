@@ -20,6 +20,7 @@ class MethodSettings(NetworkSettings):
         detector: dotted name of its `detector.Detector`, which is imported when it is needed.
         several_scales: whether it can judge by more than one `image_size`.
         checked_by: module that checks an entry before the first job, called with its `--settings`; "": none is needed.
+        measures_outlines: whether it measures the outline of the part against what is around it.
         not_bundled: why no inspector judges by it; "": one can.
     """
 
@@ -27,6 +28,7 @@ class MethodSettings(NetworkSettings):
     detector: ClassVar[str] = ""
     several_scales: ClassVar[bool] = False
     checked_by: ClassVar[str] = ""
+    measures_outlines: ClassVar[bool] = False
     not_bundled: ClassVar[str] = ""
 
     threshold: str | None = setting(ABSENT, "strategy of its own; otherwise that of the whole config")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.detector import Detector, Fit, GoodPatches, nearest_seen, pool
 from defectflow.methods.pixel_difference_settings import PixelDifferenceSettings
 
 
@@ -37,7 +37,9 @@ class PixelDifference(Detector):
 
         def means(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             rows = good.rows(kept)
-            return {"": mean_by_position(good.patches[rows], good.position[rows], cells)}
+            position = good.position[rows]
+            seen = torch.bincount(position, minlength=cells) > 0
+            return {"": mean_by_position(good.patches[rows], position, cells)[nearest_seen(seen, good.grid)]}
 
         return means
 

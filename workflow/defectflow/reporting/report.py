@@ -147,7 +147,8 @@ def facts_of(settings: Mapping[str, Any], fit: Mapping[str, Any]) -> list[tuple[
     lines = [(name, _setting_text(value)) for name, value in settings.items()]
     if fit:
         trained = "" if fit.get("trained", True) else ", random weights"
-        lines.append(("network's input", f"{input_in_words(fit)} pixels, {fit['backbone']}{trained}"))
+        why = f" (auto: {fit['size_reason']})" if "size_reason" in fit else ""
+        lines.append(("network's input", f"{input_in_words(fit)} pixels, {fit['backbone']}{trained}{why}"))
         good = f"{fit['good_images']} good photographs"
         bank = fit["banks"].get("all", {})
         kept = (

@@ -19,6 +19,7 @@ from defectflow.listing.archives import archives_in, unpack
 from defectflow.listing.folders import Folders, subfolders, tells_labels
 from defectflow.listing.image_names import leaves
 from defectflow.listing.photograph_by_name import Matcher
+from defectflow.sources.feedback import by_photograph, read_feedback
 from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels, second_row
 
 
@@ -87,7 +88,7 @@ def image_rows(
 def row_reader(
     resolved: DataSet, names: Iterable[str], folders: Folders | None = None
 ) -> tuple[Callable[[str], dict[str, str]], list[Problem]]:
-    """What folders (MVTec layout) and labels.csv say about an image; filled cells of labels.csv take precedence.
+    """What folders (MVTec layout), labels.csv and people say of an image; filled cells of labels.csv take precedence.
 
     Args:
         resolved: the data set.
@@ -95,8 +96,9 @@ def row_reader(
         folders: how its folders are read, if known.
 
     Returns:
-        A function from name to {label, defect_type, group, mask (a path), split}, every value a str, "" if unknown;
-        and a problem for each row of labels.csv that matches no image or is a duplicate.
+        A function from name to {label, defect_type, group, mask (a path), split}, every value a str, "" if unknown,
+        and ``said`` where the table of feedback alone has the label; and a problem for each row of labels.csv that
+        matches no image or is a duplicate, and of the feedback that contradicts the labels.
 
     Raises:
         UserError: labels.csv cannot be read, has a wrong column or a wrong value.
@@ -127,6 +129,23 @@ def row_reader(
     def row(name: str) -> dict[str, str]:
         return dict.fromkeys(LABEL_COLUMNS[1:], "") | folders.row(name) | filled.get(name, {})
 
+    table, images = resolved.get("feedback"), str(resolved["images"])
+    if table:
+        about, others = by_photograph(read_feedback(table, [images], least=0), images, names)
+        text = f"is no photograph of {images} (copy it there, or take the row out)"
+        problems += [Problem(table, f"line {one.line}: {one.path} {text}", "label") for one in others]
+        for name, said in about.items():
+            known, label = row(name), str(int(said.bad))
+            if known["label"] not in ("", label):
+                words = ("good", "bad") if said.bad else ("bad", "good")
+                text = (
+                    f"line {said.line}: {name} is said to be {words[1]} and labelled {words[0]} (correct one of them)"
+                )
+                problems.append(Problem(table, text, "label"))
+                continue
+            filled.setdefault(name, {})["label"] = label
+            filled[name] |= {} if known["label"] else {"said": label}
+            filled[name] |= {"mask": str(said.mask)} if said.mask else {}
     return row, problems
 
 

@@ -22,7 +22,7 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
         entry: ``path`` (a folder whose subfolders give the labels, as in MVTec, or one with images/ and optionally a
             COCO file and labels.csv) or ``images``, ``annotations`` (one, a list, [] for none), ``labels``,
             each overriding; ``category``; ``good``: further names of folders of good photographs; ``links``: folders
-            elsewhere that links may lead to.
+            elsewhere that links may lead to; ``feedback``: table of what people said about verdicts.
 
     Returns:
         layout ("mvtec": folders give the labels; or "coco"), images (folder; for mvtec the root), path, annotations (a
@@ -61,6 +61,7 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
         "links": list(entry.get("links") or ()),
         "found": found,
         "unlabelled": entry.get("unlabelled", "auto"),
+        "feedback": entry.get("feedback"),
     }
 
 
@@ -68,6 +69,8 @@ def check_paths(resolved: DataSet) -> None:
     """Raise a UserError for the first file or folder of the entry that does not exist, with the nearest name."""
     named = {"annotations": annotation_files.paths(resolved["annotations"]), "links": resolved.get("links") or []}
     named["labels"] = [resolved["labels"]] if resolved["labels"] else []
+    told = resolved.get("feedback")
+    named["feedback"] = [told] if told else []
     for key, files in named.items():
         for path in files:
             if not os.path.exists(path):

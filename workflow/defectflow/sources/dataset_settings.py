@@ -33,6 +33,9 @@ class DatasetSettings(Settings):
         "file or folder of annotations (docs/labels.md), a list of several, or [] for none; searched for if left out",
     )
     labels: str | None = setting(ABSENT, "labels.csv; searched for if left out")
+    feedback: str | None = setting(
+        ABSENT, "table of what people said about verdicts: labels beside those of labels.csv (docs/learning.md)"
+    )
     good: list[str] = setting(ABSENT, "more names for folders of good photographs")
     links: list[str] = setting(ABSENT, "other folders that links may lead to")
     categories: list[str] | Literal["all"] = setting(

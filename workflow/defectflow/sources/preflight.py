@@ -3,6 +3,7 @@
 Standard library only: the Snakefile calls this at parse time, in every dry run.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -147,6 +148,23 @@ def images_digest(
         others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
         digest.update(json.dumps(others).encode())
     return digest.hexdigest()[:16]
+
+
+def changed_since(resolved: DataSet, cache: str | Path | None, tables: Iterable[str | Path]) -> int:
+    """How many images were added, removed or changed since the survey wrote these tables of all shards.
+
+    Args:
+        resolved, cache: as for `images_digest`.
+        tables: with the columns image_id and sha256; one that is absent counts as empty.
+    """
+    before = set()
+    for path in tables:
+        if os.path.isfile(path):
+            with open(path, encoding="utf-8", newline="") as file:
+                before |= {(row.get("image_id"), row.get("sha256")) for row in csv.DictReader(file)}
+    data = index(_key(resolved), str(cache) if cache else None)
+    now = {(data.ids[name], digest) for name, digest in data.images.items()}
+    return max(len(now - before), len(before - now))
 
 
 @dataclass(frozen=True)

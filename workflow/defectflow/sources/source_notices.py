@@ -68,9 +68,13 @@ def notices(
             notes.append(Notice(path, f"{text} (`annotations: []` for none)"))
     notes += _of_json(unread(resolved, folders.json), named)
     if resolved["labels"]:
-        table = str(resolved["labels"])
-        notes += names_in_other_case(table, ((entry["filename"], "") for entry in read_labels(table)), names)
+        labels = str(resolved["labels"])
+        notes += names_in_other_case(labels, ((entry["filename"], "") for entry in read_labels(labels)), names)
     notes += _of_labels(resolved, folders, names, row)
+    if table := resolved.get("feedback"):
+        count = sum(bool(row(name).get("said")) for name in names)
+        text = f"labels of {counted(count, 'photograph')} are what people said (its boxes are for `defectflow learn`)"
+        notes.append(Notice(table, text, "verdicts"))
     return notes
 
 

@@ -23,6 +23,7 @@ def add_annotation_options(parser: argparse.ArgumentParser) -> None:
         "--annotations", nargs="+", metavar="FILE", help="files or folders with the outlines of the part"
     )
     parser.add_argument("--labels", metavar="FILE", help="labels.csv")
+    parser.add_argument("--feedback", metavar="FILE", help="table of what people said about verdicts")
     parser.add_argument("--category", help="name of the category, or label, to use (default: all)")
 
 
@@ -38,4 +39,5 @@ def resolved_of(args: argparse.Namespace) -> DataSet:
         "category": getattr(args, "category", None),
         "good": args.good,
         "links": args.links,
+        "feedback": getattr(args, "feedback", None),
     }

@@ -22,12 +22,13 @@ def learns_from_unlabelled(resolved: DataSet, rows: Collection[Mapping[str, str]
 
     Args:
         resolved: the data set.
-        rows: label and split of each photograph, as `dataset.image_rows` gives them.
+        rows: label and split of each photograph, as `dataset.image_rows` gives them; what people said about verdicts
+            does not make a set one with labels.
     """
     chosen = resolved.get("unlabelled", "auto")
     if chosen != "auto":
         return chosen == "learn"
-    known = any(row["label"] or row["split"] for row in rows)
+    known = any((row["label"] and not row.get("said")) or row["split"] for row in rows)
     return resolved["layout"] == "coco" and len(rows) >= FEWEST and not known
 
 

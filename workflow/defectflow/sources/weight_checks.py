@@ -36,6 +36,16 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
     """
     segmenter, detector = settings["segmenters"][run.segmenter], settings["detectors"][run.detector]
     entry, given = f"segmenters.{run.segmenter}", segmenter.own_keys()
+    if detector.measures_outlines and not segmenter.makes_masks:
+        raise UserError(
+            f"config.yaml: detectors.{run.detector} measures the outline of the part, and segmenter {run.segmenter} "
+            "makes no masks (choose found, or outline some photographs and choose template)"
+        )
+    if detector.measures_outlines and settings["isolations"][run.isolation].background != "keep":
+        raise UserError(
+            f"config.yaml: detectors.{run.detector} measures the outline of the part against what is around it, and "
+            f"isolation {run.isolation} cuts that away (set isolation: none)"
+        )
     start = segmenter.checkpoint if "checkpoint" in given else None
     if start and is_url(start):
         if not allow_downloads:
@@ -81,7 +91,7 @@ def check_network(name: str, detector: Any, allow_downloads: bool) -> None:
         UserError: what the check of `backbones.networks` says.
     """
     ours = detector.backbone == "patch-nano" and detector.layers == ["layer2", "layer3"] and not detector.weights
-    if ours or (detector.backbone in ("pixels", "picture") and not detector.checked_by):
+    if ours or (detector.backbone in ("pixels", "picture", "outline") and not detector.checked_by):
         return
     if detector.checked_by:
         read = detector.read_by("features", "fit", "score")

@@ -88,6 +88,17 @@ def test_what_it_cannot_learn_from_is_told():
     good = good_patches()
     with pytest.raises(UserError, match="two good images"):
         Padim.fit(good, PadimSettings())(torch.arange(IMAGES) == 3)
-    holes = GoodPatches(good.patches[1:], good.position[1:], good.owner[1:], range(IMAGES), 0, 71, None, GRID)
-    with pytest.raises(UserError, match="all places"):
-        Padim.fit(holes, PadimSettings())
+
+
+def test_pictures_of_another_shape_leave_out_what_they_do_not_show():
+    good, few = good_patches(), good_patches()
+    shown = (few.owner != 3) | (few.position < 4)  # the fourth picture has but four of six places
+    shown &= few.position != 5  # which none shows
+    few = GoodPatches(few.patches[shown], few.position[shown], few.owner[shown], range(IMAGES), 0, 71, None, GRID)
+    expected = Padim.fit(good, PadimSettings(dimensions=4))
+    whole, found = expected(ALL), Padim.fit(few, PadimSettings(dimensions=4))(ALL)
+    without = expected(torch.arange(IMAGES) != 3)
+    for name in ("", "precision"):
+        torch.testing.assert_close(found[name][:4], whole[name][:4])
+        torch.testing.assert_close(found[name][4], without[name][4])
+        torch.testing.assert_close(found[name][5], found[name][2])  # the first of the nearest that were seen

@@ -11,7 +11,7 @@ from defectflow.core.files import UserError, atomic, sha256_of
 from defectflow.desk.project import Project
 from defectflow.desk.records.watching import copy_for_feedback
 from defectflow.images.read_write import read_photograph
-from defectflow.learning.feedback import BOX, COLUMNS, read_feedback
+from defectflow.sources.feedback import BOX, COLUMNS, read_feedback
 
 Box = tuple[float, float, float, float]
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from defectflow.core.files import UserError
-from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
+from defectflow.methods.detector import Detector, Fit, GoodPatches, nearest_seen, pool
 from defectflow.methods.padim.settings import PadimSettings
 
 # Added to each variance so that covariances of few images can be inverted: 0.01 in the paper (section III-B), and
@@ -40,24 +40,29 @@ class Padim(Detector):
     @classmethod
     def fit(cls, good: GoodPatches, settings: PadimSettings, seed: int = 0, device: str | torch.device = "cpu") -> Fit:
         """`place_gaussians` of any part of the good images, over dimensions that are drawn once for all banks."""
-        height, width = good.grid
+        cells = good.grid[0] * good.grid[1]
         drawn = torch.randperm(good.patches.shape[1], generator=torch.Generator().manual_seed(seed))
         axes = drawn[: settings.dimensions].sort().values
-        everywhere = torch.arange(height * width).repeat(len(good.images))
-        if not torch.equal(good.position, everywhere):
-            raise UserError("fit: padim needs the patches of all places (make the features without --foreground-only)")
 
         def gaussians(kept: torch.Tensor) -> dict[str, torch.Tensor]:
-            patches = good.patches[good.rows(kept)][:, axes].view(-1, height * width, len(axes))
-            if len(patches) < 2:
+            rows, number = good.rows(kept), kept.cumsum(0) - 1
+            owner, position = number[good.owner[rows]], good.position[rows]
+            shown = torch.zeros(int(kept.sum()), cells, dtype=torch.bool)
+            shown[owner, position] = True
+            known = shown.sum(dim=0) > 1
+            if not known.any():
                 raise UserError("fit: padim needs two good images in each bank (label more, or choose other folds)")
-            means, precision = place_gaussians(patches)
-            return {"": means, "precision": precision, "axes": axes}
+            whole, patches = bool(shown.all()), good.patches[rows][:, axes]
+            if not whole:  # some pictures have another shape than the set's
+                patches = torch.zeros(*shown.shape, len(axes)).index_put_((owner, position), patches)
+            means, precision = place_gaussians(patches.view(*shown.shape, -1), None if whole else shown)
+            nearest = nearest_seen(known, good.grid)
+            return {"": means[nearest], "precision": precision[nearest], "axes": axes}
 
         return gaussians
 
 
-def place_gaussians(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def place_gaussians(patches: torch.Tensor, shown: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """The Gaussian in each place of the grid: its mean and the inverse of its covariance.
 
     Source: T. Defard, A. Setkov, A. Loesch, R. Audigier, PaDiM (2021), section III-B, equation 1; with `REGULARISATION`
@@ -65,16 +70,20 @@ def place_gaussians(patches: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Args:
         patches: float32 (images, cells, k), two images or more.
+        shown: bool (images, cells), which count; None: all. Places that fewer than two images show are of no use.
 
     Returns:
         Means, float32 (cells, k), and inverse covariances, float32 (cells, k, k).
     """
     means, precision = [], []
-    for part in patches.split(_CELLS, dim=1):
-        here = part.double().transpose(0, 1)
-        mean = here.mean(dim=1)
-        delta = here - mean[:, None]
-        covariance = delta.mT @ delta / (len(patches) - 1)
+    whole = shown is None
+    counted = torch.ones(patches.shape[:2], dtype=torch.bool) if shown is None else shown
+    for part, counts in zip(patches.split(_CELLS, dim=1), counted.split(_CELLS, dim=1), strict=True):
+        here, weight = part.double().transpose(0, 1), counts.T[..., None].double()
+        count = weight.sum(dim=1, keepdim=True)
+        mean = here.mean(dim=1) if whole else (here * weight).sum(dim=1) / count[:, 0].clamp_min(1)
+        delta = here - mean[:, None] if whole else (here - mean[:, None]) * weight
+        covariance = delta.mT @ delta / (count - 1).clamp_min(1)
         covariance.diagonal(dim1=1, dim2=2).add_(REGULARISATION)
         means.append(mean.float())
         precision.append(torch.cholesky_inverse(torch.linalg.cholesky(covariance)).float())

@@ -1,9 +1,14 @@
-"""The table of what people said about verdicts: feedback.csv, read and checked before anything is computed."""
+"""The table of what people said about verdicts: feedback.csv, read and checked before anything is computed.
+
+Standard library only: the Snakefile reads it when it starts.
+"""
 
 from __future__ import annotations
 
 import csv
 import difflib
+import os
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,17 +40,19 @@ class Feedback:
     mask: Path | None = None
 
 
-def read_feedback(table: str | Path) -> list[Feedback]:
+def read_feedback(table: str | Path, folders: Sequence[str | Path] = (), least: int = 1) -> list[Feedback]:
     """Rows of a CSV with the columns COLUMNS, of which ``filename`` and ``said`` (good or bad) are needed.
 
-    A filename is a path from the folder of the table, or from where the command runs.
+    A filename is a path from the folder of the table, from where the command runs, or from one of ``folders``.
+    ``least``: rows that it has to have, 1 or 0.
 
     Raises:
         UserError: the table is absent, empty or malformed, names a file that does not exist, or says two things.
     """
     table = Path(table)
-    rows = [_row(table, number, row) for number, row in _cells(table)]
-    if not rows:
+    places = [table.parent, Path(), *map(Path, folders)]
+    rows = [_row(table, number, row, places) for number, row in _cells(table)]
+    if len(rows) < least:
         raise UserError(f"{table}: no rows (name a photograph, and said: good or bad; or take all back with --forget)")
     seen: dict[str, Feedback] = {}
     for row in rows:
@@ -58,6 +65,25 @@ def read_feedback(table: str | Path) -> list[Feedback]:
         if not row.bad or (row.box, row.mask) == (other.box, other.mask):
             raise UserError(f"{both}, and say the same (delete one)")
     return rows
+
+
+def by_photograph(
+    rows: Iterable[Feedback], folder: str, names: Iterable[str]
+) -> tuple[dict[str, Feedback], list[Feedback]]:
+    """Rows by the photograph of a data set that each is about, and those that are about none.
+
+    Args:
+        rows: as `read_feedback` gives them.
+        folder: of the photographs.
+        names: of the photographs, relative to it.
+    """
+    said = {
+        os.path.relpath(os.path.realpath(row.path), os.path.realpath(folder)).replace(os.sep, "/"): row for row in rows
+    }
+    said |= {os.path.relpath(row.path, folder).replace(os.sep, "/"): row for row in said.values()}
+    found = {name: said[name] for name in names if name in said}
+    told = {row.line for row in found.values()}
+    return found, [row for row in dict.fromkeys(said.values()) if row.line not in told]
 
 
 def _cells(table: Path) -> list[tuple[int, dict[str, str]]]:
@@ -92,16 +118,16 @@ def _cells(table: Path) -> list[tuple[int, dict[str, str]]]:
     return rows
 
 
-def _row(table: Path, number: int, cells: dict[str, str]) -> Feedback:
+def _row(table: Path, number: int, cells: dict[str, str], places: Sequence[Path]) -> Feedback:
     where = f"{table}, line {number}"
     said = cells["said"].lower()
     if said not in ("good", "bad"):
         raise UserError(f"{where}: said is {cells['said']!r} (write good for a false alarm, bad for a missed defect)")
-    path = _file(where, table, cells["filename"], "filename")
+    path = _file(where, places, cells["filename"], "filename")
     numbers = [cells[name] for name in BOX]
     box, mask = (_box(where, numbers) if any(numbers) else None), None
     if cells["mask"]:
-        mask = _file(where, table, cells["mask"], "mask")
+        mask = _file(where, places, cells["mask"], "mask")
     if said == "good" and (box or mask):
         raise UserError(f"{where}: a box or mask is for what is bad (said is good: leave it empty)")
     if box and mask:
@@ -119,13 +145,12 @@ def _box(where: str, numbers: list[str]) -> tuple[float, float, float, float]:
     return x0, y0, x1, y1
 
 
-def _file(where: str, table: Path, name: str, column: str) -> Path:
+def _file(where: str, places: Sequence[Path], name: str, column: str) -> Path:
     if not name:
         raise UserError(f"{where}: no {column}")
-    places = [table.parent / name, Path(name)]
-    found = [place for place in places if place.is_file()]
+    found = [place / name for place in places if (place / name).is_file()]
     if not found:
-        raise UserError(f"{where}: {name}: no such file{nearest_path(places[0])}")
-    if len(found) == 2 and not found[0].samefile(found[1]):
-        raise UserError(f"{where}: {name} is {found[0]} and {found[1].resolve()} (write the whole path)")
+        raise UserError(f"{where}: {name}: no such file{nearest_path(places[0] / name)}")
+    if other := next((one for one in found if not one.samefile(found[0])), None):
+        raise UserError(f"{where}: {name} is {found[0]} and {other.resolve()} (write the whole path)")
     return found[0]
