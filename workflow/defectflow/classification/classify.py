@@ -19,7 +19,6 @@ from defectflow.classification.cross_validation import (
     leave_kinds_out,
 )
 from defectflow.classification.descriptor_files import Descriptors, read_descriptors
-from defectflow.classification.kind_charts import confusion_chart
 from defectflow.classification.kind_figures import MEANING, figures, open_set_figures
 from defectflow.classification.novelty import limit_of
 from defectflow.classification.settings import KindSettings
@@ -29,6 +28,7 @@ from defectflow.core.counted import counted
 from defectflow.core.files import atomic_dir, stage, write_json
 from defectflow.core.tables import write_table
 from defectflow.drawing.chart_files import save_png, svg
+from defectflow.drawing.confusion_chart import confusion_chart
 from defectflow.evaluation.claims import percent
 from defectflow.metrics.metrics import rounded
 from defectflow.reporting.html_pages import write_page
