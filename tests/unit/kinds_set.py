@@ -57,9 +57,9 @@ def described(folder: Path, manifest: pd.DataFrame, strength: float = 3.0) -> De
     folder.mkdir(exist_ok=True, parents=True)
     _, patches = write_set(folder, manifest, strength)
     chosen = sample(manifest, 0)
-    held_out, every, items = describe(open_patches([patches]), manifest, chosen, 0)
+    held_out, every, items, good = describe(open_patches([patches]), manifest, chosen, 0)
     about = {
         "network": {"backbone": "test", "trained": True, "layers": ["a"], "input_size": [48, 48]},
         "unit": chosen.unit, "left_out": chosen.left_out, "unnamed": chosen.unnamed,
     }  # fmt: skip
-    return Descriptors(held_out.numpy(), every.numpy(), items, about)
+    return Descriptors(held_out.numpy(), every.numpy(), items, about, good.numpy())

@@ -533,6 +533,16 @@ def bundle_files(wildcards) -> dict:
     return files | network_files(wildcards) | extent_file(wildcards)
 
 
+def kinds_to_bundle(wildcards) -> str | list:
+    """The classifier of kinds where the config joins it, if the inspector's network can serve it."""
+    if not SETTINGS["kinds"].join:
+        return []
+    reason = SETTINGS["kinds"].not_carried_with(detector_of(wildcards))
+    if reason:
+        sys.exit(f"error: bundle: {reason}")
+    return "results/{dataset}/{segmenter}/{isolation}/kinds"
+
+
 def bundled(wildcards) -> str:
     """What a bundle is told of the config: the entries of its run, and how regions and heat are made; as JSON."""
     entries = {kind: config[f"{kind}s"][wildcards[kind]] for kind in ("segmenter", "isolation", "detector")}

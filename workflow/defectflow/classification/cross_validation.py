@@ -7,7 +7,8 @@ import numpy as np
 from defectflow.classification.calibration import probabilities, temperature_of
 from defectflow.classification.descriptor_files import Descriptors
 from defectflow.classification.heads import fit_head
-from defectflow.classification.novelty import limit_of, novelty
+from defectflow.classification.kind_namer import KindNamer
+from defectflow.classification.novelty import known_kinds, limit_of, novelty
 from defectflow.dataset_card.photographs import GOOD
 
 
@@ -105,18 +106,23 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     return judged
 
 
-def judge_new(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> Judged:
-    """Judge the photographs without a label by all labelled ones, with what holding these out says of probabilities."""
+def namer_of(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> KindNamer:
+    """Learn from all labelled photographs; temperature and limit are what holding these out says of them."""
     names, labels = class_names(found), labels_of(found)
-    known, new = found.every[: len(labels)], found.every[len(labels) :]
-    logits = np.zeros((0, len(names)))
-    if len(new):
-        logits = fit_head(known, labels, len(names), settings, seed)(new)
-    bad = labels > 0
-    limit = limit_of(held_out.novelty[bad], settings.rejected)
-    chance = probabilities(logits, temperature_of(held_out.logits, labels)) if len(new) else logits
-    far = novelty(new, known[bad], labels[bad]) if len(new) else np.zeros(0)
-    return Judged(logits, chance, far, np.full(len(new), limit))
+    features, bad = found.every[: len(labels)], labels > 0
+    head = fit_head(features, labels, len(names), settings, seed)
+    known, limit = known_kinds(features[bad], labels[bad]), limit_of(held_out.novelty[bad], settings.rejected)
+    temperature = temperature_of(held_out.logits, labels)
+    return KindNamer(names, head, temperature, known, limit, found.good, found.about["network"])
+
+
+def judge_new(found: Descriptors, namer: KindNamer) -> Judged:
+    """Judge the photographs without a label."""
+    new = found.every[found.held_out.shape[1] :]
+    if not len(new):
+        none = np.zeros((0, len(namer.names)))
+        return Judged(none, none, np.zeros(0), np.zeros(0))
+    return Judged(*namer.chances(new), np.full(len(new), namer.limit))
 
 
 def leave_kinds_out(found: Descriptors) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from defectflow.classification.descriptor_files import Descriptors, write_descriptors
 from defectflow.classification.folds import Sample, sample
+from defectflow.classification.kind_namer import MEAN_OF, MOST_UNLIKE, NEAREST
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.device import product
 from defectflow.core.files import UserError, stage
@@ -30,9 +31,6 @@ from defectflow.detection.feature_files import PatchFile, open_patches
 
 COLUMNS = ["image_id", "path", "group", "label", "defect_type"]
 GOOD_PATCHES = 8000  # of all good photographs together, drawn evenly: patches are compared with these
-MOST_UNLIKE = 20  # patches of a photograph, for the spread of differences ...
-MEAN_OF = 10  # ... and the first so many of these for their mean
-NEAREST = 5  # good patches whose mean a patch is compared with
 
 
 class GoodPatches(NamedTuple):
@@ -131,8 +129,11 @@ def _highest(closeness: torch.Tensor, allowed: torch.Tensor, starts: Sequence[in
 
 def describe(
     files: Sequence[PatchFile], manifest: pd.DataFrame, chosen: Sample, seed: int
-) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame]:
-    """Describe the photographs of a sample and those without a label; see `Descriptors` for what is returned.
+) -> tuple[torch.Tensor, torch.Tensor, pd.DataFrame, torch.Tensor]:
+    """Describe the photographs of a sample and those without a label.
+
+    Returns:
+        What `Descriptors` has as held_out, every, items and good.
 
     Raises:
         UserError: no patches of a photograph of the sample.
@@ -163,7 +164,7 @@ def describe(
 
     found = list(tqdm(in_threads(one, range(len(items))), total=len(items), desc="describe", unit="image"))
     held_out = torch.stack([vectors[:count] for vectors in found[: len(chosen.table)]], dim=1).contiguous()
-    return held_out, torch.stack([vectors[-1] for vectors in found]), items
+    return held_out, torch.stack([vectors[-1] for vectors in found]), items, good.patches
 
 
 def main(args: argparse.Namespace) -> None:
@@ -172,10 +173,10 @@ def main(args: argparse.Namespace) -> None:
     manifest = read_table(args.manifest, COLUMNS)
     chosen = sample(manifest, args.seed)
     files = open_patches(args.features)
-    held_out, every, items = describe(files, manifest, chosen, args.seed)
-    network = {key: files[0].config[key] for key in ("backbone", "trained", "layers", "input_size")}
+    held_out, every, items, good = describe(files, manifest, chosen, args.seed)
+    network = files[0].config
     about = {"network": network, "unit": chosen.unit, "left_out": chosen.left_out, "unnamed": chosen.unnamed}
-    write_descriptors(args.out, Descriptors(held_out.numpy(), every.numpy(), items, about))
+    write_descriptors(args.out, Descriptors(held_out.numpy(), every.numpy(), items, about, good.numpy()))
 
 
 def build_parser() -> argparse.ArgumentParser:

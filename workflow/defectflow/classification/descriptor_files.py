@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from defectflow.core.files import UserError, atomic
 
+TENSORS = ("held_out", "every", "good")
 ITEMS = ["image_id", "path", "group", "class", "fold"]
 
 
@@ -22,13 +23,15 @@ class Descriptors(NamedTuple):
             fold.
         every: float32 (n + u, d), beside all good ones: those of the sample, then u others without a label.
         items: image_id, path, group, class ("" without a label) and fold (-1) of these n + u.
-        about: network, unit, left_out, unnamed: see `Sample`.
+        about: network, as patch files have it; unit, left_out, unnamed: see `Sample`.
+        good: float32 (m, d / 2), the good patches that were compared with.
     """
 
     held_out: np.ndarray
     every: np.ndarray
     items: pd.DataFrame
     about: dict[str, Any]
+    good: np.ndarray
 
     @property
     def known(self) -> pd.DataFrame:
@@ -40,7 +43,7 @@ def write_descriptors(path: str | Path, found: Descriptors) -> None:
     """Write a file of descriptors (safetensors), atomically."""
     about = json.dumps(found.about | {"items": found.items[ITEMS].to_numpy(object).tolist()})
     with atomic(path) as temporary:
-        save_file({"held_out": found.held_out, "every": found.every}, temporary, {"kinds": about})
+        save_file({name: getattr(found, name) for name in TENSORS}, temporary, {"kinds": about})
 
 
 def read_descriptors(path: str | Path) -> Descriptors:
@@ -56,7 +59,8 @@ def read_descriptors(path: str | Path) -> Descriptors:
                 raise UserError(f"{path}: not a file of descriptors (run describe again)")
             about = json.loads(metadata["kinds"])
             items = pd.DataFrame(about.pop("items"), columns=ITEMS)
-            return Descriptors(file.get_tensor("held_out"), file.get_tensor("every"), items, about)
+            held_out, every, good = map(file.get_tensor, TENSORS)
+            return Descriptors(held_out, every, items, about, good)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except SafetensorError as error:

@@ -55,7 +55,7 @@ class KindSettings(NetworkSettings):
     """The classifier of good parts and kinds of defects of `snakemake kinds`."""
 
     section: ClassVar[str] = "kinds"
-    fixed: ClassVar[dict[str, Any]] = {"tiles": None, "input_shape": "square"}
+    fixed: ClassVar[dict[str, Any]] = {"tiles": None, "input_shape": "auto"}
 
     image_size: int = setting(
         512, "side of the square that the picture is fitted into", unit="pixels", minimum=64, maximum=4096,
@@ -97,6 +97,17 @@ class KindSettings(NetworkSettings):
     def with_values(self, **values: Any) -> "KindSettings":
         """A copy with other values of some keys."""
         return dataclasses.replace(self, **values)
+
+    def not_carried_with(self, detector: Settings) -> str:
+        """Why a bundle with this detector cannot name kinds, as its network makes other patches; "" if it can."""
+        for key in (*NetworkSettings.own_keys(), "tiles"):
+            own, other = (getattr(settings, key, None) for settings in (self, detector))
+            if key != "batch_size" and own != other:
+                return (
+                    f"{key} is {own} for kinds and {other} for detector {detector.name}, and an inspector has one "
+                    "network (give both the same, or set kinds: {join: false})"
+                )
+        return ""
 
     def variants(self) -> list[Variant]:
         """The rows of the study: the settings themselves first, then all combinations of what it lists.
