@@ -374,6 +374,8 @@ def test_kinds_are_learned_from_isolated_parts_when_they_are_asked_for(site):
     assert (jobs["study"], jobs["vary"], jobs["describe"], jobs["kind_features"]) == (1, 1, 3, 3 * jobs["isolate"])
     joined = site.snakemake("-n", "-p", config=COCO | ALONE | {"kinds": {"join": True}}).stdout
     assert "--kinds results/mine/template/crop/kinds/kinds.csv" in joined
+    rare = site.jobs("imbalance", config=COCO | ALONE)
+    assert (rare["imbalance"], rare["thin_out"], rare["describe"]) == (1, 1, 1) and "classify" not in rare
     nothing = site.snakemake("-n", "study", config=COCO | ALONE)
     assert nothing.returncode != 0 and "kinds.study names nothing to vary" in nothing.stderr
     missing = site.snakemake("-n", "kinds", config=COCO | ALONE | {"kinds": {"weights": "no.pth"}})

@@ -245,14 +245,16 @@ def test_the_report_can_be_sent_to_a_colleague(finished):
 def test_kinds_are_told_apart_and_a_study_compares_heads(finished):
     config = CONFIG | {"kinds": {"image_size": 96, "study": {"head": ["nearest"]}}}
     before = read_predictions(finished)
-    assert finished.snakemake("--cores", "2", "kinds", "study", config=config).returncode == 0
+    assert finished.snakemake("--cores", "2", "kinds", "study", "imbalance", config=config).returncode == 0
     folder = finished.folder / "results/mine/template/crop"
     told = json.loads((folder / "kinds/kinds.json").read_text())
     assert told["n"] == 12 and told["accuracy"] > 0.8 > told["majority"]["accuracy"]
     assert [row["name"] for row in told["classes"]] == ["good", "bad"]
     assert (folder / "kinds/kinds.csv").read_text().count("\n") == 15
     assert (folder / "kind_study/study.csv").read_text().count("\n") == 3
-    assert finished.jobs("kinds", "study", config=config) == {} and read_predictions(finished) == before
+    rare = (folder / "kind_imbalance/imbalance.csv").read_text().splitlines()
+    assert len(rare) == 13 and rare[0].startswith("imbalance,reached,balance,accuracy,")
+    assert finished.jobs("kinds", "study", "imbalance", config=config) == {} and read_predictions(finished) == before
 
 
 def test_the_card_of_the_data_set_shows_the_regions_of_the_run(finished):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from defectflow.classification.describe import describe
+from defectflow.classification.describe import describe, kept_of
 from defectflow.classification.descriptor_files import Descriptors
 from defectflow.classification.folds import sample
 from defectflow.core import tables
@@ -62,4 +62,4 @@ def described(folder: Path, manifest: pd.DataFrame, strength: float = 3.0) -> De
         "network": {"backbone": "test", "trained": True, "layers": ["a"], "input_size": [48, 48]},
         "unit": chosen.unit, "left_out": chosen.left_out, "unnamed": chosen.unnamed,
     }  # fmt: skip
-    return Descriptors(held_out.numpy(), every.numpy(), items, about, good.numpy())
+    return Descriptors(held_out.numpy(), every.numpy(), items, about, *kept_of(good))

@@ -123,3 +123,36 @@ rule vary:
     shell:
         "python -m defectflow.classification.vary --name {wildcards.dataset} --descriptors {params.descriptors:q}"
         " --variants {params.variants:q} --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule imbalance:
+    """How kinds fare that are made rarer, and what each way to help them brings, of each category; on request."""
+    input:
+        [f"results/{run.dataset}/{run.segmenter}/{run.isolation}/kind_imbalance" for run in MAIN_RUNS],
+
+
+rule thin_out:
+    """Recall of frequent and rare kinds where the photographs to learn from are thinned out."""
+    input:
+        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors/own.safetensors",
+    output:
+        directory("results/{dataset}/{segmenter}/{isolation}/kind_imbalance"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/thin_out.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/thin_out.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=120,
+    params:
+        strength=SETTINGS["kinds"].strength,
+        seed=config["seed"],
+        code=code_hash("classification.thin_out"),
+    message:
+        "Thin out the kinds of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.classification.thin_out --descriptors {input} --strength {params.strength}"
+        " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"

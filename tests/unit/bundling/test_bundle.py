@@ -108,7 +108,8 @@ def namer_for(folder, blot=1.0):
     d = 2 * good.shape[1]
     zero, one = np.zeros(d), np.ones(d)
     head = Head(2, np.arange(2), zero, one, ((np.zeros((2, d)), np.array([0.0, blot])),))
-    namer = KindNamer(["good", "blot"], head, 1.0, KnownKinds(zero, one, one[None] / d**0.5), 2.0, good, bank.settings)
+    known = KnownKinds(zero, one, one[None] / d**0.5)
+    namer = KindNamer(["good", "blot"], head, 1.0, known, 2.0, good, np.ones(len(good), np.float32), bank.settings)
     namer.save(folder / "namer.safetensors")
     return folder / "namer.safetensors"
 

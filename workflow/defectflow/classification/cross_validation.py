@@ -113,7 +113,7 @@ def namer_of(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0)
     head = fit_head(features, labels, len(names), settings, seed)
     known, limit = known_kinds(features[bad], labels[bad]), limit_of(held_out.novelty[bad], settings.rejected)
     temperature = temperature_of(held_out.logits, labels)
-    return KindNamer(names, head, temperature, known, limit, found.good, found.about["network"])
+    return KindNamer(names, head, temperature, known, limit, found.good, found.typical, found.about["network"])
 
 
 def judge_new(found: Descriptors, namer: KindNamer) -> Judged:

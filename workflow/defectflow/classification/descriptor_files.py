@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from defectflow.core.files import UserError, atomic
 
-TENSORS = ("held_out", "every", "good")
+TENSORS = ("held_out", "every", "good", "typical")
 ITEMS = ["image_id", "path", "group", "class", "fold"]
 
 
@@ -24,7 +24,8 @@ class Descriptors(NamedTuple):
         every: float32 (n + u, d), beside all good ones: those of the sample, then u others without a label.
         items: image_id, path, group, class ("" without a label) and fold (-1) of these n + u.
         about: network, as patch files have it; unit, left_out, unnamed: see `Sample`.
-        good: float32 (m, d / 2), the good patches that were compared with.
+        good: float16 (m, d / 2), the good patches that were compared with.
+        typical: float32 (m,), the distance that each of them has to the nearest of another group.
     """
 
     held_out: np.ndarray
@@ -32,6 +33,7 @@ class Descriptors(NamedTuple):
     items: pd.DataFrame
     about: dict[str, Any]
     good: np.ndarray
+    typical: np.ndarray
 
     @property
     def known(self) -> pd.DataFrame:
@@ -59,8 +61,8 @@ def read_descriptors(path: str | Path) -> Descriptors:
                 raise UserError(f"{path}: not a file of descriptors (run describe again)")
             about = json.loads(metadata["kinds"])
             items = pd.DataFrame(about.pop("items"), columns=ITEMS)
-            held_out, every, good = map(file.get_tensor, TENSORS)
-            return Descriptors(held_out, every, items, about, good)
+            held_out, every, good, typical = map(file.get_tensor, TENSORS)
+            return Descriptors(held_out, every, items, about, good, typical)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except SafetensorError as error:

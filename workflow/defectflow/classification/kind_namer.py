@@ -17,6 +17,7 @@ FILE = "namer.safetensors"
 UNKNOWN = "unknown kind"
 MOST_UNLIKE = 20  # patches of a photograph, for the spread of differences ...
 MEAN_OF = 10  # ... and the first so many of these for their mean
+ROWS = 1024  # patches of a photograph that are compared at a time
 NEAREST = 5  # good patches whose mean a patch is compared with
 
 
@@ -29,7 +30,8 @@ class KindNamer(NamedTuple):
         temperature: of these, see `calibration`.
         known: where the known kinds lie.
         limit: novelty above which a kind is unknown.
-        good: float32 (m, d), patches of good photographs to compare with.
+        good: float16 (m, d), patches of good photographs to compare with.
+        typical: float32 (m,), the distance that each of them has to the nearest of another group.
         network: what the patches were made with, as patch files have it.
     """
 
@@ -39,16 +41,22 @@ class KindNamer(NamedTuple):
     known: KnownKinds
     limit: float
     good: np.ndarray
+    typical: np.ndarray
     network: dict[str, Any]
 
     def describe(self, patches: np.ndarray) -> np.ndarray:
         """Descriptor of a photograph beside all good ones, float32 (2 d,), of its patches, float32 (p, d)."""
-        closeness = patches @ self.good.T - np.square(self.good).sum(axis=1) / 2
-        unlike = np.square(patches).sum(axis=1) / 2 - closeness.max(axis=1)
-        rows = np.argsort(-unlike, kind="stable")[:MOST_UNLIKE]
-        count = min(NEAREST, len(self.good))
-        beside = np.argpartition(-closeness[rows], count - 1, axis=1)[:, :count]
-        differences = patches[rows] - self.good[beside].mean(axis=1)
+        good = self.good.astype(np.float32)
+        half_norms, count = np.square(good).sum(axis=1) / 2, min(NEAREST, len(good))
+        beside, closest = [], []
+        for begin in range(0, len(patches), ROWS):
+            closeness = patches[begin : begin + ROWS] @ good.T - half_norms
+            beside.append(np.argpartition(closeness, len(good) - count, axis=1)[:, len(good) - count :])
+            closest.append(closeness.max(axis=1))
+        near = np.concatenate(beside)
+        distance = np.sqrt(np.maximum(np.square(patches).sum(axis=1) - 2 * np.concatenate(closest), 0))
+        rows = np.argsort(-distance / self.typical[near].mean(axis=1), kind="stable")[:MOST_UNLIKE]
+        differences = patches[rows] - good[near[rows]].mean(axis=1)
         parts = (differences[:MEAN_OF].mean(axis=0), differences.std(axis=0))
         result: np.ndarray = np.concatenate([part / max(float(np.linalg.norm(part)), 1e-12) for part in parts])
         return result
@@ -72,7 +80,12 @@ class KindNamer(NamedTuple):
     def save(self, path: Path) -> None:
         """Write the file (safetensors), atomically."""
         known = dict(zip(("known_mean", "known_spread", "known_directions"), self.known, strict=True))
-        tensors = {**{f"head.{k}": v for k, v in self.head.tensors().items()}, **known, "good": self.good}
+        tensors = {
+            **{f"head.{k}": v for k, v in self.head.tensors().items()},
+            **known,
+            "good": self.good,
+            "typical": self.typical,
+        }
         about = {key: getattr(self, key) for key in ("names", "temperature", "limit", "network")}
         with atomic(path) as temporary:
             save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, temporary, {"kinds": json.dumps(about)})
@@ -90,7 +103,7 @@ class KindNamer(NamedTuple):
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             head = Head.of({k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")})
             known = KnownKinds(*(tensors[f"known_{part}"] for part in ("mean", "spread", "directions")))
-            return cls(head=head, known=known, good=tensors["good"], **about)
+            return cls(head=head, known=known, good=tensors["good"], typical=tensors["typical"], **about)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file") from None
         except (SafetensorError, KeyError, TypeError, ValueError) as error:
