@@ -254,7 +254,11 @@ def test_kinds_are_told_apart_and_a_study_compares_heads(finished):
     assert (folder / "kind_study/study.csv").read_text().count("\n") == 3
     rare = (folder / "kind_imbalance/imbalance.csv").read_text().splitlines()
     assert len(rare) == 13 and rare[0].startswith("imbalance,reached,balance,accuracy,")
-    assert finished.jobs("kinds", "study", "imbalance", config=config) == {} and read_predictions(finished) == before
+    tuned = CONFIG | {"kinds": {"image_size": 64, "training": "finetune", "epochs": 2}}
+    assert finished.snakemake("--cores", "2", "kinds", config=tuned).returncode == 0
+    assert json.loads((folder / "kinds/kinds.json").read_text())["network"]["backbone"] == "patch-nano"
+    assert finished.jobs("kinds", config=tuned) == {}
+    assert finished.jobs("study", "imbalance", config=config) == {} and read_predictions(finished) == before
 
 
 def test_the_card_of_the_data_set_shows_the_regions_of_the_run(finished):

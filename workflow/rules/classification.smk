@@ -59,10 +59,45 @@ rule describe:
         " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
 
 
+rule finetune:
+    """A network that learns kinds from whole pictures, one for each fold and one on all; goes on where it was stopped."""
+    input:
+        tables=collect("results/{{dataset}}/{{segmenter}}/{{isolation}}/images/{shard}.csv", shard=SHARDS),
+        manifest="results/{dataset}/manifest.csv",
+        weights=ancient(SETTINGS["kinds"].weights) if SETTINGS["kinds"].weights else [],
+    output:
+        "results/{dataset}/{segmenter}/{isolation}/kind_finetuned/own.safetensors",
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/finetune.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/finetune.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        gpu=GPU,
+        mem_mb=memory(4000),
+        runtime=1440,
+    params:
+        settings=json.dumps(SETTINGS["kinds"].to_finetune()),
+        weights=lambda w, input: option("--weights", input.get("weights")),
+        weights_hash=weights_hash(SETTINGS["kinds"].weights, "patch-nano.safetensors"),
+        downloads=option("--allow-downloads", config["allow_downloads"]),
+        seed=config["seed"],
+        device=config["device"],
+        code=code_hash("classification.finetune"),
+    message:
+        "Train a network on the kinds of {wildcards.dataset} ({wildcards.isolation})"
+    shell:
+        "python -m defectflow.classification.finetune --tables {input.tables} --manifest {input.manifest}"
+        " --settings {params.settings:q} {params.weights} {params.downloads} --device {params.device}"
+        " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
 rule classify:
     """Learn good and kinds of defects, and say how well that works on held-out photographs."""
     input:
-        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors/own.safetensors",
+        kind_descriptors,
     output:
         directory("results/{dataset}/{segmenter}/{isolation}/kinds"),
     log:
@@ -134,7 +169,7 @@ rule imbalance:
 rule thin_out:
     """Recall of frequent and rare kinds where the photographs to learn from are thinned out."""
     input:
-        "results/{dataset}/{segmenter}/{isolation}/kind_descriptors/own.safetensors",
+        frozen_descriptors,
     output:
         directory("results/{dataset}/{segmenter}/{isolation}/kind_imbalance"),
     log:

@@ -374,6 +374,19 @@ def kind_network(wildcards):
     return KIND_NETWORKS[wildcards.network]
 
 
+def kind_descriptors(wildcards) -> str:
+    """What the classifier of kinds learns from."""
+    folder = "kind_finetuned" if SETTINGS["kinds"].training == "finetune" else "kind_descriptors"
+    return f"results/{{dataset}}/{{segmenter}}/{{isolation}}/{folder}/own.safetensors"
+
+
+def frozen_descriptors(wildcards) -> str:
+    """The same for what thins photographs out, of which a trained network has seen too many."""
+    if SETTINGS["kinds"].training == "finetune":
+        sys.exit("error: config.yaml: imbalance thins out what a head learns from (set kinds: {training: frozen})")
+    return kind_descriptors(wildcards)
+
+
 def kind_studies(wildcards) -> list[str]:
     """Folders of the study of each data set."""
     if len(KIND_VARIANTS) < 2:

@@ -119,7 +119,8 @@ def main(args: argparse.Namespace) -> None:
         write_json(folder / "kinds.json", told)
         write_table(folder / "kinds.csv", table, COLUMNS)
         save_png(folder / "confusion.png", chart)
-        namer.save(folder / FILE)
+        if not found.finetuned:  # an inspector has no such network
+            namer.save(folder / FILE)
         write_page(
             folder / "kinds.html", "kinds.html", name=args.name, told=told, notes=sentences(told), chart=svg(chart)
         )

@@ -81,8 +81,20 @@ def held_out_logits(found: Descriptors, settings: Any, seed: int = 0) -> np.ndar
     return logits
 
 
+def held_out_novelty(found: Descriptors) -> np.ndarray:
+    """Novelty of every photograph of the sample beside the defects of other folds, float (n,)."""
+    labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
+    far = np.zeros(len(labels))
+    for fold in np.unique(folds):
+        bad, test, features = (folds != fold) & (labels > 0), folds == fold, found.held_out[fold]
+        far[test] = novelty(features[test], features[bad], labels[bad]) if bad.any() else 2.0
+    return far
+
+
 def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     """Judge every photograph of the sample; temperature and limit of a fold come from folds within the others.
+
+    Of a network that was trained for each fold they come from what the other folds' networks say of these.
 
     Args:
         found: descriptors of all folds.
@@ -91,14 +103,18 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     """
     labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
     k, logits_of = len(class_names(found)), held_out_logits(found, settings, seed)
+    far_of = held_out_novelty(found) if found.finetuned else np.zeros(0)
     judged = Judged(
         np.zeros((len(labels), k)), np.zeros((len(labels), k)), np.zeros(len(labels)), np.zeros(len(labels))
     )
     for fold in np.unique(folds):
         train, test, features = folds != fold, folds == fold, found.held_out[fold]
         logits = logits_of[test]
-        inner, new = _within(features[train], labels[train], folds[train], k, settings, seed)
         bad = labels[train] > 0
+        if found.finetuned:  # the network of a fold has learned from all the others, and is too sure of them
+            inner, new = logits_of[train], far_of[train]
+        else:
+            inner, new = _within(features[train], labels[train], folds[train], k, settings, seed)
         judged.logits[test] = logits
         judged.chance[test] = probabilities(logits, temperature_of(inner, labels[train]))
         judged.novelty[test] = novelty(features[test], features[train][bad], labels[train][bad])

@@ -36,6 +36,11 @@ class Descriptors(NamedTuple):
     typical: np.ndarray
 
     @property
+    def finetuned(self) -> bool:
+        """Whether they are of a network that has learned from the photographs outside of each fold."""
+        return bool(self.about["network"].get("finetuned"))
+
+    @property
     def known(self) -> pd.DataFrame:
         """The rows of ``items`` that are of the sample."""
         return self.items.iloc[: self.held_out.shape[1]]
