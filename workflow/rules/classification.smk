@@ -191,3 +191,43 @@ rule thin_out:
     shell:
         "python -m defectflow.classification.thin_out --descriptors {input} --strength {params.strength}"
         " --threads {threads} --seed {params.seed} --out {output} 2>&1 | tee {log}"
+
+
+rule class_maps:
+    """Where a classifier of kinds looks, beside the detector's anomaly maps, of each category; on request."""
+    input:
+        [f"results/{run.dataset}/{run.segmenter}/{run.isolation}/{run.detector}/class_maps" for run in MAIN_RUNS],
+
+
+rule draw_class_maps:
+    """Class activation maps of photographs with a kind and a ground-truth mask."""
+    input:
+        features=collect(
+            "results/{{dataset}}/{{segmenter}}/{{isolation}}/kind_features/own/{shard}.safetensors",
+            shard=SHARDS,
+        ),
+        maps=per_shard("maps/{shard}.safetensors"),
+        manifest="results/{dataset}/manifest.csv",
+    output:
+        directory("results/{dataset}/{segmenter}/{isolation}/{detector}/class_maps"),
+    log:
+        "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/class_maps.log",
+    benchmark:
+        "<benchmarks>/{dataset}/{segmenter}/{isolation}/{detector}/class_maps.tsv"
+    conda:
+        "../../envs/defectflow.yaml"
+    threads: 8
+    resources:
+        mem_mb=memory(2000),
+        runtime=60,
+    params:
+        strength=SETTINGS["kinds"].strength,
+        depth=depth_flag,
+        seed=config["seed"],
+        code=code_hash("classification.class_maps"),
+    message:
+        "Draw class activation maps of {wildcards.dataset} ({wildcards.isolation}, {wildcards.detector})"
+    shell:
+        "python -m defectflow.classification.class_maps --features {input.features} --manifest {input.manifest}"
+        " --maps {input.maps} --strength {params.strength} {params.depth} --threads {threads} --seed {params.seed}"
+        " --out {output} 2>&1 | tee {log}"
