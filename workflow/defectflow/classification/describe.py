@@ -109,10 +109,12 @@ def _typical(good: GoodPatches) -> torch.Tensor:
         own = (good.owners == torch.tensor(owner)).all(dim=1)
         patches, squares = good.patches[own], 2 * good.half_norms[own]
         others = [good.owners[:, k] != owner[k] for k in (0, 1)]
-        found = [nearest(patches, good, other, 1) for other in others if other.any()]
+        searched: dict[int, Nearest] = {}
         for row, fold in enumerate(folds):
-            for level in found:
-                closest = level.without(fold, 1)[0][:, 0]
+            for level in (k for k in (0, 1) if others[k].any()):
+                if level not in searched:
+                    searched[level] = nearest(patches, good, others[level], 1)
+                closest = searched[level].without(fold, 1)[0][:, 0]
                 if closest.isfinite().all():
                     typical[row, own] = (squares - 2 * closest).clamp_min(0).sqrt()
                     break
