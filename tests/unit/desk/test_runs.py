@@ -135,7 +135,7 @@ def test_one_run_at_a_time_and_settings_stay_during_it(desk, monkeypatch, tmp_pa
     assert other.get("/api/runs/state")["status"] == "running"
     for window in (desk, other):
         assert "under way" in window.post("/api/runs/start", status=422)["error"]
-        assert "under way" in window.post("/api/runs/setting", status=422, path="seed", text="1")["error"]
+        assert "during a run" in window.post("/api/runs/setting", status=422, path="seed", text="1")["error"]
     other.post("/api/runs/stop")
     wait_for(desk, "stopped")
 

@@ -1,4 +1,4 @@
-"""Stage describe: what is unlike a good part in each photograph, as one vector, for the classifier of kinds.
+"""Stage describe: the differences of each photograph from good ones as one vector, for the classifier of kinds.
 
 A kind of defect is local, and averaged over the part it drowns. So the patches that are most unlike those of good
 photographs are taken, and of each what it differs by from the good patches nearest to it. The mean of these differences
@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from defectflow.classification.descriptor_files import Descriptors, write_descriptors
-from defectflow.classification.folds import Sample, sample
+from defectflow.classification.kind_folds import Sample, sample
 from defectflow.classification.kind_namer import MEAN_OF, MOST_UNLIKE, NEAREST, ROWS
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.device import product
@@ -148,14 +148,14 @@ def nearest(patches: torch.Tensor, good: GoodPatches, allowed: torch.Tensor, cou
 def descriptors(
     patches: torch.Tensor, owner: tuple[int, int], good: GoodPatches, folds: Sequence[int | None]
 ) -> torch.Tensor:
-    """Describe one photograph, once for each fold that good patches are held out of.
+    """Describe one photograph, once for each fold whose good patches are held out.
 
     Args:
         patches: float32 (p, d), p at least 1.
-        owner: numbers of its group, whose patches are not compared with, and of the photograph itself, where there are
-            no other groups.
+        owner: numbers of its group, whose patches are excluded, and of the photograph itself, which is excluded if
+            there are no other groups.
         good: patches to compare with.
-        folds: those to hold out, None for nothing.
+        folds: folds to hold out; None: none.
 
     Returns:
         float32 (folds, 2 d): mean and standard deviation of the differences, each of length 1.
@@ -190,7 +190,7 @@ def describe(
         What `Descriptors` has as held_out, every and items, and the good patches that were compared with.
 
     Raises:
-        UserError: no patches of a photograph of the sample.
+        UserError: a photograph of the sample has no patches.
     """
     places = {
         item["image_id"]: (file, number)
@@ -200,7 +200,7 @@ def describe(
     }
     for image_id, path in zip(chosen.table["image_id"], chosen.table["path"], strict=True):
         if image_id not in places:
-            raise UserError(f"{path}: it has no patches (run the features stage again)")
+            raise UserError(f"{path}: no patches (run the stage features again)")
     new = manifest[manifest["label"].isna() & manifest["image_id"].isin(list(places))].sort_values("image_id")
     items = pd.concat(
         [chosen.table, new[["image_id", "path", "group"]].assign(**{"class": "", "fold": -1})], ignore_index=True
@@ -243,7 +243,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.classification.describe", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--manifest", required=True, help="manifest.csv")
-    add_seed(parser, "of the folds, and of the good patches that are drawn")
+    add_seed(parser, "of the folds and the drawn good patches")
     add_threads(parser)
     parser.add_argument("--out", required=True, help="file of descriptors to write (.safetensors)")
     return parser

@@ -1,6 +1,6 @@
-"""Classifiers on top of frozen descriptors: a linear one, its answers to rare classes, and nearest neighbours.
+"""Classifiers on frozen descriptors: a linear one with treatments of rare classes, and nearest neighbours.
 
-All give log-odds up to a constant, one column for each class, of which `calibration` makes probabilities.
+All return log-odds up to a constant, one column per class; `calibration` converts them to probabilities.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ def effective_weights(counts: np.ndarray, beta: float = BETA) -> np.ndarray:
 
     Args:
         counts: photographs of each class, at least 1.
-        beta: 0 weighs all alike; towards 1, weights become the inverse of the counts.
+        beta: 0 gives equal weights; towards 1, weights approach the inverse of the counts.
     """
     weights = (1 - beta) / (1 - beta**counts)
     even: np.ndarray = weights * counts.sum() / (weights * counts).sum()

@@ -1,4 +1,4 @@
-"""Open set: how unlike the known kinds a defect is, so that a kind never shown is not called by the nearest name."""
+"""Open-set recognition: distance of a defect from the known kinds, to recognise unknown kinds."""
 
 from typing import NamedTuple
 
@@ -52,5 +52,5 @@ def novelty(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.n
 
 
 def limit_of(values: np.ndarray, rejected: float) -> float:
-    """Novelty above which a kind is unknown: at most ``rejected`` of these held-out known defects lie above it."""
+    """Novelty above which a kind is unknown; at most the share ``rejected`` of held-out known defects is above."""
     return float(np.quantile(values, 1 - rejected, method="higher"))

@@ -1,4 +1,4 @@
-"""A linear layer that is trained by epochs of an optimizer, to see what these change."""
+"""A linear layer trained by an optimizer, to compare epochs, learning rates and optimizers."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def fit_trained_head(
     """Train a linear layer; arguments as of `heads.fit_head`, features standardised.
 
     Args:
-        weights: float (k,), of the loss of a photograph of each class.
+        weights: float (k,), weight in the loss of a photograph of each class.
         settings: epochs, learning_rate and optimizer of a `KindSettings`.
 
     Returns:

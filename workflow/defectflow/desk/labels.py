@@ -1,4 +1,4 @@
-"""The page Labels: good, bad or not sure, by keys, many at a time."""
+"""The page Labels: good, bad or not sure, with the keyboard, for many photographs at a time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LISTS = {"next": "next_to_label.csv", "check": "labels_to_check.csv", "candidate
 
 
 class Change(BaseModel):
-    """What a person says of photographs; None: it stays."""
+    """A change of labels; None leaves a value as it is."""
 
     names: list[str] = Field(max_length=100_000)
     label: str | None = Field(None, max_length=10)
@@ -39,7 +39,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/api/labels/list")
     def listed() -> dict[str, Any]:
-        """All photographs as [name, stamp, label, kind], and what the latest run would have a person look at."""
+        """All photographs as [name, stamp, label, kind], and the lists of the latest run to look at."""
         return {"photographs": labels.table(), "lists": lists_of(project)}
 
     @routes.post("/api/labels/put")
@@ -59,7 +59,7 @@ def router(project: Project) -> APIRouter:
 
 
 def lists_of(project: Project) -> dict[str, list[dict[str, str]]]:
-    """{list: rows of filename and why} of the latest run that has one; those of photographs are in their order."""
+    """{list: rows of name and why} of the latest run that has such a list, in its order."""
     found: dict[str, list[dict[str, str]]] = {}
     for key, name in LISTS.items():
         paths = sorted((project.results / project.dataset).glob(f"*/*/*/{name}"), key=lambda path: path.stat().st_mtime)

@@ -1,7 +1,7 @@
-"""Labels while they are made: kept in SQLite, and written to labels.csv at each change.
+"""Labels: kept in SQLite, and written to labels.csv at each change.
 
-A label is on the disk before the page hears that it is set. Of the file and the database the one that was changed
-last by somebody else wins: labels.csv that was edited by hand is read in again.
+A label is on the disk before the page shows it. If labels.csv was edited elsewhere, it is read again and takes
+precedence.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 from defectflow.core.files import UserError, atomic
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
-from defectflow.listing.name_matching import Matcher
+from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
 
 NAMES = {"0": "good", "1": "bad", "": ""}
 CODES = {"good": "0", "bad": "1", "unsure": "", "": ""}
-OTHERS = ("group", "mask", "split")  # columns that stay as they were read
+OTHERS = ("group", "mask", "split")  # columns that are kept as read
 LONGEST_KIND = 60
 DIRTY = "labels.csv lacks a change"
 TABLES = """
@@ -38,7 +38,7 @@ CREATE TABLE IF NOT EXISTS label_file (one INTEGER PRIMARY KEY CHECK (one = 1), 
 
 
 class Label(NamedTuple):
-    """What a person says of a photograph: label good, bad, unsure or "" (not looked at), and the kind of defect."""
+    """Label of a photograph: good, bad, unsure or "" (none), and the kind of defect."""
 
     label: str
     kind: str
@@ -57,7 +57,7 @@ class LabelStore:
         with project.lock, project.database() as database:
             for statement in TABLES.split(";"):
                 database.execute(statement)
-        self._seen: set[str] = set()  # photographs whose folders have been asked
+        self._seen: set[str] = set()  # photographs whose folders have been checked
 
     def all(self) -> dict[str, Label]:
         """{name: label} of photographs with a label."""
@@ -81,10 +81,10 @@ class LabelStore:
         """Set the label, the kind, or both, of photographs; one step for `undo`. Returns how many changed.
 
         Raises:
-            UserError: one is no photograph of the folder, or label or kind cannot be.
+            UserError: one is not a photograph of the folder, or label or kind is invalid.
         """
         if label is not None and label not in CODES:
-            raise UserError(f"{label[:20]!r}: no label (good, bad, unsure or empty)")
+            raise UserError(f"{label[:20]!r}: not a label (good, bad, unsure or empty)")
         if kind is not None and (len(kind) > LONGEST_KIND or not kind.isprintable() or '"' in kind):
             raise UserError(f"a kind of defect has at most {LONGEST_KIND} printable characters, and no quotes")
         known, names = self.photographs.all(), list(dict.fromkeys(names))
@@ -93,7 +93,7 @@ class LabelStore:
 
         def new(old: Label) -> Label:
             said = old.label if label is None else label
-            # Only what is bad has a kind of defect; who names one says that it is bad.
+            # Only bad photographs have a kind of defect; naming one makes the photograph bad.
             if kind is not None:
                 return Label("bad" if kind.strip() else said, kind.strip())
             return Label(said, old.kind if said == "bad" else "")
@@ -107,7 +107,7 @@ class LabelStore:
         return changed
 
     def undo(self) -> list[str]:
-        """Take back the latest step that is not taken back; the names of its photographs, [] if there is none."""
+        """Undo the latest step; returns the names of its photographs, [] if there is none."""
         self.sync()
         with self.project.lock:
             with self.project.database() as database:
@@ -121,11 +121,11 @@ class LabelStore:
         return [row["name"] for row in rows]
 
     def add(self, found: Mapping[str, Mapping[str, str]], over: bool) -> int:
-        """Take in labels of a table or of folders; one step for `undo`. Returns how many changed.
+        """Add labels from a table or from folders; one step for `undo`. Returns how many changed.
 
         Args:
             found: {name: {label ("0", "1" or ""), defect_type, group, mask, split}}, any of these.
-            over: whether they replace labels that are there.
+            over: whether they replace existing labels.
         """
         with self.project.lock:
             with self.project.database() as database:
@@ -145,7 +145,7 @@ class LabelStore:
         return changed
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget photographs that are removed."""
+        """Forget removed photographs."""
         with self.project.lock:
             with self.project.database() as database:
                 database.executemany("DELETE FROM labels WHERE name = ?", ((name,) for name in names))
@@ -153,7 +153,7 @@ class LabelStore:
             self._export()
 
     def sync(self) -> None:
-        """Read labels.csv in again if somebody else has changed it; write it if it lacks what the database has.
+        """Read labels.csv again if it was changed elsewhere; write it if it is behind the database.
 
         Raises:
             UserError: it cannot be read.
@@ -190,7 +190,7 @@ class LabelStore:
                 self._others(database, name, dict.fromkeys(OTHERS, "") | given)
 
     def _export(self) -> None:
-        """Write labels.csv: a row for each photograph that anything is known of."""
+        """Write labels.csv: a row for each photograph with a label or another value."""
         known = self.photographs.all()
         with self.project.database() as database:
             rows = [row for row in database.execute("SELECT * FROM labels ORDER BY name") if row["name"] in known]
@@ -212,7 +212,7 @@ class LabelStore:
             database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (digest,))
 
     def _change(self, database: sqlite3.Connection, news: Mapping[str, Any]) -> int:
-        """Apply functions from the old to the new label, and remember the old ones as one step."""
+        """Apply functions from the old to the new label, and store the old ones as one step."""
         (step,) = database.execute("SELECT coalesce(max(step), 0) + 1 FROM label_changes").fetchone()
         old = {row["name"]: Label(row["label"], row["kind"]) for row in database.execute("SELECT * FROM labels")}
         changed = 0
@@ -245,7 +245,7 @@ class LabelStore:
             )
 
     def _mark(self, database: sqlite3.Connection) -> None:
-        """Note, with a change, that labels.csv lacks it: the desk may be killed before it is written."""
+        """Record that labels.csv lacks a change: the desk may be killed before it is written."""
         database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (DIRTY,))
 
     def _content(self) -> bytes:

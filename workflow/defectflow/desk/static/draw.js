@@ -12,7 +12,7 @@ async function picture(address) {
 
 /** Draw on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when an outline was saved. */
 export async function draw(name, following, done) {
-  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": t("Photograph: arrow keys move the cross, Enter clicks, Shift+Enter clicks beside the part") });
+  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": t("Photograph: arrow keys move the cross, Enter clicks on the part, Shift+Enter on the background") });
   const board = el("div", { class: "board" }), busy = el("span", { class: "busy", role: "status" });
   const tools = el("div", { class: "segments", role: "group", "aria-label": t("Tool") });
   const size = el("input", { type: "range", min: 2, max: 60, value: 14, id: "brush-size" });
@@ -23,13 +23,13 @@ export async function draw(name, following, done) {
     el("header", {}, el("h2", {}, name), busy, el("span", { class: "grow" }), hint,
       el("button", { class: "quiet", "aria-label": t("Close"), onclick: () => dialog.close() }, "✕")),
     board,
-    el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Begin again")),
+    el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Start over")),
       el("span", { class: "grow" }), save)));
   const TOOLS = {
-    click: [t("Click"), t("Click on the part; with Shift or the right button beside it")],
+    click: [t("Click"), t("Click on the part; on the background with Shift or the right button")],
     polygon: [t("Polygon"), t("Click the corners; Enter or a double click closes it")],
     brush: [t("Brush"), t("Paint the part")],
-    eraser: [t("Eraser"), t("Take away")],
+    eraser: [t("Eraser"), t("Erase")],
   };
   let tool = "click", image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
   let clicks = { inside: [], outside: [] }, past = [];
@@ -76,7 +76,7 @@ export async function draw(name, following, done) {
   document.body.append(dialog);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.showModal();
-  busy.textContent = t("Looking at it …");
+  busy.textContent = t("Loading …");
   const address = encodeURIComponent(name);
   // The photograph is shown at once; clicks wait until the server has looked at it.
   const ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));

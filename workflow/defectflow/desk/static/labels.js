@@ -60,9 +60,9 @@ function show() {
   const found = matching();
   grid.show(found);
   const texts = {
-    next: [t("Nothing to label next"), t("A run lists here the photographs whose labels would say most.")],
-    check: [t("No labels to check"), t("A run lists here the labels that the photographs contradict.")],
-    candidates: [t("Nothing stands out"), t("Where no photograph has a label, a run lists here those that stand far from all others.")],
+    next: [t("Nothing to label next"), t("A run lists here the photographs that are most useful to label.")],
+    check: [t("No labels to check"), t("A run lists here labels that are probably wrong.")],
+    candidates: [t("Nothing stands out"), t("If no photograph has a label, a run lists here those that differ strongly from all others.")],
   };
   $("work").hidden = !found.length;
   $("empty").hidden = found.length > 0;
@@ -124,7 +124,7 @@ function undo() {
     const index = grid.items.findIndex((item) => item.name === names[0]);
     if (index >= 0 && names.length === 1) grid.go(index);
     preview(grid.current);
-    toast(plural(names.length, "Taken back for {n} photograph", "Taken back for {n} photographs"));
+    toast(plural(names.length, "Undone for {n} photograph", "Undone for {n} photographs"));
   }).catch(() => {});
 }
 

@@ -6,7 +6,7 @@ let timer = null, offset = 0, last = "", wasRunning = false;
 const WORDS = {
   none: ["", t("nothing has run yet")], running: ["busy", t("running")], done: ["good", t("finished")],
   failed: ["bad", t("stopped by an error")], stopped: ["unsure", t("stopped; nothing is lost")],
-  interrupted: ["unsure", t("interrupted; start it again, it goes on where it was")],
+  interrupted: ["unsure", t("interrupted; start again to continue")],
 };
 
 // --- the run ------------------------------------------------------------------------------------------------------
@@ -47,7 +47,7 @@ function show(state) {
   if (wasRunning && !running) {
     document.title = `${t("Run")} · defectflow`;
     if (state.status === "done") toast(t("The run has finished."), "good");
-    if (state.status === "failed") toast(t("An error has stopped the run."), "bad");
+    if (state.status === "failed") toast(t("An error stopped the run."), "bad");
   }
   if (wasRunning && !running || last !== state.run) results(state);
   wasRunning = running;
@@ -105,7 +105,7 @@ async function plan() {
   const box = $("planned");
   box.hidden = false;
   box.className = "note";
-  box.textContent = t("Looking at what has changed ...");
+  box.textContent = t("Checking what has changed ...");
   $("plan").disabled = true;
   try {
     const found = await api(`/api/runs/plan?bundle=${$("bundle").checked}`);
@@ -117,7 +117,7 @@ async function plan() {
     box.replaceChildren(
       el("b", {}, found.jobs ? t("{n} jobs in {m} stages", { n: number(found.jobs), m: found.stages.length }) + time : t("Nothing to do: the results are up to date.")),
       el("div", {}, found.stages.map((stage) => t(stage.words)).join(" → ")),
-      found.stays.length && found.jobs ? el("div", { class: "muted" }, t("As it is stays: {stages}", { stages: found.stays.map((words) => t(words)).join(", ") })) : "");
+      found.stays.length && found.jobs ? el("div", { class: "muted" }, t("Kept as they are: {stages}", { stages: found.stays.map((words) => t(words)).join(", ") })) : "");
   } catch {
     box.hidden = true;
   } finally {
@@ -138,7 +138,7 @@ async function start() {
 }
 
 async function stop() {
-  if (!(await ask(t("Stop the run? What is finished stays; a later run goes on from there."), t("Stop"), true))) return;
+  if (!(await ask(t("Stop the run? Finished stages are kept; the next run continues from there."), t("Stop"), true))) return;
   $("stop").disabled = true;
   $("status").textContent = t("stopping ...");
   try {
@@ -156,7 +156,7 @@ keys({
   p: [t("What would be done?"), plan],
   s: [t("Start the run"), () => !$("start").hidden && start()],
   x: [t("Stop the run"), () => !$("stop").hidden && stop()],
-  l: [t("All that was printed"), () => ($("log-box").open = !$("log-box").open)],
+  l: [t("Full output"), () => ($("log-box").open = !$("log-box").open)],
 });
 
 // --- settings -----------------------------------------------------------------------------------------------------
