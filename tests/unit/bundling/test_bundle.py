@@ -117,7 +117,7 @@ def namer_for(folder, blot=1.0):
 def test_a_bundle_names_the_kind_of_what_is_bad(tmp_path, capsys):
     args = bundle_set.arguments(tmp_path)
     bundle.main(bundle.build_parser().parse_args([*args, "--kinds", str(namer_for(tmp_path))]))
-    assert "is given a kind: blot, or" in (tmp_path / "bundle/README.md").read_text()
+    assert "it tells apart: blot; " in (tmp_path / "bundle/README.md").read_text()
     photos = tmp_path / "photos"
     for name, bad in (("good.png", False), ("bad.png", True)):
         write_png(photos / name, bundle_set.photograph(60, bad))

@@ -21,7 +21,7 @@ def test_grad_cam_plus_plus_is_that_of_automatic_gradients_and_lights_up_the_cla
     below = 2 * g**2 + (activations * g**3).sum(axis=0)
     alpha = np.where(below != 0, g**2 / np.where(below != 0, below, 1), 0)
     assert heat == pytest.approx(np.maximum(activations @ (alpha * np.maximum(g, 0)).sum(axis=0), 0))
-    assert float(score) == pytest.approx(pooled(activations) @ weights)
+    assert float(score.detach()) == pytest.approx(pooled(activations) @ weights)
     assert not grad_cam_plus_plus(activations, -weights).any()
 
 
