@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from defectflow.classification.descriptor_files import Descriptors, write_descriptors
 from defectflow.classification.kind_folds import Sample, sample
-from defectflow.classification.kind_namer import MEAN_OF, MOST_UNLIKE, NEAREST, ROWS
+from defectflow.classification.kind_namer import MEAN_OF, MOST_UNLIKE, NEAREST, RELATIVE, ROWS
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.device import product
 from defectflow.core.files import UserError, stage
@@ -173,7 +173,7 @@ def descriptors(
         count = min(NEAREST, int((outside & levels[level]).sum()))
         closeness, rows = searched[level].without(fold, count)
         typical = good.typical[-1 if fold is None else fold][rows].mean(dim=1)
-        unlike = (squares - 2 * closeness[:, 0]).clamp_min(0).sqrt() / typical
+        unlike = (squares - 2 * closeness[:, 0]).clamp_min(0).sqrt() / typical**RELATIVE
         most = unlike.topk(min(MOST_UNLIKE, len(patches))).indices
         differences = patches[most] - good.patches[rows[most]].mean(dim=1)
         parts = (differences[:MEAN_OF].mean(dim=0), differences.std(dim=0, correction=0))

@@ -16,6 +16,7 @@ from defectflow.core.files import UserError, atomic
 FILE = "namer.safetensors"
 UNKNOWN = "unknown kind"
 MOST_UNLIKE = 20  # patches of a photograph, for the spread of differences ...
+RELATIVE = 0.75  # power of typical distances that distances are divided by; chosen on rendered sets
 MEAN_OF = 10  # ... and the first so many of these for their mean
 ROWS = 1024  # patches of a photograph that are compared at a time
 NEAREST = 5  # good patches whose mean a patch is compared with
@@ -55,7 +56,7 @@ class KindNamer(NamedTuple):
             closest.append(closeness.max(axis=1))
         near = np.concatenate(beside)
         distance = np.sqrt(np.maximum(np.square(patches).sum(axis=1) - 2 * np.concatenate(closest), 0))
-        rows = np.argsort(-distance / self.typical[near].mean(axis=1), kind="stable")[:MOST_UNLIKE]
+        rows = np.argsort(-distance / self.typical[near].mean(axis=1) ** RELATIVE, kind="stable")[:MOST_UNLIKE]
         differences = patches[rows] - good[near[rows]].mean(axis=1)
         parts = (differences[:MEAN_OF].mean(axis=0), differences.std(axis=0))
         result: np.ndarray = np.concatenate([part / max(float(np.linalg.norm(part)), 1e-12) for part in parts])
