@@ -48,7 +48,8 @@ OF_THE_FOUND_RUN = {"candidates", "find_part", "learn_found", "part_sheet"}
 ELSEWHERE = {
     "parts", "triptychs", "normal_embed", "clean_features", "categories", "bundle", "write_bundle", "export_labels",
     "write_labels", "card", "reconstructions", "draw_reconstructions", "write_card", "screen", "next",
-    "kinds", "kind_features", "describe", "classify", "study", "vary", "profiles", "draw_profiles",
+    "kinds", "kind_features", "describe", "classify", "study", "vary", "imbalance", "thin_out", "finetune",
+    "class_maps", "draw_class_maps", "profiles", "draw_profiles",
 }  # fmt: skip
 # Every rule of `all` has work in this configuration but render_demo and fetch_checkpoint.
 CONFIG = {

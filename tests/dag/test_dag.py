@@ -389,6 +389,15 @@ def test_kinds_are_learned_from_isolated_parts_when_they_are_asked_for(site):
     assert (jobs["study"], jobs["vary"], jobs["describe"], jobs["kind_features"]) == (1, 1, 3, 3 * jobs["isolate"])
     joined = site.snakemake("-n", "-p", config=COCO | ALONE | {"kinds": {"join": True}}).stdout
     assert "--kinds results/mine/template/crop/kinds/kinds.csv" in joined
+    rare = site.jobs("imbalance", config=COCO | ALONE)
+    assert (rare["imbalance"], rare["thin_out"], rare["describe"]) == (1, 1, 1) and "classify" not in rare
+    maps = site.jobs("class_maps", config=COCO | ALONE)
+    assert (maps["draw_class_maps"], maps["score"], maps["kind_features"]) == (1, maps["isolate"], maps["isolate"])
+    tuned = COCO | ALONE | {"kinds": {"training": "finetune", "epochs": 2}}
+    jobs = site.jobs("kinds", config=tuned)
+    assert (jobs["finetune"], jobs["classify"]) == (1, 1) and "describe" not in jobs
+    refused = site.snakemake("-n", "imbalance", config=tuned)
+    assert refused.returncode != 0 and "imbalance thins out what a head learns from" in refused.stderr
     nothing = site.snakemake("-n", "study", config=COCO | ALONE)
     assert nothing.returncode != 0 and "kinds.study varies nothing" in nothing.stderr
     missing = site.snakemake("-n", "kinds", config=COCO | ALONE | {"kinds": {"weights": "no.pth"}})

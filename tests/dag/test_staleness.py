@@ -148,6 +148,7 @@ KEYS = {
     "drawing.opacity": (0.7, "render report"),
     "drawing.triptychs": (True, ("triptychs report",)),
     # Of `snakemake kinds`, which is asked for by name: see below.
+    "kinds.training": ("finetune", ""),
     "kinds.backbone": ("resnet18.tv_in1k", ""),
     "kinds.weights": ("data/net.safetensors", ""),
     "kinds.layers": (["layer2"], ""),
@@ -427,6 +428,9 @@ def test_kinds_are_stale_after_what_they_are_made_from_and_nothing_else(kinds):
     for key in (key for key in KEYS if key.startswith("kinds.") and not key.startswith("kinds.study")):
         name = key.removeprefix("kinds.")
         unread = name in ("join", "neighbours", "epochs", "learning_rate", "optimizer")  # of other heads
+        if name == "training":
+            assert kinds.stale(CARD | {"kinds": {name: KEYS[key][0]}}) == {"finetune": 1} | LEARNED
+            continue
         of_head = name in ("head", "strength", "balance", "rejected")
         stale = kinds.stale(CARD | {"kinds": {name: KEYS[key][0]}})
         assert stale == ({} if unread else LEARNED if of_head else DESCRIBED), key

@@ -198,9 +198,22 @@ def test_the_whole_frame_is_judged_with_the_masks_that_the_crop_had(finished, tm
 
 
 def test_a_bundle_judges_new_photographs_as_the_workflow_does(finished, tmp_path):
-    result = finished.snakemake("--cores", "2", "bundle", config=CONFIG)
+    before = read_predictions(finished)
+    kinds = "results/mine/template/crop/kinds/kinds.csv"
+    config = CONFIG | {"kinds": {"image_size": 96, "join": True}}
+    other = finished.snakemake("-n", "bundle", config=config | {"kinds": {"image_size": 128, "join": True}})
+    assert "error: bundle: image_size is 128 for kinds and 96 for detector patchcore" in other.stdout + other.stderr
+    targets = ("bundle", f"{RUN}/report.html")
+    result = finished.snakemake("--cores", "2", *targets, config=config)
     assert result.returncode == 0, result.stdout + result.stderr
-    assert finished.jobs("bundle", config=CONFIG) == {}
+    assert finished.jobs(*targets, config=config) == {}
+    rows = read_predictions(finished)
+    assert [{key: row[key] for key in before[0]} for row in rows] == before
+    assert {row["kind"] for row in rows if row["predicted_label"] == "1"} <= {"bad", "unknown kind"}
+    assert {row["kind"] for row in rows if row["predicted_label"] == "0"} == {""}
+    assert 'id="kinds"' in (finished.folder / RUN / "report.html").read_text()
+    with open(finished.folder / kinds, newline="") as stream:
+        said = {row["filename"]: row for row in csv.DictReader(stream)}
     folder = shutil.copytree(finished.folder / RUN / "bundle", tmp_path / "another place")
     new = [row for row in read_predictions(finished) if not row["label"]]
     assert len(new) == 2
@@ -212,6 +225,13 @@ def test_a_bundle_judges_new_photographs_as_the_workflow_does(finished, tmp_path
             assert verdict.score == pytest.approx(float(row["pred_score"]), abs=10 * tolerance)
             assert int(verdict.bad) == int(row["predicted_label"]) and verdict.threshold == float(row["threshold"])
             assert int(verdict.present) == int(row["mask_present"]) and verdict.reason == row["mask_reason"]
+            own = next(one for name, one in said.items() if name.endswith(row["filename"]))
+            named, chance = inspector.kind_of(finished.folder / "data/mine/images" / row["filename"])
+            assert named == own["kind_if_bad"]
+            assert chance == pytest.approx(float(own["kind_if_bad_probability"]), abs=tolerance + 1e-6)
+            assert verdict.kind == (named if verdict.bad else "")
+    assert finished.snakemake("--cores", "2", f"{RUN}/report.html", config=CONFIG).returncode == 0
+    assert read_predictions(finished) == before and finished.jobs(config=CONFIG) == {}
     shutil.rmtree(finished.folder / RUN / "bundle")
 
 
@@ -225,22 +245,20 @@ def test_the_report_can_be_sent_to_a_colleague(finished):
 def test_kinds_are_told_apart_and_a_study_compares_heads(finished):
     config = CONFIG | {"kinds": {"image_size": 96, "study": {"head": ["nearest"]}}}
     before = read_predictions(finished)
-    assert finished.snakemake("--cores", "2", "kinds", "study", config=config).returncode == 0
+    assert finished.snakemake("--cores", "2", "kinds", "study", "imbalance", config=config).returncode == 0
     folder = finished.folder / "results/mine/template/crop"
     told = json.loads((folder / "kinds/kinds.json").read_text())
     assert told["n"] == 12 and told["accuracy"] > 0.8 > told["majority"]["accuracy"]
     assert [row["name"] for row in told["classes"]] == ["good", "bad"]
     assert (folder / "kinds/kinds.csv").read_text().count("\n") == 15
     assert (folder / "kind_study/study.csv").read_text().count("\n") == 3
-    assert finished.jobs("kinds", "study", config=config) == {} and read_predictions(finished) == before
-    joined = config | {"kinds": config["kinds"] | {"join": True}}
-    assert finished.snakemake("--cores", "2", f"{RUN}/predictions.csv", config=joined).returncode == 0
-    rows = read_predictions(finished)
-    assert [{key: row[key] for key in before[0]} for row in rows] == before
-    assert {row["kind"] for row in rows if row["predicted_label"] == "1"} <= {"bad", "unknown kind"}
-    assert {row["kind"] for row in rows if row["predicted_label"] == "0"} == {""}
-    assert finished.snakemake("--cores", "2", f"{RUN}/predictions.csv", config=CONFIG).returncode == 0
-    assert read_predictions(finished) == before
+    rare = (folder / "kind_imbalance/imbalance.csv").read_text().splitlines()
+    assert len(rare) == 13 and rare[0].startswith("imbalance,reached,balance,accuracy,")
+    tuned = CONFIG | {"kinds": {"image_size": 64, "training": "finetune", "epochs": 2}}
+    assert finished.snakemake("--cores", "2", "kinds", config=tuned).returncode == 0
+    assert json.loads((folder / "kinds/kinds.json").read_text())["network"]["backbone"] == "patch-nano"
+    assert finished.jobs("kinds", config=tuned) == {}
+    assert finished.jobs("study", "imbalance", config=config) == {} and read_predictions(finished) == before
 
 
 def test_the_card_of_the_data_set_shows_the_regions_of_the_run(finished):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from defectflow.classification.describe import describe
+from defectflow.classification.describe import describe, kept_of
 from defectflow.classification.descriptor_files import Descriptors
 from defectflow.classification.kind_folds import sample
 from defectflow.core import tables
@@ -57,9 +57,9 @@ def described(folder: Path, manifest: pd.DataFrame, strength: float = 3.0) -> De
     folder.mkdir(exist_ok=True, parents=True)
     _, patches = write_set(folder, manifest, strength)
     chosen = sample(manifest, 0)
-    held_out, every, items = describe(open_patches([patches]), manifest, chosen, 0)
+    held_out, every, items, good = describe(open_patches([patches]), manifest, chosen, 0)
     about = {
         "network": {"backbone": "test", "trained": True, "layers": ["a"], "input_size": [48, 48]},
         "unit": chosen.unit, "left_out": chosen.left_out, "unnamed": chosen.unnamed,
     }  # fmt: skip
-    return Descriptors(held_out.numpy(), every.numpy(), items, about)
+    return Descriptors(held_out.numpy(), every.numpy(), items, about, *kept_of(good))

@@ -16,6 +16,7 @@ rule write_bundle:
         predictions="results/{dataset}/{segmenter}/{isolation}/{detector}/predictions.csv",
         manifest="results/{dataset}/manifest.csv",
         splits="results/{dataset}/splits.csv",
+        kinds=kinds_to_bundle,
         weights=lambda w: ancient(detector_of(w).weights) if detector_of(w).weights else [],
     output:
         directory("results/{dataset}/{segmenter}/{isolation}/{detector}/bundle"),
@@ -36,6 +37,7 @@ rule write_bundle:
             for name in ("prior", "model", "train_json", "checkpoint", "encoder", "decoder", "pairs", "weights")
         ),
         weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
+        kinds=lambda w, input: option("--kinds", f"{input.kinds}/namer.safetensors" if input.get("kinds") else None),
         downloads=option("--allow-downloads", config["allow_downloads"]),
         seed=config["seed"],
         depth=depth_flag,
@@ -43,7 +45,7 @@ rule write_bundle:
     message:
         "Bundle the inspector {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} of {wildcards.dataset}"
     shell:
-        "python -m defectflow.bundling.bundle --entries {params.entries:q} --name {params.name} {params.files}"
+        "python -m defectflow.bundling.bundle --entries {params.entries:q} --name {params.name} {params.files} {params.kinds}"
         " --banks {input.banks} --fold-banks {input.fold_banks} --fit {input.fit} --maps {input.maps} --metrics {input.metrics}"
         " --predictions {input.predictions} --manifest {input.manifest} --splits {input.splits} {params.downloads} {params.depth} --seed {params.seed}"
         " --threads {threads} --out {output} 2>&1 | tee {log}"

@@ -374,6 +374,19 @@ def kind_network(wildcards):
     return KIND_NETWORKS[wildcards.network]
 
 
+def kind_descriptors(wildcards) -> str:
+    """What the classifier of kinds learns from."""
+    folder = "kind_finetuned" if SETTINGS["kinds"].training == "finetune" else "kind_descriptors"
+    return f"results/{{dataset}}/{{segmenter}}/{{isolation}}/{folder}/own.safetensors"
+
+
+def frozen_descriptors(wildcards) -> str:
+    """The same for what thins photographs out, of which a trained network has seen too many."""
+    if SETTINGS["kinds"].training == "finetune":
+        sys.exit("error: config.yaml: imbalance thins out what a head learns from (set kinds: {training: frozen})")
+    return kind_descriptors(wildcards)
+
+
 def kind_studies(wildcards) -> list[str]:
     """Folders of the study of each data set."""
     if len(KIND_VARIANTS) < 2:
@@ -566,6 +579,16 @@ def bundle_files(wildcards) -> dict:
         sys.exit(f"error: bundle: {detector.name} {detector.not_bundled} (bundle another detector)")
     files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
     return files | network_files(wildcards) | extent_file(wildcards)
+
+
+def kinds_to_bundle(wildcards) -> str | list:
+    """The classifier of kinds where the config joins it, if the inspector's network can serve it."""
+    if not SETTINGS["kinds"].join:
+        return []
+    reason = SETTINGS["kinds"].not_carried_with(detector_of(wildcards))
+    if reason:
+        sys.exit(f"error: bundle: {reason}")
+    return "results/{dataset}/{segmenter}/{isolation}/kinds"
 
 
 def bundled(wildcards) -> str:

@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import re
@@ -12,7 +13,13 @@ from defectflow.backbones.patch_embedding import has_bfloat16
 from defectflow.bundling import bundle
 from defectflow.bundling.bundle_card import learned
 from defectflow.bundling.export import export_bundle
+from defectflow.classification.head_arrays import Head
+from defectflow.classification.kind_namer import KindNamer
+from defectflow.classification.novelty import KnownKinds
+from defectflow.commands import cli
+from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError, read_json
+from defectflow.images.read_write import write_png
 from defectflow.inspection.bundle_files import pack, read_bundle
 from defectflow.inspection.inspector import Inspector
 from defectflow.methods.numpy_registry import DETECTORS
@@ -91,6 +98,49 @@ def test_where_weights_lay_is_not_told(tmp_path):
 def test_what_cannot_be_bundled_is_one_line(tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         bundle_set.make(tmp_path, **change)
+    assert not (tmp_path / "bundle").exists()
+
+
+def namer_for(folder, blot=1.0):
+    """A classifier of one kind, for the patches of the bank below ``folder``; log-odds and limit are made up."""
+    bank = BankFile(folder / "banks.safetensors")
+    good = bank.tensors("all")[""]
+    d = 2 * good.shape[1]
+    zero, one = np.zeros(d), np.ones(d)
+    head = Head(2, np.arange(2), zero, one, ((np.zeros((2, d)), np.array([0.0, blot])),))
+    known = KnownKinds(zero, one, one[None] / d**0.5)
+    namer = KindNamer(["good", "blot"], head, 1.0, known, 2.0, good, np.ones(len(good), np.float32), bank.settings)
+    namer.save(folder / "namer.safetensors")
+    return folder / "namer.safetensors"
+
+
+def test_a_bundle_names_the_kind_of_what_is_bad(tmp_path, capsys):
+    args = bundle_set.arguments(tmp_path)
+    bundle.main(bundle.build_parser().parse_args([*args, "--kinds", str(namer_for(tmp_path))]))
+    assert "it tells apart: blot; " in (tmp_path / "bundle/README.md").read_text()
+    photos = tmp_path / "photos"
+    for name, bad in (("good.png", False), ("bad.png", True)):
+        write_png(photos / name, bundle_set.photograph(60, bad))
+    table = tmp_path / "verdicts.csv"
+    arguments = ["inspect", tmp_path / "bundle", photos, "--csv", table, "--jsonl", tmp_path / "v.jsonl"]
+    with pytest.raises(SystemExit):
+        cli.main([str(word) for word in arguments])
+    lines = capsys.readouterr().out.splitlines()
+    assert "bad.png  (blot 100 %" in lines[0] and "blot" not in lines[1]
+    with open(table, newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["kind"], row["kind_probability"]) for row in rows] == [("blot", "1.000000"), ("", "")]
+    told = [json.loads(line)["kind"] for line in (tmp_path / "v.jsonl").read_text().splitlines()]
+    assert told == ["blot", ""]
+
+
+def test_kinds_of_other_patches_are_refused_in_one_line(tmp_path):
+    args = bundle_set.arguments(tmp_path)
+    path = namer_for(tmp_path)
+    namer = KindNamer.load(path)
+    namer._replace(network=namer.network | {"grid": [9, 9]}).save(path)
+    with pytest.raises(UserError, match=r"bundle: grid is \[9, 9\] for kinds and \[12, 12\] for the detector"):
+        bundle.main(bundle.build_parser().parse_args([*args, "--kinds", str(path)]))
     assert not (tmp_path / "bundle").exists()
 
 

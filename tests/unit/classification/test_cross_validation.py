@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.classification.cross_validation import class_names, cross_validate, judge_new, leave_kinds_out
+from defectflow.classification.cross_validation import class_names, cross_validate, judge_new, leave_kinds_out, namer_of
 from defectflow.classification.settings import KindSettings
 from kinds_set import described, manifest_of
 
@@ -50,11 +50,12 @@ def test_the_label_of_a_photograph_does_not_change_what_is_said_of_it(found):
 
 def test_new_photographs_are_judged_by_all(found):
     held_out = cross_validate(found, SETTINGS)
-    new = judge_new(found, held_out, SETTINGS)
+    namer = namer_of(found, held_out, SETTINGS)
+    new = judge_new(found, namer)
     assert [class_names(found)[k] for k in new.chosen] == ["a"] * 4
     assert not new.unknown.any() and len(set(new.limit)) == 1
     none = found._replace(every=found.every[: len(found.known)], items=found.known)
-    assert len(judge_new(none, held_out, SETTINGS).chosen) == 0
+    assert len(judge_new(none, namer).chosen) == 0
 
 
 def test_a_kind_that_is_taken_away_is_far(found):

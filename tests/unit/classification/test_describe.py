@@ -41,6 +41,28 @@ def test_good_photographs_of_the_fold_that_is_held_out_are_not_compared_with(tmp
     held_out, everything = stage.descriptors(seen, (-1, -1), good, [fold, None])
     other_held_out, other_everything = stage.descriptors(seen, (-1, -1), moved, [fold, None])
     assert torch.equal(held_out, other_held_out) and not torch.equal(everything, other_everything)
+    typical = stage._typical(moved)  # nor do they say how far good patches of the others are from each other
+    outside = torch.ones(len(good.patches), dtype=torch.bool)
+    outside[own] = False
+    assert torch.equal(typical[fold, outside], good.typical[fold, outside])
+    assert not torch.equal(typical[-1], good.typical[-1])
+
+
+def test_patches_as_unlike_each_other_in_every_good_photograph_are_not_what_stands_out():
+    """An edge that is a little different each time gives way to a defect that is nearer to the good patches."""
+    generator = torch.Generator().manual_seed(0)
+    loose = torch.randn(40, 8, generator=generator) + torch.tensor([20.0] + [0.0] * 7)
+    dense = 0.01 * torch.randn(40, 8, generator=generator)
+    patches, owners = torch.cat([loose, dense]), torch.tensor([(k % 4, k % 4) for k in range(80)])
+    order = owners[:, 0].argsort(stable=True)
+    patches, owners = patches[order], owners[order]
+    good = stage.GoodPatches(patches, patches.square().sum(dim=1) / 2, owners, [0, 40, 80])
+    good = good._replace(typical=stage._typical(good))
+    defect = torch.zeros(10, 8)
+    defect[:, 1] = 1.0
+    edges = 1.1 * torch.randn(30, 8, generator=generator) + torch.tensor([20.0] + [0.0] * 7)
+    found = stage.descriptors(torch.cat([edges, defect]), (9, 9), good, [0, None])
+    assert (found[:, 1] > 0.99).all()
 
 
 def test_a_photograph_is_not_compared_with_itself(tmp_path):

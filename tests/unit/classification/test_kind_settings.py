@@ -3,6 +3,7 @@
 import pytest
 from defectflow.classification.settings import OWN, KindSettings
 from defectflow.core.files import UserError
+from defectflow.methods.patchcore.settings import PatchCoreSettings
 
 
 def settings(**study) -> KindSettings:
@@ -55,6 +56,14 @@ def test_without_a_study_there_is_one_variant():
 def test_what_is_wrong_in_a_study_is_told(study, said):
     with pytest.raises(UserError, match=said):
         settings(**study)
+
+
+def test_what_a_finetuned_network_cannot_do_is_told():
+    tuned = KindSettings.from_dict({"training": "finetune", "epochs": 5}, "kinds")
+    assert "finetuned network" in tuned.not_carried_with(PatchCoreSettings())
+    assert tuned.with_values(training="frozen").not_carried_with(PatchCoreSettings()) == ""
+    with pytest.raises(UserError, match=r"set training: frozen"):
+        tuned.with_values(study={"head": ["nearest"]}).variants()
 
 
 def test_a_study_has_an_end():

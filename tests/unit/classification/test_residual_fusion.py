@@ -1,6 +1,7 @@
 """Residual fusion: tiers of classes, and that training is repeatable."""
 
 import numpy as np
+from defectflow.classification.head_arrays import Head
 from defectflow.classification.residual_fusion import fit_residual_fusion, tiers
 
 
@@ -12,6 +13,7 @@ def test_a_seed_makes_it_repeatable():
     rng = np.random.default_rng(0)
     x, y = rng.normal(0, 1, (40, 5)), np.repeat([0, 1], [30, 10])
     x[y == 1] += 2
-    one, again, other = (fit_residual_fusion(x, y, 2, seed)(x) for seed in (0, 0, 1))
+    heads = (fit_residual_fusion(x, y, 2, seed) for seed in (0, 0, 1))
+    one, again, other = (Head(2, np.arange(2), np.zeros(5), np.ones(5), layers)(x) for layers in heads)
     assert np.array_equal(one, again) and not np.array_equal(one, other)
     assert (one.argmax(axis=1) == y).mean() > 0.9

@@ -171,6 +171,28 @@ def test_the_same_inputs_give_the_same_bytes(written, tmp_path):
     assert again.read_bytes() == out.read_bytes()
 
 
+def test_kinds_are_shown_for_what_is_called_bad_with_recall_and_confusion(written, tmp_path):
+    data, folder, *_ = written
+    table = read_table(folder / "predictions.csv", PREDICTIONS)
+    bad = table["predicted_label"] == 1
+    table = table.assign(kind=np.where(bad, "dent<i>", ""), kind_probability=np.where(bad, 0.8125, np.nan))
+    write_table(tmp_path / "predictions.csv", table, list(table.columns))
+    told = {
+        "classes": [{"name": "dent<i>", "n": 5, "recall": 0.8, "interval": [0.376, 0.964], "precision": 0.75}],
+        "confusion": {"classes": ["good", "dent<i>"], "counts": [[4, 1], [1, 4]]},
+        "if_bad": {"n": 5, "accuracy": 0.6, "interval": [0.23, 0.88]}, "majority": {"if_bad": 0.5},
+    }  # fmt: skip
+    write_json(tmp_path / "kinds.json", told)
+    args = ["--metrics", folder / "metrics.json", "--predictions", tmp_path / "predictions.csv", "--manifest"]
+    args += [data.manifest, "--maps", *data.maps, "--regions", data.root / "regions.csv", data.root / "regions.json"]
+    args += ["--kinds", tmp_path / "kinds.json", "--out", tmp_path / "report.html"]
+    report.main(report.build_parser().parse_args([str(arg) for arg in args]))
+    page = Page((tmp_path / "report.html").read_text())
+    assert "kinds" in page.ids and "kinds" not in written[-1].ids and len(page.named("svg")) == 6
+    assert "kind: dent<i> (81 %)" in page.text and "Probability" in page.text
+    assert sum(cell.get("data-v") == "0.8125" for cell in page.named("td")) == bad.sum() > 0
+
+
 def test_names_that_are_html_stay_text(written, tmp_path):
     data, folder, *_ = written
     for name in ("predictions.csv", "metrics.json"):

@@ -17,6 +17,7 @@ from defectflow.bundling.bundle_card import card
 from defectflow.bundling.held_out_photographs import held_out, labelled_photographs
 from defectflow.bundling.onnx_graph import export_onnx
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
+from defectflow.classification.kind_namer import KindNamer
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.bank_files import BankFile
@@ -28,7 +29,7 @@ from defectflow.evaluation.scored_images import evenly, run_scale
 from defectflow.images.bit_depth import add_option
 from defectflow.inspection.bundle_files import read_bundle, write_manifest
 from defectflow.inspection.held_out import FILE
-from defectflow.inspection.inspector import Inspector
+from defectflow.inspection.inspector import KINDS, Inspector
 from defectflow.inspection.mask_and_score import settings_of
 from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.outlined_extent import window_of
@@ -85,6 +86,22 @@ def write_promptable(entry: dict[str, Any], args: argparse.Namespace, folder: Pa
         return write_segmenter(entry, args.checkpoint or PACKAGED[entry["model"]], folder / "segmenter.safetensors")
     for name in ("encoder", "decoder"):
         shutil.copyfile(getattr(args, name), folder / f"{name}.onnx")
+
+
+def write_kinds(namer: Path, metadata: dict[str, Any], folder: Path) -> None:
+    """Write what names the kind of a defect, from the patches that the detector looks at.
+
+    Raises:
+        UserError: it has learned from other patches than those.
+    """
+    network = KindNamer.load(namer).network
+    for key in NETWORK_KEYS:
+        if network.get(key) != metadata.get(key):
+            raise UserError(
+                f"bundle: {key} is {network.get(key)} for kinds and {metadata.get(key)} for the detector, and an "
+                "inspector has one network (give both the same settings, or set kinds: {join: false})"
+            )
+    shutil.copyfile(namer, folder / KINDS)
 
 
 def verdict_settings(metrics: dict[str, Any], labelled: pd.DataFrame) -> dict[str, Any]:
@@ -188,6 +205,8 @@ def main(args: argparse.Namespace) -> None:
         if segmenter["source"] == "sam2.1":
             write_segmenter(segmenter, args.model, folder / "segmenter.safetensors")
         metadata = write_bank(args.banks, folder / "bank.safetensors")
+        if args.kinds:
+            write_kinds(args.kinds, metadata, folder)
         write_backbone(metadata, args, folder / "backbone.safetensors")
         portable = metadata["precision"] == "float32"  # other libraries round bfloat16 at other places
         if portable:
@@ -205,7 +224,7 @@ def main(args: argparse.Namespace) -> None:
             **map_settings(args.predictions, load_maps(args.maps), metrics, entries["look"]["vmax_quantile"]),
             "versions": versions(LIBRARIES),
         }
-        (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit)), encoding="utf-8")
+        (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit), args.kinds), encoding="utf-8")
         write_manifest(folder, settings)
         write_held_out(folder, args, metrics)
         if portable:
@@ -230,6 +249,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoder", type=Path, help="ONNX file (sam_onnx)")
     parser.add_argument("--decoder", type=Path, help="ONNX file (sam_onnx)")
     parser.add_argument("--pairs", type=Path, help="pairs.csv, for the window of an isolation with crop")
+    parser.add_argument("--kinds", type=Path, help="namer.safetensors of classify, to name kinds of defects")
     parser.add_argument("--banks", type=Path, required=True, help="banks.safetensors")
     parser.add_argument("--fold-banks", type=Path, required=True, help="fold_banks.safetensors, of the same fit")
     parser.add_argument("--fit", type=Path, required=True, help="fit.json")

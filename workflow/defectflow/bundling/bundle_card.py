@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 from defectflow.backbones.network_input import input_in_words
+from defectflow.classification.kind_namer import KindNamer
 from defectflow.metrics import intervals
 from defectflow.reporting.html_pages import environment, rule
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
-    """Markdown, from the content of bundle.json (before its files are listed), of metrics.json and of fit.json."""
+def card(
+    settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[str, Any], namer: Path | None = None
+) -> str:
+    """Markdown, from the content of bundle.json (before its files are listed), of metrics.json and of fit.json.
+
+    ``namer``: what names kinds of defects, where the bundle does.
+    """
     template = environment(TEMPLATES, escape=False).get_template("bundle_card.md")
     text: str = template.render(
         settings=settings,
@@ -25,6 +31,7 @@ def card(settings: Mapping[str, Any], metrics: Mapping[str, Any], fit: Mapping[s
         sizes=input_in_words(settings["network"]),
         figure=figure,
         rule=rule,
+        kinds=KindNamer.load(namer).names[1:] if namer else [],
     )
     return text
 

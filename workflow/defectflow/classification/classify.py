@@ -1,6 +1,7 @@
 """Stage classify: learn good and kinds of defects from descriptors, and evaluate on held-out photographs.
 
-Writes a folder: kinds.json (figures), kinds.csv (the result for every photograph), confusion.png and kinds.html.
+Writes a folder: kinds.json (figures), kinds.csv (what is said of every photograph), confusion.png, kinds.html and
+namer.safetensors (what names the kinds of new photographs, for bundles).
 """
 
 import argparse
@@ -17,11 +18,11 @@ from defectflow.classification.cross_validation import (
     judge_new,
     labels_of,
     leave_kinds_out,
+    namer_of,
 )
 from defectflow.classification.descriptor_files import Descriptors, read_descriptors
-from defectflow.classification.kind_charts import confusion_chart
 from defectflow.classification.kind_figures import MEANING, figures, open_set_figures
-from defectflow.classification.novelty import limit_of
+from defectflow.classification.kind_namer import FILE, UNKNOWN, KindNamer
 from defectflow.classification.settings import KindSettings
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_seed, add_threads
@@ -29,11 +30,11 @@ from defectflow.core.counted import counted
 from defectflow.core.files import atomic_dir, stage, write_json
 from defectflow.core.tables import write_table
 from defectflow.drawing.chart_files import save_png, svg
+from defectflow.drawing.confusion_chart import confusion_chart
 from defectflow.evaluation.claims import percent
 from defectflow.metrics.metrics import rounded
 from defectflow.reporting.html_pages import write_page
 
-UNKNOWN = "unknown kind"
 COLUMNS = [
     "filename", "class", "kind", "kind_probability", "kind_if_bad", "kind_if_bad_probability", "novelty",
     "novelty_limit", "fold", "image_id",
@@ -66,26 +67,26 @@ def said_of(names: list[str], items: pd.DataFrame, judged: Judged) -> pd.DataFra
     )
 
 
-def results(found: Descriptors, settings: KindSettings, seed: int) -> tuple[dict[str, Any], pd.DataFrame]:
-    """kinds.json and kinds.csv of descriptors."""
+def results(found: Descriptors, settings: KindSettings, seed: int) -> tuple[dict[str, Any], pd.DataFrame, KindNamer]:
+    """kinds.json and kinds.csv of descriptors, and what names the kinds of new photographs."""
     names = class_names(found)
     labels = labels_of(found)
     judged = cross_validate(found, settings, seed)
-    new = judge_new(found, judged, settings, seed)
-    limit = limit_of(judged.novelty[labels > 0], settings.rejected)
+    namer = namer_of(found, judged, settings, seed)
+    new = judge_new(found, namer)
     folds = found.known["fold"]
     told = {
         **figures(names, labels, judged, seed),
-        "open_set": open_set_figures(judged, labels, leave_kinds_out(found), limit),
+        "open_set": open_set_figures(judged, labels, leave_kinds_out(found), namer.limit),
         "protocol": {"folds": int(folds.nunique()), "held_out_together": found.about["unit"]},
         "left_out": {"fewer_than_three": found.about["left_out"], "bad_without_a_kind": found.about["unnamed"]},
-        "network": found.about["network"],
+        "network": {key: found.about["network"][key] for key in ("backbone", "trained", "layers", "input_size")},
         "settings": settings.read_by("classify"),
         "meaning": MEANING,
     }
     rows = [said_of(names, found.known, judged), said_of(names, found.items.iloc[len(labels) :], new)]
     table = pd.concat([part for part in rows if len(part)], ignore_index=True)
-    return rounded(told), table.sort_values("image_id", ignore_index=True)
+    return rounded(told), table.sort_values("image_id", ignore_index=True), namer
 
 
 def sentences(told: dict[str, Any]) -> list[str]:
@@ -110,12 +111,14 @@ def main(args: argparse.Namespace) -> None:
     """Read descriptors, cross-validate, write."""
     settings = read_settings(args.settings, KindSettings, "classify")
     found = read_descriptors(args.descriptors)
-    told, table = results(found, settings, args.seed)
+    told, table, namer = results(found, settings, args.seed)
     chart = confusion_chart(told["confusion"]["classes"], np.array(told["confusion"]["counts"]))
     with atomic_dir(args.out) as folder:
         write_json(folder / "kinds.json", told)
         write_table(folder / "kinds.csv", table, COLUMNS)
         save_png(folder / "confusion.png", chart)
+        if not found.finetuned:  # an inspector has no such network
+            namer.save(folder / FILE)
         write_page(
             folder / "kinds.html", "kinds.html", name=args.name, told=told, notes=sentences(told), chart=svg(chart)
         )

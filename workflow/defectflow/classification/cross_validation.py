@@ -7,7 +7,8 @@ import numpy as np
 from defectflow.classification.calibration import probabilities, temperature_of
 from defectflow.classification.descriptor_files import Descriptors
 from defectflow.classification.heads import fit_head
-from defectflow.classification.novelty import limit_of, novelty
+from defectflow.classification.kind_namer import KindNamer
+from defectflow.classification.novelty import known_kinds, limit_of, novelty
 from defectflow.dataset_card.photographs import GOOD
 
 
@@ -80,8 +81,20 @@ def held_out_logits(found: Descriptors, settings: Any, seed: int = 0) -> np.ndar
     return logits
 
 
+def held_out_novelty(found: Descriptors) -> np.ndarray:
+    """Novelty of every photograph of the sample beside the defects of other folds, float (n,)."""
+    labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
+    far = np.zeros(len(labels))
+    for fold in np.unique(folds):
+        bad, test, features = (folds != fold) & (labels > 0), folds == fold, found.held_out[fold]
+        far[test] = novelty(features[test], features[bad], labels[bad]) if bad.any() else 2.0
+    return far
+
+
 def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     """Judge every photograph of the sample; temperature and limit of a fold come from folds within the others.
+
+    Of a network that was trained for each fold they come from what the other folds' networks say of these.
 
     Args:
         found: descriptors of all folds.
@@ -90,14 +103,18 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     """
     labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
     k, logits_of = len(class_names(found)), held_out_logits(found, settings, seed)
+    far_of = held_out_novelty(found) if found.finetuned else np.zeros(0)
     judged = Judged(
         np.zeros((len(labels), k)), np.zeros((len(labels), k)), np.zeros(len(labels)), np.zeros(len(labels))
     )
     for fold in np.unique(folds):
         train, test, features = folds != fold, folds == fold, found.held_out[fold]
         logits = logits_of[test]
-        inner, new = _within(features[train], labels[train], folds[train], k, settings, seed)
         bad = labels[train] > 0
+        if found.finetuned:  # the network of a fold has learned from all the others, and is too sure of them
+            inner, new = logits_of[train], far_of[train]
+        else:
+            inner, new = _within(features[train], labels[train], folds[train], k, settings, seed)
         judged.logits[test] = logits
         judged.chance[test] = probabilities(logits, temperature_of(inner, labels[train]))
         judged.novelty[test] = novelty(features[test], features[train][bad], labels[train][bad])
@@ -105,18 +122,23 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     return judged
 
 
-def judge_new(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> Judged:
-    """Classify the photographs without a label by all labelled ones, calibrated by the held-out results of these."""
+def namer_of(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> KindNamer:
+    """Learn from all labelled photographs; temperature and limit are what holding these out says of them."""
     names, labels = class_names(found), labels_of(found)
-    known, new = found.every[: len(labels)], found.every[len(labels) :]
-    logits = np.zeros((0, len(names)))
-    if len(new):
-        logits = fit_head(known, labels, len(names), settings, seed)(new)
-    bad = labels > 0
-    limit = limit_of(held_out.novelty[bad], settings.rejected)
-    chance = probabilities(logits, temperature_of(held_out.logits, labels)) if len(new) else logits
-    far = novelty(new, known[bad], labels[bad]) if len(new) else np.zeros(0)
-    return Judged(logits, chance, far, np.full(len(new), limit))
+    features, bad = found.every[: len(labels)], labels > 0
+    head = fit_head(features, labels, len(names), settings, seed)
+    known, limit = known_kinds(features[bad], labels[bad]), limit_of(held_out.novelty[bad], settings.rejected)
+    temperature = temperature_of(held_out.logits, labels)
+    return KindNamer(names, head, temperature, known, limit, found.good, found.typical, found.about["network"])
+
+
+def judge_new(found: Descriptors, namer: KindNamer) -> Judged:
+    """Judge the photographs without a label."""
+    new = found.every[found.held_out.shape[1] :]
+    if not len(new):
+        none = np.zeros((0, len(namer.names)))
+        return Judged(none, none, np.zeros(0), np.zeros(0))
+    return Judged(*namer.chances(new), np.full(len(new), namer.limit))
 
 
 def leave_kinds_out(found: Descriptors) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -11,6 +11,7 @@ from safetensors.numpy import save_file
 
 from defectflow.core.files import UserError, atomic
 
+TENSORS = ("held_out", "every", "good", "typical")
 ITEMS = ["image_id", "path", "group", "class", "fold"]
 
 
@@ -21,13 +22,22 @@ class Descriptors(NamedTuple):
         held_out: float32 (folds, n, d), the n photographs of the sample compared with good ones outside the fold.
         every: float32 (n + u, d), compared with all good ones: those of the sample, then u without a label.
         items: image_id, path, group, class ("" without a label) and fold (-1) of these n + u.
-        about: network, unit, left_out, unnamed: see `Sample`.
+        about: network, as patch files have it; unit, left_out, unnamed: see `Sample`.
+        good: float16 (m, d / 2), the good patches that were compared with.
+        typical: float32 (m,), the distance that each of them has to the nearest of another group.
     """
 
     held_out: np.ndarray
     every: np.ndarray
     items: pd.DataFrame
     about: dict[str, Any]
+    good: np.ndarray
+    typical: np.ndarray
+
+    @property
+    def finetuned(self) -> bool:
+        """Whether they are of a network that has learned from the photographs outside of each fold."""
+        return bool(self.about["network"].get("finetuned"))
 
     @property
     def known(self) -> pd.DataFrame:
@@ -39,7 +49,7 @@ def write_descriptors(path: str | Path, found: Descriptors) -> None:
     """Write a file of descriptors (safetensors), atomically."""
     about = json.dumps(found.about | {"items": found.items[ITEMS].to_numpy(object).tolist()})
     with atomic(path) as temporary:
-        save_file({"held_out": found.held_out, "every": found.every}, temporary, {"kinds": about})
+        save_file({name: getattr(found, name) for name in TENSORS}, temporary, {"kinds": about})
 
 
 def read_descriptors(path: str | Path) -> Descriptors:
@@ -55,7 +65,8 @@ def read_descriptors(path: str | Path) -> Descriptors:
                 raise UserError(f"{path}: not a file of descriptors (run describe again)")
             about = json.loads(metadata["kinds"])
             items = pd.DataFrame(about.pop("items"), columns=ITEMS)
-            return Descriptors(file.get_tensor("held_out"), file.get_tensor("every"), items, about)
+            held_out, every, good, typical = map(file.get_tensor, TENSORS)
+            return Descriptors(held_out, every, items, about, good, typical)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except SafetensorError as error:

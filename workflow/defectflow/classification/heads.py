@@ -3,14 +3,13 @@
 All return log-odds up to a constant, one column per class; `calibration` converts them to probabilities.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-Logits = Callable[[np.ndarray], np.ndarray]
+from defectflow.classification.head_arrays import Head, unit
+
 BETA = 0.999  # of the effective number of photographs
-NEAREST_SCALE = 10.0  # from cosines to log-odds, before temperature scaling
 
 
 def effective_weights(counts: np.ndarray, beta: float = BETA) -> np.ndarray:
@@ -27,47 +26,40 @@ def effective_weights(counts: np.ndarray, beta: float = BETA) -> np.ndarray:
     return even
 
 
-def fit_head(features: np.ndarray, labels: np.ndarray, k: int, settings: Any, seed: int = 0) -> Logits:
-    """Fit the head chosen in the settings.
+def fit_head(features: np.ndarray, labels: np.ndarray, k: int, settings: Any, seed: int = 0) -> Head:
+    """Fit the head that the settings ask for.
 
     Args:
         features: float (n, d).
         labels: int (n,) in 0 ... k - 1.
         k: number of classes; one that does not occur gets the lowest log-odds.
-        settings: the keys of a `KindSettings` that the stage classify reads.
-        seed: of a head with iterative training.
-
-    Returns:
-        A function from float (m, d) to log-odds, float (m, k).
+        settings: a `KindSettings`, as far as the stage classify reads it.
+        seed: of a head that is trained by steps.
     """
     present = np.unique(labels)
-    if len(present) == 1:  # e.g. in an inner fold whose only other class is held out
-        return lambda values: _spread_out(np.zeros((len(values), 1)), present, k)
-    if settings.head == "nearest":
-        return _nearest(features, labels, k, settings.neighbours)
     mean, spread = features.mean(axis=0), features.std(axis=0)
     spread = np.where(spread > 1e-9, spread, 1.0)
-
-    def scaled(values: np.ndarray) -> np.ndarray:
-        result: np.ndarray = (values - mean) / spread
-        return result
-
+    if len(present) == 1:  # as in a fold within others, where the only other class is held out
+        return Head(k, present, mean, spread, ((np.zeros((1, features.shape[1])), np.zeros(1)),))
+    if settings.head == "nearest":
+        return Head(k, present, mean, spread, known=unit(features), labels=labels, neighbours=settings.neighbours)
+    scaled = (features - mean) / spread
     if settings.head == "linear" and settings.balance == "reslt":
         from defectflow.classification.residual_fusion import fit_residual_fusion
 
-        fused = fit_residual_fusion(scaled(features), labels, k, seed)
-        return lambda values: fused(scaled(values))
+        return Head(k, np.arange(k), mean, spread, fit_residual_fusion(scaled, labels, k, seed))
     if settings.head == "trained":
         from defectflow.classification.trained_head import fit_trained_head
 
         weights = effective_weights(np.maximum(np.bincount(labels, minlength=k), 1))
-        trained = fit_trained_head(scaled(features), labels, weights, settings, seed)
-        return lambda values: trained(scaled(values))
-    linear = _logistic(scaled(features), labels, k, settings.strength, settings.balance)
-    return lambda values: linear(scaled(values))
+        return Head(k, np.arange(k), mean, spread, (fit_trained_head(scaled, labels, weights, settings, seed),))
+    return Head(k, present, mean, spread, (_logistic(scaled, labels, k, settings.strength, settings.balance),))
 
 
-def _logistic(features: np.ndarray, labels: np.ndarray, k: int, strength: float, balance: str) -> Logits:
+def _logistic(
+    features: np.ndarray, labels: np.ndarray, k: int, strength: float, balance: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (c, d) and biases (c,) of the classes that occur."""
     from sklearn.linear_model import LogisticRegression
 
     counts = np.bincount(labels, minlength=k)
@@ -76,41 +68,9 @@ def _logistic(features: np.ndarray, labels: np.ndarray, k: int, strength: float,
     of_each = np.zeros(k)
     of_each[present] = weights
     model = LogisticRegression(C=strength, max_iter=1000).fit(features, labels, sample_weight=of_each[labels])
+    slopes, bias = model.coef_, model.intercept_
+    if len(slopes) == 1:  # of two classes the second alone has weights
+        slopes, bias = np.concatenate([np.zeros_like(slopes), slopes]), np.concatenate([np.zeros(1), bias])
     # Logit adjustment after the fit: A. K. Menon et al., Long-tail learning via logit adjustment, ICLR 2021, eq. 9.
     prior = np.log(counts[present] / counts.sum()) if balance == "logit_adjustment" else 0.0
-
-    def logits(values: np.ndarray) -> np.ndarray:
-        scores = model.decision_function(values)
-        if scores.ndim == 1:
-            scores = np.column_stack([np.zeros(len(scores)), scores])
-        return _spread_out(scores - prior, present, k)
-
-    return logits
-
-
-def _nearest(features: np.ndarray, labels: np.ndarray, k: int, neighbours: int) -> Logits:
-    """Mean cosine to the nearest photographs of each class, at most ``neighbours``."""
-    present = np.flatnonzero(np.bincount(labels, minlength=k))
-
-    def unit(values: np.ndarray) -> np.ndarray:
-        result: np.ndarray = values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
-        return result
-
-    known = unit(features)
-
-    def logits(values: np.ndarray) -> np.ndarray:
-        cosines = unit(values) @ known.T
-        scores = []
-        for number in present:
-            own = np.sort(cosines[:, labels == number], axis=1)[:, ::-1]
-            scores.append(own[:, :neighbours].mean(axis=1))
-        return _spread_out(NEAREST_SCALE * np.stack(scores, axis=1), present, k)
-
-    return logits
-
-
-def _spread_out(scores: np.ndarray, present: np.ndarray, k: int) -> np.ndarray:
-    """Scores of the classes that occur as columns among all k; the others get 20 below the lowest."""
-    full = np.repeat(scores.min(axis=1, keepdims=True) - 20.0, k, axis=1)
-    full[:, present] = scores
-    return full
+    return slopes, bias - prior

@@ -4,8 +4,6 @@ Source: J. Cui et al., ResLT: residual learning for long-tailed recognition, arX
 The descriptors are frozen; one hidden layer replaces the shared trunk.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 HIDDEN = 128
@@ -26,11 +24,14 @@ def tiers(counts: np.ndarray) -> np.ndarray:
 
 def fit_residual_fusion(
     features: np.ndarray, labels: np.ndarray, k: int, seed: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit the fused branches; arguments and result as for `heads.fit_head`, with standardised features.
+) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Fit the fused branches; arguments as of `heads.fit_head`, features standardised.
 
     The loss is (1 - ALPHA) L_fusion + ALPHA L_branches: the cross-entropy of the sum of all branches on all
     photographs, and of each branch on the photographs of its own classes.
+
+    Returns:
+        Weights and biases of the hidden layer, and of the sum of the branches.
     """
     import torch
     from torch import nn
@@ -56,11 +57,10 @@ def fit_residual_fusion(
         optimizer.step()
         schedule.step()
 
-    def logits(values: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            hidden = trunk(torch.from_numpy(values.astype(np.float32)))
-            total = torch.stack([branch(hidden) for branch in branches]).sum(dim=0)
-        result: np.ndarray = total.double().numpy()
-        return result
+    def arrays(weights: torch.Tensor, bias: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        return weights.detach().double().numpy(), bias.detach().double().numpy()
 
-    return logits
+    first = trunk[0]
+    assert isinstance(first, nn.Linear)
+    fused = [torch.stack([getattr(branch, name) for branch in branches]).sum(dim=0) for name in ("weight", "bias")]
+    return arrays(first.weight, first.bias), arrays(*fused)

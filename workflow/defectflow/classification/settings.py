@@ -50,13 +50,21 @@ class Variant(NamedTuple):
     settings: "KindSettings"
 
 
+def _learns(settings: Any) -> bool:
+    return bool(settings.head == "trained" or settings.training == "finetune")
+
+
 @dataclass(frozen=True, kw_only=True)
 class KindSettings(NetworkSettings):
     """The classifier of good parts and kinds of defects of `snakemake kinds`."""
 
     section: ClassVar[str] = "kinds"
-    fixed: ClassVar[dict[str, Any]] = {"tiles": None, "input_shape": "square"}
+    fixed: ClassVar[dict[str, Any]] = {"tiles": None, "input_shape": "auto"}
 
+    training: Literal["frozen", "finetune"] = setting(
+        "frozen", "frozen: the network stays as it is, and a head learns what is unlike good patches; finetune: the "
+        "network learns from whole pictures, with flips, shifts and changes of light", stage="classify finetune",
+    )  # fmt: skip
     image_size: int = setting(
         512, "side of the square that the picture is fitted into", unit="pixels", minimum=64, maximum=4096,
         stage="features",
@@ -80,13 +88,13 @@ class KindSettings(NetworkSettings):
         stage="classify", read_if=lambda s: s.head == "linear",
     )  # fmt: skip
     epochs: int = setting(
-        100, "of a trained head", minimum=1, maximum=10000, stage="classify", read_if=lambda s: s.head == "trained"
+        100, "of a trained head or network", minimum=1, maximum=10000, stage="classify finetune", read_if=_learns
     )
     learning_rate: float = setting(
-        0.001, "of a trained head", above=0, maximum=1, stage="classify", read_if=lambda s: s.head == "trained"
+        0.001, "of a trained head or network", above=0, maximum=1, stage="classify finetune", read_if=_learns
     )
     optimizer: Literal["adam", "sgd"] = setting(
-        "adam", "of a trained head", stage="classify", read_if=lambda s: s.head == "trained"
+        "adam", "of a trained head or network", stage="classify finetune", read_if=_learns
     )
     rejected: float = setting(
         0.05, "largest share of defects of known kinds that may be called unknown", minimum=0, below=1, stage="classify"
@@ -98,6 +106,24 @@ class KindSettings(NetworkSettings):
         """A copy with other values of some keys."""
         return dataclasses.replace(self, **values)
 
+    def to_finetune(self) -> dict[str, Any]:
+        """What the stage finetune reads, without the keys of other networks."""
+        read = self.read_by("features", "finetune")
+        return {key: value for key, value in read.items() if key in self.own_keys()}
+
+    def not_carried_with(self, detector: Settings) -> str:
+        """Why a bundle with this detector cannot name kinds, as its network makes other patches; "" if it can."""
+        if self.training == "finetune":
+            return "a finetuned network is none that the detector has (set kinds: {training: frozen} or {join: false})"
+        for key in (*NetworkSettings.own_keys(), "tiles"):
+            own, other = (getattr(settings, key, None) for settings in (self, detector))
+            if key != "batch_size" and own != other:
+                return (
+                    f"{key} is {own} for kinds and {other} for detector {detector.name}, and an inspector has one "
+                    "network (give both the same, or set kinds: {join: false})"
+                )
+        return ""
+
     def variants(self) -> list[Variant]:
         """The rows of the study: first the settings themselves, then all combinations of its lists.
 
@@ -106,6 +132,8 @@ class KindSettings(NetworkSettings):
         """
         study = StudySettings.from_dict(self.study or {}, "config.yaml: kinds.study")
         axes = {key: value for key, value in dataclasses.asdict(study).items() if value and key != "networks"}
+        if axes and self.training == "finetune":
+            raise UserError("config.yaml: kinds.study compares heads on networks as they are (set training: frozen)")
         rows = [Variant(OWN, {key: getattr(self, key) for key in axes}, self)]
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))

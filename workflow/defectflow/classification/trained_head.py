@@ -1,6 +1,5 @@
 """A linear layer trained by an optimizer, to compare epochs, learning rates and optimizers."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,15 @@ MOMENTUM, DECAY = 0.9, 0.0005
 
 def fit_trained_head(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, settings: Any, seed: int
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Train a linear layer; arguments and result as for `heads.fit_head`, with standardised features.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Train a linear layer; arguments as of `heads.fit_head`, features standardised.
 
     Args:
         weights: float (k,), weight in the loss of a photograph of each class.
         settings: epochs, learning_rate and optimizer of a `KindSettings`.
+
+    Returns:
+        Its weights, float (k, d), and biases, float (k,).
     """
     import torch
     from torch import nn
@@ -39,10 +41,4 @@ def fit_trained_head(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-
-    def logits(values: np.ndarray) -> np.ndarray:
-        with torch.no_grad():
-            result: np.ndarray = layer(torch.from_numpy(values.astype(np.float32))).double().numpy()
-        return result
-
-    return logits
+    return layer.weight.detach().double().numpy(), layer.bias.detach().double().numpy()

@@ -72,7 +72,7 @@ def inspect(args: argparse.Namespace) -> int:
     total = None if quiet else count(args.paths)
     flagged = errors = judged = 0
     inspector.measuring = args.log is not None
-    with open_report(args.csv, args.jsonl) as report, ExitStack() as ended:
+    with open_report(args.csv, args.jsonl, inspector.names_kinds) as report, ExitStack() as ended:
         log = None
         if args.log:
             from defectflow.monitoring.inspection_log import open_log

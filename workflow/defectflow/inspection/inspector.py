@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from defectflow.backbones.network_input import Loaded, fit_picture, scales_of
+from defectflow.classification.kind_namer import KindNamer
 from defectflow.core.anomaly_maps import AnomalyMap, grid_map, reduced_resolution, smooth_map
 from defectflow.core.files import UserError
 from defectflow.decision.damaged_regions import Region, find_damage
@@ -39,6 +40,7 @@ from defectflow.inspection.measures import Measures, measure
 from defectflow.inspection.runtimes import load_network, pick
 from defectflow.isolation.crop_and_background import isolate_part
 
+KINDS = "kinds.safetensors"  # in a bundle that names kinds of defects
 MAP_SIDE = 4096  # pixels, longest side of the maps that boxes are found on: 100 megapixels of float would take 400 MB
 ROUNDING = 1e-5  # by which sums and interpolation of float32 may raise a map, as a share of it
 
@@ -63,6 +65,8 @@ class Verdict:
         part: bool (height, width), mask of the part, or None.
         seconds: time of each step, by `Inspector.clock`.
         measures: light, focus and place of the part, if `Inspector.measuring`.
+        kind, kind_probability: of the defect, where it is bad; "" and None where it is good, both None in a bundle that
+            names no kinds.
     """
 
     bad: bool
@@ -79,6 +83,8 @@ class Verdict:
     part: np.ndarray | None = field(repr=False)
     seconds: dict[str, float] = field(repr=False, compare=False)
     measures: Measures | None = field(default=None, compare=False)
+    kind: str | None = None
+    kind_probability: float | None = None
 
     @property
     def flagged(self) -> bool:
@@ -140,6 +146,12 @@ class Inspector:
         # torch may have been imported for the segmenter; other networks than that of the detector have threads too.
         plain = bundle.settings["segmenter"]["source"] in ("none", "constant", "template")
         self.can_fork = threads == 1 and plain and "torch" not in sys.modules
+        self._namer = KindNamer.load(bundle.path(KINDS)) if KINDS in bundle.settings["files"] else None
+
+    @property
+    def names_kinds(self) -> bool:
+        """Whether verdicts have a kind."""
+        return self._namer is not None
 
     @classmethod
     def load(
@@ -239,6 +251,10 @@ class Inspector:
                 anomaly = find_map()
             with self._timed(seconds, "regions"):
                 regions = self._regions(anomaly, size, part.mask if part else None, bad)
+        kind: tuple[str, float | None] | tuple[None, None] = ("", None) if self._namer else (None, None)
+        if self._namer and bad:
+            with self._timed(seconds, "kind"):
+                kind = self._namer.name(own)
         record = part.record if part else {}
         return Verdict(
             bad=bad,
@@ -255,12 +271,24 @@ class Inspector:
             part=part.mask if part else None,
             seconds=seconds,
             measures=measures,
+            kind=kind[0],
+            kind_probability=kind[1],
         )
 
     def prepare(self, image: np.ndarray) -> Loaded:
         """What the network sees of a photograph, uint8 RGB (height, width, 3)."""
         part = self._locate(image) if self._locate else None
         return self._fitted(image, part.mask if part else None)
+
+    def kind_of(self, image: np.ndarray | str | Path) -> tuple[str, float]:
+        """Kind of the defect of a photograph, taken to be bad, and its probability.
+
+        Raises:
+            UserError: the bundle names no kinds, or as for a verdict.
+        """
+        if self._namer is None:
+            raise UserError("the bundle names no kinds (make it with kinds: {join: true})")
+        return self._namer.name(self.embed(self.ready(image).item))
 
     def score(self, item: Loaded) -> tuple[float, np.ndarray]:
         """Raw score of a prepared photograph and the distances of its cells, float32 (p,), see `Scored`."""

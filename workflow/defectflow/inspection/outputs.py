@@ -6,7 +6,7 @@ import csv
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import cv2
 import numpy as np
 
+from defectflow.classification.kind_namer import UNKNOWN
 from defectflow.core.anomaly_maps import reduced_size
 from defectflow.core.counted import counted
 from defectflow.core.files import atomic
@@ -30,6 +31,7 @@ COLUMNS = [
     "path", "verdict", "score", "raw_score", "threshold", "review", "mask_present", "mask_doubtful", "reason",
     "regions", "mark",
 ]  # fmt: skip
+KIND_COLUMNS = ["kind", "kind_probability"]  # behind these, of a bundle that names kinds
 LONGEST_NAME = 180  # bytes; file systems allow 255
 
 
@@ -59,6 +61,8 @@ def row_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str, 
         "reason": reason_of(verdict, problem),
         "regions": "; ".join(boxes),
         "mark": mark_of(verdict),
+        **({} if verdict.kind is None else {"kind": verdict.kind}),
+        **({} if verdict.kind_probability is None else {"kind_probability": f"{verdict.kind_probability:.6f}"}),
     }
 
 
@@ -82,6 +86,7 @@ def json_of(path: Path, verdict: Verdict | None, problem: str = "") -> dict[str,
         "reason": reason_of(verdict, problem),
         "size": list(verdict.size[::-1]),
         "regions": regions,
+        **({} if verdict.kind is None else {key: getattr(verdict, key) for key in KIND_COLUMNS}),
         "seconds": {step: round(value, 5) for step, value in verdict.seconds.items()},
     }
 
@@ -109,13 +114,20 @@ def line_of(path: Path, verdict: Verdict | None, problem: str = "") -> str:
     name = printable(str(path))
     if verdict is None:
         return f"ERROR  {printable(problem)}"
-    notes = [*notices(verdict), *filter(None, [regions_text(verdict), problem])]
+    notes = [*notices(verdict), *filter(None, [kind_text(verdict), regions_text(verdict), problem])]
     return f"{verdict_text(verdict)}  {name}" + (f"  ({'; '.join(notes)})" if notes else "")
 
 
 def verdict_text(verdict: Verdict) -> str:
     """Verdict and score as text of constant width."""
     return f"{'BAD ' if verdict.bad else 'good'}  {two_digits(verdict.score)}"
+
+
+def kind_text(verdict: Verdict) -> str:
+    """The kind of a defect with its probability, "" without one."""
+    if not verdict.kind:
+        return ""
+    return verdict.kind if verdict.kind == UNKNOWN else f"{verdict.kind} {100 * (verdict.kind_probability or 0):.0f} %"
 
 
 def notices(verdict: Verdict) -> list[str]:
@@ -184,7 +196,7 @@ class Pictures:
             strip = overlay_images.caption_strip(
                 picture.shape[1], printable(path.name), verdict_text(verdict).upper(),
                 overlay_images.BAD if verdict.bad else overlay_images.GOOD, "; ".join(notices(verdict)),
-                regions_text(verdict), legend, size[0],
+                "; ".join(filter(None, [kind_text(verdict), regions_text(verdict)])), legend, size[0],
             )  # fmt: skip
             write_png(self._folder / kind / f"{name}.png", np.vstack([picture, strip]))
 
@@ -199,9 +211,9 @@ def picture_name(path: Path) -> str:
 class Report:
     """Writes rows immediately to a CSV and a file of JSON lines; made by `open_report`."""
 
-    def __init__(self, table: TextIO | None, lines: TextIO | None) -> None:
+    def __init__(self, table: TextIO | None, lines: TextIO | None, columns: Sequence[str] = COLUMNS) -> None:
         self._table, self._lines = table, lines
-        self._writer = csv.DictWriter(table, COLUMNS, restval="", lineterminator="\n") if table else None
+        self._writer = csv.DictWriter(table, columns, restval="", lineterminator="\n") if table else None
         if self._writer:
             self._writer.writeheader()
 
@@ -239,8 +251,11 @@ class PassedOverFiles:
 
 
 @contextmanager
-def open_report(table: Path | None, lines: Path | None) -> Iterator[Report]:
-    """Open the requested files; file names that are not valid Unicode are written unchanged."""
+def open_report(table: Path | None, lines: Path | None, kinds: bool = False) -> Iterator[Report]:
+    """Open the requested files; file names that are not valid Unicode are written unchanged.
+
+    ``kinds``: whether there are columns for kinds of defects.
+    """
 
     def opened(path: Path | None) -> TextIO | None:
         if path is None:
@@ -249,4 +264,4 @@ def open_report(table: Path | None, lines: Path | None) -> Iterator[Report]:
         return stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
 
     with ExitStack() as stack:
-        yield Report(opened(table), opened(lines))
+        yield Report(opened(table), opened(lines), [*COLUMNS, *(KIND_COLUMNS if kinds else ())])

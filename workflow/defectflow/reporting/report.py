@@ -19,11 +19,13 @@ from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
 from defectflow.core.disk_index import DiskIndex, Row
 from defectflow.core.files import UserError, read_json, stage
-from defectflow.core.tables import PREDICTIONS, index_of, read_parts, recipe_of
+from defectflow.core.tables import PREDICTED_KINDS, PREDICTIONS, index_of, read_parts, recipe_of
 from defectflow.core.versions import versions
 from defectflow.decision.outcomes import RIGHT, is_flagged, with_outcomes
 from defectflow.decision.pred_score import margins
 from defectflow.drawing.chart_files import svg
+from defectflow.drawing.charts import Chart
+from defectflow.drawing.confusion_chart import confusion_chart
 from defectflow.drawing.heat_settings import Look
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation import claims
@@ -75,13 +77,16 @@ def joined(predictions: pd.DataFrame, manifest: Mapping[str, Row], masks: Mappin
     return table
 
 
-def select(predictions: Path, manifest: Mapping[str, Row], masks: Mapping[str, Row]) -> Selection:
+def select(
+    predictions: Path, manifest: Mapping[str, Row], masks: Mapping[str, Row], more: Sequence[str] = ()
+) -> Selection:
     """Read predictions.csv in parts and keep what the page may show.
 
     Args:
         predictions: the file.
         manifest: path and ground-truth mask by image_id.
         masks: mask of the part by image_id.
+        more: further columns of the file that the page shows.
 
     Raises:
         UserError: see `joined`.
@@ -94,7 +99,7 @@ def select(predictions: Path, manifest: Mapping[str, Row], masks: Mapping[str, R
     masked = np.concatenate(sound)
     plain = pd.Index(masked[evenly(len(masked), galleries.MASKS_SHOWN)])
     kept, scores, counts = pd.DataFrame(), [], np.zeros(3, int)
-    for part in read_parts(predictions, PREDICTIONS):
+    for part in read_parts(predictions, [*PREDICTIONS, *more]):
         part = joined(part, manifest, masks)
         unlabelled = part["label"].isna()
         counts += len(part), unlabelled.sum(), part["mask_flagged"].sum()
@@ -119,6 +124,11 @@ def charts_in(table: pd.DataFrame, new_scores: np.ndarray, metrics: Mapping[str,
     """
     drawn = charts_of(table.assign(detection=table["split"]), new_scores, metrics)
     return {name: svg(chart) for name, chart in drawn.items() if name != "confusion_matrix"}
+
+
+def confusion_of(kinds: Mapping[str, Any]) -> Chart:
+    """The confusion matrix of kinds.json."""
+    return confusion_chart(kinds["confusion"]["classes"], np.array(kinds["confusion"]["counts"]))
 
 
 def rows_of(table: pd.DataFrame) -> pd.DataFrame:
@@ -192,8 +202,12 @@ def content(
     look: Look = DEFAULT,
     depth: str | None = None,
     disk: Sequence[tuple[str, str]] = (),
+    kinds: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All variables of the page's template; ``disk``: facts about the disk that the run takes, see `disk_facts`."""
+    """All variables of the page's template.
+
+    ``disk``: facts about the disk that the run takes, see `disk_facts`; ``kinds``: kinds.json, where kinds are named.
+    """
     table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
     if odd := outlier_gallery.to_look_at(table, metrics["threshold"]["good_only"], depth):
@@ -210,6 +224,8 @@ def content(
         + data_warnings(ingest_report, bearing=False),
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
+        "kinds": kinds,
+        "kinds_chart": svg(confusion_of(kinds)) if kinds else "",
         "charts": charts_in(table[table["label"].notna()], chosen.new_scores, metrics),
         "galleries": cases,
         "drawn": frozenset().union(*(case.drawn for _, those in cases for case in those)),
@@ -234,7 +250,9 @@ def main(args: argparse.Namespace) -> None:
     """Read the run's results, draw, write the page."""
     recipe = recipe_of(args.metrics)
     manifest, masks = index_of([args.manifest], ["path", "mask"]), index_of(args.masks, ["mask"])
-    chosen, maps = select(args.predictions, manifest, masks), load_maps(args.maps)
+    kinds = read_json(args.kinds) if args.kinds else None
+    chosen = select(args.predictions, manifest, masks, PREDICTED_KINDS if kinds else ())
+    maps = load_maps(args.maps)
     look = read_settings(args.look, Look, "render", where="--look")
     try:
         settings = json.loads(args.settings)
@@ -244,9 +262,9 @@ def main(args: argparse.Namespace) -> None:
     ingest_report = read_json(args.ingest_report) if args.ingest_report else {}
     scale = run_scale(args.predictions, maps, metrics, look.vmax_quantile)
     regions = damage_index(*args.regions)
-    kinds = {kind.replace("_", " "): paths for kind, *paths in args.disk}
-    disk = disk_facts(kinds, read_json(args.features)) if args.features else []
-    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth, disk)
+    sizes = {kind.replace("_", " "): paths for kind, *paths in args.disk}
+    disk = disk_facts(sizes, read_json(args.features)) if args.features else []
+    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth, disk, kinds)
     listed = [
         label_lists.candidates(args.candidates, manifest, args.depth),
         label_lists.labels_to_check(args.labels_to_check, manifest, args.depth),
@@ -271,6 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--disk", nargs="+", action="append", default=[], metavar=("KIND", "PATH"),
         help="files and folders of one kind whose size is told, e.g. memory_banks banks.safetensors; with --features",
     )  # fmt: skip
+    parser.add_argument("--kinds", type=Path, help="kinds.json, where predictions.csv names kinds")
     parser.add_argument("--candidates", type=Path, help="candidates.csv")
     parser.add_argument("--next-to-label", type=Path, help="next_to_label.csv")
     parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")

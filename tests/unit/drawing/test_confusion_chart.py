@@ -2,8 +2,8 @@
 
 import cv2
 import numpy as np
-from defectflow.classification.kind_charts import confusion_chart
 from defectflow.drawing.chart_files import save_png, svg
+from defectflow.drawing.confusion_chart import confusion_chart
 
 
 def test_every_count_and_class_is_shown(tmp_path):

@@ -1,4 +1,4 @@
-"""Charts of the classifier of kinds."""
+"""The confusion matrix of any number of classes as a chart."""
 
 from typing import TYPE_CHECKING
 
