@@ -139,6 +139,37 @@ def test_the_part_is_outlined_by_keys_and_by_clicks(page, project):
     page.wait_for_selector(".note.good")
 
 
+def test_a_defect_is_marked_by_mouse_and_by_keys_and_shown_again(page, project):
+    go(page, "labels")
+    page.wait_for_function("() => document.querySelector('#name').textContent")
+    page.locator(".cell[aria-label^='p13.jpg']").click()
+    page.keyboard.press("d")
+    save = page.locator("dialog.draw button.main")
+    box = page.locator(".board canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    page.mouse.up()
+    save.click()
+    page.wait_for_selector("dialog.draw", state="detached")
+    page.wait_for_selector("#over:not([hidden])")
+    path = project.folder / "defects/p13.jpg.png"
+    first = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert first.shape == (48, 64) and first[12:24, 16:32].mean() > 230 and first.sum() / 255 < 220
+    assert "p13.jpg,1,,defects/p13.jpg.png" in (project.folder / "labels.csv").read_text()
+    # Opened again it is there; by keys alone a box is added, a dot painted, and the dot taken back.
+    page.keyboard.press("d")
+    page.wait_for_selector("dialog.draw button.main:not([disabled])")
+    corner = *["Shift+ArrowRight"] * 3, *["Shift+ArrowDown"] * 3
+    for key in ("ArrowRight", "Enter", *corner, "Enter", "b", "ArrowUp", "Enter", "z"):
+        page.keyboard.press(key)
+    save.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog.draw", state="detached")
+    second = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert (second[first > 0] == 255).all() and 400 < second.sum() / 255 < 460
+
+
 def test_a_release_is_put_in_use_watched_with_and_rolled_back(page, project, tmp_path, bundle_folder):
     run = next(project.results.glob("*/*/*/*/metrics.json")).parent
     shutil.copytree(bundle_folder, run / "bundle")

@@ -34,7 +34,7 @@ def test_labels_go_to_the_table_at_each_change(desk):
     assert table(desk) == {"a.png": ("0", ""), "b.png": ("1", "scratch, deep"), "d.png": ("1", "scratch, deep")}
     desk.post("/api/labels/put", names=["b.png"], label="good")
     assert table(desk)["b.png"] == ("0", "")  # what is good has no kind of defect
-    rows = {row[0]: tuple(row[2:]) for row in desk.get("/api/labels/list")["photographs"]}
+    rows = {row[0]: tuple(row[2:4]) for row in desk.get("/api/labels/list")["photographs"]}
     assert rows["c.png"] == ("unsure", "") and rows["d.png"] == ("bad", "scratch, deep")
 
 

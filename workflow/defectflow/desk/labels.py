@@ -1,22 +1,26 @@
-"""The page Labels: good, bad or not sure, by keys, many at a time."""
+"""The page Labels: good, bad or not sure, by keys, many at a time; and where the defect is."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 
 from defectflow.desk.pages import render
 from defectflow.desk.pictures.label_store import LONGEST_KIND, Label, LabelStore
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
+from defectflow.desk.records import defect_masks
 
 # Tables of the workflow that name photographs to look at: {name of the list: file}
 LISTS = {"next": "next_to_label.csv", "check": "labels_to_check.csv", "candidates": "candidates.csv"}
+
+Name = Annotated[str, Query(max_length=1000)]
 
 
 class Change(BaseModel):
@@ -54,6 +58,23 @@ def router(project: Project) -> APIRouter:
         names = labels.undo()
         said = labels.all()
         return {"labels": {name: said.get(name, Label("", "")) for name in names}}
+
+    @routes.get("/api/labels/defect")
+    def defect(name: Name, look: bool = False) -> Response:
+        """Where a photograph has its defect, as a PNG of the size of its reduced picture; see `defect_masks.as_png`."""
+        mask = defect_masks.mask_of(project, name, labels.mask(name))
+        return Response(defect_masks.as_png(mask, look), media_type="image/png")
+
+    @routes.post("/api/labels/defect")
+    async def mark(request: Request, name: Name) -> dict[str, Any]:
+        """What a person has marked on a photograph; that makes it bad, and nothing marked takes its mask away."""
+        return await run_in_threadpool(marked, name, await request.body())
+
+    def marked(name: str, body: bytes) -> dict[str, Any]:
+        with project.lock:
+            labels.mask(name)  # it is a photograph
+            labels.mark(name, defect_masks.save(project, name, body))
+        return {"row": labels.row(name)}
 
     return routes
 

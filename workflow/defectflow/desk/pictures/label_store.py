@@ -23,6 +23,7 @@ from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
 NAMES = {"0": "good", "1": "bad", "": ""}
 CODES = {"good": "0", "bad": "1", "unsure": "", "": ""}
 OTHERS = ("group", "mask", "split")  # columns that stay as they were read
+DRAWN = "defects/"  # begin of what labels.csv names for a mask that was drawn at the desk
 LONGEST_KIND = 60
 DIRTY = "labels.csv lacks a change"
 TABLES = """
@@ -73,9 +74,43 @@ class LabelStore:
             return {row["name"]: Label(row["label"], row["kind"]) for row in rows}
 
     def table(self) -> list[list[Any]]:
-        """All photographs of the folder, as [name, stamp, label, kind] each."""
+        """All photographs of the folder, as [name, stamp, label, kind, whether a defect is marked] each."""
         said, none = self.all(), Label("", "")
-        return [[one.name, one.stamp, *said.get(one.name, none)] for one in self.photographs.all().values()]
+        with self.project.database() as database:
+            marked = {row["name"] for row in database.execute("SELECT name FROM labels WHERE mask != ''")}
+        known = self.photographs.all().values()
+        return [[one.name, one.stamp, *said.get(one.name, none), one.name in marked] for one in known]
+
+    def row(self, name: str) -> list[Any]:
+        """The row of `table` of one photograph."""
+        return next(row for row in self.table() if row[0] == name)
+
+    def mask(self, name: str) -> str:
+        """What labels.csv names as the mask of a photograph, "" for none.
+
+        Raises:
+            UserError: there is no such photograph.
+        """
+        self._need([name])
+        self.sync()
+        with self.project.database() as database:
+            row = database.execute("SELECT mask FROM labels WHERE name = ?", (name,)).fetchone()
+        return str(row["mask"]) if row else ""
+
+    def mark(self, name: str, mask: str) -> None:
+        """Name the mask of a photograph, which makes it bad; with "" it has none any more, and its label stays."""
+        if mask:
+            self.put([name], "bad")
+        with self.project.lock:
+            with self.project.database() as database:
+                self._others(database, name, {"mask": mask})
+                self._mark(database)
+            self._export()
+
+    def _need(self, names: Iterable[str]) -> None:
+        known = self.photographs.all()
+        if strange := [name for name in names if name not in known]:
+            raise UserError(f"{strange[0][:100]}: no such photograph (load the page again)")
 
     def put(self, names: Iterable[str], label: str | None = None, kind: str | None = None) -> int:
         """Set the label, the kind, or both, of photographs; one step for `undo`. Returns how many changed.
@@ -87,9 +122,8 @@ class LabelStore:
             raise UserError(f"{label[:20]!r}: no label (good, bad, unsure or empty)")
         if kind is not None and (len(kind) > LONGEST_KIND or not kind.isprintable() or '"' in kind):
             raise UserError(f"a kind of defect has at most {LONGEST_KIND} printable characters, and no quotes")
-        known, names = self.photographs.all(), list(dict.fromkeys(names))
-        if strange := [name for name in names if name not in known]:
-            raise UserError(f"{strange[0][:100]}: no such photograph (load the page again)")
+        names = list(dict.fromkeys(names))
+        self._need(names)
 
         def new(old: Label) -> Label:
             said = old.label if label is None else label
@@ -193,7 +227,10 @@ class LabelStore:
         """Write labels.csv: a row for each photograph that anything is known of."""
         known = self.photographs.all()
         with self.project.database() as database:
-            rows = [row for row in database.execute("SELECT * FROM labels ORDER BY name") if row["name"] in known]
+            rows = [dict(row) for row in database.execute("SELECT * FROM labels ORDER BY name") if row["name"] in known]
+        for row in rows:  # what is called good after all has no defect; the drawing stays, should it be bad again
+            if row["label"] != "bad" and row["mask"].startswith(DRAWN):
+                row["mask"] = ""
         used = [column for column in OTHERS if any(row[column] for row in rows)]
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")

@@ -177,5 +177,5 @@ export class Grid {
 export const picture = (item, size = "small") =>
   `/api/photographs/picture?name=${encodeURIComponent(item.name)}&size=${size}&stamp=${item.stamp}`;
 
-/** The photographs of the folder, as { name, stamp, label, kind }. */
-export const fromRows = (rows) => rows.map(([name, stamp, label, kind]) => ({ name, stamp, label, kind }));
+/** The photographs of the folder, as { name, stamp, label, kind, marked: whether a defect is marked }. */
+export const fromRows = (rows) => rows.map(([name, stamp, label, kind, marked]) => ({ name, stamp, label, kind, marked }));

@@ -1,16 +1,18 @@
 import { api, el, keys, mark, number, plural, t, toast } from "./desk.js";
+import { DEFECT, draw } from "./draw.js";
 import { Grid, fromRows, picture } from "./grid.js";
 
 const $ = (id) => document.getElementById(id);
+let marks = 0; // drawings saved here, so that the new one is shown
 let items = [], byName = new Map(), lists = {}, filter = "all", busy = Promise.resolve();
 
 const grid = new Grid($("grid"), {
   fill(cell, item) {
     cell.replaceChildren(el("img", { src: picture(item), alt: "", decoding: "async" }),
-      el("span", { class: "caption" }, mark(item.label, ""), el("span", { class: "name" }, item.kind || item.name.split("/").pop())));
+      el("span", { class: "caption" }, mark(item.label, ""), item.marked && el("span", { class: "marked", "aria-hidden": "true" }, "▣"), el("span", { class: "name" }, item.kind || item.name.split("/").pop())));
     cell.dataset.label = item.label;
   },
-  label: (item) => `${item.name}, ${{ good: t("good"), bad: t("bad"), unsure: t("not sure") }[item.label] ?? t("no label")}${item.kind ? `, ${item.kind}` : ""}`,
+  label: (item) => `${item.name}, ${{ good: t("good"), bad: t("bad"), unsure: t("not sure") }[item.label] ?? t("no label")}${item.kind ? `, ${item.kind}` : ""}${item.marked ? `, ${t("defect marked")}` : ""}`,
   onmove: preview,
   onselect: () => (about(), preview(grid.current)),
   onopen: () => $("kind").focus(),
@@ -22,6 +24,9 @@ function preview(item) {
   const source = picture(item, "large");
   if ($("large").getAttribute("src") !== source) $("large").src = source;
   $("large").alt = item.name;
+  const over = item.marked && item.label === "bad" ? `/api/labels/defect?name=${encodeURIComponent(item.name)}&look=true&at=${marks}` : "";
+  $("over").hidden = !over;
+  if (over && $("over").getAttribute("src") !== over) $("over").src = over;
   $("name").textContent = item.name;
   $("label").replaceChildren(mark(item.label), item.kind ? ` ${item.kind}` : "");
   const why = (lists[filter] ?? []).find((row) => row.name === item.name)?.why;
@@ -128,6 +133,22 @@ function undo() {
   }).catch(() => {});
 }
 
+/** Draw where the defect is on the photograph that is shown. */
+function markDefect() {
+  const item = grid.current;
+  if (!item) return;
+  draw(item.name, null, (answer) => {
+    const [row] = fromRows([answer.row]);
+    Object.assign(byName.get(item.name), row);
+    marks++;
+    grid.refresh(new Set([item.name]));
+    counts();
+    preview(grid.current);
+    toast(row.marked ? t("Marked, and labelled bad.") : t("No defect is marked any more."), "good");
+    $("grid").focus({ preventScroll: true });
+  }, DEFECT).catch((error) => toast(error.message, "bad"));
+}
+
 function choose(name) {
   filter = name;
   document.querySelectorAll("[data-filter]").forEach((button) => button.setAttribute("aria-pressed", String(button.dataset.filter === name)));
@@ -143,6 +164,7 @@ $("size").addEventListener("input", (event) => {
   grid.draw(true);
 });
 $("undo").addEventListener("click", undo);
+$("mark").addEventListener("click", markDefect);
 $("kind-form").addEventListener("submit", (event) => {
   event.preventDefault();
   put({ kind: $("kind").value });
@@ -154,6 +176,7 @@ const label = (name) => () => put({ label: name });
 keys({
   g: [t("Good"), label("good")], b: [t("Bad"), label("bad")], u: [t("Not sure"), label("unsure")], 0: [t("No label"), label("")],
   k: [t("Kind of defect"), () => ($("kind").focus(), $("kind").select())],
+  d: [t("Mark the defect"), markDefect],
   z: [t("Undo"), undo], "Ctrl+z": [t("Undo"), undo],
   1: [t("Show all"), () => choose("all")], 2: [t("Show those without a label"), () => choose("none")], 3: [t("Show what to label next"), () => choose("next")],
   "/": [t("Go to the pictures (arrows move, Shift and Space select)"), () => $("grid").focus({ preventScroll: true })],
