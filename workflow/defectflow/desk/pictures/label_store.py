@@ -12,9 +12,11 @@ import io
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from defectflow.core.files import UserError, atomic
+from defectflow.desk.pictures import opinions
+from defectflow.desk.pictures.opinions import NOBODY, NONE, Label
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
 from defectflow.listing.name_matching import Matcher
@@ -24,25 +26,15 @@ NAMES = {"0": "good", "1": "bad", "": ""}
 CODES = {"good": "0", "bad": "1", "unsure": "", "": ""}
 OTHERS = ("group", "mask", "split")  # columns that stay as they were read
 DRAWN = "defects/"  # begin of what labels.csv names for a mask that was drawn at the desk
-LONGEST_KIND = 60
+LONGEST_KIND, LONGEST_NAME = 60, 100
 DIRTY = "labels.csv lacks a change"
 TABLES = """
 CREATE TABLE IF NOT EXISTS labels (
     name TEXT PRIMARY KEY, label TEXT NOT NULL DEFAULT '', kind TEXT NOT NULL DEFAULT '', time REAL NOT NULL,
     "group" TEXT NOT NULL DEFAULT '', mask TEXT NOT NULL DEFAULT '', split TEXT NOT NULL DEFAULT ''
 );
-CREATE TABLE IF NOT EXISTS label_changes (
-    step INTEGER NOT NULL, name TEXT NOT NULL, label TEXT NOT NULL, kind TEXT NOT NULL, time REAL NOT NULL
-);
 CREATE TABLE IF NOT EXISTS label_file (one INTEGER PRIMARY KEY CHECK (one = 1), digest TEXT NOT NULL);
 """
-
-
-class Label(NamedTuple):
-    """What a person says of a photograph: label good, bad, unsure or "" (not looked at), and the kind of defect."""
-
-    label: str
-    kind: str
 
 
 class LabelStore:
@@ -56,7 +48,7 @@ class LabelStore:
     def __init__(self, project: Project, photographs: PhotographIndex) -> None:
         self.project, self.photographs = project, photographs
         with project.lock, project.database() as database:
-            for statement in TABLES.split(";"):
+            for statement in (TABLES + opinions.TABLES).split(";"):
                 database.execute(statement)
         self._seen: set[str] = set()  # photographs whose folders have been asked
 
@@ -73,17 +65,24 @@ class LabelStore:
             rows = database.execute("SELECT name, label, kind FROM labels WHERE label != '' OR kind != ''")
             return {row["name"]: Label(row["label"], row["kind"]) for row in rows}
 
-    def table(self) -> list[list[Any]]:
-        """All photographs of the folder, as [name, stamp, label, kind, whether a defect is marked] each."""
-        said, none = self.all(), Label("", "")
+    def table(self, names: Iterable[str] | None = None) -> list[list[Any]]:
+        """Photographs of the folder, or these alone, as [name, stamp, label, kind, marked, differ, said] each.
+
+        marked: whether a defect is marked; differ: whether its people do; said: [who, label, kind] of those with a
+        name, or of all where they differ.
+        """
+        labels = self.all()
         with self.project.database() as database:
             marked = {row["name"] for row in database.execute("SELECT name FROM labels WHERE mask != ''")}
-        known = self.photographs.all().values()
-        return [[one.name, one.stamp, *said.get(one.name, none), one.name in marked] for one in known]
-
-    def row(self, name: str) -> list[Any]:
-        """The row of `table` of one photograph."""
-        return next(row for row in self.table() if row[0] == name)
+            said = opinions.counting(database)
+        rows = []
+        known = self.photographs.all()
+        for one in known.values() if names is None else (known[name] for name in names if name in known):
+            own = said.get(one.name, [])
+            differ = opinions.agreed(own)[1]
+            told = [[each.who, each.label, each.kind] for each in own if each.who or differ]
+            rows.append([one.name, one.stamp, *labels.get(one.name, NONE), one.name in marked, differ, told])
+        return rows
 
     def mask(self, name: str) -> str:
         """What labels.csv names as the mask of a photograph, "" for none.
@@ -97,10 +96,10 @@ class LabelStore:
             row = database.execute("SELECT mask FROM labels WHERE name = ?", (name,)).fetchone()
         return str(row["mask"]) if row else ""
 
-    def mark(self, name: str, mask: str) -> None:
+    def mark(self, name: str, mask: str, who: str = NOBODY) -> None:
         """Name the mask of a photograph, which makes it bad; with "" it has none any more, and its label stays."""
         if mask:
-            self.put([name], "bad")
+            self.put([name], "bad", who=who)
         with self.project.lock:
             with self.project.database() as database:
                 self._others(database, name, {"mask": mask})
@@ -112,18 +111,17 @@ class LabelStore:
         if strange := [name for name in names if name not in known]:
             raise UserError(f"{strange[0][:100]}: no such photograph (load the page again)")
 
-    def put(self, names: Iterable[str], label: str | None = None, kind: str | None = None) -> int:
-        """Set the label, the kind, or both, of photographs; one step for `undo`. Returns how many changed.
+    def put(self, names: Iterable[str], label: str | None = None, kind: str | None = None, who: str = NOBODY) -> int:
+        """Set the label, the kind, or both, of photographs as somebody says; one step for `undo`.
+
+        Returns how many have changed.
+
+        Where a person of another name says otherwise, the photograph has no label until that is settled.
 
         Raises:
             UserError: one is no photograph of the folder, or label or kind cannot be.
         """
-        if label is not None and label not in CODES:
-            raise UserError(f"{label[:20]!r}: no label (good, bad, unsure or empty)")
-        if kind is not None and (len(kind) > LONGEST_KIND or not kind.isprintable() or '"' in kind):
-            raise UserError(f"a kind of defect has at most {LONGEST_KIND} printable characters, and no quotes")
-        names = list(dict.fromkeys(names))
-        self._need(names)
+        names, who = self._checked(names, label, kind, who)
 
         def new(old: Label) -> Label:
             said = old.label if label is None else label
@@ -135,24 +133,53 @@ class LabelStore:
         self.sync()
         with self.project.lock:
             with self.project.database() as database:
-                changed = self._change(database, dict.fromkeys(names, new))
+                changed = self._change(database, dict.fromkeys(names, new), who)
                 self._mark(database)
             self._export()
         return changed
 
-    def undo(self) -> list[str]:
-        """Take back the latest step that is not taken back; the names of its photographs, [] if there is none."""
+    def settle(self, names: Iterable[str], label: str, kind: str, who: str) -> None:
+        """Say what holds of photographs whose people differ; one step for `undo`.
+
+        Raises:
+            UserError: see `put`; or nobody says who settles it.
+        """
+        names, who = self._checked(names, label, kind, who)
+        if not who:
+            raise UserError("say who settles it (your name, at the top of the page)")
+        told = Label(label, kind.strip() if label == "bad" else "")
         self.sync()
         with self.project.lock:
             with self.project.database() as database:
-                (step,) = database.execute("SELECT max(step) FROM label_changes").fetchone()
-                rows = database.execute("SELECT * FROM label_changes WHERE step = ?", (step,)).fetchall()
-                for row in rows:
-                    self._write(database, row["name"], Label(row["label"], row["kind"]))
-                database.execute("DELETE FROM label_changes WHERE step = ?", (step,))
+                step, old = opinions.next_step(database), self._labels(database)
+                for name in names:
+                    opinions.settle(database, step, name, who, old.get(name, NONE), told)
+                    self._write(database, name, told)
                 self._mark(database)
             self._export()
-        return [row["name"] for row in rows]
+
+    def _checked(self, names: Iterable[str], label: str | None, kind: str | None, who: str) -> tuple[list[str], str]:
+        if label is not None and label not in CODES:
+            raise UserError(f"{label[:20]!r}: no label (good, bad, unsure or empty)")
+        if kind is not None and (len(kind) > LONGEST_KIND or not kind.isprintable() or '"' in kind):
+            raise UserError(f"a kind of defect has at most {LONGEST_KIND} printable characters, and no quotes")
+        if len(who) > LONGEST_NAME or not who.isprintable():
+            raise UserError(f"the name of a person has at most {LONGEST_NAME} printable characters")
+        names = list(dict.fromkeys(names))
+        self._need(names)
+        return names, " ".join(who.split())
+
+    def undo(self, who: str = NOBODY) -> list[str]:
+        """Take back the latest step of a person; the names of its photographs, [] if there is none."""
+        self.sync()
+        with self.project.lock:
+            with self.project.database() as database:
+                found = opinions.take_back(database, " ".join(who.split()))
+                for name, told in found.items():
+                    self._write(database, name, told)
+                self._mark(database)
+            self._export()
+        return list(found)
 
     def add(self, found: Mapping[str, Mapping[str, str]], over: bool) -> int:
         """Take in labels of a table or of folders; one step for `undo`. Returns how many changed.
@@ -163,15 +190,15 @@ class LabelStore:
         """
         with self.project.lock:
             with self.project.database() as database:
-                old = {row["name"]: row for row in database.execute("SELECT * FROM labels")}
+                old, said = self._labels(database), opinions.counting(database)
                 news = {}
                 for name, row in found.items():
                     told = Label(
                         NAMES[row.get("label", "")], row.get("defect_type", "") if row.get("label") == "1" else ""
                     )
-                    if told.label and (over or not (name in old and old[name]["label"])):
+                    if told.label and (over or not (old.get(name, NONE).label or name in said)):
                         news[name] = lambda _, told=told: told
-                changed = self._change(database, news)
+                changed = self._change(database, news, NOBODY)
                 for name, row in found.items():
                     self._others(database, name, row)
                 self._mark(database)
@@ -182,7 +209,9 @@ class LabelStore:
         """Forget photographs that are removed."""
         with self.project.lock:
             with self.project.database() as database:
-                database.executemany("DELETE FROM labels WHERE name = ?", ((name,) for name in names))
+                for name in names:
+                    for table in ("labels", "opinions", "label_steps"):
+                        database.execute(f"DELETE FROM {table} WHERE name = ?", (name,))
                 self._mark(database)
             self._export()
 
@@ -214,12 +243,14 @@ class LabelStore:
                 raise UserError(f"{self.project.labels}, line {row['line']}: {row['filename']}: {reason}")
             found[name] = row
         with self.project.database() as database:
-            old = {row["name"]: row for row in database.execute("SELECT * FROM labels")}
+            old = self._labels(database)
             for name in [*found, *(name for name in old if name in names and name not in found)]:
                 given = found.get(name, {})
                 told = Label(NAMES[given.get("label", "")], given.get("defect_type", ""))
-                if not told.label and name in old and old[name]["label"] == "unsure":
+                if not told.label and name in old and old[name].label == "unsure":
                     told = Label("unsure", "")
+                if told != old.get(name, NONE):
+                    opinions.retire(database, name)
                 self._write(database, name, told)
                 self._others(database, name, dict.fromkeys(OTHERS, "") | given)
 
@@ -248,19 +279,19 @@ class LabelStore:
             digest = hashlib.sha256(content).hexdigest()
             database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (digest,))
 
-    def _change(self, database: sqlite3.Connection, news: Mapping[str, Any]) -> int:
-        """Apply functions from the old to the new label, and remember the old ones as one step."""
-        (step,) = database.execute("SELECT coalesce(max(step), 0) + 1 FROM label_changes").fetchone()
-        old = {row["name"]: Label(row["label"], row["kind"]) for row in database.execute("SELECT * FROM labels")}
-        changed = 0
+    def _change(self, database: sqlite3.Connection, news: Mapping[str, Any], who: str) -> int:
+        """Apply functions from the old to the new label that somebody says, as one step; how many have changed."""
+        step, old, changed = opinions.next_step(database), self._labels(database), 0
         for name, new in news.items():
-            before = old.get(name, Label("", ""))
-            after = new(before)
-            if after != before:
+            told = opinions.say(database, step, name, who, old.get(name, NONE), new)
+            if told is not None:
                 changed += 1
-                database.execute("INSERT INTO label_changes VALUES (?, ?, ?, ?, ?)", (step, name, *before, time.time()))
-                self._write(database, name, after)
+                self._write(database, name, told)
         return changed
+
+    def _labels(self, database: sqlite3.Connection) -> dict[str, Label]:
+        rows = database.execute("SELECT name, label, kind FROM labels")
+        return {row["name"]: Label(row["label"], row["kind"]) for row in rows}
 
     def _write(self, database: sqlite3.Connection, name: str, told: Label) -> None:
         database.execute(

@@ -317,7 +317,7 @@ export async function draw(name, following, done, what = PART) {
     drawn.putImageData(pixels, 0, 0);
     save.disabled = true;
     try {
-      const answer = await api(`${what.to}?name=${address}`, { body: await flat.convertToBlob({ type: "image/png" }) });
+      const answer = await api(`${what.to}?name=${address}&who=${encodeURIComponent(localStorage.getItem("defectflow-who") || "")}`, { body: await flat.convertToBlob({ type: "image/png" }) });
       dialog.close();
       done(answer);
     } catch {
