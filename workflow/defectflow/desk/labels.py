@@ -14,6 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from defectflow.desk.pages import render
 from defectflow.desk.pictures.label_store import LONGEST_KIND, LONGEST_NAME, LabelStore
 from defectflow.desk.pictures.photograph_index import PhotographIndex
+from defectflow.desk.pictures.sessions import Sessions
 from defectflow.desk.project import Project
 from defectflow.desk.records import defect_masks
 
@@ -39,6 +40,7 @@ def router(project: Project) -> APIRouter:
     routes = APIRouter()
     photographs = PhotographIndex(project)
     labels = LabelStore(project, photographs)
+    sessions = Sessions(project, photographs)
 
     @routes.get("/labels")
     def page(request: Request) -> HTMLResponse:
@@ -48,6 +50,11 @@ def router(project: Project) -> APIRouter:
     def listed() -> dict[str, Any]:
         """All photographs, see `LabelStore.table`, and what the latest run would have a person look at."""
         return {"photographs": labels.table(), "lists": lists_of(project)}
+
+    @routes.get("/api/labels/sessions")
+    def by_time() -> dict[str, Any]:
+        """Which photographs were taken together; see `Sessions.all`."""
+        return sessions.all()
 
     @routes.post("/api/labels/put")
     def put(change: Change) -> dict[str, Any]:

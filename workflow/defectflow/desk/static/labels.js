@@ -6,6 +6,7 @@ const $ = (id) => document.getElementById(id);
 const WHO = "defectflow-who"; // as on the page Release
 const LABELS = { good: t("good"), bad: t("bad"), unsure: t("not sure") };
 const who = () => localStorage.getItem(WHO) || "";
+let sessions = { sessions: [], of: {} };
 let marks = 0; // drawings saved here, so that the new one is shown
 let items = [], byName = new Map(), lists = {}, filter = "all", busy = Promise.resolve();
 
@@ -86,11 +87,28 @@ function counts() {
 }
 
 function matching() {
-  const folder = $("folder").value, search = $("search").value.toLowerCase(), kind = $("kind-filter").value;
+  const session = $("session").value, of = sessions.of, folder = $("folder").value, search = $("search").value.toLowerCase(), kind = $("kind-filter").value;
   const listed = filter in lists ? lists[filter].map((row) => byName.get(row.name)).filter(Boolean) : null;
-  return (listed ?? items).filter((item) =>
+  const found = (listed ?? items).filter((item) => (!session || of[item.name]?.[0] === Number(session)) &&
     (listed || filter === "all" || (filter === "none" ? !item.label : filter === "settle" ? item.differ : item.label === filter)) &&
     (!folder || item.name.startsWith(folder)) && (!kind || item.kind === kind) && (!search || item.name.toLowerCase().includes(search)));
+  return session ? found.sort((one, other) => of[one.name][1] - of[other.name][1]) : found;
+}
+
+/** Sessions by time; they are read on the server in the background, so that this asks again until all are there. */
+async function times() {
+  sessions = await api("/api/labels/sessions", { quiet: true });
+  const day = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium" });
+  const clock = new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: "short" });
+  const span = ({ first, last }) => {
+    const [from, to] = [new Date(first), new Date(last)];
+    return `${day.format(from)}, ${clock.format(from)} – ${first.slice(0, 10) === last.slice(0, 10) ? "" : `${day.format(to)}, `}${clock.format(to)}`;
+  };
+  const chosen = $("session").value;
+  $("session").hidden = sessions.sessions.length < 2;
+  $("session").replaceChildren(el("option", { value: "" }, t("all times")), ...sessions.sessions.map((one, index) =>
+    el("option", { value: index, selected: String(index) === chosen }, `${span(one)} · ${number(one.count)}${one.exif ? "" : ` · ${t("time of the file")}`}`)));
+  if (sessions.missing) setTimeout(() => times().catch(() => {}), 1000);
 }
 
 function show() {
@@ -191,7 +209,7 @@ function choose(name) {
 
 document.querySelectorAll("[data-filter]").forEach((button) => button.addEventListener("click", () => choose(button.dataset.filter)));
 document.querySelectorAll("button[data-label]").forEach((button) => button.addEventListener("click", () => put({ label: button.dataset.label })));
-for (const id of ["folder", "kind-filter", "search"]) $(id).addEventListener("input", show);
+for (const id of ["folder", "session", "kind-filter", "search"]) $(id).addEventListener("input", show);
 $("size").addEventListener("input", (event) => {
   grid.cell = Number(event.target.value);
   grid.draw(true);
@@ -220,3 +238,4 @@ keys({
   "/": [t("Go to the pictures (arrows move, Shift and Space select)"), () => $("grid").focus({ preventScroll: true })],
 });
 await load();
+times().catch(() => {});
