@@ -1,32 +1,27 @@
-"""Verdicts, the part, releases and watching in a browser, on a run that has ended: by mouse and by keyboard.
-
-`DESK_PICTURES=docs pytest tests/browser` also writes the pictures of docs/desk.md.
-"""
+"""Verdicts, the part, releases and watching in a browser, on a run that has ended: by mouse and by keyboard."""
 
 import json
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import pytest
-from conftest import ROOT
 
 pytest.importorskip("fastapi", reason="needs the extra desk")
 import bundle_set
+from browser_desk import CHROMIUM, NEEDED, Running, opened, playwright
 from judged_desk import judged_project
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium (apt install chromium)")]
+pytestmark = NEEDED
 PATIENCE = 60_000  # milliseconds, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -35,30 +30,15 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def page(project, tmp_path):
-    log = tmp_path / "desk.log"
-    words = [sys.executable, "-m", "defectflow", "desk", str(project.folder), "--port", "0", "--no-browser"]
-    with open(log, "w") as stream:
-        process = subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
-    until = time.monotonic() + 60
-    while not (found := re.search(r"open (http\S+)", log.read_text())):
-        assert process.poll() is None and time.monotonic() < until, log.read_text()
-        time.sleep(0.1)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en-GB")
-        page.set_default_timeout(PATIENCE)
-        problems = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda told: problems.append(told.text) if "Content Security" in told.text else None)
-        page.goto(found[1])
-        page.wait_for_selector("nav.rail")
-        page.base = found[1].partition("/?")[0]
-        yield page
-        assert problems == []
-        browser.close()
-    process.send_signal(signal.SIGTERM)
-    process.wait(20)
+def page(browser, project):
+    desk = Running(project.folder)
+    page = opened(browser, desk, viewport={"width": 1280, "height": 800}, locale="en-GB")
+    page.set_default_timeout(PATIENCE)
+    page.base = desk.base
+    yield page
+    assert page.said == []
+    page.context.close()
+    desk.end()
 
 
 def go(page, name):

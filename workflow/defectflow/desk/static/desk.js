@@ -102,9 +102,9 @@ function named(event) {
 document.addEventListener("keydown", (event) => {
   if (event.altKey || document.querySelector("dialog[open]")) return;
   const target = event.target;
-  if (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !/^(checkbox|radio|range)$/.test(target.type)) return;
+  if (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !/^(checkbox|radio|range|file)$/.test(target.type)) return;
   const name = named(event);
-  if (/^(Enter|Space)$/.test(name) && /^(BUTTON|A|SUMMARY)$/.test(target.tagName)) return;
+  if (/^(Enter|Space)$/.test(name) && (/^(BUTTON|A|SUMMARY)$/.test(target.tagName) || target.type === "file")) return;
   const found = bound.get(name);
   if (!found) return;
   event.preventDefault();
