@@ -126,10 +126,12 @@ export async function draw(name, following, done, what = PART) {
   redraw();
 
   function scale(by) {
+    const [x, y] = [(board.scrollLeft + board.clientWidth / 2) / board.scrollWidth, (board.scrollTop + board.clientHeight / 2) / board.scrollHeight];
     zoom = Math.max(1, Math.min(8, zoom * by));
     board.classList.toggle("zoomed", zoom > 1);
     const fits = zoom * Math.min(board.offsetWidth / canvas.width, board.offsetHeight / canvas.height);
     Object.assign(canvas.style, { width: `${canvas.width * fits}px`, height: `${canvas.height * fits}px` });
+    if (zoom > 1) board.scrollTo(x * board.scrollWidth - board.clientWidth / 2, y * board.scrollHeight - board.clientHeight / 2); // the middle stays
   }
 
   async function read(response) {

@@ -37,7 +37,8 @@ function preview(item) {
   const why = (lists[filter] ?? []).find((row) => row.name === item.name)?.why;
   $("why").textContent = why || "";
   $("kind").value = item.kind;
-  document.querySelectorAll("[data-label]").forEach((button) => button.tagName === "BUTTON" && button.setAttribute("aria-pressed", String(button.dataset.label === item.label)));
+  const own = item.differ ? item.said.find(([person]) => person === who())?.[1] ?? "" : item.label;
+  document.querySelectorAll("[data-label]").forEach((button) => button.tagName === "BUTTON" && button.setAttribute("aria-pressed", String(button.dataset.label === own)));
   const next = grid.items[grid.at + 1];
   if (next) new Image().src = picture(next, "large");
 }

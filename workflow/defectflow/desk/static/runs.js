@@ -71,7 +71,7 @@ function queue(list, running) {
     el("div", { class: "row spread" }, el("b", {}, plural(list.length, "{n} run waits", "{n} runs wait")),
       el("div", { class: "row" }, !running && el("button", { class: "main", id: "next", onclick: () => act("next") }, t("Start the next")), el("button", { onclick: () => act("unqueue") }, t("Empty the queue")))),
     el("ol", { class: "queue" }, ...list.map((one) => el("li", {}, words(one), " ", el("button", { class: "quiet", "aria-label": t("Take out: {run}", { run: words(one) }), onclick: () => act("unqueue", { number: one.number }) }, "✕")))),
-    el("span", { class: "muted" }, running ? t("They start one after the other, with the labels and settings of then.") : t("They wait, since the run before did not finish.")));
+    el("span", { class: "muted" }, running ? t("They start one after the other, with the labels and settings of that moment.") : t("They wait, since the run before did not finish.")));
 }
 
 async function act(path, json = {}) {
