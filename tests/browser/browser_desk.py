@@ -60,7 +60,7 @@ def drawn(page, name):
     while not page.evaluate("[...document.images].every((one) => one.complete)") and time.monotonic() < until:
         time.sleep(0.1)
     if PICTURES:
-        page.wait_for_timeout(6000)  # messages go away
+        page.wait_for_timeout(9500)  # messages go away
         page.screenshot(path=str(ROOT / PICTURES / f"desk-{name}.jpg"), type="jpeg", quality=85)
 
 

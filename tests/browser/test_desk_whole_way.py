@@ -110,9 +110,18 @@ def walked(browser, photographs, tmp_path_factory):
     page.locator("#kind").fill("scratch")
     page.locator("#kind-form button").click()
     expect(page.locator("#label")).to_contain_text("scratch")
+    page.locator("#mark").click()
+    box = page.locator(".board canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.45 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.7 * box["width"], box["y"] + 0.55 * box["height"], steps=3)
+    page.mouse.up()
+    drawn(page, "defect")
+    page.locator("dialog.draw button.main").click()
+    expect(page.locator("#over")).to_be_visible()
     drawn(page, "labels")
     rows = (folder / "labels.csv").read_text().splitlines()
-    assert len(rows) == GOOD + BAD + 1 and f"{min(bad)},1,scratch" in rows
+    assert len(rows) == GOOD + BAD + 1 and f"{min(bad)},1,scratch,defects/{min(bad)}.png" in rows
     # The part, outlined on one photograph.
     page.get_by_role("link", name="The part").click()
     name = min(set(photographs.outlines) - bad)
@@ -172,6 +181,12 @@ def test_one_outline_becomes_the_mask_of_every_photograph(walked):
     assert len(rows) == GOOD + BAD and {row["source"] for row in rows} == {"template"}
     assert sum(row["present"] == "1" for row in rows) >= GOOD + BAD - 2  # one that is not found again goes to a person
     assert all((folder / row["mask"]).is_file() for row in rows if row["present"] == "1")
+
+
+def test_the_marked_defect_is_ground_truth_of_the_run(walked):
+    (run,) = walked[0].glob("results/bracket/*/*/*/metrics.json")
+    assert json.loads((walked[0] / "results/bracket/ingest_report.json").read_text())["with_defect_mask"] == 1
+    assert json.loads(run.read_text())["pixel"]
 
 
 def test_by_mouse_to_a_bundle_in_use_and_back_to_feedback(browser, walked, photographs):
