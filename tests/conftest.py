@@ -82,6 +82,24 @@ class Workflow:
         return counts
 
 
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """A `made.Made` for a config in which every rule of a run has work; a test leaves it as it was."""
+    from made import Made
+    from staleness import CONFIG
+
+    return Made(tmp_path_factory.mktemp("stale"), CONFIG)
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory):
+    """The same for the demo and the making of our own weights."""
+    from made import Made
+    from staleness import DEMO
+
+    return Made(tmp_path_factory.mktemp("demo"), DEMO, "all", "pretrain")
+
+
 @pytest.fixture
 def workflow(tmp_path) -> Workflow:
     folder = tmp_path / "checkout"

@@ -96,7 +96,7 @@ def test_the_part_is_outlined_by_keys_and_by_clicks(page, project):
     page.locator("#sheet button").first.wait_for()
     page.keyboard.press("o")
     page.wait_for_selector(".board canvas")
-    page.locator("dialog.draw button", has_text="Begin again").click()
+    page.locator("dialog.draw button", has_text="Start over").click()
     page.locator(".board canvas").focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")

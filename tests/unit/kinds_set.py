@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from defectflow.classification.describe import describe
 from defectflow.classification.descriptor_files import Descriptors
-from defectflow.classification.folds import sample
+from defectflow.classification.kind_folds import sample
 from defectflow.core import tables
 from defectflow.detection.feature_files import open_patches, write_patches
 

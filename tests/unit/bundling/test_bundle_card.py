@@ -19,25 +19,25 @@ FIT = {"good_images": 20, "banks": {"all": {"size": 1024}}}
 CARD = """\
 # Inspector set/template/crop/patchcore
 
-Tells good from bad photographs of one part, and shows where the damage is. Made by defectflow.
+Classifies photographs of one part as good or bad, and shows where the damage is. Made by defectflow.
 
 ```sh
 defectflow inspect THIS_FOLDER photographs/ --out results/
 ```
 
-## What it is
+## Description
 
-- The part is found by: template.
-- What the detector sees: background zero, light gray_world, clahe, cropped, fitted into 384 x 256 pixels.
+- Segmenter of the part: template.
+- Input of the detector: background zero, light gray_world, clahe, cropped, fitted into 384 x 256 pixels.
 - Detector: patchcore, backbone patch-nano (layer2, layer3), euclidean distances to 1024 patches of 20 good images.
-- Bad from raw score 1.23457 on (rule: youden, max_fpr 0.1); shown as 0.50.
+- Bad from a raw score of 1.23457 (rule: youden, max_fpr 0.1); shown as 0.50.
 - To a person: raw scores from 1.1 up to 1.4.
 
-## How far to trust it
+## Held-out figures
 
 Measured on 20 good and 4 bad images, each scored by a bank built without it
-and judged by a threshold chosen without it. The bank in this bundle holds all good images. Images unlike
-these (another camera, light or part) are not covered.
+and judged by a threshold chosen without it. The bank in this bundle contains all good images. Images that differ
+from these (another camera, light or part) are not covered.
 
 | figure | value [95 % interval] |
 |---|---|
@@ -52,11 +52,11 @@ Warnings of the run:
 
 - fewer than <10> bad images & 1 group
 
-## What is in it
+## Contents
 
-safetensors, ONNX and JSON: nothing that is executed. bundle.json has the settings, the versions it was made
-with, and size and sha256 of every file. prior.safetensors, if there is one, holds gradient pictures and
-masks of annotated photographs: treat it as you treat these.
+safetensors, ONNX and JSON: nothing is executed. bundle.json contains the settings, the versions it was made
+with, and size and sha256 of every file. prior.safetensors, if there is one, contains gradient pictures and
+masks of annotated photographs: treat it as confidentially as these.
 """
 
 
@@ -74,7 +74,7 @@ def test_what_a_run_has_not_leaves_no_line():
     plain = SETTINGS | {"review": None, "isolation": SETTINGS["isolation"] | {"crop": False}}
     absent = ("- To a person:", "| AUROC, whole groups", "Warnings of the run", "- fewer than")
     lines = [line for line in CARD.replace(", cropped", "").splitlines() if not line.startswith(absent)]
-    expected = "\n".join(lines).replace("\n\n\n\n## What is in it", "\n\n## What is in it") + "\n"
+    expected = "\n".join(lines).replace("\n\n\n\n## Contents", "\n\n## Contents") + "\n"
     assert card(plain, metrics() | {"warnings": []}, FIT) == expected
 
 

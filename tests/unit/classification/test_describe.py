@@ -5,7 +5,7 @@ import pytest
 import torch
 from defectflow.classification import describe as stage
 from defectflow.classification.descriptor_files import read_descriptors
-from defectflow.classification.folds import sample
+from defectflow.classification.kind_folds import sample
 from defectflow.core.files import UserError
 from defectflow.detection.feature_files import open_patches
 from kinds_set import DIMENSIONS, described, manifest_of, patches_of, write_set
@@ -72,5 +72,5 @@ def test_a_photograph_without_patches_is_named(tmp_path):
     manifest = manifest_of(COUNTS)
     _, patches = write_set(tmp_path, manifest.iloc[1:])
     chosen = sample(manifest, 0)
-    with pytest.raises(UserError, match=r"good-00\.png: it has no patches"):
+    with pytest.raises(UserError, match=r"good-00\.png: no patches"):
         stage.describe(open_patches([patches]), manifest, chosen, 0)

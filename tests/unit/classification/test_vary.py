@@ -39,7 +39,7 @@ def test_variants_are_compared_with_the_first(tmp_path):
 
 
 def test_nothing_to_vary_is_told(tmp_path):
-    with pytest.raises(UserError, match="names nothing to vary"):
+    with pytest.raises(UserError, match="varies nothing"):
         vary.main(vary.build_parser().parse_args(words(tmp_path, [variant("own", "linear")], "own")))
 
 

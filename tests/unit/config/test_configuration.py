@@ -82,8 +82,8 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
             {"segmenters": {"s": {"method": "sam2.1", "model": "nano", "engine": "official", "augmentations": 2}}},
             "segmenters.s: engine official does not read 'augmentations'",
         ),
-        ({"isolations": {"i": {"background": "zero", "margin": 0.1}}}, "isolations.i: 'margin' is read with crop"),
-        ({"isolations": {"i": {"background": "keep", "dilate": 3}}}, "isolations.i: 'dilate' is not read where"),
+        ({"isolations": {"i": {"background": "zero", "margin": 0.1}}}, "isolations.i: 'margin' is only read with crop"),
+        ({"isolations": {"i": {"background": "keep", "dilate": 3}}}, "isolations.i: 'dilate' is not read if"),
     ],
 )
 def test_a_key_that_the_method_does_not_read_is_refused(change, message):

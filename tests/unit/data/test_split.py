@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from defectflow.core.files import UserError
 from defectflow.core.tables import MANIFEST, PAIRS, SPLITS, read_table, write_table
+from defectflow.data.folds_and_holdout import folds
 from defectflow.data.split import build_parser, main, segmentation_split, split, split_annotated
-from defectflow.data.split_protocols import folds
 
 FRACTIONS = (0.6, 0.2, 0.2)
 

@@ -91,8 +91,8 @@ def test_photographs_without_a_label_have_a_card_that_says_so(tmp_path):
     folder = card_set.made(tmp_path, ["--images", str(tmp_path / "data")])
     assert {path.name for path in folder.iterdir()} == FILES
     page = text_of(folder)
-    assert "3 photographs: none is labelled" in page and "not looked for among photographs without labels" in page
-    assert "Told apart" not in page and "Fewer than two labelled classes" in page
+    assert "3 photographs: none is labelled" in page and "not searched for among photographs without labels" in page
+    assert "Do good and bad differ" not in page and "Fewer than two labelled classes" in page
 
 
 def test_what_is_not_json_is_one_clear_line_and_leaves_the_old_card(mvtec, tmp_path):

@@ -21,6 +21,12 @@ def test_without_labels_all_but_those_left_out_are_taken_as_good():
     assert "how many defects are missed is unknown" in said and "labels.csv" in said
 
 
+@pytest.mark.parametrize(("count", "few"), [(9, True), (10, False)])
+def test_too_few_to_show_what_stands_far_is_said(count, few):
+    said = assume(table(count=count), [], "f1_adaptive", {}).figures["said"]
+    assert ("too few to show that one of them stands far" in said) == few
+
+
 def test_a_strategy_of_good_ones_alone_is_kept():
     found = assume(table(), [], "conformal", {"alpha": 0.1})
     assert (found.strategy, found.options) == ("conformal", {"alpha": 0.1}) and "candidates" not in found.figures[

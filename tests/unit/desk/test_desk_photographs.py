@@ -88,7 +88,7 @@ def test_a_zip_with_traps(desk, tmp_path, monkeypatch):
     reasons = {one["name"]: one["reason"] for kind in report["named"].values() for one in kind}
     assert set(reasons) == {"../up.png", "bomb.png", "big.png", "in.zip", "link.png"}
     assert (
-        "more than a photograph" in reasons["bomb.png"]
+        "too large for a photograph" in reasons["bomb.png"]
         and "larger" in reasons["big.png"]
         and "link" in reasons["link.png"]
     )
@@ -143,7 +143,7 @@ def test_a_folder_is_used_where_it_is(desk, tmp_path):
     assert rows == {"store/ng/3.png": "bad", "store/ok/1.png": "good", "store/ok/2.png": "good"}
     assert desk.add({"again.png": photograph(1)})["counts"] == {"duplicate": 1}
     assert "used" not in desk.post("/api/photographs/remove", status=422, names=["store/ok/1.png"])
-    for path, why in ((tmp_path / "none", "no such folder"), (tmp_path, "holds the folder")):
+    for path, why in ((tmp_path / "none", "no such folder"), (tmp_path, "contains the folder")):
         assert why in desk.post("/api/photographs/folder", status=422, path=str(path))["error"]
     assert desk.post("/api/photographs/give-back", path="store") == {"folders": []}
     assert desk.names() == [] and (tmp_path / "store/ok/1.png").is_file()

@@ -50,7 +50,7 @@ def test_steps_are_taken_back_one_after_the_other(desk):
     ("change", "text"),
     [
         ({"names": ["../a.png"], "label": "good"}, "no such photograph"),
-        ({"names": ["a.png"], "label": "fine"}, "no label"),
+        ({"names": ["a.png"], "label": "fine"}, "not a label"),
         ({"names": ["a.png"], "kind": 'a "b"'}, "quotes"),
         ({"names": ["a.png"], "kind": "a\nb"}, "printable"),
         ({"names": "a.png", "label": "good"}, "names"),

@@ -133,5 +133,5 @@ def test_masks_are_accepted_until_others_take_their_place(browser, project):
 def test_outlines_of_another_tool_are_kept_to(browser, project):
     project.change_entry({"annotations": ["one.json", "two.json"]})
     answer = browser.post("/api/part/outline?name=p02.jpg", content=drawn()[0])
-    assert answer.status_code == 422 and "several files" in answer.json()["error"]
+    assert answer.status_code == 422 and "several annotation files" in answer.json()["error"]
     assert browser.get("/api/part").status_code == 200

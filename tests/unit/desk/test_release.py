@@ -66,8 +66,8 @@ def test_a_release_keeps_bundle_report_and_verdicts_and_is_in_use(browser, proje
 @pytest.mark.parametrize(
     ("version", "who", "told"),
     [
-        ("", "Ana", "letters, digits"), ("../x", "Ana", "letters, digits"), ("a/b", "Ana", "letters, digits"),
-        ("current", "Ana", "letters, digits"), ("1.0", "Ana", "is taken"), ("2", "  ", "who approves"),
+        ("", "Ana", "letters and digits"), ("../x", "Ana", "letters and digits"), ("a/b", "Ana", "letters and digits"),
+        ("current", "Ana", "letters and digits"), ("1.0", "Ana", "exists already"), ("2", "  ", "who approves"),
     ],
 )  # fmt: skip
 def test_a_release_that_does_not_work_leaves_nothing(browser, project, version, who, told):
@@ -100,7 +100,7 @@ def test_rolling_back_is_one_step_and_is_logged(browser, project):
     assert back["current"] == "1" and releases.bundle_in_use(project).parent.name == "1"
     log = [(one["who"], one["action"], one["version"], one["note"]) for one in back["audit"]]
     assert log[0] == ("Ben", "put in use", "1", "too many alarms") and len(log) == 3 and back["audit_wrong"] == ""
-    for version, told in (("1", "in use already"), ("9", "no such release"), ("..", "no such release")):
+    for version, told in (("1", "already in use"), ("9", "no such release"), ("..", "no such release")):
         answer = browser.post("/api/release/use", json={"version": version, "who": "Ben"})
         assert answer.status_code == 422 and told in answer.json()["error"]
     (project.folder / "releases/2/bundle/network.onnx").write_bytes(b"broken")
@@ -110,7 +110,7 @@ def test_rolling_back_is_one_step_and_is_logged(browser, project):
     settings = json.loads((put / "bundle.json").read_text())
     write_manifest(put, {key: value for key, value in settings.items() if key not in ("format", "files")})
     answer = browser.post("/api/release/use", json={"version": "2", "who": "Ben"})
-    assert "was changed after it was released" in answer.json()["error"] and releases.current(project) == "1"
+    assert "was changed after the release" in answer.json()["error"] and releases.current(project) == "1"
 
 
 def test_the_log_shows_when_somebody_has_changed_it(browser, project):
@@ -218,6 +218,6 @@ def test_what_people_taught_a_bundle_is_released_too(browser, project):
     assert releases.release(project, "1-taught", "", "Ana")["taught"] == 1
 
 
-def test_nobody_stands_behind_it_without_a_name(project):
+def test_no_release_without_an_approver(project):
     with pytest.raises(UserError, match="who approves"):
         releases.use(project, "1", "", "")

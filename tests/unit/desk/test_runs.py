@@ -135,7 +135,7 @@ def test_settings_stay_during_a_run(desk, monkeypatch, tmp_path):
     other = Desk(tmp_path / "part")  # a desk that was started anew finds it
     assert other.get("/api/runs/state")["status"] == "running"
     for window in (desk, other):
-        assert "under way" in window.post("/api/runs/setting", status=422, path="seed", text="1")["error"]
+        assert "during a run" in window.post("/api/runs/setting", status=422, path="seed", text="1")["error"]
     other.post("/api/runs/stop")
     wait_for(desk, "stopped")
 

@@ -34,7 +34,7 @@ def test_the_page_says_what_to_do_before_a_run_and_shows_scores_after_it(tmp_pat
     empty = Browser(Project(tmp_path / "new"))
     page = empty.get("/verdicts")
     assert page.status_code == 200 and "/runs" in page.text and "histogram" not in page.text
-    assert empty.get("/api/verdicts").json()["error"].startswith("no run has ended yet")
+    assert empty.get("/api/verdicts").json()["error"].startswith("no run has finished yet")
     page = browser.get("/verdicts").text
     assert 'id="histogram"' in page and "<script>" not in page and "onclick=" not in page and "style=" not in page
 

@@ -81,7 +81,7 @@ def test_what_is_no_picture_is_refused_or_told(browser):
         answer = browser.client.post(
             "/api/watch/judge", params={"name": name}, content=body, headers={"X-Desk-CSRF": browser.csrf}
         )
-        assert answer.status_code == 422 and "no picture" in answer.json()["error"]
+        assert answer.status_code == 422 and "not a picture" in answer.json()["error"]
     broken = browser.client.post("/api/watch/judge?name=a.png", content=b"text", headers={"X-Desk-CSRF": browser.csrf})
     assert broken.json()["verdict"] == "error" and broken.json()["said"] and broken.json()["score"] is None
 
@@ -89,7 +89,7 @@ def test_what_is_no_picture_is_refused_or_told(browser):
 def test_a_folder_is_watched_until_it_is_stopped(browser, project, tmp_path):
     folder = tmp_path / "incoming"
     folder.mkdir()
-    (folder / "notes.pdf").write_text("no picture")
+    (folder / "notes.pdf").write_text("not a picture")
     cv2.imwrite(str(folder / "a.png"), bundle_set.photograph(3)[..., ::-1])
     assert browser.post("/api/watch/start", json={"kind": "folder", "source": str(folder)}).json()["watching"]
     until(lambda: browser.get("/api/watch/state").json()["counts"]["good"] == 1)
@@ -107,7 +107,7 @@ def test_a_folder_is_watched_until_it_is_stopped(browser, project, tmp_path):
 @pytest.mark.parametrize("source", ["", "relative/folder", "/no/such/folder"])
 def test_a_folder_that_is_not_there_is_refused(browser, source):
     answer = browser.post("/api/watch/start", json={"kind": "folder", "source": source})
-    assert answer.status_code == 422 and "no folder" in answer.json()["error"]
+    assert answer.status_code == 422 and "not a folder" in answer.json()["error"]
 
 
 def test_the_folder_of_the_desk_is_not_watched(browser, project):
@@ -176,10 +176,10 @@ def test_an_address_at_which_nobody_speaks_is_refused_before_long(browser, monke
 @pytest.mark.parametrize(
     ("source", "told"),
     [
-        ("77", "does not answer"),
-        ("/etc", "no camera"),
-        ("file:///etc/passwd", "no camera"),
-        ("concat:a|b", "no camera"),
+        ("77", "does not respond"),
+        ("/etc", "not a camera"),
+        ("file:///etc/passwd", "not a camera"),
+        ("concat:a|b", "not a camera"),
     ],
 )
 def test_a_camera_that_is_none_is_refused(browser, source, told):
@@ -207,7 +207,7 @@ def test_a_camera_that_stops_giving_frames_is_told():
             self.released = True
 
     camera = Dead()
-    with pytest.raises(UserError, match="gives no more frames"):
+    with pytest.raises(UserError, match="delivers no more frames"):
         list(watching._frames(camera, "0", 1.0, None, lambda: False, lambda seconds: False))
     assert camera.released
 
@@ -262,7 +262,7 @@ def test_the_bundle_of_the_run_learns_and_the_one_in_use_stays(browser, project,
     taught_set.make(bundle_folder, run / "bundle")
     for name in ("metrics.json", "predictions.csv"):
         (run / name).write_text("{}")
-    assert "nobody has said" in browser.post("/api/watch/teach").json()["error"]
+    assert "no feedback" in browser.post("/api/watch/teach").json()["error"]
     used = (project.folder / "releases/1/bundle/bundle.json").read_bytes()
     judge(browser, taught_set.spotted(31))
     browser.post("/api/watch/feedback", json={"number": 1, "said": "good"})

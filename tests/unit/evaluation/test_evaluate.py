@@ -115,7 +115,7 @@ def test_warnings_are_honest(full):
     assert "not trained" in text
     assert "8 good, 6 bad" in text
     assert "come from 3 groups" in text and "with whole groups left out" in text
-    assert "1 mask(s) are doubtful: good__001" in text
+    assert "Doubtful: 1 mask (good__001)" in text
 
 
 def test_labels_the_wrong_way_round_are_asked_about_and_chance_is_not(tmp_path):
@@ -224,7 +224,7 @@ def test_an_unlabelled_image_changes_no_metric(tmp_path):
     for path in data.scores:
         edit(path, SCORES, lambda t: t[~t["image_id"].str.startswith("new")])
     after, predictions = run(data, tmp_path / "b")
-    warned = [w for w in after.pop("warnings") if "no score" not in w]
+    warned = [w for w in after.pop("warnings") if not w.startswith("No score")]
     assert warned == before.pop("warnings")
     assert after == before
     assert predictions.loc[predictions["filename"] == "new/000.png", "pred_score"].isna().all()
@@ -265,7 +265,7 @@ def test_no_label_at_all(tmp_path):
     assert {metrics[key] for key in ("accuracy", "precision", "recall", "f1", "auroc")} == {None}
     assert len(predictions) == 3 and predictions["raw_score"].notna().all() and predictions["pred_score"].isna().all()
     assert "label some good and bad images" in metrics["warnings"][0]
-    assert "1 mask(s) are doubtful" in " ".join(metrics["warnings"])  # true of the photographs, whatever their labels
+    assert "Doubtful: 1 mask (" in " ".join(metrics["warnings"])  # true of the photographs, whatever their labels
     assert sorted(p.name for p in (tmp_path / "out/figures").iterdir()) == sorted(set(FIGURES) - OF_LABELLED)
 
 

@@ -80,7 +80,7 @@ def test_an_absent_part_shows_the_whole_photograph():
     ("entry", "told"),
     [
         ({"crop": True, "tight": 640}, "'tight' is not read with crop: true"),
-        ({"upright": True}, "'upright' is read with tight only"),
+        ({"upright": True}, "'upright' is only read with tight"),
         ({"tight": 8}, "less than the minimum"),
     ],
 )

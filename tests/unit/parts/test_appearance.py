@@ -69,7 +69,7 @@ def test_no_head_tells_about_what_it_has_seen(trained):
 
 
 def test_heads_of_other_features_are_refused(trained):
-    with pytest.raises(UserError, match="another version's patch-nano"):
+    with pytest.raises(UserError, match="another version of patch-nano"):
         appearance.Appearance(*trained, "0" * 64)
 
 

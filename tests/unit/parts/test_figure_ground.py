@@ -99,7 +99,7 @@ def test_a_damaged_file_another_backbone_and_other_weights_are_refused(tmp_path,
     with pytest.raises(UserError, match="features of another patch-nano"):
         read_heads(other)
     save_file({"x": torch.zeros(1)}, other)
-    with pytest.raises(UserError, match="not the weights of part-nano"):
+    with pytest.raises(UserError, match="not weights of part-nano"):
         read_heads(other)
 
 

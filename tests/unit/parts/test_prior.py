@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.images.read_write import read_rgb
-from defectflow.isolation.window import window_of
+from defectflow.isolation.outlined_extent import window_of
 from defectflow.parts import prior as stage
 from defectflow.parts.part_model import Prior, clean_mask, label_shape
 from defectflow.parts.registration_frame import iou
@@ -114,7 +114,7 @@ def test_one_outline_is_carried_over_and_says_what_it_rests_on(one_outline):
     _, prior, report = one_outline
     told = report["propagation"]
     assert (told["outlines"], told["photographs"], told["found"]) == (1, 6, 5) and told["not_found"] == ["img_06"]
-    assert 0.93 < told["agreement_min"] <= told["agreement_mean"] <= 1 and "no held-out IoU" in told["note"]
+    assert 0.93 < told["agreement_min"] <= told["agreement_mean"] <= 1 and "not a held-out IoU" in told["note"]
     assert report["template"]["iou_mean"] is None and report["held_out"] == "none"  # nothing was drawn to compare with
     assert prior.image_ids == ["img_00", *(f"img_0{k}" for k in range(1, 6))] and len(prior.templates.fields) == 6
     assert prior.leave_out("img_03") == [3] and prior.leave_out("img_06") is None

@@ -139,16 +139,16 @@ def verdict(score=0.9, registers=True, heads=False, found=True, area=0.25, **mor
         ({}, 1, 0, ""),
         ({"score": 0.2}, 0, 0, "no part found"),
         ({"score": 0.4}, 1, 1, "weak registration score"),
-        ({"score": 0.2, "registers": False}, 1, 1, "place is uncertain"),
+        ({"score": 0.2, "registers": False}, 1, 1, "position of the part is uncertain"),
         ({"score": 0.2, "registers": False, "object_score": -3.0}, 0, 0, "no part found"),
-        ({"object_score": -3.0}, 1, 1, "SAM sees no part"),
+        ({"object_score": -3.0}, 1, 1, "SAM finds no part"),
         ({"predicted_iou": 0.4}, 1, 1, "predicted IoU 0.40"),
         ({"prior_iou": 0.5}, 1, 1, "IoU with the prior 0.50"),
         ({"area": 0.35}, 1, 1, "area off by +10.0"),
         ({"area": 0.0}, 0, 0, "empty mask"),
         ({"score": 0.2, "registers": False, "heads": True}, 1, 0, ""),
         ({"score": 0.2, "registers": False, "heads": True, "prior_iou": 0.5}, 1, 1, "IoU with the prior 0.50"),
-        ({"score": 0.9, "registers": False, "heads": True, "found": False}, 0, 0, "nothing looks like it"),
+        ({"score": 0.9, "registers": False, "heads": True, "found": False}, 0, 0, "nothing looks like the part"),
     ],
 )
 def test_judge(case, present, doubtful, reason):
@@ -201,9 +201,9 @@ def test_a_found_mask_is_completed_and_one_unlike_the_others_goes_to_a_person(sm
     assert not row["doubtful"] and row["area"] == mask.mean()
     mask, row = judged(other)
     np.testing.assert_array_equal(mask, other)
-    assert row["doubtful"] and "its shape is unlike the others'" in row["reason"]
+    assert row["doubtful"] and "its shape differs from the others" in row["reason"]
     _, row = judged(disc & (columns > 68))  # nearly a third is gone
-    assert row["doubtful"] and "of its shape were missing" in row["reason"]
+    assert row["doubtful"] and "of its shape was missing" in row["reason"]
     assert "IoU with the prior 0.50 < 0.6" in judged(disc, 0.5)[1]["reason"]
 
 

@@ -92,7 +92,7 @@ def test_an_outline_is_replaced_only_on_demand(photos):
     folder, outlines = photos
     run(folder / "images/0.png", "--box", box_of(outlines[0]))
     before = (folder / "annotations.json").read_bytes()
-    with pytest.raises(UserError, match=r"0\.png has an outline already \(add --replace"):
+    with pytest.raises(UserError, match=r"0\.png already has an outline \(add --replace"):
         run(folder / "images/0.png", "--box", "5,5,60,60")
     assert (folder / "annotations.json").read_bytes() == before
     run(folder / "images/0.png", "--box", "20,20,90,90", "--replace")
@@ -103,16 +103,16 @@ def test_an_outline_is_replaced_only_on_demand(photos):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "nothing is pointed at"),
-        (["--points", "240,10"], r"point 240,10 is outside of the photograph \(240 x 200"),
+        ([], "no part is marked"),
+        (["--points", "240,10"], r"point 240,10 is outside the photograph \(240 x 200"),
         (["--not", "1,200", "--box", "1,1,50,50"], "point 1,200 is outside"),
-        (["--box", "10,10,300,50"], "box 10,10,300,50 reaches out"),
-        (["--box", "50,50,10,10"], "has no inside"),
-        (["--box", "10,10,60,60", "--points", "90,90"], "lies outside of the box"),
+        (["--box", "10,10,300,50"], "box 10,10,300,50 extends beyond"),
+        (["--box", "50,50,10,10"], "is too small"),
+        (["--box", "10,10,60,60", "--points", "90,90"], "is outside the box"),
         (["--polygon", "1,1", "9,9"], "at least three corners"),
-        (["--polygon", "1,1", "9,9", "1,9", "--box", "1,1,60,60"], "no box or points beside them"),
+        (["--polygon", "1,1", "9,9", "1,9", "--box", "1,1,60,60"], "no box or points in addition"),
         (["--polygon", "1,1", "9,9", "1,900"], "point 1,900 is outside"),
-        (["--box", "1,1,60,60", "--checkpoint", "mine.pt"], "does not tell the variant"),
+        (["--box", "1,1,60,60", "--checkpoint", "mine.pt"], "does not contain the variant"),
     ],
 )
 def test_clear_errors_leave_no_file(photos, words, told):

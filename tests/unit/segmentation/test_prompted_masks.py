@@ -120,7 +120,7 @@ def test_an_empty_answer_leads_to_a_wider_box_and_then_it_is_told():
     mask, row = find(network=network)
     first, second = network.asked[0], network.asked[-1]
     assert second[0] < first[0] and second[3] > first[3]
-    assert not mask.any() and (row["present"], row["reason"]) == (0, "empty mask, in a wider box too")
+    assert not mask.any() and (row["present"], row["reason"]) == (0, "empty mask, also in a wider box")
 
     wide = Network(by_question=lambda box: [(drawn(PART) if box[0] < 0.3 else drawn(), 0.9)])
     mask, row = find(network=wide)
@@ -133,7 +133,7 @@ def test_where_nothing_will_do_the_largest_piece_stands_in_then_the_box():
     mask, row = find((two, 0.9), area=[0.02, 0.1])
     assert row["doubtful"] == 1 and "largest piece" in row["reason"] and 0 < mask.mean() <= 0.1
     mask, row = find((two, 0.9), area=[0.5, 0.9])
-    assert row["doubtful"] == 1 and "box stands in" in row["reason"]
+    assert row["doubtful"] == 1 and "box is used" in row["reason"]
     assert mask[60, 80] and not mask[0].any()
     rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
     assert mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
@@ -144,7 +144,7 @@ def test_where_nothing_will_do_the_largest_piece_stands_in_then_the_box():
     [
         ((drawn(PART), 0.5), "predicted IoU 0.50"),
         ((drawn((60, 0, 100, 120)), 0.95), "border of the photograph"),
-        ((drawn((60, 20, 100, 100), (100, 40, 140, 80)), 0.95), "outside of the box"),
+        ((drawn((60, 20, 100, 100), (100, 40, 140, 80)), 0.95), "outside the box"),
     ],
 )
 def test_what_speaks_against_a_mask_is_told(answer, reason):

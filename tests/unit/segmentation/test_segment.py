@@ -125,7 +125,7 @@ def test_from_scratch_says_what_stays_random(data, tmp_path, capsys):
     _, report = run(data, tmp_path, "--steps", "1")
     assert report["trainable"] == "decoder" and report["from_scratch"] is True
     assert report["learning_rate"] == 1e-3
-    assert "trainable: decoder leaves out stays random" in capsys.readouterr().err
+    assert "trainable: decoder does not train stays random" in capsys.readouterr().err
 
 
 def test_two_runs_write_the_same_bytes(data, tmp_path):

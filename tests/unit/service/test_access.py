@@ -33,11 +33,11 @@ def test_a_role_includes_those_before_it(tmp_path):
 def test_wrong_files_of_tokens_are_refused(tmp_path):
     file = tmp_path / "tokens.json"
     add_token(file, "a", "inspect")
-    with pytest.raises(UserError, match="has a token 'a' already"):
+    with pytest.raises(UserError, match="already has a token 'a'"):
         add_token(file, "a", "inspect")
     with pytest.raises(UserError, match="has no token 'b' \\(it has: a\\)"):
         remove_token(file, "b")
-    with pytest.raises(UserError, match="a name has"):
+    with pytest.raises(UserError, match="not a valid name"):
         add_token(file, "a\nb", "inspect")
     entry = json.loads(file.read_text())["tokens"][0]
     for content in ([], {"tokens": [{"name": "a"}]}, {"tokens": [entry | {"role": "king"}]},

@@ -17,11 +17,11 @@ def test_names_are_given_or_those_of_files_and_of_data_sets(bundle_folder, tmp_p
 
 
 def test_wrong_ones_are_refused(bundle_folder, tmp_path):
-    with pytest.raises(UserError, match="another bundle is called a already"):
+    with pytest.raises(UserError, match="another bundle is already called a"):
         named([str(bundle_folder)] * 2)
     with pytest.raises(UserError, match="no such bundle"):
         named([str(tmp_path / "none")])
-    with pytest.raises(UserError, match="cannot stand in an address"):
+    with pytest.raises(UserError, match="cannot be used in a URL"):
         named([str(shutil.copytree(bundle_folder, tmp_path / "検査"))])
 
 

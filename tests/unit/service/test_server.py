@@ -106,7 +106,7 @@ def test_bundles_are_swapped_without_a_lost_request(bundle_folder, tmp_path):
         status, _, answer = service.request("POST", "/v1/reload", headers=bearer["boss"])
         assert status == 409 and "damaged" in answer["error"]
         service.process.send_signal(signal.SIGHUP)
-        service.wait_for(lambda: "the bundles stay as they were" in service.log.read_text())
+        service.wait_for(lambda: "the bundles are not changed" in service.log.read_text())
         last = service.inspect([("a.png", GOOD)], bearer["camera"], model="plate")[2]["results"][0]
         assert last["model_version"] == after["model_version"]
         assert not {camera, boss} & set(service.log.read_text().split())

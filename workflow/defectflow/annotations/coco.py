@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from defectflow.annotations.outline_frames import (
+from defectflow.annotations.outline_orientation_and_size import (
     STORED,
     UPRIGHT,
     Listed,
@@ -23,7 +23,7 @@ from defectflow.annotations.painted_masks import decode_painted, is_painted
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, CocoAnnotation, CocoImage, Id, Rle
 from defectflow.images.exif_orientation import turned_size, upright
-from defectflow.listing.name_matching import Matcher
+from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources.annotation_kinds import is_outline
 from defectflow.sources.dataset import category_ids
 
@@ -93,7 +93,7 @@ def part_mask(
         annotations: those of the image.
         raw_size: (width, height) of the pixels as stored.
         orientation: EXIF orientation, 1 to 8.
-        reading: of the coordinates; None: the likeliest for this image alone, see `outline_frames.settle`.
+        reading: of the coordinates; None: the likeliest for this image alone, by `outline_orientation_and_size.settle`.
         notes: gets a line for each correction of an RLE.
 
     Returns:
@@ -135,7 +135,7 @@ def part_mask(
 def listed_image(
     entry: CocoImage, annotations: Sequence[CocoAnnotation], raw_size: tuple[int, int], orientation: int
 ) -> Listed:
-    """What `outline_frames.settle` needs to know about an image; malformed outlines are ignored."""
+    """What `outline_orientation_and_size.settle` needs to know about an image; malformed outlines are ignored."""
     polygons: list[Sequence[float]] = []
     sizes: list[object] = []
     for annotation in annotations:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from defectflow.annotations.coco import part_mask
 from defectflow.annotations.outline_check import SCALES, SUSPICIOUS, WRONG, Fit, fit, lead_of
 from defectflow.annotations.outline_edges import SIDE, Outline, edge_maps, moved, outline_of, reduced_size
-from defectflow.annotations.outline_frames import STORED, UPRIGHT, Choice, Listed, Reading, fits
+from defectflow.annotations.outline_orientation_and_size import STORED, UPRIGHT, Choice, Listed, Reading, fits
 from defectflow.core.files import UserError
 from defectflow.core.records import CocoAnnotation, CocoImage
 from defectflow.images.decoders import UNREADABLE

@@ -1,6 +1,6 @@
 """Decide how to read the outlines of a data set: which reading to use for each image, what to correct, what is wrong.
 
-The sizes decide first (`outline_frames`). If two readings fit, the edges of the photograph decide if they are clear.
+The sizes decide first (`outline_orientation_and_size`). If two readings fit, clear edges of the photograph decide.
 Finally every outline is compared with its alternatives (`outline_looker`). All stages that decode outlines use this
 module, so that they get the same masks.
 """
@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from defectflow.annotations.coco import annotations_by_image, listed_image, part_mask
-from defectflow.annotations.outline_frames import Reading, settle
 from defectflow.annotations.outline_looker import CHECKED, SHEET, Looker, Suspect
+from defectflow.annotations.outline_orientation_and_size import Reading, settle
 from defectflow.core.records import Coco, CocoAnnotation, CocoImage, DataSet, Id
 from defectflow.images.image_checks import Picture
 from defectflow.listing.annotation_files import name_of

@@ -31,7 +31,7 @@ from defectflow.inspection.held_out import FILE
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import settings_of
 from defectflow.inspection.runtimes import NETWORK, installed
-from defectflow.isolation.window import window_of
+from defectflow.isolation.outlined_extent import window_of
 from defectflow.methods.method_settings import METHODS
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import WHOLE, chosen_source

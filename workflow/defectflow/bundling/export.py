@@ -20,7 +20,7 @@ from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, write_manifest
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, pick
-from defectflow.listing.name_matching import Matcher
+from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources.labels_csv import read_labels
 
 CALIBRATION = 32  # photographs that int8 is calibrated on

@@ -1,1 +1,1 @@
-"""Which kind of defect a photograph shows: a classifier of good parts and kinds on the isolated part, held out."""
+"""Kinds of defects: a classifier of good parts and kinds of defects on the isolated part, evaluated held out."""

@@ -1,4 +1,4 @@
-"""From log-odds to probabilities: one temperature, chosen on photographs that the classifier has not learned from."""
+"""From log-odds to probabilities by temperature scaling, with the temperature chosen on held-out photographs."""
 
 import numpy as np
 

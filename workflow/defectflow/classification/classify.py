@@ -1,6 +1,6 @@
-"""Stage classify: learn good and kinds of defects from descriptors, and say how well that works on held-out ones.
+"""Stage classify: learn good and kinds of defects from descriptors, and evaluate on held-out photographs.
 
-Writes a folder: kinds.json (figures), kinds.csv (what is said of every photograph), confusion.png and kinds.html.
+Writes a folder: kinds.json (figures), kinds.csv (the result for every photograph), confusion.png and kinds.html.
 """
 
 import argparse
@@ -43,8 +43,8 @@ COLUMNS = [
 def said_of(names: list[str], items: pd.DataFrame, judged: Judged) -> pd.DataFrame:
     """kinds.csv of some photographs, columns COLUMNS.
 
-    A photograph that is called bad and is like no known kind is of an unknown kind; the probability is that of the
-    kind it would have been called.
+    A photograph that is called bad but is not similar to a known kind gets the unknown kind, with the probability of
+    the most probable known kind.
     """
     chosen, (kind, share) = judged.chosen, judged.if_bad
     words = np.array([*names, UNKNOWN], object)
@@ -89,19 +89,17 @@ def results(found: Descriptors, settings: KindSettings, seed: int) -> tuple[dict
 
 
 def sentences(told: dict[str, Any]) -> list[str]:
-    """What a person has to know before the figures: what was left out, and where they are too good or say little."""
+    """Notes for the reader of the figures: what was left out, and where they are optimistic or imprecise."""
     few, unnamed = told["left_out"]["fewer_than_three"], told["left_out"]["bad_without_a_kind"]
     lines = [
         f"{name} is left out: {counted(n, 'photograph')}, and a kind needs three." for name, n in sorted(few.items())
     ]
     if unnamed:
-        lines.append(f"{counted(unnamed, 'bad photograph')} without a named kind: left out.")
+        lines.append(f"{counted(unnamed, 'bad photograph')} without a kind: left out.")
     if told["protocol"]["held_out_together"] == "photographs":
-        lines.append(
-            "Photographs are held out one by one, not whole sessions: expect less of a session that was never seen."
-        )
+        lines.append("Photographs are held out one by one, not whole sessions: expect less for a new session.")
     if not told["network"]["trained"]:
-        lines.append(f"{told['network']['backbone']} has random weights: name a file under weights.")
+        lines.append(f"{told['network']['backbone']} has random weights: set a file in weights.")
     small = [row["name"] for row in told["classes"] if row["n"] < 10]
     if small:
         lines.append(f"Fewer than ten photographs of {', '.join(small)}: their recall is a rough guess.")

@@ -1,4 +1,4 @@
-"""Every labelled photograph judged by a classifier that has seen neither it nor its group."""
+"""Cross-validation: every labelled photograph is classified without itself and its group in training."""
 
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from defectflow.dataset_card.photographs import GOOD
 
 
 class Judged(NamedTuple):
-    """What is said of n photographs; k classes, the first of them good.
+    """Results for n photographs; k classes, the first is good.
 
     Attributes:
         logits: float (n, k).
@@ -34,14 +34,14 @@ class Judged(NamedTuple):
 
     @property
     def if_bad(self) -> tuple[np.ndarray, np.ndarray]:
-        """Most probable kind where good is no choice, int (n,), and its probability then."""
+        """Most probable kind if good is excluded, int (n,), and its probability then."""
         kinds = self.chance[:, 1:]
         share = kinds / np.maximum(kinds.sum(axis=1, keepdims=True), 1e-12)
         return 1 + kinds.argmax(axis=1), share.max(axis=1)
 
     @property
     def unknown(self) -> np.ndarray:
-        """Whether a defect is like no known kind, bool (n,)."""
+        """Whether a defect is not similar to any known kind, bool (n,)."""
         return self.novelty > self.limit
 
 
@@ -51,7 +51,7 @@ def class_names(found: Descriptors) -> list[str]:
 
 
 def labels_of(found: Descriptors) -> np.ndarray:
-    """Class of each photograph of the sample as its place in `class_names`, int (n,)."""
+    """Class of each photograph of the sample as an index into `class_names`, int (n,)."""
     names = class_names(found)
     return np.array([names.index(name) for name in found.known["class"]])
 
@@ -59,7 +59,7 @@ def labels_of(found: Descriptors) -> np.ndarray:
 def _within(
     features: np.ndarray, labels: np.ndarray, folds: np.ndarray, k: int, settings: Any, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds (n, k) and novelty (n,) of each photograph by the others of another fold."""
+    """Log-odds (n, k) and novelty (n,) of each photograph from those of other folds."""
     logits, new = np.zeros((len(labels), k)), np.zeros(len(labels))
     for fold in np.unique(folds):
         train, test = folds != fold, folds == fold
@@ -70,7 +70,7 @@ def _within(
 
 
 def held_out_logits(found: Descriptors, settings: Any, seed: int = 0) -> np.ndarray:
-    """Log-odds of every photograph of the sample by the others of other folds, float (n, k)."""
+    """Log-odds of every photograph of the sample from those of other folds, float (n, k)."""
     labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
     k = len(class_names(found))
     logits = np.zeros((len(labels), k))
@@ -86,7 +86,7 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
     Args:
         found: descriptors of all folds.
         settings: a `KindSettings` for the stage classify.
-        seed: of heads that are trained by steps.
+        seed: of heads with iterative training.
     """
     labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
     k, logits_of = len(class_names(found)), held_out_logits(found, settings, seed)
@@ -106,7 +106,7 @@ def cross_validate(found: Descriptors, settings: Any, seed: int = 0) -> Judged:
 
 
 def judge_new(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0) -> Judged:
-    """Judge the photographs without a label by all labelled ones, with what holding these out says of probabilities."""
+    """Classify the photographs without a label by all labelled ones, calibrated by the held-out results of these."""
     names, labels = class_names(found), labels_of(found)
     known, new = found.every[: len(labels)], found.every[len(labels) :]
     logits = np.zeros((0, len(names)))
@@ -122,12 +122,12 @@ def judge_new(found: Descriptors, held_out: Judged, settings: Any, seed: int = 0
 def leave_kinds_out(found: Descriptors) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Novelty of defects with and without photographs of their kind to compare with.
 
-    Each kind is taken away in turn: its photographs are unknown then, those of the other kinds known. Photographs of
-    other folds alone are compared with.
+    Each kind is removed in turn; its photographs are then unknown, those of the other kinds known. Only photographs of
+    other folds are used for comparison.
 
     Returns:
-        unknown, int: 1 for a defect of the kind that was taken away; novelty, float; and that kind, of each judgement.
-        Empty where there are fewer than three kinds.
+        unknown, int: 1 for a defect of the removed kind; novelty, float; and the removed kind, for each case. Empty
+        with fewer than three kinds.
     """
     classes, folds = found.known["class"].to_numpy(str), found.known["fold"].to_numpy(int)
     kinds = sorted(set(classes) - {GOOD})

@@ -1,9 +1,8 @@
-"""Stage describe: what is unlike a good part in each photograph, as one vector, for the classifier of kinds.
+"""Stage describe: the differences of each photograph from good ones as one vector, for the classifier of kinds.
 
-A kind of defect is local, and averaged over the part it drowns. So the patches that are farthest from those of good
-photographs are taken, and of each what it differs by from the good patches nearest to it. The mean of these differences
-says what the defect looks like, their spread how varied it is. A photograph is compared with good ones of other folds
-and other groups only.
+A defect is local; averaged over the part it would disappear. So the patches farthest from those of good photographs are
+used, and for each its difference from the nearest good patches. The mean of these differences describes what the defect
+looks like, their spread how varied it is. A photograph is only compared with good ones of other folds and other groups.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from defectflow.classification.descriptor_files import Descriptors, write_descriptors
-from defectflow.classification.folds import Sample, sample
+from defectflow.classification.kind_folds import Sample, sample
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.device import product
 from defectflow.core.files import UserError, stage
@@ -29,10 +28,10 @@ from defectflow.dataset_card.photographs import GOOD
 from defectflow.detection.feature_files import PatchFile, open_patches
 
 COLUMNS = ["image_id", "path", "group", "label", "defect_type"]
-GOOD_PATCHES = 8000  # of all good photographs together, drawn evenly: patches are compared with these
-MOST_UNLIKE = 20  # patches of a photograph, for the spread of differences ...
-MEAN_OF = 10  # ... and the first so many of these for their mean
-NEAREST = 5  # good patches whose mean a patch is compared with
+GOOD_PATCHES = 8000  # of all good photographs together, drawn evenly, for comparison
+MOST_UNLIKE = 20  # patches of a photograph for the spread of differences ...
+MEAN_OF = 10  # ... and the first of these for their mean
+NEAREST = 5  # good patches whose mean is subtracted from a patch
 
 
 class GoodPatches(NamedTuple):
@@ -41,8 +40,8 @@ class GoodPatches(NamedTuple):
     Attributes:
         patches: float32 (m, d).
         half_norms: float32 (m,), half of their squared lengths.
-        owners: int (m, 2), group and photograph of each, as numbers.
-        starts: of each fold, the row where its patches begin, and m at the end.
+        owners: int (m, 2), numbers of group and photograph of each.
+        starts: first row of each fold, and m at the end.
     """
 
     patches: torch.Tensor
@@ -54,7 +53,7 @@ class GoodPatches(NamedTuple):
 def good_patches(
     places: Mapping[str, tuple[PatchFile, int]], table: pd.DataFrame, groups: np.ndarray, seed: int
 ) -> GoodPatches:
-    """Draw patches of the good photographs of a sample, as many of each.
+    """Draw patches of the good photographs of a sample, the same number from each.
 
     Args:
         places: patch file and item of each photograph.
@@ -81,14 +80,14 @@ def good_patches(
 def descriptors(
     patches: torch.Tensor, owner: tuple[int, int], good: GoodPatches, folds: Sequence[int | None]
 ) -> torch.Tensor:
-    """Describe one photograph, once for each fold that good patches are held out of.
+    """Describe one photograph, once for each fold whose good patches are held out.
 
     Args:
         patches: float32 (p, d), p at least 1.
-        owner: numbers of its group, whose patches are not compared with, and of the photograph itself, where there are
-            no other groups.
+        owner: numbers of its group, whose patches are excluded, and of the photograph itself, which is excluded if
+            there are no other groups.
         good: patches to compare with.
-        folds: those to hold out, None for nothing.
+        folds: folds to hold out; None: none.
 
     Returns:
         float32 (folds, 2 d): mean and standard deviation of the differences, each of length 1.
@@ -118,7 +117,7 @@ def descriptors(
 
 
 def _highest(closeness: torch.Tensor, allowed: torch.Tensor, starts: Sequence[int]) -> torch.Tensor:
-    """Highest of the allowed columns in each row for each fold, (folds, p); a block that is allowed is not copied."""
+    """Highest of the allowed columns in each row for each fold, (folds, p); a fully allowed block is not copied."""
     found = []
     for begin, end in pairwise(starts):
         block, use = closeness[:, begin:end], allowed[begin:end]
@@ -135,7 +134,7 @@ def describe(
     """Describe the photographs of a sample and those without a label; see `Descriptors` for what is returned.
 
     Raises:
-        UserError: no patches of a photograph of the sample.
+        UserError: a photograph of the sample has no patches.
     """
     places = {
         item["image_id"]: (file, number)
@@ -145,7 +144,7 @@ def describe(
     }
     for image_id, path in zip(chosen.table["image_id"], chosen.table["path"], strict=True):
         if image_id not in places:
-            raise UserError(f"{path}: it has no patches (run the features stage again)")
+            raise UserError(f"{path}: no patches (run the stage features again)")
     new = manifest[manifest["label"].isna() & manifest["image_id"].isin(list(places))].sort_values("image_id")
     items = pd.concat(
         [chosen.table, new[["image_id", "path", "group"]].assign(**{"class": "", "fold": -1})], ignore_index=True
@@ -183,7 +182,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.classification.describe", description=__doc__)
     parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
     parser.add_argument("--manifest", required=True, help="manifest.csv")
-    add_seed(parser, "of the folds, and of the good patches that are drawn")
+    add_seed(parser, "of the folds and the drawn good patches")
     add_threads(parser)
     parser.add_argument("--out", required=True, help="file of descriptors to write (.safetensors)")
     return parser

@@ -1,4 +1,4 @@
-"""Descriptors of photographs on disk, with what the classifier of kinds has to know of each."""
+"""Files of descriptors, with the data of each photograph needed by the classifier of kinds."""
 
 import json
 from pathlib import Path
@@ -15,12 +15,11 @@ ITEMS = ["image_id", "path", "group", "class", "fold"]
 
 
 class Descriptors(NamedTuple):
-    """What a file of descriptors holds.
+    """Content of a file of descriptors.
 
     Attributes:
-        held_out: float32 (folds, n, d), each of the n photographs of the sample beside good ones that are not in the
-            fold.
-        every: float32 (n + u, d), beside all good ones: those of the sample, then u others without a label.
+        held_out: float32 (folds, n, d), the n photographs of the sample compared with good ones outside the fold.
+        every: float32 (n + u, d), compared with all good ones: those of the sample, then u without a label.
         items: image_id, path, group, class ("" without a label) and fold (-1) of these n + u.
         about: network, unit, left_out, unnamed: see `Sample`.
     """
@@ -32,7 +31,7 @@ class Descriptors(NamedTuple):
 
     @property
     def known(self) -> pd.DataFrame:
-        """The rows of ``items`` that are of the sample."""
+        """The rows of ``items`` that belong to the sample."""
         return self.items.iloc[: self.held_out.shape[1]]
 
 
@@ -47,7 +46,7 @@ def read_descriptors(path: str | Path) -> Descriptors:
     """Read a file of descriptors.
 
     Raises:
-        UserError: it is absent or no such file.
+        UserError: it is missing or not such a file.
     """
     try:
         with safe_open(path, framework="numpy") as file:

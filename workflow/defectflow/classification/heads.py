@@ -1,6 +1,6 @@
-"""Classifiers on top of frozen descriptors: a linear one, its answers to rare classes, and nearest neighbours.
+"""Classifiers on frozen descriptors: a linear one with treatments of rare classes, and nearest neighbours.
 
-All give log-odds up to a constant, one column for each class, of which `calibration` makes probabilities.
+All return log-odds up to a constant, one column per class; `calibration` converts them to probabilities.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ import numpy as np
 
 Logits = Callable[[np.ndarray], np.ndarray]
 BETA = 0.999  # of the effective number of photographs
-NEAREST_SCALE = 10.0  # cosines to log-odds; a temperature follows
+NEAREST_SCALE = 10.0  # from cosines to log-odds, before temperature scaling
 
 
 def effective_weights(counts: np.ndarray, beta: float = BETA) -> np.ndarray:
@@ -20,7 +20,7 @@ def effective_weights(counts: np.ndarray, beta: float = BETA) -> np.ndarray:
 
     Args:
         counts: photographs of each class, at least 1.
-        beta: 0 weighs all alike; towards 1, weights become the inverse of the counts.
+        beta: 0 gives equal weights; towards 1, weights approach the inverse of the counts.
     """
     weights = (1 - beta) / (1 - beta**counts)
     even: np.ndarray = weights * counts.sum() / (weights * counts).sum()
@@ -28,20 +28,20 @@ def effective_weights(counts: np.ndarray, beta: float = BETA) -> np.ndarray:
 
 
 def fit_head(features: np.ndarray, labels: np.ndarray, k: int, settings: Any, seed: int = 0) -> Logits:
-    """Fit the head that the settings ask for.
+    """Fit the head chosen in the settings.
 
     Args:
         features: float (n, d).
         labels: int (n,) in 0 ... k - 1.
         k: number of classes; one that does not occur gets the lowest log-odds.
-        settings: a `KindSettings`, as far as the stage classify reads it.
-        seed: of a head that is trained by steps.
+        settings: the keys of a `KindSettings` that the stage classify reads.
+        seed: of a head with iterative training.
 
     Returns:
         A function from float (m, d) to log-odds, float (m, k).
     """
     present = np.unique(labels)
-    if len(present) == 1:  # as in a fold within others, where the only other class is held out
+    if len(present) == 1:  # e.g. in an inner fold whose only other class is held out
         return lambda values: _spread_out(np.zeros((len(values), 1)), present, k)
     if settings.head == "nearest":
         return _nearest(features, labels, k, settings.neighbours)
@@ -89,7 +89,7 @@ def _logistic(features: np.ndarray, labels: np.ndarray, k: int, strength: float,
 
 
 def _nearest(features: np.ndarray, labels: np.ndarray, k: int, neighbours: int) -> Logits:
-    """Mean cosine to the nearest photographs of each class, as many as vote and the class has."""
+    """Mean cosine to the nearest photographs of each class, at most ``neighbours``."""
     present = np.flatnonzero(np.bincount(labels, minlength=k))
 
     def unit(values: np.ndarray) -> np.ndarray:
@@ -110,7 +110,7 @@ def _nearest(features: np.ndarray, labels: np.ndarray, k: int, neighbours: int) 
 
 
 def _spread_out(scores: np.ndarray, present: np.ndarray, k: int) -> np.ndarray:
-    """Scores of the classes that occur as columns among all k; the others are 20 below the lowest."""
+    """Scores of the classes that occur as columns among all k; the others get 20 below the lowest."""
     full = np.repeat(scores.min(axis=1, keepdims=True) - 20.0, k, axis=1)
     full[:, present] = scores
     return full

@@ -9,7 +9,7 @@ from defectflow.drawing.charts import Chart, Colours
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST = 14  # letters of a name along the bottom
+MOST = 14  # characters of a name on the x axis
 
 
 def confusion_chart(names: list[str], counts: np.ndarray) -> Chart:
@@ -17,7 +17,7 @@ def confusion_chart(names: list[str], counts: np.ndarray) -> Chart:
 
     Args:
         names: the classes.
-        counts: int (k, k), row the class that it is, column the one that it was called.
+        counts: int (k, k), row: true class, column: predicted class.
     """
     share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
 

@@ -1,4 +1,4 @@
-"""kinds.json: how well kinds are told apart on held-out photographs, beside always naming the most frequent class."""
+"""kinds.json: held-out figures of the classifier of kinds, compared with always naming the most frequent class."""
 
 from typing import Any
 
@@ -10,15 +10,15 @@ from defectflow.metrics.metrics import auroc, ratio, wilson
 
 RESAMPLES = 2000
 MEANING = {
-    "held_out": "Every photograph is judged by a classifier that has learned from other folds alone; what it shows is "
-    "compared with good photographs of these folds. Folds hold whole groups where every class has two or more.",
-    "interval": "95 %: Wilson's, photographs taken as independent; balanced accuracy: percentile bootstrap within "
+    "held_out": "Every photograph is classified by a classifier trained only on other folds, and compared only with "
+    "good photographs of these folds. Folds consist of whole groups if every class has two or more.",
+    "interval": "95 %: Wilson's, photographs treated as independent; balanced accuracy: percentile bootstrap within "
     "classes.",
-    "if_bad": "Accuracy on bad photographs where good is no choice: what kind, if it is bad.",
-    "majority": "The same figures of a rule that always names the most frequent class.",
-    "kind_probability": "Softmax over a temperature that was chosen on folds within the other folds.",
-    "open_set": "auroc: a defect of a kind that was taken away against defects of the others, by distance to the "
-    "nearest kind. rejected_known, rejected_unknown: shares called unknown kind.",
+    "if_bad": "Accuracy of the kind on bad photographs if good is excluded.",
+    "majority": "The same figures for always naming the most frequent class.",
+    "kind_probability": "Softmax with a temperature chosen on folds within the other folds.",
+    "open_set": "auroc: defects of a removed kind against defects of the others, by distance to the nearest "
+    "kind. rejected_known, rejected_unknown: shares called unknown kind.",
 }
 
 
@@ -41,7 +41,7 @@ def balanced(labels: np.ndarray, right: np.ndarray, seed: int) -> tuple[float, l
 
 
 def class_figures(names: list[str], labels: np.ndarray, chosen: np.ndarray) -> list[dict[str, Any]]:
-    """Of each class: name, n, recall with its interval, and precision (None where nobody was called so)."""
+    """For each class: name, n, recall with its interval, and precision (None if the class was never predicted)."""
     rows = []
     for number, name in enumerate(names):
         own, called = labels == number, chosen == number
@@ -54,7 +54,7 @@ def class_figures(names: list[str], labels: np.ndarray, chosen: np.ndarray) -> l
 
 
 def confusion_counts(labels: np.ndarray, chosen: np.ndarray, k: int) -> np.ndarray:
-    """Counts, int (k, k): row the class that it is, column the one that it was called."""
+    """Counts, int (k, k), row: true class, column: predicted class."""
     counts = np.zeros((k, k), int)
     np.add.at(counts, (labels, chosen), 1)
     return counts
@@ -66,7 +66,7 @@ def figures(names: list[str], labels: np.ndarray, judged: Judged, seed: int = 0)
     Args:
         names: the classes, good first.
         labels: int (n,), class of each photograph.
-        judged: what was said of them.
+        judged: their results.
         seed: of the bootstrap.
     """
     chosen, right = judged.chosen, judged.chosen == labels
@@ -97,11 +97,11 @@ def figures(names: list[str], labels: np.ndarray, judged: Judged, seed: int = 0)
 def open_set_figures(
     judged: Judged, labels: np.ndarray, taken: tuple[np.ndarray, np.ndarray, list[str]], limit: float
 ) -> dict[str, Any]:
-    """How well unknown kinds are told from known ones.
+    """Figures for recognising unknown kinds.
 
     Args:
         judged, labels: the held-out photographs.
-        taken: what `cross_validation.leave_kinds_out` returned.
+        taken: the result of `cross_validation.leave_kinds_out`.
         limit: of the novelty, for new photographs.
     """
     unknown, far, away = taken

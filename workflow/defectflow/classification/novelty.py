@@ -1,4 +1,4 @@
-"""Open set: how unlike the known kinds a defect is, so that a kind never shown is not called by the nearest name."""
+"""Open-set recognition: distance of a defect from the known kinds, to recognise unknown kinds."""
 
 import numpy as np
 
@@ -10,7 +10,7 @@ def novelty(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.n
     framework for detecting out-of-distribution samples and adversarial attacks, NeurIPS 2018, section 2.1.
 
     Args:
-        features: float (m, d), descriptors of photographs to judge.
+        features: float (m, d), descriptors of photographs to classify.
         known: float (n, d), descriptors of defects of known kinds.
         labels: int (n,), their kinds.
     """
@@ -30,5 +30,5 @@ def novelty(features: np.ndarray, known: np.ndarray, labels: np.ndarray) -> np.n
 
 
 def limit_of(values: np.ndarray, rejected: float) -> float:
-    """Novelty above which a kind is unknown: at most ``rejected`` of these held-out known defects lie above it."""
+    """Novelty above which a kind is unknown; at most the share ``rejected`` of held-out known defects is above."""
     return float(np.quantile(values, 1 - rejected, method="higher"))

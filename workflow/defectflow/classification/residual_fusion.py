@@ -1,7 +1,7 @@
-"""ResLT: branches for all, for medium and few, and for few classes, whose log-odds add up.
+"""ResLT: branches for all classes, for medium and rare ones, and for rare ones, whose log-odds are added.
 
 Source: J. Cui et al., ResLT: residual learning for long-tailed recognition, arXiv 2101.10633, sections 3.2 and 3.3.
-The descriptors are frozen: in place of the shared trunk stands one hidden layer.
+The descriptors are frozen; one hidden layer replaces the shared trunk.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ RATE, DECAY = 0.003, 0.01  # of AdamW
 def tiers(counts: np.ndarray) -> np.ndarray:
     """Tier of each class by its number of photographs, int (k,): 0 many, 1 medium, 2 few.
 
-    Medium classes have less than half of the photographs of the largest, those with few less than a fifth.
+    Medium classes have less than half of the photographs of the largest class, rare ones less than a fifth.
     """
     share = counts / counts.max()
     result: np.ndarray = (share < 1 / 2).astype(int) + (share < 1 / 5)
@@ -27,7 +27,7 @@ def tiers(counts: np.ndarray) -> np.ndarray:
 def fit_residual_fusion(
     features: np.ndarray, labels: np.ndarray, k: int, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Fit the fused branches; arguments and result as of `heads.fit_head`, features standardised.
+    """Fit the fused branches; arguments and result as for `heads.fit_head`, with standardised features.
 
     The loss is (1 - ALPHA) L_fusion + ALPHA L_branches: the cross-entropy of the sum of all branches on all
     photographs, and of each branch on the photographs of its own classes.

@@ -10,20 +10,20 @@ from defectflow.config.settings import Settings, setting
 from defectflow.config.values import ABSENT
 from defectflow.core.files import UserError
 
-OWN = "own"  # network of the settings themselves
+OWN = "own"  # name of the network of the settings themselves
 MOST = 400  # rows of a study
-NETWORK = ("backbone", "image_size")  # what other descriptors are needed for
+NETWORK = ("backbone", "image_size")  # keys that need other descriptors
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudySettings(Settings):
-    """What `snakemake study` varies: all combinations of the lists that are given."""
+    """The variants of `snakemake study`: all combinations of the given lists."""
 
     backbone: list[str] = setting(ABSENT, "networks", least=1, distinct=True)
     image_size: list[int] = setting(ABSENT, "sides", unit="pixels", minimum=64, maximum=4096, least=1, distinct=True)
     head: list[Literal["linear", "trained", "nearest"]] = setting(ABSENT, "heads", least=1, distinct=True)
     balance: list[Literal["effective_number", "none", "logit_adjustment", "reslt"]] = setting(
-        ABSENT, "what is done for rare kinds", least=1, distinct=True
+        ABSENT, "treatments of rare kinds", least=1, distinct=True
     )
     strength: list[float] = setting(ABSENT, "of a linear head", above=0, least=1, distinct=True)
     epochs: list[int] = setting(ABSENT, "of a trained head", minimum=1, maximum=10000, least=1, distinct=True)
@@ -34,7 +34,7 @@ class StudySettings(Settings):
     )
 
     def check(self, where: str) -> None:
-        """Refuse networks that nobody asks for, and what is no network."""
+        """Refuse networks that are not used, and malformed entries."""
         for name, about in (self.networks or {}).items():
             if name not in (self.backbone or []):
                 raise UserError(f"{where}.networks: {name!r} is not in the list backbone (add it, or leave it out)")
@@ -43,7 +43,7 @@ class StudySettings(Settings):
 
 
 class Variant(NamedTuple):
-    """A row of a study: name of its network, the values that it was asked for with, and its settings."""
+    """A row of a study: name of its network, the varied values, and its settings."""
 
     network: str
     axes: dict[str, Any]
@@ -62,20 +62,20 @@ class KindSettings(NetworkSettings):
         stage="features",
     )  # fmt: skip
     head: Literal["linear", "trained", "nearest"] = setting(
-        "linear", "on frozen features; linear: logistic regression; trained: a layer, by epochs of an optimizer; "
+        "linear", "on frozen features; linear: logistic regression; trained: a layer trained by an optimizer; "
         "nearest: the most similar photographs vote", stage="classify",
     )  # fmt: skip
     strength: float = setting(
-        0.01, "of a linear head: inverse of the penalty on its weights", above=0, stage="classify",
+        0.01, "of a linear head: inverse of the regularisation strength", above=0, stage="classify",
         read_if=lambda s: s.head == "linear",
     )  # fmt: skip
     neighbours: int = setting(
-        3, "of head nearest: photographs that vote", minimum=1, stage="classify",
+        3, "of head nearest: number of voting photographs", minimum=1, stage="classify",
         read_if=lambda s: s.head == "nearest",
     )  # fmt: skip
     balance: Literal["effective_number", "none", "logit_adjustment", "reslt"] = setting(
         "effective_number",
-        "what a linear head does about rare kinds: weights by the effective number of photographs (Cui et al., 2019), "
+        "treatment of rare kinds by a linear head: weights by the effective number of photographs (Cui et al., 2019), "
         "nothing, logit adjustment (Menon et al., 2021), or residual fusion of branches (ResLT, Cui et al., 2021)",
         stage="classify", read_if=lambda s: s.head == "linear",
     )  # fmt: skip
@@ -89,20 +89,20 @@ class KindSettings(NetworkSettings):
         "adam", "of a trained head", stage="classify", read_if=lambda s: s.head == "trained"
     )
     rejected: float = setting(
-        0.05, "share of defects of known kinds that may be called unknown", minimum=0, below=1, stage="classify"
+        0.05, "largest share of defects of known kinds that may be called unknown", minimum=0, below=1, stage="classify"
     )
-    join: bool = setting(False, "whether every run names the kind of what it calls bad, in predictions.csv")
-    study: dict[str, Any] = setting(ABSENT, "what `snakemake study` varies", nested=StudySettings)
+    join: bool = setting(False, "whether every run adds the kind of photographs called bad to predictions.csv")
+    study: dict[str, Any] = setting(ABSENT, "variants of `snakemake study`", nested=StudySettings)
 
     def with_values(self, **values: Any) -> "KindSettings":
         """A copy with other values of some keys."""
         return dataclasses.replace(self, **values)
 
     def variants(self) -> list[Variant]:
-        """The rows of the study: the settings themselves first, then all combinations of what it lists.
+        """The rows of the study: first the settings themselves, then all combinations of its lists.
 
         Raises:
-            UserError: more than MOST.
+            UserError: there are more than MOST.
         """
         study = StudySettings.from_dict(self.study or {}, "config.yaml: kinds.study")
         axes = {key: value for key, value in dataclasses.asdict(study).items() if value and key != "networks"}
@@ -124,5 +124,5 @@ class KindSettings(NetworkSettings):
         return rows
 
     def networks(self) -> dict[str, "KindSettings"]:
-        """The networks of the study by name, the own one among them."""
+        """The networks of the study by name, including that of the settings."""
         return {row.network: row.settings for row in reversed(self.variants())}

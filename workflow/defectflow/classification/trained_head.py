@@ -1,4 +1,4 @@
-"""A linear layer that is trained by epochs of an optimizer, to see what these change."""
+"""A linear layer trained by an optimizer, to compare epochs, learning rates and optimizers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ MOMENTUM, DECAY = 0.9, 0.0005
 def fit_trained_head(
     features: np.ndarray, labels: np.ndarray, weights: np.ndarray, settings: Any, seed: int
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Train a linear layer; arguments and result as of `heads.fit_head`, features standardised.
+    """Train a linear layer; arguments and result as for `heads.fit_head`, with standardised features.
 
     Args:
-        weights: float (k,), of the loss of a photograph of each class.
+        weights: float (k,), weight in the loss of a photograph of each class.
         settings: epochs, learning_rate and optimizer of a `KindSettings`.
     """
     import torch

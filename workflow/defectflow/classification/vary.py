@@ -1,4 +1,4 @@
-"""Stage vary: the variants of a study beside each other, each judged on the same held-out photographs.
+"""Stage vary: compare the variants of a study on the same held-out photographs.
 
 Writes a folder: study.csv and study.html.
 """
@@ -30,11 +30,11 @@ FIGURES = [
 
 
 def difference(right: np.ndarray, first: np.ndarray, units: np.ndarray, seed: int) -> list[float]:
-    """Accuracy less that of the first variant, and its 95 % interval by a bootstrap of whole units, both judged alike.
+    """Accuracy minus that of the first variant, and its 95 % interval by a bootstrap of whole units.
 
     Args:
         right, first: bool (n,).
-        units: (n,), photographs of one unit are drawn together.
+        units: (n,), unit of each; photographs of one unit are drawn together.
     """
     gain = right.astype(float) - first.astype(float)
     _, number = np.unique(units, return_inverse=True)
@@ -45,7 +45,7 @@ def difference(right: np.ndarray, first: np.ndarray, units: np.ndarray, seed: in
 
 
 def row_of(found: Descriptors, settings: Any, seed: int, first: np.ndarray | None) -> tuple[dict[str, Any], np.ndarray]:
-    """FIGURES of a variant, and which photographs it is right about; ``first``: those of the first variant."""
+    """FIGURES of a variant, and which photographs it classifies correctly; ``first``: those of the first variant."""
     labels, folds = labels_of(found), found.known["fold"].to_numpy(int)
     logits = held_out_logits(found, settings, seed)
     right, bad = logits.argmax(axis=1) == labels, labels > 0
@@ -62,7 +62,7 @@ def row_of(found: Descriptors, settings: Any, seed: int, first: np.ndarray | Non
 
 
 def study(networks: dict[str, Path], variants: list[dict[str, Any]], seed: int) -> pd.DataFrame:
-    """The table of a study: the columns of its axes, then FIGURES; the first row is what the others differ from.
+    """The table of a study: the columns of its axes, then FIGURES; the others are compared with the first row.
 
     Args:
         networks: file of descriptors of each network.
@@ -80,10 +80,10 @@ def study(networks: dict[str, Path], variants: list[dict[str, Any]], seed: int) 
 
 
 def main(args: argparse.Namespace) -> None:
-    """Judge every variant, write the table and the page."""
+    """Evaluate every variant, write the table and the page."""
     variants = json.loads(args.variants)
     if len(variants) < 2:
-        raise UserError("kinds.study names nothing to vary (e.g. kinds: {study: {head: [linear, nearest]}})")
+        raise UserError("kinds.study varies nothing (set e.g. kinds: {study: {head: [linear, nearest]}})")
     networks = dict(name.split("=", 1) for name in args.descriptors)
     table = study({name: Path(path) for name, path in networks.items()}, variants, args.seed)
     axes = list(variants[0]["axes"])
@@ -103,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", required=True, help="of the data set")
     parser.add_argument("--descriptors", nargs="+", required=True, metavar="NETWORK=FILE", help="of every network")
     parser.add_argument(
-        "--variants", required=True, help="list of {network, axes, settings} as JSON, the own one first"
+        "--variants", required=True, help="list of {network, axes, settings} as JSON, that of the config first"
     )
     add_seed(parser)
     add_threads(parser)

@@ -13,8 +13,8 @@ EXTRA = "pip install 'defectflow[desk]'"
 def desk(args: argparse.Namespace) -> int:
     """Photographs, labels, runs and verdicts in a browser, on this machine.
 
-    The desk keeps to one folder: photographs/, labels.csv, config.yaml and results/ in it are what the commands read
-    and write. A folder of photographs stays as it is; its desk is FOLDER-desk beside it.
+    The desk works in one folder; photographs/, labels.csv, config.yaml and results/ in it are those that the commands
+    use. A folder of photographs is not changed; its desk is FOLDER-desk next to it.
     """
     try:
         from defectflow.desk.server import Options, serve
@@ -26,12 +26,14 @@ def desk(args: argparse.Namespace) -> int:
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `defectflow desk` to the command line."""
-    one = commands.add_parser("desk", help="do all of it in a browser", description=desk.__doc__)
+    one = commands.add_parser("desk", help="do everything in a browser", description=desk.__doc__)
     one.add_argument(
         "folder", type=Path, nargs="?", default=Path("desk"), metavar="FOLDER",
-        help="of photographs, or for the desk to work in; it is made if it does not exist (%(default)s)",
+        help="folder of photographs, or for the desk; it is created if it does not exist (%(default)s)",
     )  # fmt: skip
-    one.add_argument("--host", default="127.0.0.1", help="address; others than loopback need --password (%(default)s)")
+    one.add_argument(
+        "--host", default="127.0.0.1", help="address; any other than loopback needs --password (%(default)s)"
+    )
     one.add_argument("--port", type=int, default=8500, help="(%(default)s); 0: any free one")
     one.add_argument("--password", type=Path, metavar="FILE", help="its first line is the password")
     one.add_argument("--certificate", type=Path, metavar="FILE", help="PEM, for TLS")

@@ -16,7 +16,7 @@ import pandas as pd
 from defectflow.core.arguments import add_seed
 from defectflow.core.files import UserError, stage
 from defectflow.core.tables import PAIRS, SPLITS, read_parts, read_table, table_writer, write_table
-from defectflow.data.split_protocols import POLICIES, folds, group_folds, holdout, order, protocol_of
+from defectflow.data.folds_and_holdout import POLICIES, folds, group_folds, holdout, order, protocol_of
 
 SIDES = ("train", "val", "test")
 # Of the annotated images, for each side: half of them or more to learn from, the rest to stop by and to judge by.

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from defectflow.core.counted import counted
+from defectflow.decision import outlying_good
 
 ENOUGH = 5  # photographs of each label from which the threshold is chosen on the labels
 OF_GOOD_ONLY = ("normal_percentile", {"percentile": 95.0})  # in place of a strategy that weighs good against bad
@@ -54,6 +55,8 @@ def assume(table: pd.DataFrame, left_out: Collection[str], strategy: str, option
         said = (
             f"{start}, except {left} that {verb} far from all others: the candidates to look at first (candidates.csv)."
         )
+    elif len(table) < outlying_good.FEWEST:
+        said += " They are too few to show that one of them stands far from the others: look at each."
     if not by_labels:
         strategy, options = OF_GOOD_ONLY if strategy in WEIGHING else (strategy, options)
         known = label.mask(label.isna() & ~table["image_id"].isin(left_out), 0)

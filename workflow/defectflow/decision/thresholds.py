@@ -1,4 +1,4 @@
-"""Thresholds on anomaly scores: an image is called bad when ``score >= threshold``; `strategies` has the rules."""
+"""Choose a threshold on anomaly scores with one of the `strategies`: bad means ``score >= threshold``."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

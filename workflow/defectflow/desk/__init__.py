@@ -1,1 +1,1 @@
-"""A desk in the browser over the workflow: photographs, labels, runs and verdicts, in the files of the commands."""
+"""A web interface to the workflow: photographs, labels, runs and verdicts, in the files that the commands use."""

@@ -1,6 +1,6 @@
-"""Who may use the desk: who has the address with its token, or the password; and no page of another site.
+"""Access to the desk: by the address with its token, or by the password; requests of other sites are refused.
 
-Every answer also gets headers that keep scripts and frames of others out.
+Every response also gets headers that block scripts and frames of other sites.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError
 from defectflow.service.access import RateLimit
 
-MOST = 16_000_000  # bytes of a request; uploads of photographs have limits of their own
+MOST = 16_000_000  # bytes of a request; uploads of photographs have separate limits
 UPLOAD = "/api/photographs/upload"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
@@ -40,22 +40,20 @@ class Access:
 
     Args:
         state: folder for the secret that signs cookies, so that an open browser survives a restart of the desk.
-        host: that the desk listens on.
-        password: needed where others reach the address.
+        host: address that the desk listens on.
+        password: required if other machines can reach the address.
         tls: whether the desk speaks TLS itself.
 
     Raises:
-        UserError: others reach the address, and there is no password, or a short one.
+        UserError: other machines can reach the address, and there is no password or a short one.
     """
 
     def __init__(self, state: Path, host: str = "127.0.0.1", password: str | None = None, tls: bool = False) -> None:
         self.host, self.tls, self.local = host.strip("[]"), tls, is_loopback(host)
         if not self.local and not password:
-            raise UserError(
-                f"--host {host}: others can reach this address, so that a password is needed (--password FILE)"
-            )
+            raise UserError(f"--host {host}: others can reach this address, so a password is needed (--password FILE)")
         if password is not None and len(password) < SHORTEST:
-            raise UserError(f"the password has less than {SHORTEST} characters (choose a longer one)")
+            raise UserError(f"the password has fewer than {SHORTEST} characters (choose a longer one)")
         self.token = secrets.token_urlsafe(32)
         self.tries = RateLimit(0.2)
         salt = _kept(state / "secret")
@@ -65,7 +63,7 @@ class Access:
         self._key = hashlib.sha256(salt + words + b"desk").digest()
 
     def address(self, port: int) -> str:
-        """The address to open: with the token on loopback, where there is no password."""
+        """The address to open, with the token if there is no password."""
         host = socket.gethostname() if self.host in ("0.0.0.0", "::") else self.host
         host = f"[{host}]" if ":" in host else host
         start = f"{'https' if self.tls else 'http'}://{host}:{port}/"
@@ -73,7 +71,7 @@ class Access:
 
     @property
     def asks(self) -> bool:
-        """Whether a person signs in by a password."""
+        """Whether users sign in with a password."""
         return bool(self._password)
 
     def opens(self, text: str) -> bool:
@@ -94,18 +92,18 @@ class Access:
         return f"{name}.{self._signed('session', name)}"
 
     def is_session(self, cookie: str) -> bool:
-        """Whether a cookie is one that this desk has given out."""
+        """Whether a cookie was issued by this desk."""
         name, _, signature = cookie.partition(".")
         return bool(name) and hmac.compare_digest(signature.encode(), self._signed("session", name).encode())
 
     def csrf(self, cookie: str) -> str:
-        """What requests that change something have to send along as X-Desk-CSRF."""
+        """The value that requests with side effects must send as X-Desk-CSRF."""
         return self._signed("csrf", cookie)
 
     def is_own_host(self, header: str) -> bool:
-        """Whether a Host header names this desk: by an address, as localhost, or as this machine is called.
+        """Whether a Host header names this desk: an address, localhost, or the name of this machine.
 
-        Another name may be one that a page of another site has let point here.
+        Any other name may be one that another site has made point here (DNS rebinding).
         """
         name = re.sub(r":\d+$", "", header).strip("[]").lower()
         try:
@@ -119,13 +117,13 @@ class Access:
 
 
 class Guard:
-    """The door of the app: lets in who may, and sets the headers of every answer."""
+    """Checks access to the app, and sets the headers of every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
         self.app, self.access = app, access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One request."""
+        """Handle one request."""
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
@@ -139,7 +137,7 @@ class Guard:
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie; cookies do not know ports, so that each folder's desk has its own."""
+        """Name of the cookie; cookies are shared between ports, so each folder's desk has its own name."""
         return f"defectflow-desk-{self.access._signed('cookie')[:8]}"
 
     def _refusal(self, request: Request) -> Response | None:
@@ -148,14 +146,14 @@ class Guard:
             return JSONResponse({"error": "this desk has another address (use the one that it printed)"}, 421)
         origin = headers.get("origin")
         if origin is not None and origin.partition("://")[2] != headers.get("host"):
-            return JSONResponse({"error": "a page of another site has sent this request"}, 403)
+            return JSONResponse({"error": "a page of another site sent this request"}, 403)
         length = headers.get("content-length", "0")
         if request.url.path != UPLOAD and not (length.isdecimal() and int(length[:15]) <= MOST):
             return JSONResponse({"error": f"the request is larger than {MOST // 1_000_000} MB"}, 413)
         return None
 
     async def _entry(self, request: Request) -> Response | None:
-        """None where the request may go on."""
+        """None if the request may continue."""
         path, cookie = request.url.path, request.cookies.get(self.cookie, "")
         if path.startswith("/static/") or path == "/favicon.ico":
             return None
@@ -191,7 +189,7 @@ class Guard:
         return self._let_in("/") if self.access.knows(given) else _closed("wrong", 401)
 
     def _let_in(self, path: str) -> Response:
-        # A page, not a redirect: a strict cookie is not sent along with one that began outside of the desk.
+        # A page, not a redirect: a strict cookie is not sent with a redirect that started on another site.
         target = path if re.fullmatch(r"/[\w/-]*", path) and not path.startswith("//") else "/"
         response = HTMLResponse(
             f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={quote(target)}">'
@@ -204,11 +202,11 @@ class Guard:
 
 
 TOLD = {
-    "token": "The token in this address is an old one. Open the address that the desk has printed in its terminal.",
-    "address": "Open the address that the desk has printed in its terminal: it holds a token.",
+    "token": "The token in this address is outdated. Open the address that the desk printed in its terminal.",
+    "address": "Open the address that the desk printed in its terminal: it contains a token.",
     "password": "",
-    "wrong": "This is not the password.",
-    "wait": "Too many tries. Wait a few seconds.",
+    "wrong": "Wrong password.",
+    "wait": "Too many attempts. Wait a few seconds.",
 }
 FORM = """<form method="post" action="/login"><label for="password">Password</label>
 <input id="password" name="password" type="password" autofocus required autocomplete="current-password">
@@ -230,9 +228,7 @@ def _with_headers(send: Send) -> Send:
             headers.setdefault("Content-Security-Policy", POLICY)
             headers.setdefault("Cache-Control", "no-store")
             headers["X-Content-Type-Options"] = "nosniff"
-            headers["Referrer-Policy"] = (
-                "same-origin"  # "no-referrer" would take the origin from the form of the password
-            )
+            headers["Referrer-Policy"] = "same-origin"  # "no-referrer" would remove the origin from the password form
             headers["Cross-Origin-Opener-Policy"] = "same-origin"
             headers["Cross-Origin-Resource-Policy"] = "same-origin"
         await send(message)
@@ -241,7 +237,7 @@ def _with_headers(send: Send) -> Send:
 
 
 def _limited(receive: Receive) -> Receive:
-    """Ends a body that is longer than it says."""
+    """Disconnect if a body exceeds MOST bytes."""
     size = 0
 
     async def receiver() -> Message:
@@ -254,12 +250,12 @@ def _limited(receive: Receive) -> Receive:
 
 
 def _kept(path: Path) -> bytes:
-    """Random bytes of a file that only its owner may read; it is made if it does not exist."""
+    """Random bytes from a file that only its owner can read; the file is created if it does not exist."""
     if path.is_file():
         try:
             return bytes.fromhex(json.loads(path.read_text())["secret"])
         except (ValueError, KeyError, TypeError):
-            pass  # damaged: a new one signs everybody out, and no more
+            pass  # damaged: a new one only signs everybody out
     made = secrets.token_bytes(32)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with open(descriptor, "w", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""The web application of the desk: its pages, their APIs, and what becomes of errors."""
+"""The web application of the desk: its pages, their APIs, and error responses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from defectflow.desk.translation import COOKIE, languages
 def create_app(project: Project, access: Access) -> FastAPI:
     """The application for one folder.
 
-    Errors are JSON, {"error": text}: 422 for input that is wrong (a UserError), 404 for what is not there.
+    Errors are JSON, {"error": text}: 422 for wrong input (a UserError), 404 for what does not exist.
     """
     app = FastAPI(title="defectflow desk", docs_url=None, redoc_url=None, openapi_url=None)
     app.mount("/static", StaticFiles(directory=HERE / "static"))

@@ -1,4 +1,4 @@
-"""Change keys of a config.yaml that a person may have written, and leave the rest of its text as it is."""
+"""Change keys of a config.yaml that may have been written by hand, and keep the rest of its text."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def read(path: Path) -> dict[str, Any]:
     """The mapping of a YAML file.
 
     Raises:
-        UserError: it is absent, or none.
+        UserError: it is missing or not a mapping.
     """
     try:
         return parsed(path.read_text(encoding="utf-8"), path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file (start the desk again, it writes a new one)") from None
+        raise UserError(f"{path}: no such file (start the desk again, which writes a new one)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not readable as text ({error})") from None
 
@@ -30,7 +30,7 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
     """The mapping of a YAML text; ``path`` is for the message.
 
     Raises:
-        UserError: it is none.
+        UserError: it is not a mapping.
     """
     try:
         found = yaml.safe_load(text) or {}
@@ -44,10 +44,10 @@ def parsed(text: str, path: Path) -> dict[str, Any]:
 
 
 def change(path: Path, changes: Mapping[str, Any]) -> None:
-    """Set keys at the top of the file, atomically; None takes a key out.
+    """Set top-level keys of the file, atomically; None removes a key.
 
     Raises:
-        UserError: it cannot be read, or written so that it says what it should.
+        UserError: it cannot be read, or cannot be changed without changing something else.
     """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     expected = parsed(text, path)
@@ -57,15 +57,13 @@ def change(path: Path, changes: Mapping[str, Any]) -> None:
         text = _replaced(text, key, value)
         expected = {k: v for k, v in {**expected, key: value}.items() if k != key or value is not None}
     if parsed(text, path) != expected:
-        raise UserError(
-            f"{path}: written in a way that the desk cannot change (change it by hand: {', '.join(changes)})"
-        )
+        raise UserError(f"{path}: the desk cannot change a file of this form (change it by hand: {', '.join(changes)})")
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def _replaced(text: str, key: str, value: Any) -> str:
-    """The text with the lines of a key replaced: from `key:` to the next line that begins at the margin."""
+    """The text with the lines of a key replaced: from `key:` to the next line without indentation."""
     new = "" if value is None else yaml.safe_dump({key: value}, sort_keys=False, allow_unicode=True, width=100)
     found = re.search(rf"^{re.escape(key)}[ \t]*:.*\n?(?:(?:[ \t]+|-).*\n?|\n(?=[ \t\n]))*", text, re.MULTILINE)
     if not found:

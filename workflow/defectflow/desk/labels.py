@@ -1,4 +1,4 @@
-"""The page Labels: good, bad or not sure, by keys, many at a time; and where the defect is."""
+"""The page Labels: good, bad or not sure, with the keyboard, for many photographs at a time; and where defects are."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Who = Annotated[str, Query(max_length=LONGEST_NAME)]
 
 
 class Change(BaseModel):
-    """What a person says of photographs; None: it stays. ``settles``: it holds, whatever others have said."""
+    """A change of labels by a person; None leaves a value as it is. ``settles``: it counts, whatever others say."""
 
     names: list[str] = Field(max_length=100_000)
     label: str | None = Field(None, max_length=10)
@@ -48,7 +48,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/api/labels/list")
     def listed() -> dict[str, Any]:
-        """All photographs, see `LabelStore.table`, and what the latest run would have a person look at."""
+        """All photographs, see `LabelStore.table`, and the lists of the latest run to look at."""
         return {"photographs": labels.table(), "lists": lists_of(project)}
 
     @routes.get("/api/labels/sessions")
@@ -91,7 +91,7 @@ def router(project: Project) -> APIRouter:
 
 
 def lists_of(project: Project) -> dict[str, list[dict[str, str]]]:
-    """{list: rows of filename and why} of the latest run that has one; those of photographs are in their order."""
+    """{list: rows of name and why} of the latest run that has such a list, in its order."""
     found: dict[str, list[dict[str, str]]] = {}
     for key, name in LISTS.items():
         paths = sorted((project.results / project.dataset).glob(f"*/*/*/{name}"), key=lambda path: path.stat().st_mtime)

@@ -1,4 +1,4 @@
-"""The pages of the desk in the order of the work, and how their templates are filled in."""
+"""The pages of the desk in the order of the work, and the rendering of their templates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Page(NamedTuple):
     title: str
 
 
-# A page is shown from the moment that its line stands here.
+# Only pages in this list are shown.
 PAGES = (
     Page("photographs", "Photographs"),
     Page("labels", "Labels"),
@@ -52,10 +52,10 @@ def render(request: Request, project: Project, module: str, **values: Any) -> HT
     """The page of a module: templates/MODULE.html, in the language of the request.
 
     Args:
-        request: what asked for it.
+        request: of the page.
         project: the folder that the desk works in.
-        module: of a row of PAGES.
-        values: of the template, beside those that base.html needs.
+        module: of an entry of PAGES.
+        values: of the template, in addition to those of base.html.
     """
     words = of_request(request)
     values |= {

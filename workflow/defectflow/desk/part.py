@@ -1,4 +1,4 @@
-"""The page The part: what was taken for the part in each photograph, and outlines drawn by a person."""
+"""The page The part: the part found in each photograph, and outlines drawn by hand."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Name = Annotated[str, Query(min_length=1, max_length=1000)]
 
 
 class Clicked(BaseModel):
-    """Clicks on a photograph, in pixels of the picture that `picture` sends."""
+    """Clicks on a photograph, in pixels of the picture that `picture` returns."""
 
     name: str = Field(max_length=1000)
     inside: list[tuple[float, float]] = Field(default=[], max_length=200)
@@ -54,7 +54,7 @@ class Clicked(BaseModel):
 
 
 class Desk:
-    """Photographs that are opened for clicks: the last few, and the network that looks at them."""
+    """The last few photographs opened for clicks, and the network that processes them."""
 
     def __init__(self, project: Project) -> None:
         self._project, self._lock = project, threading.Lock()
@@ -62,12 +62,12 @@ class Desk:
         self._opened: OrderedDict[tuple[str, int], Clickable] = OrderedDict()
 
     def warm(self) -> None:
-        """Load the network while a person looks at the page: it takes seconds, and the first click needs it."""
+        """Load the network in advance: it takes seconds, and the first click needs it."""
         with self._lock:
             self._network = self._network or load_network()
 
     def open(self, name: str) -> Clickable:
-        """A photograph that is ready; it is looked at once."""
+        """A photograph ready for clicks; it is processed only once."""
         path = photograph_path(self._project, name)
         key = name, path.stat().st_mtime_ns
         with self._lock:
@@ -107,7 +107,7 @@ def router(project: Project) -> APIRouter:
     def opened(later: BackgroundTasks, name: str = Body(), following: str | None = Body(None)) -> dict[str, Any]:
         began = time.perf_counter()
         ready = desk.open(name)
-        if following:  # the next photograph is looked at while a person draws on this one
+        if following:  # the next photograph is processed while the user draws on this one
             later.add_task(_quietly, desk, following)
         height, width = ready.shape
         has = name in outlined(project)
@@ -115,7 +115,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/api/part/mask")
     def mask_now(name: Name) -> Response:
-        """The outline that was drawn, or else the mask of the run, as a PNG of the size of `picture`."""
+        """The drawn outline, or else the mask of the run, as a PNG of the size of `picture`."""
         path = photograph_path(project, name)
         size = reduced(read_photograph(path)).shape[:2]
         found = outline_of(project, name)
@@ -131,7 +131,7 @@ def router(project: Project) -> APIRouter:
         height, width = ready.shape
         for x, y in (*told.inside, *told.outside):
             if not (0 <= x < width and 0 <= y < height):
-                raise UserError(f"point {x:g},{y:g} is outside of the photograph")
+                raise UserError(f"point {x:g},{y:g} is outside the photograph")
         return _png(ready.mask(told.inside, told.outside))
 
     @routes.post("/api/part/outline")
@@ -154,16 +154,16 @@ def router(project: Project) -> APIRouter:
 
 
 def _quietly(desk: Desk, name: str) -> None:
-    with suppress(UserError, OSError):  # it is told when the photograph is opened
+    with suppress(UserError, OSError):  # reported when the photograph is opened
         desk.open(name)
 
 
 def overview(project: Project) -> dict[str, Any]:
-    """What was taken for the part, doubtful photographs first, or the photographs alone where nothing has run yet.
+    """The part found in each photograph, doubtful ones first, or only the photographs before the first run.
 
     Returns:
         rows: name, flagged (bool: absent or doubtful), reason, source, outlined (bool); segmenter, or ""; sources:
-        {source: count}; flagged, outlined: counts; total; accepted: {who, time} of these very masks, or None.
+        {source: count}; flagged, outlined: counts; total; accepted: {who, time} if these masks were accepted, or None.
     """
     masks, own = _masks(project), outlined(project)
     names = list(masks) or _photographs(project)
@@ -206,7 +206,7 @@ def _photographs(project: Project) -> list[str]:
 
 
 def _mask_tables(project: Project) -> list[Path]:
-    """Tables of the masks that were made last."""
+    """Tables of the latest masks."""
     folders = sorted(
         (project.results / project.dataset).glob("*/masks"),
         key=lambda folder: max((path.stat().st_mtime_ns for path in folder.glob("*.csv")), default=0),
@@ -219,7 +219,7 @@ def _stamp(project: Project) -> list[int]:
 
 
 def _masks(project: Project) -> dict[str, dict[str, Any]]:
-    """Rows of the tables MASKS by the name of the photograph below photographs/; shared, do not change it."""
+    """Rows of the MASKS tables by the name of the photograph below photographs/; shared, do not change them."""
     tables = _mask_tables(project)
     return _mask_rows(project, tuple(tables), tuple(_stamp(project))) if tables else {}
 
@@ -249,7 +249,7 @@ def _accepted(project: Project) -> dict[str, Any] | None:
 
 
 def cell(project: Project, name: str) -> bytes:
-    """A photograph of the sheet as a JPEG: what is not the part is darkened."""
+    """A photograph of the sheet as a JPEG, its background darkened."""
     path, row = photograph_path(project, name), _masks(project).get(name)
     own = outlined(project)
     file = project.folder / row["mask"] if row and row["mask"] else None

@@ -1,4 +1,4 @@
-"""The page Photographs: how they come in, and a grid of all of them."""
+"""The page Photographs: adding photographs, and a grid of all of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from defectflow.service.options import Options
 from defectflow.service.uploads import Deadline, Held, Late, limited, read_form
 
 FILES = 200  # in one request
-# Of one request: an archive of a whole set may come in one piece. It is spooled to the disk while it arrives.
+# Of one request: an archive may contain a whole set. It is written to the disk while it is received.
 LIMITS = Options(bundles=(), body=8_000_000_000, held=16_000_000_000, pictures=FILES, timeout=3600)
 FOREVER = "private, max-age=31536000, immutable"
 
@@ -66,7 +66,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/api/photographs/picture")
     def picture(name: str, size: str = "small") -> Response:
-        """A small or large copy of a photograph; with its stamp in the address a browser may keep it."""
+        """A small or large copy of a photograph; its address has a stamp, so browsers may cache it."""
         if size not in thumbnails.SIZES:
             raise UserError(f"{size[:20]!r}: no size (one of {', '.join(thumbnails.SIZES)})")
         path = photographs.path(name)
@@ -77,10 +77,10 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/photographs/upload")
     async def upload(request: Request) -> dict[str, Any]:
-        """Files of a form, each a field `image` with the name that the browser has, folders included."""
+        """Files of a form, each a field `image` with its name in the browser, including folders."""
         length = request.headers.get("content-length", "0")
         if length.isdecimal() and shutil.disk_usage(project.state).free < SPARE + 2 * int(length[:15]):
-            raise HTTPException(507, "the disk has too little room for that (make room)")
+            raise HTTPException(507, "not enough disk space for these files (free some)")
         deadline = Deadline(request, LIMITS.timeout)
         async with limited(request, LIMITS, held) as own:
             try:
@@ -115,7 +115,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/photographs/folder")
     def folder(given: Folder) -> dict[str, Any]:
-        """Take a folder of this machine as it is."""
+        """Use a folder of this machine in place."""
         name = taken_folders.take(project, Path(given.path))
         found = [one for one in photographs.all(anew=True) if one.startswith(f"{name}/")]
         labels.all()
@@ -123,13 +123,13 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/photographs/remove")
     def remove(given: Names) -> dict[str, Any]:
-        """Put photographs aside, into .desk/removed; those of a folder that was taken stay where they are."""
+        """Move photographs to .desk/removed; those of folders used in place are refused."""
         aside = project.state / "removed" / time.strftime("%Y%m%d-%H%M%S")
         removed = []
         for name in given.names:
             path = photographs.path(name)
             if path.resolve() != project.photographs.resolve() / name:
-                raise UserError(f"{name}: lies in a folder that was taken as it is (remove it there)")
+                raise UserError(f"{name}: is in a folder that is used in place (remove it there)")
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
@@ -144,7 +144,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/photographs/give-back")
     def give_back(given: Folder) -> dict[str, Any]:
-        """Take a link to a folder away; its photographs stay where they are."""
+        """Remove a link to a folder; its photographs are not touched."""
         taken_folders.give_back(project, given.path)
         photographs.forget()
         return {"folders": taken_folders.listed(project)}

@@ -1,10 +1,10 @@
-"""The folder that the desk works in: photographs, labels, settings and results where the commands have them too.
+"""The folder that the desk works in, with photographs, labels, settings and results as the commands use them.
 
 FOLDER/photographs/    the photographs, or links to folders of them
 FOLDER/labels.csv      their labels
-FOLDER/config.yaml     what differs from the workflow's own config.yaml
+FOLDER/config.yaml     differences from the workflow's config.yaml
 FOLDER/results/        what the workflow computes
-FOLDER/.desk/          the desk's own: labels while they are made (SQLite), thumbnails, the state of the run
+FOLDER/.desk/          internal: labels (SQLite), thumbnails, the state of the run
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from defectflow.listing.image_names import is_image
 
 ROOT = Path(__file__).parents[3]  # of the checkout
 CONFIG = """\
-# What this desk asks the workflow for, beside the config.yaml of the workflow. Any key of that can stand here.
+# Settings of this desk that differ from the config.yaml of the workflow. Any of its keys can be set here.
 dataset: {name}
-compare: []                 # no further runs for the leaderboard
+compare: []                 # no other runs for the leaderboard
 
 datasets:
   {name}:
@@ -37,27 +37,25 @@ datasets:
 
 
 class Project:
-    """A folder, and what the desk keeps in it.
+    """The folder of a desk and its files.
 
     Attributes:
         folder: absolute.
         dataset: name of its data set, and of the folder of its results.
-        photographs, labels, config, results: where these are.
+        photographs, labels, config, results: paths of these.
         state: the desk's own folder.
-        lock: held by whoever changes files of the folder.
+        lock: to be held while files of the folder are changed.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Open a folder; what is missing in it is made.
+        """Open a folder; missing files are created.
 
         Raises:
             UserError: it cannot be a folder of the desk, or config.yaml cannot be read.
         """
         self.folder = folder.expanduser().resolve()
         if self.folder.exists() and not self.folder.is_dir():
-            raise UserError(
-                f"{folder}: not a folder (give one for the desk to work in; it is made if it does not exist)"
-            )
+            raise UserError(f"{folder}: not a folder (give a folder for the desk; it is created if it does not exist)")
         self.photographs, self.labels = self.folder / "photographs", self.folder / "labels.csv"
         self.config, self.results = self.folder / "config.yaml", self.folder / "results"
         self.state = self.folder / ".desk"
@@ -74,7 +72,7 @@ class Project:
                     temporary.write_text("filename,label,defect_type\n", encoding="utf-8")
         except OSError as error:
             raise UserError(
-                f"{error.filename or folder}: {error.strerror} (choose a folder that you may write to)"
+                f"{error.filename or folder}: {error.strerror} (choose a folder with write permission)"
             ) from None
         settings = self.settings()
         self.dataset = str(settings.get("dataset", ""))
@@ -84,13 +82,13 @@ class Project:
         given = entry.get("images"), entry.get("labels")
         if given != ("photographs", "labels.csv"):
             raise UserError(
-                f"{self.config}: the data set {self.dataset!r} is not one of the desk (its entry has `images: "
-                "photographs` and `labels: labels.csv`; give the desk a folder of its own)"
+                f"{self.config}: the data set {self.dataset!r} was not made by the desk (its entry needs `images: "
+                "photographs` and `labels: labels.csv`; give the desk another folder)"
             )
 
     @contextmanager
     def database(self) -> Iterator[sqlite3.Connection]:
-        """A connection to the desk's database; what the block changes is written whole at its end, or not at all."""
+        """A connection to the desk's database; the block is one transaction."""
         connection = sqlite3.connect(self.state / "desk.sqlite", timeout=30, isolation_level=None)
         try:
             connection.row_factory = sqlite3.Row
@@ -107,7 +105,7 @@ class Project:
             connection.close()
 
     def settings(self) -> dict[str, Any]:
-        """What config.yaml says; without the workflow's own config.yaml.
+        """Content of the folder's config.yaml, without the workflow's own config.yaml.
 
         Raises:
             UserError: it cannot be read.
@@ -115,7 +113,7 @@ class Project:
         return config_file.read(self.config)
 
     def change_settings(self, changes: Mapping[str, Any]) -> None:
-        """Set keys at the top of config.yaml, None: take the key out; the rest of the file stays as it is.
+        """Set top-level keys of config.yaml; None removes a key. The rest of the file is not changed.
 
         Raises:
             UserError: it cannot be read or written.
@@ -124,7 +122,7 @@ class Project:
             config_file.change(self.config, changes)
 
     def change_entry(self, changes: Mapping[str, Any]) -> None:
-        """Set keys of the entry of the data set, e.g. `links`; None: take the key out."""
+        """Set keys of the entry of the data set, e.g. `links`; None removes a key."""
         with self.lock:
             sets = dict(self.settings()["datasets"])
             entry = {**sets[self.dataset], **changes}
@@ -132,20 +130,20 @@ class Project:
             config_file.change(self.config, {"datasets": sets})
 
     def snakemake(self, *words: str) -> list[str]:
-        """Words of a Snakemake command for this folder, to run in it; `python -m` goes before them."""
+        """Arguments of a Snakemake command to run in this folder, after `python -m`."""
         files = [str(ROOT / "config.yaml"), "config.yaml"]
         return ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", *files, *words]
 
     def path_inside(self, name: str, below: Path | None = None) -> Path:
         """The path of a file or folder by its name, relative to the folder (or to ``below``, a folder in it).
 
-        Links that the desk made in photographs/ are followed to where they were made to lead (`links` of config.yaml).
+        Links that the desk made in photographs/ are followed to their folders (`links` of config.yaml).
 
         Raises:
-            UserError: it would be outside, or it is no name that a file of a data set can have.
+            UserError: it is outside, or not a valid name for a file of a data set.
         """
         base = below or self.folder
-        wrong = f"{name[:100]!r}: not a name of a file in {base.name}"
+        wrong = f"{name[:100]!r}: not a valid file name in {base.name}"
         if not name or len(name) > 1000 or name.startswith("/") or "\\" in name or not _plain(name):
             raise UserError(wrong)
         if any(part in ("", ".", "..") for part in name.split("/")):
@@ -153,13 +151,13 @@ class Project:
         path = base / name
         try:
             real = path.resolve()
-        except (OSError, RuntimeError):  # a circle of links
+        except (OSError, RuntimeError):  # circular links
             raise UserError(wrong) from None
         allowed = [base.resolve()]
         if self.photographs in (path, *path.parents):
             allowed += [Path(link).resolve() for link in self.links()]
         if not any(real == root or root in real.parents for root in allowed):
-            raise UserError(f"{name[:100]!r}: a link that leads out of {base.name}")
+            raise UserError(f"{name[:100]!r}: a link to outside of {base.name}")
         return path
 
     def links(self) -> list[str]:
@@ -169,9 +167,9 @@ class Project:
 
 
 def folder_for(given: Path) -> Path:
-    """Where the desk works for a folder that a person names: beside it where it is one of photographs.
+    """The folder of the desk for the given one: next to it if it contains photographs, otherwise itself.
 
-    Photographs that lie somewhere stay as they are: the desk's own files and results do not go between them.
+    A folder of photographs is not changed: the desk's files and results are not put into it.
     """
     given = given.expanduser().resolve()
     if not given.is_dir() or (given / ".desk").is_dir() or not _holds_photographs(given):
@@ -190,7 +188,7 @@ def _holds_photographs(folder: Path) -> bool:
 
 
 def _plain(name: str) -> bool:
-    """Whether all characters are printable, in UTF-8, and none turns the direction of the text."""
+    """Whether all characters are printable UTF-8 and none changes the direction of the text."""
     try:
         name.encode()
     except UnicodeEncodeError:

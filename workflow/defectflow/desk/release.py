@@ -1,4 +1,4 @@
-"""The page Release: give a bundle a version, compare it with the one before, roll back; the log and the report."""
+"""The page Release: give a bundle a version, compare it with the previous one, roll back; log and report."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Version = Annotated[str, Query(max_length=60)]
 
 
 class Approval(BaseModel):
-    """A version, what is new about it, and who stands behind it."""
+    """A version, what is new in it, and who approves it."""
 
     version: str = Field(max_length=60)
     note: str = Field("", max_length=4000)
@@ -72,7 +72,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/api/release/report.html")
     def report(version: str = "") -> Response:
-        # Scripts of the page run, but cut off from the desk: it has no cookie and no right to ask for anything.
+        # Scripts of the report run isolated from the desk: without its cookie and without access to it.
         return FileResponse(
             report_of(project, version), media_type="text/html", headers={"Content-Security-Policy": SANDBOX}
         )
@@ -96,7 +96,7 @@ def router(project: Project) -> APIRouter:
 
 
 def overview(project: Project) -> dict[str, Any]:
-    """What can be released, what is, which is in use, and the log."""
+    """The bundle that can be released, the releases, the version in use, and the log."""
     entries, wrong = releases.audit(project)
     return {
         "run": last_run(project) is not None,
@@ -122,13 +122,13 @@ def report_of(project: Project, version: str) -> Path:
     else:
         path = need_run(project).folder / "report.html"
     if not path.is_file():
-        raise UserError("there is no report of it (run again)")
+        raise UserError("there is no report of this version (run again)")
     return path
 
 
 @functools.cache
 def browser() -> str | None:
-    """The program that prints pages as PDF; None: there is none on this machine."""
+    """The program that converts pages to PDF; None if there is none on this machine."""
     return next((found for name in CHROMIUM if (found := shutil.which(name))), None)
 
 
@@ -136,18 +136,20 @@ def pdf_of(page: Path) -> bytes:
     """A page of HTML as PDF.
 
     Raises:
-        UserError: there is no Chromium, or it does not print the page.
+        UserError: Chromium is not installed, or does not print the page.
     """
     program = browser()
     if program is None:
-        raise UserError("a PDF needs Chromium on the machine of the desk (print the report from your browser)")
+        raise UserError("PDF needs Chromium on the machine of the desk (or print the report from your browser)")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         target = Path(folder) / "report.pdf"
         command = [
             program, "--headless", "--disable-gpu", "--no-first-run", "--no-pdf-header-footer",
             f"--user-data-dir={folder}/profile", f"--print-to-pdf={target}", page.resolve().as_uri(),
         ]  # fmt: skip
-        if hasattr(os, "geteuid") and os.geteuid() == 0:  # its sandbox refuses to work for root, as in a container
+        if (
+            hasattr(os, "geteuid") and os.geteuid() == 0
+        ):  # its sandbox does not work as root, for example in a container
             command.insert(1, "--no-sandbox")
         try:
             done = subprocess.run(
@@ -158,7 +160,7 @@ def pdf_of(page: Path) -> bytes:
                 timeout=PRINTING,
             )
         except subprocess.TimeoutExpired:
-            raise UserError(f"Chromium has not printed the report in {PRINTING} seconds (try again)") from None
+            raise UserError(f"Chromium did not print the report in {PRINTING} seconds (try again)") from None
         except OSError as error:
             raise UserError(f"{program}: {error.strerror}") from None
         if done.returncode or not target.is_file():

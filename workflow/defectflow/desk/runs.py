@@ -1,4 +1,4 @@
-"""The page Run: what is asked for, what would be done, and the run that is under way."""
+"""The page Run: settings, the plan, and the active run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Answer(BaseModel):
 
 
 class Setting(BaseModel):
-    """A setting by its path, as a text of config.yaml."""
+    """A setting by its path, with its value as text of config.yaml."""
 
     path: str = Field(max_length=200)
     text: str = Field(max_length=1000)
@@ -92,14 +92,14 @@ class Planner:
 
 
 def problems(project: Project, lines: list[str]) -> list[str]:
-    """The errors of a run, for a person at the desk: one line each."""
+    """The errors of a run, one line each, as the desk shows them."""
     told = [line for line in errors_of(lines, project.folder) if not line.startswith("on_problem: leave_out is")]
-    told = [line.replace("--verbose shows all it says", "see all that was printed") for line in told]
+    told = [line.replace("--verbose shows all it says", "see the full output") for line in told]
     return [line.removeprefix("error: ").replace(f"{project.folder}/", "") for line in told]
 
 
 def state_of(project: Project, runs: run_process.Runs) -> dict[str, Any]:
-    """The latest run: its status, how far its stages are, its errors, and its results."""
+    """The latest run: its status, the progress of its stages, its errors, and its results."""
     state = runs.state()
     found: dict[str, Any] = {key: state.get(key) for key in ("status", "run", "started", "ended", "targets")}
     found["now"] = time.time()
@@ -141,7 +141,7 @@ def router(project: Project) -> APIRouter:
 
     def not_while_busy() -> None:
         if runs.is_busy():
-            raise UserError("settings stay as they are while a run is under way (wait for it, or stop it)")
+            raise UserError("settings cannot be changed during a run (wait for it, or stop it)")
 
     @routes.get("/runs")
     def page(request: Request) -> HTMLResponse:
@@ -208,7 +208,7 @@ def router(project: Project) -> APIRouter:
         path = project.path_inside(f"{name}/report.html", project.results)
         if not path.is_file():
             raise UserError(f"{name[:100]}: no report (run it first)")
-        # Scripts of the page run, but cut off from the desk: it has no cookie and no right to ask for anything.
+        # Scripts of the report run isolated from the desk: without its cookie and without access to it.
         return FileResponse(Path(path), media_type="text/html", headers={"Content-Security-Policy": SANDBOX})
 
     return routes

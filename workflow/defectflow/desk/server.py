@@ -1,4 +1,4 @@
-"""Run the desk: listen, tell the address, open a browser, and end by Ctrl-C."""
+"""Run the desk: listen, print the address, open a browser; end with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from defectflow.desk.project import Project, folder_for
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What `defectflow desk` is started with.
+    """Options of `defectflow desk`.
 
     Attributes:
         folder: to work in.
         host, port: to listen on; port 0: any free one.
-        password: file whose first line is the password; needed where others reach the address.
+        password: file whose first line is the password; required if other machines can reach the address.
         certificate, key: PEM files for TLS.
-        browser: whether to open a browser, where there is a screen.
+        browser: whether to open a browser, if there is a screen.
     """
 
     folder: Path
@@ -40,10 +40,10 @@ class Options:
 
 
 def serve(options: Options) -> int:
-    """Run the desk until it is ended; returns 0.
+    """Run the desk until it is stopped; returns 0.
 
     Raises:
-        UserError: an option does not work, or the address is taken.
+        UserError: an option is wrong, or the address is in use.
     """
     if bool(options.certificate) != bool(options.key):
         raise UserError("--certificate and --key: TLS needs both")
@@ -53,11 +53,11 @@ def serve(options: Options) -> int:
     listening = listen(options.host, options.port)
     address = access.address(listening.getsockname()[1])
     if folder != options.folder.expanduser().resolve():
-        print(f"{options.folder} holds photographs and stays as it is: the desk works in {folder}", file=sys.stderr)
+        print(f"{options.folder} contains photographs and is not changed: the desk works in {folder}", file=sys.stderr)
         from defectflow.desk.pictures.taken_folders import take
 
         take(project, options.folder)
-    print(f"desk of {folder}\nopen {address}\nend it with Ctrl-C; a run that is under way goes on", flush=True)
+    print(f"desk of {folder}\nopen {address}\nstop it with Ctrl-C; an active run continues", flush=True)
     if not access.local and not access.tls:
         print(
             "warning: without TLS, others on the network can read the password (--certificate, --key)", file=sys.stderr

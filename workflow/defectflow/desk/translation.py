@@ -1,4 +1,4 @@
-"""Words of the desk in other languages: catalogs/LANGUAGE.po, in the format of gettext.
+"""Texts of the desk in other languages: catalogs/LANGUAGE.po, in the format of gettext.
 
 A language is added by adding its file. The English texts are the ids, so English has no file.
 """
@@ -26,14 +26,14 @@ class Words:
     catalog: Mapping[str, str]
 
     def text(self, english: str, **values: object) -> str:
-        """A text in this language, with {names} filled in; in English where the catalog lacks it."""
+        """A text in this language, with {names} filled in; in English if the catalog lacks it."""
         found = self.catalog.get(english) or english
         return found.format(**values) if values else found
 
 
 @functools.cache
 def words(language: str) -> Words:
-    """The words of a language that has a catalog, of English for any other."""
+    """The texts of a language that has a catalog, English for any other."""
     path = CATALOGS / f"{language}.po"
     return Words(language, read_catalog(path)) if language in languages() and path.is_file() else Words("en", {})
 
@@ -46,7 +46,7 @@ def languages() -> dict[str, str]:
 
 
 def of_request(request: Request) -> Words:
-    """The words that a person has chosen, or else those that the browser asks for."""
+    """The chosen language, or else the one that the browser requests."""
     chosen = request.cookies.get(COOKIE, "")
     if chosen in languages():
         return words(chosen)
@@ -58,7 +58,7 @@ def of_request(request: Request) -> Words:
 
 
 def read_catalog(path: Path) -> dict[str, str]:
-    """{msgid: msgstr} of a .po file without plural forms and contexts; entries that are not translated are left out."""
+    """{msgid: msgstr} of a .po file without plural forms and contexts; untranslated entries are left out."""
     found: dict[str, str] = {}
     key, texts = "", {"msgid": "", "msgstr": ""}
     for line in [*path.read_text(encoding="utf-8").splitlines(), 'msgid ""']:

@@ -1,4 +1,4 @@
-"""The page Verdicts: what each threshold would do, and which photographs it would judge wrongly."""
+"""The page Verdicts: the effect of each threshold, and the photographs it judges wrongly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from defectflow.desk.project import ROOT, Project
 from defectflow.desk.records.results import LAYERS, Run, last_run, need_run, picture, pictures_of, table_of
 from defectflow.evaluation.threshold_costs import Costs, Known, at_threshold, band_shares, known_of, of_strategy
 
-# What the page offers beside the threshold of the run: strategy, options; see `offered`.
+# Strategies and their options that the page offers besides the threshold of the run.
 STRATEGIES: tuple[tuple[str, dict[str, float]], ...] = (
     ("auto", {}),
     ("cost", {}),
@@ -41,7 +41,7 @@ def costs_asked(
     look: float = DEFAULT.look,
     bad_share: float = DEFAULT.bad_share,
 ) -> Costs:
-    """The costs in the address of a request."""
+    """The costs in the query of a request."""
     costs = Costs(miss, false_alarm, look, bad_share)
     costs.check()
     return costs
@@ -70,7 +70,7 @@ def router(project: Project) -> APIRouter:
     def figures(costs: Asked, threshold: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
         band = None if low is None or high is None else (low, high)
         if not np.isfinite([threshold, *(band or ())]).all() or (band and not band[0] <= threshold <= band[1]):
-            raise UserError("the threshold lies between the two limits of the review band (move them)")
+            raise UserError("the threshold must be between the two limits of the review band (move them)")
         return at_threshold(_known(need_run(project)), threshold, costs, band)
 
     @routes.get("/api/verdicts/strategies")
@@ -114,12 +114,12 @@ def _strategies(run: Run, costs: Costs) -> list[dict[str, Any]]:
 
 
 def overview(project: Project, run: Run) -> dict[str, Any]:
-    """All photographs of a run with their scores and verdicts, and what its config asked for.
+    """All photographs of a run with their scores and verdicts, and its settings.
 
     Returns:
         run: its names; photographs: id, name, score (float or None), label (0, 1 or None), kind, group, held_out (bool:
         part of the figures), called (0, 1 or None), review (bool), close (distance from its threshold); threshold,
-        strategy, options, band, review; setting: what config.yaml asks for now; n_good, n_bad, unit.
+        strategy, options, band, review; setting: the current one of config.yaml; n_good, n_bad, unit.
     """
     table, metrics, known = table_of(run), run.metrics(), _known(run)
     held_out = is_evaluated(table)
@@ -157,9 +157,9 @@ def overview(project: Project, run: Run) -> dict[str, Any]:
 
 
 def as_evaluated(run: Run, costs: Costs) -> dict[str, Any]:
-    """The figures of the run with the threshold and band that it was evaluated with, each fold judged by its own.
+    """The figures of the run as evaluated, with the threshold and band of each fold.
 
-    Where no label says what is right (photographs taken as good), those of the threshold for new photographs.
+    Without labels (photographs assumed to be good), the figures of the threshold for new photographs.
     """
     metrics = run.metrics()
     threshold, review = metrics["threshold"], metrics["review"]
@@ -176,14 +176,14 @@ def _number(value: Any) -> float | None:
 
 
 def photograph(project: Project, run: Run, image_id: str) -> dict[str, Any]:
-    """What is known of one photograph beside its row in `overview`: size, boxes, layers, the reason of its mask.
+    """Details of one photograph that are not in `overview`: size, boxes, layers, why its mask is doubtful.
 
     Raises:
         UserError: there is no such photograph.
     """
     known = pictures_of(run)
     if image_id not in known.photographs:
-        raise UserError(f"{image_id[:100]!r}: no photograph of the last run")
+        raise UserError(f"{image_id[:100]!r}: not a photograph of the last run")
     files = {
         "part": known.parts.get(image_id),
         "mask": known.masks.get(image_id),
@@ -202,7 +202,7 @@ def photograph(project: Project, run: Run, image_id: str) -> dict[str, Any]:
 
 
 def costs_of(project: Project) -> dict[str, float]:
-    """What errors cost, as it was told on the page."""
+    """The costs of errors as entered on the page."""
     try:
         told = json.loads((project.state / "costs.json").read_text(encoding="utf-8"))
         costs = Costs(**{name: float(told[name]) for name in Costs._fields})
@@ -213,15 +213,15 @@ def costs_of(project: Project) -> dict[str, float]:
 
 
 def write_costs(project: Project, told: Mapping[str, float]) -> dict[str, float]:
-    """Keep what errors cost.
+    """Store the costs of errors.
 
     Raises:
-        UserError: a cost is missing, or none.
+        UserError: a cost is missing or not a valid number.
     """
     try:
         costs = Costs(**told)
     except TypeError:
-        raise UserError(f"costs are {', '.join(Costs._fields)}") from None
+        raise UserError(f"costs needs the keys {', '.join(Costs._fields)}") from None
     costs.check()
     with project.lock, atomic(project.state / "costs.json") as temporary:
         temporary.write_text(json.dumps(costs._asdict()), encoding="utf-8")
@@ -229,11 +229,11 @@ def write_costs(project: Project, told: Mapping[str, float]) -> dict[str, float]
 
 
 def setting_of(project: Project, run: Run) -> dict[str, Any]:
-    """The threshold that config.yaml asks for now: strategy, options, review."""
+    """The current threshold of config.yaml: strategy, options, review."""
     own, base = project.settings(), config_file.read(ROOT / "config.yaml")
     entry = _entry(own, base, run)
     chosen = entry if "threshold" in entry else {**base, **own}
-    # A mapping of config.yaml is merged into that of the workflow, which has none here.
+    # Mappings of both config.yaml are merged; the workflow's has none here.
     return {
         "strategy": chosen.get("threshold", "auto"),
         "options": chosen.get("threshold_options") or {},
@@ -242,7 +242,7 @@ def setting_of(project: Project, run: Run) -> dict[str, Any]:
 
 
 def _entry(own: Mapping[str, Any], base: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """The detector's entry of both files."""
+    """The detector's entry, merged from both files."""
     name = run.recipe[3]
     return {**(base.get("detectors") or {}).get(name, {}), **((own.get("detectors") or {}).get(name) or {})}
 
@@ -254,7 +254,7 @@ def write_setting(project: Project, run: Run, chosen: Mapping[str, Any]) -> dict
         chosen: strategy and options; band: [low, high] of raw scores, or None for no review band.
 
     Returns:
-        The setting as it is now. A band is written as the shares of errors that it allows.
+        The setting as it is now. A band is written as the error rates that it allows.
 
     Raises:
         UserError: there is no such strategy, an option is wrong, or the band cannot be used.
@@ -273,9 +273,9 @@ def write_setting(project: Project, run: Run, chosen: Mapping[str, Any]) -> dict
         review = band_shares(_known(run), (low, high))
     with project.lock:
         own, base = project.settings(), config_file.read(ROOT / "config.yaml")
-        if "threshold" in _entry(own, base, run):  # the detector's entry stands before what holds for all
+        if "threshold" in _entry(own, base, run):  # the detector's entry takes precedence over the global one
             fixed = (base.get("detectors") or {}).get(run.recipe[3], {}).get("threshold_options") or {}
-            if not set(fixed) <= set(options):  # Snakemake merges the two files, and takes no key away
+            if not set(fixed) <= set(options):  # Snakemake merges the two files and removes no key
                 raise UserError(
                     f"detector {run.recipe[3]} has {', '.join(fixed)} of its own in {ROOT / 'config.yaml'} "
                     "(change it there)"

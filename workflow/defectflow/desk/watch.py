@@ -1,4 +1,4 @@
-"""The page Watch: live verdicts of the bundle in use, what people say of them, and drift."""
+"""The page Watch: live verdicts of the bundle in use, feedback, and drift."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Source(BaseModel):
 
 
 class Said(BaseModel):
-    """What a person says of a verdict; "" takes it back."""
+    """Feedback on a verdict; "" removes it."""
 
     number: int
     said: Literal["good", "bad", ""]
@@ -81,7 +81,7 @@ def router(project: Project) -> APIRouter:
         if layer == "overlay":
             path = watcher.pictures / "overlays" / f"{picture_name(one.path)}.png"
         if not path.is_file():
-            raise UserError(f"{one.path.name}: there is no picture of it any more")
+            raise UserError(f"{one.path.name}: its picture has been removed")
         return Response(reduced_file(path, side), media_type="image/jpeg")
 
     @routes.post("/api/watch/feedback")
@@ -97,7 +97,7 @@ def router(project: Project) -> APIRouter:
     @routes.post("/api/watch/teach")
     def teach(force: bool = False) -> dict[str, Any]:
         if not teaching.acquire(blocking=False):
-            raise UserError("the bundle is being taught already (wait for it)")
+            raise UserError("the bundle is already being taught (wait for it)")
         try:
             return teach_bundle(project, force)
         finally:
@@ -111,7 +111,7 @@ def router(project: Project) -> APIRouter:
 
 
 def state_of(project: Project, watcher: Watcher, since: int) -> dict[str, Any]:
-    """What is watched, the verdicts after number ``since``, the newest first, and how many there were."""
+    """The current source, the verdicts after number ``since``, newest first, and their counts."""
     said = feedback_table.said_of(project)
     own = watcher.state
     rows = [one for one in list(watcher.seen) if one.number > since]
@@ -135,33 +135,33 @@ def _said(path: Path, said: dict[str, str]) -> str:
 
 
 def judge_upload(watcher: Watcher, name: str, body: bytes) -> dict[str, Any]:
-    """Judge a picture that was dropped onto the page.
+    """Judge a picture dropped onto the page.
 
     Raises:
-        UserError: its name is not that of a picture, it is empty, or no bundle is in use.
+        UserError: it does not have the name of a picture, is empty, or no bundle is in use.
     """
     suffix, plain = Path(name).suffix.lower(), picture_name(Path(Path(name).name))
     if not is_image(f"picture{suffix}") or not body:
-        raise UserError(f"{name[:100]!r}: no picture")
+        raise UserError(f"{name[:100]!r}: not a picture")
     if bundle_in_use(watcher.project) is None:
         raise UserError("no bundle is in use (release one on the page Release)")
     return watcher.judge(kept(watcher.folder("single"), body, plain[:60], suffix)).row()
 
 
 def teach_bundle(project: Project, force: bool) -> dict[str, Any]:
-    """Teach the bundle of the last run all that was said, as `defectflow learn` does; then it can be released.
+    """Teach the bundle of the last run with all feedback, as `defectflow learn` does; then it can be released.
 
     Returns:
-        lines: what it tells. The released bundle stays as it is.
+        lines: its output. The released bundle is not changed.
 
     Raises:
-        UserError: nothing was said, the bundle cannot be taught, or it would become worse.
+        UserError: there is no feedback, the bundle cannot be taught, or it would become worse.
     """
     from defectflow.learning.learn import learn
 
     run = need_run(project)
     if not feedback_table.table_of(project).is_file():
-        raise UserError("nobody has said anything of a verdict yet")
+        raise UserError("there is no feedback yet (mark a wrong verdict first)")
     lines: list[str] = []
     try:
         learn(run.folder / "bundle", feedback_table.table_of(project), force, say=lines.append)
@@ -174,9 +174,9 @@ def drift_of(project: Project, log: Path) -> dict[str, Any]:
     """Control charts of the log against the good photographs of the run behind the bundle in use.
 
     Returns:
-        told: sentences on what has changed; line: what was compared; few: whether there are too few photographs to see
-        a small change; charts: {key, name, limit, path (at most POINTS values), alarms: [[first, last]] as shares of
-        the path}. Without a log, charts is empty and line says so.
+        told: sentences about changes; line: what was compared; few: whether there are too few photographs for small
+        changes; charts: {key, name, limit, path (at most POINTS values), alarms: [[first, last]] as shares of the
+        path}. Without a log, charts is empty and line says so.
 
     Raises:
         UserError: no bundle is in use, or its run has too few good photographs.

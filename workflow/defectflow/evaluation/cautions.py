@@ -6,6 +6,7 @@ from typing import Any
 import pandas as pd
 
 from defectflow.backbones.backbone_names import WITHOUT_NETWORK
+from defectflow.core.counted import counted
 from defectflow.decision import good_only
 from defectflow.decision.decisions import calibration_scores, is_evaluated
 from defectflow.metrics import intervals
@@ -58,7 +59,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         )
     of_photographs = _mask_warnings(result["segmentation"])
     if unscored:
-        of_photographs.append(f"{len(unscored)} image(s) have no score: {_names(unscored)}.")
+        of_photographs.append(f"No score: {counted(len(unscored), 'image')} ({_names(unscored)}).")
     if known.empty:
         return said + of_photographs
     span = result["confidence_intervals"]["auroc"]
@@ -92,20 +93,18 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
         )
     if mixed := int((~known.loc[known["detection"] == "fold", "fold"].isin(calibration_scores(known))).sum()):
         said.append(
-            f"The thresholds of {mixed} image(s) were chosen on scores by banks that contain good images of their own "
-            "fold: with good images in three folds they would not be (label more of them, or set folds)."
+            f"The thresholds of {counted(mixed, 'image')} were chosen on scores by banks that contain good images of "
+            "their own fold: with good images in three folds they would not be (label more of them, or set folds)."
         )
     said += _threshold_warnings(known, result)
     said += of_photographs
     pixel = result["pixel"]
     if pixel["n_bad_with_mask"] and pixel["n_bad_without_mask"]:
-        said.append(
-            f"{pixel['n_bad_without_mask']} bad image(s) have no ground-truth mask and count in no pixel metric."
-        )
+        said.append(f"No ground-truth mask: {counted(pixel['n_bad_without_mask'], 'bad image')}, in no pixel metric.")
     if pixel["components_off_the_part"]:
         said.append(
-            f"{pixel['components_off_the_part']} marked defect(s) are entirely outside the part's mask: they count "
-            "in the full frame only."
+            f"Outside the part's mask: {counted(pixel['components_off_the_part'], 'marked defect')}, counted in the "
+            "full frame only."
         )
     return said
 
@@ -187,9 +186,9 @@ def _mask_warnings(segmentation: dict[str, Any]) -> list[str]:
             "and nothing measures how well; parts.png shows what it found. What lies outside of it is not judged."
         )
     if masks.get("absent"):
-        said.append(f"No part was found in {len(masks['absent'])} image(s): {_names(masks['absent'])}.")
+        said.append(f"No part was found in {counted(len(masks['absent']), 'image')}: {_names(masks['absent'])}.")
     if masks.get("doubtful"):
-        said.append(f"{len(masks['doubtful'])} mask(s) are doubtful: {_names(masks['doubtful'])}.")
+        said.append(f"Doubtful: {counted(len(masks['doubtful']), 'mask')} ({_names(masks['doubtful'])}).")
     return said
 
 

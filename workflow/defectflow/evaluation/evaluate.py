@@ -9,7 +9,7 @@ metrics.json (null: cannot be computed; ``meaning`` and ``note`` explain in the 
     threshold: strategy, options, value (for new images), folds (n, min, max), good_only (see ``good_only.figures``).
         promise: rate, interval, confidence, n_good: share of new good images called bad, of strategies that promise it.
     review: the review band and the errors it leaves, see ``decisions.review_figures``; null without one.
-    protocol: how images were held out, see ``split_protocols.protocol_of``.
+    protocol: how images were held out, see ``folds_and_holdout.protocol_of``.
     image: auroc, average_precision, counts, confusion_matrix, rates; leave_group_out: the same with groups held out.
     calibration_curve: bins of pred_score (low, high, n, n_bad, share_bad, interval).
     pixel: full_frame and in_part (auroc, au_pro, au_pro_0_05, aupimo, precision, recall, f1, f1_max, ...), n_images,
@@ -54,7 +54,7 @@ from defectflow.core.tables import (
     table_writer,
     write_table,
 )
-from defectflow.data.split_protocols import protocol_of
+from defectflow.data.folds_and_holdout import protocol_of
 from defectflow.decision import good_only
 from defectflow.decision.assumed_good import Assumed, assume
 from defectflow.decision.decisions import (

@@ -1,7 +1,7 @@
 """Stage augment: weakly varied copies of isolated pictures.
 
-Good images get ``augmented`` copies, which are only used for training: a copy carries ``copy_of`` and follows its
-source through every split. Labelled images get ``perturbed`` copies, which are only scored, as a robustness test: one
+Good images get ``augmented`` copies, which are only used for training: ``copy_of`` names the source, whose split they
+follow. Labelled images get ``perturbed`` copies, which are only scored, as a robustness test: one
 for each kind of perturbation and each strength, named ``{image_id}~{kind}~{strength}``.
 """
 
@@ -25,7 +25,7 @@ from defectflow.isolation.settings import AugmentationSettings
 
 PERTURBATIONS = ("brightness", "contrast", "blur", "rotate", "translate")  # photometric ones, then geometric ones
 
-Transform = Callable[..., dict[str, np.ndarray]]  # of albumentations: takes and gives image and mask
+Transform = Callable[..., dict[str, np.ndarray]]  # of albumentations: from image and mask to both
 
 
 def build_transform(
@@ -98,7 +98,7 @@ def copy_seed(seed: int, name: str) -> int:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write the copies asked for of one shard's isolated pictures, and their table (tables.ISOLATED)."""
+    """Write the copies of one shard's isolated pictures, and their table (tables.ISOLATED)."""
     settings = read_settings(args.settings, AugmentationSettings, "augment")
     isolated = read_table(args.isolated, ISOLATED)
     columns = ["image_id", "label", "split"]
@@ -125,7 +125,8 @@ def main(args: argparse.Namespace) -> None:
             transform = build(seed=copy_seed(args.seed, name))
             varied = transform(image=image, mask=mask.astype(np.uint8))
             if row.mask and not args.keep_background:
-                # Brightness changes a zeroed background too; pixels outside the part must stay as isolation left them.
+                # Brightness changes a zeroed background too; pixels outside the part must keep the value set by
+                # isolation.
                 outside = image[~mask][:1] if (~mask).any() else np.zeros((1, 3), np.uint8)
                 varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside[0])
             write_png(temporary / f"{name}.png", varied["image"])

@@ -1,4 +1,4 @@
-"""Isolate the part: normalise light, fill the background, cut its window out. Pure functions of arrays."""
+"""Isolate the part: normalise light, fill the background, cut out its window. Pure functions of arrays."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Isolated(NamedTuple):
     """The part of one photograph.
 
     Attributes:
-        picture: uint8 RGB (height, width, 3), what the window shows, scaled if the isolation is tight.
+        picture: uint8 RGB (height, width, 3), the content of the window, scaled if the isolation is tight.
         mask: bool (height, width), the part in it, grown by ``dilate``.
         window: x0, y0, x1, y1 in pixels of the photograph, may exceed it.
-        turn: degrees by which the window is turned around its centre, from x to y.
+        turn: degrees by which the window is rotated around its centre, from x to y.
     """
 
     picture: np.ndarray
@@ -41,7 +41,7 @@ def normalise_light(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
 
     Args:
         image: uint8 (height, width, 3), RGB.
-        inside: bool (height, width), the part; statistics come from here, or from everywhere if it is empty.
+        inside: bool (height, width), the part; statistics come from here, or from the whole photograph if it is empty.
         how: "none"; "brightness" scales to a fixed mean of the part (gain within 1/8 to 8); "gray_world" scales each
             channel so that the part is grey on average, its mean kept; "contrast" stretches all channels alike so that
             the grey levels of the part, but for 1 % at each end, fill the range from 0 to 255; "clahe" equalises L of
@@ -95,9 +95,9 @@ def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
 
 
 def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Size (width, height) of one window that holds every part of a PAIRS table, and (x, y) of their mean centre.
+    """Size (width, height) of a window that fits every part of a PAIRS table, and (x, y) of their mean centre.
 
-    All in units of the photograph's longer side, so that the window shows the same area at any resolution.
+    In units of the photograph's longer side, so the window shows the same area at any resolution.
 
     Args:
         pairs: columns PAIRS.
@@ -111,11 +111,11 @@ def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, floa
 
 
 def geometry_of(extent: dict[str, list[float]], margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
-    """As :func:`crop_geometry`, where few photographs are outlined: from the extent of all parts that these find.
+    """As :func:`crop_geometry`, if few photographs are outlined: from the extent of all parts found with them.
 
     Args:
         extent: "size" (width, height) of the largest and "centre" (x, y), see `prior.extent_of`.
-        margin: as there.
+        margin: see :func:`crop_geometry`.
     """
     (width, height), (x, y) = extent["size"], extent["centre"]
     return (width * (1 + 2 * margin), height * (1 + 2 * margin)), (x, y)
@@ -149,7 +149,7 @@ def cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
 
 
 def isolate(image: np.ndarray, mask: np.ndarray, background: str, normalise: Sequence[str], dilate: int) -> np.ndarray:
-    """One photograph (uint8 RGB) and its part mask (bool, same size) to the isolated part; ``dilate`` in pixels."""
+    """Isolate the part of a photograph (uint8 RGB) by its mask (bool, same size); ``dilate`` in pixels."""
     for how in normalise:
         image = normalise_light(image, mask, how)
     return fill_background(image, grow(mask, dilate), background)
@@ -170,17 +170,17 @@ def isolate_part(
     size: tuple[float, float] | None = None,
     centre: tuple[float, float] | None = None,
 ) -> Isolated:
-    """Isolate the part and cut its window out.
+    """Isolate the part and cut out its window.
 
     Args:
         image: uint8 RGB (height, width, 3).
         mask: bool (height, width), the part.
         settings: of the isolation.
-        size, centre: of the window of a crop, as :func:`crop_geometry` gives them; None: the whole frame.
+        size, centre: of the window of a crop, from :func:`crop_geometry`; None: the whole frame.
     """
     frame = (0, 0, image.shape[1], image.shape[0])
-    # Only pixels that count are touched: of a large photograph, the part is a small share. Without a part, the light
-    # comes from everywhere, and `clahe` looks at all tiles.
+    # Only the needed pixels are processed: in a large photograph the part is a small share. Without a part, the
+    # statistics come from the whole photograph, and `clahe` uses all tiles.
     background, normalise, dilate = settings.background, settings.normalise, settings.dilate
     whole = "clahe" in normalise or not mask.any()
     box = frame if whole else _around(mask, dilate)
@@ -194,7 +194,7 @@ def isolate_part(
     elif (tight := settings.tight) is not None:
         window, turn = square_of(inside, settings.margin, settings.upright)
         window = _moved(window, box[0], box[1])
-    # Around the part is nothing to do for "zero"; but a window that is computed whole need not be copied.
+    # With "zero" the surroundings are black anyway; a window that is computed whole is not copied.
     needed = reach(window, turn) if turn else window
     seen = box if whole or (background == "zero" and (window == frame or tight)) else _both(box, needed, frame)
     picture = isolate(cut(image, seen), cut(mask, seen), background, normalise, dilate)
@@ -205,7 +205,7 @@ def isolate_part(
 
 
 def _around(mask: np.ndarray, margin: int) -> tuple[int, int, int, int]:
-    """Window that holds a mask which is not empty, with a margin as far as the frame reaches."""
+    """Window around a mask that is not empty, with a margin within the frame."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     return (
         max(0, x - margin),
@@ -218,7 +218,7 @@ def _around(mask: np.ndarray, margin: int) -> tuple[int, int, int, int]:
 def _both(
     one: tuple[int, int, int, int], other: tuple[int, int, int, int], frame: tuple[int, int, int, int]
 ) -> tuple[int, int, int, int]:
-    """Window that holds two others as far as they lie in the frame."""
+    """Smallest window that contains two others, within the frame."""
     x0, y0, x1, y1 = (*map(min, one[:2], other[:2]), *map(max, one[2:], other[2:]))
     return max(x0, frame[0]), max(y0, frame[1]), min(x1, frame[2]), min(y1, frame[3])
 

@@ -1,4 +1,4 @@
-"""Stage isolate: from photographs and part masks, make pictures of the part alone, in constant geometry and light."""
+"""Stage isolate: from photographs and part masks, make pictures of the part with uniform geometry and light."""
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +18,8 @@ from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, read_table, write_
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.isolation.crop_and_background import isolate_part
+from defectflow.isolation.outlined_extent import window_of
 from defectflow.isolation.settings import IsolationSettings
-from defectflow.isolation.window import window_of
 
 
 def main(args: argparse.Namespace) -> None:
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
     parser.add_argument("--masks", help="table of their masks; without it the whole picture counts as the part")
     parser.add_argument("--pairs", help="pairs.csv, needed by crop for the size of the window")
-    parser.add_argument("--prior", help="prior.safetensors, instead of pairs.csv where few photographs are outlined")
+    parser.add_argument("--prior", help="prior.safetensors, instead of pairs.csv if few photographs are outlined")
     add_settings(parser, IsolationSettings, "isolate")
     add_option(parser)
     add_threads(parser, 1)

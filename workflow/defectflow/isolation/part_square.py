@@ -1,4 +1,4 @@
-"""The square around one part, turned so that the part stands upright where that is asked, scaled to a fixed size."""
+"""The square around one part, scaled to a fixed size, and rotated so that the part is upright if requested."""
 
 import cv2
 import numpy as np
@@ -10,15 +10,15 @@ Window = tuple[int, int, int, int]
 
 
 def square_of(mask: np.ndarray, margin: float, upright: bool) -> tuple[Window, float]:
-    """The square around a part, and the turn that sets the part upright.
+    """The square around a part, and the rotation that makes the part upright.
 
     Args:
         mask: bool (height, width); the square of the whole frame if it is empty.
         margin: share of the longer side of the part's box that is added on each side.
-        upright: whether to turn a part with a clear axis.
+        upright: whether to rotate a part with a clear axis.
 
     Returns:
-        x0, y0, x1, y1 in pixels, which may exceed the frame, and degrees in (-180, 180] by which that window is turned
+        x0, y0, x1, y1 in pixels, which may exceed the frame, and degrees in (-180, 180] by which the window is rotated
         around its centre, from x to y; 0.0 without a clear axis.
     """
     height, width = mask.shape
@@ -39,10 +39,10 @@ def square_of(mask: np.ndarray, margin: float, upright: bool) -> tuple[Window, f
 
 
 def axis_turn(mask: np.ndarray) -> float:
-    """Degrees by which a window is turned to show a part upright: its long axis vertical, its heavier end down.
+    """Degrees by which a window is rotated to show a part upright: its long axis vertical, its heavier end down.
 
-    Where neither is heavier, the end that points down stays there, of a part that lies flat the right one. 0.0 where no
-    axis is clear.
+    If neither is heavier, the end that points down stays down, or the right end of a horizontal part. 0.0 if no axis is
+    clear.
 
     Args:
         mask: bool (height, width), not empty.
@@ -56,7 +56,7 @@ def axis_turn(mask: np.ndarray) -> float:
     x, y = np.cos(angle), np.sin(angle)
     third = m["mu30"] * x**3 + 3 * m["mu21"] * x**2 * y + 3 * m["mu12"] * x * y**2 + m["mu03"] * y**3
     skewness = third / m["m00"] / ((mean + spread) / m["m00"]) ** 1.5
-    # Positive: a long tail that way, the weight at the other end.
+    # Positive: a long tail in this direction, the weight at the other end.
     if skewness > SKEWED or (abs(skewness) <= SKEWED and x + 2 * y < 0):
         x, y = -x, -y
     turn = float(np.degrees(np.arctan2(-x, y)))
@@ -64,7 +64,7 @@ def axis_turn(mask: np.ndarray) -> float:
 
 
 def reach(window: Window, turn: float) -> Window:
-    """The upright window that holds a turned one."""
+    """The axis-parallel window that contains a rotated one."""
     x0, y0, x1, y1 = window
     middle = np.array([x0 + x1, y0 + y1]) / 2
     half = np.abs(_rotation(turn)) @ np.array([x1 - x0, y1 - y0]) / 2
@@ -73,7 +73,7 @@ def reach(window: Window, turn: float) -> Window:
 
 
 def shown(image: np.ndarray, window: Window, turn: float, side: int) -> np.ndarray:
-    """What a turned square window of a picture shows, scaled to ``side`` pixels; zeros beyond the picture.
+    """The content of a rotated square window, scaled to ``side`` pixels; zeros outside the picture.
 
     Args:
         image: uint8 (height, width, 3), or a bool mask (height, width).

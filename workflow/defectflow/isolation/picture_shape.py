@@ -1,4 +1,4 @@
-"""Stage picture_shape: the size that the isolated pictures of a set have in common, and whether they are long."""
+"""Stage picture_shape: the common size of the isolated pictures of a set, and whether they are elongated."""
 
 import argparse
 import math
@@ -9,13 +9,13 @@ from defectflow.core.files import stage, write_json
 from defectflow.core.tables import read_parts
 
 LONG = 1.6  # longer over shorter side from which a picture is long: 16:9 is, 3:2 is not
-ALIKE = 1.25  # factor by which width over height may differ from the median ...
-MOST = 0.9  # ... in so many of the pictures: otherwise no one shape suits them
-STEP = 8  # pixels, up to multiples of which sides are rounded: a photograph more hardly ever changes the median
+ALIKE = 1.25  # factor by which the aspect ratio may differ from the median ...
+MOST = 0.9  # ... in this share of the pictures; otherwise no single shape fits them
+STEP = 8  # pixels: sides are rounded up to a multiple, so one more photograph rarely changes the result
 
 
 def common_shape(width: pd.Series, height: pd.Series) -> dict[str, int | bool]:
-    """Median sides of pictures, in pixels, and whether most of them are long in the same way.
+    """Median sides of pictures in pixels, and whether most of them are elongated in the same way.
 
     Args:
         width, height: of each picture, in pixels.
@@ -40,7 +40,7 @@ def main(args: argparse.Namespace) -> None:
     columns = ["x0", "y0", "x1", "y1"]
     windows = pd.concat([part for path in args.tables for part in read_parts(path, columns)])
     width, height = windows["x1"] - windows["x0"], windows["y1"] - windows["y0"]
-    if args.tight and (width == height).all():  # whatever the window, the picture is a square of so many pixels
+    if args.tight and (width == height).all():  # the pictures are squares of this size, whatever the window
         width = height = pd.Series([args.tight] * len(windows))
     write_json(args.out, common_shape(width, height))
 
@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m defectflow.isolation.picture_shape", description=__doc__)
     parser.add_argument("--tables", nargs="+", required=True, help="ISOLATED tables of all shards")
     parser.add_argument(
-        "--tight", type=int, help="side of the pictures in pixels, where the isolation scales windows to it"
+        "--tight", type=int, help="side of the pictures in pixels, if the isolation scales windows to it"
     )
     parser.add_argument("--out", required=True, help="JSON to write: height, width, long")
     return parser

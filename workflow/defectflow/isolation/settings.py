@@ -1,4 +1,4 @@
-"""Settings of isolation and of its varied copies. Standard library only: the Snakefile imports this module."""
+"""Settings of isolation and augmentation. Standard library only: the Snakefile imports this module."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -15,32 +15,32 @@ class IsolationSettings(Settings):
     by_name: ClassVar[bool] = True
 
     background: Literal["keep", "zero", "mean"] = setting(
-        REQUIRED, "outside the part: as it is, black, or the part's mean colour", stage="isolate"
+        REQUIRED, "pixels outside the part: unchanged, black, or the part's mean colour", stage="isolate"
     )
     normalise: list[Literal["none", "brightness", "gray_world", "contrast", "clahe"]] = setting(
-        ["none"], "steps in order: even out brightness (of the part), colour cast, contrast", least=1, stage="isolate"
+        ["none"], "steps in order: normalise brightness (of the part), colour cast, contrast", least=1, stage="isolate"
     )
     crop: bool = setting(
-        False, "whether to cut a window around the part, the same share of every frame", stage="isolate"
+        False, "whether to cut a window around the part, of the same share of every frame", stage="isolate"
     )
     tight: int | None = setting(
-        None, "side of the square that the box of each part is scaled to, whatever its distance (instead of crop)",
+        None, "side of the square to which the box of each part is scaled (instead of crop)",
         unit="pixels", minimum=32, maximum=4096, stage="isolate",
         read_if=lambda settings: not settings.crop, refused="'tight' is not read with crop: true (choose one)",
     )  # fmt: skip
     upright: bool = setting(
-        False, "whether to turn a part with a clear axis so that this stands upright, its heavier end down",
+        False, "whether to rotate a part with a clear axis upright, its heavier end down",
         stage="isolate", read_if=lambda settings: settings.tight is not None,
-        refused="'upright' is read with tight only (leave it out)",
+        refused="'upright' is only read with tight (leave it out)",
     )  # fmt: skip
     margin: float = setting(
-        0.03, "share of the window added on each side of it", minimum=0, maximum=1, stage="isolate",
-        read_if=lambda settings: settings.cuts, refused="'margin' is read with crop: true or tight only (leave it out)",
+        0.03, "share of the window added on each side", minimum=0, maximum=1, stage="isolate",
+        read_if=lambda settings: settings.cuts, refused="'margin' is only read with crop: true or tight (leave it out)",
     )  # fmt: skip
     dilate: int = setting(
-        0, "what the mask is grown by", unit="pixels", minimum=0, maximum=200, stage="isolate",
+        0, "by how much the mask is dilated", unit="pixels", minimum=0, maximum=200, stage="isolate",
         read_if=lambda settings: not settings.keeps_all,
-        refused="'dilate' is not read where nothing is cut (leave it out)",
+        refused="'dilate' is not read if the photograph is left unchanged (leave it out)",
     )  # fmt: skip
 
     @property
@@ -50,19 +50,19 @@ class IsolationSettings(Settings):
 
     @property
     def keeps_all(self) -> bool:
-        """Whether the whole photograph stays as it is."""
+        """Whether the whole photograph is left unchanged."""
         return self.background == "keep" and self.normalise == ["none"] and not self.cuts
 
 
 @dataclass(frozen=True, kw_only=True)
 class AugmentationSettings(Settings):
-    """Weakly varied copies: of good images to learn from, and of labelled ones to test robustness."""
+    """Weak augmentation: copies of good images for training, and of labelled ones to test robustness."""
 
     section: ClassVar[str] = "augmentation"
 
     copies: int = setting(0, "copies of each good training image", minimum=0, maximum=20, stage="augment")
     robustness: list[float] = setting(
-        [], "strengths of perturbed copies of labelled images, in units of what follows", above=0, maximum=10,
+        [], "strengths of perturbed copies of labelled images, in units of the values below", above=0, maximum=10,
         distinct=True, stage="augment",
     )  # fmt: skip
     rotate: float = setting(5, "largest rotation", unit="degrees", minimum=0, maximum=180, stage="augment")

@@ -1,1 +1,1 @@
-"""Files of annotation tools beside COCO: recognised by content, and read into COCO's form."""
+"""Files of annotation tools other than COCO: recognised by content and converted to COCO."""

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from defectflow.core.device import product
 from defectflow.core.parallel import in_threads
-from defectflow.data.split_protocols import order
+from defectflow.data.folds_and_holdout import order
 from defectflow.detection.feature_files import PatchFile
 
 SIDE = 16  # cells along the longer side of the grid: patches are averaged within each

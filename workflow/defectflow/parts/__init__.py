@@ -1,1 +1,1 @@
-"""What the annotated photographs say of the part: its mean mask, its registered templates, its appearance."""
+"""What is learned about the part from annotated photographs: mean mask, registered templates, appearance."""

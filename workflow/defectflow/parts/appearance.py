@@ -1,9 +1,10 @@
-"""Find the part by what it looks like: small networks on top of patch-nano's features.
+"""Find the part by its appearance: small networks on patch-nano's features.
 
 For parts in any position and orientation, which template registration does not find. A head is a few dilated
 convolutions over frozen features (like linear and convolutional probes of self-supervised features, M. Oquab et al.,
-DINOv2, 2023, section 7.4), trained in half a minute on the annotated photographs. Each head is trained without one
-fold of the photographs: a known photograph is segmented by the heads that have not seen its group, a new one by all.
+DINOv2, 2023, section 7.4), trained in half a minute on the annotated photographs. Each head is trained without one fold
+of the photographs: an annotated photograph is segmented by the heads that were not trained on its group, a new one by
+all.
 
 Imports torch; import this module inside the function that needs it.
 """
@@ -25,13 +26,13 @@ from defectflow.parts.training_cases import MEAN, STD, Case, augmented, to_squar
 from defectflow.training.loop import Loop
 from defectflow.training.losses import dice_loss
 
-SIDE = 512  # pixels of the square that photographs are squashed to; the heads see it in a grid of SIDE / 8
+SIDE = 512  # pixels of the square that photographs are resized to; the heads work on a grid of SIDE / 8
 CHANNELS = 128 + 256  # of layer2 and layer3
 WIDTH, DILATIONS = 32, (1, 2, 4)
-FOLDS, FEWEST = 3, 6  # heads; photographs below which there is none
-PICTURES = 240  # photographs and their moved copies, of which a head sees two thirds: 750 MB of features
+FOLDS, FEWEST = 3, 6  # heads; photographs below which none is trained
+PICTURES = 240  # photographs and augmented copies, of which each head sees two thirds: 750 MB of features
 STEPS, BATCH, RATE, DROPOUT = 300, 8, 3e-3, 0.1
-TURN = 180.0  # degrees by which copies are turned, either way
+TURN = 180.0  # degrees by which copies are rotated at most, in either direction
 
 
 class _Residual(nn.Module):
@@ -59,7 +60,7 @@ class Head(nn.Module):
         )
 
     def forward(self, x: Tensor, keep: Tensor | None = None) -> Tensor:
-        """``keep``: (batch, channels, 1, 1), what dropout multiplies the features by in training."""
+        """``keep``: (batch, channels, 1, 1), dropout factors of the features in training."""
         x = (x.float() - self.mean) / self.std
         return self.layers(x if keep is None else x * keep)[:, 0]
 
@@ -81,12 +82,12 @@ class Features:
 
 
 def backbone_hash() -> str:
-    """sha256 of the weights whose features the heads see."""
+    """sha256 of the weights of the heads' features."""
     return sha256_of(PATCH_NANO_WEIGHTS)
 
 
 def folds_of(groups: Sequence[str]) -> list[int]:
-    """Fold of each photograph: groups kept whole and spread evenly over FOLDS, largest first."""
+    """Fold of each photograph: whole groups, spread evenly over FOLDS, largest first."""
     sizes = {group: groups.count(group) for group in groups}
     load, fold = [0] * FOLDS, {}
     for group in sorted(sizes, key=lambda g: (-sizes[g], g)):
@@ -96,8 +97,8 @@ def folds_of(groups: Sequence[str]) -> list[int]:
 
 
 def _train_head(head: Head, x: Tensor, truth: Tensor, seen: Tensor, seed: int) -> Head:
-    """Train on those maps (n, channels, h, w) and shares of the part in each cell (n, h, w) that are ``seen``."""
-    generator = torch.Generator().manual_seed(seed)  # its own: heads are trained side by side
+    """Train on the maps (n, channels, h, w) and shares of the part in each cell (n, h, w) with indices ``seen``."""
+    generator = torch.Generator().manual_seed(seed)  # one per head: heads are trained in parallel
     sample = x[seen[:: max(1, len(seen) // 64)]].float()
     head.mean, head.std = sample.mean((0, 2, 3), keepdim=True), sample.std((0, 2, 3), keepdim=True) + 1e-6
     optimiser = torch.optim.AdamW(head.parameters(), RATE, weight_decay=0.05)
@@ -116,7 +117,7 @@ def _train_head(head: Head, x: Tensor, truth: Tensor, seen: Tensor, seed: int) -
 def train_heads(
     images: Sequence[np.ndarray], masks: Sequence[np.ndarray], groups: Sequence[str], seed: int
 ) -> tuple[dict[str, np.ndarray], list[list[int]]]:
-    """Train one head for each fold on the photographs of all others and their moved copies.
+    """Train one head for each fold on the photographs of all other folds and their augmented copies.
 
     Args:
         images: RGB uint8 (SIDE, SIDE, 3), at least FEWEST.
@@ -124,7 +125,7 @@ def train_heads(
         groups: group of each; at least two different ones.
 
     Returns:
-        The weights by name, and for every head the indices of the photographs that it was trained on.
+        The weights by name, and for every head the indices of its training photographs.
     """
     fold = np.array(folds_of(list(groups)))
     used = np.random.default_rng([seed, 4]).permutation(len(images))[:PICTURES]
@@ -167,7 +168,7 @@ class Appearance:
             UserError: the heads were trained on features of other weights than this version's.
         """
         if backbone != backbone_hash():
-            raise UserError("the appearance heads belong to another version's patch-nano (run prior again)")
+            raise UserError("the appearance heads were trained for another version of patch-nano (run prior again)")
         self.trained_on = [set(indices) for indices in trained_on]
         self.extract = Features()
         self.heads = []
@@ -182,11 +183,11 @@ class Appearance:
         """Where the part is in an RGB uint8 photograph (height, width, 3).
 
         Args:
-            leave_out: indices of photographs: heads that were trained on any of them are not asked.
+            leave_out: indices of photographs; heads trained on any of them are not used.
 
         Returns:
             Probability, float32 (height, width) in [0, 1], and the mean IoU of the heads' masks with that of their
-            mean; None if every head has seen one of those left out.
+            mean; None if every head was trained on one of ``leave_out``.
         """
         heads = [h for h, seen in zip(self.heads, self.trained_on, strict=True) if not seen & set(leave_out)]
         if not heads:

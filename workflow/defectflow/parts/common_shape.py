@@ -1,12 +1,12 @@
-"""The shape that the masks of one part share, wherever it lies and however it is turned, and what one of them lacks.
+"""The common shape of the masks of a part, whatever its position and rotation, and what a single mask lacks of it.
 
-A part that was found without an outline may be found without its damage: what looks like the background is left out.
-The masks of all photographs together show what the part looks like, and what one lacks of that belongs to the part.
+A part found without an outline may be found without its damage, if that looks like background. The masks of all
+photographs together show the shape of the part, and what one mask lacks of it belongs to the part.
 
-Masks are aligned by affine maps that are nearly similarities: by their moments in all rotations, then by how many
-points of their outlines lie near that of the shape, which a missing piece does not move (H. Barrow et al., Parametric
+Masks are aligned by affine maps that are nearly similarities: by their moments in all rotations, then by the number of
+outline points near the outline of the shape, which is not affected by a missing piece (H. Barrow et al., Parametric
 correspondence and chamfer matching, 1977). The shape is the mean of the half of the masks that agree
-most, as in least trimmed squares (P. Rousseeuw, 1984): damaged parts differ from the others each in its own way.
+best, as in least trimmed squares (P. Rousseeuw, 1984): damaged parts each differ in their own way.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,31 +20,32 @@ from defectflow.parts.registration_frame import fit_size, iou
 
 FRAME = 160  # pixels, side of the frame of the shape
 EXTENT = 0.22  # radius of gyration of the shape, as a share of the frame: a disc fills 0.62 of it, a rod 0.76
-LOOKED_AT = 512  # pixels, longest side at which masks are aligned and completed
+LOOKED_AT = 512  # pixels, longest side of masks when aligned and completed
 POINTS, ROTATIONS = 160, 36  # of an outline; of the search
-NEAR = (0.04, 0.015)  # shares of the frame: how near an outline counts, in the search and in its refinement
-SQUEEZED = 0.15  # at most, see `Pose`: a disc may be seen as an ellipse of three quarters of its width
-UNLIKELY = 0.5  # share of the outline that has to lie near for each unit of squeeze
-STARTS, STEPS = 3, 40  # poses that are refined, and for how many steps at most
-ALIKE = 0.85  # median IoU of aligned masks with the shape from which they share one
-FEWEST = 4  # masks that show a shape
-INSIDE, ENOUGH = 0.8, 0.5  # share of a mask inside of the shape, and of the shape inside of the mask, to complete it
-THIN = 0.03  # of the shape's diameter: half the width of a rim that may lack, since parts differ a little
-DENT = 0.01  # the same inside of the hull of a mask, where only dents are
-LARGE = 0.01  # share of the shape from which a notch is surely damage
-TRIED = 5  # masks that are tried as the first shape
-TAUGHT = 60  # masks that the shape is made of, at most
-UNLIKE, LEAST = 4.0, 0.01  # robust deviations (at least so much of IoU) below the agreeing half: unlike the others
+NEAR = (0.04, 0.015)  # shares of the frame within which outlines count as near: in the search, in its refinement
+SQUEEZED = 0.15  # at most, see `Pose`: a disc may appear as an ellipse of three quarters of its width
+UNLIKELY = 0.5  # penalty per unit of squeeze, as a share of the outline
+STARTS, STEPS = 3, 40  # number of refined poses, and of steps at most
+ALIKE = 0.85  # median IoU of aligned masks with the shape from which it counts as common
+FEWEST = 4  # masks needed for a shape
+INSIDE, ENOUGH = 0.8, 0.5  # needed to complete a mask: share of it inside the shape, and of the shape inside it
+THIN = 0.03  # of the shape's diameter: half the width of a border that may be missing, since parts vary
+DENT = 0.01  # the same inside the convex hull of a mask, where there are only dents
+LARGE = 0.01  # share of the shape from which a notch counts as damage
+TRIED = 5  # masks tried as the first shape
+TAUGHT = 60  # masks used for the shape, at most
+# A mask is unlike the others from so many robust deviations (of at least LEAST in IoU) below the best half.
+UNLIKE, LEAST = 4.0, 0.01
 
 
 @dataclass(frozen=True)
 class Completed:
-    """A mask with what it lacks of the shape.
+    """A mask completed by the common shape.
 
     Attributes:
         mask: bool (height, width), the mask and what was added.
         fit: IoU of the completed mask with the aligned shape.
-        added: share of the shape that was missing, and is added.
+        added: share of the shape that was missing and was added.
     """
 
     mask: np.ndarray
@@ -59,7 +60,7 @@ class CommonShape:
     Attributes:
         mean: uint8 (FRAME, FRAME), share of the masks that have a pixel, 255 for all.
         agreement: median IoU of all aligned masks with the shape, in [0, 1].
-        usual: IoU with the shape below which a mask is unlike the half that agrees most.
+        usual: IoU with the shape below which a mask differs from the half that agrees best.
     """
 
     mean: np.ndarray
@@ -68,7 +69,7 @@ class CommonShape:
 
     @classmethod
     def fit(cls, masks: Sequence[np.ndarray]) -> "CommonShape | None":
-        """The shape of bool masks (height, width) of any sizes; None where there are too few, or none to align."""
+        """The shape of bool masks (height, width) of any sizes; None if there are too few, or none can be aligned."""
         small = [reduced(mask) for mask in masks[:: max(1, -(-len(masks) // TAUGHT))] if mask.any()]
         usable = [mask for mask in small if len(outline_points(mask))]
         if len(usable) < FEWEST:
@@ -96,19 +97,19 @@ class CommonShape:
 
     @cached_property
     def _near(self) -> list[np.ndarray]:
-        """How near each pixel is to the outline of the shape, in [0, 1], for each of NEAR."""
+        """Nearness of each pixel to the outline of the shape, in [0, 1], for each of NEAR."""
         line = cv2.morphologyEx(self.inside.astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
         distance = cv2.distanceTransform(1 - line, cv2.DIST_L2, 3)
         return [np.exp(-((distance / (share * FRAME)) ** 2) / 2).astype(np.float32) for share in NEAR]
 
     def align(self, mask: np.ndarray) -> "Pose":
-        """How a bool mask (height, width), which is not empty, lies on the shape."""
+        """Pose of a bool mask (height, width), not empty, on the shape."""
         x, y, radius = _moments(mask)
         middle, centre = complex(x, y), (FRAME - 1) / 2 * (1 + 1j)
         line = outline_points(mask) - middle
         turns = EXTENT * FRAME / radius * np.exp(2j * np.pi * np.arange(ROTATIONS) / ROTATIONS)
         poses = np.stack([turns, np.zeros_like(turns), np.full_like(turns, centre)], axis=1)
-        if not len(line):  # all of it lies on the rim of the picture
+        if not len(line):  # all of it is on the border of the picture
             return Pose.of(poses[0], middle)
 
         def near(poses: np.ndarray, level: int = 1) -> np.ndarray:
@@ -121,18 +122,18 @@ class CommonShape:
         return Pose.of(max(found, key=lambda pair: pair[0])[1], middle)
 
     def complete(self, mask: np.ndarray) -> Completed:
-        """Add to a bool mask (height, width) what it lacks of the shape: deep notches, slits, holes and missing pieces.
+        """Fill in what a bool mask (height, width) lacks of the shape: deep notches, slits, holes and missing pieces.
 
-        Parts differ a little: only what lies inside of its hull is added to a mask that is then as like the shape as
-        most are. A mask that lies outside of the shape by far, or is a small part of it, is left as it is: it is
-        another thing.
+        Parts vary a little: if a mask then fits the shape as well as most do, only places inside its convex hull are
+        filled. A mask that extends far outside the shape, or covers only a small part of it, is not changed: it shows
+        something else.
         """
         small = reduced(mask)
         if not small.any():
             return Completed(mask, 0.0, 0.0)
         shape = self._seen(self.align(small), small.shape)
         notches = missing_pieces(small, shape & _hull(small), _thin(shape, DENT))
-        # The hull cuts across the mouth of a notch: what the shape has there was in the part too.
+        # The hull cuts across the mouth of a notch; there, the shape is filled in too.
         mouths = cv2.dilate(_large(notches, LARGE * np.count_nonzero(shape)), _disc(2 * _thin(shape))).view(bool)
         lacks = notches | missing_pieces(small | notches, shape & mouths, _thin(shape, DENT))
         if iou(small | lacks, shape) < self.usual:
@@ -166,10 +167,10 @@ class CommonShape:
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a mask lies on a shape.
+    """Pose of a mask on a shape.
 
     A point z = x + iy of the picture is at turn * (w + squeeze * conj(w)) + place in the frame, with w = z - middle:
-    a similarity, and a little of the perspective in which a part is seen.
+    a similarity with a small perspective distortion.
     """
 
     turn: complex
@@ -190,15 +191,15 @@ class Pose:
         return np.hstack([linear, move[:, None]])
 
 
-# Of scale, rotation, squeeze and place, for the steps of `_climb`.
+# Steps of `_climb` in scale, rotation, squeeze and place.
 MOVES = np.concatenate([np.eye(6), -np.eye(6)]) * [0.08, np.radians(6), 0.04, 0.04, 0.03 * FRAME, 0.03 * FRAME]
 
 
-SIMILAR = MOVES[[0, 1, 4, 5, 6, 7, 10, 11]]  # those that squeeze nothing
+SIMILAR = MOVES[[0, 1, 4, 5, 6, 7, 10, 11]]  # those without squeeze
 
 
 def _climb(score: Callable[[np.ndarray], np.ndarray], pose: np.ndarray, moves: np.ndarray) -> tuple[float, np.ndarray]:
-    """The best pose (turn, squeeze, place) that small steps from one lead to, with its score; `score` takes (n, 3)."""
+    """Hill climbing from a pose (turn, squeeze, place): best pose and its score; `score` takes (n, 3)."""
     step, taken = 1.0, 0
     best = float(score(pose[None])[0])
     while step > 0.05 and taken < STEPS:
@@ -240,12 +241,12 @@ def _hull(mask: np.ndarray) -> np.ndarray:
 
 
 def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int) -> np.ndarray:
-    """What a bool mask lacks of a bool shape of its size, but for a rim up to twice `radius` pixels wide: bool."""
+    """What a bool mask lacks of a bool shape of its size, except a border up to twice `radius` pixels wide: bool."""
     lacks = shape & ~mask
     deep = cv2.morphologyEx(lacks.view(np.uint8), cv2.MORPH_OPEN, _disc(radius))
     wide = cv2.dilate(deep, _disc(radius)).view(bool)
     closed = cv2.morphologyEx(mask.view(np.uint8), cv2.MORPH_CLOSE, _disc(radius)).view(bool)
-    # What the rest of the mask goes around is a hole, however thin, unless the shape has one there.
+    # A place enclosed by the rest of the mask is a hole, however thin, unless the shape has one there.
     lines, _ = cv2.findContours(closed.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = cv2.drawContours(np.zeros(mask.shape, np.uint8), lines, -1, 1, cv2.FILLED).view(bool)
     count, hole = cv2.connectedComponents((filled & ~closed).view(np.uint8))
@@ -256,12 +257,12 @@ def missing_pieces(mask: np.ndarray, shape: np.ndarray, radius: int) -> np.ndarr
 
 
 def _thin(shape: np.ndarray, share: float = THIN) -> int:
-    """A share of the diameter of a bool shape, in pixels, 1 at least."""
+    """A share of the diameter of a bool shape, in pixels, at least 1."""
     return max(1, round(share * float(np.sqrt(4 / np.pi * np.count_nonzero(shape)))))
 
 
 def _large(pieces: np.ndarray, least: float) -> np.ndarray:
-    """The connected pieces of a bool picture that have at least so many pixels, uint8."""
+    """The connected pieces of a bool picture with at least ``least`` pixels, uint8."""
     _, label, stats, _ = cv2.connectedComponentsWithStats(pieces.view(np.uint8))
     kept = stats[:, cv2.CC_STAT_AREA] >= least
     kept[0] = False
@@ -278,7 +279,7 @@ def reduced(mask: np.ndarray) -> np.ndarray:
 
 
 def outline_points(mask: np.ndarray) -> np.ndarray:
-    """About POINTS points x + iy of the outlines of a bool mask that do not lie on the rim of the picture, complex."""
+    """About POINTS points x + iy of the outlines of a bool mask, except on the border of the picture, complex."""
     lines, _ = cv2.findContours(mask.view(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     points = np.concatenate([line[:, 0] for line in lines]) if lines else np.zeros((0, 2), int)
     height, width = mask.shape

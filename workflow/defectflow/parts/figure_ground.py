@@ -1,8 +1,9 @@
-"""Figure and ground: which pixels belong to the thing that a photograph is of, without a prompt.
+"""Figure and ground: which pixels belong to the main object of a photograph, without a prompt.
 
-`part-nano`: three small heads on patch-nano's frozen features, trained apart by `pretraining.pretrain_part`. Their mean
-is the answer, their disagreement is the doubt (B. Lakshminarayanan et al., Simple and scalable predictive uncertainty
-estimation using deep ensembles, 2017). Each also says whether the photograph is of a surface, with no thing in it.
+`part-nano`: three small heads on patch-nano's frozen features, trained separately by `pretraining.pretrain_part`. Their
+mean is the result, their disagreement the doubt (B. Lakshminarayanan et al., Simple and scalable predictive uncertainty
+estimation using deep ensembles, 2017). Each also predicts whether the photograph shows only a surface, without an
+object.
 
 Imports torch; import this module inside the function that needs it.
 """
@@ -26,21 +27,21 @@ from defectflow.core.files import UserError, read_json, sha256_of
 from defectflow.parts.training_cases import MEAN, STD, to_square
 
 WEIGHTS = Path(__file__).parent / "weights" / "part-nano.safetensors"
-SIDE = 384  # px of the square that photographs are squashed to
-GRID = SIDE // 4  # cells across of the answer
+SIDE = 384  # px of the square that photographs are resized to
+GRID = SIDE // 4  # width of the result in cells
 HEADS = 3
-BATCH = 8  # photographs that are looked at together
+BATCH = 8  # photographs processed at a time
 CHANNELS = (48, 128, 256)  # of patch-nano at strides 4, 8 and 16
 NARROW = (24, 48, 64)  # of a head at these strides
 WIDE, ATTENTION_HEADS = 96, 4  # of a head at stride 32
 
 
 class Trunk(nn.Module):
-    """patch-nano as the heads see it: maps (batch, CHANNELS, h, w) at strides 4, 8 and 16."""
+    """patch-nano as input of the heads: maps (batch, CHANNELS, h, w) at strides 4, 8 and 16."""
 
     def __init__(self) -> None:
         super().__init__()
-        with torch.random.fork_rng(devices=[]):  # numbers drawn for weights that are replaced
+        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and then replaced
             network = PatchNano()
         load_weights(network, PATCH_NANO_WEIGHTS, PATCH_NANO)
         self.stem, self.layer2, self.layer3 = network.stem, network.layer2, network.layer3
@@ -53,7 +54,7 @@ class Trunk(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every place looks at all others: what is figure depends on what surrounds it. (batch, places, WIDE), the same."""
+    """Attention over all places, since figure depends on its surroundings: (batch, places, WIDE) to the same shape."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,7 +72,7 @@ class Attention(nn.Module):
 
 
 def coordinates(like: Tensor) -> Tensor:
-    """Rows, columns and their squares in [-1, 1] as four maps of the size of ``like``: things lie in the middle."""
+    """Rows, columns and their squares in [-1, 1] as four maps of the size of ``like``: objects tend to be central."""
     batch, _, h, w = like.shape
     y = torch.linspace(-1, 1, h, dtype=like.dtype, device=like.device)[:, None].expand(h, w)
     x = torch.linspace(-1, 1, w, dtype=like.dtype, device=like.device)[None].expand(h, w)
@@ -113,7 +114,7 @@ class Head(nn.Module):
 
 
 class Heads(nn.Module):
-    """All heads, none of which shares a weight with another, and the statistics of the maps that they see.
+    """All heads, without shared weights, and the statistics of their input maps.
 
     Args:
         norm: as for `Head`.
@@ -145,10 +146,10 @@ def to_input(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def read_heads(path: Path = WEIGHTS) -> Heads:
-    """The heads of a file that `pretrain_part` wrote, in evaluation mode.
+    """The heads of a file written by `pretrain_part`, in evaluation mode.
 
     Raises:
-        UserError: the file is absent, damaged, not of these heads, or was trained on features of other weights.
+        UserError: the file is missing, damaged, not for these heads, or was trained on features of other weights.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file (install defectflow again)")
@@ -163,7 +164,7 @@ def read_heads(path: Path = WEIGHTS) -> Heads:
     heads = Heads()
     own = heads.state_dict()
     if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in own.items()}:
-        raise UserError(f"{path}: these are not the weights of part-nano (give a file that pretrain_part wrote)")
+        raise UserError(f"{path}: these are not weights of part-nano (give a file written by pretrain_part)")
     if backbone != sha256_of(PATCH_NANO_WEIGHTS):
         raise UserError(f"{path}: was trained on features of another patch-nano (train it again: pretrain_part)")
     heads.load_state_dict(state)
@@ -173,16 +174,16 @@ def read_heads(path: Path = WEIGHTS) -> Heads:
 
 @dataclass(frozen=True)
 class Figure:
-    """What the heads say of one photograph.
+    """Result of the heads for one photograph.
 
-    The grid spans the whole photograph, whatever its proportions: cell (i, j) of (h, w) covers rows i / h to
+    The grid covers the whole photograph, whatever its aspect ratio: cell (i, j) of (h, w) covers rows i / h to
     (i + 1) / h of its height and columns j / w to (j + 1) / w of its width. For a photograph of (height, width),
     ``cv2.resize(probability, (width, height), interpolation=cv2.INTER_LINEAR)`` maps it back.
 
     Attributes:
-        probability: float32 (GRID, GRID) in [0, 1], that the cell belongs to the thing: the mean of the heads.
+        probability: float32 (GRID, GRID) in [0, 1], that the cell belongs to the object: the mean of the heads.
         doubt: float32 (GRID, GRID) in [0, 0.5], standard deviation of the heads' probabilities.
-        surface: in [0, 1], probability that the photograph is of a surface, with no thing in it.
+        surface: in [0, 1], probability that the photograph shows only a surface, without an object.
     """
 
     probability: np.ndarray
@@ -215,7 +216,7 @@ class FigureGround(nn.Module):
 
     @torch.inference_mode()
     def predict(self, photographs: Sequence[np.ndarray]) -> list[Figure]:
-        """Look at RGB uint8 photographs (height, width, 3) of any size, each on its own; see `Figure`."""
+        """Process RGB uint8 photographs (height, width, 3) of any size, each separately; see `Figure`."""
         device = next(self.trunk.parameters()).device
         found = []
         for start in range(0, len(photographs), BATCH):

@@ -1,7 +1,7 @@
-"""Label propagation: carry the outlines of one to three photographs over to the others by registration.
+"""Label propagation: transfer the outlines of one to three photographs to the others by registration.
 
-In rounds: what was found is registered to what was not, so that a photograph unlike the outlined ones is reached over
-others between them. Every photograph found is then judged by all others without it.
+In rounds: photographs with a mask are registered to those without, so a photograph that differs from the outlined ones
+is reached through intermediate ones. Every mask is then checked against the mask from all other photographs.
 
 numpy and OpenCV only: torch is never imported here.
 """
@@ -15,30 +15,30 @@ from tqdm import tqdm
 from defectflow.parts.registration import COARSE, Match, Templates
 from defectflow.parts.registration_frame import fit_size, gradient_field, iou, resized
 
-SAMPLE = 200  # photographs that they are carried over to, from which the rest is learned
+SAMPLE = 200  # photographs that outlines are transferred to; the rest is learned from these
 ROUNDS = 5
-# Correlation of whole pictures from which the part is found; unrelated pictures stay below 0.33.
+# Correlation of whole pictures from which the part counts as found; unrelated pictures stay below 0.33.
 WHOLE = 0.35
-# Or the correlation of the part alone: this many times what the negatives of photographs reach, where nothing can be
-# right. An outline of few pixels fits by chance with 0.5, a large one with 0.2.
+# Or the correlation of the part alone: this factor above the score in negatives of photographs, where every match is
+# wrong. An outline of few pixels fits by chance with 0.5, a large one with 0.2.
 ABOVE_CHANCE, LEAST_SCORE = 2.0, 0.4
-NEGATIVES = 12  # photographs that tell what chance reaches
-SAME_MASK = 0.85  # IoU of a mask with the one by all other photographs, below which it counts as not found
+NEGATIVES = 12  # photographs for the estimate of chance
+SAME_MASK = 0.85  # IoU of a mask with the one from all other photographs below which the part counts as not found
 
 
 def is_found(match: Match, chance: float) -> bool:
-    """Whether a match is better than chance: the whole pictures correlate, or the part does far above ``chance``."""
+    """Whether a match is better than chance: the whole pictures correlate, or the part does, far above ``chance``."""
     return match.whole >= WHOLE or match.score >= max(ABOVE_CHANCE * chance, LEAST_SCORE)
 
 
 @dataclass
 class Propagated:
-    """Where the part was found.
+    """Result of label propagation.
 
     Attributes:
         labels: mask of each photograph found, bool in the label frame, by its index.
-        agreement: IoU of each with the mask that the others found give without it, by its index.
-        matches: the registration behind that, by index.
+        agreement: IoU of each with the mask from all others, by its index.
+        matches: the registration of that check, by index.
         chance: the best score in negatives of photographs, in [0, 1].
         missing: indices of the photographs where the part was not found.
     """
@@ -53,7 +53,8 @@ class Propagated:
 def chance_score(templates: Templates, pictures: Sequence[np.ndarray]) -> float:
     """The best score that ``templates`` reach in the negatives of some of the ``pictures``, at least 0.
 
-    A negative has the edges of the photograph and never the part, also where that is symmetric, as in a mirror image.
+    A negative has the edges of the photograph but never contains the part, not even if that is symmetric, unlike a
+    mirror image.
     """
     chosen = sorted({int(i) for i in np.linspace(0, len(pictures) - 1, min(NEGATIVES, len(pictures)))})
     return max([0.0, *(templates.register(-pictures[i]).score for i in chosen)])
@@ -62,12 +63,12 @@ def chance_score(templates: Templates, pictures: Sequence[np.ndarray]) -> float:
 def propagate(
     fields: np.ndarray, labels: np.ndarray, pictures: Sequence[np.ndarray], clean: Callable[[np.ndarray], np.ndarray]
 ) -> Propagated:
-    """Find the part of one to three outlined photographs in others.
+    """Find the part outlined in one to three photographs in other photographs.
 
     Args:
         fields, labels: of the outlined photographs, as in :class:`registration.Templates`.
         pictures: log-luminance of the others in the registration frame, float32 (h, w) each.
-        clean: what makes a mask of a thresholded vote, see :meth:`part_model.Prior.clean`.
+        clean: clean-up of a thresholded vote, see :meth:`part_model.Prior.clean`.
     """
     found, result = dict[int, np.ndarray](), Propagated()
     others = [gradient_field(p).astype(np.float16).astype(np.float32) for p in pictures]

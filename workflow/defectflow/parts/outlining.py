@@ -1,7 +1,7 @@
-"""From a soft map of patches to the outline of the part: GrabCut, scraps dropped, and how far outlines lie on edges.
+"""From a soft map of patches to the outline of the part by GrabCut, and how well outlines follow edges.
 
-Source: C. Rother et al., GrabCut, 2004. What is surely inside begins a patch inside of the soft map, or the outline
-could not shrink to a thin part.
+Source: C. Rother et al., GrabCut, 2004. The definite foreground starts one patch inside the soft map; otherwise the
+outline could not shrink to a thin part.
 """
 
 import cv2
@@ -9,16 +9,16 @@ import numpy as np
 
 from defectflow.parts.registration_frame import iou
 
-SURE = (0.15, 0.9)  # soft values below which a pixel is background, above which (eroded) it is the part
-INSIDE = 13  # pixels across: the disc that the sure part is eroded by
-KEPT, SPECK = 0.1, 0.002  # components as a share of the largest, holes as a share of the picture that are filled
+SURE = (0.15, 0.9)  # soft values below which a pixel is definite background, above which (after erosion) the part
+INSIDE = 13  # pixels, diameter of the disc for that erosion
+KEPT, SPECK = 0.1, 0.002  # smallest component kept, as a share of the largest; largest hole filled, of the picture
 MARGIN, ITERATIONS = 48, 2  # pixels; of GrabCut
-NO_BOX = (0, 0, 1, 1)  # GrabCut does not look at its box where it begins with a mask
-AGREES = 0.5  # IoU with the soft map below which GrabCut is not believed
+NO_BOX = (0, 0, 1, 1)  # ignored by GrabCut if it starts from a mask
+AGREES = 0.5  # IoU with the soft map below which GrabCut's result is rejected
 
 
 def clean(mask: np.ndarray) -> np.ndarray:
-    """A bool mask without scraps, specks of the background filled."""
+    """A bool mask without small pieces and small holes."""
     m = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
     count, label, stats, _ = cv2.connectedComponentsWithStats(m)
     if count < 2:
@@ -37,7 +37,8 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
     """The part's mask in a uint8 RGB picture (height, width, 3) by GrabCut from ``soft`` (height, width) in [0, 1].
 
     Returns:
-        bool (height, width), and its IoU with the thresholded map; that map and 0 where GrabCut leaves it by far.
+        bool (height, width), and its IoU with the thresholded map; if GrabCut deviates too far or fails, the
+        thresholded map.
     """
     guess = soft >= 0.5
     if not guess.any() or guess.all():
@@ -53,7 +54,7 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
     try:
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(picture, state, NO_BOX, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    except cv2.error:  # too few pixels of one kind
+    except cv2.error:  # too few pixels of one class
         return clean(soft >= 0.5), 0.0
     whole[window] = (state & 1).astype(bool)
     cut, thresholded = clean(whole), clean(soft >= 0.5)
@@ -62,7 +63,7 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _window(inside: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of what may be the part, with MARGIN of the background around it: all that GrabCut looks at."""
+    """Rows and columns that may contain the part, with MARGIN around it: the input of GrabCut."""
     x, y, width, height = cv2.boundingRect(inside.astype(np.uint8))
     return slice(max(0, y - MARGIN), y + height + MARGIN), slice(max(0, x - MARGIN), x + width + MARGIN)
 

@@ -1,6 +1,6 @@
-"""The prior: what the annotated photographs show of the part (place, appearance, reliability), in one file.
+"""The prior: what is known of the part from the annotated photographs (position, appearance, reliability), in one file.
 
-Read by the baseline segmenters, by the SAM prompter and by the part-absent gate.
+Used by the baseline segmenters, for prompts of SAM and for detecting an absent part.
 Only the appearance heads import torch.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FORMAT = "defectflow-prior-2"
 AGREEMENT = 0.85  # mean IoU of the transferred labels with their vote, below which a template mask is doubtful
 AREA_Z = 5.0
-FINDER = "finder."  # names of the tensors, among those of heads, of what was learned without outlines
+FINDER = "finder."  # prefix of tensors in ``heads`` that were learned without outlines
 
 
 def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -> np.ndarray:
@@ -39,9 +39,9 @@ def clean_mask(mask: np.ndarray, components: int = 1, fill_holes: bool = True) -
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if not width:
         return cleaned
-    box = np.s_[y : y + height, x : x + width]  # of a large photograph, the part is a small share
+    box = np.s_[y : y + height, x : x + width]  # in a large photograph the part is a small share
     inside = mask[box]
-    # Outlines are found in a tenth of the time of labels: these tell which component is the largest, if there are many.
+    # Outlines take a tenth of the time of labels, which are only needed if there are many components.
     _, hierarchy = cv2.findContours(inside.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     parents = hierarchy[0, :, 3]
     if np.count_nonzero(parents < 0) > components:
@@ -68,7 +68,7 @@ def label_shape(mask: np.ndarray) -> tuple[int, float]:
 
 
 def iou_summary(values: dict[str, float], groups: dict[str, str]) -> dict[str, Any]:
-    """Mean, minimum and number of IoUs by image_id, and mean and number by group; None where there is none."""
+    """Mean, minimum and number of IoUs by image_id, and mean and number by group; None if there are none."""
     by_group = defaultdict(list)
     for name, value in values.items():
         by_group[groups[name].removeprefix("group ").removeprefix("image ")].append(value)
@@ -83,13 +83,13 @@ def iou_summary(values: dict[str, float], groups: dict[str, str]) -> dict[str, A
 
 @dataclass(frozen=True)
 class Guess:
-    """Where the prior takes the part to be in one photograph.
+    """The prior's estimate of the part in one photograph.
 
     Attributes:
-        source: "template", "appearance", or "constant" where the part was not found.
+        source: "template", "appearance", or "constant" if the part was not found.
         soft: float32 (height, width) in [0, 1].
-        agreement: mean IoU of the labels or networks that vote with the mask of their mean, in [0, 1].
-        match: of the registration, tried in any case.
+        agreement: mean IoU of the voting labels or networks with the mask of their mean, in [0, 1].
+        match: result of the registration, which is always done.
     """
 
     source: str
@@ -115,13 +115,13 @@ class Prior:
         info: statistics: size (typical height, width), held_out ("group" or "image"), group_of (group of every
             annotated photograph, also those beyond the limit of the prior), area_mean, area_sd (shares of the
             picture), score_threshold (below: absent), score_doubtful, whole_threshold (correlation of whole pictures,
-            below which a small part is absent; None where it does not tell), components, fill_holes,
-            chance_score (of negatives, see :mod:`label_propagation`; only where few outlines were carried over),
-            extent (size and centre of the part there, see :func:`prior.extent_of`),
-            registers (held-out template IoU is good enough to trust the gate), trained_on and backbone
+            below which a small part is absent; None if it is not informative), components, fill_holes,
+            chance_score (of negatives, see :mod:`label_propagation`; only if few outlines were transferred),
+            extent (size and centre of the part then, see :func:`prior.extent_of`),
+            registers (held-out template IoU is good enough to rely on the score), trained_on and backbone
             (of the appearance heads, see :class:`appearance.Appearance`).
-        heads: weights of the appearance heads by name; empty where registration does as well.
-        shape: that the masks share, of a part that was found without an outline; None otherwise, or where they do not.
+        heads: weights of the appearance heads by name; empty if registration is at least as good.
+        shape: the common shape of a part found without an outline; None otherwise, or if there is none.
     """
 
     image_ids: list[str]
@@ -160,7 +160,7 @@ class Prior:
         """Read what :meth:`save` wrote.
 
         Raises:
-            UserError: the file is absent or is not such a file.
+            UserError: the file is missing or not such a file.
         """
         try:
             with safe_open(path, "numpy") as stream:
@@ -181,10 +181,10 @@ class Prior:
         return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info, heads, shape)
 
     def leave_out(self, image_id: str) -> list[int] | None:
-        """Annotated photographs that may not tell anything about ``image_id``.
+        """Annotated photographs that must not be used for ``image_id``.
 
-        Its group if it is annotated itself, or the photograph alone where there is one group only; none if nothing
-        else would remain. None for a photograph that is not annotated, see :meth:`register`.
+        Its group if it is annotated itself, or only the photograph if there is only one group; empty if nothing else
+        would remain. None for a photograph that is not annotated, see :meth:`register`.
         """
         group = self.info["group_of"].get(image_id)
         if group is None:
@@ -214,10 +214,10 @@ class Prior:
     def register(self, image: np.ndarray, leave_out: Sequence[int] | None = ()) -> Match:
         """Find the part in an RGB uint8 photograph of any size, without the annotated photographs ``leave_out``.
 
-        None leaves out the group that the photograph resembles most, as its own group is left out for each photograph
-        that banks and thresholds come from. The outlines of its own session fit better, but by a rim that no bank has
-        seen: on hawk 10 of 12 good photographs were called bad with them. Where all are of one group, it leaves out the
-        photograph itself, if it is one of them.
+        None leaves out the group that the photograph resembles most, because banks and thresholds come from photographs
+        whose own group is left out. Outlines of the same session fit better, but include a border of background that is
+        in no bank: on a set of real photographs (hawk) 10 of 12 good ones were called bad with them. If there is only
+        one group, the photograph itself is left out, if it is annotated.
         """
         return self.register_field(registration_frame.log_luminance(image, self.templates.frame), leave_out)
 
@@ -231,29 +231,29 @@ class Prior:
         return self.templates.register(log_lum, np.nonzero(np.isin(self.chosen, list(leave_out)))[0].tolist())
 
     def lost(self, match: Match) -> str:
-        """Why the match says that the part is not in the photograph; "" where it says that it is.
+        """Why the part counts as absent by this match; "" if it is present.
 
-        A region of few pixels fits somewhere in any picture: where its surroundings are the same in all annotated
-        photographs, they have to fit as well.
+        A part of few pixels fits somewhere in any picture: if its surroundings are the same in all annotated
+        photographs, they must fit too.
         """
         limit, whole = self.info["score_threshold"], self.info.get("whole_threshold")
         score = f"registration score {match.score:.2f}"
         if match.score < limit:
             return f"{score} < {limit:.2f}"
         if whole is not None and match.whole < whole:
-            return f"its surroundings are others: correlation {match.whole:.2f} < {whole:.2f}"
+            return f"its surroundings differ: correlation {match.whole:.2f} < {whole:.2f}"
         chance = self.info.get("chance_score")
         if chance is not None and not is_found(match, chance):
-            return f"{score} may be chance, and the surroundings are others: correlation {match.whole:.2f}"
+            return f"{score} may be chance, and the surroundings differ: correlation {match.whole:.2f}"
         return ""
 
     def template(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
-        """Soft mask (float32, ``size``) that the matched labels vote for, and their agreement (mean IoU with it)."""
+        """Soft mask (float32, ``size``) voted by the matched labels, and their agreement (mean IoU with it)."""
         return self.templates.transfer(match, size)
 
     @cached_property
     def appearance(self) -> "Appearance | PatchFinder | None":
-        """The appearance heads, or what was learned without outlines, where there are any."""
+        """The appearance heads, or the patch classifier learned without outlines; None if there is neither."""
         if not self.heads:
             return None
         if own := {name[len(FINDER) :]: value for name, value in self.heads.items() if name.startswith(FINDER)}:
@@ -265,9 +265,9 @@ class Prior:
         return Appearance(self.heads, self.info["trained_on"], self.info["backbone"])
 
     def guess(self, image: np.ndarray, leave_out: Sequence[int] | None = ()) -> Guess:
-        """Where the part is in an RGB uint8 photograph (height, width, 3), by the way that suits this data set.
+        """Find the part in an RGB uint8 photograph (height, width, 3) by the method that suits this data set.
 
-        By appearance where there are heads for it, else by registration; the mean mask where that finds no part.
+        By appearance if there are heads, otherwise by registration; the mean mask if no part is found.
         """
         size, match = image.shape[:2], self.register(image, leave_out)
         if self.appearance and (found := self.appearance.locate(image, leave_out or ())):
@@ -278,11 +278,11 @@ class Prior:
         return Guess("constant", self.constant(size, leave_out), 0.0, match)
 
     def clean(self, mask: np.ndarray) -> np.ndarray:
-        """As many components as the annotated masks have, holes filled unless those have holes."""
+        """Keep as many components as the annotated masks have, and fill holes unless those have holes."""
         return clean_mask(mask, self.info["components"], self.info["fill_holes"])
 
     def completed(self, mask: np.ndarray) -> Completed | None:
-        """A bool mask (height, width) with what it lacks of the shape of the part; None where none is known."""
+        """A bool mask (height, width) completed by the shape of the part; None if no shape is known."""
         return self.shape.complete(mask) if self.shape is not None and mask.any() else None
 
     def area_z(self, area: float) -> float:

@@ -1,7 +1,7 @@
-"""Find the part by its patches: a logistic classifier of patch-nano's patches, and GrabCut for the outline.
+"""Find the part by its patches: a logistic regression on patch-nano's patches, and GrabCut for the outline.
 
-What `finding` leaves of a set without outlines where photographs do not lie on each other. Photographs are squashed to
-a square of SIDE pixels; patch-nano sees each with its rim mirrored, since zero padding would mark the rim.
+Learned by `finding` from a set without outlines if its photographs cannot be registered. Photographs are resized to a
+square of SIDE pixels with mirrored borders, since zero padding would mark the border.
 
 Imports torch where the network runs.
 """
@@ -19,12 +19,12 @@ from defectflow.parts.outlining import grown, outline
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import to_square
 
-SIDE, RIM, CELL = 512, 32, 8  # pixels: of the square, of the mirrored rim, of a patch
+SIDE, RIM, CELL = 512, 32, 8  # pixels: of the square, of the mirrored border, of a patch
 GRID = SIDE // CELL
 CHANNELS = 128 + 256  # of layer2 and layer3
-DIMS = 48  # principal components of the set that are kept
-SAMPLE = 20000  # patches that components are fitted on
-PLACE = 1.5  # weight of the place in the picture against what a patch looks like
+DIMS = 48  # principal components kept
+SAMPLE = 20000  # patches for fitting the components
+PLACE = 1.5  # weight of the position in the picture relative to the appearance of a patch
 
 
 def embedder() -> Any:
@@ -44,7 +44,7 @@ def patches(square: np.ndarray, embed: Any) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Basis:
-    """Principal components of a set's patches, its two layers scaled alike.
+    """Principal components of a set's patches, with equal scale of both layers.
 
     Attributes:
         mean: float32 (CHANNELS,), of the scaled patches.
@@ -66,7 +66,7 @@ class Basis:
         mean = x.mean(0)
         centred = (x - mean) * scale
         components = np.linalg.eigh(centred.T @ centred / len(x))[1][:, ::-1][:, :dims]
-        # Signs are those of the library: fixed, so that a run can be repeated on another one.
+        # The library leaves signs open; they are fixed so that runs are repeatable with another one.
         components *= np.sign(components[np.abs(components).argmax(0), np.arange(dims)])
         return cls(mean, (scale[:, None] * components).astype(np.float32))
 
@@ -77,10 +77,10 @@ class Basis:
 
 @dataclass(frozen=True)
 class PatchClassifier:
-    """Logistic regression of patches.
+    """Logistic regression on patches.
 
     Attributes:
-        unit: float32 (DIMS,), by which patches are divided.
+        unit: float32 (DIMS,), scale of the patches.
         weights: float32 (DIMS + 6,): of the patch, of x, y, x^2, y^2, xy in [-1, 1], and the constant.
         place: see PLACE.
     """
@@ -104,15 +104,15 @@ def places(height: int, width: int) -> np.ndarray:
 
 
 class PatchFinder:
-    """Finds the part in a photograph as `appearance.Appearance` does, by what was learned without outlines."""
+    """Finds the part in a photograph, like `appearance.Appearance`, with what was learned without outlines."""
 
     def __init__(self, basis: Basis, placed: PatchClassifier, anywhere: PatchClassifier) -> None:
-        """``placed`` looks at the place in the picture too, ``anywhere`` at patches alone."""
+        """``placed`` also uses the position in the picture, ``anywhere`` only the patches."""
         self.basis, self.placed, self.anywhere = basis, placed, anywhere
         self._embed: Any = None
 
     def tensors(self) -> dict[str, np.ndarray]:
-        """What `read` takes."""
+        """Tensors for `read`."""
         both = {"placed": self.placed, "anywhere": self.anywhere}
         told = {
             f"{name}.{key}": np.atleast_1d(np.float32(value))
@@ -122,17 +122,15 @@ class PatchFinder:
         return {"mean": self.basis.mean, "components": self.basis.weights} | told
 
     def opened(self, backbone: str) -> "PatchFinder":
-        """Itself, with the network loaded; ``backbone``: sha256 of the weights whose patches it has learned.
+        """Itself, with the network loaded; ``backbone``: sha256 of the weights it was learned with.
 
         Raises:
-            UserError: these are not this version's.
+            UserError: they are not those of this version.
         """
         from defectflow.backbones.patch_nano import PATCH_NANO_WEIGHTS
 
         if backbone != sha256_of(PATCH_NANO_WEIGHTS):
-            raise UserError(
-                "what was learned of the part belongs to another version's patch-nano (run find_part again)"
-            )
+            raise UserError("the part was learned with another version of patch-nano (run find_part again)")
         self._embed = embedder()
         return self
 
@@ -146,9 +144,10 @@ class PatchFinder:
         return cls(Basis(tensors["mean"], tensors["components"]), *two)
 
     def __call__(self, square: np.ndarray, features: np.ndarray) -> tuple[np.ndarray, float]:
-        """The part in uint8 RGB (SIDE, SIDE, 3) with its `patches`: bool (SIDE, SIDE), and how far it can be trusted.
+        """The part in uint8 RGB (SIDE, SIDE, 3) with its `patches`: bool (SIDE, SIDE), and its reliability.
 
-        That is the lesser of two IoUs: of both classifiers, and of the outline with what it was drawn from.
+        The reliability is the smaller of two IoUs: between both classifiers, and between the outline and the map it was
+        made from.
         """
         z = self.basis([features])
         soft, other = self.placed(z)[0], self.anywhere(z)[0]
@@ -156,14 +155,14 @@ class PatchFinder:
         return mask, min(stability, iou(soft >= 0.5, other >= 0.5))
 
     def locate(self, image: np.ndarray, leave_out: Sequence[int] = ()) -> tuple[np.ndarray, float]:
-        """Where the part is in an RGB uint8 photograph (height, width, 3), once it is `opened`.
+        """Find the part in an RGB uint8 photograph (height, width, 3); needs `opened`.
 
         Args:
             image: the photograph.
-            leave_out: not looked at: a classifier has a few dozen numbers from all photographs together.
+            leave_out: ignored: a classifier has a few dozen parameters from all photographs together.
 
         Returns:
-            float32 (height, width) in [0, 1], and how far it can be trusted, in [0, 1].
+            float32 (height, width) in [0, 1], and its reliability in [0, 1].
         """
         square = to_square(image, SIDE)
         mask, agreement = self(square, patches(square, self._embed))

@@ -1,6 +1,6 @@
-"""Stage prior: from the annotated photographs to the mean mask and the registered templates, judged held out.
+"""Stage prior: mean mask and registered templates from the annotated photographs, with held-out IoU.
 
-Where one to three photographs are annotated, from what these find in the others as well.
+If only one to three photographs are annotated, their outlines are first transferred to the others.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from defectflow.core.arguments import add_seed
+from defectflow.core.counted import counted
 from defectflow.core.files import UserError, read_json, stage, write_json
 from defectflow.core.tables import read_table
 from defectflow.data.annotated_pairs import Annotated, read_annotated, read_found
@@ -31,14 +32,14 @@ from defectflow.sources.annotation_kinds import FEW_OUTLINES
 
 TEMPLATES = 64
 ANNOTATED = 512
-NAMED = 20  # photographs that the report names at most
-# A part counts as absent when its registration score is below half of what annotated photographs reach held out
-# (their 5th percentile, so that one black frame does not open the gate); doubtful below four fifths of it.
+NAMED = 20  # largest number of photographs named in the report
+# A part counts as absent if its registration score is below half of what annotated photographs reach held out (their
+# 5th percentile, so that a single black frame has no effect), as doubtful below four fifths of it.
 ABSENT_SHARE, DOUBTFUL_SHARE, PERCENTILE = 0.5, 0.8, 5
-UNKNOWN_SCORE = 0.5  # stands for that percentile when nothing can be held out (a single annotated photograph)
-# A part of less than this share of the picture fits by chance; its surroundings tell, where they correlate held out.
+UNKNOWN_SCORE = 0.5  # replaces that percentile if nothing can be held out (a single annotated photograph)
+# A part below this share of the picture fits by chance; then its surroundings decide, if they correlate held out.
 SMALL, TELLING = 0.01, 0.3
-REGISTERS = 0.9  # held-out IoU of the template masks from which the registration score alone decides on absence
+REGISTERS = 0.9  # held-out IoU of the template masks from which only the registration score decides on absence
 
 
 def spread_over_groups(groups: list[str], limit: int, rng: np.random.Generator) -> list[int]:
@@ -56,7 +57,8 @@ def spread_over_groups(groups: list[str], limit: int, rng: np.random.Generator) 
 
 
 def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[int]:
-    """Indices of at most ``limit`` templates, evenly over the groups, each as unlike the chosen ones as possible.
+    """Indices of at most ``limit`` templates, evenly over the groups, each as different from the chosen ones as
+    possible.
 
     ``fields`` are gradient fields (n, h, w, 2); the distance is Euclidean between them at a quarter of the size.
     """
@@ -64,7 +66,7 @@ def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[i
         return list(range(len(fields)))
     small = np.stack([cv2.resize(f, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA).ravel() for f in fields])
     distance = np.linalg.norm(small - small.mean(axis=0), axis=1)
-    distance = distance.max() - distance  # begin with the most typical one
+    distance = distance.max() - distance  # start with the most typical one
     count: dict[str, int] = dict.fromkeys(groups, 0)
     chosen: list[int] = []
     while len(chosen) < limit:
@@ -80,7 +82,7 @@ def farthest_points(fields: np.ndarray, groups: list[str], limit: int) -> list[i
 
 @dataclass(frozen=True)
 class Other:
-    """A photograph without an outline, of which :attr:`image` is the RGB uint8 array (height, width, 3)."""
+    """A photograph without an outline; :attr:`image` returns it as an RGB uint8 array (height, width, 3)."""
 
     image_id: str
     image: Callable[[], np.ndarray]
@@ -89,16 +91,16 @@ class Other:
 def build(
     annotated: list[Annotated], seed: int, others: Sequence[Other] = (), learns: bool = True
 ) -> tuple[Prior, dict[str, Any]]:
-    """The prior of a data set and its report: IoU of constant and template masks, each held out, and the gate.
+    """The prior of a data set and its report: held-out IoU of constant and template masks, and the limits for absence.
 
     Args:
         annotated: the outlined photographs.
-        seed: of the choice among too many.
-        others: photographs that the outlines are carried over to, where these are few.
-        learns: whether heads of the appearance are trained where registration does not find the part.
+        seed: of the choice if there are too many.
+        others: photographs that the outlines are transferred to, if there are only few outlines.
+        learns: whether appearance heads are trained if registration does not find the part.
 
     Raises:
-        UserError: the part is found in less than half of ``others``.
+        UserError: the part is found in fewer than half of ``others``.
     """
     rng = np.random.default_rng(seed)
     group_of = {a.image_id: a.group for a in annotated}
@@ -120,7 +122,7 @@ def build(
     fields = np.stack([registration_frame.gradient_field(p) for p in pictures])
     chosen = np.array(farthest_points(fields, groups, TEMPLATES))
     outlines = np.stack(labels)
-    # float16 as in the file, so that scores computed here are those of later stages.
+    # float16 as in the file, so scores here equal those of later stages.
     templates = Templates(fields[chosen].astype(np.float16).astype(np.float32), outlines[chosen])
     info = {
         "size": [int(s) for s in size],
@@ -177,10 +179,10 @@ def build(
 
 
 def add_found(prior: Prior, others: Sequence[Other]) -> dict[str, Any]:
-    """Give ``prior`` what its few outlines find in ``others``: templates, labels, and the gate that follows from them.
+    """Extend ``prior`` by what its few outlines find in ``others``: templates, labels, and the limits for absence.
 
     Returns:
-        The entry of the report: how often the part was found, and how far the photographs found agree.
+        The entry of the report: how often the part was found, and how well these masks agree.
     """
     frame, outlined = prior.templates.frame, len(prior.image_ids)
     pictures, sizes = [], [tuple(prior.info["size"])] * outlined
@@ -194,8 +196,8 @@ def add_found(prior: Prior, others: Sequence[Other]) -> dict[str, Any]:
         next_one = others[spread.missing[most_typical([pictures[i] for i in spread.missing])]].image_id
         raise UserError(
             f"the part outlined on {' and '.join(prior.image_ids)} was found again in {len(found)} of {len(others)} "
-            f"other photographs only: it lies or stands differently there (outline {next_one} as well, or some ten "
-            "photographs; or go on without masks: segmenter=none)"
+            f"other photographs only: its position or pose differs too much (outline {next_one} as well, or about ten "
+            "photographs; or run without masks: segmenter=none)"
         )
     fields = np.stack([registration_frame.gradient_field(pictures[i]) for i in found])
     fields = fields.astype(np.float16).astype(np.float32)
@@ -232,9 +234,9 @@ def add_found(prior: Prior, others: Sequence[Other]) -> dict[str, Any]:
             "agreement_mean": round(float(np.mean(agreement)), 6),
             "agreement_min": round(float(np.min(agreement)), 6),
             "chance_score": spread.chance,
-            "note": f"All masks rest on {outlined} outline(s). agreement: IoU of the mask of each photograph found "
-            "with the mask that the others give without it. It says that the same part was found again; it is no "
-            "held-out IoU against outlines that people drew.",
+            "note": f"All masks rest on {counted(outlined, 'outline')}. agreement: IoU of the mask of each photograph "
+            "found with the mask from all others. It shows that the same part was found again; it is not a held-out "
+            "IoU against drawn outlines.",
         }
     }
 
@@ -258,8 +260,8 @@ def extent_of(labels: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[str,
 def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict[str, Any]:
     """Give ``prior`` appearance heads if they find the part better than ``least`` (held-out IoU).
 
-    They are trained on the training side of the segmentation split alone, so that what is fine-tuned on their guesses
-    can be judged on the rest. Returns the entry of the report; nothing where there are too few photographs.
+    They are trained only on the training side of the segmentation split, so a network fine-tuned on their guesses can
+    be evaluated on the rest. Returns the entry of the report; empty if there are too few photographs.
     """
     from defectflow.parts import appearance
 
@@ -317,15 +319,15 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="defectflow.parts.prior", description=__doc__)
     parser.add_argument("--pairs", help="folder of jpg + json pairs")
-    parser.add_argument("--table", required=True, help="pairs.csv, or the table of masks that find_part wrote")
+    parser.add_argument("--table", required=True, help="pairs.csv, or the table of masks written by find_part")
     parser.add_argument("--splits", help="splits.csv (groups)")
-    parser.add_argument("--found-report", help="report of find_part: learn from masks that were found, not drawn")
-    parser.add_argument("--finder", help="what find_part learned of the part's patches")
+    parser.add_argument("--found-report", help="report of find_part: learn from found masks instead of drawn ones")
+    parser.add_argument("--finder", help="tensors learned by find_part")
     parser.add_argument(
         "--photographs",
         nargs="*",
         default=[],
-        help=f"tables of all photographs, read where {FEW_OUTLINES} or fewer are annotated",
+        help=f"tables of all photographs, read if {FEW_OUTLINES} or fewer are annotated",
     )
     add_option(parser)
     add_seed(parser)

@@ -1,10 +1,10 @@
-"""Gradient registration: find an annotated part again in a new photograph and carry its label over.
+"""Gradient registration: find an annotated part in a new photograph and transfer its label.
 
-Pictures are compared by the gradient of their log-luminance, which exposure and gain leave alone, from coarse to fine:
-a search over rotation, scale and shift (normalised cross-correlation by FFT) on a small picture is refined by
-Gauss-Newton on larger ones to a similarity transform per template; the labels of the best templates vote.
-Sources: normalised cross-correlation as in Lewis 1995, "Fast Normalized Cross-Correlation"; inverse-compositional
-Gauss-Newton as in Baker & Matthews 2004, "Lucas-Kanade 20 Years On".
+Pictures are compared by the gradient of their log-luminance, which does not depend on exposure and gain, from coarse to
+fine: a search over rotation, scale and shift (normalised cross-correlation by FFT) on a small picture is refined by
+Gauss-Newton on larger ones to a similarity transform per template; the labels of the best templates vote. Sources:
+normalised cross-correlation as in Lewis 1995, "Fast Normalized Cross-Correlation"; inverse-compositional Gauss-Newton
+as in Baker & Matthews 2004, "Lucas-Kanade 20 Years On".
 
 numpy and OpenCV only: torch is never imported here.
 """
@@ -32,28 +32,28 @@ from defectflow.parts.registration_frame import (
 from defectflow.parts.registration_level import Level
 
 FINE, LABEL = 256, 512  # longest side in pixels: gradient fields, label masks
-COARSE, MIDDLE = 80, 96  # the same of smaller fields: search, first refinement; more where the part is small:
-ACROSS_COARSE, ACROSS_MIDDLE = 20, 40  # pixels that it is across (square root of its area), up to twice COARSE and FINE
+COARSE, MIDDLE = 80, 96  # the same for the search and the first refinement; larger if the part is small:
+ACROSS_COARSE, ACROSS_MIDDLE = 20, 40  # pixels of its extent (square root of its area), up to twice COARSE and FINE
 ROTATIONS = 6.0 * np.arange(-2, 3)  # degrees
 SCALES = 1.1 ** np.arange(-1, 2)
-SEEDS = 4  # templates in the search over rotation and scale; all of them enter after it
-STARTS = 4  # best poses of the search that are refined
-VOTES, RESERVE = 13, 3  # templates that vote, and that are tried besides
+SEEDS = 4  # templates in the search over rotation and scale; all are used after it
+STARTS = 4  # best poses of the search to refine
+VOTES, RESERVE = 13, 3  # templates that vote, and additional ones tried
 STEPS, FINE_STEPS = 12, 3  # of Gauss-Newton at most, on the middle and the fine level
 AGREEING = 0.85  # share of the best score that a template needs to vote
-SAME = 0.97  # correlation of two whole pictures as they lie, from which they count as one photograph
+SAME = 0.97  # correlation of two whole pictures without alignment from which they are the same photograph
 
 
 @dataclass
 class Match:
-    """Where a photograph shows the part.
+    """The part found in a photograph.
 
     Attributes:
         score: normalised cross-correlation of the best template's gradient after refinement, in [-1, 1].
         templates: indices of the voting templates, best first.
         affines: for each of them the 2x3 affine from registration-frame coordinates of the template to those of
             the photograph.
-        whole: correlation of the whole pictures, not of the part alone, under the affine of the best, in [-1, 1].
+        whole: correlation of the whole pictures, not only of the part, under the affine of the best, in [-1, 1].
     """
 
     score: float
@@ -80,7 +80,7 @@ class Templates:
 
     @cached_property
     def levels(self) -> tuple[Level, Level, Level]:
-        """The pyramid: where the part is searched for, where it is refined, and the full size."""
+        """The pyramid: for the search, for the first refinement, and the full size."""
         # A soft weight: the label, dilated by about 2 % so that its outline counts.
         grown = np.ones((2 * round(0.015 * max(self.frame)) + 1,) * 2, np.uint8)
         weights = np.stack([cv2.dilate(mask_in_frame(m, self.frame), grown) for m in self.labels]).astype(np.float32)
@@ -103,16 +103,16 @@ class Templates:
 
         Args:
             log_lum: float32 of shape ``frame``, from :func:`log_luminance`.
-            leave_out: template indices that may not be used; at least one must remain.
+            leave_out: template indices that must not be used; at least one must remain.
             votes: how many templates vote.
-            groups: [n], group of each template: that of the one which fits best gets no vote, if there are others.
+            groups: [n], group of each template; the group of the best one gets no vote, if there are others.
         """
         allowed = np.setdiff1d(np.arange(len(self.fields)), np.asarray(leave_out, int))
         coarse, middle, fine = self.levels
         field = gradient_field(log_lum)
         small, medium, full = coarse.reduced(field), cv2.split(middle.reduced(field)), cv2.split(field)
-        # Twice: the first pass corrects what the grid of the search leaves, so that the second compares all templates
-        # in the right pose.
+        # Twice: the first pass corrects the error of the search grid, so that the second compares all templates in the
+        # right pose.
         seeds = allowed[np.unique(np.linspace(0, len(allowed) - 1, min(SEEDS, len(allowed))).round().astype(int))]
         scores, affines = coarse.peaks(small, self._poses(), seeds)
         nearest = scores.argmax(axis=1)
@@ -122,7 +122,7 @@ class Templates:
         ]
         pose = max(refined, key=lambda item: item[1])[0]
         (scores,), (affines,) = coarse.peaks(small, [pose], allowed)
-        # All of them where the nearest is to be told: on the small picture many may come before it.
+        # All of them if the nearest must be known: on the small picture many may rank before it.
         order, count = np.argsort(-scores, kind="stable"), votes + RESERVE
         found = []
         for k in order if groups is not None else order[:count]:
@@ -134,16 +134,16 @@ class Templates:
         found = sorted(found, key=lambda item: -item[2])[:votes]
         found = [(index, *fine.refine(index, full, affine, FINE_STEPS)) for index, affine, _ in found]
         found.sort(key=lambda item: -item[2])
-        # A template that fits clearly worse did not converge: it has no vote. The best may fit nowhere, below 0.
+        # A template that fits clearly worse did not converge and gets no vote. Even the best may be below 0.
         least = min(AGREEING * found[0][2], found[0][2])
         found = [item for item in found if item[2] >= least]
         index, affine, score = found[0]
         return Match(score, [i for i, _, _ in found], [a for _, a, _ in found], self._whole(index, small, affine))
 
     def same_picture(self, field: np.ndarray) -> int | None:
-        """The template that shows the very picture of which ``field`` is the gradient field, if one does.
+        """The template that is the same picture as the one with gradient field ``field``, if there is one.
 
-        Told by whole pictures as they lie: it need not be the one whose part is found best.
+        By the correlation of whole pictures without alignment: it need not be the one whose part fits best.
         """
         size = fit_size(self.frame, COARSE)
         seen = resized(field, size).ravel()
@@ -152,7 +152,7 @@ class Templates:
         return nearest if alike[nearest] >= SAME else None
 
     def _whole(self, index: int, small: np.ndarray, affine: np.ndarray) -> float:
-        """Correlation of all of a template that lies in the photograph with ``small``, a field of the coarse level."""
+        """Correlation of the whole template, as far as it overlaps, with ``small``, a field of the coarse level."""
         coarse = self.levels[0]
         seen = coarse.seen(small, affine)
         inside = coarse.seen(np.ones_like(small), affine, turn=False) > 0.5
@@ -173,13 +173,13 @@ class Templates:
         return unit
 
     def _poses(self) -> list[np.ndarray]:
-        """The grid of the search: affines that turn and scale about the centre of the frame."""
+        """The grid of the search: affines that rotate and scale about the centre of the frame."""
         centre = (np.array(self.frame[::-1]) - 1) / 2
         linear = [scale * turning(np.radians(angle)).astype(float) for angle in ROTATIONS for scale in SCALES]
         return [np.hstack([part, (centre - part @ centre)[:, None]]) for part in linear]
 
     def transfer(self, match: Match, size: tuple[int, int]) -> tuple[np.ndarray, float]:
-        """The label that the matched templates vote for.
+        """The label from the votes of the matched templates.
 
         Returns:
             Share of votes per pixel of the photograph (float32, ``size``, in [0, 1]; threshold at 0.5), and the mean
@@ -204,7 +204,7 @@ class Templates:
         return mask_from_frame(mean, size), agreement
 
     def _window(self, templates: Sequence[int], affines: Sequence[np.ndarray]) -> tuple[slice, slice]:
-        """Rows and columns of the label frame that hold every label moved by its affine, one pixel at least."""
+        """Rows and columns of the label frame that contain every label moved by its affine, at least one pixel."""
         corners = []
         for index, affine in zip(templates, affines, strict=True):
             x, y, width, height = self._boxes[index]

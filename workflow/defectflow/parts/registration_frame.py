@@ -15,7 +15,7 @@ def fit_size(size: tuple[int, int], longest: int) -> tuple[int, int]:
 
 
 def frame_affine(source: tuple[int, int], target: tuple[int, int]) -> np.ndarray:
-    """2x3 float64 affine that takes pixel-centre coordinates (x, y) of a ``target`` frame to those of ``source``.
+    """2x3 float64 affine from pixel-centre coordinates (x, y) of a ``target`` frame to those of ``source``.
 
     Sizes are (height, width). The aspect ratio is kept, the picture is centred in the target.
     """
@@ -78,7 +78,7 @@ def mask_from_frame(soft: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """A soft mask float32 in a frame, back to the photograph's (height, width), still soft."""
     affine = invert(frame_affine(size, soft.shape[:2]))
     result = np.zeros(size, np.float32)
-    # Only where the mask is: elsewhere, interpolation between zeros gives zero.
+    # Only where the mask is: elsewhere interpolation yields zero.
     left, top, width, height = cv2.boundingRect((soft > 0).view(np.uint8))
     if width:
         x0, x1 = _reach((left, left + width), affine[0, 0], affine[0, 2], size[1])
@@ -119,6 +119,6 @@ def rotation_of(affine: np.ndarray) -> tuple[float, float]:
 
 
 def turning(angle: float) -> np.ndarray:
-    """Matrix (2, 2), float32, that turns a column (x, y) by ``angle`` in radians, and a row by its negative."""
+    """Matrix (2, 2), float32, that rotates a column (x, y) by ``angle`` in radians, and a row by its negative."""
     c, s = math.cos(angle), math.sin(angle)
     return np.array([[c, -s], [s, c]], np.float32)

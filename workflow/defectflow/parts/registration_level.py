@@ -1,4 +1,4 @@
-"""One resolution of a registration: where templates fit best by correlation, and the Gauss-Newton steps from there.
+"""One resolution of a registration: the best correlation of templates, and Gauss-Newton steps from there.
 
 numpy and OpenCV only: torch is never imported here.
 """
@@ -14,16 +14,16 @@ import numpy as np
 from defectflow.parts.registration_frame import compose, frame_affine, invert, rotation_of, turning, warp
 from defectflow.parts.registration_search import Spectrum
 
-GAIN = 1e-4  # in correlation, below which a step is the last
-OUTLIER = 0.35  # residual of the gradient (length at most 1) above which a pixel pulls no harder: hands, glare, defects
-VISIBLE = 0.05  # weight above which a pixel of a template counts
-POINTS = 4096  # pixels of a template that are looked at, evenly spread, or up to twice as many; more gain nothing
-TURNED = math.radians(12)  # farther than this from where it began, a refinement is lost
-ROW = 64  # they are sampled in rows of so many
+GAIN = 1e-4  # in correlation, below which the iteration ends
+OUTLIER = 0.35  # gradient residual (length at most 1) above which a pixel's influence is limited: hands, glare, defects
+VISIBLE = 0.05  # weight above which a pixel of a template is used
+POINTS = 4096  # pixels of a template used, evenly spread, or up to twice as many; more do not help
+TURNED = math.radians(12)  # a refinement that rotates farther than this from its start has failed
+ROW = 64  # pixels are sampled in rows of this length
 
 
 class Level:
-    """Templates in a frame of their own size or a smaller one. Affines go in and out in pixels of the full one."""
+    """Templates in a frame of their own size or a smaller one. Affines are in pixels of the full size."""
 
     def __init__(self, fields: np.ndarray, weights: np.ndarray, frame: tuple[int, int]):
         """``fields`` (n, h, w, 2) and ``weights`` (n, h, w), of the full size; ``frame``: (height, width)."""
@@ -34,7 +34,7 @@ class Level:
         self._prepared: dict[int, tuple[Any, ...] | None] = {}
 
     def reduced(self, picture: np.ndarray) -> np.ndarray:
-        """A field or mask of the full size, averaged down to this one."""
+        """A field or mask of the full size, averaged down to this size."""
         if picture.shape[:2] == self.frame:
             return picture
         return cv2.resize(picture, self.frame[::-1], interpolation=cv2.INTER_AREA)
@@ -46,11 +46,11 @@ class Level:
     def peaks(
         self, picture: np.ndarray, affines: Sequence[np.ndarray], chosen: Sequence[int] | np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Templates compared with a field of this frame as it is seen under each of m ``affines``, template to picture.
+        """Compare templates with a field of this frame under each of m ``affines``, template to picture.
 
         Returns:
-            Best NCC (m, n) of each of the n chosen templates, and the affines with the shift that it takes
-            (m, n, 2, 3).
+            Best NCC (m, n) of each of the n chosen templates, and the affines including the best shift (m, n,
+            2, 3).
         """
         poses = np.stack(affines)
         scores, shifts = self._spectrum.peaks(np.stack([self.seen(picture, affine) for affine in poses]), chosen)
@@ -59,7 +59,7 @@ class Level:
         return scores, shifted
 
     def seen(self, picture: np.ndarray, affine: np.ndarray, turn: bool = True) -> np.ndarray:
-        """A field of this frame as a template sees it under ``affine``; vectors turn with it, other numbers do not."""
+        """A field of this frame as seen by a template under ``affine``; vectors are rotated if ``turn``."""
         seen = warp(picture, self._own(affine), self.frame, border=0)
         return seen @ turning(rotation_of(affine)[0]) if turn else seen
 
@@ -67,10 +67,10 @@ class Level:
         return compose(self._from_full, compose(affine, self._to_full))
 
     def _prepare(self, index: int) -> tuple[Any, ...] | None:
-        """What Gauss-Newton needs of a template, told in n pixels of the part; None if it has none.
+        """Data of a template for Gauss-Newton, at n pixels of the part; None if it has none.
 
-        Their places, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, its norm,
-        centre (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
+        Their positions, float32 (3, n) = x, y, 1; square roots of their weights (n,), field (2, n) times these, its
+        norm, centre (x, y), unit of length, solver (5, 2 n). n is a multiple of ROW, or less than that.
         """
         if index not in self._prepared:
             weight, t = self.reduced(self._weights[index]), self.reduced(self._fields[index])
@@ -85,7 +85,7 @@ class Level:
             x, y = (cols - centre[0]) / size, (rows - centre[1]) / size
             dx, dy = (cv2.Sobel(t, cv2.CV_32F, *axis, scale=size / 8)[rows, cols].T for axis in ((1, 0), (0, 1)))
             field = t[rows, cols].T
-            # Scale, rotation, shift x, shift y, gain. Vectors turn with the picture: the last term of the rotation's.
+            # Scale, rotation, shift x, shift y, gain. Vectors rotate with the picture: last term of the rotation.
             turned = np.stack([field[1], -field[0]])
             system = np.stack([x * dx + y * dy, x * dy - y * dx + turned, dx, dy, field]) * w
             system = system.reshape(5, -1)
@@ -99,26 +99,26 @@ class Level:
     def refine(
         self, index: int, picture: Sequence[np.ndarray], affine: np.ndarray, steps: int
     ) -> tuple[np.ndarray, float]:
-        """Gauss-Newton (Huber's weights) to the similarity that correlates best.
+        """Gauss-Newton with Huber weights for the similarity with the best correlation.
 
         Args:
             index: of the template.
             picture: both components of a field of this frame, float32 (h, w) each.
-            affine: where to begin, 2x3, template to picture.
-            steps: how many at most.
+            affine: start, 2x3, template to picture.
+            steps: largest number of steps.
 
         Returns:
             The best affine seen and its NCC.
         """
         prepared = self._prepare(index)
-        if prepared is None:  # a label of less than a pixel
+        if prepared is None:  # a label smaller than a pixel
             return affine, 0.0
         points, w, template, norm, centre, size, solver = prepared
         affine = self._own(affine)
         first_angle, first_scale = rotation_of(affine)
         best, best_score = affine, -np.inf
         shape = (2, -1, min(ROW, len(w)))
-        # Written over in each step: new arrays would take as long as the arithmetic.
+        # Reused in each step: allocating arrays would take as long as the arithmetic.
         seen, values, residual = (np.empty_like(template) for _ in range(3))
         planes, length, other = seen.reshape(shape), np.empty_like(w), np.empty_like(w)
         for _ in range(steps):

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import fft
 
 PADDING = 1.3  # of the frame in the FFT, so that shifts do not wrap around
-AT_ONCE = 4  # templates whose correlations are computed together: they stay in the cache
+AT_ONCE = 4  # templates computed together, so that they stay in the cache
 
 
 class Spectrum:
@@ -26,14 +26,14 @@ class Spectrum:
         return spectrum
 
     def peaks(self, pictures: np.ndarray, chosen: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where some of the templates fit best in each of several fields.
+        """Best fit of the chosen templates in each of several fields.
 
         Args:
             pictures: float32 (m, h, w, 2).
             chosen: n indices of templates.
 
         Returns:
-            NCC (m, n) in [-1, 1] and its shift (m, n, 2) = (x, y) in whole pixels, template to picture.
+            Largest NCC (m, n) in [-1, 1] and its shift (m, n, 2) = (x, y) in whole pixels, template to picture.
         """
         chosen = np.asarray(chosen)
         planes = np.moveaxis(pictures, -1, 1)
@@ -48,7 +48,7 @@ class Spectrum:
                 some = chosen[part]
                 numerator = fft.irfft2((self.fields[some] * picture).sum(axis=1), self.shape)
                 energy = fft.irfft2(self.weights[some] * energies[i], self.shape)
-                # Where the template would lie on emptiness (or outside) the quotient means nothing: keep a floor under
+                # If the template is on an empty place (or outside) the quotient is meaningless: keep a floor under
                 # it. A template may be empty.
                 floor = np.maximum(self.areas[some] * floors[i], 1e-9)
                 np.maximum(energy, floor[:, None, None], out=energy)

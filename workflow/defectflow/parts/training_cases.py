@@ -1,4 +1,4 @@
-"""Photographs with true masks as networks learn from them: squares, moved copies, windows without the part."""
+"""Photographs with true masks for training networks: squares, augmented copies, windows without the part."""
 
 from dataclasses import dataclass, replace
 
@@ -9,18 +9,18 @@ MEAN, STD = (
     np.array([0.485, 0.456, 0.406], np.float32),
     np.array([0.229, 0.224, 0.225], np.float32),
 )  # of ImageNet, and of SAM 2's training
-GRID = 256  # side of true masks and prior masks in training, the mask decoder's own at 1024 px
-CROP_SHARE = 0.01  # of a background crop that may show the part
+GRID = 256  # side of true masks and prior masks in training; that of the mask decoder at 1024 px
+CROP_SHARE = 0.01  # largest share of the part in a background crop
 
 
 @dataclass(frozen=True)
 class Case:
-    """One photograph as the network sees it.
+    """One photograph as input of the network.
 
     Attributes:
         image: uint8 (size, size, 3).
         truth: float32 (GRID, GRID) true mask, zeros for a negative.
-        soft: float32 (GRID, GRID) the prior's guess, from other photographs.
+        soft: float32 (GRID, GRID) the prior's guess from other photographs.
         registered: whether the prior found the part.
         present: False for a photograph without the part.
     """
@@ -33,18 +33,18 @@ class Case:
 
 
 def grid(mask: np.ndarray) -> np.ndarray:
-    """A mask over the whole picture, squashed to float32 (GRID, GRID)."""
+    """A mask over the whole picture, resized to float32 (GRID, GRID)."""
     return cv2.resize(mask.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA)
 
 
 def to_square(picture: np.ndarray, side: int) -> np.ndarray:
-    """A picture or mask (height, width, ...) squashed to (side, side, ...), as SAM 2 was trained."""
+    """A picture or mask (height, width, ...) resized to (side, side, ...), as in SAM 2's training."""
     shrink = max(picture.shape[:2]) > side
     return cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA if shrink else cv2.INTER_LINEAR)
 
 
 def background_crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """A random window of ``image`` that does not show the part, or None where there is no room for one."""
+    """A random window of ``image`` without the part, or None if there is no room for one."""
     height, width = mask.shape
     integral = cv2.integral(mask.astype(np.uint8))
     for _ in range(60):
@@ -57,7 +57,7 @@ def background_crop(image: np.ndarray, mask: np.ndarray, rng: np.random.Generato
 
 
 def augmented(case: Case, rng: np.random.Generator, turn: float = 5.0) -> Case:
-    """``case`` under another exposure and a little moved: gamma, gain, shift 5 %, scale 8 %, up to ``turn`` degrees."""
+    """``case`` with random gamma, gain, shift up to 5 %, scale up to 8 % and rotation up to ``turn`` degrees."""
     angle = np.radians(rng.uniform(-turn, turn))
     scale = np.exp(rng.uniform(-0.08, 0.08))
     shift = rng.uniform(-0.05, 0.05, 2)

@@ -1,8 +1,8 @@
-"""Real photographs with object masks: reading, and the split by series that keeps like pictures on one side of it.
+"""Real photographs with object masks: reading, and a split by series that keeps similar pictures on one side.
 
-A folder holds `index.csv` with the columns file, mask, source (where it is from), licence and figure ("yes" where the
-union of the masks is the one thing that the photograph is of), and the files it names. A mask is a label map:
-0 background, 1 to n objects, 255 unknown.
+A folder contains `index.csv` with the columns file, mask, source (its origin), licence and figure ("yes" if the union
+of the masks is the main object of the photograph), and the files named in it. A mask is a label map: 0 background, 1 to
+n objects, 255 unknown.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from tqdm import tqdm
 from defectflow.core.files import UserError
 from defectflow.images.read_write import read_rgb
 
-UNKNOWN = 255  # label of pixels that nobody decided
+UNKNOWN = 255  # label of undecided pixels
 LONGEST = 512  # px, the network's own size
-ALIKE = 0.8  # correlation of two thumbnails of one series; 0.8 joins too much rather than too little
-HELD = 10  # one series in so many is held out
+ALIKE = 0.8  # correlation from which two thumbnails belong to one series; 0.8 joins too much rather than too little
+HELD = 10  # one in HELD series is held out
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Photograph:
     Attributes:
         name: Path of the file in its folder.
         source: First folder of that path, "tools" for example.
-        licence, origin: As the index says, in its columns licence and source.
+        licence, origin: The columns licence and source of the index.
         image: uint8 RGB (height, width, 3), the long side at most LONGEST px.
         labels: uint8 (height, width); see the module.
-        figure: Whether the union of the objects is the thing that the photograph is of.
+        figure: Whether the union of the objects is the main object of the photograph.
     """
 
     name: str
@@ -78,7 +78,7 @@ def read_photographs(folder: str | Path) -> list[Photograph]:
 
 
 def series_of(photographs: Sequence[Photograph]) -> list[int]:
-    """Number of the first photograph of each one's series: pictures linked by thumbnails that correlate above ALIKE."""
+    """Index of the first photograph of each one's series: pictures linked by thumbnails that correlate above ALIKE."""
     thumbs = []
     for one in photographs:
         grey = cv2.resize(cv2.cvtColor(one.image, cv2.COLOR_RGB2GRAY), (16, 16), interpolation=cv2.INTER_AREA)
@@ -104,7 +104,7 @@ def split(photographs: Sequence[Photograph]) -> tuple[list[Photograph], list[Pho
     """(training, held out): a tenth of the series, drawn by the hash of its first photograph's name.
 
     Raises:
-        UserError: All fall on one side.
+        UserError: All are on one side.
     """
     sides: tuple[list[Photograph], list[Photograph]] = ([], [])
     for one, first in zip(photographs, series_of(photographs), strict=True):

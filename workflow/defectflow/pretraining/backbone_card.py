@@ -1,4 +1,4 @@
-"""Figures of a distilled backbone on held-out photographs, and the model card made of them."""
+"""Figures of a distilled backbone on held-out photographs, and its model card."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def evaluate(student: nn.Module, teacher: nn.Module, images: np.ndarray, batch: 
 
     Returns:
         cosine: Mean cosine similarity of the descriptors, over all positions of all images.
-        cosine_layer2, cosine_layer3: The same of each layer's pooled map alone.
-        cosine_centred: Of descriptors less the teacher's mean descriptor (non-negative maps are never far apart).
+        cosine_layer2, cosine_layer3: The same for the pooled map of each layer.
+        cosine_centred: The same after subtracting the teacher's mean descriptor (non-negative maps are always similar).
         explained: 1 - squared error / variance of the teacher's descriptors; 1 is a perfect copy.
     """
     device = str(next(teacher.parameters()).device)
@@ -55,10 +55,10 @@ def evaluate(student: nn.Module, teacher: nn.Module, images: np.ndarray, batch: 
 
 @torch.no_grad()
 def find_defects(net: nn.Module, photos: Sequence[np.ndarray], seed: int, size: int = VAL_SIZE) -> float:
-    """PatchCore in small: mean AUROC at telling retakes of a scene from retakes with a scratch, dot or patch drawn in.
+    """A small PatchCore: mean AUROC for retakes of a scene against retakes with a drawn scratch, dot or patch.
 
-    For each photograph the bank holds the descriptors of six retakes (shifted, relit, grainy); the score of an image
-    is its farthest patch from the bank. Eight fresh retakes are scored, half of them damaged.
+    For each photograph the bank holds the descriptors of six retakes (shifted, relit, grainy); the score of an image is
+    the distance of its farthest patch from the bank. Eight fresh retakes are scored, half of them damaged.
     """
     device = str(next(net.parameters()).device)
     values = []

@@ -1,4 +1,4 @@
-"""What both pre-trainings share: their command line, and the checkpoint and curve beside their outputs."""
+"""Shared by the pre-trainings: their command line, and the checkpoint and curve next to their outputs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def add_options(cli: argparse.ArgumentParser, every: int) -> None:
 
 
 def load_checkpoint(path: Path, setting: dict[str, Any], device: str) -> dict[str, Any] | None:
-    """What `save_checkpoint` wrote for the same ``setting``, or None; a checkpoint of another one is set aside."""
+    """The checkpoint of `save_checkpoint` with the same ``setting``, or None; one with other settings is renamed."""
     try:
         return checkpoints.load_checkpoint(path, setting, device)
     except checkpoints.OtherSettings:
@@ -38,7 +38,7 @@ def load_checkpoint(path: Path, setting: dict[str, Any], device: str) -> dict[st
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (setting, record and state dicts), and the record's curve as curve.csv beside it, atomically."""
+    """Write ``state`` (setting, record and state dicts), and the record's curve as curve.csv next to it, atomically."""
     checkpoints.save_checkpoint(path, state["setting"], state)
     curve = state["record"]["curve"]
     with atomic(path.with_name("curve.csv")) as temporary, open(temporary, "w", newline="") as stream:

@@ -1,4 +1,4 @@
-"""Figures of `part-nano` on photographs and surfaces that it was not trained on, and the model card made of them."""
+"""Figures of `part-nano` on held-out photographs and surfaces, and its model card."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from defectflow.pretraining.annotated_photographs import UNKNOWN, Photograph
 from defectflow.pretraining.figure_scenes import surface_picture
 
 EVALUATION_SEED = 2**31  # no training seed
-SURFACES = 100  # behind the share of surfaces that are taken for things
+SURFACES = 100  # for the share of surfaces that are taken for objects
 
 
 def figure_iou(probability: np.ndarray, one: Photograph) -> float:
-    """IoU of a probability over the whole photograph, of any grid, with the union of its objects, where both know."""
+    """IoU of a probability over the whole photograph, of any grid, with the union of its objects, on known pixels."""
     found = cv2.resize(probability, one.labels.shape[::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
     known = one.labels != UNKNOWN
     return iou(found & known, (one.labels > 0) & known)
@@ -59,7 +59,7 @@ def surfaces(photos: Sequence[np.ndarray], count: int) -> list[np.ndarray]:
 
 
 def surface_rows(network: FigureGround, photos: Sequence[np.ndarray], count: int) -> np.ndarray:
-    """What the network says to surfaces made of photographs: probability that they are such, float (count,)."""
+    """Probability of a surface predicted for surfaces made of photographs, float (count,)."""
     return np.array([found.surface for found in network.predict(surfaces(photos, count))])
 
 

@@ -1,6 +1,6 @@
-"""Pictures for `pretrain_part` and what they are of: photographs, objects pasted elsewhere, rendered parts, surfaces.
+"""Pictures for `pretrain_part` with their figures: photographs, pasted objects, rendered parts, surfaces.
 
-Every function draws from the generator that it is given, so the seed and the step fix the pictures.
+Every function uses the given random generator, so seed and step determine the pictures.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from defectflow.pretraining.rendered_scenes import light_up, photographed, surfa
 from defectflow.pretraining.silhouettes import placed
 from defectflow.pretraining.training_images import crop, even_surface, noise, scratch
 
-FOLDS = 5  # of series and of the pool; each head learns from all but one, another one each
+FOLDS = 5  # of series and of the pool; each head learns from all but one, a different one each
 KINDS = {"photograph": 0.4, "pasted": 0.22, "rendered": 0.1, "taught": 0.12, "surface": 0.16}  # shares of pictures
-SOURCES = {"tools": 0.6, "clothing": 0.25}  # shares of photographs; further sources share what is left
-COVER = (0.004, 0.8)  # share of a picture that its figure may cover
-KEPT = 0.6  # share of the figure that a window has to show
-AROUND = 0.4  # share of made pictures with other things near the rim, which are none of the figure
-BEFORE = 0.2  # share of pasted things that lie before another annotated photograph, people among them
+SOURCES = {"tools": 0.6, "clothing": 0.25}  # shares of photographs; other sources share the rest
+COVER = (0.004, 0.8)  # allowed share of a picture covered by its figure
+KEPT = 0.6  # share of the figure that a window must show
+AROUND = 0.4  # share of composed pictures with other objects near the border, which are not the figure
+BEFORE = 0.2  # share of pasted objects in front of another annotated photograph, including people
 
 
 @dataclass(frozen=True)
 class FigurePicture:
-    """A picture and what it is of.
+    """A picture and its figure.
 
     Attributes:
         image: uint8 RGB (size, size, 3).
-        figure: float32 (size, size) in [0, 1] up to rounding, share of each pixel that belongs to the thing; zeros for
+        figure: float32 (size, size) in [0, 1] up to rounding, share of each pixel that belongs to the object; zeros for
             a surface.
-        known: float32 (size, size) in {0, 1}; 0 where nobody decided.
-        surface: Whether there is no thing in it.
+        known: float32 (size, size) in {0, 1}; 0 for undecided pixels.
+        surface: Whether it shows no object.
         fold: Which of FOLDS its photograph belongs to.
     """
 
@@ -74,7 +74,7 @@ class Material:
 def material(
     photos: Sequence[np.ndarray], photographs: Sequence[Photograph] = (), taught: dict[int, np.ndarray] | None = None
 ) -> Material:
-    """Sort annotated photographs by source and give each series a fold."""
+    """Sort annotated photographs by source and assign a fold to each series."""
     by_source: dict[str, list[Photograph]] = {}
     for one in photographs:
         by_source.setdefault(one.source, []).append(one)
@@ -90,7 +90,7 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
     Args:
         photos: uint8 RGB.
         teacher: ONNX file of U2-Net or U2NetP.
-        folder: Masks are kept here as PNG, named by the photograph's pixels, so that an interrupted run goes on.
+        folder: Masks are cached here as PNG, named by the photograph's pixels, for interrupted runs.
 
     Returns:
         float32 (side, side) in [0, 1] by index, see `U2Net`.
@@ -113,7 +113,7 @@ def teach(photos: Sequence[np.ndarray], teacher: Path, folder: Path) -> dict[int
 
 
 def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """What lies behind a thing: a surface, a scene, a scene out of focus; float32 (size, size, 3)."""
+    """A background: a surface, a scene, or a scene out of focus; float32 (size, size, 3)."""
     photo = photos[int(rng.integers(len(photos)))]
     kind = rng.random()
     if kind < 0.45:
@@ -126,7 +126,7 @@ def ground(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) ->
 
 
 def put(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, thing: np.ndarray) -> None:
-    """Draw a thing into ``image``, float32, in place, in half of the cases with a shadow."""
+    """Draw an object into ``image``, float32, in place, in half of the cases with a shadow."""
     size = len(image)
     if rng.random() < 0.5:
         dx, dy = rng.normal(0, 0.02 * size, 2)
@@ -137,7 +137,7 @@ def put(rng: np.random.Generator, image: np.ndarray, alpha: np.ndarray, thing: n
 
 
 def clutter(rng: np.random.Generator, image: np.ndarray, photos: Sequence[np.ndarray]) -> None:
-    """Draw one to four things that the rim cuts off into ``image``, float32, in place."""
+    """Draw one to four objects that are cut off by the border into ``image``, float32, in place."""
     size = len(image)
     for _ in range(rng.integers(1, 5)):
         alpha = placed(rng, size, (0.1, 0.5))
@@ -149,7 +149,7 @@ def clutter(rng: np.random.Generator, image: np.ndarray, photos: Sequence[np.nda
 
 
 def taken(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """The light, grain and compression of another camera, uint8; a quarter stays as it is."""
+    """Light, grain and compression of another camera, uint8; a quarter is not changed."""
     if rng.random() < 0.75:
         image = photographed(rng, image.astype(np.float32))
     image = np.clip(image, 0, 255).astype(np.uint8)
@@ -157,7 +157,7 @@ def taken(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 
 
 def window(rng: np.random.Generator, figure: np.ndarray) -> tuple[slice, slice]:
-    """A window of a picture, squashed a little, that shows most of the figure and some of the ground."""
+    """A slightly squeezed window of a picture that shows most of the figure and some background."""
     height, width = figure.shape
     whole = (slice(0, height), slice(0, width))
     total = float(figure.sum())
@@ -173,7 +173,7 @@ def window(rng: np.random.Generator, figure: np.ndarray) -> tuple[slice, slice]:
 
 
 def turned(rng: np.random.Generator, maps: list[np.ndarray], size: int) -> list[np.ndarray]:
-    """Pictures and masks of one view squashed to squares, mirrored and turned alike."""
+    """Pictures and masks of one view resized to squares, with the same mirroring and rotation."""
     flip, quarter = rng.random() < 0.5, int(rng.integers(1, 4)) if rng.random() < 0.2 else 0
     angle = rng.normal(0, 8) if rng.random() < 0.3 else 0.0
     affine = cv2.getRotationMatrix2D((size / 2 - 0.5, size / 2 - 0.5), angle, 1 + abs(angle) / 60)
@@ -199,7 +199,7 @@ def photograph_picture(rng: np.random.Generator, one: Photograph, fold: int, siz
 def taught_picture(
     rng: np.random.Generator, photo: np.ndarray, soft: np.ndarray, fold: int, size: int
 ) -> FigurePicture:
-    """A window of a photograph of the pool with the figure that a teacher sees."""
+    """A window of a photograph of the pool with the figure predicted by a teacher."""
     soft = cv2.resize(soft, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     place = window(rng, soft)
     image, figure = turned(rng, [photo[place], soft[place]], size)
@@ -217,7 +217,7 @@ def behind(rng: np.random.Generator, made_of: Material, fold: int) -> np.ndarray
 def pasted_picture(
     rng: np.random.Generator, one: Photograph, fold: int, made_of: Material, size: int
 ) -> FigurePicture | None:
-    """An object of a photograph, or all of them where they are one figure, before something else; None: too small."""
+    """An object of a photograph, or all of them if they are one figure, in front of something else; None: too small."""
     inside = (one.labels > 0) & (one.labels != UNKNOWN)
     if not one.figure or rng.random() < 0.3:
         numbers = np.unique(one.labels[inside])
@@ -253,7 +253,7 @@ def pasted_picture(
 
 
 def rendered_picture(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> FigurePicture | None:
-    """A rendered part of one or two materials before a surface or a scene, sometimes among other things."""
+    """A rendered part of one or two materials in front of a surface or a scene, sometimes among other objects."""
     image = ground(rng, photos, size)
     if rng.random() < AROUND:
         clutter(rng, image, photos)
@@ -313,7 +313,7 @@ def figure_batch(seed: int, step: int, made_of: Material, count: int, size: int)
 
 
 def contact_sheet(made_of: Material, seed: int, size: int = 192) -> np.ndarray:
-    """Sixty-four training pictures to look at, the figure in green; a red frame: a surface. uint8 RGB."""
+    """A sheet of sixty-four training pictures, the figure in green; a red frame marks a surface. uint8 RGB."""
     tiles = []
     for one in figure_batch(seed, 0, made_of, 64, size):
         tile = one.image.copy()

@@ -1,7 +1,7 @@
-"""What promptable segmenters answer about real photographs with masks: boxes, clicks and corrections.
+"""Evaluation of promptable segmenters on real photographs with masks: boxes, clicks and corrections.
 
-Asked as SAM is measured (A. Kirillov et al., Segment anything, 2023, section 7.1): the first click lies deepest inside
-the object, each further one deepest inside the largest error of the answer before.
+Clicks as in the evaluation of SAM (A. Kirillov et al., Segment anything, 2023, section 7.1): the first click is deepest
+inside the object, each further one deepest inside the largest error of the previous mask.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ OBJECTS = 4  # of a photograph, at most, besides its figure
 
 
 class Segmenter(Protocol):
-    """A network that answers prompts about a picture."""
+    """A network that segments a picture by prompts."""
 
     def look(self, image: np.ndarray) -> Any:
-        """What `answer` needs to know of an RGB picture."""
+        """Encode an RGB picture for `answer`."""
 
     def answer(
         self, seen: Any, points: np.ndarray, labels: np.ndarray, before: Any, several: bool
     ) -> tuple[np.ndarray, float, Any]:
-        """Mask, predicted IoU and something to give as ``before`` to the next question.
+        """Mask, predicted IoU and the value of ``before`` for the next prompt.
 
         Args:
-            seen: What `look` returned.
+            seen: The result of `look`.
             points: float32 (n, 2) as (x, y) in pixels of the picture.
             labels: int (n,), SAM's.
-            before: The answer that these points correct, or None.
-            several: Whether the best of three proposals is wanted.
+            before: The previous result that these points correct, or None.
+            several: Whether to use the best of three proposals.
         """
 
 
@@ -73,7 +73,7 @@ class Sam:
 
 
 def targets(photograph: Photograph, objects: int = OBJECTS) -> dict[str, list[np.ndarray]]:
-    """Masks to ask about, bool: the "figure", if it is one, and up to ``objects`` "object" drawn by the name's hash."""
+    """Target masks, bool: the "figure", if there is one, and up to ``objects`` "object" drawn by the name's hash."""
     rng = np.random.default_rng(int.from_bytes(hashlib.sha256(photograph.name.encode()).digest()[:8], "big"))
     labels = photograph.labels
     numbers = [n for n in np.unique(labels) if n not in (0, UNKNOWN)]

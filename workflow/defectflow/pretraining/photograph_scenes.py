@@ -1,7 +1,7 @@
-"""Scenes for `pretrain_sam` made of real photographs with masks: moved, scaled, pasted elsewhere, lit anew.
+"""Scenes for `pretrain_sam` from real photographs with masks: moved, scaled, pasted onto others, relit.
 
 Large-scale jitter and copy-paste after G. Ghiasi et al., Simple copy-paste is a strong data augmentation method for
-instance segmentation, 2021. Every function draws from the generator that it is given.
+instance segmentation, 2021. Every function uses the given random generator.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from defectflow.pretraining.training_images import crop, texture
 from defectflow.segmentation.sam_model import LOGIT, NEGATIVE, NOT_A_POINT, POSITIVE, Prompt
 
 PASTED = 0.35  # share of scenes whose background is another picture
-PLAIN = 0.25  # share of scenes that are only moved: the light is that of the photograph
-REAL = 0.75  # share of scenes that are photographs where there are such
+PLAIN = 0.25  # share of scenes that are only moved and keep the light of the photograph
+REAL = 0.75  # share of scenes from photographs, if there are any
 CLICK_KINDS = ("box", "box", "box", "point", "point", "filled", "guess", "wide")
-UNION = 0.5  # share of questions about all objects together, where these are one figure
+UNION = 0.5  # share of prompts for all objects together, if these are one figure
 
 
 def backdrop(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> np.ndarray:
-    """What lies behind: a photograph, a texture or one colour; uint8 (size, size, 3)."""
+    """A background: a photograph, a texture or one colour; uint8 (size, size, 3)."""
     kind = rng.random()
     if kind < 0.7:
         return crop(rng, photos[int(rng.integers(len(photos)))], size)
@@ -43,7 +43,7 @@ def backdrop(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) 
 
 
 def move(rng: np.random.Generator, shape: tuple[int, ...], size: int) -> np.ndarray:
-    """A random affine map (2, 3) from a picture of ``shape`` to a square: squashed, scaled, turned, mirrored."""
+    """A random affine map (2, 3) from a picture of ``shape`` to a square: resized, scaled, rotated, mirrored."""
     height, width = shape[:2]
     scale = np.exp(rng.uniform(np.log(0.5), np.log(2.2))) if rng.random() < 0.7 else 1.0
     angle = rng.uniform(-np.pi, np.pi) if rng.random() < 0.2 else rng.normal(0, 0.12)
@@ -68,7 +68,7 @@ def jpeg(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def photograph_scene(
     rng: np.random.Generator, photograph: Photograph, photos: Sequence[np.ndarray], size: int
 ) -> Scene | None:
-    """A scene of one annotated photograph, or None where no object is left in the picture.
+    """A scene of one annotated photograph, or None if no object is left in the picture.
 
     Args:
         photos: Photographs to paste objects onto, uint8 RGB.
@@ -106,14 +106,14 @@ def photograph_scene(
 
 
 def pick_object(rng: np.random.Generator, scene: Scene) -> int:
-    """Index of the mask to ask about: the union in UNION of the cases where there is one."""
+    """Index of the target mask: the union with probability UNION, if there is one."""
     if scene.main is not None and rng.random() < UNION:
         return scene.main
     return int(rng.integers(len(scene.masks)))
 
 
 def loosen(rng: np.random.Generator, prompt: Prompt, size: int) -> None:
-    """Move the sides of a prompt's box by about a twentieth of its extent, as people draw boxes."""
+    """Move the sides of a prompt's box by about a twentieth of its extent, like hand-drawn boxes."""
     box = prompt.points[:2]
     extent = np.tile(box[1] - box[0], 2).reshape(2, 2)
     moved = box + (rng.normal(0, 0.05, (2, 2)) * extent).clip(-size / 25, size / 25)
@@ -143,7 +143,7 @@ def mixed_batch(
     size: int,
     kinds: Sequence[str] = KINDS,
 ) -> SceneBatch:
-    """The batch of one step: REAL of the scenes are photographs of ``sources``, each source as often as the others.
+    """The batch of one step: REAL of the scenes are photographs of ``sources``, all sources equally often.
 
     The rest are rendered; the same for the same arguments. Other arguments as for `scene_batch`.
     """
@@ -179,13 +179,13 @@ def mixed_batch(
 
 
 def corrected(prompt: Prompt, logits: np.ndarray, truth: np.ndarray, rng: np.random.Generator) -> Prompt:
-    """The prompt with one more click where its answer is wrong, and the answer as mask prompt, as SAM is trained.
+    """The prompt with one more click on an error of its mask, and this mask as mask prompt, as in SAM's training.
 
-    The click lies on a pixel drawn from all that are wrong, and is none where there are none.
+    The click is on a random wrong pixel; without wrong pixels it is empty.
 
     Args:
-        prompt: What was asked.
-        logits: float32 (side, side), the answer.
+        prompt: The previous prompt.
+        logits: float32 (side, side), the previous mask.
         truth: float32 (n, n) in [0, 1].
     """
     side = len(logits)

@@ -43,16 +43,16 @@ def student_maps(student: PatchNano, x: torch.Tensor) -> list[torch.Tensor]:
 
 
 def folded(network: nn.Module) -> nn.Module:
-    """Copy with batch norms folded where torch can trace the network (a third faster); else the network itself."""
+    """Copy with folded batch norms if torch can trace the network (a third faster); otherwise the network itself."""
     try:
         return fuse(network).to(memory_format=torch.channels_last)
-    except Exception:  # tracing fails in as many ways as there are networks, and speed is all that is lost
+    except Exception:  # tracing can fail in many ways; only speed is lost
         return network
 
 
 @torch.no_grad()
 def channel_weights(teacher: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    """Inverse standard deviation of each teacher channel, (1, C, 1, 1) per layer; bounded, as some hardly ever fire."""
+    """Inverse standard deviation of each teacher channel, (1, C, 1, 1) per layer; bounded: some are almost always 0."""
     weights = []
     for m in teacher(x):
         std = m.float().std((0, 2, 3), keepdim=True)
@@ -71,7 +71,7 @@ def distillation_loss(
 
 
 class Extractor(nn.Module):
-    """A student seen as a list of maps, as timm's extractors are."""
+    """A student that returns a list of maps, like timm's extractors."""
 
     def __init__(self, student: PatchNano) -> None:
         super().__init__()
@@ -107,10 +107,10 @@ def train(
         photos, held: Training and held-out photographs, uint8 RGB.
         steps, minutes: Length of the run; exactly one is given. With `steps` a run is reproducible and an interrupted
             one resumes to the same weights; with `minutes` the learning rate follows the clock.
-        stop_at: Interrupt after this step, as a killed job would be, with a checkpoint.
+        stop_at: Interrupt after this step with a checkpoint, like a killed job.
         batch, size: Images per step and their side in px.
         resume: Continue from `checkpoint.pt` if there is one of the same settings and code.
-        start: Exported weights to go on from, with a new warm-up and other images; None for a new student.
+        start: Exported weights to continue from, with a new warm-up and other images; None for a new student.
 
     Returns:
         The student (with its norms) and a record: steps, minutes, images, curve.
@@ -120,7 +120,7 @@ def train(
     if start:
         load_weights(shipped := PatchNano(), start, PATCH_NANO)
         student = unfold_norms(shipped, to_input(training_batch(seed, 2**31 + 1, photos, 64, size), "cpu"))
-        first = 10**6  # of the steps that name the images: those of the earlier run are not seen again
+        first = 10**6  # offset of the steps, so that images of the earlier run are not repeated
     student = student.to(device, memory_format=torch.channels_last)
     teacher = folded(teacher).to(device)
     optimizer = MuonAdamW(student.parameters(), lr)
@@ -185,7 +185,7 @@ def export(student: PatchNano, path: Path) -> None:
 
 
 def measure(weights: Path, teacher: nn.Module, held: list[np.ndarray], seed: int) -> dict[str, Any]:
-    """Figures of an exported file: size, agreement with the teacher, and what PatchCore finds with either."""
+    """Figures of an exported file: size, agreement with the teacher, and PatchCore's results with both."""
     ours = create_backbone(PATCH_NANO, LAYERS, weights)
     torch.manual_seed(seed)
     untrained = timm.create_model(PATCH_NANO, features_only=True).eval()
@@ -225,7 +225,7 @@ def main(args: argparse.Namespace) -> None:
     figures |= {"teacher": args.teacher_name, "photos": len(photos), "held": len(held), "run": run}
     write_json(out / f"{PATCH_NANO}.json", figures)
     write_card(out / f"{PATCH_NANO}.md", figures)
-    (out / "checkpoint.pt").unlink()  # a later run with other code or photographs must not take it for its own
+    (out / "checkpoint.pt").unlink()  # a later run with other code or photographs must not use it
     print(f"{weights}: cosine {figures['held_out']['cosine']:.4f} after {record['steps']} steps")
 
 

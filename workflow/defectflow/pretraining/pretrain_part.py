@@ -40,15 +40,15 @@ from defectflow.pretraining.training_images import load_pool
 from defectflow.training.loop import Loop
 from defectflow.training.losses import dice_loss
 
-KEPT = 100  # steps whose pictures are shown again: to make them takes longer than to learn from them
-AGAIN = 2  # earlier steps that are shown beside the new pictures
-FIRST_SIZE, FIRST_SHARE = 256, 0.6  # small pictures for the first part of the run: twice as many in the same time
-CURVE = 24  # held-out photographs of each source, and surfaces, behind a point of the curve
+KEPT = 100  # steps whose pictures are reused: making them takes longer than training on them
+AGAIN = 2  # earlier steps reused with the new pictures
+FIRST_SIZE, FIRST_SHARE = 256, 0.6  # small pictures in the first part of the run: twice as many in the same time
+CURVE = 24  # held-out photographs of each source, and surfaces, for a point of the curve
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the heads learn from one step's pictures.
+    """Training data of the heads from one step's pictures.
 
     Attributes:
         maps: Of the trunk, bfloat16 (n, channels, h, w) each.
@@ -72,7 +72,7 @@ def joined(parts: list[Seen]) -> Seen:
 
 
 class Looker:
-    """Makes the pictures of a step and looks at them with the trunk; keeps the last ones."""
+    """Makes the pictures of a step, computes the maps of the trunk, and keeps those of the last steps."""
 
     def __init__(self, seed: int, made_of: Material, count: int, device: torch.device, workers: int) -> None:
         self.seed, self.made_of, self.count, self.device = seed, made_of, count, device
@@ -83,7 +83,7 @@ class Looker:
         self.workers = workers
 
     def pictures(self, step: int, size: int) -> list[FigurePicture]:
-        """The pictures of ``step``; those of the next steps are begun."""
+        """The pictures of ``step``; those of the next steps are started in the background."""
         for number in range(step, step + self.workers + 1):
             if (number, size) not in self.ahead and number not in self.kept:
                 self.ahead[number, size] = self.pool.submit(
@@ -93,7 +93,7 @@ class Looker:
 
     @torch.no_grad()
     def __call__(self, step: int, size: int) -> Seen:
-        """What the heads learn from the pictures of ``step``, made with a side of ``size`` px."""
+        """Training data from the pictures of ``step``, made with a side of ``size`` px."""
         if step not in self.kept:
             made = self.pictures(step, size)
             x = to_input(np.stack([one.image for one in made]), self.device)
@@ -114,7 +114,7 @@ class Looker:
 
 
 def heads_loss(heads: Heads, seen: Seen) -> Tensor:
-    """Mean loss of the heads, each on the pictures of all folds but its own."""
+    """Mean loss of the heads, each on the pictures of all folds except its own."""
     maps = heads.standardised(seen.maps)
     losses = []
     for number, head in enumerate(heads.heads):
@@ -127,7 +127,7 @@ def heads_loss(heads: Heads, seen: Seen) -> Tensor:
         things = torch.nonzero(seen.surface[mine] == 0)[:, 0]
         loss = (entropy * known).sum() / known.sum().clamp_min(1)
         if len(things):
-            hidden = (known[things] - 1) * 100  # of what nobody knows: outside, in the answer as in the truth
+            hidden = (known[things] - 1) * 100  # undecided pixels count as outside, in the result as in the truth
             loss = loss + dice_loss(logits[things] + hidden, figure[things] * known[things]).mean()
         telling = F.binary_cross_entropy_with_logits(surface.float(), seen.surface[mine])
         losses.append(loss + 0.3 * telling)
@@ -135,7 +135,7 @@ def heads_loss(heads: Heads, seen: Seen) -> Tensor:
 
 
 def new_heads(seed: int, seen: Seen) -> Heads:
-    """Untrained heads, with the statistics of the maps that they will see."""
+    """Untrained heads, with the statistics of their input maps."""
     torch.manual_seed(seed)
     heads = Heads(norm=True)
     for level, maps in enumerate(seen.maps):
@@ -178,11 +178,11 @@ def train(
         steps, minutes: Length of the run; exactly one is given. With `steps` a run is reproducible and an interrupted
             one resumes to the same weights; with `minutes` the schedule follows the clock.
         stop_at: Interrupt after this step, as a killed job would be, with a checkpoint.
-        batch: New pictures per step; AGAIN times as many of the last KEPT steps are shown beside them.
+        batch: New pictures per step; AGAIN times as many of the last KEPT steps are added.
         rate: Peak learning rate of Muon.
         resume: Continue from `checkpoint.pt` if there is one of the same settings and code.
-        start: Exported weights to go on from, without norms and with other pictures, all of the full size; None for new
-            heads.
+        start: Exported weights to continue from, without norms and with other pictures, all of the full size; None for
+            new heads.
 
     Returns:
         The heads for use (norms folded) and a record: steps, minutes, pictures, curve.
@@ -193,7 +193,7 @@ def train(
     heads = read_heads(start).train().requires_grad_(True) if start else new_heads(seed, first(2**31, SIDE))
     heads = heads.to(where, memory_format=torch.channels_last)
     first.close()
-    shift = 10**6 if start else 0  # of the steps that name the pictures: those of the earlier run are not seen again
+    shift = 10**6 if start else 0  # offset of the steps, so that pictures of the earlier run are not repeated
     optimizer = MuonAdamW(heads.parameters(), rate, adam_rate=0.15 * rate)
     record: dict[str, Any] = {"steps": 0, "minutes": 0.0, "pictures": 0, "small": 0, "curve": []}
     checkpoint = out / "checkpoint.pt"
@@ -227,7 +227,7 @@ def train(
         small = not start and loop.progress < FIRST_SHARE
         size, since = (FIRST_SIZE, 0) if small else (SIDE, record["small"])
         rng = np.random.default_rng([seed, done, 4])
-        back = min(done - since, KEPT)  # what was made with another size does not fit
+        back = min(done - since, KEPT)  # pictures of another size do not fit
         chosen = rng.choice(back, min(back, AGAIN), replace=False) if back else np.zeros(0, int)
         seen = joined([look(shift + int(step), size) for step in (done, *(done - 1 - chosen))])
         heads.train()
@@ -254,7 +254,7 @@ def export(heads: Heads, path: Path) -> None:
 
 
 def measure(weights: Path, held: list[np.ndarray], asked: list[Photograph], device: str) -> dict[str, Any]:
-    """Figures of an exported file: size, mean IoU by source, surfaces and things taken for each other."""
+    """Figures of an exported file: size, mean IoU by source, and confusions of surfaces and objects."""
     network = FigureGround.load(device, weights)
     surfaces = surface_rows(network, held, SURFACES)
     return {
@@ -298,7 +298,7 @@ def main(args: argparse.Namespace) -> None:
         write_notice(weights.with_suffix(".NOTICE.md"), [*photographs, *asked], "part-nano")
     write_json(weights.with_suffix(".json"), figures)
     write_card(weights.with_suffix(".md"), figures)
-    (out / "checkpoint.pt").unlink()  # a later run with other code or photographs must not take it for its own
+    (out / "checkpoint.pt").unlink()  # a later run with other code or photographs must not use it
     print(f"{weights}: {record['steps']} steps, {figures['surfaces_as_objects']:.2f} of surfaces taken for objects")
 
 
@@ -310,10 +310,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_options(cli, every=250)
     cli.add_argument("--batch", type=int, default=6, help="new pictures per step")
     cli.add_argument("--rate", type=float, default=0.02, help="peak learning rate of Muon")
-    cli.add_argument("--start", help="exported weights to go on from, with other pictures")
-    cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv), to learn from as well")
-    cli.add_argument("--teacher", help="ONNX file of U2-Net or U2NetP, whose masks of the pool to learn from as well")
-    cli.add_argument("--taught", type=int, default=500, help="photographs of the pool that the teacher looks at")
+    cli.add_argument("--start", help="exported weights to continue from, with other pictures")
+    cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv) for training")
+    cli.add_argument(
+        "--teacher", help="ONNX file of U2-Net or U2NetP, whose masks of the pool are used for training too"
+    )
+    cli.add_argument("--taught", type=int, default=500, help="photographs of the pool segmented by the teacher")
     return cli
 
 

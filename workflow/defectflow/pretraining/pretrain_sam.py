@@ -1,9 +1,9 @@
 """Pre-train `sam2.1-nano`: `python -m defectflow.pretraining.pretrain_sam --pool DIR --photographs DIR --out DIR`.
 
 The architecture is that of SAM 2.1 (N. Ravi et al., SAM 2: segment anything in images and videos, 2024) in
-`configs/sam2.1_nano.yaml`. Each scene is encoded once and asked about several objects, then again after clicks on the
-errors. Scenes are rendered from a pool of photographs, and made of real photographs with masks where there are such.
-A tenth of both is held out, whole series together: the figures come from those alone.
+`configs/sam2.1_nano.yaml`. Each scene is encoded once and prompted for several objects, then again with clicks on the
+errors. Scenes are rendered from a pool of photographs, and composed of real photographs with masks if there are any. A
+tenth of both is held out, whole series together, and only used for the figures.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ from defectflow.segmentation.sam_training import proposals_loss, sam_loss, train
 from defectflow.training.loop import Loop
 
 CONFIG = "nano"
-PROMPTS = 3  # asked of each scene
+PROMPTS = 3  # for each scene
 WARM_UP = 100  # steps
-FIRST_SIZE, FIRST_SHARE = 256, 0.875  # small pictures for most of the run: four times as many scenes an hour
-AVERAGED = 0.99  # of the average of the weights stays in each step: it spans about a hundred
-ROUGH_ONLY = 150  # steps with rough masks for prompts: without, it takes long to find that prompts matter at all
-ROUNDS = 3  # of correction at most: a click on an error, the answer before as mask prompt
-VALIDATION = 2  # batches of scenes for each kind of prompt behind a point of the curve
-WATCHED = 6  # held-out photographs of each source behind a point of the curve, others than those of the figures
+FIRST_SIZE, FIRST_SHARE = 256, 0.875  # small pictures for most of the run: four times as many scenes per hour
+AVERAGED = 0.99  # decay of the averaged weights per step: about a hundred steps
+ROUGH_ONLY = 150  # steps with rough masks as prompts: otherwise the network takes long to use prompts at all
+ROUNDS = 3  # of correction at most: a click on an error, the previous mask as mask prompt
+VALIDATION = 2  # batches of scenes for each kind of prompt for a point of the curve
+WATCHED = 6  # held-out photographs of each source for a point of the curve, different from those of the figures
 
 
 class PlainAttention(TorchFunctionMode):
-    """Attention as two products and a softmax: in bfloat16 on a CPU, with its gradient, the fastest of torch's ways.
+    """Attention as two products and a softmax: with gradients in bfloat16 on a CPU the fastest variant in torch.
 
-    An encoder takes 1.2 times as long with the kernel that torch names math, 1.5 times with the fused one.
+    An encoder takes 1.2 times as long with torch's math kernel, 1.5 times with the fused one.
     """
 
     def __torch_function__(
@@ -79,7 +79,7 @@ class PlainAttention(TorchFunctionMode):
 
 
 def set_size(model: nn.Module, size: int) -> None:
-    """Make a model take pictures of another size: position encodings follow by interpolation."""
+    """Set the picture size of a model: position encodings are interpolated."""
     model.image_size = size
     encoder = model.sam_prompt_encoder
     encoder.input_image_size = (size, size)
@@ -88,7 +88,7 @@ def set_size(model: nn.Module, size: int) -> None:
 
 
 def optimizer_of(model: nn.Module, rate: float) -> MuonAdamW:
-    """Muon for what is a linear map; embeddings and position encodings are not."""
+    """Muon for linear maps, which embeddings and position encodings are not."""
     parameters = [p for group in trained_parameters(model, "all").values() for p in group]
     plain = [p for name, p in model.named_parameters() if "embed" in name and "patch_embed" not in name]
     plain += [p for name, p in model.named_parameters() if "_token" in name]
@@ -96,10 +96,10 @@ def optimizer_of(model: nn.Module, rate: float) -> MuonAdamW:
 
 
 def before_correction(logits: Tensor, predicted: Tensor, prompts: list[sam_model.Prompt]) -> Tensor:
-    """The mask of `propose` that a click then corrects: of one click alone the proposal said to be the best.
+    """The mask of `propose` to correct with a click: for a single click, the proposal with the best predicted IoU.
 
     Args:
-        logits, predicted: (batch, 4, side, side) and (batch, 4), as `propose` returns them.
+        logits, predicted: (batch, 4, side, side) and (batch, 4), from `propose`.
 
     Returns:
         (batch, side, side).
@@ -113,7 +113,7 @@ def before_correction(logits: Tensor, predicted: Tensor, prompts: list[sam_model
 def step_loss(
     model: nn.Module, questions: SceneBatch, rounds: int, rng: np.random.Generator, from_scratch: bool
 ) -> torch.Tensor:
-    """Loss of the answers to a batch, and of ``rounds`` answers more after a click on an error of each."""
+    """Loss of the masks of a batch, and of ``rounds`` more masks, each after a click on an error."""
     device = next(model.parameters()).device
     features = sam_model.encode(model, sam_model.to_tensor(questions.images, device))
     owner = torch.from_numpy(questions.owner).to(device)
@@ -155,20 +155,20 @@ def train(
     """Train a model; write `checkpoint.pt` and `curve.csv` to `out` every `every` steps and at the end.
 
     The rate is constant after a warm-up and falls at the end of the run (`warmup_stable_decay`). `stable.pt` is the
-    checkpoint before that: a run of another length goes on from there.
+    checkpoint before that: a run of another length continues from it.
 
     Args:
         photos, held: Training and held-out photographs, uint8 RGB.
-        steps, minutes: Length of the run, with all that it goes on from; exactly one is given. With `steps` a run is
-            reproducible and an interrupted one resumes to the same weights; with `minutes` the schedule follows the
+        steps, minutes: Length of the run, including the run it continues from; exactly one is given. With `steps` a run
+            is reproducible and an interrupted one resumes to the same weights; with `minutes` the schedule follows the
             clock.
-        stop_at: Interrupt after this step, as a killed job would be, with a checkpoint.
+        stop_at: Interrupt after this step with a checkpoint, like a killed job.
         batch: Scenes per step at the first size; at the full size half of it.
         rate: Peak learning rate of Muon.
         decay: Share of the run in which the rate falls to 0.
-        photographs: Real photographs with masks to train on; None or empty: rendered scenes alone.
-        watched: Held-out photographs with masks that the curve tells of.
-        start: Weights to go on from; None for random ones.
+        photographs: Real photographs with masks to train on; None or empty: only rendered scenes.
+        watched: Held-out photographs with masks for the curve.
+        start: Weights to continue from; None for random ones.
         resume: Continue from a checkpoint if there is one of the same settings and code.
 
     Returns:
@@ -213,7 +213,7 @@ def train(
         save_checkpoint(path, state | {"setting": setting, "length": length, "record": record})
 
     def note(size: int) -> None:
-        """Add to the curve what the averaged weights answer, at the size that they have learned so far."""
+        """Add the figures of the averaged weights to the curve, at the current training size."""
         set_size(average.module, size)
         figures = evaluate(average.module, held, seed, VALIDATION)
         if watched:
@@ -302,7 +302,7 @@ def main(args: argparse.Namespace) -> None:
         write_notice(weights.with_suffix(".NOTICE.md"), [*photographs, *held_out])
     write_json(weights.with_suffix(".json"), figures)
     write_card(weights.with_suffix(".md"), figures)
-    (out / "checkpoint.pt").unlink()  # a longer run goes on from stable.pt
+    (out / "checkpoint.pt").unlink()  # a longer run continues from stable.pt
     print(f"{weights}: IoU {figures['held_out']['iou_box']:.3f} from a box after {record['steps']} steps")
 
 
@@ -315,10 +315,10 @@ def build_parser() -> argparse.ArgumentParser:
     cli.add_argument("--batch", type=int, default=8, help="scenes per step, half of them at the full image size")
     cli.add_argument("--rate", type=float, default=0.015, help="peak learning rate of Muon")
     cli.add_argument("--decay", type=float, default=0.25, help="share of the run in which the rate falls to 0")
-    cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv), to learn from as well")
-    cli.add_argument("--start", help="weights to go on from (default: random ones)")
-    cli.add_argument("--asked", type=int, default=40, help="held-out photographs of each source behind the figures")
-    cli.add_argument("--scenes", type=int, default=100, help="held-out scenes behind each figure of the card")
+    cli.add_argument("--photographs", help="folder of real photographs with masks (index.csv) for training")
+    cli.add_argument("--start", help="weights to continue from (default: random ones)")
+    cli.add_argument("--asked", type=int, default=40, help="held-out photographs of each source for the figures")
+    cli.add_argument("--scenes", type=int, default=100, help="held-out scenes for each figure of the card")
     return cli
 
 

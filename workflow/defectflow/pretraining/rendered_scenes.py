@@ -1,7 +1,7 @@
 """Rendered scenes for `pretrain_sam`: parts with holes and thin limbs among clutter, with their masks and prompts.
 
 Surfaces and backgrounds are crops of the pool's photographs and the rendered textures of `training_images`.
-Every function draws from the generator that it is given, so the seed and the step fix the scene.
+Every function uses the given random generator, so seed and step determine the scene.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from defectflow.pretraining.silhouettes import placed
 from defectflow.pretraining.training_images import crop, noise, texture
 from defectflow.segmentation.sam_model import LOGIT, NOT_A_POINT, Prompt, make_prompt
 
-SMALLEST = 0.004  # share of the frame that an object needs to show to be asked for
+SMALLEST = 0.004  # share of the frame that must be visible for an object to be a target
 KINDS = (
     "box",
     "box",
@@ -26,8 +26,8 @@ KINDS = (
     "guess",
     "point",
     "wide",
-)  # prompts of `ask`, as often as they are drawn
-VISIBLE = 0.6  # share of itself that it needs to show: of a hidden one nobody can say where it ends
+)  # prompts of `ask`, by frequency
+VISIBLE = 0.6  # share of the object that must be visible: the extent of a hidden one is unknown
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Scene:
 
     Attributes:
         image: uint8 (size, size, 3), RGB.
-        masks: float32 (size, size) in [0, 1] each: visible part of an object, rearmost first; only those that show.
-        ghosts: The same of objects that are not in the picture, in places that no other object takes up.
-        main: Index in `masks` of the one object that a box over the whole scene would mean, or None.
+        masks: float32 (size, size) in [0, 1] each: visible part of an object, rearmost first; only visible objects.
+        ghosts: The same for objects that are not in the picture, in places without other objects.
+        main: Index in `masks` of the object meant by a box over the whole scene, or None.
     """
 
     image: np.ndarray
@@ -61,7 +61,7 @@ def surface(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -
 
 
 def _around(alpha: np.ndarray, margin: int) -> tuple[slice, slice]:
-    """Window around what ``alpha`` covers, so that small objects cost little; one pixel where it covers nothing."""
+    """Window around the area of ``alpha``, to save time for small objects; one pixel if it is empty."""
     x, y, w, h = cv2.boundingRect((alpha > 0.01).astype(np.uint8))
     return slice(max(0, y - margin), y + h + margin + 1), slice(max(0, x - margin), x + w + margin + 1)
 
@@ -101,8 +101,8 @@ def photographed(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
 def render_scene(rng: np.random.Generator, photos: Sequence[np.ndarray], size: int) -> Scene:
     """Render a scene.
 
-    Half of the scenes show one large part over clutter, as inspection photographs do, the others a heap of objects.
-    A few objects share their neighbour's material, so that outlines matter and colour alone does not tell.
+    Half of the scenes show one large part over clutter, like inspection photographs, the others a heap of objects. A
+    few objects share their neighbour's material, so that colour alone is not enough.
 
     Args:
         photos: uint8 RGB photographs.
@@ -140,7 +140,7 @@ def render_scene(rng: np.random.Generator, photos: Sequence[np.ndarray], size: i
 
 
 def rough(rng: np.random.Generator, mask: np.ndarray) -> np.ndarray:
-    """A guess at a mask as registration makes it: a little moved, turned, grown or shrunk, soft at the outline."""
+    """An approximate mask like one from registration: slightly moved, rotated, grown or shrunk, with soft outlines."""
     size = len(mask)
     ys, xs = np.nonzero(mask > 0.5)
     centre = float(xs.mean()), float(ys.mean())
@@ -166,10 +166,10 @@ def filled_box(prompt: Prompt, size: int) -> np.ndarray:
 
 
 def ask(rng: np.random.Generator, mask: np.ndarray, size: int, kind: str) -> Prompt:
-    """A prompt for an object, as the workflow and people give them.
+    """A prompt for an object, like those of the workflow and of people.
 
     Args:
-        mask: float32 (size, size) of the object that is meant.
+        mask: float32 (size, size) of the target object.
         size: Side of the model's input in px.
         kind: "box"; "filled" (the box, given as a mask too); "point" (one inside, where there is room for it, else the
             box); "guess" (box, points and a rough mask, as from registration); "wide" (a box with much else in it, as
@@ -192,13 +192,13 @@ def ask(rng: np.random.Generator, mask: np.ndarray, size: int, kind: str) -> Pro
 
 @dataclass(frozen=True)
 class SceneBatch:
-    """Scenes and the questions asked about them.
+    """Scenes and their prompts.
 
     Attributes:
         images: uint8 (scenes, size, size, 3).
         owner: int64 (prompts,), the scene of each prompt.
         prompts: The prompts.
-        truth: float32 (prompts, size/2, size/2) in [0, 1]; zeros where the object is not in the picture.
+        truth: float32 (prompts, size/2, size/2) in [0, 1]; zeros if the object is not in the picture.
         present: float32 (prompts,) in {0, 1}.
     """
 
@@ -218,10 +218,10 @@ def scene_batch(
     size: int,
     kinds: Sequence[str] = KINDS,
 ) -> SceneBatch:
-    """The batch of one step: ``scenes`` pictures with ``prompts`` questions each; the same for the same arguments.
+    """The batch of one step: ``scenes`` pictures with ``prompts`` prompts each; the same for the same arguments.
 
-    One question in eight is about an object that is not there. The first is about the main object, if there is one;
-    a "wide" box is drawn around that alone, and is a close one for others.
+    One prompt in eight is for an object that is not there. The first is for the main object, if there is one; only that
+    can get a "wide" box, others get a close one.
     """
     rng = np.random.default_rng([seed, step])
     images: list[np.ndarray] = []
@@ -248,7 +248,7 @@ def scene_batch(
 
 
 def contact_sheet(photos: Sequence[np.ndarray], seed: int, size: int = 192) -> np.ndarray:
-    """Sixteen training scenes to look at, each beside three of its prompts and answers; uint8 RGB.
+    """A sheet of sixteen training scenes, each next to three of its prompts and true masks; uint8 RGB.
 
     Green: the truth. Red: the box of an object that is there, magenta: of one that is not. Yellow and blue: a point
     inside and outside. In the corner: the rough mask, if it is a part of the prompt.

@@ -1,4 +1,4 @@
-"""Figures of a pre-trained SAM on rendered scenes of held-out photographs, and the model card made of them."""
+"""Figures of a pre-trained SAM on rendered scenes of held-out photographs, and its model card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from defectflow.pretraining.rendered_scenes import KINDS, SceneBatch, scene_batc
 from defectflow.segmentation import sam_model
 from defectflow.segmentation.sam_training import trained_parameters
 
-EVALUATION_SEED = 2**31  # no training seed: its scenes are never trained on
+EVALUATION_SEED = 2**31  # not used in training, so these scenes are held out
 
 
 def answers(model: nn.Module, batch: SceneBatch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
@@ -33,7 +33,7 @@ def answers(model: nn.Module, batch: SceneBatch, device: torch.device) -> tuple[
 
 
 def _filled(prompt: sam_model.Prompt, side: int, size: int) -> np.ndarray:
-    """What the prompt itself says, without looking at the picture: its mask if it has one, else its box, filled."""
+    """The mask of the prompt without the picture: its mask if it has one, otherwise its filled box."""
     if prompt.mask is not None:
         return np.asarray(torch.nn.functional.interpolate(torch.from_numpy(prompt.mask)[None, None], side)[0, 0] > 0)
     filled = np.zeros((side, side), bool)
@@ -44,7 +44,7 @@ def _filled(prompt: sam_model.Prompt, side: int, size: int) -> np.ndarray:
 
 @torch.no_grad()
 def evaluate(model: nn.Module, photos: Sequence[np.ndarray], seed: int, batches: int) -> dict[str, float]:
-    """Answers about rendered scenes at the model's own image size, in float32.
+    """Evaluation on rendered scenes at the model's own image size, in float32.
 
     Args:
         photos: Photographs that were not trained on, uint8 RGB.
@@ -52,8 +52,8 @@ def evaluate(model: nn.Module, photos: Sequence[np.ndarray], seed: int, batches:
 
     Returns:
         iou_<kind>: Mean IoU of the masks with the truth where the object is there, for each kind of prompt.
-        iou_<kind>_prompt: The same of the prompt taken as the mask (the box filled), which looking has to beat.
-        presence_auroc: AUROC of the object score at telling objects that are there from ones that are not; NaN where
+        iou_<kind>_prompt: The same for the prompt used as the mask (the filled box), which the network must beat.
+        presence_auroc: AUROC of the object score for objects that are there against ones that are not; NaN where
             all are there.
         iou_error: Mean absolute error of the predicted IoU.
     """
@@ -85,7 +85,7 @@ def evaluate(model: nn.Module, photos: Sequence[np.ndarray], seed: int, batches:
 def measure(
     weights: Path, config: str, held: Sequence[np.ndarray], seed: int, batches: int, device: str
 ) -> dict[str, Any]:
-    """Figures of an exported file: size, and its answers about scenes of held-out photographs."""
+    """Figures of an exported file: size, and results on scenes of held-out photographs."""
     model = sam_model.build(config, weights).to(device)
     parts = trained_parameters(model, "all")
     return {
@@ -115,7 +115,7 @@ def counted(photographs: Sequence[Photograph]) -> dict[str, int]:
 
 
 def measure_photographs(weights: Path, config: str, asked: Sequence[Photograph], device: str) -> dict[str, Any]:
-    """Mean IoU by source and prompt of an exported file on photographs, and its own estimates beside the truth."""
+    """Mean IoU by source and prompt of an exported file on photographs, and predicted against true IoU."""
     segmenter = Sam(sam_model.build(config, weights).to(device))
     rows = [row for one in tqdm(asked, desc="held out", unit="image") for row in question_rows(segmenter, one)]
     means = {
@@ -129,7 +129,7 @@ def measure_photographs(weights: Path, config: str, asked: Sequence[Photograph],
 
 
 def write_notice(path: Path, photographs: Sequence[Photograph], network: str = "sam2.1-nano") -> None:
-    """Write where each annotated photograph is from and under which licence, sources of one origin in one line."""
+    """Write the origin and licence of each annotated photograph; sources with a single origin take one line."""
     by_source: dict[str, list[Photograph]] = {}
     for one in photographs:
         by_source.setdefault(one.source, []).append(one)

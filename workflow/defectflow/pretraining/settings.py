@@ -1,4 +1,4 @@
-"""Settings of the making of our own weights. Standard library only: the Snakefile imports this module."""
+"""Settings for training the included weights. Standard library only: the Snakefile imports this module."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,10 +15,10 @@ class PretrainSettings(Settings):
     pool: str = setting("data/pool", "folder of varied photographs")
     photographs: str | None = setting(
         None,
-        "folder of real photographs with object masks (index.csv), for sam2.1-nano and part-nano; none: rendered alone",
+        "folder of real photographs with object masks (index.csv), for sam2.1-nano and part-nano; none: only rendered",
     )
     figure_teacher: str | None = setting(
-        None, "ONNX file of U2-Net or U2NetP, whose masks of the pool part-nano learns from as well"
+        None, "ONNX file of U2-Net or U2NetP; part-nano also learns from its masks of the pool"
     )
     teacher_name: str = setting("resnet18.tv_in1k", "timm name of the network that patch-nano is distilled from")
     teacher_weights: str = setting("data/weights/resnet18.tv_in1k.safetensors", "local file with its weights")

@@ -7,7 +7,7 @@ import numpy as np
 
 from defectflow.pretraining.training_images import noise
 
-CANVAS = 192  # side that silhouettes are drawn on before they are placed
+CANVAS = 192  # pixels, side of the canvas for drawing silhouettes
 
 
 def _polygon(rng: np.random.Generator, mask: np.ndarray) -> None:
@@ -23,7 +23,7 @@ def _ellipse(rng: np.random.Generator, mask: np.ndarray) -> None:
 
 
 def _boxes(rng: np.random.Generator, mask: np.ndarray) -> None:
-    """Plate or bracket: one to five rectangles, each through the one before it."""
+    """Plate or bracket: one to five rectangles, each overlapping the previous one."""
     centre = np.array([CANVAS / 2, CANVAS / 2])
     for i in range(rng.integers(1, 6)):
         extent = CANVAS * rng.uniform((0.3, 0.08)[i > 0], (0.8, 0.5)[i > 0], 2)

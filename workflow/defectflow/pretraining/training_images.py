@@ -1,4 +1,5 @@
-"""Training images for `pretrain_backbone`: crops of photographs and rendered textures, varied as inspection photos are.
+"""Training images for `pretrain_backbone`: crops of photographs and rendered textures, with variations typical of
+inspection photos.
 
 Every function draws from the generator that it is given, so the seed and the step fix the batch.
 Images are uint8 RGB of shape (size, size, 3).
@@ -21,7 +22,7 @@ from defectflow.listing.image_names import is_image
 
 
 def load_pool(folder: str | Path, seed: int, max_short: int = 384) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Read all photographs below `folder` and hold a tenth of them out, drawn by `seed` from the sorted names.
+    """Read all photographs below `folder` and hold out a tenth of them, drawn by `seed` from the sorted names.
 
     Returns:
         (training, held out), uint8 RGB (height, width, 3), short side at most `max_short` px.
@@ -51,7 +52,7 @@ def noise(rng: np.random.Generator, size: int, cells: tuple[int, int], flags: in
 
 
 def rotated_grid(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Pixel coordinates turned by a random angle, two float32 (size, size)."""
+    """Pixel coordinates rotated by a random angle, two float32 (size, size)."""
     angle = rng.uniform(0, np.pi)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     return x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
@@ -125,7 +126,7 @@ def quilt(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
 
 
 def evenest(rng: np.random.Generator, photo: np.ndarray, size: int, tries: int = 24) -> np.ndarray:
-    """The most even of a few small windows of a photograph, where light and colour differ least from place to place."""
+    """The most uniform of a few small windows of a photograph, with the least variation of light and colour."""
     height, width = photo.shape[:2]
     found = []
     for _ in range(tries):
@@ -138,7 +139,7 @@ def evenest(rng: np.random.Generator, photo: np.ndarray, size: int, tries: int =
 
 
 def even_surface(rng: np.random.Generator, photo: np.ndarray, size: int) -> np.ndarray:
-    """A surface without a thing on it, uint8 (size, size, 3)."""
+    """A surface without an object, uint8 (size, size, 3)."""
     kind = rng.random()
     if kind < 0.5:
         return np.ascontiguousarray(quilt(rng, photo, size))
@@ -194,7 +195,7 @@ def scratch(rng: np.random.Generator, image: np.ndarray) -> None:
 
 
 def vary(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
-    """Flip, turn, re-light, re-colour, blur or add noise to an image."""
+    """Flip, rotate, relight, recolour, blur or add noise to an image."""
     if rng.random() < 0.5:
         image = image[:, ::-1]
     if rng.random() < 0.3:

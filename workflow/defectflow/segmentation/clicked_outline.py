@@ -1,8 +1,7 @@
-"""The part from clicks in it and beside it, in a fraction of a second a click: a random walker with part-nano as prior.
+"""The part from clicks on it and on the background, by a random walker with part-nano as prior: fast enough for clicks.
 
-Each click moves the outline near it, up to the next edges; where nobody has clicked, the figure of the photograph by
-`part-nano` decides. SAM 2.1 from its own checkpoints takes clicks too (`outline.by_sam`); sam2.1-nano is trained on
-guesses of one part, and does not.
+Each click moves the outline near it, up to the next edges; elsewhere the foreground predicted by `part-nano` decides.
+Official SAM 2.1 checkpoints take clicks too (`outline.by_sam`); sam2.1-nano is too weak for clicks alone.
 
 Source: L. Grady, Multilabel random walker image segmentation using prior models, CVPR 2005.
 """
@@ -20,22 +19,22 @@ from defectflow.parts.training_cases import to_square
 from defectflow.segmentation.outline import Clicks as OutlineClicks
 from defectflow.segmentation.outline import Point, tidy
 
-SIDE = 128  # pixels, longer side of what the walker sees
-EDGE = 6.0  # how much a difference of colour, in units of the mean one, keeps the walker back
+SIDE = 128  # pixels, longer side of the walker's picture
+EDGE = 6.0  # how strongly a colour difference, in units of the mean, blocks the walker
 WEAKEST = 1e-3  # weight between any two neighbours
-PRIOR, CLICK = 0.002, 1e3  # weights of part-nano's figure, and of a click
+PRIOR, CLICK = 0.002, 1e3  # weights of part-nano's foreground, and of a click
 RADIUS = 2  # pixels of the walker's picture: the disc of a click
 
 
 class Clickable:
-    """A photograph that has been looked at, ready for any number of clicks."""
+    """A photograph prepared for any number of clicks."""
 
     def __init__(self, image: np.ndarray, figure: np.ndarray) -> None:
-        """Look at a photograph.
+        """Prepare a photograph.
 
         Args:
             image: uint8 RGB (height, width, 3).
-            figure: float in [0, 1] (h, w), probability that a place belongs to the part; see `figure_of`.
+            figure: float in [0, 1] (h, w), probability of the part at each place; see `figure_of`.
         """
         self.shape: tuple[int, int] = image.shape[:2]
         scale = SIDE / max(self.shape)
@@ -47,7 +46,7 @@ class Clickable:
         self._figure = cv2.resize(figure.astype(np.float64), (width, height)).clip(0, 1).ravel()
 
     def mask(self, inside: Sequence[Point], outside: Sequence[Point]) -> np.ndarray:
-        """The part, bool of the photograph's size, by points (x, y) of it in the part and beside it; none is needed."""
+        """The part, bool of the photograph's size, from points (x, y) on it and on the background; may be empty."""
         weight, pull = np.full(self._figure.size, PRIOR), PRIOR * self._figure
         for value, points in ((1.0, inside), (0.0, outside)):
             for point in points:
@@ -65,7 +64,7 @@ class Clickable:
 
 
 def _laplacian(lab: np.ndarray) -> scipy.sparse.csr_matrix:
-    """Laplacian of the grid of a picture (h, w, 3): neighbours hang together the more the less they differ."""
+    """Laplacian of the grid of a picture (h, w, 3): the weight of neighbours grows with their similarity."""
     height, width = lab.shape[:2]
     places = np.arange(height * width).reshape(height, width)
     pairs = (
@@ -85,7 +84,7 @@ def _laplacian(lab: np.ndarray) -> scipy.sparse.csr_matrix:
 
 
 def figure_of(network: object, image: np.ndarray) -> np.ndarray:
-    """What `part-nano` takes for the part of a photograph, float32 (h, w) in [0, 1]; ``network``: `load_network`."""
+    """The foreground of a photograph by `part-nano`, float32 (h, w) in [0, 1]; ``network``: from `load_network`."""
     from defectflow.parts.figure_ground import SIDE as SQUARE
 
     figures = network.predict([to_square(image, SQUARE)])  # type: ignore[attr-defined]

@@ -1,15 +1,15 @@
-"""A box around the part of a photograph, from where its edges are: the prompt where nobody has drawn one."""
+"""A box around the part of a photograph, from its edges: the prompt if none is drawn."""
 
 import cv2
 import numpy as np
 
-SIDE = 512  # pixels, longest side of what is looked at
-BLUR = 2.0  # sigma in these pixels: grain is no edge
-SHARE = 0.05  # of the energy that lies beyond each side of the box
-BLANK = 2.0  # grey levels a pixel: a picture whose 99.9th percentile of edges is below shows nothing
-WINDOW = 0.5  # share of the width in which the part is looked for first
-FULL = 0.85  # share of a window from which a part in it is taken to reach beyond
-SHIFTS = 20  # at most; it settles in a few
+SIDE = 512  # pixels, longest side of the analysed picture
+BLUR = 2.0  # sigma in these pixels, so that grain does not count as edges
+SHARE = 0.05  # of the edge energy outside the box, on each side
+BLANK = 2.0  # grey levels per pixel: a picture whose 99.9th percentile of edges is below is blank
+WINDOW = 0.5  # share of the width in which the part is searched for first
+FULL = 0.85  # share of a window from which the part in it is assumed to extend beyond it
+SHIFTS = 20  # at most; it converges in a few
 
 Box = tuple[float, float, float, float]
 
@@ -22,20 +22,20 @@ def small_grey(image: np.ndarray) -> np.ndarray:
 
 
 def edge_strength(grey: np.ndarray) -> np.ndarray:
-    """How fast a picture, uint8 (h, w) of `small_grey`, changes: float32 (h, w), grey levels a pixel."""
+    """Edge strength of a picture, uint8 (h, w) of `small_grey`: float32 (h, w), grey levels per pixel."""
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), BLUR)
     strength: np.ndarray = np.hypot(cv2.Scharr(smooth, cv2.CV_32F, 1, 0), cv2.Scharr(smooth, cv2.CV_32F, 0, 1)) / 32
     return strength
 
 
 def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> Box | None:
-    """The box that holds most of the edge energy of a photograph: all but SHARE on each of its sides.
+    """The box that contains the edge energy of a photograph, except SHARE of it on each side.
 
     Args:
         image: uint8 RGB (height, width, 3).
-        recentre: look at half the width only, in a window that moves sideways from the middle of the frame to the mean
-            column of its energy until it stays (mean shift, Comaniciu and Meer 2002), and grows where the box fills
-            it. A bright window at the rim of a photograph has stronger edges than the part before it.
+        recentre: use only half the width, in a window that moves sideways from the middle of the frame to the mean
+            column of its energy until it converges (mean shift, Comaniciu and Meer 2002), and grows if the box fills
+            it. A bright window at the side of a photograph can have stronger edges than the part.
         padding: share of width and height of the box that is added on each side, within the frame.
 
     Returns:
@@ -60,7 +60,7 @@ def edge_box(image: np.ndarray, recentre: bool = True, padding: float = 0.1) -> 
 
 
 def _recentred(columns: np.ndarray) -> tuple[int, int]:
-    """As `_span`, of the energy in a window around its own mean that starts in the middle; ``columns``: energy."""
+    """As `_span`, for the energy in a window that moves from the middle to its own mean; ``columns``: energy."""
     places, middle, half = np.arange(len(columns)) + 0.5, len(columns) / 2, WINDOW * len(columns) / 2
     while half < len(columns):
         inside = np.abs(places - middle) <= half
@@ -80,7 +80,7 @@ def _recentred(columns: np.ndarray) -> tuple[int, int]:
 
 
 def _span(profile: np.ndarray) -> tuple[int, int]:
-    """First and last + 1 of the places between which all but SHARE on each side of a profile lies."""
+    """First and last + 1 position of a profile without SHARE of its sum on each side."""
     shares = np.cumsum(profile, dtype=np.float64) / profile.sum(dtype=np.float64)
     first, last = np.searchsorted(shares, (SHARE, 1 - SHARE))
     return int(first), int(min(last, len(profile) - 1)) + 1

@@ -1,4 +1,4 @@
-"""Stage fetch: download one file and keep it only if its checksum is as expected."""
+"""Stage fetch_checkpoint: download one file and keep it only if its checksum is as expected."""
 
 import argparse
 import shutil
@@ -14,7 +14,7 @@ def main(args: argparse.Namespace) -> None:
     """Download ``args.url`` to ``args.out``.
 
     Raises:
-        UserError: the address does not answer, or the content has another size or sha256.
+        UserError: the server does not respond, or the content has another size or sha256.
     """
     with atomic(args.out) as temporary:
         try:
@@ -25,7 +25,7 @@ def main(args: argparse.Namespace) -> None:
                 with tqdm.wrapattr(stream, "write", total=total, desc="download") as progress:
                     shutil.copyfileobj(response, progress, 1 << 20)
         except (urllib.error.URLError, OSError, ValueError) as error:
-            raise UserError(f"{args.url}: cannot be fetched ({error}); give the path of a local copy instead") from None
+            raise UserError(f"{args.url}: download failed ({error}); give the path of a local copy instead") from None
         size = temporary.stat().st_size
         if args.bytes and size != args.bytes:
             raise UserError(f"{args.url}: received {size} bytes, expected {args.bytes} (nothing was kept: try again)")

@@ -1,6 +1,6 @@
 """Stage masks: the part's mask in every photograph of a shard, with flags for an absent part and doubtful masks.
 
-The constant and template segmenters need numpy and OpenCV only; torch is imported where SAM 2.1 is asked.
+The segmenters constant and template need only numpy and OpenCV; torch is imported only for networks.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_device
+from defectflow.core.counted import counted
 from defectflow.core.files import UserError, atomic_dir, read_json, stage
 from defectflow.core.tables import MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
@@ -25,7 +26,7 @@ from defectflow.segmentation.segmenters import SEGMENTERS
 
 
 def whole_row() -> dict[str, Any]:
-    """The columns of MASKS but for image_id and mask, of a photograph that is taken whole."""
+    """The columns of MASKS except image_id and mask for a photograph that is judged whole."""
     values = {"source": WHOLE, "present": 1, "doubtful": 0, "reason": "", "area": 1.0, "area_z": 0.0}
     return values | {"predicted_iou": None, "prior_iou": None, "registration_score": None}
 
@@ -80,7 +81,7 @@ def main(args: argparse.Namespace) -> None:
     absent, doubtful = int((table["present"] == 0).sum()), int(table["doubtful"].sum())
     if absent or doubtful:
         names = table.loc[(table["present"] == 0) | (table["doubtful"] == 1), ["image_id", "reason"]]
-        print(f"{absent} image(s) without the part, {doubtful} doubtful mask(s):", file=sys.stderr)
+        print(f"{counted(absent, 'image')} without the part, {counted(doubtful, 'doubtful mask')}:", file=sys.stderr)
         for name, reason in names.itertuples(index=False):
             print(f"  {name}: {reason}", file=sys.stderr)
     write_table(args.table, table, MASKS)
@@ -90,10 +91,10 @@ def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="defectflow.segmentation.masks", description=__doc__)
     parser.add_argument("--manifest", required=True, help="table of the images (manifest.csv, or that of one shard)")
-    parser.add_argument("--prior", help="prior.safetensors, of all segmenters that learn from masks")
+    parser.add_argument("--prior", help="prior.safetensors, for all segmenters that learn from masks")
     parser.add_argument("--model", help="model.pt of segment (sam2.1)")
     parser.add_argument("--train-json", help="train.json of segment (sam2.1)")
-    parser.add_argument("--checkpoint", help="weights of SAM 2.1 (prompted; without it those of nano)")
+    parser.add_argument("--checkpoint", help="weights of SAM 2.1 (prompted; default: those of nano)")
     parser.add_argument("--encoder", help="ONNX file (sam_onnx)")
     parser.add_argument("--decoder", help="ONNX file (sam_onnx)")
     add_settings(parser, SEGMENTERS, "masks")

@@ -1,9 +1,9 @@
-"""Make one outline from a few clicks and add it to a COCO file, for those who have no annotation tool.
+"""Make one outline from a few coordinates and add it to a COCO file, without an annotation tool.
 
-A box around the part, points on it, points beside it: GrabCut (Rother et al. 2004) draws the outline, or SAM 2.1 where
-a checkpoint is given. On a cluttered ground, where GrabCut fails, give the corners of the outline: --polygon.
-Coordinates are pixels of the upright photograph, (0, 0) is the upper left one. The COCO file is one that the workflow
-reads: put it into the folder of the data set.
+Give a box around the part, points on the part, points on the background: GrabCut (Rother et al. 2004) draws the
+outline, or SAM 2.1 if a checkpoint is given. On a cluttered background, where GrabCut fails, give the corners of the
+outline with --polygon. Coordinates are pixels of the upright photograph; (0, 0) is the upper left one. The workflow
+reads the COCO file: put it into the folder of the data set.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_photograph, write_png
 from defectflow.sources.dataset import read_coco
 
-SIDE = 512  # pixels, longest side of what GrabCut sees
-PREVIEW = 1600  # and of the preview
+SIDE = 512  # pixels, longest side of GrabCut's picture
+PREVIEW = 1600  # pixels, longest side of the preview
 DISC = 0.006  # radius of a click, share of the longest side
 ROUNDS = 5
-NO_BOX = (0, 0, 1, 1)  # GrabCut does not look at its box where it begins with a mask
-SPECK = 0.002  # holes and pieces below this share of the outline are left out
+NO_BOX = (0, 0, 1, 1)  # ignored by GrabCut if it starts from a mask
+SPECK = 0.002  # holes smaller than this share of the outline are filled
 VARIANTS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}  # in names of official checkpoints
 INSIDE, OUTSIDE, BOX = (60, 220, 60), (235, 70, 70), (70, 140, 255)
 
@@ -37,11 +37,11 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Clicks:
-    """What a person pointed at, in pixels of the upright photograph.
+    """What the user marked, in pixels of the upright photograph.
 
     Attributes:
         box: x0, y0, x1, y1, or None.
-        inside, outside: points (x, y) on the part and beside it.
+        inside, outside: points (x, y) on the part and on the background.
         polygon: corners (x, y) of the outline itself, in order.
     """
 
@@ -51,26 +51,26 @@ class Clicks:
     polygon: Sequence[Point] = ()
 
     def check(self, size: tuple[int, int]) -> None:
-        """Raise a UserError for what is not in a photograph of ``size`` (height, width)."""
+        """Raise a UserError for marks outside a photograph of ``size`` (height, width)."""
         height, width = size
         if self.polygon and (self.box or self.inside or self.outside or len(self.polygon) < 3):
-            raise UserError("--polygon takes at least three corners, and no box or points beside them")
+            raise UserError("--polygon takes at least three corners, and no box or points in addition")
         if self.box is None and not self.inside and not self.polygon:
-            raise UserError("nothing is pointed at (give --box x0,y0,x1,y1, --points x,y ..., or both)")
+            raise UserError("no part is marked (give --box x0,y0,x1,y1, --points x,y ..., or both)")
         for x, y in (*self.inside, *self.outside, *self.polygon):
             if not (0 <= x < width and 0 <= y < height):
-                raise UserError(f"point {x:g},{y:g} is outside of the photograph ({width} x {height} pixels, upright)")
+                raise UserError(f"point {x:g},{y:g} is outside the photograph ({width} x {height} pixels, upright)")
         if self.box is None:
             return
         x0, y0, x1, y1 = self.box
         told = f"box {x0:g},{y0:g},{x1:g},{y1:g}"
         if min(x0, y0) < 0 or x1 > width or y1 > height:
-            raise UserError(f"{told} reaches out of the photograph ({width} x {height} pixels, upright)")
+            raise UserError(f"{told} extends beyond the photograph ({width} x {height} pixels, upright)")
         if x1 - x0 < 4 or y1 - y0 < 4:
-            raise UserError(f"{told} has no inside (x0,y0 is the upper left corner, x1,y1 the lower right one)")
+            raise UserError(f"{told} is too small (x0,y0 is the upper left corner, x1,y1 the lower right one)")
         for x, y in self.inside:
             if not (x0 <= x < x1 and y0 <= y < y1):
-                raise UserError(f"point {x:g},{y:g} lies outside of the box (widen the box, or leave the point out)")
+                raise UserError(f"point {x:g},{y:g} is outside the box (widen the box, or leave the point out)")
 
     def scaled(self, x: float, y: float) -> "Clicks":
         """The same in a picture that is ``x`` times as wide and ``y`` times as high."""
@@ -80,13 +80,13 @@ class Clicks:
 
 
 def by_grabcut(image: np.ndarray, clicks: Clicks) -> np.ndarray:
-    """The part that ``clicks`` point at in an RGB uint8 photograph (height, width, 3), as a bool mask of its size."""
+    """The part marked by ``clicks`` in an RGB uint8 photograph (height, width, 3), as a bool mask of its size."""
     scale = min(1.0, SIDE / max(image.shape[:2]))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
     height, width = small.shape[:2]
     own = clicks.scaled(width / image.shape[1], height / image.shape[0])
     radius = max(2, round(DISC * max(height, width)))
-    marks = np.zeros((height, width), np.int32)  # 1 part, 2 ground, 0 unknown
+    marks = np.zeros((height, width), np.int32)  # 1 part, 2 background, 0 unknown
     if own.box is None:
         marks[[0, -1]] = marks[:, [0, -1]] = 2
     else:
@@ -98,10 +98,10 @@ def by_grabcut(image: np.ndarray, clicks: Clicks) -> np.ndarray:
             cv2.circle(marks, (round(x), round(y)), radius, value, -1)
     labels = np.where(marks == 1, cv2.GC_FGD, np.where(marks == 2, cv2.GC_BGD, cv2.GC_PR_FGD)).astype(np.uint8)
     bgr = cv2.cvtColor(small, cv2.COLOR_RGB2BGR)
-    if own.box is None:  # without a box, what grows from the points up to strong edges is where to begin
+    if own.box is None:  # without a box, GrabCut starts from the region that grows from the points up to strong edges
         region = cv2.watershed(cv2.GaussianBlur(bgr, (0, 0), 2), marks.copy())
         labels[(labels == cv2.GC_PR_FGD) & (region != 1)] = cv2.GC_PR_BGD
-    cv2.setRNGSeed(0)  # its clusters begin at random
+    cv2.setRNGSeed(0)  # its clusters start at random
     if (labels & 1).all() or not (labels & 1).any():
         return np.zeros(image.shape[:2], bool)
     models = np.zeros((1, 65)), np.zeros((1, 65))
@@ -111,9 +111,9 @@ def by_grabcut(image: np.ndarray, clicks: Clicks) -> np.ndarray:
 
 
 def by_sam(image: np.ndarray, clicks: Clicks, model: str, checkpoint: str) -> np.ndarray:
-    """As :func:`by_grabcut`, by SAM 2.1 from a checkpoint of the official form: the proposal that it rates best.
+    """As :func:`by_grabcut`, by SAM 2.1 from an official checkpoint: the proposal with the best predicted IoU.
 
-    One that contradicts a point counts only if all do.
+    A proposal that contradicts a point is used only if all do.
     """
     import torch
 
@@ -144,7 +144,7 @@ def by_sam(image: np.ndarray, clicks: Clicks, model: str, checkpoint: str) -> np
 
 
 def tidy(mask: np.ndarray, clicks: Clicks) -> np.ndarray:
-    """Keep the pieces of a bool mask that a point is in, or else the largest, and fill the specks in them."""
+    """Keep the pieces of a bool mask that contain a point, or else the largest, and fill small holes."""
     _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     areas = stats[:, cv2.CC_STAT_AREA].copy()
     if len(areas) == 1:
@@ -172,11 +172,11 @@ def add_to_coco(
 
     Args:
         path: the file.
-        photo: the photograph; its name in the file is relative to ``path``, or to the folder images/ beside it.
+        photo: the photograph; its name in the file is relative to the folder of ``path``, or to images/ in it.
         mask: bool (height, width), upright.
-        category: of the outline; None: the only one of the file, or "part".
-        replace: whether outlines of the photograph that are there already give way to it.
-        name: of the photograph in the file, where it is to be another one.
+        category: of the outline; None: the only one in the file, or "part".
+        replace: whether existing outlines of the photograph are replaced.
+        name: of the photograph in the file, if different.
 
     Raises:
         UserError: the file is not COCO, has several categories and none is chosen, or has an outline of the photograph.
@@ -188,7 +188,7 @@ def add_to_coco(
     categories = content.setdefault("categories", [])
     names = {str(one.get("name")): one.get("id") for one in categories if isinstance(one, dict)}
     if category is None and len(names) > 1:
-        raise UserError(f"{path}: it has the categories {', '.join(sorted(names))} (say which: --category NAME)")
+        raise UserError(f"{path}: it has the categories {', '.join(sorted(names))} (choose one: --category NAME)")
     category = category or next(iter(names), "part")
     if category not in names:
         names[category] = _next_id(categories)
@@ -206,7 +206,7 @@ def add_to_coco(
         )
     drawn = [one for one in content["annotations"] if one["image_id"] == entry["id"]]
     if drawn and not replace:
-        raise UserError(f"{path}: {name} has an outline already (add --replace to replace it)")
+        raise UserError(f"{path}: {name} already has an outline (add --replace to replace it)")
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] != entry["id"]]
     x, y, box_width, box_height = cv2.boundingRect(mask.view(np.uint8))
     annotation = {"id": _next_id([*content["annotations"], *drawn]), "image_id": entry["id"]}
@@ -221,7 +221,7 @@ def _next_id(entries: Sequence[Any]) -> int:
 
 
 def _name_in(path: Path, photo: Path) -> str:
-    """Name of a photograph in a COCO file: relative to images/ beside the file, or to its folder, or its own."""
+    """Name of a photograph in a COCO file: relative to images/ next to the file, or to its folder, or the base name."""
     folder = path.resolve().parent
     for root in ((folder / "images").resolve(), folder):
         if photo.resolve().is_relative_to(root):
@@ -250,14 +250,14 @@ def preview_of(image: np.ndarray, mask: np.ndarray, clicks: Clicks) -> np.ndarra
 
 
 def variant_of(checkpoint: str, model: str | None) -> str:
-    """Configuration of a checkpoint, by its name where none is given.
+    """Configuration of a checkpoint, derived from its file name if none is given.
 
     Raises:
-        UserError: the name does not tell.
+        UserError: the file name does not contain the variant.
     """
     found = model or next((f"sam2.1_hiera_{v}" for k, v in VARIANTS.items() if k in Path(checkpoint).name), None)
     if found is None:
-        raise UserError(f"{checkpoint}: its name does not tell the variant (give --model, e.g. sam2.1_hiera_t)")
+        raise UserError(f"{checkpoint}: its name does not contain the variant (give --model, e.g. sam2.1_hiera_t)")
     return found
 
 
@@ -294,7 +294,7 @@ def main(args: argparse.Namespace) -> None:
     print(f"outline of {share:.1%} of {os.fspath(photo)}: look at {preview}")
     print(f"written to {out} (photographs with an outline there: {count})")
     if share > 0.9 or any(mask[int(y), int(x)] for x, y in clicks.outside):
-        print("WARNING: it holds ground as well: add --not points there, or a closer --box", file=sys.stderr)
+        print("WARNING: it includes background: add --not points there, or a closer --box", file=sys.stderr)
 
 
 def _numbers(text: str, count: int) -> tuple[float, ...]:
@@ -323,22 +323,22 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("photo", help="the photograph")
-    parser.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="a box that holds all of the part")
+    parser.add_argument("--box", type=_box, metavar="X0,Y0,X1,Y1", help="a box around the whole part")
     parser.add_argument("--points", type=_point, nargs="+", default=[], metavar="X,Y", help="points on the part")
-    beside = "points beside it, or in a hole"
+    beside = "points on the background, or in a hole"
     parser.add_argument("--not", type=_point, nargs="+", default=[], metavar="X,Y", dest="without", help=beside)
     parser.add_argument(
         "--polygon", type=_point, nargs="+", default=[], metavar="X,Y", help="the corners of the outline, in order"
     )
     parser.add_argument("--checkpoint", help="local file of SAM 2.1 (default: GrabCut)")
-    parser.add_argument("--model", help="its variant, e.g. sam2.1_hiera_t (default: told by the name of the file)")
+    parser.add_argument("--model", help="its variant, e.g. sam2.1_hiera_t (default: from the file name)")
     parser.add_argument(
         "--out",
         metavar="COCO",
-        help="file to add to, made if it is absent (default: annotations.json beside images/, or beside PHOTO)",
+        help="file to add to, created if missing (default: annotations.json next to images/, or next to PHOTO)",
     )
-    parser.add_argument("--category", help='name of the part there (default: the only one, or "part")')
-    parser.add_argument("--replace", action="store_true", help="replace the outline that the photograph has there")
+    parser.add_argument("--category", help='category of the part in the file (default: the only one, or "part")')
+    parser.add_argument("--replace", action="store_true", help="replace an existing outline of the photograph")
     parser.add_argument("--preview", metavar="PNG", help="picture to look at (default: results/outlines/NAME.png)")
     add_option(parser)
     return parser

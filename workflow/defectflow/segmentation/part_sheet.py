@@ -1,4 +1,4 @@
-"""Stage part_sheet: photographs with the outline of the part that masks show, doubtful ones first, as one picture."""
+"""Stage part_sheet: a sheet of photographs with the outline of their masks, doubtful ones first."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from defectflow.drawing.overlay_images import BAD, DIM, GOOD, INK, Cell, contact
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb
 
-SHOWN, SIDE = 24, 320  # photographs; pixels, width of one on the sheet
-SHADE = 0.35  # brightness of what is not the part
+SHOWN, SIDE = 24, 320  # number of photographs; pixels, width of each
+SHADE = 0.35  # brightness of the background
 
 
 def drawn(image: np.ndarray, mask: np.ndarray, width: int = SIDE) -> np.ndarray:
@@ -30,7 +30,7 @@ def drawn(image: np.ndarray, mask: np.ndarray, width: int = SIDE) -> np.ndarray:
 
 
 def chosen(table: pd.DataFrame, most: int = SHOWN) -> pd.DataFrame:
-    """At most ``most`` rows of a MASKS table: up to half of them absent or doubtful, the rest evenly spread."""
+    """At most ``most`` rows of a MASKS table: up to half absent or doubtful, the others evenly spread."""
     flagged = (table["present"] == 0) | (table["doubtful"] == 1)
     bad = table[flagged].head(most // 2)
     sound = table[~flagged]
@@ -47,8 +47,8 @@ def main(args: argparse.Namespace) -> None:
     whole = (masks["source"] == "whole").all()
     sources = ", ".join(f"{n} by {name}" for name, n in masks["source"].value_counts().items())
     flagged = int(((masks["present"] == 0) | (masks["doubtful"] == 1)).sum())
-    head = "no part was found: photographs are taken whole" if whole else f"{sources}; {flagged} absent or doubtful"
-    sheet = contact_sheet("What is taken for the part", [(head, cells)])
+    head = "no part was found: whole photographs are judged" if whole else f"{sources}; {flagged} absent or doubtful"
+    sheet = contact_sheet("The part in each photograph", [(head, cells)])
     with atomic(args.out) as temporary:
         temporary.write_bytes(cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].data)
 

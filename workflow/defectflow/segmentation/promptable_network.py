@@ -1,4 +1,4 @@
-"""Promptable networks as they come, asked by a box: SAM 2.1 with torch, SAM 1 as a pair of ONNX files without it."""
+"""Promptable networks used without training, prompted with a box: SAM 2.1 with torch, SAM 1 as two ONNX files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,27 +18,27 @@ Point = tuple[float, float]
 
 
 class Proposals(NamedTuple):
-    """What a network proposes: mask logits, float32 (n, h, w) over the whole photograph, and its own rating (n,)."""
+    """Proposals of a network: mask logits, float32 (n, h, w) over the whole photograph, and predicted IoU (n,)."""
 
     logits: np.ndarray
     rated: np.ndarray
 
 
 class Network(Protocol):
-    """A network that is shown a photograph once and asked about it by boxes."""
+    """A network that encodes a photograph once and is then prompted with boxes."""
 
     def look(self, image: np.ndarray) -> Any:
-        """What it has to remember of a photograph, uint8 RGB (height, width, 3)."""
+        """Encode a photograph, uint8 RGB (height, width, 3), for `propose`."""
 
     def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
-        """All it proposes for a box (x0, y0, x1, y1 as shares of width and height), and a point (x, y) on the part."""
+        """All proposals for a box (x0, y0, x1, y1 as shares of width and height), and a point (x, y) on the part."""
 
 
 def load_network(files: Mapping[str, str | Path], model: str | None = None, device: str = "cpu") -> Network:
     """A network from its files: `encoder` and `decoder` of SAM 1, or `checkpoint` of a SAM 2.1 `model`.
 
     Raises:
-        UserError: a file is absent, damaged or not what it should be, or the library is not installed.
+        UserError: a file is missing, damaged or of the wrong kind, or the library is not installed.
     """
     if "encoder" in files:
         return OnnxPair(files["encoder"], files["decoder"])
@@ -72,7 +72,7 @@ class Sam:
             return sam_model.encode(self.model, sam_model.to_tensor(square, self.device)), _frame(image, FRAME)
 
     def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
-        """The four masks of the decoder: one for a plain prompt, three for one that may mean several things."""
+        """The four masks of the decoder: one for an unambiguous prompt, three for an ambiguous one."""
         import torch
 
         from defectflow.core.device import autocast
@@ -87,13 +87,13 @@ class Sam:
 
 
 class OnnxPair:
-    """SAM 1 (Kirillov et al. 2023; MobileSAM: Zhang et al. 2023): an encoder, and a decoder of the official export."""
+    """SAM 1 (Kirillov et al. 2023; MobileSAM: Zhang et al. 2023): an encoder and a decoder of the official export."""
 
     def __init__(self, encoder: str | Path, decoder: str | Path) -> None:
         """Open both files on one thread.
 
         Raises:
-            UserError: a file is absent or not of this kind, or onnxruntime is not installed.
+            UserError: a file is missing or of the wrong kind, or onnxruntime is not installed.
         """
         self.encoder, self.decoder = _session(encoder), _session(decoder)
         entries = self.encoder.get_inputs()
@@ -105,14 +105,14 @@ class OnnxPair:
         self.input, self.side = entries[0].name, shape[3] if isinstance(shape[3], int) else FRAME
         if missing := set(DECODER_INPUTS) - {entry.name for entry in self.decoder.get_inputs()}:
             raise UserError(
-                f"{decoder}: not a decoder of SAM 1 as its export script writes it (no input {sorted(missing)[0]!r})"
+                f"{decoder}: not a decoder of SAM 1 from its export script (no input {sorted(missing)[0]!r})"
             )
         self.outputs = [entry.name for entry in self.decoder.get_outputs()]
         if "low_res_masks" not in self.outputs or "iou_predictions" not in self.outputs:
             raise UserError(f"{decoder}: not a decoder of SAM 1 (no outputs 'iou_predictions' and 'low_res_masks')")
 
     def look(self, image: np.ndarray) -> Any:
-        """Embedding, and (height, width) of the photograph inside of the padded square."""
+        """Embedding, and (height, width) of the photograph inside the padded square."""
         height, width = _frame(image, self.side)
         padded = np.zeros((self.side, self.side, 3), np.float32)
         small = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
@@ -120,10 +120,10 @@ class OnnxPair:
         return self.encoder.run(None, {self.input: padded.transpose(2, 0, 1)[None]})[0], (height, width)
 
     def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
-        """All masks of the decoder; one that returns a single mask is asked twice.
+        """All masks of the decoder; a decoder that returns a single mask is prompted twice.
 
-        Such an export answers two points (the corners) with the best of three masks, and more with the mask for a plain
-        prompt: a third that is none gets that one out of it too.
+        For two points (the corners), such an export returns the best of three masks, and for more points the mask of an
+        unambiguous prompt: a third, empty point yields that one too.
         """
         embedding, shape = seen
         points, labels = _prompt(box, point, shape)
@@ -170,7 +170,7 @@ def _session(path: str | Path) -> Any:
     try:
         import onnxruntime
     except ModuleNotFoundError:
-        raise UserError(f"{path}: it needs onnxruntime, which is not installed (pip install onnxruntime)") from None
+        raise UserError(f"{path}: needs onnxruntime, which is not installed (pip install onnxruntime)") from None
     if not Path(path).is_file():
         raise UserError(f"{path}: no such file")
     options = onnxruntime.SessionOptions()
@@ -178,7 +178,7 @@ def _session(path: str | Path) -> Any:
     options.log_severity_level = 3
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library raises many kinds for a file that it cannot read
+    except Exception as error:  # the library raises many kinds of errors for an unreadable file
         raise UserError(f"{path}: not an ONNX file that onnxruntime reads ({type(error).__name__})") from None
 
 

@@ -1,4 +1,4 @@
-"""The mask of the part in one photograph by a promptable network: box, proposals, their judgement, what to doubt."""
+"""The mask of the part in one photograph by a promptable network: box, proposals, their scores, doubts."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,25 +13,25 @@ from defectflow.parts.registration_frame import iou
 from defectflow.segmentation.edge_box import BLANK, Box, edge_box, edge_strength, small_grey
 from defectflow.segmentation.promptable_network import Network, Proposals, load_network
 
-PREDICTED_IOU = 0.7  # a network's own rating below which its mask is doubtful
-STABLE = 0.8  # IoU with what it answers to the mask's own box, below which it is doubtful
-WIDER = 0.25  # share of the box by which it grows on each side for the second question
+PREDICTED_IOU = 0.7  # predicted IoU below which a mask is doubtful
+STABLE = 0.8  # IoU with the mask for its own box below which it is doubtful
+WIDER = 0.25  # share of the box added on each side for the second prompt
 OWN_MARGIN = 0.02  # share of the mask's box added on each side
-OUTSIDE = 0.1  # share of a mask outside of the box from which that is told
-FLAT = 0.3  # share of its outline on no edge from which that is told
-AT_BORDER = 0.05  # share of a mask's outline at the border of the photograph from which that is told
-# Points that a proposal loses, out of the rating in [0, 1]: per share of it that lies outside of the box, share of its
-# outline that is on no edge, share of that at the border, share beyond its largest piece, share of the inset that it
-# leaves free; and for wrong polarity.
+OUTSIDE = 0.1  # share of a mask outside the box from which it is doubtful
+FLAT = 0.3  # share of its outline on no edge from which it is doubtful
+AT_BORDER = 0.05  # share of its outline at the border of the photograph from which it is doubtful
+# Penalties, subtracted from the predicted IoU: for the share of a proposal outside the box, of its outline on no edge,
+# of its outline at the border, of its area outside the largest piece, and of the inset left free; and for wrong
+# polarity.
 COSTS = {"outside": 1.0, "flat": 1.0, "border": 0.5, "pieces": 0.5, "inset": 0.25, "polarity": 0.5}
 NEAR = 5  # pixels across, of a picture of `edge_box.SIDE`: an outline within is on an edge
 
 
 class View(NamedTuple):
-    """A photograph as it is judged.
+    """A photograph as used for scoring proposals.
 
     Attributes:
-        seen: what the network remembers of it.
+        seen: its encoding by the network.
         grey: uint8 (h, w), see `edge_box.small_grey`.
         edge: bool (h, w), on or near an edge.
     """
@@ -42,7 +42,7 @@ class View(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """A cleaned proposal, bool (h, w) in the frame of the proposals: its points, the network's rating, its flaws."""
+    """A cleaned proposal, bool (h, w) in the frame of the proposals: its score, predicted IoU, and flaws."""
 
     mask: np.ndarray
     points: float
@@ -51,10 +51,10 @@ class Judged(NamedTuple):
 
 
 class PromptedFinder:
-    """Finds the part in each photograph by itself."""
+    """Finds the part in each photograph separately."""
 
     def __init__(self, network: Network, settings: Any) -> None:
-        """``settings``: of a `prompted_segmenter.Prompted`."""
+        """``settings``: a `prompted_segmenter.Prompted`."""
         self.network, self.settings = network, settings
 
     @classmethod
@@ -62,7 +62,7 @@ class PromptedFinder:
         """With the network of ``files``, see `promptable_network.load_network`.
 
         Raises:
-            UserError: a file is not what it should be, or a library is not installed.
+            UserError: a file is of the wrong kind, or a library is not installed.
         """
         for name in ("encoder", "decoder") if settings.name == "sam_onnx" else ():
             if name not in files:
@@ -70,11 +70,11 @@ class PromptedFinder:
         return cls(load_network(files, None if "encoder" in files else settings.model, device), settings)
 
     def find(self, image: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
-        """The mask of the part, bool (height, width), and its row of the MASKS table but for image_id and mask.
+        """The mask of the part, bool (height, width), and its row of the MASKS table except image_id and mask.
 
-        The box is asked about; where no proposal will do, a wider one. Where still none will do, the largest piece that
-        was proposed stands in, then the box itself, both doubtful. No proposal at all, or no edge in the photograph:
-        the part is absent.
+        The network is prompted with the box, and if no proposal is usable, with a wider one. If still none is, the
+        largest piece of a proposal is used, then the box itself; both are doubtful. Without any proposal, or without
+        edges in the photograph, the part is absent.
 
         Args:
             image: uint8 RGB (height, width, 3).
@@ -82,7 +82,7 @@ class PromptedFinder:
         empty = np.zeros(image.shape[:2], bool)
         box = self._box(image)
         if box is None:
-            return empty, self._row(empty, "blank photograph: it shows no edge", present=False)
+            return empty, self._row(empty, "blank photograph: it has no edges", present=False)
         grey = small_grey(image)
         edge = cv2.dilate((edge_strength(grey) >= BLANK).astype(np.uint8), np.ones((NEAR, NEAR), np.uint8)) > 0
         view, passed_over = View(self.network.look(image), grey, edge), []
@@ -91,12 +91,12 @@ class PromptedFinder:
             fit = [one for one in judged if self._fits(one.mask)]
             if fit:
                 best = max(fit, key=lambda one: one.points)
-                reasons = ["found in a wider box only"] * number + self._doubts(view, asked, best)
+                reasons = ["found only in a wider box"] * number + self._doubts(view, asked, best)
                 mask = _enlarged(best.mask, image.shape[:2])
                 return mask, self._row(mask, "; ".join(reasons), best.rated)
             passed_over += judged
         if not any(one.mask.any() for one in passed_over):
-            return empty, self._row(empty, "empty mask, in a wider box too", present=False)
+            return empty, self._row(empty, "empty mask, also in a wider box", present=False)
         return self._fallback(image, box, passed_over)
 
     def _box(self, image: np.ndarray) -> Box | None:
@@ -104,7 +104,7 @@ class PromptedFinder:
         return (0.0, 0.0, 1.0, 1.0) if found and self.settings.box == "frame" else found
 
     def _ask(self, view: View, box: Box) -> list[Judged]:
-        """All proposals for a box, and for the box with a point in its middle, judged."""
+        """All proposals for a box, and for the box with a point in its middle, scored."""
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         asked = [self.network.propose(view.seen, box, point) for point in (None, middle)]
         return [one for proposals in asked for one in self._judge(view, box, proposals)]
@@ -127,17 +127,17 @@ class PromptedFinder:
         if best.rated < PREDICTED_IOU:
             told.append(f"predicted IoU {best.rated:.2f} < {PREDICTED_IOU}")
         if best.flaws["polarity"]:
-            told.append("its brightness beside its surroundings is not what polarity asks for")
+            told.append("its brightness relative to its surroundings contradicts polarity")
         if best.flaws["border"] > AT_BORDER and not self.settings.drop_border:
-            told.append(f"{best.flaws['border']:.0%} of its outline lies at the border of the photograph")
+            told.append(f"{best.flaws['border']:.0%} of its outline is at the border of the photograph")
         if best.flaws["flat"] > FLAT:
             told.append(f"{best.flaws['flat']:.0%} of its outline is on no edge")
         if best.flaws["outside"] > OUTSIDE and not self.settings.within_box:
-            told.append(f"{best.flaws['outside']:.0%} of it lies outside of the box")
+            told.append(f"{best.flaws['outside']:.0%} of it is outside the box")
         own = wider(box_of(best.mask), OWN_MARGIN)
         again = max(self._ask(view, own), key=lambda one: one.points)
         if (same := iou(again.mask, best.mask)) < STABLE:
-            told.append(f"asked by its own box, the network answers otherwise (IoU {same:.2f} < {STABLE})")
+            told.append(f"prompted with its own box, the network gives a different mask (IoU {same:.2f} < {STABLE})")
         return told
 
     def _fallback(self, image: np.ndarray, box: Box, judged: list[Judged]) -> tuple[np.ndarray, dict[str, Any]]:
@@ -145,11 +145,11 @@ class PromptedFinder:
             piece = clean_mask(one.mask, 1, self.settings.fill_holes)
             if self._fits(piece):
                 mask = _enlarged(piece, image.shape[:2])
-                return mask, self._row(mask, "no proposal will do: the largest piece of the best one", one.rated)
+                return mask, self._row(mask, "no usable proposal: the largest piece of the best one is used", one.rated)
         mask = np.zeros(image.shape[:2], bool)
         x0, y0, x1, y1 = pixels(box, mask.shape)
         mask[y0:y1, x0:x1] = True
-        return mask, self._row(mask, f"no proposal has an area within {self.settings.area}: the box stands in")
+        return mask, self._row(mask, f"no proposal has an area within {self.settings.area}: the box is used")
 
     def _row(self, mask: np.ndarray, reason: str, rated: float | None = None, present: bool = True) -> dict[str, Any]:
         values = {"source": self.settings.name, "present": int(present), "doubtful": int(present and bool(reason))}
@@ -182,7 +182,7 @@ def inset_of(box: Box, share: float) -> Box:
 
 
 def cleaned(mask: np.ndarray, box: Box, settings: Any) -> np.ndarray:
-    """What the settings leave of a proposal, a bool mask (h, w) over the photograph; ``box``: that was asked about."""
+    """Clean a proposal, a bool mask (h, w) over the photograph, by the settings; ``box``: of the prompt."""
     x0, y0, x1, y1 = pixels(box, mask.shape)
     if settings.within_box:
         inside = np.zeros_like(mask)
@@ -198,7 +198,7 @@ def cleaned(mask: np.ndarray, box: Box, settings: Any) -> np.ndarray:
 
 
 def _kept_pieces(mask: np.ndarray, box: Box, settings: Any) -> np.ndarray:
-    """The pieces of a mask that touch no border and cross both bands, as far as that is asked."""
+    """The pieces of a mask that touch no border and cross both bands, as far as the settings require it."""
     count, labels = cv2.connectedComponents(mask.view(np.uint8))
     keep = np.ones(count, bool)
     keep[0] = False
@@ -236,11 +236,11 @@ def _without_scraps(mask: np.ndarray, share: float) -> np.ndarray:
 
 
 def flaws_of(mask: np.ndarray, box: Box, view: View, settings: Any) -> dict[str, float]:
-    """What speaks against a proposal, each in [0, 1]; see COSTS.
+    """Flaws of a proposal, each in [0, 1]; see COSTS.
 
     Args:
         mask: bool (height, width) over the whole photograph, as the network proposes it.
-        box: that was asked about.
+        box: of the prompt.
         view: the photograph.
         settings: of the segmenter.
     """
@@ -266,7 +266,7 @@ def flaws_of(mask: np.ndarray, box: Box, view: View, settings: Any) -> dict[str,
 
 
 def _contradicts(mask: np.ndarray, box: Box, grey: np.ndarray, settings: Any) -> bool:
-    """Whether a mask is brighter than what surrounds it in the wider box where the part is said to be darker, or so."""
+    """Whether the brightness of a mask, relative to its surroundings in the wider box, contradicts the polarity."""
     if settings.polarity == "any":
         return False
     x0, y0, x1, y1 = pixels(wider(box, WIDER), mask.shape)
@@ -280,7 +280,7 @@ def _contradicts(mask: np.ndarray, box: Box, grey: np.ndarray, settings: Any) ->
 
 
 def _inset_is_brighter(box: Box, grey: np.ndarray, settings: Any) -> bool:
-    """Whether the middle of a box is brighter than what surrounds the box."""
+    """Whether the middle of a box is brighter than the surroundings of the box."""
     left, top, right, bottom = pixels(inset_of(box, settings.fg_inset), grey.shape)
     x0, y0, x1, y1 = pixels(wider(box, WIDER), grey.shape)
     around = np.ones(grey.shape, bool)

@@ -1,4 +1,4 @@
-"""The segmenters that ask a promptable network in each photograph by itself: without outlines, without training.
+"""The segmenters that prompt a network for each photograph separately, without outlines and training.
 
 Standard library only: the Snakefile imports this module.
 """
@@ -16,7 +16,7 @@ SHA256 = "[0-9a-f]{64}"
 
 @dataclass(frozen=True, kw_only=True)
 class Prompted(Segmenter):
-    """Base of the segmenters that are prompted by a box: how the box is made, and how proposals are judged."""
+    """Base of the segmenters that are prompted with a box: how the box is made, and how proposals are scored."""
 
     needs_outlines: ClassVar[bool] = False
     prompts: ClassVar[bool] = True
@@ -35,20 +35,20 @@ class Prompted(Segmenter):
         refused="'padding' is not read with box: frame (leave it out)",
     )  # fmt: skip
     polarity: Literal["any", "auto", "brighter", "darker"] = setting(
-        "any", "of the part beside its surroundings; auto: as the inset of the box; the others cost a proposal points",
+        "any", "of the part against its surroundings; auto: that of the inset of the box; other proposals score lower",
         stage="masks",
     )  # fmt: skip
     fg_inset: float = setting(
-        0.3, "share of width and height of the box, its middle: what the part is expected to cover",
+        0.3, "the inset, in the middle of the box: this share of its width and height, which the part should cover",
         above=0, maximum=1, stage="masks",
     )  # fmt: skip
-    within_box: bool = setting(False, "whether what lies outside of the box is cut off", stage="masks")
+    within_box: bool = setting(False, "whether everything outside the box is cut off", stage="masks")
     centre_band: float = setting(
-        0, "share of the box's width: pieces that do not cross this middle band are dropped; 0: none is",
+        0, "share of the box's width: pieces that do not reach into this middle band are dropped; 0: none",
         minimum=0, maximum=1, stage="masks",
     )  # fmt: skip
     height_band: float = setting(
-        0, "share of the box's height: pieces that do not cross this middle band are dropped; 0: none is",
+        0, "share of the box's height: pieces that do not reach into this middle band are dropped; 0: none",
         minimum=0, maximum=1, stage="masks",
     )  # fmt: skip
     bridge: float = setting(
@@ -61,19 +61,19 @@ class Prompted(Segmenter):
     drop_border: bool = setting(False, "whether pieces that touch the border of the photograph are dropped",
                                 stage="masks")  # fmt: skip
     area: list[float] = setting(
-        [0.02, 0.9], "least and largest share of the photograph; other proposals are passed over",
+        [0.02, 0.9], "smallest and largest share of the photograph; other proposals are skipped",
         minimum=0, maximum=1, least=2, stage="masks",
     )  # fmt: skip
 
     def check(self, where: str) -> None:
-        """Refuse limits of the area that are not two numbers, the smaller first."""
+        """Refuse an area that is not two numbers, the smaller first."""
         if len(self.area) != 2 or self.area[0] >= self.area[1]:
             raise UserError(f"{where}.area: {self.area} is not two shares, the smaller first (for example [0.02, 0.9])")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptedSam(Prompted):
-    """SAM 2.1 as it is, prompted by a box in each photograph by itself."""
+    """SAM 2.1 without training, prompted with a box in each photograph."""
 
     name: ClassVar[str] = "prompted"
 
@@ -87,11 +87,11 @@ class PromptedSam(Prompted):
 
 @dataclass(frozen=True, kw_only=True)
 class SamOnnx(Prompted):
-    """SAM 1 (MobileSAM, SAM ViT-B) as a pair of ONNX files, prompted by a box in each photograph by itself."""
+    """SAM 1 (MobileSAM, SAM ViT-B) as two ONNX files, prompted with a box in each photograph."""
 
     name: ClassVar[str] = "sam_onnx"
 
-    encoder: str | None = setting(ABSENT, "local ONNX file, needed: from the picture to its embedding")
+    encoder: str | None = setting(ABSENT, "required: local ONNX file, from the picture to its embedding")
     encoder_sha256: str | None = setting(ABSENT, "of the encoder", pattern=SHA256)
-    decoder: str | None = setting(ABSENT, "local ONNX file, needed: from the embedding and a prompt to masks")
+    decoder: str | None = setting(ABSENT, "required: local ONNX file, from the embedding and a prompt to masks")
     decoder_sha256: str | None = setting(ABSENT, "of the decoder", pattern=SHA256)

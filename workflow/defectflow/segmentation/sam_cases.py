@@ -21,7 +21,7 @@ from defectflow.parts.training_cases import GRID, Case, background_crop, grid, t
 
 
 def make_case(item: Annotated, prior: Prior, leave_out: list[int], size: int) -> Case:
-    """The case of an annotated photograph, with the guess of the prior without ``leave_out``."""
+    """The training case of an annotated photograph, with the prior's guess made without ``leave_out``."""
     image = item.image()
     guess = prior.guess(image, leave_out)
     return Case(to_square(image, size), grid(item.mask()), grid(guess.soft), guess.found, True)
@@ -30,7 +30,7 @@ def make_case(item: Annotated, prior: Prior, leave_out: list[int], size: int) ->
 def sources(prior: Prior, train: list[Annotated], image_id: str) -> list[int]:
     """Annotated photographs to leave out for ``image_id``: all that are not in training, and its own group.
 
-    Where nothing would remain, its own group or even itself is admitted.
+    If nothing would remain, its own group or even itself is used.
     """
     names = {a.image_id for a in train}
     others = {i for i, name in enumerate(prior.image_ids) if name not in names}
@@ -56,8 +56,8 @@ def negatives(
 ) -> tuple[list[Case], list[str]]:
     """Cases without the part: background crops of training photographs, and photographs that show no part.
 
-    The latter are those that the COCO file lists without an annotation and in which registration finds nothing
-    either: the missing annotation alone could be a missing label. Returns the cases and the names of those.
+    The latter are listed in the COCO file without an annotation, and registration finds nothing in them either; a
+    missing annotation alone could be an omission. Returns the cases and the names of the latter.
     """
     rng = np.random.default_rng([seed, 1])
     guesses = [c.soft for c in cases]
@@ -86,7 +86,7 @@ class FeatureCache:
         self.maps: list[np.memmap] = []
 
     def put(self, index: int, image: np.ndarray) -> None:
-        """Encode ``image`` and keep it as entry ``index``."""
+        """Encode ``image`` and store it as entry ``index``."""
         features = self.compute(image[None])
         if not self.maps:
             self.maps = [
@@ -105,7 +105,7 @@ class FeatureCache:
 def cached(
     cases: list[Case], compute: Callable[[np.ndarray], list[Tensor]], folder: Path, what: str
 ) -> Iterator[FeatureCache]:
-    """A filled FeatureCache of ``cases`` in a temporary folder beside the output; ``what`` names it."""
+    """A filled FeatureCache of ``cases`` in a temporary folder next to the output, named by ``what``."""
     with scratch_dir(folder / f".features-{what}.part") as temporary:
         cache = FeatureCache(temporary, len(cases), compute)
         for index, case in enumerate(tqdm(cases, desc=f"segment: encode {what}", unit="image")):

@@ -31,7 +31,7 @@ CONFIGS = {
         for v in ("t", "s", "b+", "l")
     },
 }
-PACKAGED = {"nano": Path(__file__).parent / "weights" / "sam2.1-nano.safetensors"}  # our own, made by pretrain_sam
+PACKAGED = {"nano": Path(__file__).parent / "weights" / "sam2.1-nano.safetensors"}  # our own, from pretrain_sam
 LOGIT = 6.0  # of a certain pixel in the mask prompt
 BOX_MARGIN = 0.02
 NOT_A_POINT, NEGATIVE, POSITIVE, BOX_CORNERS = -1, 0, 1, (2, 3)  # labels of SAM's prompt encoder
@@ -56,7 +56,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
     Nothing in the file is executed (``weights_only=True``). Our own weights are compared with their checksum.
 
     Raises:
-        UserError: the file is absent or not such a file.
+        UserError: the file is missing or not such a file.
     """
     path = Path(path)
     if not path.is_file():
@@ -96,7 +96,7 @@ def load_weights(model: nn.Module, name: str, path: str | Path) -> None:
 
 
 def build(name: str, checkpoint: str | Path | None = None, seed: int = 0) -> nn.Module:
-    """A SAM 2.1 model on the CPU in evaluation mode (it holds no batch norm and no active dropout on images).
+    """A SAM 2.1 model on the CPU in evaluation mode (on images it has no batch norm and no active dropout).
 
     Args:
         name: a key of CONFIGS.
@@ -114,7 +114,7 @@ def verify(path: str | Path, name: str) -> None:
     """Reload ``path`` through the package's own ``build_sam2``; raises whatever that raises."""
     from sam2.build_sam import build_sam2
 
-    # Hydra takes an absolute path only after two more slashes; the package reads no safetensors.
+    # Hydra accepts an absolute path only after two more slashes; the package does not read safetensors.
     config = "//" + str(config_path(name).resolve())
     tensors = Path(path).suffix == ".safetensors"
     model = build_sam2(config, None if tensors else str(path), device="cpu", apply_postprocessing=False)
@@ -129,7 +129,7 @@ def to_tensor(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def neck_features(model: nn.Module, trunk_maps: list[Tensor]) -> list[Tensor]:
-    """Feature maps that the mask decoder takes, finest first, from the trunk's maps: strides 4, 8 and 16.
+    """Input feature maps of the mask decoder, finest first, from the trunk's maps: strides 4, 8 and 16.
 
     As ``SAM2Base.forward_image`` and ``SAM2ImagePredictor.set_image``, but differentiable, for any image size, and
     with ``no_mem_embed`` added, with which the weights were trained on images.
@@ -152,7 +152,7 @@ class Prompt:
 
     Attributes:
         points: float32 (4, 2) as (x, y): box corners, a positive and a negative point.
-        labels: int (4,), SAM's labels; NOT_A_POINT where a point does not exist.
+        labels: int (4,), SAM's labels; NOT_A_POINT for a point that does not exist.
         mask: float32 (size/4, size/4) logits, or None.
     """
 
@@ -181,8 +181,8 @@ def make_prompt(soft: np.ndarray, size: int, rng: np.random.Generator | None = N
     Args:
         soft: float32 in [0, 1] over the whole picture, of any shape.
         size: side of the model's input in pixels.
-        rng: for training; moves box, points and mask a little.
-        registered: False when the part was not found: only a box over every place where ``soft`` says it can be.
+        rng: for training; jitters box, points and mask.
+        registered: False if the part was not found: only a box over all places where ``soft`` allows it.
     """
     side = size // 4
     soft = cv2.resize(soft.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
@@ -217,7 +217,7 @@ def make_prompt(soft: np.ndarray, size: int, rng: np.random.Generator | None = N
 
 
 def propose(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> tuple[Tensor, Tensor, Tensor]:
-    """All four masks of SAM's decoder: the one for a plain prompt, then three for one that may mean several things.
+    """All four masks of SAM's decoder: one for an unambiguous prompt, then three for an ambiguous one.
 
     Returns:
         Mask logits (batch, 4, size/4, size/4), predicted IoU (batch, 4) and object score logits (batch,).
@@ -252,8 +252,8 @@ def decode(model: nn.Module, features: list[Tensor], prompts: list[Prompt]) -> t
 def with_prior(logits: Tensor, guess: np.ndarray, weight: float) -> Tensor:
     """SAM's mask logits (h, w) plus ``weight`` times those of the prior's guess, float32 in [0, 1] of any shape.
 
-    Where registration or appearance finds the part exactly, SAM need not find its outline again from coarse features;
-    the sum of logits is the product of the two experts' odds (G. Hinton, Training products of experts, 2002).
+    If registration or appearance finds the part exactly, SAM need not find its outline again from coarse features; the
+    sum of logits corresponds to the product of both odds (G. Hinton, Training products of experts, 2002).
     """
     if not weight:
         return logits
@@ -272,7 +272,7 @@ def full_size(logits: Tensor, size: tuple[int, int]) -> np.ndarray:
 
 @dataclass
 class Found:
-    """SAM's answer for one photograph; see the MASKS table."""
+    """SAM's result for one photograph; see the MASKS table."""
 
     mask: np.ndarray
     guess: Guess

@@ -1,7 +1,7 @@
-"""Engine "official": the trainer of the sam2 package, in a process of its own, from a generated configuration.
+"""Engine "official": the trainer of the sam2 package, in a separate process, with a generated configuration.
 
 The configuration is the packaged MOSE recipe with the model of the chosen variant, reduced to single photographs.
-``python -m defectflow.segmentation.sam_official CONFIG.yaml`` is the driver that this module starts; do not call it
+``python -m defectflow.segmentation.sam_official CONFIG.yaml`` is the driver started by this module; do not call it
 directly. Needs the extra "official": the trainer imports fvcore, submitit, tensorboard and tensordict.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 from defectflow.core.files import UserError, scratch_dir
 
 EXTRAS = ("fvcore", "submitit", "tensorboard", "tensordict")
-# Passed on to the child; everything else stays behind, for the trainer writes its whole environment into its log.
+# Passed to the child process, and nothing else: the trainer writes its whole environment to its log.
 KEPT = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "SYSTEMROOT")
 KEPT_PREFIXES = ("CUDA_", "NVIDIA_", "NCCL_", "OMP_", "MKL_")
 BASE_RATE, VISION_RATE = 5e-6, 3e-6  # of the packaged recipe
@@ -32,7 +32,7 @@ def check_extras() -> None:
 
 
 def scrubbed(environment: dict[str, str]) -> dict[str, str]:
-    """The variables of ``environment`` that the trainer needs, with this package on its path."""
+    """The variables of ``environment`` that the trainer needs, with this package on PYTHONPATH."""
     kept = {k: v for k, v in environment.items() if k in KEPT or k.startswith(KEPT_PREFIXES)}
     return kept | {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "HYDRA_FULL_ERROR": "1"}
 
@@ -57,26 +57,28 @@ def make_config(
     Args:
         model_yaml: configuration of the variant.
         pairs: folder of SA-1B pairs; ``names``: stems of the pairs to train on.
-        folder: fresh folder of the run (an old checkpoint in it would be resumed silently).
-        checkpoint: file of the official form to start from.
+        folder: empty folder for the run (an old checkpoint in it would be resumed silently).
+        checkpoint: official checkpoint to start from.
         trainable: "decoder" (image encoder frozen) or "all".
         steps: optimiser steps; rounded up to whole epochs.
-        rate: learning rate; None for that of the recipe.
+        rate: learning rate; None: that of the recipe.
         gpus: processes, one per device; 0 for the CPU.
 
     Raises:
-        UserError: ``trainable`` is something else.
+        UserError: ``trainable`` has another value.
     """
     import sam2
     from omegaconf import OmegaConf, open_dict
 
     if trainable not in ("decoder", "all"):
-        raise UserError(f"engine official: trainable {trainable!r} is not offered (decoder or all; or engine lean)")
+        raise UserError(
+            f"engine official: trainable {trainable!r} is not supported (use decoder or all, or engine lean)"
+        )
     recipe = Path(sam2.__path__[0]) / "configs" / "sam2.1_training" / "sam2.1_hiera_b+_MOSE_finetune.yaml"
     config: Any = OmegaConf.load(recipe)
     variant = OmegaConf.load(model_yaml).model
     processes = max(1, gpus)
-    # Each process takes its share of the images; more than that in a batch would leave no batch at all.
+    # Each process gets its share of the images; a larger batch would leave none.
     batch = max(1, min(batch_size, len(names) // processes))
     epochs = max(1, math.ceil(steps * batch * processes / len(names)))
     listing = folder / "train.txt"
@@ -91,7 +93,7 @@ def make_config(
                 model[key] = value
         model.freeze_image_encoder = trainable == "decoder"
         model.prob_to_use_pt_input_for_train = 1.0  # box or point, never the true mask
-        model.prob_to_use_box_input_for_train = 1.0  # a box, as at inference; clicks follow
+        model.prob_to_use_box_input_for_train = 1.0  # a box, as in inference; clicks follow
         model.num_init_cond_frames_for_train = model.num_frames_to_correct_for_train = 1
         config.vos.train_transforms[0].transforms = _transforms()
         trainer.data.train = {
@@ -140,7 +142,7 @@ def make_config(
 
 
 def _transforms() -> list[dict[str, Any]]:
-    """Exposure and small movements; no mirroring, which would show a part of the other hand."""
+    """Exposure and small movements; no mirroring, because parts may be left- or right-handed."""
     module = "training.dataset.transforms."
     return [
         {"_target_": module + "RandomAffine", "degrees": 5, "scale": [0.92, 1.08], "translate": [0.05, 0.05]}
@@ -155,10 +157,10 @@ def _transforms() -> list[dict[str, Any]]:
 
 
 def fine_tune(args: argparse.Namespace, names: list[str], model: Any) -> dict[str, Any]:
-    """Run the trainer and load what it trained into ``model``.
+    """Run the trainer and load the trained weights into ``model``.
 
     Args:
-        args: of stage segment.
+        args: arguments of the stage segment.
         names: stems of the training pairs.
         model: network to load the weights into (configuration ``args.model_config``).
 
@@ -211,7 +213,7 @@ def fine_tune(args: argparse.Namespace, names: list[str], model: Any) -> dict[st
 
 
 def _worker(rank: int, port: int, path: str, processes: int) -> None:
-    """One process of the trainer; everything that has to be changed in it is changed here, in the child."""
+    """One process of the trainer; all patches to the trainer are applied here, in the child."""
     import torch
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
@@ -220,7 +222,7 @@ def _worker(rank: int, port: int, path: str, processes: int) -> None:
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port), WORLD_SIZE=str(processes))
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank))
     if not torch.cuda.is_available():
-        # It resets CUDA's memory statistics after every step, which fails without CUDA.
+        # The original resets CUDA's memory statistics after every step, which fails without CUDA.
         train_utils.MemMeter.update = lambda self, n=1, reset_peak_usage=True: None
     train_utils.register_omegaconf_resolvers()
     instantiate(OmegaConf.load(path).trainer, _recursive_=False).run()

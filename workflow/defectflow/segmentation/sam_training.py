@@ -1,4 +1,4 @@
-"""The lean training loop of SAM 2.1 on photographs: losses, what is trained, schedule, best checkpoint, resume.
+"""The lean training loop of SAM 2.1 on photographs: losses, trained parameters, schedule, best weights, resuming.
 
 Imports torch; import this module inside the function that needs it. The loss is that of the official trainer
 (sam2/training/loss_fns.py): 20 x focal + dice + L1 of the predicted IoU + cross-entropy of presence.
@@ -21,8 +21,8 @@ from defectflow.training.loop import Loop, warmup_cosine
 from defectflow.training.losses import dice_loss, focal_loss
 
 TRAINABLE = ("decoder", "decoder_and_neck", "all")
-DECODER_RATE, SCRATCH_RATE = 1e-4, 1e-3  # default learning rates, with and without a checkpoint
-NECK_FACTOR, TRUNK_FACTOR = 0.5, 0.1  # of the decoder's learning rate when they start from a checkpoint
+DECODER_RATE, SCRATCH_RATE = 1e-4, 1e-3  # default learning rates with and without a checkpoint
+NECK_FACTOR, TRUNK_FACTOR = 0.5, 0.1  # relative to the decoder's learning rate, when starting from a checkpoint
 WEIGHT_DECAY, CLIP, WARM_UP = 0.01, 1.0, 20
 
 
@@ -36,9 +36,9 @@ def sam_loss(
         predicted: (batch,) predicted IoU.
         score: (batch,) object score logits.
         truth: (batch, H, W) in {0, 1}; the logits are resized to it.
-        present: (batch,) in {0, 1}; items without the part count in the presence term only.
-        from_scratch: Plain cross-entropy instead of focal loss, as in MaskFormer (Cheng et al. 2021): with random
-            weights focal loss ends in masks that are empty whatever the prompt (0.00 IoU after 230 steps; this 0.6
+        present: (batch,) in {0, 1}; items without the part count only in the presence term.
+        from_scratch: plain cross-entropy instead of focal loss, as in MaskFormer (Cheng et al. 2021): from random
+            weights focal loss leads to empty masks for any prompt (IoU 0.00 after 230 steps; with cross-entropy 0.6
             after 75).
     """
     if logits.shape[-1] != truth.shape[-1]:
@@ -58,9 +58,9 @@ def sam_loss(
 def proposals_loss(
     logits: Tensor, predicted: Tensor, score: Tensor, truth: Tensor, present: Tensor, from_scratch: bool = False
 ) -> Tensor:
-    """Loss of the four masks of `propose`: that of the first, and of the best of the other three.
+    """Loss of the four masks of `propose`: of the first, and of the best of the other three.
 
-    Of the three, only the one with the smallest mask loss learns its mask; all learn what IoU they have (N. Ravi et
+    Of the three, only the one with the smallest mask loss learns its mask; all learn to predict their IoU (N. Ravi et
     al., SAM 2, 2024, appendix D). Arguments as for `sam_loss`, with logits (batch, 4, h, w), predicted (batch, 4).
     """
     with torch.no_grad():
@@ -77,10 +77,10 @@ def proposals_loss(
 
 
 def trained_parameters(model: nn.Module, trainable: str) -> dict[str, list[nn.Parameter]]:
-    """Parameters to train by part ("decoder", "neck", "trunk"); the rest is frozen. Memory parts always are.
+    """Parameters to train by part ("decoder", "neck", "trunk"); the others, and always the memory parts, are frozen.
 
-    The decoder's conv_s0 and conv_s1 run before the feature cache and count as neck: trained beneath a cache they
-    would make it stale.
+    The decoder's conv_s0 and conv_s1 run before the feature cache and count as neck: training them would make the
+    cache outdated.
     """
     groups: dict[str, list[nn.Parameter]] = {"decoder": [], "neck": [], "trunk": []}
     for name, parameter in model.named_parameters():
@@ -101,7 +101,7 @@ def trained_parameters(model: nn.Module, trainable: str) -> dict[str, list[nn.Pa
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. ``rate``: learning rate of the decoder; ``from_scratch``: the same rate for all parts."""
+    """Training settings. ``rate``: learning rate of the decoder; ``from_scratch``: the same rate for all parts."""
 
     trainable: str
     steps: int
@@ -126,7 +126,7 @@ class Batch:
 
 @dataclass
 class Progress:
-    """What a run has reached, and what a state file holds besides the weights."""
+    """Progress of a run, stored in the state file with the weights."""
 
     step: int = 0
     best_step: int = -1
@@ -157,15 +157,15 @@ def train(
 ) -> Progress:
     """Train ``model`` in place and leave the best weights by validation IoU in it.
 
-    Every step draws from a generator seeded by (seed, step), so that a resumed run equals an unbroken one without
-    any generator's state being kept.
+    Every step uses a generator seeded by (seed, step), so a resumed run equals an uninterrupted one without storing
+    generator states.
 
     Args:
         batch_at: makes the batch of a step from the step's generator.
-        validate: held-out IoU of the model as it is; None when nothing can be held out (the last weights stay).
-        state: file for the run's state, written every ``plan.save_every`` steps and removed at the end.
+        validate: held-out IoU of the current model; None if nothing can be held out (then the last weights are kept).
+        state: file for the state of the run, written every ``plan.save_every`` steps and removed at the end.
         resume: continue from ``state`` if it exists.
-        fingerprint: settings and data that must agree with those of the state file.
+        fingerprint: settings and data that must match those in the state file.
     """
     factors = {"decoder": 1.0, "neck": NECK_FACTOR, "trunk": TRUNK_FACTOR}
     groups: list[dict[str, Any]] = [

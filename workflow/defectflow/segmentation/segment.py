@@ -1,4 +1,4 @@
-"""Stage segment: fine-tune SAM 2.1 on the annotated photographs and compare it, held out, with both baselines.
+"""Stage segment: fine-tune SAM 2.1 on the annotated photographs and compare it with the baselines, held out.
 
 The result is used for masks only if it is not worse than the best baseline by more than 0.005 IoU.
 """
@@ -22,17 +22,23 @@ from defectflow.parts.registration_frame import iou
 from defectflow.segmentation.segmenters import Sam
 
 BASELINES = ("template", "constant", "appearance")
-TOLERANCE = 0.005  # by which SAM may be worse than the better baseline and still be used
-NEGATIVE_SHARE = 0.15  # of the training items that do not show the part
-PRIOR_WEIGHTS = (0.0, 0.5, 1.0, 2.0, 4.0)  # of the prior's logits beside SAM's, to choose from on the validation side
-BATCH = 4  # photographs in a step, with which the steps and rates of config.yaml were chosen
-# Memory that one is assumed to take in a step at 1024 pixels: decoder and neck alone, or the whole model.
+TOLERANCE = 0.005  # IoU by which SAM may be worse than the best baseline and still be used
+NEGATIVE_SHARE = 0.15  # of training items without the part
+PRIOR_WEIGHTS = (
+    0.0,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+)  # candidate weights of the prior's logits relative to SAM's, chosen on the validation set
+BATCH = 4  # photographs per step for which the steps and rates of config.yaml were chosen
+# Assumed memory per photograph in a step at 1024 pixels: decoder and neck only, or the whole model.
 STEP_BYTES = (2 * 2**30, 10 * 2**30)
-WEAK_SHARE = 0.1  # of the training prompts made as if registration had failed
+WEAK_SHARE = 0.1  # of training prompts that imitate a failed registration
 
 
 def choose(report: dict[str, Any]) -> str:
-    """The segmenter to use: "sam2.1", or the best baseline if SAM is worse by more than TOLERANCE or unjudged."""
+    """The segmenter to use: "sam2.1", or the best baseline if SAM is worse by more than TOLERANCE or unmeasured."""
     means = {name: report[name]["iou_mean"] for name in ("sam2.1", *BASELINES) if name in report}
     if None in means.values():
         return "template"
@@ -41,7 +47,7 @@ def choose(report: dict[str, Any]) -> str:
 
 
 def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -> dict[str, dict[str, float]]:
-    """IoU by image_id of the baselines' masks made from the training photographs alone."""
+    """IoU by image_id of the baselines' masks, made only from the training photographs."""
     from defectflow.segmentation.sam_cases import sources
 
     names = [name for name in BASELINES if name != "appearance" or prior.heads]
@@ -58,28 +64,28 @@ def baselines(prior: Prior, train: list[Annotated], held_out: list[Annotated]) -
 
 
 def with_settings(args: argparse.Namespace) -> argparse.Namespace:
-    """``args`` with the values of ``--settings`` beside the paths: all that a training is told, under one name."""
+    """``args`` extended by the values of ``--settings``: everything that the training needs in one namespace."""
     settings = read_settings(args.settings, Sam, "segment")
-    values = {"augmentations": 0, "patience": 0} | settings.read_by("segment")  # of no use to the official trainer
+    values = {"augmentations": 0, "patience": 0} | settings.read_by("segment")  # not used by the official trainer
     return argparse.Namespace(**{**vars(args), **values, "model_config": values.pop("model")})
 
 
 def batch_of(args: argparse.Namespace) -> int:
-    """Photographs in a step: as asked, or BATCH, fewer where the GPU holds fewer. It bears on what is learned."""
+    """Photographs per step: as set, or BATCH, or fewer if the GPU's memory is too small. Affects the result."""
     from defectflow.core.device import pick_device
 
     return batch_size(args.batch_size, pick_device(args.device), STEP_BYTES[args.trainable == "all"], BATCH)
 
 
 def start_of(args: argparse.Namespace) -> str | Path | None:
-    """Weights to start from: the checkpoint that is given, the packaged ones of `nano`, or none."""
+    """Weights to start from: the given checkpoint, the packaged ones of `nano`, or None."""
     from defectflow.segmentation import sam_model
 
     return args.checkpoint or sam_model.PACKAGED.get(args.model_config)
 
 
 class Run:
-    """One model on one data set: its cases, features and the batches and scores made of them."""
+    """One model on one data set: its cases, features, batches and scores."""
 
     def __init__(self, args: argparse.Namespace, parts: dict[str, list[Annotated]], prior: Prior, trainable: str):
         from defectflow.core.device import pick_device
@@ -103,7 +109,7 @@ class Run:
         )
         # If registration does not find the part, it may be in any orientation.
         self.turn = 5.0 if prior.info["registers"] else 180.0
-        # The training cases in the order of the cache: every case as it is, its augmented copies, the negatives.
+        # The training cases in the order of the cache: the original cases, their augmented copies, the negatives.
         self.pool = list(self.cases["train"])
         if trainable != "all":
             for copy in range(args.augmentations):
@@ -115,7 +121,7 @@ class Run:
         self.caches: dict[str, Any] = {}
 
     def start_features(self, image: np.ndarray) -> list[Any]:
-        """What the cache keeps of uint8 (1, size, size, 3): decoder features, or trunk maps if the neck is trained."""
+        """Cache entry for uint8 (1, size, size, 3): decoder features, or trunk maps if the neck is trained."""
         import torch
 
         from defectflow.core.device import autocast
@@ -129,7 +135,7 @@ class Run:
             return maps
 
     def open(self, stack: ExitStack, folder: Path) -> None:
-        """Fill the feature caches; without effect when the whole model is trained."""
+        """Fill the feature caches; does nothing if the whole model is trained."""
         from defectflow.segmentation.sam_cases import cached
 
         if self.trainable != "all":
@@ -137,7 +143,7 @@ class Run:
                 self.caches[part] = stack.enter_context(cached(cases, self.start_features, folder, part))
 
     def features(self, part: str, cases: list[Any], indices: list[int]) -> list[Any]:
-        """Decoder features of some cases of ``part``, computed or from the cache, differentiable where trained."""
+        """Decoder features of some cases of ``part``, computed or from the cache; differentiable for trained parts."""
         from defectflow.segmentation import sam_model
 
         if self.trainable == "all":
@@ -174,7 +180,7 @@ class Run:
         return Batch(features, prompts, truth, present)
 
     def predict(self, part: str, prior_weight: float = 0.0) -> dict[str, float]:
-        """IoU by image_id at full resolution, with the prompts and the cleaning of mask generation."""
+        """IoU by image_id at full resolution, with the prompts and the clean-up of the stage masks."""
         import torch
 
         from defectflow.core.device import autocast
@@ -191,7 +197,7 @@ class Run:
         return result
 
     def choose_prior_weight(self) -> float:
-        """The one of PRIOR_WEIGHTS with the largest IoU on the validation photographs; 0 without any."""
+        """The value of PRIOR_WEIGHTS with the largest IoU on the validation photographs; 0 without any."""
         if not self.parts["val"]:
             return 0.0
         means = [float(np.mean(list(self.predict("val", weight).values()))) for weight in PRIOR_WEIGHTS]
@@ -204,14 +210,14 @@ class Run:
 
 
 def grid_constant(prior: Prior) -> np.ndarray:
-    """Mean annotated mask squashed to the training grid; the weak prompt's box comes from it."""
+    """Mean annotated mask resized to the training grid; source of the box of the weak prompt."""
     from defectflow.parts.training_cases import grid
 
     return grid(prior.mean_label())
 
 
 def main(args: argparse.Namespace) -> None:
-    """Fine-tune, choose by validation, judge on the test photographs, write the model and its report."""
+    """Fine-tune, choose by validation, evaluate on the test photographs, write the model and its report."""
     from defectflow.segmentation import sam_model, sam_official
 
     args = with_settings(args)
@@ -223,16 +229,18 @@ def main(args: argparse.Namespace) -> None:
         raise UserError(f"{args.splits}: no annotated image is in training (annotate more, or use segmenter=template)")
     official = args.engine == "official"
     if official and not args.checkpoint:
-        raise UserError("engine official: needs --checkpoint (from scratch its IoU head dies; use engine lean)")
+        raise UserError(
+            "engine official: needs --checkpoint (from scratch its IoU prediction does not train; use engine lean)"
+        )
     if official:
         sam_official.check_extras()
     trainable = args.trainable
     args.batch_size = batch_of(args)
     start = start_of(args)
     if not start:
-        # A random encoder is a poor one, but it is cached once: on a CPU a step takes a twentieth of one with "all".
-        kept = "" if trainable == "all" else f", and what trainable: {trainable} leaves out stays random"
-        print(f"segment: no checkpoint is given: the model is trained from scratch{kept}", file=sys.stderr)
+        # A random encoder is poor, but its features are cached: on a CPU a step takes a twentieth of the time of "all".
+        kept = "" if trainable == "all" else f", and what trainable: {trainable} does not train stays random"
+        print(f"segment: no checkpoint given: the model is trained from scratch{kept}", file=sys.stderr)
     import torch
 
     from defectflow.core.device import keep_memory
@@ -251,7 +259,7 @@ def main(args: argparse.Namespace) -> None:
         "batch_size": args.batch_size,
         "augmentations": args.augmentations,
     }
-    # The official trainer keeps no features: each photograph that is judged is encoded once, as with "all".
+    # The official trainer has no feature cache: each evaluated photograph is encoded once, as with "all".
     run = Run(args, parts, prior, "all" if official else trainable)
     with ExitStack() as stack:
         if official:
@@ -274,17 +282,17 @@ def main(args: argparse.Namespace) -> None:
     report |= {"use": choose(report), **progress}
     with atomic(args.out) as temporary:
         state = {name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()}
-        # A stream, not a path: torch would write the path's name into the file.
+        # A stream, not a path: torch would write the file name into the file.
         with open(temporary, "wb") as stream:
             torch.save({"model": state}, stream)
         sam_model.verify(temporary, args.model_config)
     write_json(args.report, report)
     told = ", ".join(f"{name} {report[name]['iou_mean']}" for name in ("sam2.1", *BASELINES) if name in report)
-    print(f"segment: IoU on {held_out} photographs: {told}; masks will come from {report['use']}", file=sys.stderr)
+    print(f"segment: IoU on {held_out} photographs: {told}; {report['use']} will be used for masks", file=sys.stderr)
 
 
 def lean(run: Run, stack: ExitStack, settings: dict[str, Any]) -> dict[str, Any]:
-    """Train with the lean loop; best step and curve for the report."""
+    """Train with the lean loop; returns best step and curve for the report."""
     from defectflow.segmentation.sam_training import DECODER_RATE, SCRATCH_RATE, Plan, train
 
     args = run.args

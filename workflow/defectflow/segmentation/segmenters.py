@@ -1,7 +1,7 @@
-"""The segmenters: what each can be told, and how those without a network find the part.
+"""The segmenters: their settings, and how those without a network find the part.
 
-Standard library only at the top: the Snakefile imports this module. Further ones may lie in modules of their own whose
-names contain "segmenter".
+Standard library only at the top: the Snakefile imports this module. More segmenters can be in other modules whose names
+contain "segmenter".
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class Segmenter(Settings):
     """Base of the segmenters.
 
     Attributes of a class:
-        makes_masks: whether it finds the part at all.
-        trains: whether its masks come from a network that is fine-tuned first.
-        finds: whether it learns from masks that it has found itself.
-        needs_outlines: whether it learns from what people have drawn.
-        prompts: whether it asks a network in each photograph by itself, and learns nothing from the set.
+        makes_masks: whether it makes masks of the part.
+        trains: whether it fine-tunes a network first.
+        finds: whether it learns from masks that it found itself.
+        needs_outlines: whether it learns from drawn outlines.
+        prompts: whether it prompts a network for each photograph separately, and learns nothing from the set.
     """
 
     section: ClassVar[str] = "segmenters"
@@ -41,16 +41,16 @@ class Segmenter(Settings):
     def find(
         cls, prior: Prior, guess: Guess, image: np.ndarray, leave_out: list[int] | None
     ) -> tuple[np.ndarray, float]:
-        """Where the part is in a photograph.
+        """The mask of the part in a photograph.
 
         Args:
-            prior: what the annotated photographs say of the part.
-            guess: where it is by that, see `Prior.guess`.
+            prior: what is known of the part from the annotated photographs.
+            guess: its estimate of the part, see `Prior.guess`.
             image: uint8 RGB (height, width, 3).
-            leave_out: annotated photographs that may have no say, see `Prior.register`.
+            leave_out: annotated photographs that must not be used, see `Prior.register`.
 
         Returns:
-            The mask, bool (height, width), and an IoU that says how far it can be trusted.
+            The mask, bool (height, width), and an IoU that shows how reliable it is.
         """
         return prior.clean(guess.soft >= 0.5), guess.agreement
 
@@ -74,7 +74,7 @@ class Constant(Segmenter):
     def find(
         cls, prior: Prior, guess: Guess, image: np.ndarray, leave_out: list[int] | None
     ) -> tuple[np.ndarray, float]:
-        """The mean mask, and its IoU with what the prior guesses."""
+        """The mean mask, and its IoU with the prior's guess."""
         from defectflow.parts.registration_frame import iou
 
         mask = prior.clean(prior.constant(image.shape[:2], leave_out) >= 0.5)
@@ -90,7 +90,7 @@ class Template(Segmenter):
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxCandidate(Settings):
-    """A salient-object network of the user, whose figure may be the part."""
+    """A salient-object network of the user, whose foreground may be the part."""
 
     onnx: str = setting(REQUIRED, "local ONNX file of U2-Net or U2NetP")
     sha256: str | None = setting(ABSENT, "of the file", pattern="[0-9a-f]{64}")
@@ -98,7 +98,7 @@ class OnnxCandidate(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Found(Segmenter):
-    """Finds the part in all photographs together, without an outline; templates or appearance learn from that."""
+    """Finds the part in all photographs together, without an outline; templates or patches are learned from it."""
 
     name: ClassVar[str] = "found"
     finds: ClassVar[bool] = True
@@ -106,7 +106,7 @@ class Found(Segmenter):
 
     candidates: list[dict[str, Any]] | None = setting(
         ABSENT,
-        "more networks that say where the part may be, each a mapping with onnx and sha256",
+        "additional networks that show where the part may be, each a mapping with onnx and sha256",
         nested=OnnxCandidate,
     )
 
@@ -125,20 +125,20 @@ class Sam(Segmenter):
     sha256: str | None = setting(ABSENT, "of the checkpoint", pattern="[0-9a-f]{64}")
     bytes: int | None = setting(ABSENT, "size of the checkpoint", unit="bytes", minimum=1)
     engine: Literal["lean", "official"] = setting(
-        "lean", "our loop, or the trainer of the sam2 package", stage="segment"
+        "lean", "our training loop, or the trainer of the sam2 package", stage="segment"
     )
     trainable: Literal["decoder", "decoder_and_neck", "all"] = setting(
-        "decoder", "what is trained of the network", stage="segment"
+        "decoder", "trained part of the network", stage="segment"
     )
-    steps: int = setting(400, "optimiser steps; 0 judges the checkpoint as it is", minimum=0, stage="segment")
+    steps: int = setting(400, "optimiser steps; 0: the checkpoint is used without training", minimum=0, stage="segment")
     batch_size: int | Literal["auto"] = setting(
-        "auto", "photographs in a step; auto: 4, or fewer if the memory of the GPU is too small", minimum=1,
+        "auto", "photographs per step; auto: 4, or fewer if the memory of the GPU is too small", minimum=1,
         stage="segment",
     )  # fmt: skip
     augmentations: int = setting(
         3, "augmented copies of each photograph to train on", minimum=0, stage="segment",
         read_if=lambda settings: settings.engine == "lean",
-        refused="engine official does not read 'augmentations' (its trainer varies photographs itself: leave it out)",
+        refused="engine official does not read 'augmentations' (its trainer augments photographs itself: leave it out)",
     )  # fmt: skip
     learning_rate: float | None = setting(
         None, "of the decoder; null: 0.0001, or 0.001 from scratch", above=0, stage="segment"
@@ -146,7 +146,7 @@ class Sam(Segmenter):
     patience: int = setting(
         5, "validations without a new best mask before training stops", minimum=1, stage="segment",
         read_if=lambda settings: settings.engine == "lean",
-        refused="engine official does not read 'patience' (its trainer makes all its steps: leave it out)",
+        refused="engine official does not read 'patience' (its trainer always does all steps: leave it out)",
     )  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""An inspector as a service: photographs over HTTP, judged by a pool of processes, verdicts to other systems."""
+"""An inspector as an HTTP service: photographs are judged by a pool of processes; verdicts also go to other systems."""

@@ -1,4 +1,4 @@
-"""Who may do what: tokens with roles, a limit of requests a second, and no requests from pages of other sites."""
+"""Access control: tokens with roles, a rate limit, and no requests from pages of other sites."""
 
 import hashlib
 import hmac
@@ -18,13 +18,13 @@ from typing import Any
 from defectflow.core.addresses import is_loopback
 from defectflow.core.files import UserError, atomic, read_json
 
-ROLES = ("inspect", "label", "approve")  # each may do what those before it may
-REMEMBERED = 10_000  # senders whose rate is known at a time
+ROLES = ("inspect", "label", "approve")  # each includes the rights of those before it
+REMEMBERED = 10_000  # senders whose rate is stored
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token as it is on the disk: without the token."""
+    """A token as stored: its hash, not the token itself."""
 
     name: str
     role: str
@@ -32,7 +32,7 @@ class Token:
     made: str
 
     def may(self, role: str) -> bool:
-        """Whether it has a role, or one above it."""
+        """Whether it has a role, or a higher one."""
         return ROLES.index(self.role) >= ROLES.index(role)
 
 
@@ -40,16 +40,16 @@ def add_token(path: Path, name: str, role: str) -> str:
     """Make a token and write its hash into a file that only its owner may read.
 
     Returns:
-        The token: 256 random bits, so that a plain sha256 of it cannot be guessed.
+        The token: 256 random bits, so it cannot be guessed from its sha256.
 
     Raises:
-        UserError: there is a token of this name, or the file is something else.
+        UserError: there is already a token with this name, or the file is not a token file.
     """
     if not re.fullmatch(r"[\w.@+-]{1,64}", name):
-        raise UserError(f"{name!r}: a name has up to 64 letters, digits and - _ . @ +")
+        raise UserError(f"{name!r}: not a valid name (up to 64 letters, digits and - _ . @ +)")
     tokens = read_tokens(path) if path.exists() else []
     if any(token.name == name for token in tokens):
-        raise UserError(f"{path}: has a token {name!r} already (choose another name, or --remove it)")
+        raise UserError(f"{path}: already has a token {name!r} (choose another name, or --remove it)")
     text = f"df_{secrets.token_urlsafe(32)}"
     tokens.append(Token(name, role, digest(text), datetime.now(UTC).isoformat(timespec="seconds")))
     _write(path, tokens)
@@ -57,10 +57,10 @@ def add_token(path: Path, name: str, role: str) -> str:
 
 
 def remove_token(path: Path, name: str) -> None:
-    """Take a token out of its file.
+    """Remove a token from its file.
 
     Raises:
-        UserError: it is not in it.
+        UserError: the file does not contain it.
     """
     tokens = read_tokens(path)
     if all(token.name != name for token in tokens):
@@ -72,7 +72,7 @@ def read_tokens(path: Path) -> list[Token]:
     """The tokens of a file.
 
     Raises:
-        UserError: it is absent, or not one that `add_token` wrote.
+        UserError: it is missing, or was not written by `add_token`.
     """
     content = read_json(path)
     try:

@@ -1,4 +1,4 @@
-"""What the service answers, as it stands in openapi.json."""
+"""The responses of the service, as documented in openapi.json."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Cause = Literal["unreadable", "deadline", "worker", "timeout", "disk"]
 
 
 class Region(BaseModel):
-    """A damaged region, as `defectflow inspect --jsonl` has it."""
+    """A damaged region, as in `defectflow inspect --jsonl`."""
 
     box: list[int] = Field(description="x, y, width, height in pixels of the upright photograph")
     score: float
@@ -20,19 +20,19 @@ class Region(BaseModel):
 class Result(BaseModel):
     """The verdict on one photograph.
 
-    Where it was not judged, ``verdict`` is "review", ``cause`` and ``reason`` say why, and the scores are null.
+    If it was not judged, ``verdict`` is "review", ``cause`` and ``reason`` say why, and the scores are null.
     """
 
-    id: str = Field(description="of this verdict, different for each")
-    part_id: str | None = Field(None, description="as the request has it")
-    file: str = Field(description="name of the file as the request has it")
+    id: str = Field(description="unique id of this verdict")
+    part_id: str | None = Field(None, description="as in the request")
+    file: str = Field(description="name of the file in the request")
     model: str
     model_version: str
     verdict: Word = Field(
         description="review: the score is in the review band, the mask of the part is doubtful, or it was not judged"
     )
     bad: bool | None = Field(None, description="raw_score >= threshold: the verdict without review")
-    score: float | None = Field(None, description="in [0, 1], the threshold at 0.5")
+    score: float | None = Field(None, description="in [0, 1], with the threshold at 0.5")
     raw_score: float | None = None
     threshold: float | None = None
     review: bool | None = Field(None, description="whether the score is in the review band; null without one")
@@ -44,29 +44,29 @@ class Result(BaseModel):
     region_count: int | None = None
     regions: list[Region] | None = Field(None, description="with regions=1")
     overlay_png: str | None = Field(None, description="with overlay=1: PNG in base64")
-    ms: float | None = Field(None, description="milliseconds that judging took")
+    ms: float | None = Field(None, description="milliseconds spent on judging")
     waited_ms: float | None = Field(None, description="milliseconds in the queue")
 
 
 class Answer(BaseModel):
-    """The verdicts on the photographs of a request, in their order."""
+    """The verdicts on the photographs of a request, in order."""
 
     results: list[Result]
-    ms: float = Field(description="milliseconds from the request's head to the answer")
+    ms: float = Field(description="milliseconds from the request's headers to the response")
 
 
 class Failure(BaseModel):
-    """Why a request was refused as a whole."""
+    """Why a whole request was refused."""
 
     error: str
 
 
 class Model(BaseModel):
-    """A bundle that the service judges by."""
+    """A bundle used by the service."""
 
     name: str
     version: str = Field(description="first 12 digits of the sha256 of its bundle.json")
-    run: str = Field(description="name of the run that made it")
+    run: str = Field(description="name of the run that made the bundle")
     runtime: str
     threshold: float
     review: list[float] | None = None

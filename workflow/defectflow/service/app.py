@@ -1,4 +1,4 @@
-"""The endpoints of the service: /v1, /metrics, a plain page, and those of the Open Inference Protocol."""
+"""The endpoints of the service: /v1, /metrics, an overview page, and the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ FORM = {
                         },
                         "part_id": {
                             "type": "array", "items": {"type": "string"},
-                            "description": "echoed; one for all photographs, or one for each",
+                            "description": "returned in the response; one for all photographs, or one for each",
                         },
-                        "model": {"type": "string", "description": "name of a bundle, where several are served"},
+                        "model": {"type": "string", "description": "name of a bundle, if several are served"},
                         "overlay": {"type": "string", "enum": ["0", "1"]},
                         "regions": {"type": "string", "enum": ["0", "1"]},
                     },
@@ -46,7 +46,7 @@ FORM = {
     "parameters": [
         {
             "name": "X-Deadline-Ms", "in": "header", "schema": {"type": "integer", "minimum": 1},
-            "description": "milliseconds after which the answer is review in any case",
+            "description": "milliseconds after which photographs not yet judged get review",
         }
     ],
 }  # fmt: skip
@@ -56,7 +56,7 @@ PAGE = """<!doctype html>
 <p>Send photographs to <code>POST /v1/inspect</code>:</p>
 <pre>curl -F image=@photograph.jpg -F part_id=4711 {address}v1/inspect</pre>
 <table>{rows}</table>
-<p>All of it for programs: <a href="openapi.json">openapi.json</a></p>
+<p>Description for programs: <a href="openapi.json">openapi.json</a></p>
 </html>
 """
 
@@ -65,7 +65,7 @@ router = APIRouter()
 
 @router.post("/v1/inspect", dependencies=[Depends(may("inspect"))], responses=REFUSALS, openapi_extra=FORM)
 async def inspect(request: Request) -> Answer:
-    """Judge photographs. Each gets a verdict; one that cannot be judged gets `review`, a cause and a reason."""
+    """Judge photographs. Each gets a verdict; if it cannot be judged, it gets `review`, a cause and a reason."""
     service = service_of(request)
     deadline = Deadline(request, service.options.timeout)
     service.admit()
@@ -86,13 +86,13 @@ async def inspect(request: Request) -> Answer:
 
 @router.get("/v1/health")
 async def health() -> dict[str, str]:
-    """Whether the process answers."""
+    """Whether the process responds."""
     return {"status": "ok", "version": VERSION}
 
 
 @router.get("/v1/ready", responses={503: {"model": State}})
 async def ready(request: Request, response: Response) -> State:
-    """Whether photographs will be judged: status 200, or 503."""
+    """Whether photographs can be judged: status 200 or 503."""
     state = service_of(request).state()
     response.status_code = 200 if state.ready else 503
     return state
@@ -100,13 +100,13 @@ async def ready(request: Request, response: Response) -> State:
 
 @router.get("/v1/models", dependencies=[Depends(may("inspect"))], responses=REFUSALS)
 async def models(request: Request) -> list[Model]:
-    """The bundles that are served."""
+    """The served bundles."""
     return service_of(request).state().models
 
 
 @router.post("/v1/reload", dependencies=[Depends(may("approve"))], responses={409: {"model": Failure}, **REFUSALS})
 async def reload(request: Request) -> State:
-    """Read the bundles and tokens from the disk again; requests are judged by the old ones until that is done."""
+    """Reload the bundles and tokens from the disk; until then requests are judged by the old ones."""
     service = service_of(request)
     try:
         await asyncio.to_thread(service.load)
@@ -123,7 +123,7 @@ async def metrics(request: Request) -> Response:
 
 @router.get("/", include_in_schema=False)
 async def page(request: Request) -> HTMLResponse:
-    """What there is, for a person."""
+    """Overview of the endpoints, for people."""
     rows = []
     for path, methods in request.app.openapi()["paths"].items():
         for method, entry in methods.items():
@@ -151,7 +151,7 @@ async def refuse_fields(request: Request, error: Exception) -> JSONResponse:
 
 
 def build_app(service: Service) -> FastAPI:
-    """The application. Swagger and ReDoc, which load from other hosts, are off: there is openapi.json and a page."""
+    """The application. Swagger and ReDoc load from other hosts and are off; there are openapi.json and a page."""
     app = FastAPI(title="defectflow", version=VERSION, docs_url=None, redoc_url=None)
     app.state.service = service
     app.include_router(router)

@@ -1,4 +1,4 @@
-"""What all endpoints share: the service they belong to, who may use them, and how they refuse."""
+"""Shared by all endpoints: the service, access control, and error responses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from defectflow.service.service import Service
 
 VERSION = versions(["defectflow"]).get("defectflow", "")
 BEARER = HTTPBearer(
-    auto_error=False, description="a token of `defectflow token`; none is needed if the service has none"
+    auto_error=False, description="a token of `defectflow token`; not needed if the service runs without tokens"
 )
 REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Failure, "description": text}
     for status, text in {
-        400: "A broken request", 401: "No valid token", 403: "The token's role is not enough, or a foreign page",
+        400: "A broken request", 401: "No valid token", 403: "Role insufficient, or a page of another site",
         404: "No such model", 413: "Too large", 415: "Not a form", 422: "A field is missing or wrong",
         429: "The queue is full, or too many requests; see Retry-After", 503: "Not ready",
     }.items()
@@ -28,16 +28,16 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 
 
 def service_of(request: Request) -> Service:
-    """The service that a request is for."""
+    """The service of a request."""
     service: Service = request.app.state.service
     return service
 
 
 def may(role: str) -> Callable[..., Awaitable[None]]:
-    """Dependency of an endpoint: who sends the request has this role, and does not send too many.
+    """Dependency of an endpoint: checks the role and the rate of the sender.
 
     Raises:
-        HTTPException: 401, 403 or 429 if not.
+        HTTPException: 401, 403 or 429 if refused.
     """
 
     async def check(request: Request, _: Annotated[Any, Depends(BEARER)]) -> None:
@@ -51,7 +51,7 @@ def may(role: str) -> Callable[..., Awaitable[None]]:
             if token is None:
                 raise HTTPException(401, "no valid token (Authorization: Bearer TOKEN)", {"WWW-Authenticate": "Bearer"})
             if not token.may(role):
-                raise HTTPException(403, f"this needs the role {role}, and the token {token.name} has {token.role}")
+                raise HTTPException(403, f"the role {role} is required, and the token {token.name} has {token.role}")
             sender = f"token {token.name}"
         if wait := service.rate.wait(sender):
             raise HTTPException(

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics."""
+"""Metrics for Prometheus at /metrics."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from prometheus_client.registry import Collector
 
 from defectflow.service.answers import Result
 
-RECENT = 500  # photographs that the figures for drift are of
+RECENT = 500  # photographs in the figures for drift
 QUANTILES = (0.1, 0.5, 0.9)
 BOUNDS = (0.01, 0.025, 0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 1.5, 2, 3, 5, 10, 30)  # seconds
 
 
 class Monitoring(Collector):
-    """Counts of verdicts and refusals, times, and figures by which drift shows: the scores of the last RECENT.
+    """Counts of verdicts and refusals, times, and the scores of the last RECENT photographs, which show drift.
 
     Attributes:
-        gauges: {name: (help, value, or values by output)} that are read when Prometheus asks.
+        gauges: {name: (help, value, or values by output)}, read on each request of Prometheus.
     """
 
     def __init__(self) -> None:
@@ -32,13 +32,14 @@ class Monitoring(Collector):
             "defectflow_verdicts", "Photographs by verdict", ["model", "verdict"], registry=self._registry
         )
         self._unjudged = Count(
-            "defectflow_not_judged", "Photographs answered with review unseen", ["cause"], registry=self._registry
+            "defectflow_not_judged",
+            "Photographs answered with review without being judged",
+            ["cause"],
+            registry=self._registry,
         )
-        self._refused = Count(
-            "defectflow_requests_refused", "Requests refused as a whole", ["status"], registry=self._registry
-        )
+        self._refused = Count("defectflow_requests_refused", "Refused requests", ["status"], registry=self._registry)
         self._request = Histogram(
-            "defectflow_request_seconds", "From the head of a request for verdicts to its answer",
+            "defectflow_request_seconds", "From the headers of a request for verdicts to its response",
             buckets=BOUNDS, registry=self._registry,
         )  # fmt: skip
         self._judging = Histogram(
@@ -60,7 +61,7 @@ class Monitoring(Collector):
                 recent.append((result.score, result.verdict))
 
     def refused(self, status: int) -> None:
-        """Count a request that was refused."""
+        """Count a refused request."""
         self._refused.labels(str(status)).inc()
 
     def collect(self) -> Iterator[Metric]:
@@ -74,7 +75,7 @@ class Monitoring(Collector):
                 family.add_metric([output], number)
             yield family
         scores = GaugeMetricFamily(
-            "defectflow_recent_score", f"Scores of the last {RECENT} photographs, the threshold at 0.5",
+            "defectflow_recent_score", f"Scores of the last {RECENT} photographs, with the threshold at 0.5",
             labels=["model", "quantile"],
         )  # fmt: skip
         shares = GaugeMetricFamily(
@@ -91,5 +92,5 @@ class Monitoring(Collector):
         yield shares
 
     def text(self) -> bytes:
-        """All of it, in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)

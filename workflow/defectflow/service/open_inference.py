@@ -1,4 +1,4 @@
-"""The Open Inference Protocol (V2, REST) beside the service's own endpoints, for clients that speak it.
+"""The Open Inference Protocol (V2, REST), in addition to the service's own endpoints.
 
 A photograph is an element of a BYTES tensor, the file in base64, or a UINT8 tensor of an upright RGB picture. Source:
 https://github.com/kserve/open-inference-protocol, specification/protocol/inference_rest.md.
@@ -23,7 +23,7 @@ from defectflow.service.service import Service
 from defectflow.service.uploads import LONGEST_ID, Deadline, Late, limited, read_body
 
 INPUT = "image"
-# Name and type of the outputs, each [n]. For a photograph that was not judged, `cause` says why, and scores are -1.
+# Name and type of the outputs, each [n]. For a photograph that was not judged, `cause` says why and the scores are -1.
 OUTPUTS = {
     "verdict": "BYTES", "score": "FP64", "raw_score": "FP64", "threshold": "FP64", "reason": "BYTES", "cause": "BYTES",
     "id": "BYTES",
@@ -43,14 +43,14 @@ class Tensor(BaseModel):
 
 
 class Wanted(BaseModel):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: dict[str, Any] = {}
 
 
 class InferRequest(BaseModel):
-    """What is sent for inference."""
+    """A request for inference."""
 
     id: str | None = None
     inputs: list[Tensor]
@@ -59,7 +59,7 @@ class InferRequest(BaseModel):
 
 
 class InferResponse(BaseModel):
-    """What is answered."""
+    """The response to a request for inference."""
 
     model_name: str
     model_version: str
@@ -76,7 +76,7 @@ class TensorMetadata(BaseModel):
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
 
     name: str
     versions: list[str]
@@ -107,13 +107,13 @@ async def server() -> dict[str, Any]:
 
 @router.get("/health/live")
 async def live() -> dict[str, bool]:
-    """Whether the process answers."""
+    """Whether the process responds."""
     return {"live": True}
 
 
 @router.get("/health/ready")
 async def ready(request: Request, response: Response) -> dict[str, bool]:
-    """Whether it can judge: status 200, or 503."""
+    """Whether the service can judge: status 200 or 503."""
     state = service_of(request).state()
     response.status_code = 200 if state.ready else 503
     return {"ready": state.ready}
@@ -122,7 +122,7 @@ async def ready(request: Request, response: Response) -> dict[str, bool]:
 @router.get("/models/{name}", dependencies=[Depends(may("inspect"))], responses=REFUSALS)
 @router.get("/models/{name}/versions/{version}", dependencies=[Depends(may("inspect"))], include_in_schema=False)
 async def model(request: Request, name: str) -> ModelMetadata:
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
     service = service_of(request)
     found = _version(service, request)
     entry = next(model for model in service.state().models if model.name == name)
@@ -135,7 +135,7 @@ async def model(request: Request, name: str) -> ModelMetadata:
 @router.get("/models/{name}/ready", responses={404: REFUSALS[404]})
 @router.get("/models/{name}/versions/{version}/ready", include_in_schema=False)
 async def model_ready(request: Request, response: Response, name: str) -> dict[str, Any]:
-    """Whether a model can judge: status 200, or 503."""
+    """Whether a model can judge: status 200 or 503."""
     service = service_of(request)
     state = service.state()
     if state.ready:
@@ -147,7 +147,7 @@ async def model_ready(request: Request, response: Response, name: str) -> dict[s
 @router.post("/models/{name}/infer", dependencies=[Depends(may("inspect"))], responses=REFUSALS, openapi_extra=BODY)
 @router.post("/models/{name}/versions/{version}/infer", dependencies=[Depends(may("inspect"))], include_in_schema=False)
 async def infer(request: Request, name: str) -> InferResponse:
-    """Judge photographs; parameters may have a `part_id` for all of them."""
+    """Judge photographs; parameters may contain a `part_id` for all of them."""
     service = service_of(request)
     deadline = Deadline(request, service.options.timeout)
     service.admit()
@@ -172,7 +172,7 @@ def parsed(body: bytes, options: Options) -> tuple[InferRequest, list[tuple[str,
     """A request and its photographs, as (name, content of a file).
 
     Raises:
-        HTTPException: it is not one of this protocol, or it asks for something else.
+        HTTPException: it is not a request of this protocol, or requests something else.
     """
     try:
         asked = InferRequest.model_validate_json(body)
@@ -207,11 +207,11 @@ def _files(tensor: Tensor) -> Iterator[bytes]:
         try:
             yield base64.b64decode(element, validate=True)
         except (binascii.Error, ValueError, TypeError):
-            raise HTTPException(400, "an element of a BYTES tensor has to be a file in base64") from None
+            raise HTTPException(400, "an element of a BYTES tensor must be a file in base64") from None
 
 
 def _pictures(tensor: Tensor, options: Options) -> Iterator[bytes]:
-    """Pictures [height, width, 3] or [n, height, width, 3] as PPM files, which hold the same values."""
+    """Pictures [height, width, 3] or [n, height, width, 3] as PPM files with the same values."""
     shape = tensor.shape
     if len(shape) not in (3, 4) or shape[-1] != 3 or min(shape) < 1:
         raise HTTPException(400, f"shape {shape[:8]}: give [height, width, 3] or [n, height, width, 3]")
@@ -221,7 +221,7 @@ def _pictures(tensor: Tensor, options: Options) -> Iterator[bytes]:
     try:
         values = bytes(_flat(tensor.data))
     except (TypeError, ValueError):
-        raise HTTPException(400, "an element of a UINT8 tensor has to be a number from 0 to 255") from None
+        raise HTTPException(400, "an element of a UINT8 tensor must be a number from 0 to 255") from None
     if len(values) != math.prod(shape):
         raise HTTPException(400, f"shape {shape[:8]} does not hold {len(values)} elements")
     size = height * width * 3
@@ -242,10 +242,10 @@ def _flat(data: list[Any]) -> Iterator[Any]:
 
 
 def _version(service: Service, request: Request) -> str:
-    """The version of the model that a path names.
+    """The version of the model named in the path.
 
     Raises:
-        HTTPException: 404, there is no such model, or it has another version than the path names.
+        HTTPException: 404: there is no such model, or it has another version.
     """
     name = service.model(request.path_params["name"])
     found = service.pool().models[name].version

@@ -1,4 +1,4 @@
-"""What `defectflow serve` is started with. Standard library only: the command line imports this module."""
+"""Options of `defectflow serve`. Standard library only: the command line imports this module."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +15,18 @@ class Options:
 
     Attributes:
         bundles: each a BUNDLE or NAME=BUNDLE.
-        host, port: address to listen on; port 0: any free one.
+        host, port: address to listen on; port 0: any free port.
         workers: processes that judge.
         threads: computing threads of each.
         runtime, precision: see `Inspector.load`.
         queue: photographs that may wait.
-        timeout: seconds after which a request gets an answer in any case, and a worker that computes longer is killed.
-        body: bytes of a request at most.
-        held: bytes of all requests together at most.
-        pixels: of a photograph at most.
-        pictures: photographs in a request at most.
-        tokens: file of `defectflow token`; None: everybody may do everything.
-        rate: requests a second from each token, or from each address without tokens; None: any number.
+        timeout: seconds within which every request is answered; a worker that computes longer is killed.
+        body: largest size of a request in bytes.
+        held: largest size of all requests together in bytes.
+        pixels: largest number of pixels of a photograph.
+        pictures: largest number of photographs in a request.
+        tokens: file of `defectflow token`; None: no access control.
+        rate: requests per second for each token, or for each address without tokens; None: unlimited.
         certificate, key: PEM files for TLS.
         csv, webhook, webhook_token, mqtt, mqtt_login, mqtt_ca: see `delivery.destinations`.
         opcua, opcua_login: see `delivery.opcua`.
@@ -62,12 +62,12 @@ class Options:
 
     @property
     def address(self) -> str:
-        """Where it is reached, without a slash at the end."""
+        """URL of the service, without a trailing slash."""
         host = self.host.strip("[]")
         return f"{'https' if self.certificate else 'http'}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     def check(self) -> None:
-        """Refuse what cannot work or is not safe.
+        """Refuse options that do not work or are not safe.
 
         Raises:
             UserError: a number is too small, a file is missing, or the address is open to others without tokens.
@@ -81,7 +81,7 @@ class Options:
             raise UserError(f"--port {self.port}: must be a number from 0 to 65535")
         if self.tokens is None and not is_loopback(self.host):
             raise UserError(
-                f"--host {self.host}: others can reach this address, so that tokens are needed "
+                f"--host {self.host}: others can reach this address, so tokens are needed "
                 "(make one with `defectflow token tokens.json NAME`, then give --tokens tokens.json)"
             )
         if bool(self.certificate) != bool(self.key):

@@ -1,4 +1,4 @@
-"""A temporary folder that outlives its process by no more than one start: the next service removes what is left."""
+"""A temporary folder; if its process is killed, the next service removes it."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ PREFIX, LOCK = "defectflow-serve-", "lock"
 
 @dataclass
 class OwnFolder:
-    """A folder with a lock that the system opens when the process ends, however it does.
+    """A folder with a lock that the system releases when the process ends in any way.
 
     Attributes:
         path: the folder.
@@ -24,15 +24,15 @@ class OwnFolder:
     lock: int
 
     def remove(self) -> None:
-        """Remove it and all that is in it."""
+        """Remove it with its content."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
 
 
 def own_folder() -> OwnFolder:
-    """A new folder in the system's temporary folder. Those of services that were killed are removed."""
+    """A new folder in the system's temporary folder. Folders of killed services are removed."""
     for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it belongs to somebody else, or to a service that runs
+        with suppress(OSError):  # it belongs to another user, or to a running service
             os.close(_locked(left))
             shutil.rmtree(left, ignore_errors=True)
     path = Path(tempfile.mkdtemp(prefix=PREFIX))

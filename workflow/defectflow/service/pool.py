@@ -1,7 +1,7 @@
-"""A fixed number of workers, each a process of its own, and a bounded queue before them.
+"""A fixed number of workers, each a separate process, with a bounded queue.
 
-A worker that dies or takes too long costs the photograph that it was judging, which gets an answer that says so, and
-is replaced. Each worker is attended by a thread, which is idle while the worker computes.
+If a worker dies or takes too long, the photograph it was judging gets an answer that says so, and the worker is
+replaced. Each worker has a thread, which is idle while the worker computes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from defectflow.service.served_bundles import Served
 from defectflow.service.worker import BEGUN, DRAWN, hear, tell, work
 
 LOG = logging.getLogger("defectflow.service")
-LOADING = 300.0  # seconds that loading the bundles may take
-LONGEST_PAUSE = 30.0  # seconds between attempts to start a worker that does not start
+LOADING = 300.0  # seconds allowed for loading the bundles
+LONGEST_PAUSE = 30.0  # seconds between attempts to start a worker
 LONGEST_NAME = 100  # bytes of a file name
 
 
@@ -35,7 +35,7 @@ class QueueFull(Exception):
 
 
 class Closed(Exception):
-    """This pool takes nothing more; another one has taken its place."""
+    """This pool accepts no more photographs; another one has replaced it."""
 
 
 @dataclass(eq=False)
@@ -44,10 +44,10 @@ class Job:
 
     Attributes:
         model: name of the bundle.
-        name: of the file, as its sender calls it.
+        name: of the file, as given by the sender.
         data: content of the file.
         draw: whether an overlay is wanted.
-        answer: what `worker.judge` returns, with "overlay" as bytes of a PNG or None; "cause" where it was not judged.
+        answer: the result of `worker.judge`, with "overlay" as bytes of a PNG or None; "cause" if it was not judged.
     """
 
     model: str
@@ -59,16 +59,16 @@ class Job:
 
 
 class Pool:
-    """Workers that judge by the same copies of the same bundles.
+    """Workers that use the same copies of the bundles.
 
     Attributes:
         models: the bundles by name.
-        runtimes: what each computes on, once the workers are ready.
+        runtimes: runtime of each bundle, once the workers are ready.
         replaced: how many workers have been replaced.
     """
 
     def __init__(self, models: Mapping[str, Served], options: Options, folder: Path) -> None:
-        """Start the workers; ``folder`` is for their files, one at a time for each worker."""
+        """Start the workers; ``folder`` is for their files."""
         self.models, self.runtimes, self.replaced = dict(models), dict[str, str](), 0
         self._options, self._failure = options, ""
         self._jobs: deque[Job] = deque()
@@ -95,23 +95,23 @@ class Pool:
 
     @property
     def room(self) -> bool:
-        """Whether another photograph finds a place in the queue."""
+        """Whether the queue has room for another photograph."""
         return len(self._jobs) < self._options.queue
 
     @property
     def usable(self) -> bool:
-        """Whether photographs will be judged: a worker is ready, or will be for all that is known."""
+        """Whether photographs can be judged: a worker is ready, or is expected to be."""
         return self.alive > 0 or not self._failure
 
     def seconds_left(self) -> int:
-        """A guess of when there will be room: for Retry-After."""
+        """Estimated seconds until there is room, for Retry-After."""
         return max(1, round(self.waiting * self._mean / max(1, self.alive)))
 
     def wait_until_ready(self) -> None:
         """Wait for all workers.
 
         Raises:
-            UserError: one cannot load a bundle, with its message.
+            UserError: a worker cannot load a bundle; with its message.
         """
         with self._changed:
             done = self._changed.wait_for(
@@ -136,13 +136,13 @@ class Pool:
             self._changed.notify_all()
 
     def withdraw(self, job: Job) -> None:
-        """Take a photograph out of the queue that nobody waits for any more; without effect if it is being judged."""
+        """Remove a photograph from the queue whose request has ended; does nothing if it is being judged."""
         with self._changed:
             if job in self._jobs:
                 self._jobs.remove(job)
 
     def close(self) -> None:
-        """Take nothing more, judge what is in the queue, end the workers, and wait for that."""
+        """Accept no more photographs, judge those in the queue, end the workers, and wait for this."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -162,7 +162,7 @@ class Pool:
                     if worker is None:
                         return
                 with self._changed:
-                    # The time limit is for noticing that the worker has died.
+                    # The time limit is needed to notice a dead worker.
                     self._changed.wait_for(lambda: self._jobs or self._closing, 0.5)
                     if not self._jobs and self._closing:
                         return
@@ -178,10 +178,10 @@ class Pool:
                 worker.end()
 
     def _judge(self, worker: _Worker, job: Job, folder: Path) -> bool:
-        """Have one photograph judged; False if the worker is lost over it."""
+        """Have one photograph judged; False if the worker is lost."""
         start, alive, begun = time.monotonic(), True, False
         try:
-            shutil.rmtree(folder, ignore_errors=True)  # what a lost worker has left
+            shutil.rmtree(folder, ignore_errors=True)  # left by a lost worker
             folder.mkdir(parents=True)
             path = folder / plain_name(job.name)
             path.write_bytes(job.data)
@@ -199,7 +199,7 @@ class Pool:
             if job.draw:
                 shutil.rmtree(folder / DRAWN, ignore_errors=True)
         except (EOFError, ConnectionError):
-            if not begun:  # it was dead already: the photograph is for its successor
+            if not begun:  # the worker was already dead: its successor gets the photograph
                 with self._changed:
                     self._jobs.appendleft(job)
                 return False
@@ -215,7 +215,7 @@ class Pool:
         return alive
 
     def _begin(self, number: int) -> _Worker | None:
-        """A worker that is ready, after as many attempts as it takes; None if the pool is being closed."""
+        """Start a worker, with as many attempts as needed; None if the pool is being closed."""
         pause = 1.0
         while True:
             worker = _Worker(self.models, self._options)
@@ -246,10 +246,10 @@ class Pool:
 
 
 class _Worker:
-    """The process, and this side's end of the pipe to it."""
+    """A process, and this end of the pipe to it."""
 
     def __init__(self, models: Mapping[str, Served], options: Options) -> None:
-        context = get_context("spawn")  # a fork would take over locks that threads of this process hold
+        context = get_context("spawn")  # a fork would inherit locks held by threads of this process
         self.pipe, theirs = context.Pipe()
         self.runtimes: dict[str, str] = {}
         folders = {name: model.folder for name, model in models.items()}
@@ -259,7 +259,7 @@ class _Worker:
         theirs.close()
 
     def load(self, stop: Any) -> str | None:
-        """Wait until it is ready: "" if it is, what is wrong if not, None if ``stop()`` came first."""
+        """Wait until it is ready: "" if it is, an error message if not, None if ``stop()`` came first."""
         end = time.monotonic() + LOADING
         try:
             while not self.pipe.poll(0.2):
@@ -276,11 +276,11 @@ class _Worker:
         return ""
 
     def idle(self) -> bool:
-        """Whether it is alive and has nothing to say: it did not get the last photograph."""
+        """Whether it is alive and has sent nothing, that is, did not receive the last photograph."""
         return self.process.is_alive() and not self.pipe.poll(0)
 
     def end(self) -> None:
-        """End it: by closing the pipe if it is idle, else by force."""
+        """End it by closing the pipe if it is idle, otherwise by force."""
         self.pipe.close()
         self.process.join(0.5)
         if self.process.is_alive():
@@ -290,9 +290,9 @@ class _Worker:
 
 
 def plain_name(name: str) -> str:
-    """A file name for what a sender calls ``name``: its last part, with _ for unusual characters.
+    """A safe file name for the sender's ``name``: its last part, with _ for unusual characters.
 
-    The suffix is kept: by it, a camera's raw file is known, of which a decoder would give the thumbnail.
+    The suffix is kept: it identifies raw files of cameras, of which a decoder would return only the thumbnail.
 
     >>> plain_name("../../C:\\\\day 1\\\\IMG 7.CR2")
     'IMG_7.CR2'
@@ -307,5 +307,5 @@ def plain_name(name: str) -> str:
 
 
 def _settle(job: Job, answer: dict[str, Any]) -> None:
-    if job.answer.set_running_or_notify_cancel():  # False: nobody waits for it
+    if job.answer.set_running_or_notify_cancel():  # False: the request has ended
         job.answer.set_result(answer)

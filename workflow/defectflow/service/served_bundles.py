@@ -1,7 +1,7 @@
-"""The bundles that a service judges by: their names, their versions, and the service's own copies of them.
+"""The bundles of a service: their names, versions, and the service's copies of them.
 
-It judges by copies, so that a folder that is replaced on the disk takes effect when the service is told so, in all its
-workers at a time. Standard library only.
+The service uses copies, so a folder replaced on the disk takes effect only on reload, in all workers at once. Standard
+library only.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ class Served:
     """One bundle of a service.
 
     Attributes:
-        name: in addresses and answers.
+        name: in URLs and responses.
         folder: the service's copy.
-        version: the first 12 digits of the sha256 of its bundle.json, which has the sha256 of every other file.
+        version: the first 12 digits of the sha256 of its bundle.json, which contains the sha256 of every other file.
         settings: content of bundle.json.
     """
 
@@ -38,10 +38,10 @@ class Served:
 def named(words: Sequence[str]) -> dict[str, Path]:
     """Paths of bundles by name, from BUNDLE or NAME=BUNDLE.
 
-    Without a name it is that of the folder or .zip; of a folder called "bundle", that of the data set of its run.
+    The default name is that of the folder or .zip; for a folder called "bundle", that of the data set of its run.
 
     Raises:
-        UserError: a path is no bundle, a name cannot stand in an address, or two bundles have the same.
+        UserError: a path is not a bundle, a name cannot be used in a URL, or two bundles have the same name.
     """
     found: dict[str, Path] = {}
     for word in words:
@@ -54,15 +54,15 @@ def named(words: Sequence[str]) -> dict[str, Path]:
             stem = path.resolve().stem if path.is_file() else path.resolve().name
             name = re.sub(r"[^A-Za-z0-9_.-]", "_", run.partition("/")[0] if stem == "bundle" and run else stem)
         if not NAME.fullmatch(name):
-            raise UserError(f"{word}: its name {name!r} cannot stand in an address (give NAME={path})")
+            raise UserError(f"{word}: its name {name!r} cannot be used in a URL (give NAME={path})")
         if name in found:
-            raise UserError(f"{word}: another bundle is called {name} already (give NAME={path})")
+            raise UserError(f"{word}: another bundle is already called {name} (give NAME={path})")
         found[name] = path
     return found
 
 
 def copied(bundles: Mapping[str, Path], folder: Path) -> dict[str, Served]:
-    """Copy every bundle below ``folder``, which is made.
+    """Copy every bundle into ``folder``, which is created.
 
     Raises:
         UserError: a bundle is damaged.
@@ -75,7 +75,7 @@ def copied(bundles: Mapping[str, Path], folder: Path) -> dict[str, Served]:
                 target = inside(folder / name, file)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(inside(whole, file), target)
-        own = read_bundle(folder / name)  # the files may have been replaced in between
+        own = read_bundle(folder / name)  # the files may have been replaced meanwhile
         version = hashlib.sha256((folder / name / MANIFEST).read_bytes()).hexdigest()[:12]
         served[name] = Served(name, folder / name, version, own.settings)
     return served

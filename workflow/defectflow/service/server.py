@@ -1,4 +1,4 @@
-"""Run the service: listen, load the bundles, answer, and end without losing what was accepted."""
+"""Run the service: listen, load the bundles, answer, and end without losing accepted requests."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from defectflow.service.options import Options
 from defectflow.service.service import Service
 
 LOG = logging.getLogger("defectflow.service")
-FLUSHED = 0.3  # seconds in which the last answers leave
+FLUSHED = 0.3  # seconds for sending the last responses
 CONNECTIONS = 1000  # open at a time; more get 503
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, but it leaves signals to `serve`."""
+    """uvicorn's server, with signals handled by `serve`."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Nothing: uvicorn would raise the signal again at the end, and the process would not end with status 0."""
+        """Do nothing: uvicorn would raise the signal again at the end, so the exit status would not be 0."""
         yield
 
 
 def serve(options: Options) -> int:
-    """Serve until SIGTERM or SIGINT; returns 0. SIGHUP loads the bundles and tokens again.
+    """Serve until SIGTERM or SIGINT; returns 0. SIGHUP reloads the bundles and tokens.
 
     Raises:
-        UserError: an option does not work, a bundle cannot be loaded, or the address is taken.
+        UserError: an option is wrong, a bundle cannot be loaded, or the address is in use.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     LOG.setLevel(logging.INFO)
@@ -110,7 +110,7 @@ async def _serve(service: Service, options: Options, listening: socket.socket) -
 
 
 async def _leave(service: Service, server: Server) -> None:
-    """Close the connections when everything is answered: clients that keep theirs open would hold up the end."""
+    """Close the connections when all requests are answered: open connections of clients would delay the end."""
     while service.answering:
         await asyncio.sleep(0.05)
     await asyncio.sleep(FLUSHED)
@@ -121,4 +121,4 @@ async def _load_again(service: Service) -> None:
     try:
         await asyncio.to_thread(service.load)
     except UserError as error:
-        LOG.error("the bundles stay as they were: %s", error)
+        LOG.error("the bundles are not changed: %s", error)

@@ -1,4 +1,4 @@
-"""The state of a running service: the pool that judges now, who may use it, and where verdicts go."""
+"""The state of a running service: the current pool, access control, and the destinations of verdicts."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from defectflow.service.pool import Closed, Job, Pool, QueueFull
 from defectflow.service.served_bundles import copied, named
 from defectflow.service.uploads import Deadline, Held
 
-DELIVERING = 5.0  # seconds in which the last verdicts are delivered when the service ends
+DELIVERING = 5.0  # seconds for delivering the last verdicts when the service ends
 LOG = logging.getLogger("defectflow.service")
 
 
 class Service:
-    """What the endpoints share.
+    """State shared by the endpoints.
 
     Attributes:
-        options: what it was started with.
-        tokens: who may use it; None: everybody.
+        options: of `defectflow serve`.
+        tokens: allowed tokens; None: no access control.
         rate, held, monitoring: see their classes.
-        outbox: where verdicts go besides the answers; None: nowhere.
-        closing: whether it is ending and takes nothing more.
-        answering: requests that have no answer yet.
+        outbox: for other destinations of verdicts; None: there are none.
+        closing: whether it is ending and accepts no more requests.
+        answering: number of requests without a response.
     """
 
     def __init__(self, options: Options) -> None:
-        """Check what can be checked before anything is loaded.
+        """Check the options before loading anything.
 
         Raises:
-            UserError: an option does not work, or a path is no bundle.
+            UserError: an option is wrong, or a path is not a bundle.
         """
         options.check()
         self.options, self.closing, self.answering = options, False, 0
@@ -65,16 +65,16 @@ class Service:
         self._loading = threading.Lock()
 
     def load(self) -> None:
-        """Read the bundles and tokens as they are on the disk now, and judge by them from then on.
+        """Load the bundles and tokens from the disk, and use them from then on.
 
-        New workers start beside the old ones, which judge what they have and end. If something is wrong with a bundle
-        or the tokens, everything stays as it was.
+        New workers start while the old ones finish their photographs and end. If a bundle or the file of tokens is
+        wrong, nothing changes.
 
         Raises:
-            UserError: a bundle or the file of tokens is damaged, or this is going on already.
+            UserError: a bundle or the file of tokens is damaged, or a reload is already running.
         """
         if not self._loading.acquire(blocking=False):
-            raise UserError("the bundles are being loaded already (try again when it is done)")
+            raise UserError("the bundles are already being loaded (try again later)")
         place = Path(tempfile.mkdtemp(dir=self._folder.path))
         pool: Pool | None = None
         try:
@@ -86,12 +86,12 @@ class Service:
                 pool.close()
             shutil.rmtree(place, ignore_errors=True)
             if isinstance(error, OSError):
-                raise UserError(f"{error.filename or place}: {error.strerror} (make room for a copy)") from None
+                raise UserError(f"{error.filename or place}: {error.strerror} (free disk space for a copy)") from None
             raise
         else:
             self.tokens = tokens
             (old, old_place), (self._pool, self._place) = (self._pool, self._place), (pool, place)
-            LOG.info("judging by %s", ", ".join(f"{m.name} {m.version}" for m in pool.models.values()))
+            LOG.info("using %s", ", ".join(f"{m.name} {m.version}" for m in pool.models.values()))
             if old and old_place:
                 old.close()
                 shutil.rmtree(old_place, ignore_errors=True)
@@ -99,7 +99,7 @@ class Service:
             self._loading.release()
 
     def close(self) -> None:
-        """Judge what is in the queue, and end."""
+        """Judge the photographs in the queue, and end."""
         self.closing = True
         if self._pool:
             self._pool.close()
@@ -108,7 +108,7 @@ class Service:
         self._folder.remove()
 
     def state(self) -> State:
-        """Whether it can judge, and by what."""
+        """Whether it can judge, and with which bundles."""
         pool = self._pool
         if pool is None:
             return State(ready=False, why="the bundles are being loaded")
@@ -117,10 +117,10 @@ class Service:
         return State(ready=not why, why=why, workers=pool.alive, waiting=pool.waiting, models=self._models(pool))
 
     def pool(self) -> Pool:
-        """The pool that judges now.
+        """The current pool.
 
         Raises:
-            HTTPException: 503, there is none.
+            HTTPException: 503: there is none.
         """
         pool, state = self._pool, self.state()
         if pool is None or not state.ready:
@@ -141,7 +141,7 @@ class Service:
         """The name of a bundle; None: that of the only one.
 
         Raises:
-            HTTPException: 404, there is none of that name, 422, several and no name.
+            HTTPException: 404: there is no such bundle; 422: there are several and none is named.
         """
         known = list(self.pool().models)
         if name is None:
@@ -161,14 +161,14 @@ class Service:
         draw: bool = False,
         regions: bool = False,
     ) -> Answer:
-        """Have photographs judged and wait for that until the deadline; what is not judged then is to be reviewed.
+        """Have photographs judged and wait until the deadline; photographs not judged by then get review.
 
         Args:
             model: name of a bundle.
             pictures: (name of the file, content).
             part_ids: one for each.
             deadline: of the request.
-            draw, regions: whether the answer has overlays and regions.
+            draw, regions: whether the response includes overlays and regions.
 
         Raises:
             HTTPException: 429 if the queue has no room for all of them, 503 if the service is not ready.
@@ -189,7 +189,7 @@ class Service:
         return await self._answer(results, deadline, regions)
 
     async def too_late(self, model: str | None, deadline: Deadline) -> Answer:
-        """The answer to a request that did not arrive before its deadline."""
+        """The response to a request that did not arrive before its deadline."""
         models = self.pool().models
         served = models.get(model or (next(iter(models)) if len(models) == 1 else ""))
         fields = {"cause": "deadline", "reason": f"the request did not arrive within {deadline.text}"}
@@ -197,29 +197,29 @@ class Service:
         return await self._answer([result], deadline)
 
     def metrics(self) -> bytes:
-        """What Prometheus reads."""
+        """Metrics for Prometheus."""
         state = self.state()
         self.monitoring.gauges.update(
             ready=("Whether the service can judge", float(state.ready)),
             workers=("Workers that can judge now", state.workers),
-            queue_length=("Photographs that wait", state.waiting),
-            queue_limit=("Photographs that may wait", self.options.queue),
-            held_bytes=("Bytes of the requests that are being read or judged", self.held.bytes),
-            workers_replaced=("Workers that were replaced since the bundles were loaded", self._replaced()),
+            queue_length=("Photographs in the queue", state.waiting),
+            queue_limit=("Size of the queue", self.options.queue),
+            held_bytes=("Bytes of requests being read or judged", self.held.bytes),
+            workers_replaced=("Workers replaced since the bundles were loaded", self._replaced()),
         )
         if self.outbox:
             self.monitoring.gauges.update(
-                delivery_waiting=("Verdicts that wait for delivery", self.outbox.waiting()),
-                delivery_refused=("Verdicts that an output has refused for good", self.outbox.refused()),
-                delivery_failures=("Attempts to deliver that failed", self.outbox.failures),
+                delivery_waiting=("Verdicts waiting for delivery", self.outbox.waiting()),
+                delivery_refused=("Verdicts refused permanently by an output", self.outbox.refused()),
+                delivery_failures=("Failed delivery attempts", self.outbox.failures),
             )
         return self.monitoring.text()
 
     async def _answer(self, results: list[Result], deadline: Deadline, regions: bool = False) -> Answer:
-        """Count the verdicts of a request, and keep them for the other outputs before anybody gets them.
+        """Count the verdicts of a request, and store them for the other outputs before responding.
 
         Raises:
-            HTTPException: 503, they cannot be kept.
+            HTTPException: 503: they cannot be stored.
         """
         self.monitoring.answered(results, deadline.passed)
         if self.outbox:
@@ -228,8 +228,8 @@ class Service:
             try:
                 await asyncio.to_thread(self.outbox.add, records)
             except sqlite3.Error as error:
-                LOG.error("%s: verdicts cannot be kept: %s", self.options.spool, error)
-                raise HTTPException(503, f"the verdict cannot be kept for the other outputs ({error})") from None
+                LOG.error("%s: verdicts cannot be stored: %s", self.options.spool, error)
+                raise HTTPException(503, f"the verdict cannot be stored for the other outputs ({error})") from None
         if not regions:
             results = [result.model_copy(update={"regions": None}) for result in results]
         return Answer(results=results, ms=deadline.passed)
@@ -264,10 +264,10 @@ class Service:
 
 
 def deliveries(options: Options, models: Sequence[str]) -> list[Delivery]:
-    """The outputs that are asked for, of bundles of these names.
+    """The configured outputs for bundles of these names.
 
     Raises:
-        UserError: one cannot work.
+        UserError: one is configured wrongly.
     """
     found: list[Delivery] = []
     if options.csv:

@@ -1,4 +1,4 @@
-"""Bodies of requests, read under limits: bytes of one, bytes of all together, and time."""
+"""Reading bodies of requests with limits: bytes of one request, bytes of all together, and time."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from starlette.types import Message
 
 from defectflow.service.options import MEGA, Options
 
-MOST_FIELDS = 100  # of a form, besides its files
+MOST_FIELDS = 100  # of a form, without its files
 LONGEST_ID = 200  # characters of a part id
 
 
 class Late(Exception):
-    """The time for a request is over."""
+    """The deadline of a request has passed."""
 
 
 class Deadline:
-    """When a request has to be answered: X-Deadline-Ms after its head was read, at most the service's time limit."""
+    """Deadline of a request: X-Deadline-Ms after its headers were read, at most the service's time limit."""
 
     def __init__(self, request: Request, timeout: float) -> None:
         self.start = time.monotonic()
@@ -32,9 +32,9 @@ class Deadline:
         given = request.headers.get("x-deadline-ms")
         if given is not None:
             if not given.isascii() or not given.isdecimal() or int(given[:9]) < 1:
-                raise HTTPException(400, f"X-Deadline-Ms: {given[:40]!r} is no number of milliseconds")
+                raise HTTPException(400, f"X-Deadline-Ms: {given[:40]!r} is not a number of milliseconds")
             if int(given[:9]) / 1000 < timeout:
-                self.seconds, self.text = int(given[:9]) / 1000, f"{given[:9]} ms, as X-Deadline-Ms has it"
+                self.seconds, self.text = int(given[:9]) / 1000, f"{given[:9]} ms, as given by X-Deadline-Ms"
 
     @property
     def left(self) -> float:
@@ -49,17 +49,17 @@ class Deadline:
 
 @dataclass
 class Held:
-    """Bytes of all requests that are being read or judged."""
+    """Bytes of all requests being read or judged."""
 
     bytes: int = 0
 
 
 @asynccontextmanager
 async def limited(request: Request, options: Options, held: Held) -> AsyncIterator[Request]:
-    """The request with limits: bytes count as held until the block ends.
+    """The request with limits; its bytes count as held until the block ends.
 
     Raises:
-        HTTPException: 413 for more than ``options.body`` bytes, 429 where all requests hold ``options.held``.
+        HTTPException: 413 for more than ``options.body`` bytes, 429 if all requests hold more than ``options.held``.
     """
     size = 0
     length = request.headers.get("content-length", "0")
@@ -75,13 +75,13 @@ async def limited(request: Request, options: Options, held: Held) -> AsyncIterat
         if size > options.body:
             raise HTTPException(413, _too_large(options))
         if held.bytes > options.held:
-            raise HTTPException(429, "too much is being sent at a time; try again", {"Retry-After": "1"})
+            raise HTTPException(429, "too many bytes are being sent at once; try again", {"Retry-After": "1"})
         return message
 
     try:
         yield Request(request.scope, receive)
     except ClientDisconnect:
-        raise HTTPException(400, "the connection ended before the request did") from None
+        raise HTTPException(400, "the connection was closed before the request was complete") from None
     finally:
         held.bytes -= size
 
@@ -90,7 +90,7 @@ async def read_form(request: Request, options: Options, deadline: Deadline) -> F
     """The fields of a multipart form.
 
     Raises:
-        HTTPException: it is none, it is broken, or it has too many parts.
+        HTTPException: it is not a form, is broken, or has too many parts.
         Late: it did not arrive in time.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
@@ -100,7 +100,7 @@ async def read_form(request: Request, options: Options, deadline: Deadline) -> F
         return await asyncio.wait_for(form, deadline.left)
     except TimeoutError:
         raise Late from None
-    except (KeyError, UnicodeError, ValueError) as error:  # a head of a part that is no head
+    except (KeyError, UnicodeError, ValueError) as error:  # malformed headers of a part
         raise HTTPException(400, f"a broken form ({type(error).__name__})") from None
 
 
@@ -134,7 +134,7 @@ def part_ids_of(form: FormData, count: int) -> Sequence[str | None]:
     """The part of each photograph: the fields `part_id`, one for all, or as many as photographs.
 
     Raises:
-        HTTPException: 422 for another number of them, or where one is too long or not printable.
+        HTTPException: 422 for another number of them, or if one is too long or not printable.
     """
     given = form.getlist("part_id")
     if not given:
@@ -148,10 +148,10 @@ def part_ids_of(form: FormData, count: int) -> Sequence[str | None]:
 
 
 def switch(request: Request, form: FormData, name: str) -> bool:
-    """Whether a field of the form or of the query is 1; 0 and absent mean no.
+    """Whether a field of the form or of the query is 1; 0 or missing means no.
 
     Raises:
-        HTTPException: 422, it is something else.
+        HTTPException: 422: it has another value.
     """
     text = text_of(request, form, name) or "0"
     if text not in ("0", "1"):

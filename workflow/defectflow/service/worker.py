@@ -1,6 +1,6 @@
-"""A process that judges: it loads every bundle once, then takes one photograph after the other.
+"""A worker process: it loads every bundle once, then judges one photograph after another.
 
-It ends when the service does: its end of the pipe is closed then.
+It ends with the service, when the pipe is closed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ def work(
 ) -> None:
     """The loop of a worker.
 
-    It tells ["ready", {name of a bundle: its runtime}] or ["failed", message], and then for each [name, path, whether
-    to draw] that it hears BEGUN, and what `judge` returns.
+    It sends ["ready", {name of a bundle: its runtime}] or ["failed", message], and then for each [name, path, whether
+    to draw] that it receives BEGUN and the result of `judge`.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):  # they go to all processes of a terminal or a unit
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a terminal or unit
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with suppress(OSError):  # Linux: if memory runs out, a worker is killed and not the service
+    with suppress(OSError):  # Linux: if memory runs out, a worker is killed, not the service
         Path("/proc/self/oom_score_adj").write_text("500")
     import cv2
 
@@ -61,10 +61,11 @@ def work(
 
 
 def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dict[str, Any]:
-    """Judge one file by the functions of `defectflow inspect`; whatever is wrong with it becomes its reason.
+    """Judge one file with the functions of `defectflow inspect`; any error becomes its reason.
 
     Returns:
-        The fields of `answers.Result` that depend on the photograph. An overlay goes into the folder DRAWN beside it.
+        The fields of `answers.Result` that depend on the photograph. An overlay is written to the folder DRAWN next to
+        it.
     """
     from defectflow.decision.outcomes import is_flagged
     from defectflow.inspection.judge_files import judge_one, problem_of
@@ -75,14 +76,14 @@ def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dic
         settings = inspector.settings
         pictures = Pictures(path.parent / DRAWN, settings["scale"], settings["look"], False) if draw else None
         _, verdict, note = judge_one(inspector, pictures, path, most_pixels)
-    except Exception as error:  # e.g. no room on the disk for the overlay
+    except Exception as error:  # e.g. no disk space for the overlay
         verdict, note = None, problem_of(path, error)
     milliseconds = 1000 * (time.perf_counter() - start)
     if verdict is None:
         reason = note.replace(f"{path}: ", "").replace(str(path), path.name).replace(f"{path.parent}/", "")
         return {"cause": "unreadable", "reason": reason, "ms": milliseconds}
     fields = json_of(path, verdict, note)
-    # A person decides in the review band, and where the mask of the part is not to be trusted.
+    # A person decides in the review band, and if the mask of the part is doubtful.
     person = bool(verdict.review) or is_flagged(verdict.present, verdict.doubtful)
     return {
         "verdict": "review" if person else fields["verdict"],
@@ -96,7 +97,7 @@ def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dic
 
 
 def tell(pipe: Connection, message: Any) -> None:
-    """Send a message as JSON: unlike pickles, it cannot run anything in the process that gets it."""
+    """Send a message as JSON: unlike a pickle, it cannot run code in the receiving process."""
     pipe.send_bytes(json.dumps(message).encode())
 
 

@@ -10,7 +10,7 @@ from defectflow.core.files import UserError
 from defectflow.core.records import DataSet
 from defectflow.listing.folders import BAD, SIDES, good_names, is_nearly_good, plain, subfolders
 
-FEWEST = 10  # photographs: of fewer, none can be said to stand far from the others
+FEWEST = 5  # photographs: fewer show nothing of what is usual
 TABLES = (".csv", ".tsv", ".xls", ".xlsx", ".ods")  # that may hold labels
 
 

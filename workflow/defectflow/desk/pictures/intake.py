@@ -1,7 +1,7 @@
-"""Photographs, archives and tables of labels that a person drags onto the desk.
+"""Adding photographs, archives and tables of labels to the desk.
 
-What a file is shows from its content. A photograph is decoded in full before it is taken in; one that is there already,
-is broken, or is no photograph is named in the report and left out.
+Files are recognised by their content. A photograph is fully decoded before it is added; duplicates, broken files and
+files that are not photographs are named in the report and left out.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ from defectflow.inspection.judge_files import check_header
 GIGA = 1_000_000_000
 LARGEST_FILE = 200_000_000  # bytes of a photograph
 MOST_IN_ARCHIVE = 50_000  # files
-LARGEST_RATIO = 200  # bytes in an archive for one of its file, beyond a first megabyte: PNG and JPEG hardly shrink
-SPARE = GIGA // 2  # bytes that stay free on the disk
+LARGEST_RATIO = 200  # unpacked over packed bytes of a file, beyond a first megabyte: PNG and JPEG hardly shrink
+SPARE = GIGA // 2  # bytes kept free on the disk
 NAMED = 300  # files that a report names, of each kind
 HIDDEN = (".", "__MACOSX", "Thumbs.db", "desktop.ini")
 
 
 @dataclass
 class Report:
-    """What became of the files of one delivery.
+    """The result of adding files.
 
     Attributes:
-        total, done: files, and how many of them are dealt with.
-        added, labels: photographs taken in, labels read from tables or folders.
+        total, done: number of files, and of processed ones.
+        added, labels: photographs added, labels read from tables or folders.
         named: {duplicate, broken, passed}: files with the reason, at most NAMED of each.
-        counts: how many there are of each of these.
-        notes: other sentences for the person.
-        ended: whether it is complete.
+        counts: number of each of these.
+        notes: other messages to the user.
+        ended: whether processing has ended.
     """
 
     total: int = 0
@@ -57,7 +57,7 @@ class Report:
     ended: bool = False
 
     def name(self, kind: str, file: str, reason: str) -> None:
-        """Add a file that was not taken in."""
+        """Record a file that was not added."""
         self.counts[kind] = self.counts.get(kind, 0) + 1
         if len(self.named.setdefault(kind, [])) < NAMED:
             self.named[kind].append({"name": file, "reason": reason})
@@ -68,7 +68,7 @@ class Report:
 
 
 class Intake:
-    """The way in.
+    """Adds photographs and labels to the folder.
 
     Args:
         project: the folder.
@@ -78,7 +78,7 @@ class Intake:
     def __init__(self, project: Project, photographs: PhotographIndex, labels: LabelStore) -> None:
         self.project, self.photographs, self.labels = project, photographs, labels
         self.incoming = project.state / "incoming"
-        shutil.rmtree(self.incoming, ignore_errors=True)  # of a desk that was killed
+        shutil.rmtree(self.incoming, ignore_errors=True)  # left by a desk that was killed
         self.incoming.mkdir()
         self._one = threading.Lock()
         self._archives: dict[str, Report] = {}
@@ -87,10 +87,10 @@ class Intake:
         self._hashed: dict[str, str] = {}  # name + stamp -> sha256
 
     def take_files(self, files: Iterable[tuple[str, IO[bytes]]]) -> Report:
-        """Take in files: (name with folders as the browser has it, content) of each."""
+        """Add files, given as (name in the browser with folders, content)."""
         report = Report()
         names: list[str] = []
-        # Tables last: they name photographs that come with them.
+        # Tables last: they name photographs of the same upload.
         for given, stream in sorted(files, key=lambda one: label_imports.is_table(one[0])):
             report.total += 1
             temporary = self.incoming / f"{threading.get_ident()}-{report.total}"
@@ -107,7 +107,7 @@ class Intake:
         return report
 
     def take_archive(self, given: str, archive: Path) -> str:
-        """Unpack a .zip that lies in `incoming`, in the background; the number under which `archive` reports."""
+        """Unpack a .zip of `incoming` in the background; returns the number to pass to `archive`."""
         number = archive.name
         report = self._archives[number] = Report(notes=[given])
 
@@ -124,13 +124,13 @@ class Intake:
         return number
 
     def archive(self, number: str) -> Report:
-        """How far an archive is.
+        """Progress of an archive.
 
         Raises:
             UserError: there is none of this number.
         """
         if number not in self._archives:
-            raise UserError("no such archive (the desk was started anew: drag it onto the page again)")
+            raise UserError("no such archive (the desk was restarted: drag it onto the page again)")
         return self._archives[number]
 
     def _unpack(self, archive: Path, report: Report) -> None:
@@ -149,7 +149,7 @@ class Intake:
                             report.name("passed", entry.filename[:200], why)
                             continue
                         if shutil.disk_usage(self.incoming).free < SPARE + entry.file_size:
-                            raise OSError("the disk is nearly full (make room)")
+                            raise OSError("the disk is nearly full (free some space)")
                         most = min(LARGEST_FILE, 1_000_000 + LARGEST_RATIO * entry.compress_size)
                         with packed.open(entry) as stream, open(temporary, "wb") as target:
                             _copy(stream, target, most)
@@ -159,7 +159,7 @@ class Intake:
                         report.name("broken", entry.filename[:200], told)
                     except OSError:
                         raise
-                    except Exception as error:  # zlib, lzma and others have their own
+                    except Exception as error:  # zlib, lzma and others raise their own
                         report.name("broken", entry.filename[:200], f"cannot be unpacked ({type(error).__name__})")
                     finally:
                         temporary.unlink(missing_ok=True)
@@ -168,12 +168,12 @@ class Intake:
             self._finish(names, report)
 
     def _take(self, given: str, file: Path, report: Report) -> list[str]:
-        """Take in one file; the names of photographs that it has become."""
+        """Add one file; returns the names of the photographs added."""
         plain = given.replace("\\", "/").strip("/")
         if ".." in plain.split("/"):
-            raise UserError("its name leads out of the folder")
+            raise UserError("its name points outside the folder")
         if any(part.startswith(HIDDEN) for part in plain.split("/")):
-            report.name("passed", plain, "a hidden file, or one of the system")
+            report.name("passed", plain, "a hidden or system file")
             return []
         suffix = PurePosixPath(plain).suffix.lower()
         if label_imports.is_table(plain):
@@ -218,7 +218,7 @@ class Intake:
         return [chosen]
 
     def _equal(self, sha256: str) -> str:
-        """The photograph with this content, ""."""
+        """The photograph with this content, or ""."""
         photographs = self.photographs.all()
         for name, photograph in photographs.items() if photographs is not self._looked_at else ():
             key = f"{name}\0{photograph.stamp}"
@@ -254,23 +254,23 @@ class Intake:
 
 
 def _refused(entry: zipfile.ZipInfo) -> str:
-    """Why an entry of an archive is not unpacked, ""."""
+    """Why an entry of an archive is not unpacked, or ""."""
     if entry.flag_bits & 1:
         return "encrypted (unpack it with its password, and drag the files here)"
     if stat.S_ISLNK(entry.external_attr >> 16):
-        return "a link (drag what it leads to)"
+        return "a link (drag its target instead)"
     if entry.file_size > LARGEST_FILE:
         return f"larger than {LARGEST_FILE // 1_000_000} MB"
     return ""
 
 
 def _copy(source: IO[bytes], target: IO[bytes], most: int) -> None:
-    """Copy until the end, or refuse what is longer than ``most`` bytes."""
+    """Copy a stream; refuse more than ``most`` bytes."""
     size = 0
     for part in _parts(source):
         size += len(part)
         if size > most:
-            raise UserError(f"larger than {most // 1_000_000} MB, more than a photograph of its kind can be")
+            raise UserError(f"larger than {most // 1_000_000} MB, too large for a photograph of this kind")
         target.write(part)
 
 

@@ -1,4 +1,4 @@
-"""Labels and outlines from files that people bring along: tables, manifests of Lookout for Vision, COCO and others."""
+"""Labels and outlines from added files: tables, manifests of Lookout for Vision, COCO and others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from defectflow.core.files import UserError, atomic
 from defectflow.desk.project import Project
-from defectflow.listing.name_matching import Matcher
+from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources.dataset import read_coco
 from defectflow.sources.labels_csv import read_labels
 
@@ -21,7 +21,7 @@ NAMED = 3  # rows named in a note
 
 
 class Told(NamedTuple):
-    """What a file tells: {name: {label, defect_type, group, ...}} and sentences for the person."""
+    """Content of a file: {name: {label, defect_type, group, ...}}, and messages to the user."""
 
     labels: dict[str, dict[str, str]]
     notes: list[str]
@@ -33,16 +33,16 @@ def is_table(name: str) -> bool:
 
 
 def read(name: str, file: Path, photographs: Sequence[str], project: Project) -> Told:
-    """Read a file; outlines are put into annotations/ of the folder and named in config.yaml.
+    """Read a file; outlines are copied to annotations/ of the folder and named in config.yaml.
 
     Args:
-        name: that the person gave it.
-        file: where it lies.
+        name: of the file as added.
+        file: its path.
         photographs: names of all photographs.
         project: the folder.
 
     Raises:
-        UserError: it is none of these, or is damaged.
+        UserError: it is not a file of these kinds, or is damaged.
     """
     if name.lower().endswith(OUTLINES):
         return _outlines(name, file, photographs, project)
@@ -59,7 +59,7 @@ def read(name: str, file: Path, photographs: Sequence[str], project: Project) ->
         if found in labels and labels[found].get("label") != kept.get("label"):
             raise UserError(f"{file}: {row['filename']} is labelled good and bad (delete one row)")
         labels[found] = kept
-    notes = [f"{len(labels)} of {len(rows)} rows name a photograph that is here"]
+    notes = [f"{len(labels)} of {len(rows)} rows name a photograph of this desk"]
     if missing:
         notes.append(f"no photograph for {', '.join(missing[:NAMED])}{' ...' if len(missing) > NAMED else ''}")
     return Told(labels, notes)

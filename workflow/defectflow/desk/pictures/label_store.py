@@ -1,7 +1,7 @@
-"""Labels while they are made: kept in SQLite, and written to labels.csv at each change.
+"""Labels: kept in SQLite, and written to labels.csv at each change.
 
-A label is on the disk before the page hears that it is set. Of the file and the database the one that was changed
-last by somebody else wins: labels.csv that was edited by hand is read in again.
+A label is on the disk before the page shows it. If labels.csv was edited elsewhere, it is read again and takes
+precedence.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from defectflow.desk.pictures import opinions
 from defectflow.desk.pictures.opinions import NOBODY, NONE, Label
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
-from defectflow.listing.name_matching import Matcher
+from defectflow.listing.photograph_by_name import Matcher
 from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
 
 NAMES = {"0": "good", "1": "bad", "": ""}
 CODES = {"good": "0", "bad": "1", "unsure": "", "": ""}
-OTHERS = ("group", "mask", "split")  # columns that stay as they were read
-DRAWN = "defects/"  # begin of what labels.csv names for a mask that was drawn at the desk
+OTHERS = ("group", "mask", "split")  # columns that are kept as read
+DRAWN = "defects/"  # masks drawn at the desk begin so in labels.csv
 LONGEST_KIND, LONGEST_NAME = 60, 100
 DIRTY = "labels.csv lacks a change"
 TABLES = """
@@ -50,7 +50,7 @@ class LabelStore:
         with project.lock, project.database() as database:
             for statement in (TABLES + opinions.TABLES).split(";"):
                 database.execute(statement)
-        self._seen: set[str] = set()  # photographs whose folders have been asked
+        self._seen: set[str] = set()  # photographs whose folders have been checked
 
     def all(self) -> dict[str, Label]:
         """{name: label} of photographs with a label."""
@@ -119,13 +119,13 @@ class LabelStore:
         Where a person of another name says otherwise, the photograph has no label until that is settled.
 
         Raises:
-            UserError: one is no photograph of the folder, or label or kind cannot be.
+            UserError: one is not a photograph of the folder, or label or kind is invalid.
         """
         names, who = self._checked(names, label, kind, who)
 
         def new(old: Label) -> Label:
             said = old.label if label is None else label
-            # Only what is bad has a kind of defect; who names one says that it is bad.
+            # Only bad photographs have a kind of defect; naming one makes the photograph bad.
             if kind is not None:
                 return Label("bad" if kind.strip() else said, kind.strip())
             return Label(said, old.kind if said == "bad" else "")
@@ -182,11 +182,11 @@ class LabelStore:
         return list(found)
 
     def add(self, found: Mapping[str, Mapping[str, str]], over: bool) -> int:
-        """Take in labels of a table or of folders; one step for `undo`. Returns how many changed.
+        """Add labels from a table or from folders; one step for `undo`. Returns how many changed.
 
         Args:
             found: {name: {label ("0", "1" or ""), defect_type, group, mask, split}}, any of these.
-            over: whether they replace labels that are there.
+            over: whether they replace existing labels.
         """
         with self.project.lock:
             with self.project.database() as database:
@@ -206,7 +206,7 @@ class LabelStore:
         return changed
 
     def remove(self, names: Iterable[str]) -> None:
-        """Forget photographs that are removed."""
+        """Forget removed photographs."""
         with self.project.lock:
             with self.project.database() as database:
                 for name in names:
@@ -216,7 +216,7 @@ class LabelStore:
             self._export()
 
     def sync(self) -> None:
-        """Read labels.csv in again if somebody else has changed it; write it if it lacks what the database has.
+        """Read labels.csv again if it was changed elsewhere; write it if it is behind the database.
 
         Raises:
             UserError: it cannot be read.
@@ -255,7 +255,7 @@ class LabelStore:
                 self._others(database, name, dict.fromkeys(OTHERS, "") | given)
 
     def _export(self) -> None:
-        """Write labels.csv: a row for each photograph that anything is known of."""
+        """Write labels.csv: a row for each photograph with a label or another value."""
         known = self.photographs.all()
         with self.project.database() as database:
             rows = [dict(row) for row in database.execute("SELECT * FROM labels ORDER BY name") if row["name"] in known]
@@ -280,7 +280,7 @@ class LabelStore:
             database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (digest,))
 
     def _change(self, database: sqlite3.Connection, news: Mapping[str, Any], who: str) -> int:
-        """Apply functions from the old to the new label that somebody says, as one step; how many have changed."""
+        """Apply functions from the old to the new label of a person, as one step; returns how many have changed."""
         step, old, changed = opinions.next_step(database), self._labels(database), 0
         for name, new in news.items():
             told = opinions.say(database, step, name, who, old.get(name, NONE), new)
@@ -313,7 +313,7 @@ class LabelStore:
             )
 
     def _mark(self, database: sqlite3.Connection) -> None:
-        """Note, with a change, that labels.csv lacks it: the desk may be killed before it is written."""
+        """Record that labels.csv lacks a change: the desk may be killed before it is written."""
         database.execute("INSERT OR REPLACE INTO label_file VALUES (1, ?)", (DIRTY,))
 
     def _content(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Which photographs the folder of the desk has: those that the workflow reads, with what is known of each file."""
+"""The photographs in the folder of the desk: the same as the workflow reads, with a stamp of each file."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from defectflow.listing.folders import BAD, GOOD, NOT_KNOWN, SIDES, Folders, pla
 from defectflow.sources import passed_over
 from defectflow.sources.dataset_entry import resolve
 
-FRESH = 2.0  # seconds for which a listing of the disk holds
-NAMED = 500  # files that are named at most
+FRESH = 2.0  # seconds for which a listing is valid
+NAMED = 500  # largest number of files named
 
 
 class Photograph(NamedTuple):
@@ -29,7 +29,7 @@ class Photograph(NamedTuple):
 
 
 def _deeper(name: str) -> dict[str, str]:
-    """Label and kind of defect by folders in a name: SET/good/, SET/bad/KIND/, SET/test/KIND/; {}: none says."""
+    """Label and kind of defect by folders in a name: SET/good/, SET/bad/KIND/, SET/test/KIND/; {} if none is known."""
     folders = name.split("/")[:-1]
     for place, folder in enumerate(folders):
         below = folders[place + 1] if place + 1 < len(folders) else ""
@@ -43,7 +43,7 @@ def _deeper(name: str) -> dict[str, str]:
 
 
 class PhotographIndex:
-    """The photographs of a folder, listed anew when the last listing is older than `FRESH`.
+    """The photographs of a folder, listed again if the last listing is older than `FRESH`.
 
     Args:
         project: the folder.
@@ -64,14 +64,14 @@ class PhotographIndex:
             return self._found
 
     def forget(self) -> None:
-        """Let the next call look at the disk."""
+        """Make the next call list the disk again."""
         self._when = 0.0
 
     def path(self, name: str) -> Path:
         """The file of a photograph.
 
         Raises:
-            UserError: there is none of this name.
+            UserError: there is no photograph with this name.
         """
         path = self.project.path_inside(name, self.project.photographs)
         if not path.is_file():
@@ -84,16 +84,16 @@ class PhotographIndex:
         entry |= {"images": str(self.project.photographs), "links": self.project.links()}
         entry |= {"labels": str(self.project.labels)} if labels else {"labels": None}
         if "annotations" not in entry:
-            entry["annotations"] = []  # they are looked for by the workflow; names and labels do not hang on them
+            entry["annotations"] = []  # the workflow finds them; names and labels do not depend on them
         return resolve(entry)
 
     def by_folder(self, names: list[str]) -> dict[str, dict[str, str]]:
-        """{name: {label, defect_type, mask}} of photographs whose folders say whether they are good."""
+        """{name: {label, defect_type, mask}} of photographs whose folders give a label."""
         folders = Folders(self.resolved(labels=False))
         rows = {name: folders.row(name) if folders.by_folder else {} for name in names}
         rows = {name: row if row.get("label") else _deeper(name) for name, row in rows.items()}
         masks = {name: row["mask"] for name, row in rows.items() if row.get("mask")}
-        for name, mask in masks.items():  # in labels.csv it is told from the folder of that file
+        for name, mask in masks.items():  # in labels.csv paths are relative to its folder
             rows[name]["mask"] = os.path.relpath(mask, self.project.folder) if os.path.isfile(mask) else ""
         return {
             name: {key: value for key, value in row.items() if key != "split"}
@@ -102,7 +102,7 @@ class PhotographIndex:
         }
 
     def others(self) -> list[dict[str, str]]:
-        """Files that are not read as photographs, with the reason, and folders of links that are not followed."""
+        """Files that are not read as photographs, and links that are not followed, with the reason."""
         found = []
         root = self.project.photographs
         for name in passed_over.others(str(root)):

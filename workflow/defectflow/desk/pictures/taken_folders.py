@@ -1,4 +1,4 @@
-"""Folders of photographs on this machine that are taken as they are: a link in photographs/, and nothing is copied."""
+"""Folders of photographs on this machine that are used in place: linked in photographs/, not copied."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from defectflow.desk.project import Project
 
 
 def take(project: Project, folder: Path) -> str:
-    """Make a link to a folder, and allow it in config.yaml; one that is taken already stays.
+    """Link a folder and allow it in config.yaml; a folder that is already linked is kept.
 
     Returns:
         The name of the link in photographs/.
 
     Raises:
-        UserError: there is no such folder, or it holds the desk or lies in it.
+        UserError: there is no such folder, or it contains the desk's folder or is inside it.
     """
     real = folder.expanduser().resolve()
     if not real.is_dir():
         raise UserError(f"{folder}: no such folder on the machine of the desk")
     if real == project.folder or project.folder in real.parents or real in project.folder.parents:
-        raise UserError(f"{folder}: holds the folder of the desk, or lies in it (take another one)")
+        raise UserError(f"{folder}: contains the folder of the desk, or is inside it (choose another one)")
     with project.lock:
         taken = {os.path.realpath(path): path.name for path in project.photographs.iterdir() if path.is_symlink()}
         if str(real) in taken:
@@ -38,21 +38,21 @@ def take(project: Project, folder: Path) -> str:
 
 
 def listed(project: Project) -> list[dict[str, str]]:
-    """The folders that are taken: {name of the link, path}."""
+    """The linked folders: {name of the link, path}."""
     links = (path for path in project.photographs.iterdir() if path.is_symlink())
     return [{"name": path.name, "path": os.path.realpath(path)} for path in sorted(links)]
 
 
 def give_back(project: Project, name: str) -> None:
-    """Take a link away; the photographs stay where they are.
+    """Remove a link; the photographs are not touched.
 
     Raises:
-        UserError: there is no link of this name.
+        UserError: there is no link with this name.
     """
     with project.lock:
         found = next((path for path in project.photographs.iterdir() if path.is_symlink() and path.name == name), None)
         if found is None:
-            raise UserError(f"{name[:100]}: no folder of this name is taken")
+            raise UserError(f"{name[:100]}: no linked folder has this name")
         real = os.path.realpath(found)
         found.unlink()
         kept = [link for link in project.links() if os.path.realpath(link) != real]

@@ -1,4 +1,4 @@
-"""Small copies of photographs for pages: JPEG files in .desk/thumbnails/, made when they are first asked for."""
+"""Small copies of photographs for pages: JPEG files in .desk/thumbnails/, made on first request."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _reduced(photograph: Path, side: int) -> Image.Image:
                 picture = ImageOps.exif_transpose(image)
                 picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
                 return picture.convert("RGB")
-    except Exception:  # the reader below says what is wrong with it
+    except Exception:  # the reader below reports the error
         pass
     picture = Image.fromarray(read_photograph(photograph))
     picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -1,1 +1,1 @@
-"""What runs and people have left in the folder of the desk: results, outlines, releases, what was watched."""
+"""Records in the folder of the desk: results, outlines, releases, live verdicts and feedback."""

@@ -1,4 +1,4 @@
-"""What people at the desk say of verdicts: FOLDER/feedback.csv, which `defectflow learn --feedback` reads."""
+"""Feedback on verdicts: FOLDER/feedback.csv, which `defectflow learn --feedback` reads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def table_of(project: Project) -> Path:
 
 
 def rows_of(project: Project) -> list[dict[str, str]]:
-    """Its rows; none where there is no table.
+    """Its rows; none if there is no table.
 
     Raises:
-        UserError: somebody has damaged it.
+        UserError: it is damaged.
     """
     path = table_of(project)
     if not path.is_file():
@@ -34,34 +34,34 @@ def rows_of(project: Project) -> list[dict[str, str]]:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             found = list(csv.DictReader(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}: not a table ({error})") from None
+        raise UserError(f"{path}: not a CSV table ({error})") from None
     for row in found:
         if set(row) - set(COLUMNS):
-            raise UserError(f"{path}: has other columns than {', '.join(COLUMNS)} (correct it, or move it away)")
+            raise UserError(f"{path}: has columns other than {', '.join(COLUMNS)} (correct it, or move it away)")
     return found
 
 
 def say(project: Project, photograph: Path, said: str, who: str = "", box: Box | None = None) -> int:
-    """Write what a person says of a photograph, in place of what was said of it before; the number of rows.
+    """Write feedback on a photograph, replacing earlier feedback on it; returns the number of rows.
 
     Args:
         photograph: a file; the table names a copy of it.
-        said: "good", "bad", or "" to take back what was said.
+        said: "good", "bad", or "" to remove the feedback.
         box: where it is damaged, (x0, y0, x1, y1) in pixels of the upright photograph.
 
     Raises:
-        UserError: the photograph is gone, or the box does not fit.
+        UserError: the photograph is missing, or the box does not fit.
     """
     if said not in ("good", "bad", ""):
         raise UserError(f"said is {said[:40]!r} (good, bad, or nothing)")
     if not photograph.is_file():
-        raise UserError(f"{photograph.name}: the photograph is gone (it was moved, or is too old)")
+        raise UserError(f"{photograph.name}: the photograph is missing (it was moved, or is too old)")
     if box and said != "bad":
-        raise UserError("a box is for what is bad")
+        raise UserError("a box is only for bad photographs")
     if box:
         height, width = read_photograph(photograph).shape[:2]
         if not (0 <= box[0] < box[2] <= width and 0 <= box[1] < box[3] <= height):
-            raise UserError(f"the box is empty, or outside of the photograph ({width} x {height} pixels)")
+            raise UserError(f"the box is empty or outside the photograph ({width} x {height} pixels)")
     digest = sha256_of(photograph)
     with project.lock:
         target = project.folder / "feedback" / f"{digest[:16]}{photograph.suffix.lower()}"
@@ -85,12 +85,12 @@ def say(project: Project, photograph: Path, said: str, who: str = "", box: Box |
 
 
 def said_of(project: Project) -> dict[str, str]:
-    """What was said, by the first 16 digits of the sha256 of the photograph."""
+    """The feedback, by the first 16 digits of the sha256 of the photograph."""
     return {Path(row["filename"]).stem: row["said"] for row in rows_of(project)}
 
 
 def checked(project: Project) -> int:
-    """Number of rows, all of them fit for `defectflow learn`.
+    """Number of rows, after checking them for `defectflow learn`.
 
     Raises:
         UserError: see `read_feedback`.

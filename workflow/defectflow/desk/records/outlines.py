@@ -1,4 +1,4 @@
-"""Outlines of the part that a person draws at the desk: read from and written to the COCO file of the data set."""
+"""Outlines of the part drawn at the desk, read from and written to the COCO file of the data set."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from defectflow.listing.image_names import is_image
 from defectflow.segmentation.outline import add_to_coco
 from defectflow.sources.dataset import read_coco
 
-SIDE = 1024  # pixels, longer side of the picture that a person draws on
+SIDE = 1024  # pixels, longer side of the picture to draw on
 LARGEST = 4_000_000  # bytes of an outline as PNG
 OUTLINES = "annotations.json"
 
@@ -29,12 +29,12 @@ def photograph_path(project: Project, name: str) -> Path:
     """
     path = project.path_inside(name, project.photographs)
     if not is_image(name) or not path.is_file():
-        raise UserError(f"{name[:100]!r}: no photograph of this desk")
+        raise UserError(f"{name[:100]!r}: not a photograph of this desk")
     return path
 
 
 def reduced(image: np.ndarray) -> np.ndarray:
-    """A photograph as a person draws on it: its longer side SIDE pixels at most."""
+    """A photograph reduced for drawing: its longer side SIDE pixels at most."""
     scale = SIDE / max(image.shape[:2])
     if scale >= 1:
         return image
@@ -43,16 +43,16 @@ def reduced(image: np.ndarray) -> np.ndarray:
 
 
 def annotations_file(project: Project) -> Path:
-    """The COCO file of the outlines: the one that the entry of the data set names, or a new one.
+    """The COCO file of the outlines: the one named in the entry of the data set, or a new one.
 
     Raises:
-        UserError: the entry names several, or one outside of the folder.
+        UserError: the entry names several, or one outside the folder.
     """
     named = project.settings()["datasets"][project.dataset].get("annotations")
     if isinstance(named, list):
         named = named[0] if len(named) == 1 else "" if named else None
     if named == "":
-        raise UserError("config.yaml names several files of annotations (outline in your own tool, or name one)")
+        raise UserError("config.yaml names several annotation files (use your annotation tool, or name only one)")
     return project.path_inside(named or OUTLINES)
 
 
@@ -76,7 +76,7 @@ def outlined(project: Project) -> set[str]:
 
 
 def outline_of(project: Project, name: str) -> np.ndarray | None:
-    """The outline of a photograph in the COCO file, bool (height, width); None: it has none."""
+    """The outline of a photograph in the COCO file, bool (height, width); None if there is none."""
     content = content_of(project)
     entry = next((one for one in content["images"] if one["file_name"] == name), None)
     found = [one for one in content["annotations"] if entry and one["image_id"] == entry["id"]]
@@ -110,14 +110,14 @@ def drawn_mask(photograph: Path, body: bytes) -> np.ndarray:
 
 
 def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
-    """Write the outline of a photograph into the COCO file, and the file into the entry of the data set.
+    """Write the outline of a photograph into the COCO file, and name the file in the entry of the data set.
 
     Args:
         name: of the photograph.
-        body: a PNG of the size of the picture that the person has drawn on; what is not black is the part.
+        body: a PNG of the size of the picture that was drawn on; white is the part.
 
     Raises:
-        UserError: it is no such PNG, or nothing or everything is the part.
+        UserError: it is not such a PNG, or the part is empty or the whole photograph.
     """
     full = drawn_mask(photograph_path(project, name), body)
     share = float(full.mean())
@@ -134,7 +134,7 @@ def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
 
 
 def remove_outline(project: Project, name: str) -> dict[str, Any]:
-    """Take the outline of a photograph out of the COCO file; the entry names no file without an outline.
+    """Remove the outline of a photograph from the COCO file; an empty file is deleted and no longer named.
 
     Raises:
         UserError: it has none.

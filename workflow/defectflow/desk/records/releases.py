@@ -1,11 +1,11 @@
-"""Releases: bundles with a version, a note and a name behind them; which one is in use; and a log of who did what.
+"""Releases: bundles with a version, a note and an approver; the version in use; and a log of all changes.
 
 FOLDER/releases/VERSION/bundle/       as the workflow made it
 FOLDER/releases/VERSION/release.json  version, note, who, time, figures
 FOLDER/releases/VERSION/verdicts.csv  the held-out verdicts of its run, to compare with
 FOLDER/releases/VERSION/report.html   the report of its run
 FOLDER/releases/current               a link to the bundle in use: `defectflow serve FOLDER/releases/current`
-FOLDER/releases/audit.jsonl           appended to, never changed; each line holds the sha256 of the one before
+FOLDER/releases/audit.jsonl           append-only; each line contains the sha256 of the one before
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from defectflow.inspection.bundle_files import MANIFEST as BUNDLE
 from defectflow.inspection.bundle_files import read_bundle
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}")
-TAKEN = {"current", "audit.jsonl"}  # names in the folder that are no versions
+TAKEN = {"current", "audit.jsonl"}  # names in the folder that are not versions
 WHO, NOTE = 100, 2000  # characters
 COLUMNS = ("number", "time", "who", "action", "version", "note", "bundle_sha256", "previous_sha256")
 NOTHING = "0" * 64  # before the first line
@@ -39,16 +39,16 @@ SHOWN = ["filename", "sha256", "label", "defect_type", "verdict", "raw_score", "
 
 
 def folder_of(project: Project) -> Path:
-    """Where the releases are."""
+    """Folder of the releases."""
     return project.folder / "releases"
 
 
 def candidate(project: Project) -> dict[str, Any] | None:
-    """The bundle of the last run, which may be released; None: there is none.
+    """The bundle of the last run, which can be released; None if there is none.
 
     Returns:
         run; sha256 of its bundle.json; time it was made; outdated: whether the run was evaluated again since; taught:
-        version of what people taught it, or None; released: the version that it is released as, or None.
+        version of what it was taught, or None; released: the version under which it was released, or None.
     """
     run = last_run(project)
     if run is None or not (run.folder / "bundle" / BUNDLE).is_file():
@@ -61,7 +61,7 @@ def candidate(project: Project) -> dict[str, Any] | None:
         "run": "/".join(run.recipe[1:]),
         "sha256": digest,
         "time": manifest.stat().st_mtime,
-        # What people teach it changes bundle.json, and not what it was made from.
+        # Teaching changes bundle.json, but not what it was made from.
         "outdated": not taught and (run.folder / "metrics.json").stat().st_mtime_ns > manifest.stat().st_mtime_ns,
         "taught": taught["version"] if taught else None,
         "released": same,
@@ -95,7 +95,7 @@ def releases(project: Project) -> list[dict[str, Any]]:
 
 
 def current(project: Project) -> str | None:
-    """The version in use; None: none yet."""
+    """The version in use; None if none is."""
     try:
         version = Path(os.readlink(folder_of(project) / "current")).parts[0]
     except OSError:
@@ -122,15 +122,15 @@ def suggested(project: Project) -> str:
 
 
 def release(project: Project, version: str, note: str, who: str) -> dict[str, Any]:
-    """Give the bundle of the last run a version, and put it in use.
+    """Give the bundle of the last run a version, and put it into use.
 
     Raises:
-        UserError: there is no bundle, it is older than its run or damaged, the version is taken or no name, nobody
-            stands behind it.
+        UserError: there is no bundle, it is older than its run or damaged, the version is taken or invalid, or no
+            approver is named.
     """
     version, note, who = version.strip(), note.strip()[:NOTE], _named(who)
     if not VERSION.fullmatch(version) or version in TAKEN:
-        raise UserError(f"version {version[:50]!r}: letters, digits, and _ . + - inside, 40 at most")
+        raise UserError(f"version {version[:50]!r}: use letters and digits, and _ . + - after the first, at most 40")
     with project.lock:
         ready, run = candidate(project), last_run(project)
         if ready is None or run is None:
@@ -138,7 +138,7 @@ def release(project: Project, version: str, note: str, who: str) -> dict[str, An
         if ready["outdated"]:
             raise UserError("the bundle is older than its run (run again with the bundle on the page Run)")
         if (folder_of(project) / version).exists():
-            raise UserError(f"version {version}: is taken (choose another)")
+            raise UserError(f"version {version} exists already (choose another)")
         bundle = read_bundle(run.folder / "bundle")  # checks every file
         folder_of(project).mkdir(exist_ok=True)
         about = {
@@ -163,20 +163,20 @@ def release(project: Project, version: str, note: str, who: str) -> dict[str, An
 
 
 def use(project: Project, version: str, note: str, who: str) -> dict[str, Any]:
-    """Put a release in use again: roll back, or forward.
+    """Put a release into use again: roll back or forward.
 
     Raises:
-        UserError: there is no such release, it was changed since, or nobody stands behind it.
+        UserError: there is no such release, it was changed since, or no approver is named.
     """
     who = _named(who)
     about = about_release(project, version)
     bundle = read_bundle(folder_of(project) / version / "bundle")
     if sha256_of(bundle.folder / BUNDLE) != about["bundle_sha256"]:
-        raise UserError(f"version {version}: its bundle was changed after it was released (do not use it)")
+        raise UserError(f"version {version}: its bundle was changed after the release (do not use it)")
     with project.lock:
         before = current(project)
         if before == version:
-            raise UserError(f"version {version} is in use already")
+            raise UserError(f"version {version} is already in use")
         _log(project, who, "put in use", about, note.strip()[:NOTE])
         _put_in_use(project, version)
     return about
@@ -198,12 +198,12 @@ def about_release(project: Project, version: str) -> dict[str, Any]:
 def _named(who: str) -> str:
     who = " ".join(who.split())[:WHO]
     if not who:
-        raise UserError("who approves it? (a name)")
+        raise UserError("no approver (enter the name of the person who approves it)")
     return who
 
 
 def _put_in_use(project: Project, version: str) -> None:
-    """Let the link lead to a bundle; whoever reads it has the old one or the new one, never none."""
+    """Point the link to a bundle, atomically: readers see the old one or the new one."""
     link = folder_of(project) / f".current-{os.getpid()}"
     link.unlink(missing_ok=True)
     link.symlink_to(Path(version) / "bundle")
@@ -232,14 +232,14 @@ def _log(project: Project, who: str, action: str, about: dict[str, Any], note: s
 
 
 def audit(project: Project) -> tuple[list[dict[str, Any]], str]:
-    """The log, the oldest entry first, and what is wrong with it ("": every line follows from the one before)."""
+    """The log, oldest entry first, and what is wrong with it ("" if every line matches the one before)."""
     path = folder_of(project) / "audit.jsonl"
     entries, before, wrong = [], NOTHING, ""
     for number, line in enumerate(path.read_bytes().splitlines() if path.is_file() else [], 1):
         try:
             entry = json.loads(line)
             if not wrong and (entry["previous_sha256"], entry["number"]) != (before, number):
-                wrong = f"line {number} of audit.jsonl does not follow from the one before: the log was changed"
+                wrong = f"line {number} of audit.jsonl does not match the one before: the log was changed"
             entries.append({key: entry[key] for key in COLUMNS})
         except (ValueError, KeyError, TypeError):
             wrong = wrong or f"line {number} of audit.jsonl is damaged"
@@ -248,7 +248,7 @@ def audit(project: Project) -> tuple[list[dict[str, Any]], str]:
 
 
 def audit_table(project: Project) -> str:
-    """The log as CSV. Texts that a spreadsheet would take for formulas get an apostrophe before them."""
+    """The log as CSV. Texts that a spreadsheet would read as formulas get a leading apostrophe."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
@@ -273,10 +273,10 @@ def verdicts_of(run: Run) -> pd.DataFrame:
 
 
 def compare(old: pd.DataFrame, new: pd.DataFrame) -> dict[str, Any]:
-    """Which verdicts change from one release to the next, on the photographs that both have judged.
+    """Which verdicts differ between two releases, on the photographs that both have judged.
 
     Args:
-        old, new: what `verdicts_of` returned. Photographs are the same where their content is.
+        old, new: what `verdicts_of` returned. Photographs are matched by content.
 
     Returns:
         both, only_old, only_new: numbers of photographs; changed: rows {filename, label, kind, before, after}, those

@@ -1,4 +1,4 @@
-"""What the last finished run of a folder has left: its tables, its figures, and the pictures of its photographs."""
+"""Results of the last finished run of a folder: its tables, figures, and pictures."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OUTLINE = (255, 200, 0, 255)  # of the part, BGRA
 
 
 class Run(NamedTuple):
-    """The run that the config asked for when it last ended.
+    """The main run of the last finished workflow run.
 
     Attributes:
         folder: results/{dataset}/{segmenter}/{isolation}/{detector}.
@@ -58,7 +58,7 @@ class Run(NamedTuple):
 
 
 def last_run(project: Project) -> Run | None:
-    """The main run of the leaderboard, or the newest with figures where there is no leaderboard yet; None: none."""
+    """The main run of the leaderboard, or the newest with figures if there is no leaderboard; None if there is none."""
     base = project.results / project.dataset
     found = None
     try:
@@ -81,11 +81,11 @@ def need_run(project: Project) -> Run:
     """The last run.
 
     Raises:
-        UserError: none has ended yet.
+        UserError: none has finished yet.
     """
     run = last_run(project)
     if run is None:
-        raise UserError("no run has ended yet (start one on the page Run)")
+        raise UserError("no run has finished yet (start one on the page Run)")
     return run
 
 
@@ -103,7 +103,7 @@ def table_of(run: Run) -> pd.DataFrame:
 
 
 class Pictures(NamedTuple):
-    """Where the pictures of a run lie: by image_id, paths as the run wrote them.
+    """Paths of the pictures of a run by image_id, as the run wrote them.
 
     Attributes:
         photographs, masks, parts: files.
@@ -185,10 +185,10 @@ def file_of(project: Project, run: Run, image_id: str, layer: str) -> Path:
         **dict.fromkeys(("heatmap", "heat"), str(run.folder / "heatmaps" / f"{image_id}.png")),
     }
     if layer not in files:
-        raise UserError(f"{layer[:40]!r}: no such picture (one of {', '.join(LAYERS)})")
+        raise UserError(f"{layer[:40]!r}: no such layer (one of {', '.join(LAYERS)})")
     path = project.folder / (files[layer] or "")
     if not files[layer] or not path.is_file():
-        raise UserError(f"{image_id}: there is no {layer} of it (run again)")
+        raise UserError(f"{image_id}: there is no {layer} of this photograph (run again)")
     return path
 
 

@@ -1,6 +1,6 @@
-"""Judging what arrives, by the bundle in use: a folder, a camera, single pictures; kept in the log of inspections.
+"""Live verdicts of the bundle in use on a folder, a camera or single pictures, stored in the log of inspections.
 
-FOLDER/inspections.db      the log, as `defectflow inspect --log` writes it, for `defectflow drift`
+FOLDER/inspections.db      the log, as written by `defectflow inspect --log`, for `defectflow drift`
 FOLDER/watched/            frames of a camera and single pictures, the newest KEPT of them
 FOLDER/.desk/watch/        pictures of what was judged
 """
@@ -31,18 +31,18 @@ from defectflow.inspection.outputs import Pictures, notices, picture_name
 from defectflow.inspection.photo_sources import watch
 from defectflow.monitoring.inspection_log import open_log
 
-LATEST = 300  # verdicts that the page can show
-KEPT = 500  # frames and single pictures that stay on the disk
+LATEST = 300  # verdicts kept for the page
+KEPT = 500  # frames and single pictures kept on the disk
 PIXELS = 120_000_000  # of a photograph, at most
 FASTEST, SLOWEST = 0.2, 3600.0  # seconds between two frames
-BROKEN = 10  # frames in a row that a camera may fail to give
-ANSWERS = 8000  # milliseconds within which a stream has to answer, and to give its next frame
+BROKEN = 10  # frames in a row that a camera may fail to deliver
+ANSWERS = 8000  # milliseconds that a stream has to respond, and to deliver its next frame
 ADDRESS = re.compile(r"(rtsps?|https?)://[^\s]{1,500}")
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A photograph that was judged; ``verdict``: good, bad, review or error."""
+    """A judged photograph; ``verdict``: good, bad, review or error."""
 
     number: int
     time: float
@@ -65,7 +65,7 @@ class Seen:
 
 @dataclass
 class State:
-    """What is watched: kind ("folder", "camera" or ""), source; since: seconds; problem: why it ended, or ""."""
+    """The source: kind ("folder", "camera" or ""), source; since: start in seconds; problem: why it ended, or ""."""
 
     kind: str = ""
     source: str = ""
@@ -76,7 +76,7 @@ class State:
 
 
 class Watcher:
-    """Judges one thing after the other, in a thread where something is watched."""
+    """Judges photographs one after another; in a thread while a folder or camera is watched."""
 
     def __init__(self, project: Project) -> None:
         self.project = project
@@ -95,22 +95,22 @@ class Watcher:
 
     @property
     def pictures(self) -> Path:
-        """Where pictures of what was judged are."""
+        """Folder of the drawn verdicts."""
         return self.project.state / "watch"
 
     def is_watching(self) -> bool:
-        """Whether something is watched now."""
+        """Whether a folder or camera is being watched."""
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, kind: str, source: str, every: float = 1.0) -> None:
         """Watch a folder of this machine, or a camera: its number, a video file, or an address (rtsp, http).
 
         Raises:
-            UserError: something is watched already, no bundle is in use, there is no such folder or camera.
+            UserError: a source is being watched already, no bundle is in use, or there is no such folder or camera.
         """
         with self._starting:
             if self.is_watching():
-                raise UserError("something is watched already (stop it first)")
+                raise UserError("a source is being watched already (stop it first)")
             self._bundle()
             paths = self._paths(kind, source.strip(), every)
             self._ended.clear()
@@ -139,12 +139,12 @@ class Watcher:
         """One of the latest.
 
         Raises:
-            UserError: it is none of them.
+            UserError: it is not among them.
         """
         for one in self.seen:
             if one.number == number:
                 return one
-        raise UserError(f"photograph {number}: is none of the latest {LATEST}")
+        raise UserError(f"photograph {number} is not among the latest {LATEST}")
 
     def _bundle(self) -> Path:
         bundle = bundle_in_use(self.project)
@@ -153,7 +153,7 @@ class Watcher:
         return bundle
 
     def _ready(self) -> tuple[Inspector, Pictures]:
-        """The inspector of the bundle in use, loaded again where that has changed."""
+        """The inspector of the bundle in use, reloaded if the bundle has changed."""
         bundle = self._bundle()
         key = bundle, (bundle / MANIFEST).stat().st_mtime_ns
         if self._inspector is None or self._inspector[0] != key:
@@ -172,7 +172,7 @@ class Watcher:
                     self.judge(path)
         except UserError as error:
             self.state.problem = str(error)
-        except Exception as error:  # a thread has nobody else to tell it
+        except Exception as error:  # an exception in a thread would be lost
             self.state.problem = f"{type(error).__name__}: {error}"
         finally:
             self.state.kind = ""
@@ -198,16 +198,16 @@ class Watcher:
         if kind == "folder":
             folder = Path(source).expanduser()
             if not source or not folder.is_absolute() or not folder.is_dir():
-                raise UserError(f"{source[:200]}: no folder of this machine (give its whole path)")
+                raise UserError(f"{source[:200]}: not a folder of this machine (give its absolute path)")
             if folder.resolve() == self.project.folder or self.project.state in (
                 folder.resolve(),
                 *folder.resolve().parents,
             ):
-                raise UserError(f"{source[:200]}: the desk's own folder (give the one where photographs arrive)")
+                raise UserError(f"{source[:200]}: the desk's own folder (give the folder where photographs arrive)")
             return watch(folder, on_passed_over=self._passed, ended=self._ended.is_set)
         if kind == "camera":
             if not FASTEST <= every <= SLOWEST:
-                raise UserError(f"a frame every {every:g} seconds: from {FASTEST:g} to {SLOWEST:g} is possible")
+                raise UserError(f"a frame every {every:g} seconds: allowed are {FASTEST:g} to {SLOWEST:g}")
             return frames(source, every, self.folder("camera"), self._ended)
         raise UserError(f"{kind[:40]!r}: a folder or a camera can be watched")
 
@@ -215,7 +215,7 @@ class Watcher:
         self.state.passed_over += found.files
 
     def folder(self, name: str) -> Path:
-        """Where photographs go that lie nowhere else."""
+        """Folder for photographs that are not stored elsewhere."""
         folder = self.project.folder / "watched" / name
         folder.mkdir(parents=True, exist_ok=True)
         return folder
@@ -241,10 +241,12 @@ def opened(source: str) -> cv2.VideoCapture:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ANSWERS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ANSWERS]
         camera = cv2.VideoCapture(source, cv2.CAP_ANY, limits)
     else:
-        raise UserError(f"{hidden(source)}: no camera (give its number, rtsp://..., or the whole path of a video file)")
+        raise UserError(
+            f"{hidden(source)}: not a camera (give its number, rtsp://..., or the absolute path of a video file)"
+        )
     if not camera.isOpened():
         camera.release()
-        raise UserError(f"{hidden(source)}: the camera does not answer (is it connected, and free?)")
+        raise UserError(f"{hidden(source)}: the camera does not respond (is it connected, and not in use?)")
     return camera
 
 
@@ -254,14 +256,14 @@ def hidden(source: str) -> str:
 
 
 def frames(source: str, every: float, folder: Path, ended: threading.Event) -> Iterator[Path]:
-    """Frames of a camera as files, one every so many seconds; of a video file by its own clock.
+    """Frames of a camera as files, one per interval; for a video file by its own clock.
 
-    Files are PNG: what was judged and what a person later says of it are the same pixels.
+    Files are PNG, so that feedback refers to the same pixels that were judged.
 
     Raises:
-        UserError: the camera cannot be opened, or gives no more frames; at the end of a video file it just ends.
+        UserError: the camera cannot be opened, or delivers no more frames; the end of a video file is not an error.
     """
-    camera = opened(source)  # before the first frame is asked for
+    camera = opened(source)  # before the first frame is requested
     return _frames(camera, source, every, folder, ended.is_set, ended.wait)
 
 
@@ -284,12 +286,12 @@ def _frames(
                     return
                 missing += 1
                 if missing >= BROKEN:
-                    raise UserError(f"{hidden(source)}: the camera gives no more frames (is it still connected?)")
+                    raise UserError(f"{hidden(source)}: the camera delivers no more frames (is it still connected?)")
                 wait(0.2)
                 continue
             missing = 0
             count += 1
-            # A live camera is read all the time, so that the frame that is taken is the newest, and no old one.
+            # A live camera is read continuously, so that the frame taken is the newest.
             if (count - 1) % step if is_file else time.monotonic() < due:
                 continue
             due = time.monotonic() + every
@@ -301,7 +303,7 @@ def _frames(
 
 
 def kept(folder: Path, content: bytes, name: str, suffix: str) -> Path:
-    """Write a photograph into a folder of which the newest KEPT stay."""
+    """Write a photograph into a folder that keeps the newest KEPT."""
     stamp = time.strftime("%Y%m%d-%H%M%S") + f"-{time.time_ns() // 1000 % 1_000_000:06}"
     path = folder / f"{stamp}-{name}{suffix}"
     with atomic(path) as temporary:
@@ -313,7 +315,7 @@ def kept(folder: Path, content: bytes, name: str, suffix: str) -> Path:
 
 
 def copy_for_feedback(project: Project, path: Path, digest: str) -> Path:
-    """A copy of a photograph that stays, whatever becomes of the one that was watched."""
+    """A permanent copy of a photograph for feedback."""
     target = project.folder / "feedback" / f"{digest[:16]}{path.suffix.lower()}"
     if not target.is_file():
         target.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The settings that matter as choices in plain words, and what config.yaml says for each."""
+"""The most important settings as questions with answers, and the settings of config.yaml behind them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Option(NamedTuple):
 
     Attributes:
         name: for the API.
-        words, more: what it means, in a line and in a sentence; English, which catalogs translate.
+        words, more: what it means, in a line and in a sentence; in English, translated by the catalogs.
         values: of config.yaml, {a key at the top, or SECTION.ENTRY.KEY: value}.
-        share: key of values whose number, a share, a person may choose ("": none).
-        shares: what may be chosen for it.
+        share: key of a value that is a share, which the user may choose ("": none).
+        shares: the choices for it.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Option(NamedTuple):
 
 
 class Question(NamedTuple):
-    """A question with its answers, of which the first is the default."""
+    """A question with its answers; the first is the default."""
 
     name: str
     words: str
@@ -53,35 +53,35 @@ QUESTIONS = (
         (
             Option(
                 "balanced", "Both errors cost about the same",
-                "Misses and false alarms are weighed evenly. With few bad photographs: at most about 5 % false alarms.",
+                "Misses and false alarms have equal weight. With few bad photographs: at most about 5 % false alarms.",
                 {"threshold": "auto", "threshold_options": {}},
             ),
             Option(
-                "miss", "A missed defect is the costly one",
+                "miss", "Missed defects cost more",
                 "At most this share of bad parts is called good, with as few false alarms as that allows. It needs "
                 "photographs that are labelled bad.",
                 {"threshold": "max_fnr", "threshold_options": {"max_fnr": 0.02}}, "max_fnr", SHARES,
             ),
             Option(
-                "alarm", "A false alarm is the costly one",
+                "alarm", "False alarms cost more",
                 "At most this share of good parts is called bad, with as few misses as that allows.",
                 {"threshold": "max_fpr", "threshold_options": {"max_fpr": 0.05}}, "max_fpr", SHARES,
             ),
             Option(
                 "good_only", "There are only good photographs",
-                "At most about this share of good parts is called bad. How many defects are missed stays unknown.",
+                "At most about this share of good parts is called bad. How many defects are missed is unknown.",
                 {"threshold": "tail", "threshold_options": {"alpha": 0.05}}, "alpha", SHARES,
             ),
         ),
     ),
     Question(
         "review",
-        "May a person decide the doubtful ones?",
+        "Should a person decide doubtful cases?",
         (
             Option("no", "No, every photograph is called good or bad", "", {"review": None}),
             Option(
-                "yes", "Yes, what is close to the threshold goes to a person",
-                "So that at most 2 % of good parts are called bad without a look, and 2 % of bad ones good.",
+                "yes", "Yes, photographs near the threshold go to a person",
+                "At most 2 % of good parts are called bad without a check, and at most 2 % of bad ones good.",
                 {"review": {"max_fpr": 0.02, "max_fnr": 0.02}},
             ),
         ),
@@ -95,7 +95,7 @@ QUESTIONS = (
                 {"detectors.patchcore.image_size": 512},
             ),
             Option(
-                "fast", "Fast", "256 pixels: four times faster, enough where defects are large.",
+                "fast", "Fast", "256 pixels: four times faster, enough for large defects.",
                 {"detectors.patchcore.image_size": 256},
             ),
             Option(
@@ -113,12 +113,12 @@ def workflow_config() -> dict[str, Any]:
 
 
 def effective(project: Project) -> dict[str, Any]:
-    """What a run of the folder reads: the workflow's config.yaml with that of the folder on it."""
+    """The config of a run of the folder: the workflow's config.yaml, overridden by that of the folder."""
     return merged(workflow_config(), project.settings())
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """A mapping with the values of another one; mappings inside are merged likewise."""
+    """A mapping updated by another one; nested mappings are merged too."""
     found = dict(copy.deepcopy(base))
     for key, value in over.items():
         inner = found.get(key)
@@ -135,27 +135,27 @@ def value_at(config: Mapping[str, Any], path: str) -> Any:
 
 
 def change(project: Project, values: Mapping[str, Any]) -> None:
-    """Write settings into config.yaml, if the whole then is a config that a run would accept.
+    """Write settings into config.yaml if a run accepts the resulting config.
 
     Args:
         project: the folder.
-        values: {path as for `value_at`: value}; what the workflow's own config.yaml says is left out of the folder's.
+        values: {path as for `value_at`: value}; values equal to those of the workflow's config.yaml are not written.
 
     Raises:
-        UserError: a value cannot be; the file then stays as it is.
+        UserError: a value is invalid; the file is not changed.
     """
     with project.lock:
         base, own = workflow_config(), project.settings()
         new: dict[str, Any] = copy.deepcopy(own)
         for path, value in values.items():
             _set(new, _steps(path), value, value_at(base, path))
-        # Options of a strategy must not meet those of another one in the workflow's own file.
+        # Options of a strategy must not be mixed with those of another one in the workflow's own file.
         checked(merged(base, new))
         project.change_settings({key: new.get(key) for key in {*own, *new} if new.get(key) != own.get(key)})
 
 
 def answers(project: Project) -> dict[str, dict[str, Any]]:
-    """The answers that config.yaml stands for: {question: {option, share}}; option "own": none of those offered."""
+    """The answers that match config.yaml: {question: {option, share}}; option "own": none of those offered."""
     config = effective(project)
     return {question.name: _answer(question, config) for question in QUESTIONS}
 
@@ -191,7 +191,7 @@ def _answer(question: Question, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _set(config: dict[str, Any], steps: list[str], value: Any, default: Any) -> None:
-    """Set a value, or take it out where it is the default anyway."""
+    """Set a value, or remove it if it equals the default."""
     *above, last = steps
     if value == default and type(value) is type(default):
         inner: Any = config

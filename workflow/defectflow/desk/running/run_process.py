@@ -1,8 +1,8 @@
-"""A run of the workflow as a process of its own, which goes on when the desk or the browser is closed.
+"""A run of the workflow as a separate process, which continues when the desk or the browser is closed.
 
-The process `python -m defectflow.desk.running.run_process FOLDER RUN` starts Snakemake, waits for it, and writes how it
-ended. While it lives it holds a lock on .desk/runs/lock: that a run is under way is known from the lock, also to a desk
-that was started later. SIGTERM ends the run.
+The process `python -m defectflow.desk.running.run_process FOLDER RUN` starts Snakemake, waits for it, and records how
+it ended. Meanwhile it holds a lock on .desk/runs/lock, by which any desk, also one started later, knows that a run is
+active. SIGTERM ends the run.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from defectflow.core.files import UserError, read_json, write_json
 from defectflow.desk.project import ROOT, Project
 from defectflow.desk.running.run_queue import Queue
 
-PATIENCE = 3.0  # seconds for Snakemake to end its jobs and clean up, before it is killed
-KEPT = 20  # runs whose logs stay
+PATIENCE = 3.0  # seconds that Snakemake has to end its jobs and clean up before it is killed
+KEPT = 20  # runs whose logs are kept
 STARTING = 10.0  # seconds for the process to take the lock
 
 
@@ -49,7 +49,7 @@ class Runs:
         """Start a run, or let it wait for the one under way; returns the state.
 
         Raises:
-            UserError: there is no workflow, or too many wait.
+            UserError: there is no workflow, or too many runs wait.
         """
         if not (ROOT / "Snakefile").is_file():
             raise UserError(
@@ -71,7 +71,7 @@ class Runs:
                 return
             name = prepare(self.folder, run)
             words = [sys.executable, "-m", "defectflow.desk.running.run_process", str(self.project.folder), name]
-            with open(self.folder / name / "log.txt", "ab") as log:  # what keeps it from starting is there too
+            with open(self.folder / name / "log.txt", "ab") as log:  # also shows why it did not start
                 self._started = subprocess.Popen(
                     words, cwd=self.project.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                     start_new_session=True, env=environment(),
@@ -82,10 +82,10 @@ class Runs:
             self._remove_old()
 
     def stop(self, go_on: bool = False) -> None:
-        """Ask the run that is under way to end; it does within `PATIENCE` and the time to kill what is left.
+        """Ask the active run to end; it does within `PATIENCE` and the time to kill the rest.
 
         Args:
-            go_on: whether the run that waits first starts then; otherwise it goes on waiting.
+            go_on: whether the first waiting run then starts; otherwise it keeps waiting.
         """
         state = self.state()
         if state["status"] == "running" and go_on:
@@ -95,9 +95,9 @@ class Runs:
                 os.kill(pid, signal.SIGTERM)
 
     def is_busy(self) -> bool:
-        """Whether a run is under way."""
+        """Whether a run is active."""
         if self._started is not None:
-            self._started.poll()  # or it would stay as a zombie
+            self._started.poll()  # otherwise it would remain as a zombie
         with _lock(self.folder) as held:
             return not held
 
@@ -128,7 +128,7 @@ class Runs:
         return sorted(path.parent.name for path in self.folder.glob("*/state.json"))
 
     def log(self, name: str = "") -> Path:
-        """What a run has printed; of the latest one if it is not named.
+        """The log of a run, or of the latest one if none is named.
 
         Raises:
             UserError: there is no such run.
@@ -151,7 +151,7 @@ class Runs:
 
 
 def lines_of(log: Path) -> list[str]:
-    """The lines of a log; a bar that has overwritten itself is one line."""
+    """The lines of a log; a progress bar that overwrites itself is one line."""
     try:
         text = log.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
@@ -174,14 +174,14 @@ def prepare(folder: Path, run: dict[str, Any]) -> str:
 
 
 def work(project: Project, run: str) -> int:
-    """Run Snakemake as `prepare` has written it down, and then the runs that wait; see `run_queue`.
+    """Run Snakemake as `prepare` has specified, then the waiting runs; see `run_queue`.
 
     Returns:
-        Exit status of the last one, or 3 where a run is under way.
+        Exit status of the last run, or 3 if another run is active.
     """
     folder = project.state / "runs"
     queue = Queue(folder)
-    with _lock(folder, STARTING / 2) as held:  # the desk takes it for a moment, to look
+    with _lock(folder, STARTING / 2) as held:  # the desk holds it briefly to check
         if not held:
             return 3
         asked = threading.Event()
@@ -233,13 +233,13 @@ def _end(process: subprocess.Popen[bytes]) -> bool:
         killed = False
     except subprocess.TimeoutExpired:
         killed = True
-    with suppress(ProcessLookupError):  # also jobs that are left
+    with suppress(ProcessLookupError):  # including remaining jobs
         os.killpg(process.pid, signal.SIGKILL)
     return killed
 
 
 def _end_leftovers(project: Project, run: str) -> None:
-    """After a run whose process was killed, e.g. with the machine: end what it has left, and take away its lock."""
+    """After a run whose process was killed, e.g. by a reboot: end its remaining processes and remove its lock."""
     names = [name for name in Runs(project).names() if name < run]
     if not names:
         return
@@ -255,12 +255,12 @@ def _end_leftovers(project: Project, run: str) -> None:
 
 
 def _unlock(project: Project) -> None:
-    """Take away the lock that a killed Snakemake has left, as `snakemake --unlock` does, which takes seconds."""
+    """Remove the lock of a killed Snakemake, as `snakemake --unlock` does, but without its seconds of start-up."""
     shutil.rmtree(project.folder / ".snakemake/locks", ignore_errors=True)
 
 
 def _born(pid: int) -> str:
-    """When a process began, as Linux counts it, which tells it from a later one of its number; "": there is none."""
+    """Start time of a process in Linux's units, to distinguish it from a later one with the same id; "": none."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -268,7 +268,7 @@ def _born(pid: int) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Variables of a process that runs Snakemake: with this package, and plain text as soon as it is printed."""
+    """Environment of a process that runs Snakemake: with this package, unbuffered output, no colours."""
     package = str(ROOT / "workflow")
     known = os.environ.get("PYTHONPATH", "")
     return os.environ | {"PYTHONUNBUFFERED": "1", "NO_COLOR": "1", "PYTHONPATH": f"{package}:{known}".rstrip(":")}
@@ -276,7 +276,7 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def _lock(folder: Path, patience: float = 0) -> Iterator[bool]:
-    """Take the lock of the runs, within so many seconds; yields whether nobody else has it. It is free at the end."""
+    """Try for ``patience`` seconds to take the lock of the runs; yields whether it was taken. Released at the end."""
     until = time.monotonic() + patience
     with open(folder / "lock", "ab") as stream:
         while True:
@@ -295,8 +295,8 @@ def _lock(folder: Path, patience: float = 0) -> Iterator[bool]:
 def main() -> None:
     """The process of a run."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="of the desk")
-    parser.add_argument("run", help="its name in .desk/runs/")
+    parser.add_argument("folder", type=Path, help="folder of the desk")
+    parser.add_argument("run", help="name of the run in .desk/runs/")
     args = parser.parse_args()
     sys.exit(work(Project(args.folder), args.run))
 

@@ -1,4 +1,4 @@
-"""All settings of a run that a person may change on a page, with the help of the classes that read them."""
+"""All settings of a run that can be changed on a page, with the help texts of the classes that define them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from defectflow.desk.project import Project
 from defectflow.desk.running.choices import change, effective, value_at, workflow_config
 from defectflow.sources.dataset_settings import DatasetSettings
 
-# Chosen elsewhere on the pages, or of no use for one data set.
+# Set elsewhere on the pages, or not useful for a single data set.
 NOT_HERE = {"dataset", "compare", "shards", "label_format", "allow_downloads"}
 TITLES = ("The run", "The photographs", "How {name} compares photographs")
 OF_DATASET = ("part", "unlabelled", "bit_depth")
@@ -27,7 +27,7 @@ OF_DATASET = ("part", "unlabelled", "bit_depth")
 def groups(project: Project) -> list[dict[str, Any]]:
     """Groups of fields: {title, name: of the detector, fields}, each field as `_field` has it.
 
-    Values and defaults are texts, as config.yaml has them; choices are texts, [] where any value of the type will do.
+    Values and defaults are texts, as config.yaml has them; choices are texts, [] if any value of the type is allowed.
     """
     config = effective(project)
     base = workflow_config()
@@ -53,10 +53,10 @@ def groups(project: Project) -> list[dict[str, Any]]:
 
 
 def set_text(project: Project, path: str, text: str) -> None:
-    """Set one of the fields of `groups`; "": its default.
+    """Set one of the fields of `groups`; "" for its default.
 
     Raises:
-        UserError: there is no such field, or the value cannot be.
+        UserError: there is no such field, or the value is invalid.
     """
     field = next((field for field in _fields(project) if field["path"] == path), None)
     if field is None:
@@ -68,10 +68,10 @@ def set_text(project: Project, path: str, text: str) -> None:
             f"{field['key']}: {text[:60]!r} is not a value (as in config.yaml: 5, true, name, [a, b])"
         ) from None
     if not text.strip() and value_at(workflow_config(), path) is None:
-        value = None  # taken out of config.yaml, so that the default of its class holds
+        value = None  # removed from config.yaml: the default of its class applies
     values = {path: value}
     if path == "threshold" and (strategy := strategies().classes.get(value)):
-        values["threshold_options"] = dict(strategy.compared)  # a strategy does not take the options of another one
+        values["threshold_options"] = dict(strategy.compared)  # options belong to one strategy
     change(project, values)
 
 

@@ -1,4 +1,4 @@
-"""The stages of a run in plain words, and how far a run is, from what Snakemake prints."""
+"""The stages of a run in plain words, and the progress of a run, read from Snakemake's output."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from typing import NamedTuple
 
 from defectflow.desk.project import ROOT
 
-# Of each room with rules, in the order of the Snakefile. {room: words}
+# {room: words} of each room with rules, in the order of the Snakefile
 WORDS = {
     "demo": "Render photographs",
     "data": "Read and check the photographs",
-    "parts": "Learn the outlines of the part",
+    "parts": "Learn the part from its outlines",
     "finding": "Find the part",
     "segmentation": "Make masks of the part",
     "isolation": "Cut out the part",
-    "detection": "Learn what is good, and compare",
+    "detection": "Learn what is good and compare",
     "labelling": "Check the labels",
-    "evaluation": "Choose the threshold, and judge",
+    "evaluation": "Choose the threshold and judge",
     "reporting": "Draw the pictures and the report",
     "label_export": "Export the labels",
-    "dataset_card": "Write the card of the photographs",
-    "classification": "Tell kinds of defects apart",
+    "dataset_card": "Describe the data set",
+    "classification": "Classify the kinds of defects",
     "bundling": "Pack the inspector",
-    "pretraining": "Train the networks that are included",
+    "pretraining": "Train the included networks",
 }
 STATISTICS = re.compile(r"(\w+) +(\d+)$")
 STARTED = re.compile(r"(?:Job (\d+): (.+)|    jobid: (\d+))$")
@@ -44,13 +44,13 @@ class Rule(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """How far a stage is.
+    """Progress of a stage.
 
     Attributes:
         room: of its rules.
         words: what it does.
         total, done: jobs.
-        running: messages of the jobs that are under way.
+        running: messages of the running jobs.
     """
 
     room: str
@@ -61,13 +61,13 @@ class Stage(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a run is.
+    """Progress of a run.
 
     Attributes:
         stages: of this run, in order; none before Snakemake has made its plan.
         total, done: jobs.
-        inside: share of the job under way that is done, by its own bar; None: it has none.
-        seconds: left, from how long these jobs took before; None: not known.
+        inside: progress of the running job in [0, 1], from its own progress bar; None: it has none.
+        seconds: remaining, estimated from earlier runs; None: unknown.
     """
 
     stages: list[Stage]
@@ -92,7 +92,7 @@ def rules() -> dict[str, Rule]:
 
 
 def counts(lines: Iterable[str]) -> Counter[str]:
-    """Jobs by rule, from the table that Snakemake prints before it begins; without `all`, which does nothing."""
+    """Jobs by rule, from the table that Snakemake prints at the start; without `all`, which does nothing."""
     found: Counter[str] = Counter()
     inside = False
     for line in lines:
@@ -108,11 +108,11 @@ def counts(lines: Iterable[str]) -> Counter[str]:
 
 
 def progress(lines: Sequence[str], seconds: dict[str, float] | None = None) -> Progress:
-    """How far a run is, by the lines that it has printed.
+    """Progress of a run, by the lines that it has printed.
 
     Args:
-        lines: all of them.
-        seconds: how long a job of each rule takes.
+        lines: all lines.
+        seconds: duration of a job of each rule.
     """
     planned = counts(lines)
     done: Counter[str] = Counter()
@@ -146,14 +146,14 @@ def progress(lines: Sequence[str], seconds: dict[str, float] | None = None) -> P
 
 
 def untouched(planned: Iterable[str], results: Path) -> list[str]:
-    """Rooms whose results are there and stay as they are, with the rules that would run."""
+    """Rooms that have results and in which none of the planned rules would run."""
     changed = {rules()[name].room for name in planned if name in rules()}
     known = durations(results)
     return [room for room in WORDS if room not in changed and any(rules()[name].room == room for name in known)]
 
 
 def durations(results: Path) -> dict[str, float]:
-    """Seconds that a job of each rule took when it ran last, on average, from the benchmarks of the results."""
+    """Mean seconds of a job of each rule in its last run, from the benchmark files of the results."""
     found: defaultdict[str, list[float]] = defaultdict(list)
     for path in (results / "benchmarks").rglob("*.tsv"):
         name = re.sub(r"-\d+$", "", path.stem)

@@ -16,13 +16,13 @@ export const PART = {
   tools: ["click", "polygon", "brush", "eraser"], adds: false,
 };
 export const DEFECT = {
-  title: t("Mark the defect"), save: t("Save, as bad"), mask: "/api/labels/defect", to: "/api/labels/defect",
+  title: t("Mark the defect"), save: t("Save as bad"), mask: "/api/labels/defect", to: "/api/labels/defect",
   tools: ["box", "brush", "polygon", "eraser"], adds: true,
 };
 
 /** Draw `what` on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when it was saved. */
 export async function draw(name, following, done, what = PART) {
-  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": what.adds ? t("Photograph: arrow keys move the cross, Enter sets a corner or paints") : t("Photograph: arrow keys move the cross, Enter clicks, Shift+Enter clicks beside the part") });
+  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": what.adds ? t("Photograph: arrow keys move the cross, Enter sets a corner or paints") : t("Photograph: arrow keys move the cross, Enter clicks on the part, Shift+Enter on the background") });
   const board = el("div", { class: "board" }), busy = el("span", { class: "busy", role: "status" });
   const tools = el("div", { class: "segments", role: "group", "aria-label": t("Tool") });
   const size = el("input", { type: "range", min: 2, max: 60, value: 14, id: "brush-size" });
@@ -33,15 +33,15 @@ export async function draw(name, following, done, what = PART) {
     el("header", {}, el("h2", {}, `${what.title}: ${name}`), busy, el("span", { class: "grow" }), hint,
       el("button", { class: "quiet", "aria-label": t("Close"), onclick: () => dialog.close() }, "✕")),
     board,
-    el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Begin again")),
+    el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Start over")),
       el("button", { "aria-label": t("Smaller"), onclick: () => scale(1 / 1.5) }, "−"), el("button", { "aria-label": t("Larger"), onclick: () => scale(1.5) }, "+"),
       el("span", { class: "grow" }), save)));
   const TOOLS = {
     box: [t("Box"), t("Drag a box over the defect; by keys, Enter at two corners")],
-    click: [t("Click"), t("Click on the part; with Shift or the right button beside it")],
+    click: [t("Click"), t("Click on the part; on the background with Shift or the right button")],
     polygon: [t("Polygon"), t("Click the corners; Enter or a double click closes it")],
     brush: [t("Brush"), what.adds ? t("Paint the defect") : t("Paint the part")],
-    eraser: [t("Eraser"), t("Take away")],
+    eraser: [t("Eraser"), t("Erase")],
   };
   let tool = what.tools[0], zoom = 1, first = null, asked = false, before = null, image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
   let clicks = { inside: [], outside: [] }, past = [];
@@ -75,7 +75,7 @@ export async function draw(name, following, done, what = PART) {
     if (!past.length || asked) return;
     event.preventDefault();
     asked = true;
-    toast(t("Nothing is saved yet: Escape once more leaves it so."));
+    toast(t("Nothing is saved yet. Press Escape again to discard the drawing."));
   });
   canvas.addEventListener("dblclick", () => tool === "polygon" && close());
   dialog.addEventListener("keydown", (event) => {
@@ -108,7 +108,7 @@ export async function draw(name, following, done, what = PART) {
   // The photograph is shown at once; clicks wait until the server has looked at it.
   let ready = null;
   if (what.tools.includes("click")) {
-    busy.textContent = t("Looking at it …");
+    busy.textContent = t("Loading …");
     ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));
   }
   image = await picture(`/api/part/picture?name=${address}`);

@@ -116,10 +116,10 @@ function show() {
   const found = matching();
   grid.show(found);
   const texts = {
-    settle: [t("Nothing to settle"), t("Where two people label a photograph otherwise, it stands here and has no label until that is settled.")],
-    next: [t("Nothing to label next"), t("A run lists here the photographs whose labels would say most.")],
-    check: [t("No labels to check"), t("A run lists here the labels that the photographs contradict.")],
-    candidates: [t("Nothing stands out"), t("Where no photograph has a label, a run lists here those that stand far from all others.")],
+    settle: [t("Nothing to settle"), t("Photographs that people label differently are listed here; they have no label until that is settled.")],
+    next: [t("Nothing to label next"), t("A run lists here the photographs that are most useful to label.")],
+    check: [t("No labels to check"), t("A run lists here labels that are probably wrong.")],
+    candidates: [t("Nothing stands out"), t("If no photograph has a label, a run lists here those that differ strongly from all others.")],
   };
   $("work").hidden = !found.length;
   $("empty").hidden = found.length > 0;
@@ -168,7 +168,7 @@ function put(change) {
   busy = busy.then(async () => {
     const found = await api("/api/labels/put", { json: { names, ...change, who: who() } });
     const differ = apply(found.rows).filter((item) => item.differ);
-    if (differ.length) toast(differ.length > 1 ? t("{n} photographs have other labels from others: see To settle", { n: number(differ.length) })
+    if (differ.length) toast(differ.length > 1 ? t("{n} photographs are labelled differently by others: see To settle", { n: number(differ.length) })
       : t("{who} says otherwise: see To settle", { who: differ[0].said.filter(([person]) => person !== who()).map(([person]) => named(person)).join(", ") }));
     if (names.length > 1) toast(plural(found.changed, "{n} photograph labelled", "{n} photographs labelled"), "good", [t("Undo"), undo]);
   }).catch(() => {});
@@ -184,7 +184,7 @@ function undo() {
     const index = grid.items.findIndex((item) => item.name === names[0]);
     if (index >= 0 && names.length === 1) grid.go(index);
     preview(grid.current);
-    toast(plural(names.length, "Taken back for {n} photograph", "Taken back for {n} photographs"));
+    toast(plural(names.length, "Undone for {n} photograph", "Undone for {n} photographs"));
   }).catch(() => {});
 }
 
@@ -196,7 +196,7 @@ function markDefect() {
     marks++;
     const [row] = apply([answer.row]);
     preview(grid.current);
-    toast(row.marked ? t("Marked, and labelled bad.") : t("No defect is marked any more."), "good");
+    toast(row.marked ? t("Marked and labelled bad.") : t("The mark is removed."), "good");
     $("grid").focus({ preventScroll: true });
   }, DEFECT).catch((error) => toast(error.message, "bad"));
 }

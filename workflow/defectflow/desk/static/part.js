@@ -3,7 +3,7 @@ import { api, ask, el, keys, mark, number, t, toast } from "./desk.js";
 import { draw } from "./draw.js";
 
 const id = (name) => document.getElementById(name);
-const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), whole: t("photographs taken whole"), constant: t("the mean outline"), sam: t("found by SAM") };
+const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), whole: t("whole photographs"), constant: t("the mean outline"), sam: t("found by SAM") };
 const BATCH = 60;
 let data, show = "", rows = [], shown = 0;
 
@@ -13,7 +13,7 @@ const watch = new IntersectionObserver((seen) => seen.some((one) => one.isInters
 async function load(found) {
   data = found ?? (await api("/api/part"));
   const sources = Object.entries(data.sources).map(([source, count]) => `${number(count)} ${SOURCES[source] ?? source}`);
-  id("about").textContent = sources.length ? sources.join(", ") : data.total ? t("Nothing has been looked for yet") : "";
+  id("about").textContent = sources.length ? sources.join(", ") : data.total ? t("No run yet") : "";
   id("accept").hidden = !sources.length || Boolean(data.accepted);
   id("told").replaceChildren(told());
   const choices = [["", t("All {n}", { n: number(data.total) })], ["flagged", t("Doubtful {n}", { n: number(data.flagged) })], ["outlined", t("Outlined {n}", { n: number(data.outlined) })]];
@@ -23,13 +23,13 @@ async function load(found) {
 
 function told() {
   if (!data.total) return el("div", { class: "panel empty" }, el("h2", {}, t("No photographs yet")), el("p", {}, t("Add some, then outline the part on one of them, or let a run find it.")), el("a", { class: "button main", href: "/photographs" }, t("To the photographs")));
-  if (data.accepted) return el("p", { class: "note good" }, t("Accepted {time}{who}. These outlines are what is judged.", { time: when(data.accepted.time), who: data.accepted.who ? ` (${data.accepted.who})` : "" }));
+  if (data.accepted) return el("p", { class: "note good" }, t("Accepted {time}{who}. Only what is inside these outlines is judged.", { time: when(data.accepted.time), who: data.accepted.who ? ` (${data.accepted.who})` : "" }));
   if (!Object.keys(data.sources).length) return el("p", { class: "note" }, data.outlined
-    ? t("{n} outlined: the next run registers the outline in all photographs.", { n: number(data.outlined) })
-    : t("A run finds the part by itself. Where it has failed, or to be sure: choose a photograph and outline the part on it."));
-  if (data.sources.whole) return el("p", { class: "note unsure" }, t("No part was found: photographs are judged whole, with what lies behind the part. Choose one and outline the part on it."));
-  if (data.flagged) return el("p", { class: "note unsure" }, t("{n} are doubtful and stand first. If many are wrong, outline the part on one more photograph.", { n: number(data.flagged) }));
-  return el("p", { class: "note" }, t("Look through them: what is not the part is darkened. If they are right, say so."));
+    ? t("{n} outlined: the next run registers the outline to all photographs.", { n: number(data.outlined) })
+    : t("A run finds the part automatically. If it fails, or to be sure, choose a photograph and outline the part on it."));
+  if (data.sources.whole) return el("p", { class: "note unsure" }, t("No part was found: whole photographs are judged, including the background. Choose one and outline the part on it."));
+  if (data.flagged) return el("p", { class: "note unsure" }, t("{n} are doubtful and shown first. If many are wrong, outline the part on one more photograph.", { n: number(data.flagged) }));
+  return el("p", { class: "note" }, t("Check them: the background is darkened. If they are right, accept them."));
 }
 
 function fill() {
@@ -57,7 +57,7 @@ function more() {
 
 function open(row) {
   draw(row.name, rows[rows.indexOf(row) + 1]?.name, (answer) => {
-    toast(t("Saved in {file}. The next run registers it in all photographs.", { file: answer.file }), "good", [t("To the page Run"), () => (location.href = "/runs")]);
+    toast(t("Saved in {file}. The next run registers it to all photographs.", { file: answer.file }), "good", [t("To the page Run"), () => (location.href = "/runs")]);
     load();
   });
 }
@@ -70,10 +70,10 @@ id("accept").addEventListener("click", async () => {
 keys({
   o: [t("Outline the first photograph shown"), () => rows.length && open(rows[0])],
   d: [t("Only doubtful ones"), () => ((show = show === "flagged" ? "" : "flagged"), fill())],
-  a: [t("Accept what is shown"), () => id("accept").hidden || id("accept").click()],
-  Delete: [t("Take away the outline of the photograph in focus"), async () => {
+  a: [t("Accept the masks shown"), () => id("accept").hidden || id("accept").click()],
+  Delete: [t("Remove the outline of the selected photograph"), async () => {
     const row = rows[[...id("sheet").children].indexOf(document.activeElement)];
-    if (!row?.outlined || !(await ask(t("Take away the outline of {name}?", { name: row.name }), t("Take away"), true))) return;
+    if (!row?.outlined || !(await ask(t("Remove the outline of {name}?", { name: row.name }), t("Erase"), true))) return;
     await api("/api/part/remove", { json: { name: row.name } });
     load();
   }],

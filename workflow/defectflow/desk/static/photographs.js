@@ -81,7 +81,7 @@ async function deliver(files) {
     $("delivery-bar").value = done / files.length;
     $("delivery-bar").hidden = done === files.length;
     const bad = Object.values(sum.counts).reduce((a, b) => a + b, 0);
-    $("delivery-text").textContent = [done < files.length || extra ? t("{done} of {total} files", { done: number(done), total: number(files.length) }) + extra : t("All {total} files are through", { total: number(files.length) }),
+    $("delivery-text").textContent = [done < files.length || extra ? t("{done} of {total} files", { done: number(done), total: number(files.length) }) + extra : t("All {total} files are processed", { total: number(files.length) }),
       plural(sum.added, "{n} photograph added", "{n} photographs added"), sum.labels ? t("{n} labels", { n: number(sum.labels) }) : "", bad ? t("{n} left out", { n: number(bad) }) : ""].filter(Boolean).join(" · ");
   };
   const add = (report) => {
@@ -201,7 +201,7 @@ $("remove").addEventListener("click", remove);
 
 keys({
   a: [t("Add files"), () => $("files").click()],
-  f: [t("Use a folder where it is"), toggleTake],
+  f: [t("Use a folder in place"), toggleTake],
   Delete: [t("Remove the selected photographs"), remove],
   "/": [t("Go to the pictures (arrows move, Space selects, Enter opens)"), () => $("grid").focus({ preventScroll: true })],
 });

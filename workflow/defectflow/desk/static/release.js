@@ -32,7 +32,7 @@ function facts(about) {
 }
 
 function candidate(ready) {
-  if (!data.run) return el("div", {}, el("p", { class: "muted" }, t("When a run has ended, its bundle is released here.")), el("p", {}, el("a", { class: "button main", href: "/runs" }, t("Start a run"))));
+  if (!data.run) return el("div", {}, el("p", { class: "muted" }, t("After a run, its bundle is released here.")), el("p", {}, el("a", { class: "button main", href: "/runs" }, t("Start a run"))));
   if (!ready) return el("div", { class: "stack" }, el("p", { class: "muted" }, t("The last run has no bundle yet: it packs the inspector into one folder, in about a minute.")), el("p", {}, el("a", { class: "button main", href: "/runs" }, t("Run with the bundle"))));
   const links = el("div", { class: "row" }, ...reports(""));
   const note = ready.outdated ? el("p", { class: "note unsure" }, t("The run was evaluated again after this bundle was made."), " ", el("a", { href: "/runs" }, t("Make it again")))
@@ -44,7 +44,7 @@ function reports(version) {
   const query = version ? `?version=${encodeURIComponent(version)}` : "";
   return [
     el("a", { class: "button", href: `/api/release/report.html${query}`, target: "_blank", rel: "noopener" }, t("Report")),
-    data.pdf ? el("a", { class: "button", href: `/api/release/report.pdf${query}`, download: true, onclick: () => toast(t("The PDF is being printed: this takes some seconds.")) }, "PDF")
+    data.pdf ? el("a", { class: "button", href: `/api/release/report.pdf${query}`, download: true, onclick: () => toast(t("Making the PDF takes some seconds.")) }, "PDF")
       : version ? null : el("span", { class: "muted" }, t("For a PDF, install Chromium on the machine of the desk, or print the report from your browser.")),
   ].filter(Boolean);
 }
@@ -63,7 +63,7 @@ function choices(open) {
 
 async function difference() {
   const old = id("old").value, next = id("new").value;
-  if (!old || old === next) return id("difference").replaceChildren(el("p", { class: "muted" }, t("Choose two different ones.")));
+  if (!old || old === next) return id("difference").replaceChildren(el("p", { class: "muted" }, t("Choose two different releases.")));
   const found = await api(`/api/release/compare?${new URLSearchParams({ old, new: next })}`);
   const rows = found.changed.map((row) => el("tr", {}, el("td", {}, row.filename), el("td", {}, mark(row.label), row.kind ? ` ${row.kind}` : ""),
     el("td", {}, mark(row.before)), el("td", {}, mark(row.after)),
@@ -72,12 +72,12 @@ async function difference() {
   id("difference").replaceChildren(
     el("div", { class: "tally" }, el("span", {}, el("b", {}, number(found.changed.length)), ` ${t("of {n} verdicts change", { n: number(found.both) })}`),
       el("span", {}, el("b", {}, number(found.better)), ` ${t("become right")}`), el("span", {}, el("b", {}, number(found.worse)), ` ${t("become wrong")}`)),
-    el("p", { class: "muted" }, t("Verdicts of the two runs on the same photographs, each held out."), left ? ` ${t("{n} photographs are in one of the two only.", { n: number(left) })}` : ""),
+    el("p", { class: "muted" }, t("Verdicts of the two runs on the same photographs, each held out."), left ? ` ${t("{n} photographs are in only one of the two.", { n: number(left) })}` : ""),
     rows.length ? el("div", { class: "scroll" }, el("table", {}, el("thead", {}, el("tr", {}, ...[t("Photograph"), t("Label"), t("Before"), t("After"), ""].map((text) => el("th", { scope: "col" }, text)))), el("tbody", {}, ...rows))) : "");
 }
 
 function releases() {
-  if (!data.releases.length) return id("releases").replaceChildren(el("p", { class: "muted" }, t("None yet. A release keeps its bundle, its report and its verdicts, whatever is run later.")));
+  if (!data.releases.length) return id("releases").replaceChildren(el("p", { class: "muted" }, t("None yet. A release keeps its bundle, report and verdicts; later runs do not change them.")));
   const rows = data.releases.map((one) => {
     const used = one.version === data.current;
     return el("tr", { class: used ? "in-use" : "" }, el("td", {}, el("b", {}, one.version), used && el("span", { class: "badge" }, t("in use"))), el("td", {}, when(one.time)), el("td", {}, one.who),
@@ -93,7 +93,7 @@ function audit() {
   id("audit").replaceChildren(
     data.audit_wrong ? el("p", { class: "note bad" }, data.audit_wrong) : "",
     rows.length ? el("table", {}, el("thead", {}, el("tr", {}, ...["#", t("Time"), t("Who"), t("What"), t("Version"), t("Note"), t("Bundle")].map((text, index) => el("th", { scope: "col", class: index ? "" : "number" }, text)))), el("tbody", {}, ...rows))
-      : el("p", { class: "muted" }, t("Every release and every change of the version in use is written here, and never changed.")));
+      : el("p", { class: "muted" }, t("Every release and every change of the version in use is recorded here permanently.")));
 }
 
 id("approve").addEventListener("submit", async (event) => {
@@ -109,8 +109,8 @@ id("approve").addEventListener("submit", async (event) => {
 function use(one) {
   const who = el("input", { id: "use-who", required: true, maxlength: 100, value: localStorage.getItem(WHO) || "" }), why = el("textarea", { id: "use-note", rows: 2, maxlength: 2000 });
   const form = el("form", { method: "dialog", class: "stack" }, el("label", { for: "use-who" }, t("Approved by")), who, el("label", { for: "use-note" }, t("Why")), why,
-    el("div", { class: "row" }, el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("Cancel")), el("button", { class: "main" }, t("Put {version} in use", { version: one.version }))));
-  const dialog = el("dialog", { "aria-label": t("Put {version} in use", { version: one.version }) }, el("h2", {}, t("Put version {version} in use instead of {now}", { version: one.version, now: data.current ?? "–" })), form);
+    el("div", { class: "row" }, el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, t("Cancel")), el("button", { class: "main" }, t("Put {version} into use", { version: one.version }))));
+  const dialog = el("dialog", { "aria-label": t("Put {version} into use", { version: one.version }) }, el("h2", {}, t("Put version {version} into use instead of {now}", { version: one.version, now: data.current ?? "–" })), form);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     localStorage.setItem(WHO, who.value);

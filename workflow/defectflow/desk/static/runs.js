@@ -6,7 +6,7 @@ let timer = null, offset = 0, last = "", wasRunning = false;
 const WORDS = {
   none: ["", t("nothing has run yet")], running: ["busy", t("running")], done: ["good", t("finished")],
   failed: ["bad", t("stopped by an error")], stopped: ["unsure", t("stopped; nothing is lost")],
-  interrupted: ["unsure", t("interrupted; start it again, it goes on where it was")],
+  interrupted: ["unsure", t("interrupted; start again to continue")],
 };
 
 // --- the run ------------------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ function show(state) {
   if (wasRunning && !running) {
     document.title = `${t("Run")} · defectflow`;
     if (state.status === "done") toast(t("The run has finished."), "good");
-    if (state.status === "failed") toast(t("An error has stopped the run."), "bad");
+    if (state.status === "failed") toast(t("An error stopped the run."), "bad");
   }
   if (wasRunning && !running || last !== state.run) results(state);
   wasRunning = running;
@@ -66,12 +66,12 @@ function queue(list, running) {
   if (key === queued) return; // the focus stays on its button
   queued = key;
   const words = (one) => [one.bundle ? t("with the inspector packed") : t("without a bundle"), one.cores === "all" ? "" : t("cores: {n}", { n: one.cores }),
-    t("asked for at {time}", { time: new Date(1000 * one.asked).toLocaleTimeString(document.documentElement.lang, { timeStyle: "short" }) })].filter(Boolean).join(" · ");
+    t("requested at {time}", { time: new Date(1000 * one.asked).toLocaleTimeString(document.documentElement.lang, { timeStyle: "short" }) })].filter(Boolean).join(" · ");
   box.replaceChildren(
     el("div", { class: "row spread" }, el("b", {}, plural(list.length, "{n} run waits", "{n} runs wait")),
       el("div", { class: "row" }, !running && el("button", { class: "main", id: "next", onclick: () => act("next") }, t("Start the next")), el("button", { onclick: () => act("unqueue") }, t("Empty the queue")))),
-    el("ol", { class: "queue" }, ...list.map((one) => el("li", {}, words(one), " ", el("button", { class: "quiet", "aria-label": t("Take out: {run}", { run: words(one) }), onclick: () => act("unqueue", { number: one.number }) }, "✕")))),
-    el("span", { class: "muted" }, running ? t("They start one after the other, with the labels and settings of that moment.") : t("They wait, since the run before did not finish.")));
+    el("ol", { class: "queue" }, ...list.map((one) => el("li", {}, words(one), " ", el("button", { class: "quiet", "aria-label": t("Remove: {run}", { run: words(one) }), onclick: () => act("unqueue", { number: one.number }) }, "✕")))),
+    el("span", { class: "muted" }, running ? t("They start one after the other, with the labels and settings of that moment.") : t("They wait because the previous run did not finish.")));
 }
 
 async function act(path, json = {}) {
@@ -129,7 +129,7 @@ async function plan() {
   const box = $("planned");
   box.hidden = false;
   box.className = "note";
-  box.textContent = t("Looking at what has changed ...");
+  box.textContent = t("Checking what has changed ...");
   $("plan").disabled = true;
   try {
     const found = await api(`/api/runs/plan?bundle=${$("bundle").checked}`);
@@ -141,7 +141,7 @@ async function plan() {
     box.replaceChildren(
       el("b", {}, found.jobs ? t("{n} jobs in {m} stages", { n: number(found.jobs), m: found.stages.length }) + time : t("Nothing to do: the results are up to date.")),
       el("div", {}, found.stages.map((stage) => t(stage.words)).join(" → ")),
-      found.stays.length && found.jobs ? el("div", { class: "muted" }, t("As it is stays: {stages}", { stages: found.stays.map((words) => t(words)).join(", ") })) : "");
+      found.stays.length && found.jobs ? el("div", { class: "muted" }, t("Kept as they are: {stages}", { stages: found.stays.map((words) => t(words)).join(", ") })) : "");
   } catch {
     box.hidden = true;
   } finally {
@@ -163,7 +163,7 @@ async function start() {
 
 async function stop() {
   const waits = JSON.parse(queued || "[[]]")[0].length;
-  const answer = await ask(t("Stop the run? What is finished stays; a later run goes on from there."), t("Stop"), true, waits ? t("Stop, and start the next") : "");
+  const answer = await ask(t("Stop the run? Finished stages are kept; the next run continues from there."), t("Stop"), true, waits ? t("Stop, and start the next") : "");
   if (!answer) return;
   $("stop").disabled = true;
   $("status").textContent = t("stopping ...");
@@ -183,7 +183,7 @@ keys({
   s: [t("Start the run, or queue it"), start],
   n: [t("Start the next"), () => $("next")?.click()],
   x: [t("Stop the run"), () => !$("stop").hidden && stop()],
-  l: [t("All that was printed"), () => ($("log-box").open = !$("log-box").open)],
+  l: [t("Full output"), () => ($("log-box").open = !$("log-box").open)],
 });
 
 // --- settings -----------------------------------------------------------------------------------------------------

@@ -4,13 +4,13 @@ import { histogram, shortly } from "./histogram.js";
 import { marks, view } from "./viewer.js";
 
 const RULES = {
-  auto: [t("Recommended"), t("good and bad, or good ones alone where bad ones are few")],
-  cost: [t("Lowest cost"), t("by the costs on the right")],
+  auto: [t("Recommended"), t("good and bad, or only good ones if bad ones are few")],
+  cost: [t("Lowest cost"), t("with the costs on the right")],
   f1_adaptive: [t("Largest F1"), t("missed defects and false alarms matter about equally")],
-  youden: [t("Balanced"), t("good and bad count alike, however many there are")],
+  youden: [t("Balanced"), t("good and bad count equally, whatever their numbers")],
   max_fpr: [t("At most 5 % false alarms"), t("then as few missed defects as possible")],
   max_fnr: [t("At most 5 % missed"), t("then as few false alarms as possible")],
-  tail: [t("5 % false alarms, from good ones"), t("bad photographs are not looked at")],
+  tail: [t("5 % false alarms, from good ones"), t("bad photographs are not used")],
   conformal: [t("5 % false alarms, guaranteed"), t("needs more photographs")],
 };
 const OUTCOMES = [["", t("All")], ["missed", t("Missed")], ["alarm", t("False alarms")], ["review", t("To a person")], ["right", t("Right")], ["none", t("No label")]];
@@ -106,9 +106,9 @@ function show(next) {
   chart.set({ threshold: state.threshold, band: state.band });
   id("banded").checked = Boolean(state.band);
   id("honest").textContent = {
-    run: t("As it was evaluated: each photograph is judged by a threshold that was chosen on the others. This is what to expect of new parts."),
-    rule: t("Each photograph is judged by a threshold that the rule chose on the others: this is what to expect of new parts."),
-    hand: t("Scores are held out, but you choose the threshold while you look at them: expect new parts to do slightly worse."),
+    run: t("As evaluated: each photograph is judged by a threshold that was chosen on the others. This is what to expect for new parts."),
+    rule: t("Each photograph is judged by a threshold that the rule chose on the others: this is what to expect for new parts."),
+    hand: t("Scores are held out, but you choose the threshold by looking at them: expect slightly worse results on new parts."),
   }[state.mode];
   id("use").disabled = !different();
   for (const button of document.querySelectorAll("#strategies button")) button.setAttribute("aria-pressed", String(state.mode === "rule" && button.dataset.rule === state.strategy));
@@ -141,7 +141,7 @@ function pending() {
   const open = !settled || !same(review && sorted(review), data.review && sorted(data.review));
   id("pending").hidden = !open;
   if (open) id("pending").replaceChildren(
-    `${t("config.yaml asks for another threshold than the one that this run was evaluated with:")} ${[strategy, ...Object.entries(options).map(([name, value]) => `${name} ${value}`)].join(", ")}. `,
+    `${t("config.yaml has a different threshold from the one that this run was evaluated with:")} ${[strategy, ...Object.entries(options).map(([name, value]) => `${name} ${value}`)].join(", ")}. `,
     el("a", { href: "/runs" }, t("Run again: it takes seconds")));
 }
 

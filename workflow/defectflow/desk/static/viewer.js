@@ -48,7 +48,7 @@ export function view(rows, at, said, onmove = () => {}) {
   function draw() {
     const own = known.layers.includes(kept.base) ? kept.base : "photograph";
     const seen = own === "photograph", layers = known.layers;
-    bases.replaceChildren(...[["photograph", t("Photograph")], ["part", t("What was judged")], ["heatmap", t("Heat alone")]]
+    bases.replaceChildren(...[["photograph", t("Photograph")], ["part", t("What was judged")], ["heatmap", t("Heat only")]]
       .filter(([name]) => layers.includes(name))
       .map(([name, text]) => el("button", { "aria-pressed": String(name === own), onclick: () => ((kept.base = name), draw(), fit()) }, text)));
     content.replaceChildren();

@@ -2,7 +2,7 @@
 import { api, ask, el, keys, mark, number, plural, t, toast } from "./desk.js";
 
 const id = (name) => document.getElementById(name);
-const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Place, across"), y: t("Place, down"), raw_score: t("Scores of good ones") };
+const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Position, horizontal"), y: t("Position, vertical"), raw_score: t("Scores of good ones") };
 const HINTS = { folder: "/mnt/line-3/incoming", camera: t("0, rtsp://camera/stream, or the path of a video file") };
 const QUICK = 700, SLOW = 4000, MOST = 300, DRIFT = 25; // ms between two looks; pictures; new verdicts between two charts
 let kind = "folder", rows = [], since = 0, chosen = null, state, sinceDrift = 0;
@@ -42,7 +42,7 @@ function take(found) {
   if (was && !state.watching && !state.problem) toast(t("Stopped watching."));
   const counts = state.counts;
   id("counts").replaceChildren(...["good", "bad", "review"].filter((name) => counts[name]).map((name) => mark(name, `${number(counts[name])} ${{ good: t("good"), bad: t("bad"), review: t("to a person") }[name]}`)),
-    counts.error ? el("span", { class: "mark unsure" }, t("{n} not judged", { n: number(counts.error) })) : "", state.passed_over ? el("span", { class: "muted" }, t("{n} files passed over", { n: number(state.passed_over) })) : "");
+    counts.error ? el("span", { class: "mark unsure" }, t("{n} not judged", { n: number(counts.error) })) : "", state.passed_over ? el("span", { class: "muted" }, t("{n} files skipped", { n: number(state.passed_over) })) : "");
   if (found.verdicts.length) {
     since = found.verdicts[0].number;
     rows = [...found.verdicts.filter((row) => !rows.some((own) => own.number === row.number)), ...rows].slice(0, MOST);
@@ -51,7 +51,7 @@ function take(found) {
     sinceDrift += found.verdicts.length;
     if (sinceDrift >= DRIFT) drift();
   } else if (!rows.length) {
-    id("now").replaceChildren(el("p", { class: "muted" }, t("Choose what to watch, and start. Each verdict appears here as it is made.")));
+    id("now").replaceChildren(el("p", { class: "muted" }, t("Choose what to watch, and start. Verdicts appear here.")));
     id("list").replaceChildren();
   }
 }
@@ -75,7 +75,7 @@ function now(row, stay = false) {
   const opposite = row.verdict === "bad" ? "good" : "bad";
   const say = (said, text, main = false) => el("button", { class: main ? "main" : "", onclick: () => feedback(row, said) }, text);
   const buttons = row.verdict === "error" ? [] : row.feedback
-    ? [el("span", {}, t("You said:"), " ", mark(row.feedback)), say("", t("Take it back"))]
+    ? [el("span", {}, t("You said:"), " ", mark(row.feedback)), say("", t("Undo this"))]
     : row.verdict === "review" ? [say("good", t("It is good")), say("bad", t("It is bad"))] : [say(opposite, opposite === "good" ? t("Wrong: it is good") : t("Wrong: it is bad"))];
   id("now").replaceChildren(
     el("img", { src: shown(row.verdict === "error" ? "photograph" : "overlay", row, 1000), alt: row.name }),
@@ -100,10 +100,10 @@ async function told() {
   const good = all.filter((row) => row.said === "good").length;
   id("feedback").replaceChildren(...(all.length
     ? [el("p", {}, `${plural(all.length, "{n} verdict was wrong", "{n} verdicts were wrong")}: ${plural(good, "{n} false alarm", "{n} false alarms")}, ${t("{n} missed", { n: number(all.length - good) })}.`),
-      el("p", { class: "muted" }, t("They stand in feedback.csv. Teaching changes the bundle of the last run, not the one in use: release it when you have seen what it does.")),
+      el("p", { class: "muted" }, t("They are saved in feedback.csv. Teaching changes the bundle of the last run, not the one in use: check the result, then release it.")),
       el("div", { class: "row" }, el("button", { class: "main", onclick: teach }, t("Teach the bundle")), el("a", { class: "button", href: "/release" }, t("To the releases"))),
       el("div", { id: "lesson" })]
-    : [el("p", { class: "muted" }, t("Where a verdict is wrong, say so below its picture. What was said is collected here, to teach the bundle."))]));
+    : [el("p", { class: "muted" }, t("If a verdict is wrong, mark it below its picture. Corrections are collected here to teach the bundle."))]));
 }
 
 async function teach() {
@@ -113,7 +113,7 @@ async function teach() {
   try {
     const found = await api("/api/watch/teach", { method: "POST", json: {} });
     id("lesson").replaceChildren(el("pre", { class: "log" }, found.lines.join("\n")));
-    toast(t("The bundle of the last run has learned it. Release it to put it in use."), "good");
+    toast(t("The bundle of the last run has been taught. Release it to put it into use."), "good");
   } finally {
     button.disabled = false;
     button.textContent = t("Teach the bundle");
@@ -140,9 +140,9 @@ async function drift() {
   } finally {
     id("again").disabled = false;
   }
-  if (!found.charts.length) return id("drift").replaceChildren(el("p", { class: "muted" }, t("Nothing has been judged yet. Light, focus and place of the part are compared here with the good photographs of the run.")));
+  if (!found.charts.length) return id("drift").replaceChildren(el("p", { class: "muted" }, t("Nothing has been judged yet. Light, focus and position of the part are compared here with the good photographs of the run.")));
   const verdict = found.told.length ? el("ul", { class: "told-list" }, ...found.told.map((text) => el("li", {}, el("b", { class: "mark bad" }, text))))
-    : el("p", {}, mark("good", t("No drift")), found.few ? el("span", { class: "muted" }, ` ${t("yet: a small change shows after 50 photographs or so")}`) : "");
+    : el("p", {}, mark("good", t("No drift")), found.few ? el("span", { class: "muted" }, ` ${t("so far: a small change shows after about 50 photographs")}`) : "");
   id("drift").replaceChildren(verdict, el("p", { class: "muted" }, found.line), el("div", { class: "charts" }, ...found.charts.map(chart)));
 }
 
@@ -215,6 +215,6 @@ if (id("source")) {
     ArrowLeft: [t("A newer one"), () => step(-1)],
     w: [t("This verdict is wrong"), () => id("now").querySelector(".row button:not(.quiet)")?.click()],
     l: [t("Follow the latest"), () => rows.length && now(rows[0])],
-    s: [t("To what is watched"), () => id("place").focus()],
+    s: [t("To the choice of what to watch"), () => id("place").focus()],
   });
 }

@@ -1,4 +1,4 @@
-"""The window of a crop, from the files that tell how large the part is: the same for the workflow and a bundle."""
+"""The window of a crop from the extent of the outlined parts, the same for the workflow and a bundle."""
 
 from pathlib import Path
 
@@ -13,8 +13,8 @@ def window_of(
     """Size and mean centre of the window, see :func:`crop_and_background.crop_geometry`.
 
     Args:
-        pairs: pairs.csv, of the outlined photographs; not read where ``prior`` tells.
-        prior: prior.safetensors; what it says of the extent of the part comes first: few photographs are outlined then.
+        pairs: pairs.csv of the outlined photographs; not read if ``prior`` has the extent.
+        prior: prior.safetensors; its extent of the part takes precedence, which it has if few photographs are outlined.
         margin: share of the size added on each side.
     """
     extent = Prior.load(prior).info.get("extent") if prior else None

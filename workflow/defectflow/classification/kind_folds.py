@@ -1,4 +1,4 @@
-"""What the classifier learns from: the class of each photograph, and folds that hold whole groups out."""
+"""Training data of the classifier of kinds: the class of each photograph, and folds of whole groups."""
 
 import warnings
 from typing import NamedTuple
@@ -9,7 +9,7 @@ import pandas as pd
 from defectflow.core.files import UserError
 from defectflow.dataset_card.photographs import GOOD, NO_KIND, NO_LABEL, classes
 
-LEAST = 3  # photographs of a kind
+LEAST = 3  # photographs needed of a class
 FOLDS = 5
 
 
@@ -18,9 +18,9 @@ class Sample(NamedTuple):
 
     Attributes:
         table: image_id, path, group, class and fold of each.
-        left_out: photographs by class of those kinds that have fewer than LEAST.
-        unnamed: bad photographs that no kind is named of, where others have one.
-        unit: "groups" or "photographs": what is held out as a whole.
+        left_out: number of photographs of each class with fewer than LEAST.
+        unnamed: number of bad photographs without a kind, if others have one.
+        unit: "groups" or "photographs", what is held out together.
     """
 
     table: pd.DataFrame
@@ -30,17 +30,17 @@ class Sample(NamedTuple):
 
 
 def sample(manifest: pd.DataFrame, seed: int) -> Sample:
-    """Choose the photographs and deal them to folds, every class spread evenly.
+    """Choose the photographs and assign them to folds, with every class spread evenly.
 
-    Whole groups are held out where each class has photographs of two groups at least; otherwise a class would be
-    unknown to the classifier that judges it, and photographs are held out one by one.
+    Whole groups are held out if each class has photographs of at least two groups. Otherwise a classifier would not
+    know a class of its test fold, so single photographs are held out.
 
     Args:
         manifest: image_id, path, group, label, defect_type.
         seed: of the folds.
 
     Raises:
-        UserError: fewer than two classes have LEAST photographs, or good is none of them.
+        UserError: fewer than two classes have LEAST photographs, or good is not among them.
     """
     table = manifest.assign(**{"class": classes(manifest)})
     counts = table.loc[~table["class"].isin({NO_LABEL, NO_KIND}), "class"].value_counts()
@@ -49,13 +49,13 @@ def sample(manifest: pd.DataFrame, seed: int) -> Sample:
     what = ", ".join(f"{name} {n}" for name, n in sorted(counts.items())) or "none"
     if GOOD not in kept:
         raise UserError(
-            f"kinds: {counts.get(GOOD, 0)} photographs are labelled good, and a kind is told by how a photograph "
-            f"differs from at least {LEAST} of them (label good photographs, or put them into good/)"
+            f"kinds: {counts.get(GOOD, 0)} photographs are labelled good, but kinds are described by their "
+            f"differences from at least {LEAST} good ones (label good photographs, or put them into good/)"
         )
     if len(kept) < 2:
         raise UserError(
-            f"kinds: only good has {LEAST} photographs or more, and a classifier needs two classes (labelled: {what}; "
-            "name kinds in the column defect_type of labels.csv, or by folders of bad photographs)"
+            f"kinds: only good has {LEAST} photographs or more, but a classifier needs two classes (labelled: {what}; "
+            "set kinds in the column defect_type of labels.csv, or by folders of bad photographs)"
         )
     known = table[table["class"].isin(kept)].sort_values("image_id", ignore_index=True)
     units = known["group"].where(known["group"] != "", "\0" + known["image_id"])
@@ -78,8 +78,8 @@ def deal(names: np.ndarray, units: np.ndarray, count: int, seed: int) -> np.ndar
 
     Args:
         names: class of each photograph.
-        units: those of one unit stay together.
-        count: number of folds, at most that of the photographs of the largest class.
+        units: unit of each; photographs of one unit stay together.
+        count: number of folds, at most the number of photographs in the largest class.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from defectflow.annotations.coco import decode, encode, listed_image, part_mask
-from defectflow.annotations.outline_frames import STORED, UPRIGHT, settle
+from defectflow.annotations.outline_orientation_and_size import STORED, UPRIGHT, settle
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.classification.folds import deal, sample
+from defectflow.classification.kind_folds import deal, sample
 from defectflow.core.files import UserError
 from kinds_set import manifest_of
 

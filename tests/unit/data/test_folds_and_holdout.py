@@ -8,8 +8,8 @@ import pytest
 import torch
 from defectflow.core.files import UserError
 from defectflow.core.tables import CALIBRATION, MANIFEST
+from defectflow.data.folds_and_holdout import protocol_of
 from defectflow.data.split import split
-from defectflow.data.split_protocols import protocol_of
 from defectflow.decision.decisions import assign_verdicts, is_calibration, with_calibration
 from defectflow.detection.calibrate import inner_parts, score_all
 from defectflow.detection.calibrate import plan as calibration_plan
