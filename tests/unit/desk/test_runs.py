@@ -212,6 +212,7 @@ def test_a_run_that_was_asked_for_as_the_one_before_ended_is_not_forgotten(desk,
     run_process.Runs(desk.project).queue.add([], "1", ["run_b"])
     desk.get("/api/runs/state")
     noted(desk, "a", "b")
+    wait_for(desk, "done")
     for _ in range(run_queue.MOST):
         run_process.Runs(desk.project).queue.add([], "1", ["run_b"])
     with pytest.raises(UserError, match="wait already"):

@@ -153,7 +153,7 @@ def test_a_stream_at_an_address_gives_the_frames_of_its_camera(tmp_path, monkeyp
         )
         (tmp_path / "kept").mkdir()
         taken = [cv2.imread(str(next(found))) for _ in range(6)]
-        with pytest.raises(UserError, match="gives no more frames"):
+        with pytest.raises(UserError, match="delivers no more frames"):
             next(found)
         server.shutdown()
     camera = cv2.VideoCapture(str(tmp_path / "line.avi"))
@@ -170,7 +170,7 @@ def test_an_address_at_which_nobody_speaks_is_refused_before_long(browser, monke
         answer = browser.post("/api/watch/start", json={"kind": "camera", "source": source})
         assert time.monotonic() - began < 10
     (line,) = answer.json()["error"].splitlines()
-    assert answer.status_code == 422 and "does not answer" in line and "secret" not in line
+    assert answer.status_code == 422 and "does not respond" in line and "secret" not in line
 
 
 @pytest.mark.parametrize(

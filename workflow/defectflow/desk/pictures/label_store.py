@@ -160,7 +160,7 @@ class LabelStore:
 
     def _checked(self, names: Iterable[str], label: str | None, kind: str | None, who: str) -> tuple[list[str], str]:
         if label is not None and label not in CODES:
-            raise UserError(f"{label[:20]!r}: no label (good, bad, unsure or empty)")
+            raise UserError(f"{label[:20]!r}: not a label (good, bad, unsure or empty)")
         if kind is not None and (len(kind) > LONGEST_KIND or not kind.isprintable() or '"' in kind):
             raise UserError(f"a kind of defect has at most {LONGEST_KIND} printable characters, and no quotes")
         if len(who) > LONGEST_NAME or not who.isprintable():
