@@ -61,7 +61,7 @@ def test_the_metadata_name_the_table_and_what_is_missing(mvtec):
     assert {row["label"] for row in rows} == {"good", "bad"} and rows[0]["has_mask"] == "true"
     assert found["creator"]["name"] == "A & B" and "license" not in found
     assert found["recordSet"][1]["data"][0] == {"classes/name": "good", "classes/photographs": 9}
-    assert "The format also requires license, url, published: give them as about:" in text_of(mvtec)
+    assert "The format also requires license, url, published: set them in about:" in text_of(mvtec)
     assert any("blot has fewer" in text for text in found["rai:dataLimitations"])
     assert str(mvtec.parent) not in (mvtec / "card.json").read_text() + (mvtec / "card.html").read_text()
 
