@@ -262,7 +262,7 @@ def test_by_keyboard_alone(browser, desk, walked, photographs):
     page.locator("dialog.draw").wait_for(state="detached")
     assert len(json.loads((desk.folder / "annotations.json").read_text())["annotations"]) == 1
     # What the walk by mouse has computed, with its outline and its settings.
-    for name in ("results", ".snakemake"):
+    for name in ("results", ".snakemake", "defects"):
         shutil.copytree(kept / name, desk.folder / name, symlinks=True, dirs_exist_ok=True)
     for name in ("annotations.json", "config.yaml", "labels.csv"):
         shutil.copy2(kept / name, desk.folder / name)
