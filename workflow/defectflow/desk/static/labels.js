@@ -108,7 +108,7 @@ async function times() {
   const chosen = $("session").value;
   $("session").hidden = sessions.sessions.length < 2;
   $("session").replaceChildren(el("option", { value: "" }, t("all times")), ...sessions.sessions.map((one, index) =>
-    el("option", { value: index, selected: String(index) === chosen }, `${span(one)} · ${number(one.count)}${one.exif ? "" : ` · ${t("time of the file")}`}`)));
+    el("option", { value: index, selected: String(index) === chosen }, `${span(one)} · ${number(one.count)}${one.exif ? "" : ` · ${t("file time")}`}`)));
   if (sessions.missing) setTimeout(() => times().catch(() => {}), 1000);
 }
 
