@@ -1,32 +1,27 @@
-"""Verdicts, the part, releases and watching in a browser, on a run that has ended: by mouse and by keyboard.
-
-`DESK_PICTURES=docs pytest tests/browser` also writes the pictures of docs/desk.md.
-"""
+"""Verdicts, the part, releases and watching in a browser, on a run that has ended: by mouse and by keyboard."""
 
 import json
 import os
-import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import pytest
-from conftest import ROOT
 
 pytest.importorskip("fastapi", reason="needs the extra desk")
 import bundle_set
+from browser_desk import CHROMIUM, NEEDED, Running, opened, playwright
 from judged_desk import judged_project
 
-playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-
-CHROMIUM = next(
-    (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
-)
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="no chromium (apt install chromium)")]
+pytestmark = NEEDED
 PATIENCE = 60_000  # milliseconds, on a busy machine
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture
@@ -35,30 +30,15 @@ def project(tmp_path):
 
 
 @pytest.fixture
-def page(project, tmp_path):
-    log = tmp_path / "desk.log"
-    words = [sys.executable, "-m", "defectflow", "desk", str(project.folder), "--port", "0", "--no-browser"]
-    with open(log, "w") as stream:
-        process = subprocess.Popen(words, stdout=stream, stderr=subprocess.STDOUT, cwd=ROOT)
-    until = time.monotonic() + 60
-    while not (found := re.search(r"open (http\S+)", log.read_text())):
-        assert process.poll() is None and time.monotonic() < until, log.read_text()
-        time.sleep(0.1)
-    with playwright.sync_playwright() as play:
-        browser = play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 800}, locale="en-GB")
-        page.set_default_timeout(PATIENCE)
-        problems = []
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda told: problems.append(told.text) if "Content Security" in told.text else None)
-        page.goto(found[1])
-        page.wait_for_selector("nav.rail")
-        page.base = found[1].partition("/?")[0]
-        yield page
-        assert problems == []
-        browser.close()
-    process.send_signal(signal.SIGTERM)
-    process.wait(20)
+def page(browser, project):
+    desk = Running(project.folder)
+    page = opened(browser, desk, viewport={"width": 1280, "height": 800}, locale="en-GB")
+    page.set_default_timeout(PATIENCE)
+    page.base = desk.base
+    yield page
+    assert page.said == []
+    page.context.close()
+    desk.end()
 
 
 def go(page, name):
@@ -137,6 +117,37 @@ def test_the_part_is_outlined_by_keys_and_by_clicks(page, project):
     page.wait_for_function("() => document.querySelector('#show').textContent.includes('Outlined 2')")
     page.click("#accept")
     page.wait_for_selector(".note.good")
+
+
+def test_a_defect_is_marked_by_mouse_and_by_keys_and_shown_again(page, project):
+    go(page, "labels")
+    page.wait_for_function("() => document.querySelector('#name').textContent")
+    page.locator(".cell[aria-label^='p13.jpg']").click()
+    page.keyboard.press("d")
+    save = page.locator("dialog.draw button.main")
+    box = page.locator(".board canvas").bounding_box()
+    page.mouse.move(box["x"] + 0.25 * box["width"], box["y"] + 0.25 * box["height"])
+    page.mouse.down()
+    page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.5 * box["height"], steps=4)
+    page.mouse.up()
+    save.click()
+    page.wait_for_selector("dialog.draw", state="detached")
+    page.wait_for_selector("#over:not([hidden])")
+    path = project.folder / "defects/p13.jpg.png"
+    first = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert first.shape == (48, 64) and first[12:24, 16:32].mean() > 230 and first.sum() / 255 < 220
+    assert "p13.jpg,1,,defects/p13.jpg.png" in (project.folder / "labels.csv").read_text()
+    # Opened again it is there; by keys alone a box is added, a dot painted, and the dot taken back.
+    page.keyboard.press("d")
+    page.wait_for_selector("dialog.draw button.main:not([disabled])")
+    corner = *["Shift+ArrowRight"] * 3, *["Shift+ArrowDown"] * 3
+    for key in ("ArrowRight", "Enter", *corner, "Enter", "b", "ArrowUp", "Enter", "z"):
+        page.keyboard.press(key)
+    save.focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("dialog.draw", state="detached")
+    second = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert (second[first > 0] == 255).all() and 400 < second.sum() / 255 < 460
 
 
 def test_a_release_is_put_in_use_watched_with_and_rolled_back(page, project, tmp_path, bundle_folder):

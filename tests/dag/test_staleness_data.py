@@ -45,6 +45,17 @@ def relabel(data: Path) -> None:
     labels.write_text(labels.read_text().replace("part_000.png,0", "part_000.png,1"))
 
 
+def mark_defect(data: Path) -> None:
+    """A ground-truth mask for a photograph that is labelled bad."""
+    name = re.search(r"^(part_\d+\.png),1", (data / "labels.csv").read_text(), re.M)[1]
+    mask = np.zeros(cv2.imread(str(data / "images" / name)).shape[:2], np.uint8)
+    mask[20:30, 20:30] = 255
+    cv2.imwrite(str(data / "defect.png"), mask)
+    lines = (data / "labels.csv").read_text().splitlines()
+    more = [f"{line},{'defect.png' if line.startswith(name) else ''}" for line in lines[1:]]
+    (data / "labels.csv").write_text("\n".join([f"{lines[0]},mask", *more, ""]))
+
+
 def move_outline(data: Path) -> None:
     coco = json.loads((data / "annotations.json").read_text())
     coco["annotations"][0]["segmentation"][0][0] += 1
@@ -92,11 +103,22 @@ def plain(tmp_path_factory) -> Made:
         (remove, ONE_SHARD | OF_ALL),
         (rename, {rule: 2 * jobs for rule, jobs in ONE_SHARD.items()} | OF_ALL),
         (relabel, AFTER_INGEST),
+        (mark_defect, AFTER_INGEST),
         (reorder, AFTER_INGEST),
         (repaint("part_000.png"), {"survey": 1, "sam_pairs": 1}),
         (move_outline, {"sam_pairs": 1}),
     ],
-    ids=["changed", "added", "removed", "renamed", "label", "annotations reordered", "annotated image", "outline"],
+    ids=[
+        "changed",
+        "added",
+        "removed",
+        "renamed",
+        "label",
+        "defect marked",
+        "annotations reordered",
+        "annotated image",
+        "outline",
+    ],
 )
 def test_a_change_of_the_data_re_runs_its_shard_and_what_sees_the_whole(plain, change, expected):
     data, kept = plain.folder / "data/mine", plain.folder / "data/kept"

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 
@@ -255,3 +256,16 @@ def test_keys_that_a_page_names_exist(page):
     """`key: value` in a sentence; one that stands alone is often a column or a function."""
     named = {found[1] for code in spans(page) if (found := re.fullmatch(r"\{?([a-z_]+): ?[^/].*", code))}
     assert named - known_keys() == set()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd-analyze (apt install systemd)")
+def test_systemd_takes_the_unit_of_the_service(tmp_path):
+    (text,) = blocks(ROOT / "docs/deploy.md", "ini")
+    words = shlex.split(re.search(r"ExecStart=(.*?[^\\])\n", text, re.DOTALL)[1].replace("\\\n", " "))
+    build_parser().parse_args(words[1:])
+    unit = tmp_path / "defectflow.service"
+    for given, told in ((text, ""), (text.replace("KillMode=mixed", "KillMode=mixd"), "kill mode")):
+        unit.write_text(given.replace(words[0], shutil.which("true")))
+        done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True)
+        said = [line for line in done.stderr.splitlines() if unit.name in line]  # and not of what else is installed
+        assert (told in said[0]) if told else (said == []), said

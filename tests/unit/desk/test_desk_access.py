@@ -46,7 +46,7 @@ def test_changes_need_the_header_of_the_page(desk):
     for headers in ({"X-Desk-CSRF": ""}, {"X-Desk-CSRF": "0" * 64}):
         answer = desk.client.post("/api/labels/put", json={"names": [], "label": "good"}, headers=headers)
         assert answer.status_code == 403
-    assert desk.post("/api/labels/put", names=[], label="good") == {"changed": 0, "labels": {}}
+    assert desk.post("/api/labels/put", names=[], label="good") == {"changed": 0, "rows": []}
 
 
 def test_pages_of_other_sites_and_their_names_are_refused(desk):

@@ -27,10 +27,13 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ("names", "label", "kind", "path", "text", "question", "option", "share")
+KEYS = ("names", "label", "kind", "path", "text", "question", "option", "share", "who", "settles", "number", "go_on")
 POSTS = (
     "labels/put",
     "labels/undo",
+    "labels/defect?name=a.png",
+    "runs/unqueue",
+    "runs/stop",
     "photographs/folder",
     "photographs/remove",
     "photographs/give-back",
@@ -40,6 +43,7 @@ POSTS = (
 GETS = (
     "photographs/picture?name=",
     "photographs/archive/",
+    "labels/defect?look=1&name=",
     "runs/report/",
     "runs/log?run=",
     "photographs/picture?name=a.png&size=",

@@ -6,8 +6,9 @@ import time
 
 import pytest
 from defectflow.config.configuration import checked
+from defectflow.core.files import UserError
 from defectflow.desk.project import ROOT
-from defectflow.desk.running import choices, run_process, stages
+from defectflow.desk.running import choices, run_process, run_queue, stages
 from desk_client import Desk
 
 SLOW = """
@@ -128,16 +129,94 @@ def test_a_run_tells_how_far_it_is_and_its_end(desk, monkeypatch):
     assert "Check every photograph" in desk.client.get("/api/runs/log").text
 
 
-def test_one_run_at_a_time_and_settings_stay_during_it(desk, monkeypatch, tmp_path):
+def test_settings_stay_during_a_run(desk, monkeypatch, tmp_path):
     program(desk, monkeypatch)
     desk.post("/api/runs/start")
     other = Desk(tmp_path / "part")  # a desk that was started anew finds it
     assert other.get("/api/runs/state")["status"] == "running"
     for window in (desk, other):
-        assert "under way" in window.post("/api/runs/start", status=422)["error"]
         assert "during a run" in window.post("/api/runs/setting", status=422, path="seed", text="1")["error"]
     other.post("/api/runs/stop")
     wait_for(desk, "stopped")
+
+
+def waiting(desk):
+    return [one["number"] for one in desk.get("/api/runs/state")["queue"]]
+
+
+def marks(desk):
+    """What the runs have noted, in their order."""
+    path = desk.project.folder / "order"
+    return path.read_text().split() if path.is_file() else []
+
+
+def queue_of(desk, monkeypatch, *programs):
+    """Ask for runs one after the other; each notes its name in the file `order`, waits, and ends with its code."""
+    for name, wait, code in programs:
+        text = f"import sys, time\nopen('order', 'a').write('{name} ')\ntime.sleep({wait})\nsys.exit({code})\n"
+        (desk.project.folder / f"run_{name}.py").write_text(text)
+        monkeypatch.setattr(type(desk.project), "snakemake", lambda self, *words, name=name: [f"run_{name}"])
+        desk.post("/api/runs/start", bundle=name == "b", cores=1)
+
+
+def noted(desk, *names, seconds=20):
+    until = time.monotonic() + seconds
+    while marks(desk) != list(names):
+        assert time.monotonic() < until, marks(desk)
+        time.sleep(0.05)
+
+
+def test_runs_wait_in_order_over_a_restart_of_the_desk_and_can_be_taken_out(desk, monkeypatch, tmp_path):
+    queue_of(desk, monkeypatch, ("a", 3, 0), ("b", 0, 0), ("c", 0, 0), ("d", 0, 0))
+    found = desk.get("/api/runs/state")
+    assert found["status"] == "running" and [one["bundle"] for one in found["queue"]] == [True, False, False]
+    other = Desk(tmp_path / "part")  # the desk is started anew
+    assert waiting(other) == [2, 3, 4]
+    assert [one["number"] for one in other.post("/api/runs/unqueue", number=3)["queue"]] == [2, 4]
+    noted(other, "a", "b", "d")
+    wait_for(other, "done")
+    assert waiting(other) == [] and len(run_process.Runs(other.project).names()) == 3
+    queue_of(desk, monkeypatch, ("a", 60, 0), ("b", 0, 0), ("c", 0, 0))
+    assert desk.post("/api/runs/unqueue")["queue"] == []
+    desk.post("/api/runs/stop")
+    wait_for(desk, "stopped")
+    assert marks(desk)[3:] == ["a"]
+
+
+def test_after_a_stop_the_next_one_starts_only_if_one_says_so(desk, monkeypatch):
+    queue_of(desk, monkeypatch, ("a", 60, 0), ("b", 60, 0), ("c", 0, 0))
+    noted(desk, "a")
+    desk.post("/api/runs/stop", go_on=True)
+    noted(desk, "a", "b")
+    desk.post("/api/runs/stop")
+    wait_for(desk, "stopped")
+    time.sleep(0.5)
+    assert marks(desk) == ["a", "b"] and len(waiting(desk)) == 1
+    desk.post("/api/runs/next")
+    noted(desk, "a", "b", "c")
+    wait_for(desk, "done")
+
+
+def test_after_an_error_the_next_one_waits(desk, monkeypatch):
+    queue_of(desk, monkeypatch, ("a", 1, 1), ("b", 0, 0))
+    wait_for(desk, "failed")
+    assert marks(desk) == ["a"] and len(waiting(desk)) == 1
+    queue_of(desk, monkeypatch, ("c", 0, 0))  # what is asked for now goes behind it
+    noted(desk, "a", "b", "c")
+
+
+def test_a_run_that_was_asked_for_as_the_one_before_ended_is_not_forgotten(desk, monkeypatch):
+    queue_of(desk, monkeypatch, ("a", 0, 0))
+    wait_for(desk, "done")
+    (desk.project.folder / "run_b.py").write_text("open('order', 'a').write('b ')")
+    run_process.Runs(desk.project).queue.add([], "1", ["run_b"])
+    desk.get("/api/runs/state")
+    noted(desk, "a", "b")
+    wait_for(desk, "done")
+    for _ in range(run_queue.MOST):
+        run_process.Runs(desk.project).queue.add([], "1", ["run_b"])
+    with pytest.raises(UserError, match="wait already"):
+        run_process.Runs(desk.project).queue.add([], "1", ["run_b"])
 
 
 @pytest.mark.parametrize("stubborn", [False, True])

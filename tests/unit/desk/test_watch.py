@@ -1,5 +1,9 @@
 import csv
+import functools
+import http.server
 import shutil
+import socket
+import threading
 import time
 
 import bundle_set
@@ -131,6 +135,42 @@ def test_a_video_file_is_a_camera_that_ends(browser, project, tmp_path):
     assert state["problem"] == "" and len(state["verdicts"]) == 5
     assert [row["verdict"] for row in state["verdicts"]][:2] == ["bad", "bad"] and state["counts"]["good"] >= 2
     assert len(list((project.folder / "watched/camera").glob("*.png"))) == 5
+
+
+def test_a_stream_at_an_address_gives_the_frames_of_its_camera(tmp_path, monkeypatch):
+    video(tmp_path / "line.avi", [bundle_set.photograph(k) for k in range(6)])
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=tmp_path)
+    monkeypatch.setattr(watching, "BROKEN", 2)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = watching.frames(
+            f"http://127.0.0.1:{server.server_port}/line.avi", 0, tmp_path / "kept", threading.Event()
+        )
+        (tmp_path / "kept").mkdir()
+        taken = [cv2.imread(str(next(found))) for _ in range(6)]
+        with pytest.raises(UserError, match="delivers no more frames"):
+            next(found)
+        server.shutdown()
+    camera = cv2.VideoCapture(str(tmp_path / "line.avi"))
+    assert all((image == camera.read()[1]).all() for image in taken)
+
+
+def test_an_address_at_which_nobody_speaks_is_refused_before_long(browser, monkeypatch):
+    monkeypatch.setattr(watching, "ANSWERS", 500)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(1)
+        source = f"rtsp://user:secret@127.0.0.1:{silent.getsockname()[1]}/stream"
+        began = time.monotonic()
+        answer = browser.post("/api/watch/start", json={"kind": "camera", "source": source})
+        assert time.monotonic() - began < 10
+    (line,) = answer.json()["error"].splitlines()
+    assert answer.status_code == 422 and "does not respond" in line and "secret" not in line
 
 
 @pytest.mark.parametrize(

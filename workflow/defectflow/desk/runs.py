@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import FileResponse, HTMLResponse, PlainTextResponse, Response
 from pydantic import BaseModel, Field
 
@@ -47,6 +47,12 @@ class Start(BaseModel):
 
     bundle: bool = False
     cores: int | Literal["all"] = "all"
+
+
+class Stop(BaseModel):
+    """How to stop the run that is under way: whether the one that waits first starts then."""
+
+    go_on: bool = False
 
 
 class Planner:
@@ -97,6 +103,10 @@ def state_of(project: Project, runs: run_process.Runs) -> dict[str, Any]:
     state = runs.state()
     found: dict[str, Any] = {key: state.get(key) for key in ("status", "run", "started", "ended", "targets")}
     found["now"] = time.time()
+    found["queue"] = [
+        {"number": run["number"], "bundle": "bundle" in run["targets"], "cores": run["cores"], "asked": run["asked"]}
+        for run in runs.queue.waiting()
+    ]
     if state["status"] == "none":
         return found
     lines = runs.lines()
@@ -165,8 +175,20 @@ def router(project: Project) -> APIRouter:
         return state_of(project, runs)
 
     @routes.post("/api/runs/stop")
-    def stop() -> dict[str, Any]:
-        runs.stop()
+    def stop(given: Stop) -> dict[str, Any]:
+        runs.stop(given.go_on)
+        return state_of(project, runs)
+
+    @routes.post("/api/runs/next")
+    def following() -> dict[str, Any]:
+        """Start the run that waits first; after one that was stopped or has failed, it waits for that."""
+        runs.next()
+        return state_of(project, runs)
+
+    @routes.post("/api/runs/unqueue")
+    def unqueue(number: int | None = Body(None, embed=True)) -> dict[str, Any]:
+        """Take a run that waits out, or all of them."""
+        runs.queue.remove(number)
         return state_of(project, runs)
 
     @routes.get("/api/runs/state")

@@ -88,6 +88,27 @@ def outline_of(project: Project, name: str) -> np.ndarray | None:
     return whole
 
 
+def drawn_mask(photograph: Path, body: bytes) -> np.ndarray:
+    """What a person has drawn on the reduced picture of a photograph, bool (height, width) of the upright photograph.
+
+    Args:
+        photograph: its file.
+        body: a PNG of the size of the picture that the person has drawn on; what is not black is drawn.
+
+    Raises:
+        UserError: it is no such PNG.
+    """
+    image = read_photograph(photograph)
+    size = reduced(image).shape[:2]
+    if len(body) > LARGEST or body[:8] != b"\x89PNG\r\n\x1a\n" or _png_size(body) != size:
+        raise UserError(f"what is drawn is a PNG of {size[1]} x {size[0]} pixels")
+    told = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if told is None or told.shape != size:
+        raise UserError(f"what is drawn is a PNG of {size[1]} x {size[0]} pixels")
+    full: np.ndarray = cv2.resize((told > 127).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    return full >= 0.5
+
+
 def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
     """Write the outline of a photograph into the COCO file, and name the file in the entry of the data set.
 
@@ -98,14 +119,7 @@ def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
     Raises:
         UserError: it is not such a PNG, or the part is empty or the whole photograph.
     """
-    image = read_photograph(photograph_path(project, name))
-    size = reduced(image).shape[:2]
-    if len(body) > LARGEST or body[:8] != b"\x89PNG\r\n\x1a\n" or _png_size(body) != size:
-        raise UserError(f"an outline is a PNG of {size[1]} x {size[0]} pixels")
-    told = cv2.imdecode(np.frombuffer(body, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if told is None or told.shape != size:
-        raise UserError(f"an outline is a PNG of {size[1]} x {size[0]} pixels")
-    full = cv2.resize((told > 127).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
+    full = drawn_mask(photograph_path(project, name), body)
     share = float(full.mean())
     if not 0 < share < 1:
         raise UserError("the outline is empty, or the whole photograph (outline the part)")

@@ -36,6 +36,7 @@ KEPT = 500  # frames and single pictures kept on the disk
 PIXELS = 120_000_000  # of a photograph, at most
 FASTEST, SLOWEST = 0.2, 3600.0  # seconds between two frames
 BROKEN = 10  # frames in a row that a camera may fail to deliver
+ANSWERS = 8000  # milliseconds that a stream has to respond, and to deliver its next frame
 ADDRESS = re.compile(r"(rtsps?|https?)://[^\s]{1,500}")
 
 
@@ -236,7 +237,9 @@ def opened(source: str) -> cv2.VideoCapture:
     if re.fullmatch(r"\d{1,2}", source):
         camera = cv2.VideoCapture(int(source))
     elif ADDRESS.fullmatch(source) or (Path(source).is_absolute() and Path(source).is_file()):
-        camera = cv2.VideoCapture(source)
+        # Without a limit, OpenCV waits half a minute for an address at which nobody answers.
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, ANSWERS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, ANSWERS]
+        camera = cv2.VideoCapture(source, cv2.CAP_ANY, limits)
     else:
         raise UserError(
             f"{hidden(source)}: not a camera (give its number, rtsp://..., or the absolute path of a video file)"

@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ from typing import Any
 
 from defectflow.core.files import UserError, read_json, write_json
 from defectflow.desk.project import ROOT, Project
+from defectflow.desk.running.run_queue import Queue
 
 PATIENCE = 3.0  # seconds that Snakemake has to end its jobs and clean up before it is killed
 KEPT = 20  # runs whose logs are kept
@@ -40,29 +42,34 @@ class Runs:
     def __init__(self, project: Project) -> None:
         self.project, self.folder = project, project.state / "runs"
         self.folder.mkdir(exist_ok=True)
+        self.queue = Queue(self.folder)
         self._started: subprocess.Popen[bytes] | None = None
 
     def start(self, targets: Sequence[str] = (), cores: str = "all") -> dict[str, Any]:
-        """Start a run; returns its state.
+        """Start a run, or let it wait for the one under way; returns the state.
 
         Raises:
-            UserError: a run is active, or there is no workflow.
+            UserError: there is no workflow, or too many runs wait.
         """
         if not (ROOT / "Snakefile").is_file():
             raise UserError(
                 f"{ROOT}: no Snakefile (the desk runs the workflow of a checkout, installed by `make setup`)"
             )
         with self.project.lock:
-            if self.is_busy():
-                raise UserError("a run is under way (wait for it, or stop it)")
-            name = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-            command = self.project.snakemake("--cores", cores, "--rerun-incomplete", *targets)
-            (self.folder / name).mkdir()
-            state = {
-                "run": name, "status": "running", "started": time.time(), "ended": None, "exit": None,
-                "targets": list(targets), "command": command,
-            }  # fmt: skip
-            write_json(self.folder / name / "state.json", state)
+            # Where others wait, this one waits behind them; else it starts at once.
+            self.queue.add(targets, cores, self.project.snakemake("--cores", cores, "--rerun-incomplete", *targets))
+            self.next()
+        return self.state()
+
+    def next(self) -> None:
+        """Start the run that waits first, unless one is under way."""
+        self._start(finished=True)
+
+    def _start(self, finished: bool) -> None:
+        with self.project.lock, self.queue.held():
+            if self.is_busy() or (run := self.queue.take_held(finished)) is None:
+                return
+            name = prepare(self.folder, run)
             words = [sys.executable, "-m", "defectflow.desk.running.run_process", str(self.project.folder), name]
             with open(self.folder / name / "log.txt", "ab") as log:  # also shows why it did not start
                 self._started = subprocess.Popen(
@@ -73,11 +80,16 @@ class Runs:
             while time.monotonic() < until and not self.is_busy() and self._started.poll() is None:
                 time.sleep(0.02)
             self._remove_old()
-        return self.state()
 
-    def stop(self) -> None:
-        """Ask the active run to end; it does within `PATIENCE` and the time to kill the rest."""
+    def stop(self, go_on: bool = False) -> None:
+        """Ask the active run to end; it does within `PATIENCE` and the time to kill the rest.
+
+        Args:
+            go_on: whether the first waiting run then starts; otherwise it keeps waiting.
+        """
         state = self.state()
+        if state["status"] == "running" and go_on:
+            self.queue.go_on()
         if state["status"] == "running" and (pid := state.get("pid")):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
@@ -90,7 +102,17 @@ class Runs:
             return not held
 
     def state(self) -> dict[str, Any]:
-        """The state of the latest run: status none, running, done, failed, stopped or interrupted."""
+        """The state of the latest run: status none, running, done, failed, stopped or interrupted.
+
+        A run that was asked for in the moment in which the one before ended is started here.
+        """
+        state = self._state()
+        if state["status"] in ("done", "stopped") and self.queue.waiting():
+            self._start(finished=state["status"] == "done")
+            state = self._state()
+        return state
+
+    def _state(self) -> dict[str, Any]:
         names = self.names()
         if not names:
             return {"status": "none"}
@@ -137,40 +159,69 @@ def lines_of(log: Path) -> list[str]:
     return [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
 
 
+def prepare(folder: Path, run: dict[str, Any]) -> str:
+    """Make the folder of a run that is about to start, with its state; returns its name.
+
+    Args:
+        folder: .desk/runs.
+        run: targets and command, as `Queue.take` gives them.
+    """
+    name = datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+    (folder / name).mkdir()
+    state = {"run": name, "status": "running", "started": time.time(), "ended": None, "exit": None}
+    write_json(folder / name / "state.json", state | {"targets": run["targets"], "command": run["command"]})
+    return name
+
+
 def work(project: Project, run: str) -> int:
-    """Run Snakemake as `Runs.start` has specified; returns its exit status, or 3 if another run is active."""
+    """Run Snakemake as `prepare` has specified, then the waiting runs; see `run_queue`.
+
+    Returns:
+        Exit status of the last run, or 3 if another run is active.
+    """
     folder = project.state / "runs"
+    queue = Queue(folder)
     with _lock(folder, STARTING / 2) as held:  # the desk holds it briefly to check
         if not held:
             return 3
-        asked = False
+        asked = threading.Event()
 
         def end(number: int, frame: FrameType | None) -> None:
-            nonlocal asked
-            asked = True
+            asked.set()
 
         signal.signal(signal.SIGTERM, end)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        path = folder / run / "state.json"
-        state = read_json(path) | {"pid": os.getpid()}
-        write_json(path, state)
-        _end_leftovers(project, run)
-        with open(folder / run / "log.txt", "ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *state["command"]], cwd=project.folder, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
-            )  # fmt: skip
-            write_json(path, state | {"group": process.pid, "born": _born(process.pid)})
-            while process.poll() is None and not asked:
-                time.sleep(0.1)
-            if asked and process.poll() is None:
-                killed = _end(process)
-                if killed:
-                    _unlock(project)
-            code = process.wait()
-        status = "stopped" if asked and code else "done" if code == 0 else "failed"
-        write_json(path, read_json(path) | {"status": status, "ended": time.time(), "exit": code})
-    return code
+        while True:
+            status, code = _work(project, folder / run, asked)
+            following = queue.take(finished=status == "done" and not asked.is_set())
+            if following is None:
+                return code
+            asked.clear()
+            run = prepare(folder, following)
+
+
+def _work(project: Project, folder: Path, asked: threading.Event) -> tuple[str, int]:
+    """One run; how it has ended, and the exit status of Snakemake."""
+    path = folder / "state.json"
+    state = read_json(path) | {"pid": os.getpid()}
+    write_json(path, state)
+    _end_leftovers(project, folder.name)
+    with open(folder / "log.txt", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", *state["command"]], cwd=project.folder, stdin=subprocess.DEVNULL, stdout=log,
+            stderr=subprocess.STDOUT, start_new_session=True, env=environment(),
+        )  # fmt: skip
+        write_json(path, state | {"group": process.pid, "born": _born(process.pid)})
+        while process.poll() is None and not asked.is_set():
+            time.sleep(0.1)
+        if asked.is_set() and process.poll() is None:
+            killed = _end(process)
+            if killed:
+                _unlock(project)
+        code = process.wait()
+    status = "stopped" if asked.is_set() and code else "done" if code == 0 else "failed"
+    write_json(path, read_json(path) | {"status": status, "ended": time.time(), "exit": code})
+    return status, code
 
 
 def _end(process: subprocess.Popen[bytes]) -> bool:

@@ -70,15 +70,16 @@ export function toast(text, kind = "", action = null) {
   return close;
 }
 
-/** A question with two answers; true if it is confirmed. */
-export function ask(text, confirm, danger = false) {
+/** A question: "yes" if it is confirmed, "other" for the other way of doing it, if there is one; "" if not. */
+export function ask(text, confirm, danger = false, other = "") {
   return new Promise((resolve) => {
     const dialog = el("dialog", { "aria-label": text },
       el("p", {}, text),
       el("form", { method: "dialog", class: "row", style: null },
         el("button", { value: "", class: "quiet" }, t("Cancel")),
+        other && el("button", { value: "other", class: danger ? "danger" : "" }, other),
         el("button", { value: "yes", class: danger ? "danger" : "main" }, confirm)));
-    dialog.addEventListener("close", () => (resolve(dialog.returnValue === "yes"), dialog.remove()));
+    dialog.addEventListener("close", () => (resolve(dialog.returnValue), dialog.remove()));
     document.body.append(dialog);
     dialog.showModal();
   });
@@ -101,9 +102,9 @@ function named(event) {
 document.addEventListener("keydown", (event) => {
   if (event.altKey || document.querySelector("dialog[open]")) return;
   const target = event.target;
-  if (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !/^(checkbox|radio|range)$/.test(target.type)) return;
+  if (target.isContentEditable || /^(INPUT|TEXTAREA|SELECT)$/.test(target.tagName) && !/^(checkbox|radio|range|file)$/.test(target.type)) return;
   const name = named(event);
-  if (/^(Enter|Space)$/.test(name) && /^(BUTTON|A|SUMMARY)$/.test(target.tagName)) return;
+  if (/^(Enter|Space)$/.test(name) && (/^(BUTTON|A|SUMMARY)$/.test(target.tagName) || target.type === "file")) return;
   const found = bound.get(name);
   if (!found) return;
   event.preventDefault();

@@ -1,4 +1,4 @@
-// Outline the part on one photograph: clicks in and out, a polygon, a brush; by mouse, or by arrow keys and Enter.
+// Draw on one photograph, by mouse or by arrow keys and Enter: the outline of the part, from clicks in and out, or a defect.
 import { api, csrf, el, t, toast } from "./desk.js";
 
 const TINT = [255, 0, 200];
@@ -10,28 +10,40 @@ async function picture(address) {
   return image;
 }
 
-/** Draw on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when an outline was saved. */
-export async function draw(name, following, done) {
-  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": t("Photograph: arrow keys move the cross, Enter clicks on the part, Shift+Enter on the background") });
+/** What is drawn: where it is read from and saved to, with which tools, and whether a shape is added to what is there. */
+export const PART = {
+  title: t("Outline the part"), save: t("Use for all photographs"), mask: "/api/part/mask", to: "/api/part/outline",
+  tools: ["click", "polygon", "brush", "eraser"], adds: false,
+};
+export const DEFECT = {
+  title: t("Mark the defect"), save: t("Save as bad"), mask: "/api/labels/defect", to: "/api/labels/defect",
+  tools: ["box", "brush", "polygon", "eraser"], adds: true,
+};
+
+/** Draw `what` on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when it was saved. */
+export async function draw(name, following, done, what = PART) {
+  const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": what.adds ? t("Photograph: arrow keys move the cross, Enter sets a corner or paints") : t("Photograph: arrow keys move the cross, Enter clicks on the part, Shift+Enter on the background") });
   const board = el("div", { class: "board" }), busy = el("span", { class: "busy", role: "status" });
   const tools = el("div", { class: "segments", role: "group", "aria-label": t("Tool") });
   const size = el("input", { type: "range", min: 2, max: 60, value: 14, id: "brush-size" });
   const brushed = el("label", { class: "row", for: "brush-size", hidden: true }, t("Width"), size);
   const hint = el("span", { class: "muted" });
-  const save = el("button", { class: "main", disabled: true, onclick: () => store() }, t("Use for all photographs"));
-  const dialog = el("dialog", { class: "draw", "aria-label": t("Outline the part") }, el("div", { class: "inside" },
-    el("header", {}, el("h2", {}, name), busy, el("span", { class: "grow" }), hint,
+  const save = el("button", { class: "main", disabled: true, onclick: () => store() }, what.save);
+  const dialog = el("dialog", { class: "draw", "aria-label": what.title }, el("div", { class: "inside" },
+    el("header", {}, el("h2", {}, `${what.title}: ${name}`), busy, el("span", { class: "grow" }), hint,
       el("button", { class: "quiet", "aria-label": t("Close"), onclick: () => dialog.close() }, "✕")),
     board,
     el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Start over")),
+      el("button", { "aria-label": t("Smaller"), onclick: () => scale(1 / 1.5) }, "−"), el("button", { "aria-label": t("Larger"), onclick: () => scale(1.5) }, "+"),
       el("span", { class: "grow" }), save)));
   const TOOLS = {
+    box: [t("Box"), t("Drag a box over the defect; by keys, Enter at two corners")],
     click: [t("Click"), t("Click on the part; on the background with Shift or the right button")],
     polygon: [t("Polygon"), t("Click the corners; Enter or a double click closes it")],
-    brush: [t("Brush"), t("Paint the part")],
+    brush: [t("Brush"), what.adds ? t("Paint the defect") : t("Paint the part")],
     eraser: [t("Eraser"), t("Erase")],
   };
-  let tool = "click", image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
+  let tool = what.tools[0], zoom = 1, first = null, asked = false, before = null, image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
   let clicks = { inside: [], outside: [] }, past = [];
 
   let last = null;
@@ -41,33 +53,49 @@ export async function draw(name, following, done) {
     canvas.focus();
     cross = null;
     last = at(event);
-    painting = tool === "brush" || tool === "eraser";
+    painting = tool === "brush" || tool === "eraser" || tool === "box";
     if (painting) canvas.setPointerCapture(event.pointerId);
+    if (tool === "box") return (first = last), redraw();
     act(last, event.button === 2 || event.shiftKey);
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!painting) return;
     const next = at(event);
-    stroke(last, next);
+    if (tool !== "box") stroke(last, next);
     last = next;
+    if (tool === "box") redraw(next);
   });
-  canvas.addEventListener("pointerup", () => (painting = false));
+  canvas.addEventListener("pointerup", (event) => {
+    if (painting && tool === "box") box(at(event));
+    painting = false;
+  });
+  // A drawing is not lost by one key: the first Escape drops a shape that is begun, or says that nothing is saved.
+  dialog.addEventListener("cancel", (event) => {
+    if (first || corners.length) return event.preventDefault(), (first = null), (corners = []), redraw();
+    if (!past.length || asked) return;
+    event.preventDefault();
+    asked = true;
+    toast(t("Nothing is saved yet. Press Escape again to discard the drawing."));
+  });
   canvas.addEventListener("dblclick", () => tool === "polygon" && close());
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey ? event.key === "z" : event.key === "z") return event.preventDefault(), undo();
     if (event.ctrlKey || event.metaKey || event.altKey || event.target.type === "range") return;
-    const chosen = { c: "click", p: "polygon", b: "brush", e: "eraser" }[event.key];
-    if (chosen) return event.preventDefault(), pick(chosen), canvas.focus();
+    if (event.key === "+" || event.key === "-") return event.preventDefault(), scale(event.key === "+" ? 1.5 : 1 / 1.5);
+    const chosen = { c: "click", r: "box", p: "polygon", b: "brush", e: "eraser" }[event.key];
+    if (what.tools.includes(chosen)) return event.preventDefault(), pick(chosen), canvas.focus();
     if (event.target !== canvas) return;
     const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
     if (way) {
       event.preventDefault();
       const step = (event.shiftKey ? 0.08 : 0.015) * canvas.width, [x, y] = cross ?? [canvas.width / 2, canvas.height / 2];
       cross = [Math.max(0, Math.min(canvas.width - 1, x + way[0] * step)), Math.max(0, Math.min(canvas.height - 1, y + way[1] * step))];
-      redraw();
+      if (zoom > 1) board.scrollTo((cross[0] / canvas.width) * board.scrollWidth - board.clientWidth / 2, (cross[1] / canvas.height) * board.scrollHeight - board.clientHeight / 2);
+      redraw(cross);
     } else if (event.key === "Enter") {
       event.preventDefault();
-      if (tool === "polygon" && !cross) close();
+      if (tool === "box") first ? box(cross ?? first) : ((first = cross ?? [canvas.width / 2, canvas.height / 2]), redraw());
+      else if (tool === "polygon" && !cross) close();
       else if (tool === "polygon" && event.shiftKey) close();
       else act(cross ?? [canvas.width / 2, canvas.height / 2], event.shiftKey);
     }
@@ -76,25 +104,35 @@ export async function draw(name, following, done) {
   document.body.append(dialog);
   dialog.addEventListener("close", () => dialog.remove());
   dialog.showModal();
-  busy.textContent = t("Loading …");
   const address = encodeURIComponent(name);
   // The photograph is shown at once; clicks wait until the server has looked at it.
-  const ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));
+  let ready = null;
+  if (what.tools.includes("click")) {
+    busy.textContent = t("Loading …");
+    ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));
+  }
   image = await picture(`/api/part/picture?name=${address}`);
   canvas.width = image.naturalWidth;
   canvas.height = image.naturalHeight;
   context = canvas.getContext("2d", { willReadFrequently: true });
   mask = new Uint8Array(canvas.width * canvas.height);
   board.append(canvas); // from here on it takes clicks
-  new ResizeObserver(() => {
-    const scale = Math.min(board.clientWidth / canvas.width, board.clientHeight / canvas.height);
-    Object.assign(canvas.style, { width: `${canvas.width * scale}px`, height: `${canvas.height * scale}px` });
-  }).observe(board);
-  pick("click");
+  new ResizeObserver(() => scale(1)).observe(board);
+  pick(what.tools[0]);
   redraw();
   canvas.focus();
-  const before = await read(await fetch(`/api/part/mask?name=${address}`));
-  if (!clicks.inside.length && !clicks.outside.length && !past.length) (mask = before), redraw();
+  before = await read(await fetch(`${what.mask}?name=${address}`));
+  if (!past.length) (mask = before), redraw();
+  redraw();
+
+  function scale(by) {
+    const [x, y] = [(board.scrollLeft + board.clientWidth / 2) / board.scrollWidth, (board.scrollTop + board.clientHeight / 2) / board.scrollHeight];
+    zoom = Math.max(1, Math.min(8, zoom * by));
+    board.classList.toggle("zoomed", zoom > 1);
+    const fits = zoom * Math.min(board.offsetWidth / canvas.width, board.offsetHeight / canvas.height);
+    Object.assign(canvas.style, { width: `${canvas.width * fits}px`, height: `${canvas.height * fits}px` });
+    if (zoom > 1) board.scrollTo(x * board.scrollWidth - board.clientWidth / 2, y * board.scrollHeight - board.clientHeight / 2); // the middle stays
+  }
 
   async function read(response) {
     if (!response.ok) throw new Error((await response.json()).error);
@@ -109,21 +147,26 @@ export async function draw(name, following, done) {
   function pick(name_) {
     tool = name_;
     corners = [];
+    first = null;
     hint.textContent = TOOLS[tool][1];
     brushed.hidden = tool !== "brush" && tool !== "eraser";
-    tools.replaceChildren(...Object.entries(TOOLS).map(([key, [text]]) => el("button", { "aria-pressed": String(key === tool), onclick: () => (pick(key), canvas.focus()) }, text)));
+    tools.replaceChildren(...what.tools.map((key) => el("button", { "aria-pressed": String(key === tool), onclick: () => (pick(key), canvas.focus()) }, TOOLS[key][0])));
     redraw();
   }
 
-  function redraw() {
+  function redraw(corner = null) {
     if (!context) return;
     const { width, height } = canvas;
     context.drawImage(image, 0, 0);
     const shown = context.getImageData(0, 0, width, height), pixels = shown.data;
     for (let y = 0, k = 0; y < height; y++) for (let x = 0; x < width; x++, k++) {
-      if (!mask[k]) { for (let c = 0; c < 3; c++) pixels[4 * k + c] *= 0.45; continue; }
+      if (!mask[k]) {
+        if (!what.adds) for (let c = 0; c < 3; c++) pixels[4 * k + c] *= 0.45;
+        continue;
+      }
       const edge = x === 0 || y === 0 || x === width - 1 || y === height - 1 || !mask[k - 1] || !mask[k + 1] || !mask[k - width] || !mask[k + width];
       if (edge) for (let c = 0; c < 3; c++) pixels[4 * k + c] = TINT[c];
+      else if (what.adds) for (let c = 0; c < 3; c++) pixels[4 * k + c] = 0.65 * pixels[4 * k + c] + 0.35 * TINT[c];
     }
     context.putImageData(shown, 0, 0);
     const unit = Math.max(1, width / 500);
@@ -150,6 +193,12 @@ export async function draw(name, following, done) {
       context.stroke();
       for (const [x, y] of corners) context.fillStyle = "#ffd400", context.fillRect(x - 2.5 * unit, y - 2.5 * unit, 5 * unit, 5 * unit);
     }
+    if (first) {
+      const [x, y] = first, to = corner ?? cross ?? first;
+      context.strokeStyle = "#ffd400";
+      context.lineWidth = 2 * unit;
+      context.strokeRect(x, y, to[0] - x, to[1] - y);
+    }
     if (cross) {
       context.strokeStyle = "#fff";
       context.lineWidth = unit;
@@ -158,7 +207,13 @@ export async function draw(name, following, done) {
       context.moveTo(cross[0], cross[1] - 12 * unit), context.lineTo(cross[0], cross[1] + 12 * unit);
       context.stroke();
     }
-    save.disabled = !mask.some(Boolean) || mask.every(Boolean);
+    const none = !mask.some(Boolean);
+    if (what.adds) save.textContent = none && had() ? t("Save: no defect marked") : what.save;
+    save.disabled = (none && !(what.adds && had())) || mask.every(Boolean);
+  }
+
+  function had() { // whether something was marked before
+    return Boolean(before?.some(Boolean));
   }
 
   function remember() { // a declaration: it is called while the mask is still on its way
@@ -168,7 +223,8 @@ export async function draw(name, following, done) {
 
   function undo() {
     const last = past.pop();
-    if (!last) return;
+    first = null;
+    if (!last) return redraw();
     ({ mask, clicks, corners } = last);
     waiting++;
     redraw();
@@ -177,7 +233,7 @@ export async function draw(name, following, done) {
   function clear() {
     if (!mask) return;
     remember();
-    (mask = new Uint8Array(mask.length)), (clicks = { inside: [], outside: [] }), (corners = []);
+    (mask = new Uint8Array(mask.length)), (clicks = { inside: [], outside: [] }), (corners = []), (first = null);
     waiting++;
     redraw();
   }
@@ -222,8 +278,17 @@ export async function draw(name, following, done) {
       flat.fill();
     });
     remember();
-    for (let k = 0; k < mask.length; k++) mask[k] = drawn[4 * k + 3] > 127 ? 1 : 0;
+    for (let k = 0; k < mask.length; k++) mask[k] = drawn[4 * k + 3] > 127 || (what.adds && mask[k]) ? 1 : 0;
     corners = [];
+    redraw();
+  }
+
+  function box(to) {
+    const [x, y] = first.map((value, axis) => Math.round(Math.min(value, to[axis]))), [right, below] = first.map((value, axis) => Math.round(Math.max(value, to[axis])));
+    first = null;
+    if (right - x < 2 || below - y < 2) return redraw();
+    remember();
+    for (let row = y; row < below; row++) mask.fill(1, row * canvas.width + x, row * canvas.width + right);
     redraw();
   }
 
@@ -254,7 +319,7 @@ export async function draw(name, following, done) {
     drawn.putImageData(pixels, 0, 0);
     save.disabled = true;
     try {
-      const answer = await api(`/api/part/outline?name=${address}`, { body: await flat.convertToBlob({ type: "image/png" }) });
+      const answer = await api(`${what.to}?name=${address}&who=${encodeURIComponent(localStorage.getItem("defectflow-who") || "")}`, { body: await flat.convertToBlob({ type: "image/png" }) });
       dialog.close();
       done(answer);
     } catch {

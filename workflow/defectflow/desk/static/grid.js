@@ -177,5 +177,8 @@ export class Grid {
 export const picture = (item, size = "small") =>
   `/api/photographs/picture?name=${encodeURIComponent(item.name)}&size=${size}&stamp=${item.stamp}`;
 
-/** The photographs of the folder, as { name, stamp, label, kind }. */
-export const fromRows = (rows) => rows.map(([name, stamp, label, kind]) => ({ name, stamp, label, kind }));
+/**
+ * The photographs of the folder, as { name, stamp, label, kind, marked: whether a defect is marked, differ: whether two people
+ * say otherwise, said: [[who, label, kind]] }.
+ */
+export const fromRows = (rows) => rows.map(([name, stamp, label, kind, marked, differ, said]) => ({ name, stamp, label, kind, marked, differ, said }));

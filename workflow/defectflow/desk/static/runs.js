@@ -1,4 +1,4 @@
-import { ask, api, duration, el, keys, number, t, toast } from "./desk.js";
+import { ask, api, duration, el, keys, number, plural, t, toast } from "./desk.js";
 
 const $ = (id) => document.getElementById(id);
 let timer = null, offset = 0, last = "", wasRunning = false;
@@ -30,9 +30,11 @@ function show(state) {
   $("time").textContent = !state.started ? "" : running
     ? [t("for {time}", { time: spent }), state.seconds ? t("about {time} left", { time: duration(state.seconds) }) : ""].filter(Boolean).join(" · ")
     : t("{when}, took {time}", { when: new Date(1000 * (state.ended ?? state.started)).toLocaleString(document.documentElement.lang), time: spent });
-  $("start").hidden = $("plan").hidden = running;
+  $("plan").hidden = running;
+  $("start").textContent = running || state.queue.length ? t("Queue another run") : t("Start");
+  $("start").classList.toggle("main", !running);
+  queue(state.queue, running);
   $("stop").hidden = !running;
-  $("bundle").disabled = $("cores").disabled = running;
   document.querySelectorAll("#questions input:not([value=own]), #questions select, #groups input, #groups select").forEach((one) => (one.disabled = running));
   $("bar").hidden = !running;
   if (running) {
@@ -53,6 +55,28 @@ function show(state) {
   wasRunning = running;
   last = state.run ?? "";
   if ($("log-box").open) log();
+}
+
+/** The runs that wait, each with a button that takes it out; what was stopped or has failed holds them until one says so. */
+let queued = "";
+function queue(list, running) {
+  const box = $("queue");
+  box.hidden = !list.length;
+  const key = JSON.stringify([list, running]);
+  if (key === queued) return; // the focus stays on its button
+  queued = key;
+  const words = (one) => [one.bundle ? t("with the inspector packed") : t("without a bundle"), one.cores === "all" ? "" : t("cores: {n}", { n: one.cores }),
+    t("requested at {time}", { time: new Date(1000 * one.asked).toLocaleTimeString(document.documentElement.lang, { timeStyle: "short" }) })].filter(Boolean).join(" · ");
+  box.replaceChildren(
+    el("div", { class: "row spread" }, el("b", {}, plural(list.length, "{n} run waits", "{n} runs wait")),
+      el("div", { class: "row" }, !running && el("button", { class: "main", id: "next", onclick: () => act("next") }, t("Start the next")), el("button", { onclick: () => act("unqueue") }, t("Empty the queue")))),
+    el("ol", { class: "queue" }, ...list.map((one) => el("li", {}, words(one), " ", el("button", { class: "quiet", "aria-label": t("Remove: {run}", { run: words(one) }), onclick: () => act("unqueue", { number: one.number }) }, "✕")))),
+    el("span", { class: "muted" }, running ? t("They start one after the other, with the labels and settings of that moment.") : t("They wait because the previous run did not finish.")));
+}
+
+async function act(path, json = {}) {
+  show(await api(`/api/runs/${path}`, { json }));
+  look();
 }
 
 function stages(list, running, state) {
@@ -138,11 +162,13 @@ async function start() {
 }
 
 async function stop() {
-  if (!(await ask(t("Stop the run? Finished stages are kept; the next run continues from there."), t("Stop"), true))) return;
+  const waits = JSON.parse(queued || "[[]]")[0].length;
+  const answer = await ask(t("Stop the run? Finished stages are kept; the next run continues from there."), t("Stop"), true, waits ? t("Stop, and start the next") : "");
+  if (!answer) return;
   $("stop").disabled = true;
   $("status").textContent = t("stopping ...");
   try {
-    await api("/api/runs/stop", { method: "POST" });
+    await api("/api/runs/stop", { json: { go_on: answer === "other" } });
     look();
   } finally {
     $("stop").disabled = false;
@@ -154,7 +180,8 @@ $("start").addEventListener("click", start);
 $("stop").addEventListener("click", stop);
 keys({
   p: [t("What would be done?"), plan],
-  s: [t("Start the run"), () => !$("start").hidden && start()],
+  s: [t("Start the run, or queue it"), start],
+  n: [t("Start the next"), () => $("next")?.click()],
   x: [t("Stop the run"), () => !$("stop").hidden && stop()],
   l: [t("Full output"), () => ($("log-box").open = !$("log-box").open)],
 });
