@@ -8,18 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from defectflow.core.anomaly_maps import AnomalyMap
 from defectflow.drawing.heat_settings import Look
-
-if TYPE_CHECKING:  # an inspector that draws nothing starts sooner without them
-    from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont
 
 Colour = tuple[int, int, int]
 DEFAULT = Look()
@@ -262,7 +257,7 @@ def caption_strip(
     """
     size, height = _text_size(base or width), strip_height(base or width)
     image = Image.new("RGB", (width, height), PAPER)
-    pen, font, small = _pen(image), _font(size, bold=True), _font(max(9, round(size * 0.82)))
+    pen, font, small = ImageDraw.Draw(image), _font(size, bold=True), _font(max(9, round(size * 0.82)))
     pad, first, second = size // 2, round(size * 0.95), round(size * 2.5)
     left: float = pad
     right: float = width - pad
@@ -296,7 +291,7 @@ def contact_sheet(title: str, sections: Sequence[tuple[str, Sequence[Cell]]], co
     rows = [-(-len(section) // columns) for _, section in sections]
     height = 64 + sum(head + max(n * (tall + text + gap), 30) for n in rows) + gap
     image = Image.new("RGB", (width, height), PAPER)
-    pen, large, medium, small = _pen(image), _font(24, bold=True), _font(16, bold=True), _font(14)
+    pen, large, medium, small = ImageDraw.Draw(image), _font(24, bold=True), _font(16, bold=True), _font(14)
     pen.text((gap, 34), title, fill=INK, font=large, anchor="lm")
     top = 64
     for heading, section in sections:
@@ -326,7 +321,7 @@ def thumbnail(picture: np.ndarray, width: int) -> np.ndarray:
     return cv2.resize(picture, (width, height), interpolation=method)[: round(1.5 * width)]
 
 
-def shorten(text: str, font: "FreeTypeFont", room: float) -> str:
+def shorten(text: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """The text, or its beginning and end around an ellipsis, so that it fits into ``room`` pixels."""
     if font.getlength(text) <= room:
         return text
@@ -341,17 +336,10 @@ def _text_size(width: int) -> int:
     return max(11, round(width / 44))
 
 
-def _pen(image: Image.Image) -> "ImageDraw":
-    from PIL import ImageDraw
-
-    return ImageDraw.Draw(image)
-
-
 @cache
-def _font(size: int, bold: bool = False) -> "FreeTypeFont":
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: Latin, Greek and Cyrillic in any locale and on any machine."""
     import matplotlib
-    from PIL import ImageFont
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name, size)

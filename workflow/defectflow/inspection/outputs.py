@@ -21,7 +21,6 @@ from defectflow.core.files import atomic
 from defectflow.decision.damaged_regions import region_mask
 from defectflow.decision.outcomes import TO_A_PERSON, is_flagged
 from defectflow.decision.pred_score import two_digits
-from defectflow.drawing import overlay_images
 from defectflow.drawing.heat_settings import Look
 from defectflow.images.formats import PassedOver
 from defectflow.images.read_write import write_png
@@ -170,12 +169,16 @@ class Pictures:
     """
 
     def __init__(self, folder: Path, scale: dict[str, float], look: dict[str, Any], triptychs: bool) -> None:
-        self._folder, self._scale, self._look = folder, overlay_images.Scale(**scale), Look(**look)
+        from defectflow.drawing.overlay_images import Scale  # with its fonts, which only pictures need
+
+        self._folder, self._scale, self._look = folder, Scale(**scale), Look(**look)
         self._triptychs = triptychs
         folder.mkdir(parents=True, exist_ok=True)  # fails here, before anything is judged, if it cannot be made
 
     def write(self, path: Path, photo: np.ndarray, verdict: Verdict) -> None:
         """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
+        from defectflow.drawing import overlay_images
+
         heat, name = verdict.heat, picture_name(path)
         size = heat.shape[::-1]
         photo = photo if photo.shape[:2] == heat.shape else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
