@@ -13,9 +13,9 @@ from defectflow.backbones.patch_embedding import has_bfloat16
 from defectflow.bundling import bundle
 from defectflow.bundling.bundle_card import learned
 from defectflow.bundling.export import export_bundle
-from defectflow.classification.head_arrays import Head
+from defectflow.classification.heads.head_arrays import Head
+from defectflow.classification.heads.novelty import KnownKinds
 from defectflow.classification.kind_namer import KindNamer
-from defectflow.classification.novelty import KnownKinds
 from defectflow.commands import cli
 from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError, read_json

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from defectflow.classification.cross_validation import cross_validate, judge_new, namer_of
-from defectflow.classification.head_arrays import Head
-from defectflow.classification.heads import fit_head
+from defectflow.classification.heads.fit_head import fit_head
+from defectflow.classification.heads.head_arrays import Head
 from defectflow.classification.kind_namer import UNKNOWN, KindNamer
 from defectflow.classification.settings import KindSettings
 from defectflow.core.files import UserError

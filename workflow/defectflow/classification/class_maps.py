@@ -16,7 +16,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from defectflow.classification.activation_maps import eigen_cam, grad_cam_plus_plus, iou_at_area, peak_on, pooled
-from defectflow.classification.heads import fit_head
+from defectflow.classification.heads.fit_head import fit_head
 from defectflow.classification.kind_folds import sample
 from defectflow.classification.settings import KindSettings
 from defectflow.core.anomaly_maps import AnomalyMap, grid_map, load_maps, reduced_resolution, reduced_size

@@ -4,11 +4,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from defectflow.classification.calibration import probabilities, temperature_of
 from defectflow.classification.descriptor_files import Descriptors
-from defectflow.classification.heads import fit_head
+from defectflow.classification.heads.calibration import probabilities, temperature_of
+from defectflow.classification.heads.fit_head import fit_head
+from defectflow.classification.heads.novelty import known_kinds, limit_of, novelty
 from defectflow.classification.kind_namer import KindNamer
-from defectflow.classification.novelty import known_kinds, limit_of, novelty
 from defectflow.dataset_card.photographs import GOOD
 
 

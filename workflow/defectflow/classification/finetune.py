@@ -21,7 +21,7 @@ from defectflow.backbones.input_statistics import input_statistics
 from defectflow.backbones.network_input import Scale, fit_picture
 from defectflow.backbones.networks import create_backbone
 from defectflow.classification.descriptor_files import Descriptors, write_descriptors
-from defectflow.classification.heads import effective_weights
+from defectflow.classification.heads.fit_head import effective_weights
 from defectflow.classification.kind_folds import sample
 from defectflow.classification.settings import KindSettings
 from defectflow.config.settings_flag import add_settings, read_settings

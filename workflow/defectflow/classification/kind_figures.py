@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from defectflow.classification.calibration import calibration_error, log_loss
 from defectflow.classification.cross_validation import Judged
+from defectflow.classification.heads.calibration import calibration_error, log_loss
 from defectflow.metrics.metrics import auroc, ratio, wilson
 
 RESAMPLES = 2000

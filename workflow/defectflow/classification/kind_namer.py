@@ -8,9 +8,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from defectflow.classification.calibration import probabilities
-from defectflow.classification.head_arrays import Head
-from defectflow.classification.novelty import KnownKinds
+from defectflow.classification.heads.calibration import probabilities
+from defectflow.classification.heads.head_arrays import Head
+from defectflow.classification.heads.novelty import KnownKinds
 from defectflow.core.files import UserError, atomic
 
 FILE = "namer.safetensors"

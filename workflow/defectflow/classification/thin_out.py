@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 from defectflow.classification.cross_validation import class_names, labels_of
 from defectflow.classification.descriptor_files import Descriptors, read_descriptors
-from defectflow.classification.heads import fit_head
-from defectflow.classification.residual_fusion import tiers
+from defectflow.classification.heads.fit_head import fit_head
+from defectflow.classification.heads.residual_fusion import tiers
 from defectflow.classification.settings import KindSettings
 from defectflow.core.arguments import add_seed, add_threads
 from defectflow.core.files import atomic_dir, stage

@@ -1,8 +1,8 @@
 """The trained head: repeatable, and its settings matter."""
 
 import numpy as np
+from defectflow.classification.heads.trained_head import fit_trained_head
 from defectflow.classification.settings import KindSettings
-from defectflow.classification.trained_head import fit_trained_head
 
 
 def fit(x, y, seed=0, **given):

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from defectflow.classification.head_arrays import unit
+from defectflow.classification.heads.head_arrays import unit
 
 
 class KnownKinds(NamedTuple):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from defectflow.classification.head_arrays import Head, unit
+from defectflow.classification.heads.head_arrays import Head, unit
 
 BETA = 0.999  # of the effective number of photographs
 
@@ -45,11 +45,11 @@ def fit_head(features: np.ndarray, labels: np.ndarray, k: int, settings: Any, se
         return Head(k, present, mean, spread, known=unit(features), labels=labels, neighbours=settings.neighbours)
     scaled = (features - mean) / spread
     if settings.head == "linear" and settings.balance == "reslt":
-        from defectflow.classification.residual_fusion import fit_residual_fusion
+        from defectflow.classification.heads.residual_fusion import fit_residual_fusion
 
         return Head(k, np.arange(k), mean, spread, fit_residual_fusion(scaled, labels, k, seed))
     if settings.head == "trained":
-        from defectflow.classification.trained_head import fit_trained_head
+        from defectflow.classification.heads.trained_head import fit_trained_head
 
         weights = effective_weights(np.maximum(np.bincount(labels, minlength=k), 1))
         return Head(k, np.arange(k), mean, spread, (fit_trained_head(scaled, labels, weights, settings, seed),))

@@ -1,8 +1,8 @@
 """Residual fusion: tiers of classes, and that training is repeatable."""
 
 import numpy as np
-from defectflow.classification.head_arrays import Head
-from defectflow.classification.residual_fusion import fit_residual_fusion, tiers
+from defectflow.classification.heads.head_arrays import Head
+from defectflow.classification.heads.residual_fusion import fit_residual_fusion, tiers
 
 
 def test_tiers_follow_the_number_of_photographs():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.classification.novelty import limit_of, novelty
+from defectflow.classification.heads.novelty import limit_of, novelty
 
 
 def test_a_kind_never_shown_is_further_than_known_ones():

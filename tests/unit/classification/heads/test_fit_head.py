@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.classification.heads import effective_weights, fit_head
+from defectflow.classification.heads.fit_head import effective_weights, fit_head
 from defectflow.classification.settings import KindSettings
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from defectflow.classification.calibration import calibration_error, log_loss, probabilities, temperature_of
+from defectflow.classification.heads.calibration import calibration_error, log_loss, probabilities, temperature_of
 
 
 def test_rows_sum_to_one_and_a_temperature_flattens():
