@@ -86,9 +86,7 @@ def frozen_descriptors(wildcards) -> str:
 def kind_studies(wildcards) -> list[str]:
     """Folders of the study of each data set."""
     if len(KIND_VARIANTS) < 2:
-        sys.exit(
-            "error: config.yaml: kinds.study names nothing to vary (e.g. kinds: {study: {head: [linear, nearest]}})"
-        )
+        sys.exit("error: config.yaml: kinds.study varies nothing (set e.g. kinds: {study: {head: [linear, nearest]}})")
     return [f"results/{run.dataset}/{run.segmenter}/{run.isolation}/kind_study" for run in MAIN_RUNS]
 
 
