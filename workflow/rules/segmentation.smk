@@ -61,7 +61,7 @@ rule segment:
     shell:
         "python -m defectflow.segmentation.segment --pairs {input.pairs} --table {input.table} --splits {input.splits}"
         " --prior {input.prior} --settings {params.settings:q} {params.start} {params.depth}"
-        " --seed {params.seed} --device {params.device} --threads {threads}"
+        " --seed {params.seed} --device {params.device} --threads {threads} --resume"
         " --out {output.model} --report {output.report} 2>&1 | tee {log}"
 
 

@@ -83,6 +83,7 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
             "segmenters.s: engine official does not read 'augmentations'",
         ),
         ({"isolations": {"i": {"background": "zero", "margin": 0.1}}}, "isolations.i: 'margin' is only read with crop"),
+        ({"isolations": {"i": {"background": "zero", "normalise": ["clahe", "clahe"]}}}, "isolations.i.normalise"),
         ({"isolations": {"i": {"background": "keep", "dilate": 3}}}, "isolations.i: 'dilate' is not read if"),
     ],
 )

@@ -159,7 +159,7 @@ def test_resumed_run_equals_an_unbroken_one(data, tmp_path, monkeypatch):
         assert torch.equal(resumed[name], value), name
 
 
-def test_state_of_another_run_is_refused(data, tmp_path, monkeypatch):
+def test_the_state_of_another_training_is_kept_and_not_used(data, tmp_path, monkeypatch, capsys):
     more = ["--checkpoint", data.checkpoint, "--save-every", "1"]
     monkeypatch.setattr(segment.Run, "validate", lambda self: 0.5)
     original = segment.Run.batch_at
@@ -172,8 +172,15 @@ def test_state_of_another_run_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setattr(segment.Run, "batch_at", killed)
     with pytest.raises(KeyboardInterrupt):
         run(data, tmp_path, *more)
-    with pytest.raises(UserError, match="other settings"):
-        run(data, tmp_path, *more, "--resume", "--seed", "1")
+    seen = []
+    monkeypatch.setattr(segment.Run, "batch_at", lambda self, step, rng: seen.append(step) or original(self, step, rng))
+    outlines = next((data.folder / "pairs").glob("*.json"))  # edited meanwhile
+    content = outlines.read_text()
+    outlines.write_text(content + "\n")
+    run(data, tmp_path, *more, "--resume")
+    outlines.write_text(content)
+    assert seen[0] == 0 and "kept as model.state-old.pt" in capsys.readouterr().err
+    assert (tmp_path / "model.state-old.pt").exists() and not (tmp_path / "model.state.pt").exists()
 
 
 def test_training_learns(data, tmp_path):

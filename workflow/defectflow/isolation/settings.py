@@ -18,7 +18,11 @@ class IsolationSettings(Settings):
         REQUIRED, "pixels outside the part: unchanged, black, or the part's mean colour", stage="isolate"
     )
     normalise: list[Literal["none", "brightness", "gray_world", "contrast", "clahe"]] = setting(
-        ["none"], "steps in order: normalise brightness (of the part), colour cast, contrast", least=1, stage="isolate"
+        ["none"],
+        "steps in order: normalise brightness (of the part), colour cast, contrast",
+        least=1,
+        distinct=True,
+        stage="isolate",
     )
     crop: bool = setting(
         False, "whether to cut a window around the part, of the same share of every frame", stage="isolate"

@@ -27,16 +27,6 @@ def add_options(cli: argparse.ArgumentParser, every: int) -> None:
     cli.add_argument("--resume", action="store_true", help="continue from the checkpoint in --out, if there is one")
 
 
-def load_checkpoint(path: Path, setting: dict[str, Any], device: str) -> dict[str, Any] | None:
-    """The checkpoint of `save_checkpoint` with the same ``setting``, or None; one with other settings is renamed."""
-    try:
-        return checkpoints.load_checkpoint(path, setting, device)
-    except checkpoints.OtherSettings:
-        kept = path.rename(path.with_stem(f"{path.stem}-old"))
-    print(f"{path} was made with other settings: starting from scratch, the old file is kept as {kept}")
-    return None
-
-
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (setting, record and state dicts), and the record's curve as curve.csv next to it, atomically."""
     checkpoints.save_checkpoint(path, state["setting"], state)

@@ -30,9 +30,10 @@ from defectflow.config.code_hash import code_hash
 from defectflow.core.device import autocast, keep_memory, pick_device
 from defectflow.core.files import UserError, atomic, sha256_of, stage, write_json
 from defectflow.pretraining.backbone_card import VAL_SIZE, evaluate, find_defects, write_card
-from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
+from defectflow.pretraining.checkpoints import add_options, save_checkpoint
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.training_images import centre_squares, load_pool, to_input, training_batch
+from defectflow.training.checkpoints import load_or_set_aside
 from defectflow.training.loop import Loop
 
 
@@ -128,7 +129,7 @@ def train(
     checkpoint = out / "checkpoint.pt"
     setting: dict[str, Any] = {"seed": seed, "batch": batch, "size": size, "steps": steps, "minutes": minutes, "lr": lr}
     setting |= {"code": code_hash("pretraining.pretrain_backbone"), "start": sha256_of(start) if start else None}
-    if resume and (saved := load_checkpoint(checkpoint, setting, device)):
+    if resume and (saved := load_or_set_aside(checkpoint, setting, device)):
         student.load_state_dict(saved["student"])
         optimizer.load_state_dict(saved["optimizer"])
         record = saved["record"]

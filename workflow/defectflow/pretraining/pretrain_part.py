@@ -30,13 +30,14 @@ from defectflow.core.files import atomic, sha256_of, stage, write_json
 from defectflow.images.read_write import write_png
 from defectflow.parts.figure_ground import HEADS, SIDE, FigureGround, Heads, Trunk, read_heads, to_input
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
-from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
+from defectflow.pretraining.checkpoints import add_options, save_checkpoint
 from defectflow.pretraining.figure_card import SURFACES, figure_rows, means, surface_rows, write_card
 from defectflow.pretraining.figure_scenes import FigurePicture, Material, contact_sheet, figure_batch, material, teach
 from defectflow.pretraining.optimizer import MuonAdamW, learning_rate
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.pretraining.sam_card import write_notice
 from defectflow.pretraining.training_images import load_pool
+from defectflow.training.checkpoints import load_or_set_aside
 from defectflow.training.loop import Loop
 from defectflow.training.losses import dice_loss
 
@@ -204,7 +205,7 @@ def train(
         "taught": len(made_of.taught),
     }
     setting |= {"backbone": sha256_of(PATCH_NANO_WEIGHTS), "code": code_hash("pretraining.pretrain_part")}
-    if resume and (saved := load_checkpoint(checkpoint, setting, device)):
+    if resume and (saved := load_or_set_aside(checkpoint, setting, device)):
         heads.load_state_dict(saved["model"])
         optimizer.load_state_dict(saved["optimizer"])
         record = saved["record"]

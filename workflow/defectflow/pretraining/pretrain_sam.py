@@ -29,7 +29,7 @@ from defectflow.core.device import autocast, keep_memory, pick_device
 from defectflow.core.files import atomic, sha256_of, stage, write_json
 from defectflow.images.read_write import write_png
 from defectflow.pretraining.annotated_photographs import Photograph, read_photographs, split
-from defectflow.pretraining.checkpoints import add_options, load_checkpoint, save_checkpoint
+from defectflow.pretraining.checkpoints import add_options, save_checkpoint
 from defectflow.pretraining.optimizer import MuonAdamW, warmup_stable_decay
 from defectflow.pretraining.photograph_figures import sampled
 from defectflow.pretraining.photograph_scenes import corrected, mixed_batch
@@ -46,6 +46,7 @@ from defectflow.pretraining.sam_card import (
 from defectflow.pretraining.training_images import load_pool
 from defectflow.segmentation import sam_model
 from defectflow.segmentation.sam_training import proposals_loss, sam_loss, trained_parameters
+from defectflow.training.checkpoints import load_or_set_aside
 from defectflow.training.loop import Loop
 
 CONFIG = "nano"
@@ -190,9 +191,9 @@ def train(
     }
     checkpoint, stable = out / "checkpoint.pt", out / "stable.pt"
     if resume:
-        saved = load_checkpoint(checkpoint, setting, device)
+        saved = load_or_set_aside(checkpoint, setting, device)
         if saved is None or (saved["record"]["decaying"] and saved["length"] != length):
-            saved = load_checkpoint(stable, setting, device)
+            saved = load_or_set_aside(stable, setting, device)
         if saved:
             model.load_state_dict(saved["model"])
             average.load_state_dict(saved["average"])

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from defectflow.core.device import autocast
 from defectflow.segmentation.sam_model import Prompt, decode
-from defectflow.training.checkpoints import load_checkpoint, save_checkpoint
+from defectflow.training.checkpoints import load_or_set_aside, save_checkpoint
 from defectflow.training.loop import Loop, warmup_cosine
 from defectflow.training.losses import dice_loss, focal_loss
 
@@ -164,7 +164,7 @@ def train(
         batch_at: makes the batch of a step from the step's generator.
         validate: held-out IoU of the current model; None if nothing can be held out (then the last weights are kept).
         state: file for the state of the run, written every ``plan.save_every`` steps and removed at the end.
-        resume: continue from ``state`` if it exists.
+        resume: continue from ``state`` if it exists and ``fingerprint`` is the same.
         fingerprint: settings and data that must match those in the state file.
     """
     factors = {"decoder": 1.0, "neck": NECK_FACTOR, "trunk": TRUNK_FACTOR}
@@ -175,7 +175,7 @@ def train(
     device = next(model.parameters()).device
     optimiser = torch.optim.AdamW(groups, lr=plan.rate, weight_decay=WEIGHT_DECAY)
     progress, fingerprint = Progress(), fingerprint or {}
-    if resume and state is not None and (saved := load_checkpoint(state, fingerprint)):
+    if resume and state is not None and (saved := load_or_set_aside(state, fingerprint)):
         model.load_state_dict(saved["model"])
         optimiser.load_state_dict(saved["optimiser"])
         progress = Progress(**saved["progress"])

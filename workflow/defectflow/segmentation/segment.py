@@ -4,6 +4,7 @@ The result is used for masks only if it is not worse than the best baseline by m
 """
 
 import argparse
+import hashlib
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from defectflow.config.code_hash import code_hash
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_device, add_seed, add_threads
 from defectflow.core.batch_sizes import batch_size
@@ -303,12 +305,20 @@ def lean(run: Run, stack: ExitStack, settings: dict[str, Any]) -> dict[str, Any]
     )
     run.open(stack, Path(args.out).parent)
     names = {part: [a.image_id for a in items] for part, items in run.parts.items()}
-    fingerprint = {**settings, "learning_rate": rate, "images": names, "plan": vars(plan)}
+    fingerprint = {**settings, "learning_rate": rate, "images": names, "plan": vars(plan), "made_from": made_from(args)}
     state = Path(args.out).with_suffix(".state.pt")
-    if args.resume and not state.exists():
-        print(f"segment: nothing to resume ({state} does not exist), starting at step 0", file=sys.stderr)
     progress = train(run.model, plan, run.batch_at, run.validate, state, args.resume, fingerprint)
     return {"learning_rate": rate, "best_step": progress.best_step, "curve": progress.curve}
+
+
+def made_from(args: argparse.Namespace) -> str:
+    """Hash of all that a training starts from but its settings: files, start weights, code. 64 hex digits."""
+    files = [args.table, args.splits, args.prior, args.checkpoint]
+    paths = [Path(file) for file in files if file] + sorted(Path(args.pairs).iterdir())
+    digest = hashlib.sha256(code_hash("segmentation.segment").encode())
+    for path in paths:
+        digest.update(f"{path.name}\n{sha256_of(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -324,7 +334,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_settings(parser, Sam, "segment")
     parser.add_argument("--evaluate-every", type=int, default=50, help="steps between validations")
     parser.add_argument("--save-every", type=int, default=100, help="steps between saved states")
-    parser.add_argument("--resume", action="store_true", help="continue from OUT's .state.pt if there is one")
+    parser.add_argument("--resume", action="store_true", help="continue from OUT's .state.pt if it is of this training")
     add_seed(parser)
     add_device(parser)
     add_option(parser)

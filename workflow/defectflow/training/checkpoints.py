@@ -3,6 +3,7 @@
 Imports torch; import this module inside the function that needs it.
 """
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,19 @@ def load_checkpoint(path: Path, setting: dict[str, Any], device: str = "cpu") ->
     if not same:
         raise OtherSettings(f"{path}: belongs to a run with other settings or data (delete it, or leave out --resume)")
     return state
+
+
+def load_or_set_aside(path: Path, setting: dict[str, Any], device: str = "cpu") -> dict[str, Any] | None:
+    """What `load_checkpoint` returns; a checkpoint of another ``setting`` is renamed, and None returned.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        return load_checkpoint(path, setting, device)
+    except OtherSettings:
+        kept = path.rename(path.with_stem(f"{path.stem}-old"))
+    print(
+        f"{path}: of a training with other settings or data, kept as {kept.name}; starting from step 0", file=sys.stderr
+    )
+    return None
