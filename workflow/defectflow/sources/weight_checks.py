@@ -39,7 +39,8 @@ def check_files(run: Any, settings: Any, allow_downloads: bool, cache: str) -> N
     if detector.measures_outlines and not segmenter.makes_masks:
         raise UserError(
             f"config.yaml: detectors.{run.detector} measures the outline of the part, and segmenter {run.segmenter} "
-            "makes no masks (choose found, or outline some photographs and choose template)"
+            "makes no masks (choose found, or outline some photographs and choose template; or take the run out of "
+            "compare)"
         )
     if detector.measures_outlines and settings["isolations"][run.isolation].background != "keep":
         raise UserError(
