@@ -68,7 +68,7 @@ def of(program: str) -> list:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Workflow:
-    """A copy of the workflow with what the examples name: data/mine, data/mvtec, feedback and weights of a larger network."""
+    """A copy of the workflow with what the examples name: data sets, feedback and weights of a larger network."""
     workflow = Workflow(tmp_path_factory.mktemp("examples"))
     make_coco_set(workflow.folder / "data/mine")
     make_mvtec_set(workflow.folder / "data/mvtec/bottle")
