@@ -69,10 +69,11 @@ def of(program: str) -> list:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Workflow:
-    """A copy of the workflow with what the examples name: data/mine, data/mvtec and weights of a larger network."""
+    """A copy of the workflow with what the examples name: data sets, feedback and weights of a larger network."""
     workflow = Workflow(tmp_path_factory.mktemp("examples"))
     make_coco_set(workflow.folder / "data/mine")
     make_mvtec_set(workflow.folder / "data/mvtec/bottle")
+    (workflow.folder / "data/feedback.csv").write_text("filename,said\nmine/images/part_000.png,good\n")
     (workflow.folder / "data/pool").mkdir()  # as `pretrain:` names them
     (workflow.folder / "data/weights").mkdir()
     (workflow.folder / "data/weights/resnet18.tv_in1k.safetensors").touch()
