@@ -399,7 +399,7 @@ def test_kinds_are_learned_from_isolated_parts_when_they_are_asked_for(site):
     refused = site.snakemake("-n", "imbalance", config=tuned)
     assert refused.returncode != 0 and "imbalance thins out what a head learns from" in refused.stderr
     nothing = site.snakemake("-n", "study", config=COCO | ALONE)
-    assert nothing.returncode != 0 and "kinds.study names nothing to vary" in nothing.stderr
+    assert nothing.returncode != 0 and "kinds.study varies nothing" in nothing.stderr
     missing = site.snakemake("-n", "kinds", config=COCO | ALONE | {"kinds": {"weights": "no.pth"}})
     assert (
         missing.returncode != 0 and "no.pth: no such file (config.yaml names it under kinds.weights)" in missing.stderr

@@ -60,7 +60,7 @@ rule describe:
 
 
 rule finetune:
-    """A network that learns kinds from whole pictures, one for each fold and one on all; goes on where it was stopped."""
+    """Train a network on kinds from whole pictures: one for each fold and one on all."""
     input:
         tables=collect("results/{{dataset}}/{{segmenter}}/{{isolation}}/images/{shard}.csv", shard=SHARDS),
         manifest="results/{dataset}/manifest.csv",
