@@ -40,7 +40,7 @@ ONES = np.ones(4, np.float32)
 def inspector(raw, threshold, band):
     """An inspector whose detector gives the score ``raw`` to any photograph."""
     made = Inspector.__new__(Inspector)
-    made.runtime, made.clock, made._locate = "stub", time.perf_counter, None
+    made.runtime, made.clock, made._locate, made._namer = "stub", time.perf_counter, None, None
     made._scorer = lambda patches, cells: Scored(raw, ONES, lambda: ONES)
     made._network = lambda pictures: np.ones((len(pictures), 4, 1), np.float32)
     made.settings = {

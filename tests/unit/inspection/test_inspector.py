@@ -379,7 +379,7 @@ def test_a_gpu_means_torch_and_is_told_where_there_is_none(bundle_folder, monkey
 def judged(distances, bounds, level, bad):
     """A stub's verdict on a photograph with these distances on a grid of 8 x 8; an item each time they were asked."""
     made, asked = Inspector.__new__(Inspector), []
-    made.runtime, made.clock, made._locate = "stub", time.perf_counter, None
+    made.runtime, made.clock, made._locate, made._namer = "stub", time.perf_counter, None, None
 
     def all_of_them():
         asked.append(True)
