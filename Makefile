@@ -10,9 +10,10 @@ demo: $(STAMP)
 	$(BIN)/snakemake --cores $(CORES)
 	@$(BIN)/python -m defectflow.reporting.summary --leaderboard results/demo/leaderboard.csv
 
-# Two processes, each with whole test files: most of the time goes into dry runs, which take one core each.
+# Two processes, each with whole test files, the long ones first: most of the time goes into dry runs, which take one core
+# each.
 test: lint
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 setup: $(STAMP)
 
