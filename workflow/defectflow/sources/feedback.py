@@ -5,7 +5,6 @@ Standard library only: the Snakefile reads it when it starts.
 
 from __future__ import annotations
 
-import csv
 import difflib
 import os
 from collections.abc import Iterable, Sequence
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defectflow.core.files import UserError, nearest_path, sha256_of
+from defectflow.sources.labels_csv import split_line
 
 COLUMNS = ("filename", "said", "x0", "y0", "x1", "y1", "mask", "time", "who")
 NEEDED = ("filename", "said")
@@ -93,12 +93,12 @@ def _cells(table: Path) -> list[tuple[int, dict[str, str]]]:
         raise UserError(f"{table}: no such file{nearest_path(table)}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{table}: not a table ({getattr(error, 'strerror', None) or 'not UTF-8 text'})") from None
-    lines = text.splitlines()
+    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
     if not lines:
         raise UserError(f"{table}: the file is empty (its first line names the columns: {', '.join(COLUMNS)})")
-    separator = max(",;\t", key=lines[0].count)
-    reader = csv.reader(lines, delimiter=separator)
-    names = [name.strip().lower() for name in next(reader)]
+    separator = max(",;\t", key=lines[0][1].count)
+    (_, first), *others = [(number, split_line(table, number, line, separator)) for number, line in lines]
+    names = [name.lower() for name in first]
     for name in names:
         if name not in COLUMNS:
             near = "".join(f"{one}? " for one in difflib.get_close_matches(name, COLUMNS, 1))
@@ -109,12 +109,11 @@ def _cells(table: Path) -> list[tuple[int, dict[str, str]]]:
         if name not in names:
             raise UserError(f"{table}: column {name!r} is missing (allowed: {', '.join(COLUMNS)})")
     rows = []
-    for row in reader:
-        if any(cell.strip() for cell in row):
+    for number, row in others:
+        if any(row):
             if len(row) > len(names):
-                raise UserError(f"{table}, line {reader.line_num}: more cells than columns")
-            cells = dict.fromkeys(COLUMNS, "") | dict(zip(names, (cell.strip() for cell in row), strict=False))
-            rows.append((reader.line_num, cells))
+                raise UserError(f"{table}, line {number}: more cells than columns")
+            rows.append((number, dict.fromkeys(COLUMNS, "") | dict(zip(names, row, strict=False))))
     return rows
 
 

@@ -43,8 +43,8 @@ def read_labels(path: str | Path) -> list[dict[str, str]]:
     """
     header, *lines = _lines(path)
     delimiter, header = _delimiter(path, header, lines)
-    columns = _columns(path, _cells(path, *header, delimiter))
-    rows = [(number, _cells(path, number, line, delimiter)) for number, line in lines]
+    columns = _columns(path, split_line(path, *header, delimiter))
+    rows = [(number, split_line(path, number, line, delimiter)) for number, line in lines]
     rows = [(number, cells) for number, cells in rows if any(cells)]
     even = len({len(cells) for _, cells in rows}) == 1
     return [_row(f"{path}, line {number}", number, columns, cells, even) for number, cells in rows]
@@ -105,7 +105,7 @@ def _delimiter(path: str | Path, header: tuple[int, str], lines: list[tuple[int,
     return max(DELIMITERS, key=known), header
 
 
-def _cells(path: str | Path, number: int, line: str, delimiter: str) -> list[str]:
+def split_line(path: str | Path, number: int, line: str, delimiter: str) -> list[str]:
     """Cells of a line, without spaces around them.
 
     Raises:
