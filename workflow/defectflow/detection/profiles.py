@@ -7,14 +7,11 @@ import math
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from defectflow.config.settings_flag import add_settings, read_settings
+from defectflow.config.settings_flag import read_settings
 from defectflow.core import tables
-from defectflow.core.arguments import add_threads
-from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError, atomic_dir, stage
-from defectflow.detection.feature_files import PatchFile
+from defectflow.detection.scored_photographs import add_arguments, scored_photographs
 from defectflow.drawing.chart_files import save_png
 from defectflow.drawing.charts import width_profile
 from defectflow.methods.method_settings import METHODS
@@ -35,43 +32,24 @@ def main(args: argparse.Namespace) -> None:
     judged = tables.read_table(args.predictions, ["image_id", "filename", "raw_score", "threshold"]).set_index(
         "image_id"
     )
-    detectors: dict[str, Profile] = {}
     with atomic_dir(args.out) as folder:
-        for features, scores in zip(args.features, args.scores, strict=True):
-            file, table = PatchFile(features), tables.read_table(scores, tables.SCORES)
-            bank_of = table[table["copy_of"] == ""].set_index("image_id")["bank"]
-            grid = tuple(file.config["grid"])
-            for item, about in enumerate(tqdm(file.items, desc="draw", unit="image")):
-                image_id = about["image_id"]
-                if image_id not in bank_of.index or image_id not in judged.index:
-                    continue
-                name = bank_of[image_id]
-                if name not in detectors:
-                    banks = BankFile(args.banks, "pt")
-                    banks = banks if name == "all" else BankFile(args.fold_banks, "pt", banks)
-                    detector = method(banks.tensors(name), banks.settings, settings)
-                    assert isinstance(detector, Profile)
-                    detectors[name] = detector
-                own, row = detectors[name], judged.loc[image_id]
-                found = measured(file.patches(item), file.position(item), grid, settings)
-                limit = UNTOLD if math.isnan(row["threshold"]) else float(row["threshold"])
-                title = f"{Path(row['filename']).name}: {row['raw_score']:.1f} units, allowed {limit:.1f}"
-                save_png(
-                    Path(folder, f"{image_id}.png"), width_profile(title, found.widths, own.mean, own.unit * limit)
-                )
+        for image_id, file, item, grid, detector in scored_photographs(args, method, settings):
+            if image_id not in judged.index:
+                continue
+            assert isinstance(detector, Profile)
+            row = judged.loc[image_id]
+            found = measured(file.patches(item), file.position(item), grid, settings)
+            limit = UNTOLD if math.isnan(row["threshold"]) else float(row["threshold"])
+            title = f"{Path(row['filename']).name}: {row['raw_score']:.1f} units, allowed {limit:.1f}"
+            chart = width_profile(title, found.widths, detector.mean, detector.unit * limit)
+            save_png(Path(folder, f"{image_id}.png"), chart)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Command line of the stage."""
     parser = argparse.ArgumentParser(prog="python -m defectflow.detection.profiles", description=__doc__)
-    parser.add_argument("--features", nargs="+", required=True, help="patch files of all shards")
-    parser.add_argument("--scores", nargs="+", required=True, help="their SCORES tables")
-    parser.add_argument("--banks", required=True, help="banks of the fit stage")
-    parser.add_argument("--fold-banks", required=True, help="its file with the banks of the folds")
+    add_arguments(parser)
     parser.add_argument("--predictions", required=True, help="predictions.csv, for thresholds and names")
-    add_settings(parser, METHODS, "score")
-    add_threads(parser)
-    parser.add_argument("--out", required=True, help="folder to write")
     return parser
 
 
