@@ -30,7 +30,7 @@ def test_a_large_set_of_many_sessions_lacks_its_masks_alone():
 @pytest.mark.parametrize(
     ("labels", "text"),
     [
-        ("----", "No photograph is labelled: nothing can be learned"),
+        ("----", "No photograph is labelled: a run with five or more assumes that most are good"),
         ("0000", "No bad photograph is labelled"),
         ("1111", "No good photograph is labelled"),
         ("0011-", "1 photograph without a label counts in no figure"),

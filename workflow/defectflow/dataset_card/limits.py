@@ -52,8 +52,8 @@ def _labels(table: pd.DataFrame) -> Iterator[str]:
     good, bad = int(labels.eq(0).sum()), int(labels.eq(1).sum())
     if not good + bad:
         yield (
-            "No photograph is labelled: nothing can be learned or measured before at least ten good ones are (folders "
-            "good/ and bad/, or labels.csv), and no figure says how many defects are found before some bad ones are."
+            "No photograph is labelled: a run with five or more assumes that most are good, and nothing can be "
+            "measured before some good and some bad ones are labelled (folders good/ and bad/, or labels.csv)."
         )
         return
     if not good:

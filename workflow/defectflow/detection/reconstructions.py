@@ -1,4 +1,4 @@
-"""What an autoencoder draws of each photograph, beside the picture that it was given; by the bank that judged it."""
+"""The reconstruction of each photograph by the autoencoder that judged it, beside the picture it was given."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEIGHT = 256  # pixels at least, so that people see something
 
 
 def main(args: argparse.Namespace) -> None:
-    """Write a PNG for each photograph: the picture at the left, what is drawn of it at the right."""
+    """Write a PNG for each photograph: the picture on the left, its reconstruction on the right."""
     settings = read_settings(args.settings, METHODS, "score")
     method = detector_class(settings.name)
     if not issubclass(method, PictureDetector) or method.reconstruction is PictureDetector.reconstruction:
