@@ -208,7 +208,7 @@ def main(args: argparse.Namespace) -> None:
         if args.kinds:
             write_kinds(args.kinds, metadata, folder)
         write_backbone(metadata, args, folder / "backbone.safetensors")
-        portable = metadata["precision"] == "float32"  # other libraries round bfloat16 at other places
+        portable = metadata["precision"] != "bfloat16"  # of PyTorch: other libraries round at other places
         if portable:
             export_onnx(metadata, folder / "backbone.safetensors", folder / NETWORK)
         settings = {
