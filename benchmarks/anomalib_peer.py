@@ -75,5 +75,6 @@ def inferencer(graph: Path, hint: str = "", threads: int = 1) -> Any:
     os.environ["TRUST_REMOTE_CODE"] = "1"
     from anomalib.deploy import OpenVINOInferencer
 
-    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
+    # Pinned, all workers of the service would compute on the first core.
+    options: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False}
     return OpenVINOInferencer(graph, "CPU", options | ({"INFERENCE_PRECISION_HINT": hint} if hint else {}))

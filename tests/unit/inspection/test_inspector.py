@@ -1,8 +1,10 @@
 import json
+import os
 import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from dataclasses import replace
@@ -117,6 +119,28 @@ def test_a_defect_on_a_seam_of_tiles_is_one_box_at_its_place_and_runtimes_agree(
     assert np.abs(centres[1] - centre[::-1]).max() < 5 and boxes[1][:4].max() < 400
     rows, columns = np.unravel_index(seen.heat.argmax(), seen.heat.shape)
     assert abs(rows - centre[0]) < 12 and abs(columns - centre[1]) < 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="says on Linux where a thread may compute")
+def test_openvino_leaves_each_process_all_cores(bundle_folder):
+    one = Inspector.load(bundle_folder, "openvino")
+    item, allowed, seen = one.prepare(bundle_set.photograph(3)), os.sched_getaffinity(0), []
+    number, begun, done = [], threading.Event(), threading.Event()
+
+    def judge():
+        number.append(threading.get_native_id())
+        begun.set()
+        for _ in range(60):
+            one.embed(item)
+        done.set()
+
+    thread = threading.Thread(target=judge)
+    thread.start()
+    begun.wait()
+    while not done.is_set():
+        seen.append(os.sched_getaffinity(number[0]))
+    thread.join()
+    assert seen and all(cores == allowed for cores in seen)
 
 
 def test_the_review_band_and_the_threshold_are_those_of_the_bundle(one):

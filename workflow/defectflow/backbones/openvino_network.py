@@ -40,6 +40,8 @@ def compiled(
         "INFERENCE_PRECISION_HINT": HINTS[precision],
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
+        # Each process would pin its first thread to the first core, and forks would all compute on that one.
+        "ENABLE_CPU_PINNING": False,
     }
     network = core.compile_model(str(path), "CPU", options)
     local, first = threading.local(), threading.Lock()

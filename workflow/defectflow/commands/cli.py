@@ -144,8 +144,6 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
     ):  # each arrival is reported immediately, not when the next one comes
         yield from map(one, paths)
     elif args.batch == 1 and inspector.can_fork:
-        paths = iter(paths)
-        yield from map(one, islice(paths, 1))  # what it prepares, the forks share
         yield from in_forks(one, paths, args.streams)
     elif args.batch == 1:
         yield from in_order(one, paths, args.streams)
