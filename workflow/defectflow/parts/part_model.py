@@ -176,7 +176,7 @@ class Prior:
         labels = np.unpackbits(tensors["labels"], axis=1, count=height * width).reshape(-1, height, width).view(bool)
         chosen = tensors["chosen"].astype(int)
         own = labels if np.array_equal(chosen, np.arange(len(labels))) else labels[chosen]
-        templates = Templates(tensors["fields"], own)
+        templates = Templates(tensors["fields"].astype(np.float32), own)
         heads = {key.removeprefix("heads."): value for key, value in tensors.items() if key.startswith("heads.")}
         shape = CommonShape(tensors["shape"], **info.pop("shape")) if "shape" in info else None
         return cls(info.pop("image_ids"), info.pop("groups"), labels, chosen, templates, info, heads, shape)

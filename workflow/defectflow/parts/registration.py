@@ -67,7 +67,7 @@ class Templates:
     """Annotated photographs in the registration frame.
 
     Attributes:
-        fields: gradient fields, float32 or float16 (n, h, w, 2); they are computed with in float32.
+        fields: gradient fields, float32 (n, h, w, 2).
         labels: label masks as bool (n, H, W), longest side LABEL pixels.
     """
 
@@ -174,7 +174,7 @@ class Templates:
         if coarse.frame == size:
             rows = coarse.fields.reshape(len(self.fields), -1)
         else:
-            rows = np.stack([resized(field.astype(np.float32), size).ravel() for field in self.fields])
+            rows = np.stack([resized(field, size).ravel() for field in self.fields])
         unit: np.ndarray = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-9)
         return unit
 

@@ -40,7 +40,7 @@ class Level:
         return cv2.resize(picture, self.frame[::-1], interpolation=cv2.INTER_AREA)
 
     def _field(self, index: int) -> np.ndarray:
-        return self.reduced(self._fields[index].astype(np.float32, copy=False))
+        return self.reduced(self._fields[index])
 
     def _weight(self, index: int) -> np.ndarray:
         return self.reduced(self._weights[index].astype(np.float32) / 255)
