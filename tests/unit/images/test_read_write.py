@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.images.image_checks import inspect
-from defectflow.images.read_write import is_plain, read_checked, read_mask, read_rgb
+from defectflow.images.read_write import JPEG_SIDE, is_plain, read_checked, read_mask, read_rgb, write_jpeg
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -133,3 +133,16 @@ def test_postscript_is_not_run(tmp_path):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(UserError, match=r"part.png: its content is PostScript, which is not read"):
         read_rgb(path)
+
+
+def test_a_line_of_one_pixel_keeps_its_colour_in_a_jpeg(tmp_path):
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    picture[:, 31] = (120, 190, 255)
+    write_jpeg(tmp_path / "a.jpg", picture)
+    assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - picture).max() < 25
+
+
+def test_a_strip_longer_than_a_jpeg_may_be_is_written_smaller(tmp_path):
+    write_jpeg(tmp_path / "a.jpg", np.full((64, 2 * JPEG_SIDE, 3), 90, np.uint8))
+    picture = read_rgb(tmp_path / "a.jpg")
+    assert picture.shape == (32, JPEG_SIDE, 3) and (picture == 90).all()

@@ -19,6 +19,9 @@ TURN_PNG = (
     b"Raw profile type exif",
     b"XML:com.adobe.xmp",
 )  # all places that may hold the orientation of a PNG
+JPEG_SIDE = 65500  # pixels: the limit of libjpeg
+# Colours at full resolution: at half, thin outlines fringe.
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
@@ -156,6 +159,18 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         # Encoded first, because imwrite reports no error on a full disk. OpenCV's own choice (differences of
         # neighbours, runs of equal bytes) takes half the time of level 1 and a tenth more space.
         temporary.write_bytes(cv2.imencode(".png", image)[1].data)
+
+
+def write_jpeg(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 RGB (height, width, 3) as JPEG, atomically, for people to look at: lines keep their colours.
+
+    A picture with a side longer than a JPEG may have is written smaller.
+    """
+    if max(image.shape[:2]) > JPEG_SIDE:
+        scale = JPEG_SIDE / max(image.shape[:2])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    with atomic(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), JPEG)[1].data)
 
 
 def letterbox(

@@ -47,7 +47,7 @@ class Job:
         name: of the file, as given by the sender.
         data: content of the file.
         draw: whether an overlay is wanted.
-        answer: the result of `worker.judge`, with "overlay" as bytes of a PNG or None; "cause" if it was not judged.
+        answer: the result of `worker.judge`, with "overlay" as bytes of a JPEG or None; "cause" if it was not judged.
     """
 
     model: str
@@ -189,7 +189,7 @@ class Pool:
             begun = worker.pipe.poll(self._options.timeout) and hear(worker.pipe) == BEGUN
             if begun and worker.pipe.poll(max(0.0, start + self._options.timeout - time.monotonic())):
                 answer = hear(worker.pipe)
-                drawn = next((folder / DRAWN / "overlays").glob("*.png"), None) if job.draw else None
+                drawn = next((folder / DRAWN / "overlays").glob("*.jpg"), None) if job.draw else None
                 answer["overlay"] = drawn.read_bytes() if drawn else None
                 self._mean += 0.1 * (time.monotonic() - start - self._mean)
             else:

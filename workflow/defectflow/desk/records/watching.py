@@ -27,7 +27,7 @@ from defectflow.images.formats import PassedOver
 from defectflow.inspection.bundle_files import MANIFEST
 from defectflow.inspection.inspector import Inspector, Verdict
 from defectflow.inspection.judge_files import judge_one
-from defectflow.inspection.outputs import Pictures, notices, picture_name
+from defectflow.inspection.outputs import Pictures, notices, picture_path
 from defectflow.inspection.photo_sources import watch
 from defectflow.monitoring.inspection_log import open_log
 
@@ -192,7 +192,7 @@ class Watcher:
 
     def _forget(self, one: Seen) -> None:
         for kind in ("overlays", "heatmaps"):
-            (self.pictures / kind / f"{picture_name(one.path)}.png").unlink(missing_ok=True)
+            picture_path(self.pictures, kind, one.path).unlink(missing_ok=True)
 
     def _paths(self, kind: str, source: str, every: float) -> Iterator[Path]:
         if kind == "folder":
