@@ -85,7 +85,10 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
             {"segmenters": {"s": {"method": "sam2.1", "model": "nano", "engine": "official", "augmentations": 2}}},
             "segmenters.s: engine official does not read 'augmentations'",
         ),
-        ({"detectors": {"p": {"method": "patchcore", "top_fraction": 0.1}}}, "detectors.p: 'top_fraction' is only read"),
+        (
+            {"detectors": {"p": {"method": "patchcore", "top_fraction": 0.1}}},
+            "detectors.p: 'top_fraction' is only read",
+        ),
         ({"detectors": {"p": {"method": "patchcore", "score": "percentile", "neighbours": 3}}}, "'neighbours' is only"),
         ({"detectors": {"p": {"method": "patchcore", "density_neighbours": 3}}}, "'density_neighbours' is only read"),
         ({"detectors": {"p": {"method": "vae", "top_fraction": 0.1}}}, "'top_fraction' is only read with score: top_k"),

@@ -105,11 +105,12 @@ export async function draw(name, following, done, what = PART) {
   dialog.addEventListener("close", () => dialog.remove());
   dialog.showModal();
   const address = encodeURIComponent(name);
-  // The photograph is shown at once; clicks wait until the server has looked at it.
+  // The photograph is shown at once; clicks wait until the server has encoded it.
   let ready = null;
   if (what.tools.includes("click")) {
     busy.textContent = t("Loading …");
-    ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));
+    ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => found.told && toast(found.told));
+    ready.catch(() => {}).then(() => (busy.textContent = "")); // api has reported the error; polygon and brush still work
   }
   image = await picture(`/api/part/picture?name=${address}`);
   canvas.width = image.naturalWidth;
@@ -252,7 +253,11 @@ export async function draw(name, following, done, what = PART) {
     clicks[beside ? "outside" : "inside"].push(point);
     redraw();
     const mine = ++waiting;
-    await ready;
+    try {
+      await ready;
+    } catch {
+      return undo();
+    }
     busy.textContent = "…";
     try {
       const response = await fetch("/api/part/clicks", { method: "POST", headers: { "Content-Type": "application/json", "X-Desk-CSRF": csrf }, body: JSON.stringify({ name, ...clicks }) });
