@@ -74,7 +74,7 @@ def test_points_alone_are_enough_and_points_beside_it_stay_out(photos):
         "170,175",
     )
     mask = mask_in(folder, "0.png")
-    assert iou(mask, outlined_set.mask_of(outlines[0])) > 0.85 and not mask[3, 3]
+    assert iou(mask, outlined_set.mask_of(outlines[0])) > 0.7 and not mask[3, 3]
 
 
 def test_a_polygon_is_the_outline(photos):
