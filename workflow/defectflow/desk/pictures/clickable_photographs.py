@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from defectflow.core.files import UserError
+from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
 from defectflow.desk.records.outlines import photograph_path, reduced
 from defectflow.desk.running.choices import effective
-from defectflow.images.read_write import read_photograph
 from defectflow.segmentation.clicked_outline import Clickable, ClickNetworks
 from defectflow.sources import preflight
 from defectflow.sources.weight_checks import is_url
@@ -105,7 +105,7 @@ class ClickablePhotographs:
             if found := self._kept(key):
                 return found
             assert self._networks is not None, "warm loads them"
-            made = Clickable.of(reduced(read_photograph(path)), self._networks)
+            made = Clickable.of(reduced(to_look_at(path)), self._networks)
             with self._lock:
                 self._opened[key] = made
                 while len(self._opened) > KEPT:
