@@ -235,8 +235,8 @@ Pre-trained by `python -m defectflow.pretraining.pretrain_sam` (rule `pretrain_s
 Up to two further rounds add clicks on errors, with the previous mask as mask prompt; of the three proposals, only the
 best one is trained on the mask.
 Scenes (`rendered_scenes.py`): plates, brackets, gears, wires and blobs with holes, with light and shadow, in front of
-clutter; surfaces are crops of {figures["photos"]} natural photographs and rendered textures; light, exposure, blur and grain
-vary.
+clutter; surfaces are crops of {figures["photos"]} natural photographs and rendered textures; light, exposure, blur and
+grain vary.
 One prompt in eight of a rendered scene is for an object that is not in it.
 {own}
 
