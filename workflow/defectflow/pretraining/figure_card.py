@@ -106,8 +106,8 @@ cosine. Losses: cross-entropy and dice of the figure, cross-entropy of "a surfac
 Pictures (`figure_scenes.py`): windows of annotated photographs whose masks are a usable foreground; their objects
 pasted in front of surfaces and scenes; rendered parts; photographs of a pool with a teacher's soft masks; surfaces made
 of small patches of {figures["photos"]} photographs of the pool and of rendered textures, with small damage. Light,
-colour, blur, grain and JPEG vary. Each head starts from other random numbers and never sees its own fifth of the series and the
-pool. No photograph of an inspected part was used for training or for choosing the architecture.
+colour, blur, grain and JPEG vary. Each head starts from other random numbers and never sees its own fifth of the
+series and the pool. No photograph of an inspected part was used for training or for choosing the architecture.
 
 ## Figures
 
