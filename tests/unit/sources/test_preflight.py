@@ -385,6 +385,20 @@ def test_names_that_look_the_same_are_the_same():
     assert Matcher(["T\u00fcr.jpg"], [f"x/{on_disk}"]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")
 
 
+@pytest.mark.parametrize("name", ["Labels.CSV", "images/labels.csv"])
+def test_labels_are_found_beside_and_among_the_photographs_in_capitals_or_not(tmp_path, name):
+    make(tmp_path)
+    os.rename(tmp_path / "labels.csv", tmp_path / name)
+    assert preflight.resolve({"path": str(tmp_path)})["labels"] == str(tmp_path / name)
+    folder = str((tmp_path / name).parent)
+    assert preflight.resolve({"images": folder})["labels"] == str(tmp_path / name)
+    assert preflight.resolve({"images": folder, "labels": None})["labels"] is None
+    (tmp_path / "labels.csv").write_text("filename,label\n")
+    with pytest.raises(UserError, match=r"labels\.csv: which one has the labels\? \(say so in the entry"):
+        preflight.resolve({"path": str(tmp_path)})
+    assert preflight.resolve({"path": str(tmp_path), "labels": "x.csv"})["labels"] == "x.csv"
+
+
 def feedback(resolved: dict, *lines: str) -> dict:
     """The data set with a table of feedback beside its photographs' folder."""
     table = Path(resolved["path"], "said.csv")
