@@ -266,6 +266,9 @@ def test_a_label_against_the_folder_is_told(tmp_path):
     assert rows(resolved)["test/good/0.png"][1] == "1"
     text = f"1 photograph labelled the other way in {tmp_path}/labels.csv, which counts"
     assert told(resolved) == [("test/good", text)]
+    (tmp_path / "labels.csv").write_text("filename,label\ntest/crack/0.png,good\n")
+    assert rows(resolved)["test/crack/0.png"] == ("test", "0", "", "")
+    assert told(resolved) == [("test/crack", text)]
 
 
 def test_a_mask_of_labels_csv_that_is_read_as_a_photograph_is_a_problem(tmp_path):

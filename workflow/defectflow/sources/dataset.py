@@ -127,7 +127,10 @@ def row_reader(
                 filled[name]["mask"] = os.path.join(base, filled[name]["mask"].replace("\\", "/"))
 
     def row(name: str) -> dict[str, str]:
-        return dict.fromkeys(LABEL_COLUMNS[1:], "") | folders.row(name) | filled.get(name, {})
+        told, said = folders.row(name), filled.get(name, {})
+        if said.get("label") == "0" and told.get("defect_type"):
+            told = told | {"defect_type": ""}  # a kind that the folder gives is none of a good photograph
+        return dict.fromkeys(LABEL_COLUMNS[1:], "") | told | said
 
     table, images = resolved.get("feedback"), str(resolved["images"])
     if table:
