@@ -29,12 +29,16 @@ def test_a_tiff_is_turned_and_its_size_with_it(tmp_path, pixels, tags, compressi
 
 @pytest.mark.parametrize(
     ("pixels", "message"),
-    [(GREY.astype(np.float32), "floating-point"), (GREY.astype(np.int32) * 70000, "more than 16 bits")],
+    [
+        (GREY.astype(np.float32), "floating-point"),
+        (GREY.astype(np.int32) * 70000, "more than 16 bits"),
+        (GREY.astype(np.int32) - 99, "negative, down to -99"),
+    ],
 )
 def test_numbers_of_unknown_range_are_a_problem(tmp_path, pixels, message):
     path = tmp_path / "a.tif"
     Image.fromarray(pixels).save(path)
-    with pytest.raises(UserError, match=rf"a\.tif: its pixels .*{message}.*\(save it as 8 or 16 bits\)"):
+    with pytest.raises(UserError, match=rf"a\.tif: its pixels .*{message}.*\(save it as 8 or 16 bits.*\)"):
         read_rgb(path)
     assert message in inspect(path, tmp_path).problem
 

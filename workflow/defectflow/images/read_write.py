@@ -12,7 +12,7 @@ from defectflow.images import floats, jpeg_stream
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
 from defectflow.images.formats import ARCHIVES, RAW, unread
-from defectflow.images.sixteen_to_eight_bits import numbers_of, to_8_bits
+from defectflow.images.sixteen_to_eight_bits import numbers_of, to_8_bits, whole_numbers
 
 TURN_PNG = (
     b"eXIf",
@@ -51,10 +51,7 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
             if image.mode == "F":
                 return np.asarray(Image.fromarray(floats.to_8_bits(np.asarray(image))).convert("RGB"))
             if image.mode.startswith("I"):
-                values = np.asarray(image)
-                if values.max() > 65535:
-                    raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
-                grey = Image.fromarray((values.astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+                grey = Image.fromarray((whole_numbers(image, path).astype(np.float32) / 257).astype(np.uint8))
                 return np.asarray(grey.convert("RGB"))
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
