@@ -153,6 +153,19 @@ def test_a_mask_is_read_as_the_workflow_reads_ground_truth(tmp_path, kind):
     assert found.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
 
 
+def test_a_mask_that_is_painted_anew_is_learned_from(bundle, photos):
+    rows = table(photos, "faint_303.png,bad,mask.png", columns="filename,said,mask")
+    taught = []
+    for left in (True, False, True):
+        mask = np.zeros((96, 128), bool)
+        mask[:, :64] = left
+        mask[:, 64:] = not left
+        write_png(photos / "mask.png", mask)
+        learn(bundle, rows, force=True, say=lambda _: None)
+        taught.append(content(bundle))
+    assert taught[0] != taught[1] and taught[0] == taught[2]
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
