@@ -21,6 +21,7 @@ from typing import Any
 import cv2
 
 from defectflow.core.files import UserError, atomic
+from defectflow.decision.outcomes import is_flagged
 from defectflow.desk.project import Project
 from defectflow.desk.records.releases import bundle_in_use
 from defectflow.images.formats import PassedOver
@@ -222,10 +223,12 @@ class Watcher:
 
 
 def word_of(verdict: Verdict | None) -> str:
-    """Verdict as the page shows it."""
+    """Verdict as the page shows it; as in the service, a person decides where the part or its mask is in doubt too."""
     if verdict is None:
         return "error"
-    return "review" if verdict.review else "bad" if verdict.bad else "good"
+    if verdict.review or is_flagged(verdict.present, verdict.doubtful):
+        return "review"
+    return "bad" if verdict.bad else "good"
 
 
 def opened(source: str) -> cv2.VideoCapture:
