@@ -1,6 +1,5 @@
 """Helpers only: what the jobs of a run read of each other, and what a run has to make."""
 
-
 # What the stage boxes writes: the regions of a run, or those that a network outlines anew.
 MAP_REGIONS = "map_regions" if SETTINGS["regions"].refine else "regions"
 
