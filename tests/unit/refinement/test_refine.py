@@ -42,7 +42,14 @@ def run(data, folder: Path, manifest: Path | None = None) -> SimpleNamespace:
     args += ["--predictions", str(data.out / "predictions.csv"), "--manifest", str(manifest or data.manifest)]
     args += ["--maps", *map(str, data.set.maps), "--settings", '{"refine": "sam"}', "--device", "cpu"]
     args += ["--checkpoint", data.start]
-    args += ["--table", str(folder / "r.csv"), "--coco", str(folder / "r.json"), "--report", str(folder / "report.json")]
+    args += [
+        "--table",
+        str(folder / "r.csv"),
+        "--coco",
+        str(folder / "r.json"),
+        "--report",
+        str(folder / "report.json"),
+    ]
     refine.main(refine.build_parser().parse_args(args))
     return SimpleNamespace(
         table=read_table(folder / "r.csv", REGIONS),
