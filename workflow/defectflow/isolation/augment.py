@@ -137,7 +137,7 @@ def main(args: argparse.Namespace) -> None:
                 continue
             transform = build(seed=copy_seed(args.seed, name))
             varied = transform(image=image, mask=mask.astype(np.uint8))
-            if row.mask and not args.keep_background:
+            if row.mask and mask.any() and not args.keep_background:  # a picture without the part is kept whole
                 # Brightness changes a zeroed background too; pixels outside the part must keep the value set by
                 # isolation.
                 outside = image[~mask][:1] if (~mask).any() else np.zeros((1, 3), np.uint8)
