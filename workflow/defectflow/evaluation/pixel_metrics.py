@@ -160,7 +160,7 @@ def pixel_figures(
         off_part = 0
         rows = known[(known["label"] == 0) | marked].sort_values("label", kind="stable")
         for row in tqdm(rows.itertuples(), total=len(rows), desc="pixel metrics"):
-            truth = _mask(row.mask, row) if row.label == 1 else None
+            truth = _mask(row.mask, row, thin=True) if row.label == 1 else None
             region = _mask(part[row.image_id], row) if row.image_id in part else None
             heat, labelled = _frame(maps[row.image_id], row), row.image_id not in assumed
             frame.add(row.fold, heat, truth, labelled=labelled)
@@ -239,8 +239,8 @@ def map_range(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> tuple[flo
     return (min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds else (0.0, 1.0)
 
 
-def _mask(path: str, row: Any) -> np.ndarray:
-    """The mask of a photograph, reduced to PIXEL_SIDE pixels."""
+def _mask(path: str, row: Any, thin: bool = False) -> np.ndarray:
+    """The mask of a photograph, reduced to PIXEL_SIDE pixels; ``thin``: with all that is much thinner than a pixel."""
     mask, frame = read_mask(path), (row.height, row.width)
     if mask.shape != frame:
         raise UserError(
@@ -248,7 +248,11 @@ def _mask(path: str, row: Any) -> np.ndarray:
         )
     # Area averaging keeps a defect that is thinner than a pixel of the smaller frame.
     size = reduced_size(frame, PIXEL_SIDE)
-    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.25
+    shares = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    covered: np.ndarray = shares >= 0.25
+    if thin:  # otherwise a photograph with nothing but a fine scratch would count as one without a defect
+        covered |= (shares > 0) & (cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    return covered
 
 
 def _components_outside(truth: np.ndarray, region: np.ndarray) -> int:
