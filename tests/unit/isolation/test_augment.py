@@ -141,3 +141,13 @@ def test_a_picture_without_the_part_is_varied_and_not_blanked(tmp_path):
     write_png(tmp_path / "good.mask.png", np.zeros((64, 64), bool))
     for path in run(tmp_path, "copies", "--robustness", 0.5)["image"]:
         assert len(np.unique(read_rgb(path)[..., 0])) > 20, path
+
+
+def test_copies_have_the_background_of_their_source_though_its_corner_lies_beyond_the_frame(tmp_path):
+    make_inputs(tmp_path, names=("good",))
+    source, mask = read_rgb(tmp_path / "good.png").copy(), read_mask(tmp_path / "good.mask.png")
+    source[~mask] = 120
+    source[:6] = 0
+    write_png(tmp_path / "good.png", source)
+    (copy,) = run(tmp_path, "copies", "--copies", 1).itertuples()
+    assert (read_rgb(copy.image)[~read_mask(copy.mask)] == 120).all()
