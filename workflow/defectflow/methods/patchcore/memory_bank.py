@@ -172,7 +172,6 @@ class PatchCore(Detector):
             coreset_size(int((scale == k).sum()), settings.coreset_ratio, settings.coreset_max) for k in range(scales)
         ]
         parts = held_out_parts(good.images)[good.owner] if scales > 1 else None
-        photograph = torch.from_numpy(pd.factorize(good.images["image_id"])[0])[good.owner]
 
         def bank(kept: torch.Tensor) -> dict[str, torch.Tensor]:
             if parts is None:
@@ -191,6 +190,7 @@ class PatchCore(Detector):
         def of_one(rows: torch.Tensor, asked: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
             """The bank of patches of one scale, and which they are."""
             if settings.density < 1:
+                photograph = torch.from_numpy(pd.factorize(good.images["image_id"])[0])[good.owner]
                 rows = densest(good.patches, photograph, rows, settings.density, settings.density_neighbours)
             own, size = rows, min(asked, len(rows))
             if size < len(rows):
