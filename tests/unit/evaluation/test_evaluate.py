@@ -565,3 +565,33 @@ def test_without_a_label_photographs_are_judged_and_no_figure_is_claimed(tmp_pat
     assert metrics["warnings"][0] == metrics["assumed"]["said"] and metrics["assumed"]["n_left_out"] == 2
     assert len(predictions) == 23 and predictions["label"].isna().all() and predictions["predicted_label"].notna().all()
     assert set(predictions.loc[predictions["predicted_label"] == 1, "image_id"]) >= set(far)
+
+
+def learned_from(data, out, labelled_good, *more):
+    """metrics.json and predictions.csv where all but so many of the good photographs have lost their label."""
+    table, left_out = read_table(data.manifest), out.with_suffix(".csv")
+    good = table.index[table["label"] == 0][labelled_good:]
+    write_table(
+        data.manifest, table.assign(label=table["label"].mask(table.index.isin(good)).astype("Int64")), MANIFEST
+    )
+    write_table(left_out, pd.DataFrame({"image_id": []}), ["image_id"])
+    evaluate.main(evaluate.build_parser().parse_args([*data.evaluate_args(out, *more), "--left-out", str(left_out)]))
+    return read_json(out / "metrics.json"), read_table(out / "predictions.csv", PREDICTIONS)
+
+
+def test_photographs_taken_as_good_count_in_no_figure_and_promise_nothing(tmp_path):
+    data = inspection_set.make(tmp_path / "set", good=12, bad=3, unlabelled=0)
+    metrics, _ = learned_from(data, tmp_path / "out", 1, "--threshold", "tail", "alpha=0.05")
+    assert metrics["assumed"]["threshold_from"] == "assumed good" and metrics["threshold"]["value"] > 0
+    assert metrics["pixel"]["n_images"] == 4 == metrics["n_samples"]
+    pixels = metrics["pixel"]["full_frame"]
+    assert pixels["good_pixels"] + pixels["defect_pixels"] == 4 * 96 * 128
+    assert metrics["threshold"]["good_only"] is None and "promise" not in metrics["threshold"]
+
+
+def test_photographs_without_a_label_that_go_to_a_person_are_counted_where_they_are_learned_from(tmp_path):
+    data = inspection_set.make(tmp_path / "set", good=14, bad=6, unlabelled=0)
+    metrics, predictions = learned_from(data, tmp_path / "out", 6, "--review", "max_fpr=0.01", "max_fnr=0.01")
+    assert metrics["assumed"]["threshold_from"] == "labels"
+    reviewed = (predictions["label"].isna() & (predictions["review"] == 1)).sum()
+    assert metrics["review"]["unlabelled_reviewed"] == reviewed > 0

@@ -96,3 +96,14 @@ def test_a_fold_without_maps_of_its_own_takes_those_of_the_run(case):
     del nested["2/i0"]
     mixed = cuts(table, maps, nested, part)
     assert mixed[2] == plain[2] and mixed[5] == plain[5] and mixed[0] != plain[0]
+
+
+def test_a_defect_much_thinner_than_a_pixel_of_the_reduced_frame_is_not_taken_for_sound(case, monkeypatch):
+    table, maps, nested, part = case
+    monkeypatch.setattr("defectflow.evaluation.pixel_metrics.PIXEL_SIDE", SIDE // 8)
+    for path in {path for path in table["mask"] if path}:
+        thin = np.zeros((SIDE, SIDE), bool)
+        thin[10, 4:20] = thin[25, 3] = True  # a scratch, and a point
+        write_png(path, thin)
+    figures = pixel_figures(table, maps, part, "f1_adaptive", {}, nested).figures["full_frame"]
+    assert figures is None or (figures["defect_pixels"], figures["n_components"]) == (3 * 4, 3 * 2)

@@ -132,3 +132,22 @@ def test_defects_are_drawn_on_good_images_that_are_judged_and_only_scored(tmp_pa
     assert [read_rgb(a).tobytes() for a in again["image"]] == [read_rgb(a).tobytes() for a in table["image"]]
     make_inputs(tmp_path, side="train")
     assert run(tmp_path, "training", "--synthetic", 1).empty
+
+
+def test_a_picture_without_the_part_is_varied_and_not_blanked(tmp_path):
+    make_inputs(tmp_path, names=("good",))
+    source = np.random.default_rng(0).integers(80, 160, (64, 64, 3), dtype=np.uint8)
+    write_png(tmp_path / "good.png", source)
+    write_png(tmp_path / "good.mask.png", np.zeros((64, 64), bool))
+    for path in run(tmp_path, "copies", "--robustness", 0.5)["image"]:
+        assert len(np.unique(read_rgb(path)[..., 0])) > 20, path
+
+
+def test_copies_have_the_background_of_their_source_though_its_corner_lies_beyond_the_frame(tmp_path):
+    make_inputs(tmp_path, names=("good",))
+    source, mask = read_rgb(tmp_path / "good.png").copy(), read_mask(tmp_path / "good.mask.png")
+    source[~mask] = 120
+    source[:6] = 0
+    write_png(tmp_path / "good.png", source)
+    (copy,) = run(tmp_path, "copies", "--copies", 1).itertuples()
+    assert (read_rgb(copy.image)[~read_mask(copy.mask)] == 120).all()

@@ -118,6 +118,12 @@ def test_the_page_links_the_reports_and_holds_every_threshold_rule(tmp_path):
     assert re.search(r"needs at least 19 good images", page)  # told, not hidden
 
 
+def test_a_threshold_chosen_on_photographs_without_a_label_is_not_chosen_again_on_the_labelled_ones(tmp_path):
+    for source, shown in (("labels", True), ("assumed good", False)):
+        path = save(tmp_path, "demo/none/none/patchcore", assumed={"threshold_from": source})
+        assert ("Other thresholds" in run(tmp_path, path)[1]) == shown
+
+
 @pytest.mark.parametrize("label, column", [(0, "Missed"), (1, "Called bad, good")])
 def test_rules_count_no_errors_where_nothing_could_be_missed_or_be_called_bad(label, column, tmp_path):
     path = save(tmp_path, "demo/none/none/patchcore", auroc=None)

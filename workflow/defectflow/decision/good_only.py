@@ -48,8 +48,8 @@ def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Ma
     scores = order["raw_score"].to_numpy(float)
     aside = outlying_good.limit(scores).aside
     named, others = order.iloc[len(order) - max(aside, 1) :], scores[: len(order) - max(aside, 1)]
-    counting_all = strategy_of(strategy, options).counting_all(scores)
-    counting_all = value if counting_all is None else counting_all
+    rule = strategy_of(strategy, options)
+    counting_all = rule.counting_all(scores) if rule.sets_aside else value
     set_aside = bool(aside) and value <= float(named["raw_score"].min()) and value < counting_all
     try:
         without = (

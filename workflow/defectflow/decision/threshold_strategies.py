@@ -56,6 +56,7 @@ class Strategy(Settings):
 
     section: ClassVar[str] = "threshold_options"
     compared: ClassVar[Mapping[str, float] | None] = {}
+    sets_aside: ClassVar[bool] = False  # outlying good scores, where no image is bad
 
     @abstractmethod
     def choose(self, sample: Sample) -> float:
@@ -69,12 +70,9 @@ class Strategy(Settings):
         """The strategy to use where so many images are labelled in all."""
         return self
 
-    def counting_all(self, good: np.ndarray) -> float | None:
-        """The threshold without bad images if no good score (float, ascending) were set aside as outlying.
-
-        None for a strategy that sets none aside.
-        """
-        return None
+    def counting_all(self, good: np.ndarray) -> float:
+        """The threshold without bad images of one that ``sets_aside``, if it counted all good scores (ascending)."""
+        return just_above(float(good[-1]))
 
     def promise(self, good: np.ndarray) -> Promise | None:
         """What is promised of a threshold chosen on these good scores (float, ascending), if anything is."""
@@ -109,16 +107,13 @@ class F1Adaptive(Strategy):
     """
 
     name: ClassVar[str] = "f1_adaptive"
+    sets_aside: ClassVar[bool] = True
 
     def choose(self, sample: Sample) -> float:
         """See `Strategy.choose`."""
         if not len(sample.bad):
             return of_good_only(sample)
         return float(sample.cuts["threshold"][sample.cuts["f1"].idxmax()])
-
-    def counting_all(self, good: np.ndarray) -> float:
-        """See `Strategy.counting_all`."""
-        return just_above(float(good[-1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,6 +126,7 @@ class Youden(Strategy):
     """
 
     name: ClassVar[str] = "youden"
+    sets_aside: ClassVar[bool] = True
 
     max_fpr: float | None = share(ABSENT, "largest share of good images called bad")
     max_fnr: float | None = share(ABSENT, "largest share of bad images called good")
@@ -150,10 +146,6 @@ class Youden(Strategy):
         # TPR - FPR times both counts: whole numbers, so that ties are ties.
         gain = cuts["true_positive"] * max(len(sample.good), 1) - cuts["false_positive"] * max(len(sample.bad), 1)
         return float(cuts["threshold"][gain.idxmax()])
-
-    def counting_all(self, good: np.ndarray) -> float | None:
-        """See `Strategy.counting_all`; with ``max_fpr`` none is set aside."""
-        return just_above(float(good[-1])) if self.max_fpr is None else None
 
     def labels_needed(self) -> dict[str, int]:
         """One of each class that has a cap."""
@@ -325,7 +317,6 @@ def strategy_of(name: str, options: Mapping[str, float], where: str = "threshold
     return strategy
 
 
-# --- Helpers of strategies --------------------------------------------------------------------------------------------
 def just_above(value: float) -> float:
     """The next larger number with nine significant digits."""
     from defectflow.decision.verdict_rule import DIGITS

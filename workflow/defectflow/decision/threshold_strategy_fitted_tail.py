@@ -111,6 +111,7 @@ class Tail(Strategy):
     """
 
     name: ClassVar[str] = "tail"
+    sets_aside: ClassVar[bool] = True
     compared: ClassVar[Mapping[str, float]] = {"alpha": ALPHA}
 
     alpha: float = setting(REQUIRED, "expected rate of false alarms", above=0, maximum=0.1, stage="evaluate")

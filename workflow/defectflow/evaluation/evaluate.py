@@ -147,6 +147,9 @@ def evaluate(
     _, overall, band = verdicts
     part = image_figures(table, strategy, options, seed)
     cuts = table.loc[is_evaluated(table) & table["threshold"].notna(), "threshold"]
+    value = overall.value if overall else None
+    # Of a threshold that was chosen on photographs without a label, the labelled ones alone say nothing.
+    by_labels = not assumed or assumed.figures["threshold_from"] == "labels"
     folds = table.loc[cuts.index, "fold"].nunique()
     image = part["image"]
     result: dict[str, Any] = {
@@ -155,9 +158,9 @@ def evaluate(
         "threshold": {
             "strategy": strategy,
             "options": dict(options),
-            "value": overall.value if overall else None,
+            "value": value,
             "folds": {"n": folds, "min": float(cuts.min()), "max": float(cuts.max())} if len(cuts) else None,
-            "good_only": good_only.figures(table, overall.value if overall else None, strategy, options),
+            "good_only": good_only.figures(table, value, strategy, options) if by_labels else None,
             "note": "value: chosen on all labelled images, for images without a label. Each labelled image is judged "
             "by the threshold chosen on the other folds, scored by banks that hold nothing of its own (folds: smallest "
             "and largest). Bad: raw_score >= threshold; "
@@ -180,12 +183,12 @@ def evaluate(
     if assumed:
         result["assumed"] = assumed.figures
     unscored = sorted([*table.loc[table["raw_score"].isna(), "filename"], *new.unscored])
-    if promise := promise_of(table, strategy, options):
+    if by_labels and (promise := promise_of(table, strategy, options)):
         result["threshold"]["promise"] = promise._asdict()
     result["warnings"] = warnings(table, unscored, result, fit) + data_warnings(ingest_report, bearing=True)
     result = rounded(result)
     # Thresholds, which scores are compared with, keep all digits.
-    result["threshold"]["value"] = overall.value if overall else None
+    result["threshold"]["value"] = value
     result["pixel"]["map_threshold"] = pixel.figures["map_threshold"]
     if band:
         result["review"] |= {"low": band[0], "high": band[1]}
@@ -273,14 +276,15 @@ def main(args: argparse.Namespace) -> None:
         strategy,
         options,
         load_maps([args.calibration_maps]) if args.calibration_maps else None,
+        set(gathered.loc[gathered["label"].isna(), "image_id"]),
     )
     table = verdicts.table.assign(map_threshold=pixel.thresholds, label=gathered["label"])
     segmentation = segmentation_figures(
         args.segmentation, (part for path in args.masks for part in read_parts(path, MASKS))
     )
     threshold = pixel.figures["map_threshold"]
-    copies, scores, unscored, n_review = of_labelled(args.scores, SCORES, "copy_of"), [np.empty(0)], [], 0
-    scores.append(table.loc[table["label"].isna() & table["raw_score"].notna(), "raw_score"].to_numpy(float))
+    copies, unscored, learned_from = of_labelled(args.scores, SCORES, "copy_of"), [], table[table["label"].isna()]
+    scores, n_review = [learned_from["raw_score"].dropna().to_numpy(float)], int((learned_from["review"] == 1).sum())
     more, with_kinds = naming(args.kinds)
     with table_writer(args.predictions, [*PREDICTIONS, *more]) as add:
         value = threshold["value"] if threshold else np.nan

@@ -58,13 +58,24 @@ class Curves:
         self._low, self._high = low, high
         self._reported = reported
         self.folds: dict[str, PixelCurves] = {}
+        self._unlabelled: dict[str, PixelCurves] = {}
         self._overlap = ImageOverlap(low, high)
         self._aupimo: list[float | None] = []
 
-    def add(self, fold: str, heat: np.ndarray, truth: np.ndarray | None, region: np.ndarray | None = None) -> None:
-        """Add an image (see :meth:`PixelCurves.add`); the good ones come first."""
-        self.folds.setdefault(fold, self._new()).add(heat, truth, region)
-        if fold not in self._reported:
+    def add(
+        self,
+        fold: str,
+        heat: np.ndarray,
+        truth: np.ndarray | None,
+        region: np.ndarray | None = None,
+        labelled: bool = True,
+    ) -> None:
+        """Add an image (see :meth:`PixelCurves.add`); the good ones come first.
+
+        One that is not ``labelled`` serves to choose thresholds, and counts in no figure.
+        """
+        (self.folds if labelled else self._unlabelled).setdefault(fold, self._new()).add(heat, truth, region)
+        if fold not in self._reported or not labelled:
             return
         if truth is None:
             self._overlap.add_good(heat, region)
@@ -75,8 +86,12 @@ class Curves:
         return PixelCurves(self._low, self._high)
 
     def total(self, folds: Iterable[str]) -> PixelCurves:
-        """Curves of the images of these folds."""
+        """Curves of the labelled images of these folds."""
         return sum((self.folds[fold] for fold in folds if fold in self.folds), self._new())
+
+    def chosen_on(self, folds: Collection[str]) -> PixelCurves:
+        """Curves of all images of these folds."""
+        return sum((self._unlabelled[fold] for fold in folds if fold in self._unlabelled), self.total(folds))
 
     def figures(self, thresholds: Mapping[str, float]) -> dict[str, Any]:
         """Figures of the reported folds; ``thresholds``: the pixel threshold of each fold."""
@@ -98,6 +113,7 @@ def pixel_figures(
     strategy: str,
     options: Mapping[str, float],
     calibration: Mapping[str, AnomalyMap] | None = None,
+    assumed: Collection[str] = (),
 ) -> PixelResult:
     """Pixel metrics if ground-truth masks exist, in the full frame and inside the part, and the pixel thresholds.
 
@@ -112,6 +128,8 @@ def pixel_figures(
         strategy, options: see :func:`chosen_threshold.calibrate`.
         calibration: by "<fold>/<image_id>", the maps that the threshold of a fold is chosen on, from banks without that
             fold. If the map of an image is missing for a fold, ``maps`` is used.
+        assumed: image_ids without a label that the table takes as good: thresholds are chosen on them too, and no
+            figure counts them.
 
     Raises:
         UserError: a ground-truth or part mask differs in size from its photograph; without ground-truth masks, the
@@ -142,15 +160,15 @@ def pixel_figures(
         off_part = 0
         rows = known[(known["label"] == 0) | marked].sort_values("label", kind="stable")
         for row in tqdm(rows.itertuples(), total=len(rows), desc="pixel metrics"):
-            truth = _mask(row.mask, row) if row.label == 1 else None
+            truth = _mask(row.mask, row, thin=True) if row.label == 1 else None
             region = _mask(part[row.image_id], row) if row.image_id in part else None
-            heat = _frame(maps[row.image_id], row)
-            frame.add(row.fold, heat, truth)
+            heat, labelled = _frame(maps[row.image_id], row), row.image_id not in assumed
+            frame.add(row.fold, heat, truth, labelled=labelled)
             for fold, choice in choices.items():
                 if fold != row.fold and (region is not None or not part):
                     choice.add(_frame(calibration[f"{fold}/{row.image_id}"], row), truth, region)
             if region is not None:
-                inside.add(row.fold, heat, truth, region)
+                inside.add(row.fold, heat, truth, region, labelled)
                 if truth is not None and row.fold in folds:
                     off_part += _components_outside(truth, region)
     curves = inside if part else frame
@@ -160,7 +178,7 @@ def pixel_figures(
     except ValueError as error:
         raise UserError(f"threshold: {strategy} on the peaks of the maps: {error} (choose another)") from None
     if marked.any():
-        result["n_images"] = int(is_evaluated(rows).sum())
+        result["n_images"] = int((is_evaluated(rows) & ~rows["image_id"].isin(assumed)).sum())
         result["full_frame"] = frame.figures(cuts.folds)
         if part:
             result["in_part"] = inside.figures(cuts.folds)
@@ -196,9 +214,9 @@ def _map_thresholds(
 ) -> MapThresholds:
     """Pixel thresholds by the rule given in :func:`pixel_figures`; ``known``: rows that thresholds are chosen on."""
     folds = sorted(set(known["fold"]))
-    everything = curves.total(folds)
+    everything = curves.chosen_on(folds)
     value = everything.best_threshold()
-    best = {fold: (choices.get(fold) or everything - curves.total([fold])).best_threshold() for fold in folds}
+    best = {fold: (choices.get(fold) or everything - curves.chosen_on([fold])).best_threshold() for fold in folds}
     chosen = {fold: cut for fold, cut in best.items() if cut is not None}
     rule = "largest pixel F1" if value is not None else f"{strategy} on the peaks of the maps"
     if value is None or len(chosen) < len(folds):
@@ -221,8 +239,8 @@ def map_range(maps: Mapping[str, AnomalyMap], names: Iterable[str]) -> tuple[flo
     return (min(b[0] for b in bounds), max(b[1] for b in bounds)) if bounds else (0.0, 1.0)
 
 
-def _mask(path: str, row: Any) -> np.ndarray:
-    """The mask of a photograph, reduced to PIXEL_SIDE pixels."""
+def _mask(path: str, row: Any, thin: bool = False) -> np.ndarray:
+    """The mask of a photograph, reduced to PIXEL_SIDE pixels; ``thin``: with all that is much thinner than a pixel."""
     mask, frame = read_mask(path), (row.height, row.width)
     if mask.shape != frame:
         raise UserError(
@@ -230,7 +248,11 @@ def _mask(path: str, row: Any) -> np.ndarray:
         )
     # Area averaging keeps a defect that is thinner than a pixel of the smaller frame.
     size = reduced_size(frame, PIXEL_SIDE)
-    return cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA) >= 0.25
+    shares = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    covered: np.ndarray = shares >= 0.25
+    if thin:  # otherwise a photograph with nothing but a fine scratch would count as one without a defect
+        covered |= (shares > 0) & (cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    return covered
 
 
 def _components_outside(truth: np.ndarray, region: np.ndarray) -> int:

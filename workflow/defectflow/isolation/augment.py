@@ -137,11 +137,11 @@ def main(args: argparse.Namespace) -> None:
                 continue
             transform = build(seed=copy_seed(args.seed, name))
             varied = transform(image=image, mask=mask.astype(np.uint8))
-            if row.mask and not args.keep_background:
+            if row.mask and mask.any() and not args.keep_background:  # a picture without the part is kept whole
                 # Brightness changes a zeroed background too; pixels outside the part must keep the value set by
-                # isolation.
-                outside = image[~mask][:1] if (~mask).any() else np.zeros((1, 3), np.uint8)
-                varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside[0])
+                # isolation. Beyond the frame, where a window may begin, they are black whatever it is.
+                outside = np.median(image[~mask], axis=0) if (~mask).any() else np.zeros(3)
+                varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside.astype(np.uint8))
             write_png(temporary / f"{name}.png", varied["image"])
             if row.mask:
                 write_png(temporary / f"{name}.mask.png", varied["mask"] > 0)

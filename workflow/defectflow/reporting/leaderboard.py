@@ -132,9 +132,11 @@ def main(args: argparse.Namespace) -> None:
     table = pd.DataFrame([run["row"] for run in order], columns=LEADERBOARD).replace({None: np.nan})
     write_table(args.table, table, LEADERBOARD)
     threshold = first["metrics"]["threshold"]
+    # Chosen on photographs without a label, it is none that the labelled ones, which alone are here, can give.
+    by_labels = first["metrics"].get("assumed", {}).get("threshold_from", "labels") == "labels"
     others = (
         alternatives(first["table"], threshold["strategy"], threshold["options"], args.seed)
-        if threshold["value"] is not None and len(first["table"])
+        if threshold["value"] is not None and len(first["table"]) and by_labels
         else []
     )
     write_page(args.page, "leaderboard.html", runs=order, main=first, alternatives=others)

@@ -28,7 +28,7 @@ def test_it_chooses_among_the_rows_given_and_keeps_all_of_one_photograph():
     rows = torch.arange(0, 40)
     assert set(densest(patches, owner, rows, 0.5, 3).tolist()) < set(range(40))
     assert densest(patches, owner, rows[:20], 1.0, 3).tolist() == list(range(20))
-    assert len(densest(patches, owner, rows[:20], 0.5, 3)) == 10
+    assert densest(patches, owner, rows[:20], 0.5, 3).tolist() == list(range(20)), "no other photograph to say which"
 
 
 def test_a_bank_of_the_densest_has_no_patch_of_the_odd_ones():
@@ -39,3 +39,12 @@ def test_a_bank_of_the_densest_has_no_patch_of_the_odd_ones():
     bank = PatchCore.fit(good, PatchCoreSettings(density=0.9))(every)[""]
     assert len(bank) == 108 and bank[:, 0].min() > 0
     assert torch.equal(PatchCore.fit(good, PatchCoreSettings())(every)[""], patches)
+
+
+def test_a_defect_is_not_dense_because_of_copies_of_its_own_photograph():
+    patches, owner = made()
+    patches, owner = torch.cat([patches, *[patches[-EACH:]] * 5]), torch.arange(PHOTOGRAPHS + 5).repeat_interleave(EACH)
+    table = DataFrame({"image_id": [f"p{min(k, PHOTOGRAPHS - 1)}" for k in range(PHOTOGRAPHS + 5)]})
+    good = GoodPatches(patches, owner, owner, table, 0, len(patches), patches[::EACH], (4, 5))
+    every = torch.ones(len(table), dtype=torch.bool)
+    assert PatchCore.fit(good, PatchCoreSettings(density=0.8))(every)[""][:, 0].min() > 0

@@ -25,7 +25,7 @@ def densest(
 
     Args:
         patches: float32 (n, d), of the length that distances are measured with.
-        owner: int64 (n,), the photograph of each.
+        owner: int64 (n,), the photograph of each; copies are no other photographs than their sources.
         rows: int64 (m,), those to choose from.
         share: in (0, 1].
         neighbours: k.
@@ -45,6 +45,8 @@ def densest(
         return squares.kthvalue(k, dim=1).values + patches[part].square().sum(dim=1)
 
     found = torch.cat(list(in_threads(distances, rows.split(_ROWS))))
+    if not found.isfinite().any():
+        return rows
     count = math.ceil(share * len(rows))
     order = found.argsort(stable=True)[:count]
     return rows[order.sort().values]

@@ -196,7 +196,8 @@ class PatchCore(Detector):
         def of_one(rows: torch.Tensor, asked: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
             """The bank of patches of one scale, and which they are."""
             if settings.density < 1:
-                rows = densest(good.patches, good.owner, rows, settings.density, settings.density_neighbours)
+                photograph = torch.from_numpy(pd.factorize(good.images["image_id"])[0])[good.owner]
+                rows = densest(good.patches, photograph, rows, settings.density, settings.density_neighbours)
             own, size = rows, min(asked, len(rows))
             if size < len(rows):
                 candidates = projected if len(rows) == len(projected) else projected[rows.to(device)]
