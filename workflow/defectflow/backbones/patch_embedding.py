@@ -211,12 +211,20 @@ class _Graph:
         from defectflow.backbones.openvino_network import compiled
 
         size = (images.shape[1], images.shape[2])
+        found = self._network.scales(torch.from_numpy(images[:1]))  # says so if it does not take this size
+        self._grids = [(of_scale.shape[1], of_scale.shape[2]) for of_scale in found]
         with tempfile.TemporaryDirectory(prefix="defectflow-") as folder:
-            export_network(self._network, size, f"{folder}/network.onnx")
+            try:
+                export_network(self._network, size, f"{folder}/network.onnx")
+            except UserError:
+                raise
+            except Exception as error:  # the exporter raises many kinds for a network that is no graph
+                raise UserError(
+                    f"precision {OPENVINO_BFLOAT16}: the network cannot be exported to ONNX "
+                    f"({type(error).__name__}; use float32)"
+                ) from None
             # One thread a picture, so that patches do not depend on their number.
             self._run = compiled(f"{folder}/network.onnx", OPENVINO_BFLOAT16, self._threads, self._threads)
-        found = self._network.scales(torch.from_numpy(images[:1]))
-        self._grids = [(of_scale.shape[1], of_scale.shape[2]) for of_scale in found]
         self._size = size
 
 
