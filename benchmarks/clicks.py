@@ -30,6 +30,19 @@ CLICKS, SHOWN = 5, (1, 2, 3, 5)
 CHOSEN = 100  # of the held-out tools, in random order, the constants of clicked_outline were chosen on the first 100
 
 
+class Once:
+    """A network that encodes a photograph once for all ways that share it."""
+
+    def __init__(self, network):
+        self.network, self.image, self.seen = network, None, None
+        self.clicked = network.clicked
+
+    def look(self, image):
+        if self.image is not image:
+            self.image, self.seen = image, self.network.look(image)
+        return self.seen
+
+
 class Alone:
     """A promptable network without the walker; the mask so far prompts it as well."""
 
@@ -94,10 +107,10 @@ def main() -> None:
     if not args.choose:
         photographs += [one for one in held if one.source == "coco_open"][: args.limit]
     nano = ClickNetworks.load()
-    networks = {"sam2.1-nano": nano.promptable}
+    networks = {"sam2.1-nano": Once(nano.promptable)}
     if args.mobile_sam:
         files = {"encoder": args.mobile_sam / "encoder.onnx", "decoder": args.mobile_sam / "sam.onnx"}
-        networks["MobileSAM"] = load_network(files)
+        networks["MobileSAM"] = Once(load_network(files))
     values, took = {}, {}
     for one in tqdm(photographs, desc="photographs"):
         true = asked_for(one)
