@@ -42,7 +42,14 @@ def run(data, folder: Path, manifest: Path | None = None) -> SimpleNamespace:
     args += ["--predictions", str(data.out / "predictions.csv"), "--manifest", str(manifest or data.manifest)]
     args += ["--maps", *map(str, data.set.maps), "--settings", '{"refine": "sam"}', "--device", "cpu"]
     args += ["--checkpoint", data.start]
-    args += ["--table", str(folder / "r.csv"), "--coco", str(folder / "r.json"), "--report", str(folder / "report.json")]
+    args += [
+        "--table",
+        str(folder / "r.csv"),
+        "--coco",
+        str(folder / "r.json"),
+        "--report",
+        str(folder / "report.json"),
+    ]
     refine.main(refine.build_parser().parse_args(args))
     return SimpleNamespace(
         table=read_table(folder / "r.csv", REGIONS),
@@ -121,7 +128,7 @@ def test_no_window_of_the_fold_or_of_the_one_that_chooses_is_trained_on(data, tm
 
     def spy(model, plan, batch_at, validate, title):
         batches = [batch_at(step, np.random.default_rng(step)) for step in range(12)]
-        seen.append({int(round(value)) for batch in batches for value in batch.truth.max(axis=(1, 2))})
+        seen.append({round(float(value)) for batch in batches for value in batch.truth.max(axis=(1, 2))})
 
     monkeypatch.setattr(outline_network, "train", spy)
     assert len(network.tune(cases, folds, tmp_path)) == 4
