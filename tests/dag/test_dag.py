@@ -63,6 +63,21 @@ def test_every_choice_gives_a_plan_with_just_the_jobs_it_needs(site, config, exp
     assert "render_demo" not in jobs and jobs["render"] == 1
 
 
+def test_regions_are_refined_by_a_network_where_defects_are_marked_and_the_bundle_is_refused(site):
+    config = ALONE | {"regions": {"refine": "sam"}}
+    official = {"refine": "sam", "sam_model": "sam2.1_hiera_t", "sam_checkpoint": "coco/annotations.json"}
+    told = site.snakemake("-n", "-p", config=ALONE | {"regions": official})
+    (line,) = (line for line in (told.stdout + told.stderr).splitlines() if "refinement.refine" in line)
+    assert "--checkpoint coco/annotations.json" in line and '"sam_model": "sam2.1_hiera_t"' in line
+    assert "--table results/demo/template/crop/patchcore/regions.csv" in line and "/map_regions.csv" in line
+    for target, changed, message in (
+        ("bundle", config, "an inspector outlines regions by the anomaly map"),
+        ("all", MVTEC | config, "data set mvtec has 3"),
+    ):
+        status, output = site.plan(target, config=changed)
+        assert status == 1 and message in output and "Traceback" not in output, message
+
+
 def test_few_outlines_are_carried_over_to_all_photographs_and_tell_the_window(site):
     def commands(config):
         told = site.snakemake("-n", "-p", config=config | ALONE)

@@ -138,6 +138,7 @@ KEYS = {
     "regions.max_area": (0.2, "boxes"),
     "regions.merge": (0.1, "boxes"),
     "regions.max_aspect": (3, "boxes"),
+    "regions.refine": ("sam", ("boxes refine render report",)),
     "drawing.colours": ("magma", "render report"),
     "drawing.vmax_quantile": (0.9, "render report"),
     "drawing.gamma": (2, "render report"),
@@ -256,9 +257,10 @@ OTHERWISE = {
     "detectors.*.nearest_images",
     *(f"detectors.*.{key}" for key in ("axis", "smooth", "certain")),  # of profile: tests/unit/methods/profile
 }
+OTHERWISE |= {"regions.sam_model", "regions.sam_checkpoint"}  # of use with refine: tests/dag/test_dag.py
 OTHERWISE |= {"segmenters.*.candidates.onnx", "segmenters.*.candidates.sha256"}  # of found, see below
 OTHERWISE |= {f"segmenters.*.{key}" for key in (*OF_PROMPTED, *SUMS)}
-OF_THE_DEMO = ("datasets.*.rendered", "pretrain")
+OF_THE_DEMO = ("datasets.*.rendered", "pretrain", "regions.refine")
 
 
 def leaves() -> list[str]:

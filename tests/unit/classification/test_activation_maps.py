@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from defectflow.classification.activation_maps import eigen_cam, grad_cam_plus_plus, iou_at_area, peak_on, pooled
+from defectflow.classification.activation_maps import (
+    eigen_cam,
+    grad_cam_plus_plus,
+    iou_at_area,
+    peak_on,
+    pooled,
+    score_cam,
+)
 
 
 def test_grad_cam_plus_plus_is_that_of_automatic_gradients_and_lights_up_the_class():
@@ -23,6 +30,16 @@ def test_grad_cam_plus_plus_is_that_of_automatic_gradients_and_lights_up_the_cla
     assert heat == pytest.approx(np.maximum(activations @ (alpha * np.maximum(g, 0)).sum(axis=0), 0))
     assert float(score.detach()) == pytest.approx(pooled(activations) @ weights)
     assert not grad_cam_plus_plus(activations, -weights).any()
+
+
+def test_score_cam_weighs_channels_by_the_score_that_their_places_keep():
+    activations = np.array([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    weights = np.array([0.0, 0.0, 0.0, 1.5, 0.5, 0.0])  # of the maxima of the first two channels
+    # What is left of the score under each channel: 2 * 1.5 alone, 3 * 0.5 alone, and nothing under a constant one.
+    left = np.exp([3.0, 1.5, 0.0])
+    assert score_cam(activations, weights) == pytest.approx(activations @ (left / left.sum()))
+    assert score_cam(activations, weights).argmax() == 1
+    assert score_cam(activations, weights[[0, 1, 2, 4, 3, 5]]).argmax() == 0
 
 
 def test_eigen_cam_is_the_first_singular_direction():

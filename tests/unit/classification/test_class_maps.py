@@ -38,12 +38,12 @@ def made(folder, masks=True):
 def test_every_photograph_of_a_kind_is_measured_and_one_of_each_kind_drawn(tmp_path, capsys):
     class_maps.main(class_maps.build_parser().parse_args(made(tmp_path)))
     table = pd.read_csv(tmp_path / "out/class_maps.csv")
-    assert len(table) == 30 and set(table["kind"]) == {"a", "b"}
+    assert len(table) == 40 and set(table["kind"]) == {"a", "b"}
     told = pd.read_csv(tmp_path / "out/summary.csv").set_index("method")
-    assert told["n"].tolist() == [10, 10, 10] and told.loc["anomaly_map", "pointing_game"] == 1
+    assert told["n"].tolist() == [10, 10, 10, 10] and told.loc["anomaly_map", "pointing_game"] == 1
     assert told.loc["anomaly_map", "iou"] > 0.5 and told.loc["grad_cam_plus_plus", "iou"] > 0.3
     assert (told["iou_low"] <= told["iou"]).all() and (told["pointing_high"] >= told["pointing_game"]).all()
-    assert cv2.imread(str(tmp_path / "out/01_b.png")).shape == (48, 4 * 48, 3)
+    assert cv2.imread(str(tmp_path / "out/01_b.png")).shape == (48, 5 * 48, 3)
     assert "anomaly_map: peak on the defect 1.000" in capsys.readouterr().out
 
 

@@ -110,8 +110,24 @@ def test_with_too_few_marked_defects_nothing_is_learned(data, tmp_path):
     assert found.report["use"] == "map" and "iou" not in found.report
     assert f"it takes {LEAST_MARKED}" in found.report["told"]
     assert (tmp_path / "r.json").read_bytes() == (data.out / "regions.json").read_bytes()
-    with pytest.raises(UserError, match="map_regions"):
-        RegionSettings.from_dict({"refine": "sam"}, "regions").check_refinable({"map_regions": LEAST_MARKED - 1})
+
+
+def test_what_cannot_be_refined_is_refused_before_the_first_job():
+    official = {"refine": "sam", "sam_model": "sam2.1_hiera_t", "sam_checkpoint": "no.pt"}
+    for given, marked, message in (
+        ({"refine": "sam"}, LEAST_MARKED - 1, f"masks of {LEAST_MARKED} or more .* and data set mine has 4"),
+        (official, LEAST_MARKED, "no.pt: no such file"),
+    ):
+        with pytest.raises(UserError, match=message):
+            RegionSettings.from_dict(given, "regions").check_refinable({"mine": marked})
+    RegionSettings.from_dict({}, "regions").check_refinable({"mine": 0})
+    RegionSettings.from_dict({"refine": "sam"}, "regions").check_refinable({"mine": LEAST_MARKED})
+    for given, message in (
+        ({"sam_model": "sam2.1_hiera_t"}, "with refine: sam only"),
+        ({"refine": "sam", "sam_model": "sam2.1_hiera_t"}, "set both, or neither"),
+    ):
+        with pytest.raises(UserError, match=message):
+            RegionSettings.from_dict(given, "regions")
 
 
 def test_no_window_of_the_fold_or_of_the_one_that_chooses_is_trained_on(data, tmp_path, monkeypatch):
@@ -128,7 +144,7 @@ def test_no_window_of_the_fold_or_of_the_one_that_chooses_is_trained_on(data, tm
 
     def spy(model, plan, batch_at, validate, title):
         batches = [batch_at(step, np.random.default_rng(step)) for step in range(12)]
-        seen.append({int(round(value)) for batch in batches for value in batch.truth.max(axis=(1, 2))})
+        seen.append({round(float(value)) for batch in batches for value in batch.truth.max(axis=(1, 2))})
 
     monkeypatch.setattr(outline_network, "train", spy)
     assert len(network.tune(cases, folds, tmp_path)) == 4

@@ -185,11 +185,14 @@ def test_kinds_are_shown_for_what_is_called_bad_with_recall_and_confusion(writte
     write_json(tmp_path / "kinds.json", told)
     args = ["--metrics", folder / "metrics.json", "--predictions", tmp_path / "predictions.csv", "--manifest"]
     args += [data.manifest, "--maps", *data.maps, "--regions", data.root / "regions.csv", data.root / "regions.json"]
-    args += ["--kinds", tmp_path / "kinds.json", "--out", tmp_path / "report.html"]
+    write_json(tmp_path / "refinement.json", {"told": "Regions are outlined by SAM 2.1."})
+    args += ["--kinds", tmp_path / "kinds.json", "--refinement", tmp_path / "refinement.json"]
+    args += ["--out", tmp_path / "report.html"]
     report.main(report.build_parser().parse_args([str(arg) for arg in args]))
     page = Page((tmp_path / "report.html").read_text())
     assert "kinds" in page.ids and "kinds" not in written[-1].ids and len(page.named("svg")) == 6
     assert "kind: dent<i> (81 %)" in page.text and "Probability" in page.text
+    assert "Regions are outlined by SAM 2.1." in page.text
     assert sum(cell.get("data-v") == "0.8125" for cell in page.named("td")) == bad.sum() > 0
 
 

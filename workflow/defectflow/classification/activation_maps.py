@@ -33,6 +33,26 @@ def grad_cam_plus_plus(activations: np.ndarray, weights: np.ndarray) -> np.ndarr
     return result
 
 
+def score_cam(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """What a class is told by where all but the places of one channel is masked, float (p,), 0 or more.
+
+    Each channel, scaled to 0 to 1, masks the places; the softmax of the scores that are left weighs the channels.
+
+    Source: H. Wang et al., Score-CAM, CVPR Workshops 2020, eq. 5 to 8. There the mask is laid over the picture, and the
+    network runs once for each channel; here it is laid over the activations, which stand for their surroundings alone.
+
+    Args:
+        activations: float (p, d).
+        weights: float (2 d,), of the score of the class, for what `pooled` gives.
+    """
+    low, high = activations.min(axis=0), activations.max(axis=0)
+    masks = (activations - low) / np.maximum(high - low, 1e-12)
+    scores = np.array([pooled(activations * mask[:, None]) @ weights for mask in masks.T])
+    of_channel = np.exp(scores - scores.max())
+    result: np.ndarray = np.maximum(activations @ (of_channel / of_channel.sum()), 0)
+    return result
+
+
 def eigen_cam(activations: np.ndarray) -> np.ndarray:
     """Projection of each place on the first principal direction of the activations, float (p,); it knows no class.
 

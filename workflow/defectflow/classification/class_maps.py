@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from defectflow.classification.activation_maps import eigen_cam, grad_cam_plus_plus, iou_at_area, peak_on, pooled
+from defectflow.classification.activation_maps import (
+    eigen_cam,
+    grad_cam_plus_plus,
+    iou_at_area,
+    peak_on,
+    pooled,
+    score_cam,
+)
 from defectflow.classification.heads.fit_head import fit_head
 from defectflow.classification.kind_folds import sample
 from defectflow.classification.settings import KindSettings
@@ -32,7 +39,7 @@ from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.metrics.metrics import wilson
 
 COLUMNS = ["image_id", "path", "group", "label", "defect_type", "mask", "width", "height"]
-METHODS = ("grad_cam_plus_plus", "eigen_cam", "anomaly_map")
+METHODS = ("grad_cam_plus_plus", "score_cam", "eigen_cam", "anomaly_map")
 SIDE = 512  # pixels, longer side at which maps and masks are compared
 TOLERANCE = 15 / 512  # of the pointing game, as a share of that side
 TABLE = ["filename", "kind", "method", "peak_on_defect", "iou", "image_id"]
@@ -80,9 +87,10 @@ def heats_of(
     """
     seen, position = file.patches(item).numpy(), file.position(item).numpy()
     grid, size = tuple(file.config["grid"]), tuple(file.config["input_size"])
-    values = {METHODS[0]: grad_cam_plus_plus(seen, weights), METHODS[1]: eigen_cam(seen)}
+    made = (grad_cam_plus_plus(seen, weights), score_cam(seen, weights), eigen_cam(seen))
+    values = dict(zip(METHODS, made, strict=False))
     maps = {name: AnomalyMap(grid_map(of, position, grid), file.affine[item], size) for name, of in values.items()}
-    return {name: reduced_resolution(of, frame, SIDE) for name, of in (maps | {METHODS[2]: anomaly}).items()}
+    return {name: reduced_resolution(of, frame, SIDE) for name, of in (maps | {METHODS[-1]: anomaly}).items()}
 
 
 def main(args: argparse.Namespace) -> None:
