@@ -18,8 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 import numpy as np
 from defectflow.core.tables import PREDICTIONS, read_table
-from defectflow.decision.strategies import strategy_of
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
+from defectflow.decision.threshold_strategies import strategy_of
 from scipy import stats
 
 KNOWN = (stats.norm(), stats.gumbel_r(), stats.lognorm(0.3), stats.lognorm(0.6), stats.expon(), stats.t(5),

@@ -33,7 +33,7 @@ from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core import tables
 from defectflow.core.anomaly_maps import SIGMA
 from defectflow.core.parallel import in_threads
-from defectflow.decision import thresholds
+from defectflow.decision import chosen_threshold
 from defectflow.images.read_write import letterbox, read_mask, read_rgb
 from defectflow.isolation.crop_and_background import isolate
 from defectflow.metrics import metrics
@@ -312,7 +312,7 @@ def main() -> None:
             images = [image.chosen(step) for image in seen[1]]
             raw = {p: scores(folder, images, step, p) for p in protocols}
             held = raw["fold"]
-            chosen = thresholds.nested_calibration(held, folder.labels, folder.table["fold"].tolist())
+            chosen = chosen_threshold.nested_calibration(held, folder.labels, folder.table["fold"].tolist())
             called = np.array([s >= chosen[f].value for s, f in zip(held, folder.table["fold"], strict=True)])
             low, high = bootstrap(folder.labels, held, called, folder.table["fold"], 0)["auroc"]
             area = metrics.auroc(folder.labels, held)

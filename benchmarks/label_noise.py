@@ -34,12 +34,12 @@ import pandas as pd
 import torch
 from defectflow.backbones.patch_embedding import PatchEmbedder
 from defectflow.core.tables import read_table
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
 from defectflow.detection.feature_files import PatchFile, open_patches, write_patches
 from defectflow.images.read_write import letterbox, read_rgb
 from defectflow.labelling.doubtful_labels import doubtful_labels
 from defectflow.labelling.far_photographs import far_photographs
-from defectflow.labelling.next_labels import next_labels
+from defectflow.labelling.labels_that_say_most import next_labels
 from defectflow.labelling.photograph_distances import Compared, compare
 from defectflow.methods.detector import GoodPatches
 from defectflow.methods.patchcore.memory_bank import PatchCore

@@ -31,8 +31,8 @@ from defectflow.inspection.mask_and_score import read_bank, settings_of
 from defectflow.inspection.photo_sources import photographs
 from defectflow.learning import rescoring
 from defectflow.learning.lessons import Lesson, lesson
-from defectflow.learning.outcome import outcome_of
 from defectflow.learning.rescoring import Taught, of_lessons, rescore
+from defectflow.learning.threshold_after_lessons import outcome_of
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.methods.patchcore.known_defects import toward_defects
 from defectflow.sources.feedback import Feedback

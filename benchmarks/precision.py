@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.backbones.network_input import scales_of
 from defectflow.bundling.export import CALIBRATION
-from defectflow.bundling.onnx_graph import to_onnx, to_openvino
+from defectflow.bundling.onnx_and_openvino import to_onnx, to_openvino
 from defectflow.core import tables
 from defectflow.detection.feature_files import PatchFile
 from defectflow.detection.features import load_item, read_isolated

@@ -54,7 +54,7 @@ def test_every_module_is_on_the_page_of_its_room(site):
 
 def test_links_to_modules_lead_to_their_api_pages(site):
     page = (site / "docs/architecture.html").read_text()
-    assert 'href="../api/images.html#defectflow.images.sixteen_bit"' in page
+    assert 'href="../api/images.html#defectflow.images.sixteen_to_eight_bits"' in page
     assert ".py.html" not in page and not re.search(r'href="[^"]*\.py"', page)
 
 

@@ -28,10 +28,11 @@ rule write_labels:
     params:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         images=lambda w: option("--images", source_of(w)["images"]),
+        depth=depth_flag,
         code=code_hash("label_export.export_labels"),
     message:
         "Write the labels of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector} as {wildcards.label_format}"
     shell:
         "python -m defectflow.label_export.export_labels --format {wildcards.label_format} --predictions {input.predictions}"
-        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.images} --threads {threads}"
+        " --regions {input.regions} {params.masks} --manifest {input.manifest} {params.images} {params.depth} --threads {threads}"
         " --out {output} 2>&1 | tee {log}"

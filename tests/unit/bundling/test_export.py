@@ -4,7 +4,7 @@ from pathlib import Path
 import bundle_set
 import numpy as np
 import pytest
-from defectflow.bundling import export, onnx_graph, parity
+from defectflow.bundling import export, onnx_and_openvino, parity
 from defectflow.bundling.export import aurocs, export_bundle, summary
 from defectflow.core.files import UserError, read_json, write_json
 from defectflow.images.read_write import read_photograph, write_png
@@ -108,7 +108,7 @@ def test_of_tiles_only_the_network_becomes_a_graph(tmp_path):
 
 def test_graphs_do_not_say_where_they_were_made(folder, paths):
     export_bundle(folder, "onnx", "fp32", paths)
-    root = str(Path(onnx_graph.__file__).parents[2]).encode()
+    root = str(Path(onnx_and_openvino.__file__).parents[2]).encode()
     graphs = [folder / "network.onnx", *(folder / "exports/onnx-fp32").glob("*.onnx")]
     assert len(graphs) == 3
     for graph in graphs:
@@ -135,7 +135,7 @@ def test_what_differs_is_not_written(folder, paths, monkeypatch):
         score, distances = right(self, item)
         return (score * 1.01, distances) if self.runtime == "onnx" else (score, distances)
 
-    monkeypatch.setattr("defectflow.bundling.onnx_graph.to_onnx", shifted)
+    monkeypatch.setattr("defectflow.bundling.onnx_and_openvino.to_onnx", shifted)
     before = read_bundle(folder).settings
     left = folder.with_name(f".{folder.name}.onnx-fp32")
     left.mkdir()  # by an export that was killed

@@ -17,8 +17,8 @@ from defectflow.config.configuration import (
 from defectflow.config.run_settings import RunSettings
 from defectflow.config.values import REQUIRED
 from defectflow.core.files import UserError
-from defectflow.decision.strategies import STRATEGIES
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
+from defectflow.decision.threshold_strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[3]
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())

@@ -28,7 +28,7 @@ print(json.dumps([settings["detectors"]["mine"].read_by("fit"), settings["detect
 """
 CHOOSE = """
 import numpy as np
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
 from defectflow.segmentation.baseline_masks import SOURCES
 assert "whole" in SOURCES
 print(calibrate(np.array([1.0, 2.0, 5.0]), np.array([0, 0, 1]), "largest_good", factor=1.5).value)

@@ -82,7 +82,7 @@ def test_images_held_out_for_the_calibration_alone_are_judged_but_do_not_count()
     table = table.assign(detection=side, fold=side)
     judged = assign_verdicts(table, "f1_adaptive").table
     assert is_evaluated(judged).sum() == 12 and is_calibration(judged).all()
-    from defectflow.decision.thresholds import calibrate
+    from defectflow.decision.chosen_threshold import calibrate
 
     for own, other in (("test", "calibration"), ("calibration", "test")):
         rest = table[table["fold"] == other]

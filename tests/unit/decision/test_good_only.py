@@ -3,7 +3,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.decision import good_only
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
 from defectflow.reporting.galleries import Gallery
 from defectflow.reporting.outlier_gallery import to_look_at, without
 

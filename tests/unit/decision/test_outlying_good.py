@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
+from defectflow.decision.chosen_threshold import calibrate
 from defectflow.decision.outlying_good import FEWEST, limit, tail_level
-from defectflow.decision.strategies import just_above
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.threshold_strategies import just_above
 
 KINDS = {
     "bell": lambda rng, n: rng.normal(5, 1, n),

@@ -10,8 +10,8 @@ import pandas as pd
 from defectflow.backbones.network_input import Loaded
 from defectflow.bundling import parity
 from defectflow.core.tables import SCORES, read_table, write_table
+from defectflow.decision.chosen_threshold import Threshold
 from defectflow.decision.decisions import Verdicts, assign_verdicts_to_new
-from defectflow.decision.thresholds import Threshold
 from defectflow.decision.verdict_rule import decide, nine_digits
 from defectflow.evaluation import robustness
 from defectflow.inspection.inspector import Inspector, Ready

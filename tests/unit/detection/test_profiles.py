@@ -8,7 +8,8 @@ from defectflow.core import tables
 from defectflow.core.files import UserError
 from defectflow.detection import profiles
 from defectflow.detection.feature_files import write_patches
-from defectflow.drawing import chart_files, charts
+from defectflow.drawing import chart_files
+from defectflow.drawing import histograms_and_curves as charts
 from defectflow.methods.profile.outline import outline_of
 from safetensors.numpy import save_file
 

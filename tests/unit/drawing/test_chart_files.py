@@ -3,7 +3,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from defectflow.drawing import chart_files, charts
+from defectflow.drawing import chart_files
+from defectflow.drawing import histograms_and_curves as charts
 from defectflow.drawing.chart_files import save_png, svg
 from defectflow.reporting.html_pages import TEMPLATES
 from PIL import Image

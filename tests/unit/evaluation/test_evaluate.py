@@ -7,7 +7,7 @@ import pytest
 from defectflow.core.anomaly_maps import load_maps, save_maps
 from defectflow.core.files import UserError, read_json, write_json
 from defectflow.core.tables import MANIFEST, PREDICTIONS, SCORES, SPLITS, index_of, read_table, write_table
-from defectflow.decision import thresholds
+from defectflow.decision import chosen_threshold
 from defectflow.decision.decisions import SCORE, SPLIT, assign_verdicts, file_name, gather, is_evaluated, review_figures
 from defectflow.evaluation import cautions, claims, evaluate
 from sklearn.metrics import roc_auc_score
@@ -84,7 +84,7 @@ def test_thresholds_are_nested(full):
     fold = splits.loc[known.index, "fold"]
     for name in set(fold):
         others = known[fold != name]
-        expected = thresholds.calibrate(others["raw_score"].to_numpy(), others["label"].to_numpy()).value
+        expected = chosen_threshold.calibrate(others["raw_score"].to_numpy(), others["label"].to_numpy()).value
         assert known.loc[fold == name, "threshold"].to_numpy() == pytest.approx(expected, rel=1e-8)
 
 

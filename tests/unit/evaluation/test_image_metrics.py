@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from defectflow.decision import thresholds
+from defectflow.decision import chosen_threshold
 from defectflow.decision.decisions import assign_verdicts, with_calibration
 from defectflow.evaluation.image_metrics import calibration_curve, image_figures, units_of
 from defectflow.metrics.intervals import auroc_interval
@@ -101,7 +101,7 @@ def test_the_second_protocol_has_verdicts_by_thresholds_without_the_group():
     for group in set(groups):
         mine = np.array(groups) == group
         others = without[group][~mine]
-        called[mine] = apart[mine] >= thresholds.calibrate(others, labels[~mine], "f1_adaptive").value
+        called[mine] = apart[mine] >= chosen_threshold.calibrate(others, labels[~mine], "f1_adaptive").value
     assert found["confusion_matrix"] == confusion(labels, called) and found["n_samples"] == 24
     assert found["recall"] == called[labels == 1].mean()
     # Too few images outside a group for the strategy: the ranking is still told.

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from defectflow.core.anomaly_maps import AnomalyMap, full_resolution, smooth_map
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
 from defectflow.evaluation.pixel_metrics import pixel_figures
 from defectflow.images.read_write import write_png
 from defectflow.metrics.pixel_curves import PixelHistogram

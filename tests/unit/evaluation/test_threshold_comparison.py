@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from defectflow.decision.strategies import STRATEGIES
+from defectflow.decision.threshold_strategies import STRATEGIES
 from defectflow.evaluation.threshold_comparison import ALTERNATIVES, alternatives
 
 

@@ -10,7 +10,7 @@ from defectflow.core.files import UserError, sha256_of
 from defectflow.images.bit_depth import Values, is_deep
 from defectflow.images.image_checks import inspect
 from defectflow.images.read_write import read_rgb
-from defectflow.images.sixteen_bit import measure, to_8_bits
+from defectflow.images.sixteen_to_eight_bits import measure, to_8_bits
 from defectflow.sources import preflight
 from defectflow.sources.depth_lookup import depth_of, depth_of_set
 from defectflow.sources.set_depth import check_depths, darker, decide

@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 
+import cv2
 import inspection_set
 import numpy as np
 import pytest
@@ -197,6 +198,12 @@ def test_a_photograph_of_another_format_becomes_png(tmp_path, mode, suffix):
     copy_photograph(Labelled("a", f"a.{suffix}", str(tmp_path / f"a.{suffix}"), 9, 6), tmp_path / "out/a.png")
     with Image.open(tmp_path / "out/a.png") as found:
         assert found.format == "PNG" and found.size == (9, 6) and found.mode == {"CMYK": "RGB"}.get(mode, mode)
+
+
+def test_a_copy_that_is_converted_has_the_depth_of_the_set(tmp_path):
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((6, 9, 3), 2048, np.uint16))
+    copy_photograph(Labelled("a", "a.tif", str(tmp_path / "a.tif"), 9, 6, depth="12"), tmp_path / "out/a.png")
+    assert (cv2.imread(str(tmp_path / "out/a.png")) == 128).all()
 
 
 def test_without_anything_to_export_it_says_so(run, tmp_path):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from defectflow.core.files import UserError, sha256_of
 from defectflow.listing.image_names import image_ids, leaves, shard_of
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources import digest_cache, preflight
 from defectflow.sources.dataset import categories, image_paths, image_rows
 from defectflow.sources.labels_csv import read_labels

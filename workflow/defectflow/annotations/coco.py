@@ -23,7 +23,7 @@ from defectflow.annotations.painted_masks import decode_painted, is_painted
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, CocoAnnotation, CocoImage, Id, Rle
 from defectflow.images.exif_orientation import turned_size, upright
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.annotation_kinds import is_outline
 from defectflow.sources.dataset import category_ids
 
@@ -312,7 +312,7 @@ def _sound_runs(rle: Mapping[str, object], width: int, height: int) -> list[int]
 
 
 def _runs(counts: str) -> list[int]:
-    """Run lengths in a compressed RLE string: 5 bits per character plus 48, from the third on as differences to the
+    """Run lengths in a compressed RLE string: 5 bits per character plus 48, from the fourth on as differences to the
     run before the last (cocoapi, maskApi.c, rleFrString)."""
     runs: list[int] = []
     value = shift = 0

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from defectflow.bundling.bundle_card import card
 from defectflow.bundling.held_out_photographs import held_out, labelled_photographs
-from defectflow.bundling.onnx_graph import export_onnx
+from defectflow.bundling.onnx_and_openvino import export_onnx
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.classification.kind_namer import KindNamer
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps

@@ -20,7 +20,7 @@ from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import Bundle, read_bundle, write_manifest
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.runtimes import NETWORK, pick
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.labels_csv import read_labels
 
 CALIBRATION = 32  # photographs that int8 is calibrated on
@@ -147,7 +147,7 @@ def summary(folder: Path, report: dict[str, Any]) -> str:
 
 def _graphs(bundle: Bundle, kind: str, precision: str, target: Path, pictures: list[Any]) -> None:
     """Write network.* and, where a graph gives the bundle's score, detector.*."""
-    from defectflow.bundling.onnx_graph import to_onnx, to_openvino
+    from defectflow.bundling.onnx_and_openvino import to_onnx, to_openvino
 
     convert = {"onnx": to_onnx, "openvino": to_openvino}[kind]
     convert(bundle.path(NETWORK), target / f"network.{SUFFIX[kind]}", precision, pictures)
@@ -166,7 +166,7 @@ def _export_detector(bundle: Bundle, target: Path) -> None:
     import torch
 
     from defectflow.backbones.network_as_graph import make_network
-    from defectflow.bundling.onnx_graph import export_search
+    from defectflow.bundling.onnx_and_openvino import export_search
     from defectflow.inspection.mask_and_score import read_bank
     from defectflow.methods.patchcore.bank_as_graph import detector_graph
 

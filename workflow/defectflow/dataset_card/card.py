@@ -35,7 +35,7 @@ from defectflow.dataset_card.photographs import (
 )
 from defectflow.dataset_card.shortcuts import shortcuts
 from defectflow.drawing.chart_files import save_png, svg
-from defectflow.drawing.charts import Chart
+from defectflow.drawing.histograms_and_curves import Chart
 from defectflow.evaluation.cautions import data_warnings
 from defectflow.evaluation.scored_images import damage_index
 from defectflow.images.bit_depth import add_option

@@ -7,7 +7,7 @@ import numpy as np
 
 from defectflow.dataset_card.balance import gini, lorenz
 from defectflow.dataset_card.photographs import GOOD, NO_LABEL
-from defectflow.drawing.charts import Chart, Colours
+from defectflow.drawing.histograms_and_curves import Chart, Colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

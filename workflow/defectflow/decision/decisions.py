@@ -10,9 +10,9 @@ import pandas as pd
 
 from defectflow.core.files import UserError
 from defectflow.core.tables import PREDICTIONS
-from defectflow.decision import thresholds
+from defectflow.decision import chosen_threshold
 from defectflow.decision.pred_score import normalise
-from defectflow.decision.strategies import Promise, Strategy, strategy_of
+from defectflow.decision.threshold_strategies import Promise, Strategy, strategy_of
 from defectflow.decision.verdict_rule import decide
 from defectflow.listing.image_names import image_ids
 from defectflow.metrics import metrics
@@ -46,7 +46,7 @@ class Verdicts(NamedTuple):
     """
 
     table: pd.DataFrame
-    threshold: thresholds.Threshold | None
+    threshold: chosen_threshold.Threshold | None
     review: tuple[float, float] | None
 
 
@@ -151,7 +151,7 @@ def assign_verdicts(
 
     Args:
         table: what :func:`gather` returned.
-        strategy, options: as for :func:`thresholds.calibrate`.
+        strategy, options: as for :func:`chosen_threshold.calibrate`.
         review: {"max_fpr": share, "max_fnr": share} of the good and of the bad images that may be decided wrongly.
 
     Raises:
@@ -213,7 +213,7 @@ def calibration_scores(known: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def _calibrated(
     table: pd.DataFrame, key: str, strategy: str, options: Mapping[str, float]
-) -> tuple[thresholds.Threshold, list[thresholds.Threshold | None]]:
+) -> tuple[chosen_threshold.Threshold, list[chosen_threshold.Threshold | None]]:
     """The threshold chosen on all labelled images, and the one that each row of ``table`` is judged by (or None).
 
     An image that is used to choose thresholds is judged by the threshold of its fold, chosen on the other folds; all
@@ -223,8 +223,8 @@ def _calibrated(
     known = table[held_out]
     raw, labels = known["raw_score"].to_numpy(float), known["label"].to_numpy(int)
     try:
-        overall = thresholds.calibrate(raw, labels, strategy, **options)
-        nested = thresholds.nested_calibration(
+        overall = chosen_threshold.calibrate(raw, labels, strategy, **options)
+        nested = chosen_threshold.nested_calibration(
             raw, labels, known["fold"].tolist(), strategy, without=calibration_scores(known), **options
         )
     except ValueError as error:
@@ -235,7 +235,7 @@ def _calibrated(
     return overall, [nested.get(fold) if own else overall for fold, own in rows]
 
 
-def _column(chosen: list[thresholds.Threshold | None], key: str) -> np.ndarray:
+def _column(chosen: list[chosen_threshold.Threshold | None], key: str) -> np.ndarray:
     return np.array([getattr(threshold, key) if threshold else np.nan for threshold in chosen])
 
 

@@ -8,9 +8,9 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 
-from defectflow.decision import outlying_good, thresholds
+from defectflow.decision import chosen_threshold, outlying_good
 from defectflow.decision.decisions import is_calibration
-from defectflow.decision.strategies import strategy_of
+from defectflow.decision.threshold_strategies import strategy_of
 
 
 class GoodOnly(TypedDict):
@@ -33,7 +33,7 @@ def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Ma
     Args:
         table: judged, see `decisions.assign_verdicts`.
         value: threshold for new photographs.
-        strategy, options: as for `thresholds.calibrate`.
+        strategy, options: as for `chosen_threshold.calibrate`.
 
     Returns:
         image_ids, filenames and scores of the photograph with the largest score, or of two where both stand out from
@@ -51,7 +51,9 @@ def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Ma
     counting_all = strategy_of(strategy, options).counting_all(scores)
     set_aside = bool(aside) and value <= float(named["raw_score"].min()) and value < counting_all
     try:
-        without = value if set_aside else thresholds.calibrate(others, np.zeros(len(others)), strategy, **options).value
+        without = (
+            value if set_aside else chosen_threshold.calibrate(others, np.zeros(len(others)), strategy, **options).value
+        )
     except ValueError:
         without = None
     return {

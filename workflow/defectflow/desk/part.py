@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from defectflow.core.files import UserError, atomic
 from defectflow.core.tables import MANIFEST, MASKS, read_table
 from defectflow.desk.pages import render
+from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
 from defectflow.desk.records.outlines import (
     annotations_file,
@@ -32,7 +33,7 @@ from defectflow.desk.records.outlines import (
     remove_outline,
     save_outline,
 )
-from defectflow.images.read_write import read_mask, read_photograph
+from defectflow.images.read_write import read_mask
 from defectflow.listing.image_names import is_image
 from defectflow.segmentation.clicked_outline import Clickable, figure_of, load_network
 from defectflow.segmentation.part_sheet import drawn
@@ -72,7 +73,7 @@ class Desk:
         key = name, path.stat().st_mtime_ns
         with self._lock:
             if key not in self._opened:
-                image = reduced(read_photograph(path))
+                image = reduced(to_look_at(path))
                 self._network = self._network or load_network()
                 self._opened[key] = Clickable(image, figure_of(self._network, image))
                 while len(self._opened) > OPENED:
@@ -96,7 +97,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/api/part/picture")
     def picture(name: Name) -> Response:
-        image = reduced(read_photograph(photograph_path(project, name)))
+        image = reduced(to_look_at(photograph_path(project, name)))
         return Response(_jpeg(image), media_type="image/jpeg", headers=CACHED)
 
     @routes.get("/api/part/sheet")
@@ -117,7 +118,7 @@ def router(project: Project) -> APIRouter:
     def mask_now(name: Name) -> Response:
         """The drawn outline, or else the mask of the run, as a PNG of the size of `picture`."""
         path = photograph_path(project, name)
-        size = reduced(read_photograph(path)).shape[:2]
+        size = reduced(to_look_at(path)).shape[:2]
         found = outline_of(project, name)
         if found is None:
             row = _masks(project).get(name)
@@ -258,7 +259,7 @@ def cell(project: Project, name: str) -> bytes:
     key = hashlib.sha256(f"sheet:{path}:{file}:{stamps}".encode("utf-8", "replace")).hexdigest()[:32]
     kept = project.state / "thumbnails" / f"{key}.jpg"
     if not kept.is_file():
-        image = read_photograph(path)
+        image = to_look_at(path)
         mask = outline_of(project, name) if name in own else read_mask(file) if file and file.is_file() else None
         shown = drawn(image, mask, SHEET) if mask is not None and mask.shape == image.shape[:2] else _small(image)
         with atomic(kept) as temporary:

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from defectflow.core.files import UserError, atomic
 from defectflow.decision.decisions import is_evaluated
-from defectflow.decision.strategies import strategy_of
+from defectflow.decision.threshold_strategies import strategy_of
 from defectflow.desk import config_file
 from defectflow.desk.pages import render
 from defectflow.desk.project import ROOT, Project

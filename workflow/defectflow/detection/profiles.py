@@ -13,7 +13,7 @@ from defectflow.core import tables
 from defectflow.core.files import UserError, atomic_dir, stage
 from defectflow.detection.scored_photographs import add_arguments, scored_photographs
 from defectflow.drawing.chart_files import save_png
-from defectflow.drawing.charts import width_profile
+from defectflow.drawing.histograms_and_curves import width_profile
 from defectflow.methods.method_settings import METHODS
 from defectflow.methods.registry import detector_class
 

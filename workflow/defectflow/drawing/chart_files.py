@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from defectflow.core.files import atomic
-from defectflow.drawing.charts import Chart, Colours
+from defectflow.drawing.histograms_and_curves import Chart, Colours
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

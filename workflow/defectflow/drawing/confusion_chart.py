@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from defectflow.drawing.charts import Chart, Colours
+from defectflow.drawing.histograms_and_curves import Chart, Colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

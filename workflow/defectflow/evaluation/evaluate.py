@@ -72,7 +72,7 @@ from defectflow.decision.decisions import (
     review_figures,
     settled,
 )
-from defectflow.decision.strategies import STRATEGIES
+from defectflow.decision.threshold_strategies import STRATEGIES
 from defectflow.evaluation.background_check import Background, background_figures
 from defectflow.evaluation.cautions import data_warnings, warnings
 from defectflow.evaluation.drawn_defect_figures import drawn_defect_figures

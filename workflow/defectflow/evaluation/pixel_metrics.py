@@ -10,9 +10,9 @@ from tqdm import tqdm
 
 from defectflow.core.anomaly_maps import AnomalyMap, reduced_resolution, reduced_size, smooth_map
 from defectflow.core.files import UserError
-from defectflow.decision import thresholds
+from defectflow.decision import chosen_threshold
 from defectflow.decision.decisions import is_calibration, is_evaluated
-from defectflow.decision.user_strategies import of_peaks
+from defectflow.decision.threshold_strategy_user_given import of_peaks
 from defectflow.decision.verdict_rule import nine_digits
 from defectflow.images.read_write import read_mask
 from defectflow.metrics import metrics
@@ -109,7 +109,7 @@ def pixel_figures(
         table: what `decisions.gather` returned.
         maps: by image_id.
         masks: columns image_id and mask, that of the part.
-        strategy, options: see :func:`thresholds.calibrate`.
+        strategy, options: see :func:`chosen_threshold.calibrate`.
         calibration: by "<fold>/<image_id>", the maps that the threshold of a fold is chosen on, from banks without that
             fold. If the map of an image is missing for a fold, ``maps`` is used.
 
@@ -206,8 +206,8 @@ def _map_thresholds(
         without = {fold: np.full(len(known), np.nan) for fold in choices}
         for fold, values in without.items():
             values[known["fold"] != fold] = _peaks(calibration, _names(fold, known))
-        value = thresholds.calibrate(peaks, labels, strategy, **options).value if value is None else value
-        nested = thresholds.nested_calibration(
+        value = chosen_threshold.calibrate(peaks, labels, strategy, **options).value if value is None else value
+        nested = chosen_threshold.nested_calibration(
             peaks, labels, known["fold"].tolist(), strategy, without=without, **options
         )
         chosen = {fold: threshold.value for fold, threshold in nested.items()} | chosen

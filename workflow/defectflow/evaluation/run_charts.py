@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 from defectflow.decision.decisions import is_evaluated
-from defectflow.drawing import charts
+from defectflow.drawing import histograms_and_curves as charts
 from defectflow.drawing.chart_files import save_png
-from defectflow.drawing.charts import Chart
+from defectflow.drawing.histograms_and_curves import Chart
 from defectflow.metrics import intervals
 
 ALWAYS = {"score_histogram": "no scored image"} | dict.fromkeys(

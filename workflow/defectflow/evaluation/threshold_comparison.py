@@ -7,7 +7,7 @@ import pandas as pd
 
 from defectflow.core.files import UserError
 from defectflow.decision.decisions import assign_verdicts, is_evaluated
-from defectflow.decision.strategies import STRATEGIES
+from defectflow.decision.threshold_strategies import STRATEGIES
 from defectflow.evaluation.image_metrics import units_of
 from defectflow.metrics import metrics
 from defectflow.metrics.bootstrap import paired_bootstrap, weighted_f1

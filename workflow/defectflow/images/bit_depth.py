@@ -37,7 +37,7 @@ class Values(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Values":
-        """From the text that `sixteen_bit.measured` gives."""
+        """From the text that `sixteen_to_eight_bits.measured` gives."""
         largest, zero_bits, at_top, stretched = map(int, text.split())
         return cls(largest, zero_bits, at_top, bool(stretched))
 

@@ -16,7 +16,7 @@ from defectflow.images.decoders import pictures_in
 from defectflow.images.exif_orientation import stored_size, turned_size
 from defectflow.images.fingerprint import fingerprint
 from defectflow.images.read_write import read_rgb
-from defectflow.images.sixteen_bit import measured
+from defectflow.images.sixteen_to_eight_bits import measured
 
 SMALLEST_SIDE = 32  # pixels
 CLIPPED = 254  # luminance from which a pixel counts as overexposed

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from PIL import Image
 from tqdm import tqdm
 
-from defectflow.images.sixteen_bit import measure, numbers_of
+from defectflow.images.sixteen_to_eight_bits import measure, numbers_of
 
 
 def values_of(path: str) -> list[int] | None:

@@ -12,7 +12,7 @@ from defectflow.images import floats, jpeg_stream
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
 from defectflow.images.formats import ARCHIVES, RAW, unread
-from defectflow.images.sixteen_bit import numbers_of, to_8_bits
+from defectflow.images.sixteen_to_eight_bits import numbers_of, to_8_bits
 
 TURN_PNG = (
     b"eXIf",

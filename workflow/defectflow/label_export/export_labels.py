@@ -25,6 +25,7 @@ from defectflow.core.files import UserError, atomic_dir, stage
 from defectflow.core.parallel import in_order
 from defectflow.core.tables import index_of, read_parts
 from defectflow.evaluation.scored_images import damage_index
+from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask
 from defectflow.label_export.labelled import DEFECT, PART, Labelled, Shape
 from defectflow.label_export.polygons import polygons
@@ -89,7 +90,7 @@ def main(args: argparse.Namespace) -> None:
         name = str(Path(row.path).relative_to(args.images).as_posix())
         one = Labelled(
             row.image_id, name, row.path, row.width, row.height, label, row.defect_type, row.group, row.split, row.mask,
-            shapes,
+            shapes, args.depth,
         )  # fmt: skip
         return one, len(regions), mark
 
@@ -128,6 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--masks", type=Path, nargs="*", default=[], help="tables of the masks stage, every shard")
     parser.add_argument("--manifest", type=Path, required=True, help="manifest.csv")
     parser.add_argument("--images", required=True, help="folder of the photographs")
+    add_option(parser)
     add_threads(parser, 1, "images at a time")
     parser.add_argument("--out", type=Path, required=True, help="folder to write; replaced")
     return parser

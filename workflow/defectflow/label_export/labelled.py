@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from defectflow.core.files import UserError
 from defectflow.core.records import Coco, CocoAnnotation, CocoImage
+from defectflow.images.bit_depth import is_deep
 from defectflow.images.exif_orientation import stored_size
 from defectflow.images.read_write import read_rgb
 
@@ -52,6 +53,7 @@ class Labelled:
         group, split: as in labels.csv.
         truth: path of its ground-truth mask, "" for none.
         shapes: the part, then the regions.
+        depth: that a 16-bit file is read with, see `read_rgb`.
     """
 
     image_id: str
@@ -65,6 +67,7 @@ class Labelled:
     split: str = ""
     truth: str = ""
     shapes: list[Shape] = field(default_factory=list)
+    depth: str | None = None
 
 
 def labels_of(photographs: Iterable[Labelled]) -> list[str]:
@@ -130,8 +133,9 @@ def copy_photograph(one: Labelled, target: Path) -> None:
         shutil.copyfile(one.path, target)
         return
     with Image.open(one.path) as image:
-        kept = image.mode in ("1", "L", "P", "LA", "RGB", "RGBA", "I;16")
-        upright = ImageOps.exif_transpose(image) if kept else Image.fromarray(read_rgb(one.path))
+        # Pillow gives the upper 8 of the 16 bits of colours, whatever depth they have.
+        kept = image.mode in ("1", "L", "P", "LA", "I;16") or (image.mode in ("RGB", "RGBA") and not is_deep(one.path))
+        upright = ImageOps.exif_transpose(image) if kept else Image.fromarray(read_rgb(one.path, one.depth))
         upright.save(target, quality=95)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from defectflow.decision.thresholds import nested_calibration
+from defectflow.decision.chosen_threshold import nested_calibration
 from defectflow.labelling.far_photographs import far_photographs
 from defectflow.labelling.photograph_distances import Compared
 

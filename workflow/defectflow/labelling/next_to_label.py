@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from defectflow.core import tables
 from defectflow.core.files import stage
-from defectflow.labelling.next_labels import WHY, next_labels
+from defectflow.labelling.labels_that_say_most import WHY, next_labels
 
 COUNT = 20  # photographs listed
 

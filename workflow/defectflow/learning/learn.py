@@ -26,8 +26,8 @@ from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import read_bank, settings_of
 from defectflow.inspection.runtimes import pick
 from defectflow.learning.lessons import NEAR_PEAK, Lesson, lesson
-from defectflow.learning.outcome import Outcome, outcome_of
 from defectflow.learning.rescoring import Taught, of_run
+from defectflow.learning.threshold_after_lessons import Outcome, outcome_of
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL
 from defectflow.methods.patchcore.scales import named
@@ -169,7 +169,7 @@ def many(patches: Sequence[np.ndarray]) -> int:
 
 
 def errors_text(found: dict[str, float | int | None]) -> str:
-    """`outcome.errors` in words."""
+    """`threshold_after_lessons.errors` in words."""
     f1 = "" if found["f1"] is None else f", F1 {found['f1']:.3f}"
     return f"{found['false_alarms']} false alarms of {found['good']}, {found['missed']} missed of {found['bad']}{f1}"
 

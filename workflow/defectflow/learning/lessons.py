@@ -179,7 +179,8 @@ def under(
             inside = away <= min(away.min(), reach)
     else:
         assert said.mask
-        mask = read_rgb(said.mask).max(axis=2) >= 128
+        painted = read_rgb(said.mask).max(axis=2)
+        mask = painted > painted.max() // 2  # 0 and 1, or 0 and 255 with the specks of JPEG
         if mask.shape != size:
             raise UserError(
                 f"{said.mask}: not of the size of its photograph, {size[1]} x {size[0]} pixels (line {said.line})"

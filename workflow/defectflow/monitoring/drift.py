@@ -15,6 +15,7 @@ from defectflow.inspection.bundle_files import Bundle
 from defectflow.inspection.held_out import HeldOut, read_held_out
 from defectflow.inspection.measures import Measures
 from defectflow.monitoring.control_chart import (
+    BLOCK,
     FEWEST,
     Difference,
     Excursion,
@@ -143,7 +144,7 @@ def sentences(charts: Sequence[Chart], log: Logged) -> list[str]:
         rest = [block for block in chart.blocks if not set(range(block.first, block.last + 1)) & set(noticed)]
         if rest:
             span = when_text(when[rest[0].first], when[rest[-1].last], log.time[-1])
-            many = f"in {len(rest)} of {len(chart.values) // 50} blocks of 50 photographs"
+            many = f"in {len(rest)} of {len(chart.values) // BLOCK} blocks of {BLOCK} photographs"
             told.append(
                 f"{span} the {watched.name} is distributed otherwise than in the run, though about the same on average "
                 f"({many}; smallest p {min(block.p for block in rest):.1g}): does it vary more than before?"

@@ -24,9 +24,9 @@ from defectflow.core.versions import versions
 from defectflow.decision.outcomes import RIGHT, is_flagged, with_outcomes
 from defectflow.decision.pred_score import margins
 from defectflow.drawing.chart_files import svg
-from defectflow.drawing.charts import Chart
 from defectflow.drawing.confusion_chart import confusion_chart
 from defectflow.drawing.heat_settings import Look
+from defectflow.drawing.histograms_and_curves import Chart
 from defectflow.drawing.overlay_images import DEFAULT, Scale
 from defectflow.evaluation import claims
 from defectflow.evaluation.cautions import data_warnings, headlines

@@ -18,7 +18,7 @@ from defectflow.listing.annotation_files import folder_of, merged, paths
 from defectflow.listing.archives import archives_in, unpack
 from defectflow.listing.folders import Folders, subfolders, tells_labels
 from defectflow.listing.image_names import leaves
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.feedback import by_photograph, read_feedback
 from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels, second_row
 
@@ -157,7 +157,7 @@ def read_coco(path: str | Path | Sequence[str], images: str | Path | None = None
     Args:
         path: the file or folder, or several that are read as one (see `annotation_files.merged`).
         images: folder of the photographs; an entry of a file that lies in a folder below it gets the name of that
-            folder as ``_folder``, for `photograph_by_name.Matcher`.
+            folder as ``_folder``, for `match_names_to_photographs.Matcher`.
 
     Raises:
         UserError: the file is absent, malformed, of no known tool, or holds no image or no annotation.

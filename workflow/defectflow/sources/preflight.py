@@ -20,7 +20,7 @@ from defectflow.label_formats.label_files import files_of, lists_of
 from defectflow.listing import annotation_files
 from defectflow.listing.folders import Folders
 from defectflow.listing.image_names import image_ids, shard_of
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources import passed_over
 from defectflow.sources.annotation_kinds import is_outline, refuse_several
 from defectflow.sources.dataset import Problem, category_ids, image_paths, image_rows, read_coco

@@ -9,7 +9,7 @@ from defectflow.core.records import DataSet
 from defectflow.label_formats.label_files import files_of
 from defectflow.listing.annotation_files import is_annotation, paths
 from defectflow.listing.folders import Folders
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.dataset import Notice, Problem
 from defectflow.sources.dataset_entry import unread
 from defectflow.sources.labels_csv import read_labels
@@ -83,7 +83,7 @@ def names_in_other_case(source: str, given: Iterable[tuple[str, str]], names: Co
 
     Args:
         source: the table or COCO file.
-        given: (name, folder) as `photograph_by_name.Matcher` takes them.
+        given: (name, folder) as `match_names_to_photographs.Matcher` takes them.
         names: of all photographs.
     """
     given = list(given)

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from defectflow.methods.spade.gallery import Spade
 from defectflow.methods.spade.settings import SpadeSettings
+from defectflow.methods.spade.spade import Spade
 from detector_set import CELLS, patches_of, run_fit, write_shard, write_splits
 from safetensors.torch import load_file
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from defectflow.core.files import UserError, atomic
 from defectflow.desk.project import Project
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.dataset import read_coco
 from defectflow.sources.labels_csv import read_labels
 

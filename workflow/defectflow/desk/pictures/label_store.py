@@ -19,7 +19,7 @@ from defectflow.desk.pictures import opinions
 from defectflow.desk.pictures.opinions import NOBODY, NONE, Label
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
 
 NAMES = {"0": "good", "1": "bad", "": ""}

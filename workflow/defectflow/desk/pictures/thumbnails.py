@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from defectflow.core.files import atomic
+from defectflow.images.bit_depth import Values, is_deep
 from defectflow.images.read_write import read_photograph
+from defectflow.images.sixteen_to_eight_bits import measured
 from defectflow.inspection.judge_files import check_header
+from defectflow.sources.set_depth import decide
 
 SIZES = {"small": 192, "large": 1600}  # pixels of the longer side
 QUALITY = 82
@@ -55,6 +60,22 @@ def _reduced(photograph: Path, side: int) -> Image.Image:
                 return picture.convert("RGB")
     except Exception:  # the reader below reports the error
         pass
-    picture = Image.fromarray(read_photograph(photograph))
+    picture = Image.fromarray(to_look_at(photograph))
     picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)
     return picture
+
+
+def to_look_at(photograph: Path) -> np.ndarray:
+    """A photograph as people are shown it, uint8 RGB (height, width, 3), upright.
+
+    A 16-bit file is read in the depth that its own values fill, since those of a camera of 12 bits would be almost
+    black in 16. The workflow decides on one depth for the whole set, so brightness may differ from what it sees.
+
+    Raises:
+        UserError: as `read_photograph`.
+    """
+    depth = None
+    if is_deep(photograph):
+        with suppress(Exception):  # the reader below reports the error
+            depth = decide({"": Values.of(measured(photograph))}).depth
+    return read_photograph(photograph, depth)

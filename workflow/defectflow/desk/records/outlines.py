@@ -10,8 +10,8 @@ import numpy as np
 
 from defectflow.annotations.coco import decode
 from defectflow.core.files import UserError, read_json, write_json
+from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
-from defectflow.images.read_write import read_photograph
 from defectflow.listing.image_names import is_image
 from defectflow.segmentation.outline import add_to_coco
 from defectflow.sources.dataset import read_coco
@@ -98,7 +98,7 @@ def drawn_mask(photograph: Path, body: bytes) -> np.ndarray:
     Raises:
         UserError: it is no such PNG.
     """
-    image = read_photograph(photograph)
+    image = to_look_at(photograph)
     size = reduced(image).shape[:2]
     if len(body) > LARGEST or body[:8] != b"\x89PNG\r\n\x1a\n" or _png_size(body) != size:
         raise UserError(f"what is drawn is a PNG of {size[1]} x {size[0]} pixels")

@@ -23,8 +23,9 @@ from defectflow.core.tables import (
     read_table,
 )
 from defectflow.decision.decisions import with_calibration
+from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
-from defectflow.images.read_write import read_mask, read_photograph
+from defectflow.images.read_write import read_mask
 from defectflow.reporting.leaderboard import with_folds
 
 LAYERS = ("photograph", "part", "heatmap", "heat", "mask")
@@ -202,7 +203,7 @@ def _reduced(image: np.ndarray, side: int) -> np.ndarray:
 
 def _drawn(path: Path, side: int, transparent: bool) -> np.ndarray:
     """A picture reduced, as BGR, or BGRA that is opaque where it is bright."""
-    shown = cv2.cvtColor(_reduced(read_photograph(path), side), cv2.COLOR_RGB2BGR)
+    shown = cv2.cvtColor(_reduced(to_look_at(path), side), cv2.COLOR_RGB2BGR)
     return np.dstack([shown, shown.max(axis=-1)]) if transparent else shown
 
 

@@ -12,7 +12,7 @@ class PadimSettings(PooledSettings):
     """A Gaussian for each place of the grid, which therefore needs the patches of all places."""
 
     name: ClassVar[str] = "padim"
-    detector: ClassVar[str] = "defectflow.methods.padim.gaussians.Padim"
+    detector: ClassVar[str] = "defectflow.methods.padim.padim.Padim"
     fixed: ClassVar[dict[str, Any]] = {"foreground_only": False}
 
     dimensions: int = setting(100, "dimensions of a patch, drawn at random", minimum=1, stage="fit")

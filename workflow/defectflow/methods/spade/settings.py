@@ -12,7 +12,7 @@ class SpadeSettings(PooledSettings):
     """Distance of each patch to the nearest one in those good photographs that resemble the whole picture most."""
 
     name: ClassVar[str] = "spade"
-    detector: ClassVar[str] = "defectflow.methods.spade.gallery.Spade"
+    detector: ClassVar[str] = "defectflow.methods.spade.spade.Spade"
 
     patches: int = setting(1000, "patches kept of each good photograph, a coreset", minimum=1, stage="fit")
     nearest_images: int = setting(

@@ -6,8 +6,8 @@ import pytest
 import torch
 from defectflow.core.files import UserError
 from defectflow.methods.detector import GoodPatches
-from defectflow.methods.padim.gaussians import Padim, place_gaussians
-from defectflow.methods.padim.gaussians_in_numpy import Padim as InNumpy
+from defectflow.methods.padim.padim import Padim, place_gaussians
+from defectflow.methods.padim.padim_in_numpy import Padim as InNumpy
 from defectflow.methods.padim.settings import PadimSettings
 
 GRID, IMAGES, DIMENSIONS = (2, 3), 12, 7
@@ -72,7 +72,7 @@ def test_numpy_scores_as_torch_does(score):
 
 
 def test_learning_imports_no_anomalib():
-    code = "import sys, defectflow.methods.padim.gaussians; assert not {'anomalib', 'lightning'} & set(sys.modules)"
+    code = "import sys, defectflow.methods.padim.padim; assert not {'anomalib', 'lightning'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -2,7 +2,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from defectflow.learning.outcome import COPIES, Outcome, copies, folds_of
+from defectflow.learning.threshold_after_lessons import COPIES, Outcome, copies, folds_of
 
 
 def test_rows_share_the_weight_of_their_kind_in_the_run():

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from defectflow.config.settings import setting
 from defectflow.config.values import REQUIRED
-from defectflow.decision.strategies import F1Adaptive, Promise, Sample, Strategy, just_above, need
+from defectflow.decision.threshold_strategies import F1Adaptive, Promise, Sample, Strategy, just_above, need
 
 if TYPE_CHECKING:
     import numpy as np

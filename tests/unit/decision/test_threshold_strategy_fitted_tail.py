@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from defectflow.decision.strategies import STRATEGIES, strategy_of
-from defectflow.decision.tail_strategy import tail_level
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
+from defectflow.decision.threshold_strategies import STRATEGIES, strategy_of
+from defectflow.decision.threshold_strategy_fitted_tail import tail_level
 from scipy import stats
 
 

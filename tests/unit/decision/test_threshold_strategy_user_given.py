@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from defectflow.core.files import UserError
-from defectflow.decision.strategies import strategy_of
-from defectflow.decision.thresholds import calibrate, nested_calibration
-from defectflow.decision.user_strategies import of_peaks
+from defectflow.decision.chosen_threshold import calibrate, nested_calibration
+from defectflow.decision.threshold_strategies import strategy_of
+from defectflow.decision.threshold_strategy_user_given import of_peaks
 
 LABELS = np.array([0, 0, 0, 0, 1, 1])
 SCORES = np.array([1.0, 2.0, 3.0, 5.0, 4.0, 6.0])

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from defectflow.core.files import UserError
-from defectflow.decision.strategies import Sample, just_above, strategy_of
+from defectflow.decision.threshold_strategies import Sample, just_above, strategy_of
 from defectflow.decision.verdict_rule import DIGITS
 
 
@@ -38,7 +38,7 @@ def calibrate(scores: np.ndarray, labels: np.ndarray, strategy: str = "f1_adapti
     Args:
         scores: float [N], raw anomaly scores.
         labels: [N], 1 bad, 0 good.
-        strategy: name of one of `strategies.STRATEGIES`.
+        strategy: name of one of `threshold_strategies.STRATEGIES`.
         options: its fields.
 
     Raises:

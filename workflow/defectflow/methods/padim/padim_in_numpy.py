@@ -1,4 +1,4 @@
-"""PaDiM's scoring in numpy: what `gaussians.Padim` says, without torch."""
+"""PaDiM's scoring in numpy: what `padim.Padim` says, without torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from defectflow.methods.padim.settings import PadimSettings
 
 
 class Padim(NumpyDetector):
-    """`gaussians.Padim` in numpy; arguments as for :class:`PatchCore`."""
+    """`padim.Padim` in numpy; arguments as for :class:`PatchCore`."""
 
     name = "padim"
 

@@ -1,4 +1,4 @@
-"""SPADE's scoring in numpy: what `gallery.Spade` says, without torch."""
+"""SPADE's scoring in numpy: what `spade.Spade` says, without torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +12,7 @@ _ROWS = 512  # patches that are compared at a time: with 10,000 others a block o
 
 
 class Spade(NumpyDetector):
-    """`gallery.Spade` in numpy; arguments as for :class:`PatchCore`."""
+    """`spade.Spade` in numpy; arguments as for :class:`PatchCore`."""
 
     name = "spade"
 

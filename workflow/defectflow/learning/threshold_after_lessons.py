@@ -73,7 +73,7 @@ def outcome_of(
         UserError: the strategy cannot do with these photographs, or pandas is not installed.
     """
     try:
-        from defectflow.decision.thresholds import Threshold, calibrate, nested_calibration
+        from defectflow.decision.chosen_threshold import Threshold, calibrate, nested_calibration
     except ModuleNotFoundError as error:
         raise UserError(
             f"defectflow learn needs {error.name} to choose a threshold (pip install {error.name})"

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from defectflow.config.settings import setting
 from defectflow.config.values import REQUIRED
-from defectflow.decision.strategies import Sample, Strategy, need
+from defectflow.decision.threshold_strategies import Sample, Strategy, need
 
 
 @dataclass(frozen=True, kw_only=True)

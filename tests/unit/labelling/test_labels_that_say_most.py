@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from defectflow.labelling.next_labels import SPREAD, next_labels
+from defectflow.labelling.labels_that_say_most import SPREAD, next_labels
 
 N = 40
 SCORE = np.linspace(1, 5, N)

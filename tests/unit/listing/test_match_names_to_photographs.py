@@ -3,7 +3,7 @@
 import posixpath
 
 import pytest
-from defectflow.listing.photograph_by_name import Matcher
+from defectflow.listing.match_names_to_photographs import Matcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from defectflow.decision.thresholds import calibrate
+from defectflow.decision.chosen_threshold import calibrate
 
 SPREAD = 5  # labels from low to high scores before the threshold is trusted
 LOWEST = 0.3  # share of the photographs, by score, that lie below the lowest of these

@@ -2,9 +2,9 @@ import math
 
 import numpy as np
 import pytest
+from defectflow.decision.chosen_threshold import calibrate, midpoint, nested_calibration
 from defectflow.decision.pred_score import normalise
-from defectflow.decision.strategies import STRATEGIES, just_above
-from defectflow.decision.thresholds import calibrate, midpoint, nested_calibration
+from defectflow.decision.threshold_strategies import STRATEGIES, just_above
 
 # Every strategy with an option it can be given, and whether it sees both classes and only the order of scores.
 TWO_CLASSES = [
