@@ -102,3 +102,11 @@ def test_small_banks_have_clusters_too(count):
     points = np.random.default_rng(count).normal(size=(count, 5)).astype(np.float32)
     found = Points(points).farthest(points[:1] + 9)
     assert found.rows.tolist() == [0] and found.distances[0] == by_differences(points, points[:1] + 9)[0][0]
+
+
+@pytest.mark.parametrize("away", [0, 1e-4, 1])
+def test_a_single_point_is_nearest_to_all_and_no_queries_have_none(away):
+    point = np.random.default_rng(0).normal(3, 1, (1, 384)).astype(np.float32)
+    distances, indices = Points(point).nearest(point + np.float32(away))
+    assert distances == pytest.approx([away * 384**0.5], rel=2e-3, abs=1e-6) and indices.tolist() == [0]
+    assert [len(found) for found in Points(np.repeat(point, 3, axis=0)).nearest(point[:0])] == [0, 0]
