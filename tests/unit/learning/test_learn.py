@@ -17,6 +17,9 @@ from defectflow.inspection.held_out import FILE, read_held_out
 from defectflow.inspection.inspector import Inspector
 from defectflow.learning import learn as learning
 from defectflow.learning.learn import forget, learn
+from defectflow.learning.lessons import under
+from defectflow.sources.feedback import Feedback
+from PIL import Image
 from safetensors.numpy import load_file
 
 
@@ -179,6 +182,37 @@ def test_a_box_says_where_the_defect_is(bundle, photos):
     learn(bundle, table(photos, *rows, columns="filename,said,x0,y0,x1,y1"), say=lines.append)
     with pytest.raises(UserError, match=r"faint_303.png: the box of line 2 is outside of its 128 x 96 pixels"):
         learn(bundle, table(photos, "faint_303.png,bad,0,0,500,96", columns="filename,said,x0,y0,x1,y1"))
+
+
+def painted(kind):
+    """A mask of 40 by 40 pixels that is painted in the upper left quarter and the lower right corner."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20, :20], mask[30:, 30:] = {"labels": (1, 2)}.get(kind, (255, 255))
+    colour = np.dstack([mask, 0 * mask, 0 * mask])
+    colour[20:] //= 3
+    return {"alpha": np.dstack([np.full((40, 40, 3), 255, np.uint8), mask]), "colours": colour}.get(kind, mask)
+
+
+@pytest.mark.parametrize("kind", ["white", "labels", "alpha", "colours"])
+def test_a_mask_is_read_as_the_workflow_reads_ground_truth(tmp_path, kind):
+    Image.fromarray(painted(kind)).save(tmp_path / "mask.png")
+    said = Feedback(2, tmp_path / "a.png", "", True, mask=tmp_path / "mask.png")
+    network = {"grid": [4, 4], "input_size": [40, 40]}
+    found = under(said, (40, 40), np.eye(2, 3), np.arange(16), network).reshape(4, 4)
+    assert found.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def test_a_mask_that_is_painted_anew_is_learned_from(bundle, photos):
+    rows = table(photos, "faint_303.png,bad,mask.png", columns="filename,said,mask")
+    taught = []
+    for left in (True, False, True):
+        mask = np.zeros((96, 128), bool)
+        mask[:, :64] = left
+        mask[:, 64:] = not left
+        write_png(photos / "mask.png", mask)
+        learn(bundle, rows, force=True, say=lambda _: None)
+        taught.append(content(bundle))
+    assert taught[0] != taught[1] and taught[0] == taught[2]
 
 
 @pytest.mark.parametrize(

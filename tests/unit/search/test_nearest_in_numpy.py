@@ -110,3 +110,15 @@ def test_a_single_point_is_nearest_to_all_and_no_queries_have_none(away):
     distances, indices = Points(point).nearest(point + np.float32(away))
     assert distances == pytest.approx([away * 384**0.5], rel=2e-3, abs=1e-6) and indices.tolist() == [0]
     assert [len(found) for found in Points(np.repeat(point, 3, axis=0)).nearest(point[:0])] == [0, 0]
+
+
+def test_tables_kept_beside_the_points_give_the_same_to_the_last_bit():
+    rng = np.random.default_rng(3)
+    points, queries = (rng.normal(size=(n, 60)).astype(np.float32) * np.arange(60, 0, -1) for n in (700, 90))
+    computed = Points(points.astype(np.float32))
+    kept = Points(computed.points, {key: value.copy() for key, value in computed.tables().items()})
+    for one, other in zip(computed.farthest(queries), kept.farthest(queries), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(computed.nearest(queries), kept.nearest(queries), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(computed.around(5, 9), kept.around(5, 9))

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from defectflow.core.counted import counted
-from defectflow.core.files import UserError, atomic, atomic_dir, read_json, write_json
+from defectflow.core.files import UserError, atomic, atomic_dir, read_json, sha256_of, write_json
 from defectflow.inspection.bundle_files import MANIFEST, Bundle, entry_of, read_bundle
 from defectflow.inspection.held_out import HeldOut, read_held_out
 from defectflow.inspection.inspector import Inspector
@@ -175,9 +175,12 @@ def errors_text(found: dict[str, float | int | None]) -> str:
 
 
 def write(parent: Parent, table: Path, lessons: Sequence[Lesson], outcome: Outcome) -> str:
-    """Put a lesson into force; returns the version, which depends on the parent, the table and its photographs."""
+    """Put a lesson into force; returns the version, which depends on parent, table, photographs and masks."""
     folder, content = parent.bundle.folder, table.read_bytes()
     digest = hashlib.sha256(parent.manifest + content + "".join(one.said.sha256 for one in lessons).encode())
+    for one in lessons:  # the table names the mask alone, which may have been painted anew
+        if one.said.mask:
+            digest.update(sha256_of(one.said.mask).encode())
     version = f"{len(lessons)}-{digest.hexdigest()[:8]}"
     name = f"{PREFIX}{version}"
     settings = dict(parent.bundle.settings)

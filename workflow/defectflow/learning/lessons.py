@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from defectflow.annotations.ground_truth import Ambiguous, choose, profile, read
 from defectflow.core.files import UserError
-from defectflow.images.read_write import read_photograph, read_rgb
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.inspector import Inspector
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.sources.feedback import Feedback
@@ -179,8 +180,10 @@ def under(
             inside = away <= min(away.min(), reach)
     else:
         assert said.mask
-        painted = read_rgb(said.mask).max(axis=2)
-        mask = painted > painted.max() // 2  # 0 and 1, or 0 and 255 with the specks of JPEG
+        try:
+            mask = read(said.mask, choose([profile(said.mask)]))  # as the workflow reads ground truth
+        except Ambiguous as error:
+            raise UserError(f"{said.mask}: {error} (line {said.line})") from None
         if mask.shape != size:
             raise UserError(
                 f"{said.mask}: not of the size of its photograph, {size[1]} x {size[0]} pixels (line {said.line})"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from defectflow.methods.numpy_detector import NumpyDetector, Scored, pool, unit
+from defectflow.methods.numpy_detector import TABLES, NumpyDetector, Scored, pool, unit
 from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
 from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
@@ -37,7 +37,8 @@ class PatchCore(NumpyDetector):
         self._scales = [PatchCore(of_scale(tensors, k), one, settings) for k in range(len(grids))]
         if grids:
             return
-        self._bank = Points(tensors[""].astype(np.float32, copy=False))
+        known = {key.removeprefix(TABLES): value for key, value in tensors.items() if key.startswith(TABLES)}
+        self._bank = Points(tensors[""].astype(np.float32, copy=False), known or None)
         self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
         self._cosine = metadata["distance"] == "cosine"
         self._good, self._defects = (
@@ -128,6 +129,10 @@ class PatchCore(NumpyDetector):
         if self._settings.score == "max":
             weights[:] = [self._reweighted(patches[row], 1.0, int(nearest[row])) for row in rows]
         return rows, distances[rows], weights
+
+    def tables(self) -> dict[str, np.ndarray]:
+        """See `NumpyDetector.tables`; none of several scales."""
+        return {} if self.combination else {f"{TABLES}{key}": value for key, value in self._bank.tables().items()}
 
     def deciding(self, patches: np.ndarray, position: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """As `farthest` for several scales: the patches of all scales that the largest values of the map come from.
