@@ -23,7 +23,7 @@ from defectflow.inspection.photo_sources import photographs
 from defectflow.monitoring.control_chart import PER_ALARM, differing, ewma, excursions, limit, normal_scores
 
 REFERENCE, AFTER, DRAWS = 60, 50, 100
-NAMES = ("exposure", "sharpness", "x", "y")
+NAMES = ("exposure", "sharpness", "x", "y", "grain")
 
 
 def moved(photo: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def measured(photos: list[np.ndarray], good: list[np.ndarray]) -> np.ndarray:
-    """NAMES of each photograph, float64 (n, 4)."""
+    """NAMES of each photograph, float64 (n, 5)."""
     reference = np.mean([small(photo) for photo in good], axis=0).astype(np.float32)
     rows = [measure(photo)._replace(**shift(reference, small(photo))) for photo in photos]
     return np.array([[getattr(row, name) for name in NAMES] for row in rows])

@@ -31,6 +31,13 @@ def test_blur_changes_sharpness_alone():
     assert blurred.exposure == pytest.approx(sharp.exposure, rel=0.02)
 
 
+def test_a_rougher_surface_changes_grain_and_edges_and_light_do_not():
+    plain, noise = plate(), np.random.default_rng(0).normal(0, 4, plate().shape)
+    fine, rough, edged = (measure(photo, mask()) for photo in (plain, (plain + noise).astype(np.uint8), plate()))
+    assert rough.grain > fine.grain + 0.005 and fine.grain < 0.002
+    assert edged.grain == fine.grain and rough.exposure == pytest.approx(fine.exposure, rel=0.02)
+
+
 def test_the_place_of_the_part_is_that_of_its_mask():
     first, second = measure(plate(), mask()), measure(plate(15, -10), mask(15, -10))
     assert (second.x - first.x, second.y - first.y) == pytest.approx((0.05, -0.05), abs=1e-6)

@@ -1,7 +1,10 @@
+import json
 import re
+import shutil
 import sqlite3
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import bundle_set
 import cv2
@@ -11,11 +14,12 @@ import taught_set
 from defectflow.commands import cli
 from defectflow.core.files import UserError
 from defectflow.images.read_write import write_png
-from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.held_out import read_held_out
-from defectflow.inspection.measures import measure
+from defectflow.inspection.bundle_files import read_bundle, write_manifest
+from defectflow.inspection.held_out import FILE, read_held_out
+from defectflow.inspection.measures import Measures, measure
 from defectflow.monitoring.drift import compare, parse_time, sentences
-from defectflow.monitoring.inspection_log import Logged, identity, open_log, read_log
+from defectflow.monitoring.inspection_log import SCHEMA, TABLE, Logged, identity, open_log, read_log
+from safetensors.numpy import load_file, save_file
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +89,7 @@ def test_the_command_draws_charts_and_its_exit_status_tells_a_change(bundle, tmp
         for row in range(len(photos)):
             values = [None if np.isnan(value) else float(value) for value in log.measures[row]]
             writer._connection.execute(
-                "INSERT INTO photographs VALUES (NULL, ?, 'a.png', ?, 'good', 0.1, 0.09, ?, ?, ?, ?, ?)",
+                "INSERT INTO photographs VALUES (NULL, ?, 'a.png', ?, 'good', 0.1, 0.09, ?, ?, ?, ?, ?, ?)",
                 (log.time[row], log.bundle[row], *values),
             )
         writer._connection.commit()
@@ -99,6 +103,35 @@ def test_the_command_draws_charts_and_its_exit_status_tells_a_change(bundle, tmp
     with pytest.raises(SystemExit) as ended:
         cli.main(["drift", str(bundle), str(tmp_path / "log.db"), "--since", "2099-01-01"])
     assert ended.value.code == 2 and "no photograph in it since then" in capsys.readouterr().err
+
+
+def test_logs_and_bundles_from_before_a_measure_was_known_are_read_without_it(bundle, tmp_path):
+    photos = [bundle_set.photograph(seed) for seed in range(800, 803)]
+    log, path = logged(bundle, photos), tmp_path / "log.db"
+    with sqlite3.connect(path) as old:
+        old.execute(TABLE.replace(", grain REAL", ""))
+        old.execute(f"PRAGMA user_version={SCHEMA}")
+        old.execute(
+            "INSERT INTO photographs VALUES (NULL, 5.0, 'a.png', 'b', 'good', 0.1, 0.09, 0.5, 0.01, 0.2, 0.5, 0.5)"
+        )
+    old.close()
+    assert read_log(path).measures[0, :2].tolist() == [0.5, 0.01] and np.isnan(read_log(path).measures[0, 5])
+    verdict = SimpleNamespace(measures=measure(photos[0]), bad=False, score=0.1, raw_score=0.09)
+    for _ in range(2):  # the column is added once
+        with open_log(path, read_bundle(bundle).settings) as writer:
+            writer.add(Path("b.png"), verdict)
+    assert np.isnan(read_log(path).measures[:, 5]).tolist() == [True, False, False]
+
+    folder = shutil.copytree(bundle, tmp_path / "bundle")
+    settings = {key: value for key, value in read_bundle(folder).settings.items() if key not in ("format", "files")}
+    held = read_held_out(read_bundle(folder))
+    tensors = load_file(folder / FILE)
+    about = {"photographs": held.photographs, "review": None, "measures": Measures._fields[:5]}
+    save_file(
+        tensors | {"measures": tensors["measures"][:, :5].copy()}, folder / FILE, {"defectflow": json.dumps(about)}
+    )
+    write_manifest(folder, settings)
+    assert {chart.key for chart in compare(read_bundle(folder), log)} == {"exposure", "sharpness"}
 
 
 def test_what_is_no_log_is_one_line(tmp_path):

@@ -104,6 +104,14 @@ def test_small_banks_have_clusters_too(count):
     assert found.rows.tolist() == [0] and found.distances[0] == by_differences(points, points[:1] + 9)[0][0]
 
 
+@pytest.mark.parametrize("away", [0, 1e-4, 1])
+def test_a_single_point_is_nearest_to_all_and_no_queries_have_none(away):
+    point = np.random.default_rng(0).normal(3, 1, (1, 384)).astype(np.float32)
+    distances, indices = Points(point).nearest(point + np.float32(away))
+    assert distances == pytest.approx([away * 384**0.5], rel=2e-3, abs=1e-6) and indices.tolist() == [0]
+    assert [len(found) for found in Points(np.repeat(point, 3, axis=0)).nearest(point[:0])] == [0, 0]
+
+
 def test_tables_kept_beside_the_points_give_the_same_to_the_last_bit():
     rng = np.random.default_rng(3)
     points, queries = (rng.normal(size=(n, 60)).astype(np.float32) * np.arange(60, 0, -1) for n in (700, 90))

@@ -34,7 +34,7 @@ class HeldOut:
         owner: int64 (k,), row of ``photographs`` that a patch belongs to, ascending.
         distance: float32 (k,), of these to their nearest patch in the bank without their photograph.
         weight: float32 (k,), see `bank_in_numpy.PatchCore.farthest`.
-        measures: float64 (n, 5), see `Measures`.
+        measures: float64 (n, 6), see `Measures`; NaN where they are not known, as of a bundle older than a measure.
         picture: float32 (64, 64), mean of the good ones, see `measures.small`.
         review: limits of the review band {"max_fpr": ..., "max_fnr": ...}, or None.
         position: of several scales int64 (k,), cells of the kept patches in the grids of all scales, ascending in each
@@ -96,8 +96,11 @@ def read_held_out(bundle: Bundle) -> HeldOut:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["defectflow"])
             tensors = {name: file.get_tensor(name) for name in (*TENSORS, *(set(OF_SCALES) & set(file.keys())))}
-        if about["measures"] != list(Measures._fields):
+        known = about["measures"]
+        if known != list(Measures._fields[: len(known)]):
             raise KeyError("measures")
+        missing = len(Measures._fields) - len(known)
+        tensors["measures"] = np.pad(tensors["measures"], ((0, 0), (0, missing)), constant_values=np.nan)
         return HeldOut(about["photographs"], review=about["review"], **tensors)
     except (SafetensorError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not the photographs of a run ({error}; make the bundle again)") from None

@@ -45,6 +45,10 @@ WATCHED = {
     "area": Watched("size of the part", "larger", "smaller", "check the distance and the zoom of the camera"),
     "x": Watched("place of the part (across)", "further right", "further left", "put the camera or the fixture back"),
     "y": Watched("place of the part (down)", "further down", "further up", "put the camera or the fixture back"),
+    "grain": Watched(
+        "grain", "grainier", "smoother",
+        "look at the surface: a new lot or finish, or dust? else check the gain of the camera",
+    ),
     "raw_score": Watched(
         "score of photographs called good", "stranger to the inspector", "more usual to the inspector",
         "look at some of them: a new lot or a worn tool? teach it what is good (defectflow learn)",

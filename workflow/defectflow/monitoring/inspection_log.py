@@ -22,9 +22,10 @@ COLUMNS = ("time", "file", "bundle", "verdict", "score", "raw_score", *Measures.
 TABLE = """
 CREATE TABLE IF NOT EXISTS photographs (
   id INTEGER PRIMARY KEY, time REAL NOT NULL, file TEXT NOT NULL, bundle TEXT NOT NULL, verdict TEXT NOT NULL,
-  score REAL NOT NULL, raw_score REAL NOT NULL, exposure REAL, sharpness REAL, area REAL, x REAL, y REAL
+  score REAL NOT NULL, raw_score REAL NOT NULL, exposure REAL, sharpness REAL, area REAL, x REAL, y REAL, grain REAL
 )
 """
+ADDED = ("grain",)  # columns that logs of earlier versions lack
 
 
 class Logged(NamedTuple):
@@ -35,7 +36,7 @@ class Logged(NamedTuple):
         bundle: str (n,), see `identity`.
         bad: bool (n,).
         raw_score: float64 (n,).
-        measures: float64 (n, 5), see `Measures`; NaN where they are not known.
+        measures: float64 (n, 6), see `Measures`; NaN where they are not known.
     """
 
     time: np.ndarray
@@ -88,6 +89,8 @@ def open_log(path: Path, settings: Mapping[str, Any]) -> Iterator[Log]:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute(TABLE)
+            for name in lacking(connection):
+                connection.execute(f"ALTER TABLE photographs ADD COLUMN {name} REAL")
             connection.execute(f"PRAGMA user_version={SCHEMA}")
             connection.commit()
             yield Log(connection, identity(settings))
@@ -109,22 +112,30 @@ def read_log(path: Path, since: float = -np.inf) -> Logged:
     try:
         with told(path):
             check(connection, path, empty=False)
+            absent = lacking(connection)
+            columns = ["NULL" if name in absent else name for name in COLUMNS]
             rows = connection.execute(
-                f"SELECT {', '.join(COLUMNS)} FROM photographs WHERE time >= ? ORDER BY time, id",
+                f"SELECT {', '.join(columns)} FROM photographs WHERE time >= ? ORDER BY time, id",
                 (max(since, 0.0),),
             ).fetchall()
     finally:
         connection.close()
     if not rows:
         raise UserError(f"{path}: no photograph in it{' since then' if since > 0 else ''}")
-    columns = list(zip(*rows, strict=True))
+    told_of = list(zip(*rows, strict=True))
     return Logged(
-        np.array(columns[0], float),
-        np.array(columns[2]),
-        np.array(columns[3]) == "bad",
-        np.array(columns[5], float),
-        np.array(columns[6:], float).T,
+        np.array(told_of[0], float),
+        np.array(told_of[2]),
+        np.array(told_of[3]) == "bad",
+        np.array(told_of[5], float),
+        np.array(told_of[6:], float).T,
     )
+
+
+def lacking(connection: sqlite3.Connection) -> list[str]:
+    """Which of ADDED a log has not."""
+    known = {row[1] for row in connection.execute("PRAGMA table_info(photographs)")}
+    return [name for name in ADDED if name not in known]
 
 
 @contextmanager

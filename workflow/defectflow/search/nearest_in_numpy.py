@@ -118,6 +118,9 @@ class Points:
         Returns:
             float32 (m,) and int64 (m,).
         """
+        if len(self.points) == 1 or not len(queries):  # nothing to search
+            alone: np.ndarray = np.linalg.norm(queries - self.points[0], axis=1)
+            return alone, np.zeros(len(queries), np.int64)
         self._calls += 1
         if self._calls >= self._clustered_from:
             near = self._near(queries, begun or self.begin(queries))

@@ -2,7 +2,7 @@
 import { api, ask, el, keys, mark, number, plural, t, toast } from "./desk.js";
 
 const id = (name) => document.getElementById(name);
-const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Position, horizontal"), y: t("Position, vertical"), raw_score: t("Scores of good ones") };
+const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Position, horizontal"), y: t("Position, vertical"), grain: t("Grain"), raw_score: t("Scores of good ones") };
 const HINTS = { folder: "/mnt/line-3/incoming", camera: t("0, rtsp://camera/stream, or the path of a video file") };
 const QUICK = 700, SLOW = 4000, MOST = 300, DRIFT = 25; // ms between requests; pictures kept; new verdicts between two charts
 let kind = "folder", rows = [], since = 0, chosen = null, state, sinceDrift = 0;
