@@ -57,22 +57,23 @@ def prepare() -> tuple:
         config["datasets"] |= {name: entry for name, entry in datasets.items() if entry}
         if len(datasets) > 1 and threshold_of(config, config["detector"])[0] == "fixed":
             raise UserError("config.yaml: threshold: fixed is one value, and each category needs its own (set auto)")
-        sources, runs, images = {}, [], 0
+        sources, runs, images, marked = {}, [], 0, {}
         for name, entry in datasets.items():
             rendered = entry.get("rendered")
             annotated = bool(rendered)
             if rendered:
                 preflight.check_labels(f"data set {name}", rendered_labels(entry), labels_needed(config))
-                images = max(images, rendered["views"] + rendered["defects"])
+                images, marked[name] = max(images, rendered["views"] + rendered["defects"]), rendered["defects"]
             elif entry:
                 sources[name] = preflight.resolve(entry)
                 preflight.check(sources[name], config["on_problem"], cache_file(name))
                 annotated = preflight.outlined(sources[name], cache_file(name)) > 0
-                images = max(images, preflight.count(sources[name]))
+                images, marked[name] = max(images, preflight.count(sources[name])), preflight.marked(sources[name])
             runs.append(resolve_runs(config | {"dataset": name}, annotated))
         config["shards"] = shard_count(config["shards"], images)
         for run in [run for of_one in runs for run in of_one]:
             check_files(run, settings, config["allow_downloads"], cache_file("weights"))
+        settings["regions"].check_refinable(marked)
         return sources, runs, settings
     except UserError as error:
         sys.exit(f"error: {error}")
@@ -126,7 +127,8 @@ onstart:
 onsuccess:
     given = workflow.config_settings
     options = config_options(given.configfiles, given.config)
-    bundled = not any(detector_of(run).not_bundled for run in MAIN_RUNS)
+    refined = bool(SETTINGS["regions"].refine)
+    bundled = not refined and not any(detector_of(run).not_bundled for run in MAIN_RUNS)
     lines = closing_lines([run.folder for run in MAIN_RUNS], BOARD, options, bundled)
     print("", *lines, sep="\n", file=sys.stderr)
 

@@ -75,8 +75,8 @@ rule boxes:
         masks=mask_tables,
         manifest="results/{dataset}/manifest.csv",
     output:
-        table="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.csv",
-        coco="results/{dataset}/{segmenter}/{isolation}/{detector}/regions.json",
+        table=f"results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/{MAP_REGIONS}.csv",
+        coco=f"results/{{dataset}}/{{segmenter}}/{{isolation}}/{{detector}}/{MAP_REGIONS}.json",
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/boxes.log",
     benchmark:

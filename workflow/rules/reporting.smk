@@ -12,7 +12,7 @@ rule render:
         overlays=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/overlays"),
         sheets=report(
             directory("results/{dataset}/{segmenter}/{isolation}/{detector}/sheets"),
-            patterns=["{sheet}.png"],
+            patterns=["{sheet}.jpg"],
             caption="../report/sheets.rst",
             category="4 Pictures",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "{sheet}"},
@@ -66,6 +66,7 @@ rule report:
         manifest="results/{dataset}/manifest.csv",
         labels=label_lists,
         kinds="results/{dataset}/{segmenter}/{isolation}/kinds" if SETTINGS["kinds"].join else [],
+        refinement=refinement_of,
         # Whose size is told.
         features="results/{dataset}/{segmenter}/{isolation}/{detector}/features.json",
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
@@ -92,6 +93,7 @@ rule report:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         lists=lambda w, input: " ".join(list_flags(input.get("labels") or [])),
         kinds=lambda w, input: option("--kinds", f"{input.kinds}/kinds.json" if input.get("kinds") else None),
+        refinement=lambda w, input: option("--refinement", input.get("refinement")),
         look=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
         settings=lambda w: json.dumps(shown_settings(config, w, is_main(w))),
@@ -102,7 +104,7 @@ rule report:
     shell:
         "python -m defectflow.reporting.report --predictions {input.predictions} --metrics {input.metrics} --fit {input.fit}"
         " --ingest-report {input.ingest_report}"
-        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.lists} {params.kinds} --look {params.look:q} {params.depth} --settings {params.settings:q}"
+        " --maps {input.maps} --regions {input.regions} {params.masks} --manifest {input.manifest} {params.lists} {params.kinds} {params.refinement} --look {params.look:q} {params.depth} --settings {params.settings:q}"
         " --features {input.features} {params.disk} --out {output} 2>&1 | tee {log}"
 
 

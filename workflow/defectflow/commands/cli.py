@@ -100,8 +100,10 @@ def inspect(args: argparse.Namespace) -> int:
 
 def outdated(bundle: Path) -> bool:
     """Whether the run around a bundle was evaluated again after the bundle was made; False outside of a run."""
+    from defectflow.inspection.bundle_files import made_at
+
     try:
-        return bundle.with_name("metrics.json").stat().st_mtime_ns > (bundle / "bundle.json").stat().st_mtime_ns
+        return bundle.with_name("metrics.json").stat().st_mtime_ns > made_at(bundle)
     except (OSError, ValueError):  # it lies elsewhere, or is a .zip
         return False
 

@@ -13,7 +13,7 @@ from defectflow.annotations.coco import decode
 from defectflow.core.anomaly_maps import AnomalyMap
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, read_json_list
-from defectflow.core.tables import PREDICTIONS, read_parts
+from defectflow.core.tables import PREDICTIONS, REGIONS, read_parts
 from defectflow.drawing.overlay_images import Scale, scale_of
 
 SAMPLE = 400  # images whose maps set the colour scale
@@ -73,26 +73,36 @@ class Damage(NamedTuple):
     mark: str
 
 
-def damage_index(table: Path, coco: Path) -> DiskIndex:
-    """The regions of each image in regions.csv with their pixels from regions.json, on disk; for `damage_at`.
+def regions_by_image(table: Path, coco: Path) -> Iterator[tuple[str, list[tuple[Any, dict[str, Any]]]]]:
+    """Yield each image that has regions with the rows of them in regions.csv and their entries in regions.json.
 
     Raises:
         UserError: the two files are not of one run.
     """
-    rows = (row for part in read_parts(table, ["image_id", *BOX, "mark"]) for row in part.itertuples(index=False))
+    rows = (row for part in read_parts(table, REGIONS) for row in part.itertuples(index=False))
     results = read_json_list(coco)
 
     def paired() -> Iterator[tuple[Any, dict[str, Any]]]:
         for row, result in zip_longest(rows, results):
             if row is None or result is None or [getattr(row, column) for column in BOX] != result["bbox"]:
                 raise UserError(f"{coco}: not the regions of {table} (run the stage boxes again)")
-            yield row, result["segmentation"]
+            yield row, result
+
+    for name, own in groupby(paired(), key=lambda pair: pair[0].image_id):  # regions of an image are consecutive
+        yield name, list(own)
+
+
+def damage_index(table: Path, coco: Path) -> DiskIndex:
+    """The regions of each image in regions.csv with their pixels from regions.json, on disk; for `damage_at`.
+
+    Raises:
+        UserError: the two files are not of one run.
+    """
 
     def found() -> Iterator[tuple[str, str, str]]:
-        for name, own in groupby(paired(), key=lambda pair: pair[0].image_id):  # regions of an image are consecutive
-            those = list(own)
+        for name, those in regions_by_image(table, coco):
             boxes = [[getattr(row, column) for column in BOX] for row, _ in those]
-            yield name, json.dumps([boxes, [pixels for _, pixels in those]]), those[0][0].mark
+            yield name, json.dumps([boxes, [result["segmentation"] for _, result in those]]), those[0][0].mark
 
     return DiskIndex(found(), 2, [table])
 

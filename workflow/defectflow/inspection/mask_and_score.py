@@ -31,7 +31,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], Scored]
 ADDED = {
     "segmenter": {"method", "source", "prior_weight"},
     "isolation": {"size", "centre"},
-    "detector": {"method", "taught"},
+    "detector": {"method", "taught", "taught_scales"},
 }
 
 

@@ -203,10 +203,12 @@ def content(
     depth: str | None = None,
     disk: Sequence[tuple[str, str]] = (),
     kinds: Mapping[str, Any] | None = None,
+    refinement: str = "",
 ) -> dict[str, Any]:
     """All variables of the page's template.
 
-    ``disk``: facts about the disk that the run takes, see `disk_facts`; ``kinds``: kinds.json, where kinds are named.
+    ``disk``: facts about the disk that the run takes, see `disk_facts`; ``kinds``: kinds.json, where kinds are named;
+    ``refinement``: a sentence on who outlined the regions, where that was compared.
     """
     table, first = chosen.table, headlines(metrics)
     shown, cases = galleries.choose(table, len(chosen.new_scores)), []
@@ -225,6 +227,7 @@ def content(
         "proven": claims.proven(metrics),
         "not_proven": claims.not_proven(metrics),
         "kinds": kinds,
+        "refinement": refinement,
         "kinds_chart": svg(confusion_of(kinds)) if kinds else "",
         "charts": charts_in(table[table["label"].notna()], chosen.new_scores, metrics),
         "galleries": cases,
@@ -264,7 +267,10 @@ def main(args: argparse.Namespace) -> None:
     regions = damage_index(*args.regions)
     sizes = {kind.replace("_", " "): paths for kind, *paths in args.disk}
     disk = disk_facts(sizes, read_json(args.features)) if args.features else []
-    page = content(chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth, disk, kinds)
+    refinement = read_json(args.refinement)["told"] if args.refinement else ""
+    page = content(
+        chosen, metrics, maps, scale, regions, settings, fit, ingest_report, look, args.depth, disk, kinds, refinement
+    )
     listed = [
         label_lists.candidates(args.candidates, manifest, args.depth),
         label_lists.labels_to_check(args.labels_to_check, manifest, args.depth),
@@ -290,6 +296,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="files and folders of one kind whose size is told, e.g. memory_banks banks.safetensors; with --features",
     )  # fmt: skip
     parser.add_argument("--kinds", type=Path, help="kinds.json, where predictions.csv names kinds")
+    parser.add_argument("--refinement", type=Path, help="refinement.json, where outlines of regions were refined")
     parser.add_argument("--candidates", type=Path, help="candidates.csv")
     parser.add_argument("--next-to-label", type=Path, help="next_to_label.csv")
     parser.add_argument("--labels-to-check", type=Path, help="labels_to_check.csv")

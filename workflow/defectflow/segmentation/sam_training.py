@@ -154,6 +154,7 @@ def train(
     state: Path | None = None,
     resume: bool = False,
     fingerprint: dict[str, Any] | None = None,
+    title: str = "segment: train",
 ) -> Progress:
     """Train ``model`` in place and leave the best weights by validation IoU in it.
 
@@ -166,6 +167,7 @@ def train(
         state: file for the state of the run, written every ``plan.save_every`` steps and removed at the end.
         resume: continue from ``state`` if it exists and ``fingerprint`` is the same.
         fingerprint: settings and data that must match those in the state file.
+        title: of the progress bar.
     """
     factors = {"decoder": 1.0, "neck": NECK_FACTOR, "trunk": TRUNK_FACTOR}
     groups: list[dict[str, Any]] = [
@@ -191,7 +193,7 @@ def train(
         note(0, None)
     loop = Loop(
         optimiser, lambda _: rate_factor(progress.step, plan), total_steps=plan.steps, steps=progress.step,
-        clip=[p for g in groups for p in g["params"]], max_norm=CLIP, title="segment: train",
+        clip=[p for g in groups for p in g["params"]], max_norm=CLIP, title=title,
     )  # fmt: skip
     for step in loop:
         batch = batch_at(step, np.random.default_rng([plan.seed, 2, step]))

@@ -107,6 +107,12 @@ def outlined(resolved: DataSet, cache: str | Path | None) -> int:
     return _outlined(_key(resolved), str(cache) if cache else None)
 
 
+def marked(resolved: DataSet) -> int:
+    """How many bad photographs of a data set have a ground-truth mask."""
+    rows = _listing(_key(resolved)).rows.values()
+    return sum(row["label"] == "1" and bool(row["mask"]) for row in rows)
+
+
 def images_digest(
     resolved: DataSet,
     cache: str | Path | None,
@@ -145,7 +151,7 @@ def images_digest(
     if annotations:  # what ingest reads or reports
         files = _source_digests(annotation_files.paths(resolved["annotations"]), cache)
         digest.update("".join(files.values()).encode())
-        others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
+        others = [*unread(resolved, data.json), *sorted(passed_over.others(resolved))]
         digest.update(json.dumps(others).encode())
     return digest.hexdigest()[:16]
 

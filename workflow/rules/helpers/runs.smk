@@ -1,5 +1,8 @@
 """Helpers only: what the jobs of a run read of each other, and what a run has to make."""
 
+# What the stage boxes writes: the regions of a run, or those that a network outlines anew.
+MAP_REGIONS = "map_regions" if SETTINGS["regions"].refine else "regions"
+
 
 def picture_tables(wildcards) -> list[str]:
     """Tables of the pictures of one shard: the isolated ones, and the copies where the config asks for any."""
@@ -161,6 +164,7 @@ def steps_of(run) -> list[str]:
     masks += ["results/{dataset}/{segmenter}/parts.png"] if segmenter_of(run).prompts else []
     pictures = [*all_picture_tables(run), "results/{dataset}/{segmenter}/{isolation}/picture_shape.json"]
     judged = ["banks.safetensors", "calibration.csv", "metrics.json", "regions.csv"]
+    judged += [f"{MAP_REGIONS}.csv"] if SETTINGS["regions"].refine else []
     judged += ["features.json"]  # not the features themselves, which need not stay
     if run in MAIN_RUNS:
         judged += ["labels_to_check.csv", "next_to_label.csv"]
@@ -175,8 +179,18 @@ def bundle_files(wildcards) -> dict:
     detector = detector_of(wildcards)
     if detector.not_bundled:
         sys.exit(f"error: bundle: {detector.name} {detector.not_bundled} (bundle another detector)")
+    if SETTINGS["regions"].refine:
+        sys.exit(
+            "error: bundle: an inspector outlines regions by the anomaly map, without SAM 2.1 (set regions: {refine: null})"
+        )
     files = segmenter_files(wildcards) if segmenter_of(wildcards).makes_masks else {}
     return files | network_files(wildcards) | extent_file(wildcards)
+
+
+def refinement_of(wildcards) -> str | list:
+    """Where the outlines of SAM 2.1 are compared with those of the anomaly map, if the config asks for them."""
+    folder = "results/{dataset}/{segmenter}/{isolation}/{detector}"
+    return f"{folder}/refinement.json" if SETTINGS["regions"].refine else []
 
 
 def kinds_to_bundle(wildcards) -> str | list:
@@ -193,4 +207,5 @@ def bundled(wildcards) -> str:
     """What a bundle is told of the config: the entries of its run, and how regions and heat are made; as JSON."""
     entries = {kind: config[f"{kind}s"][wildcards[kind]] for kind in ("segmenter", "isolation", "detector")}
     look = {key: value for key, value in config["drawing"].items() if key != "triptychs"}
-    return json.dumps(entries | {"regions": config["regions"], "look": look})
+    regions = {key: value for key, value in config["regions"].items() if key in SETTINGS["regions"].read_by("boxes")}
+    return json.dumps(entries | {"regions": regions, "look": look})

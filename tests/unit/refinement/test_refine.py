@@ -1,0 +1,144 @@
+"""Stage refine: held-out outlines of regions, on a microscopic SAM 2.1 and a made-up set."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import inspection_set
+import numpy as np
+import pandas as pd
+import pytest
+from defectflow.annotations.coco import decode
+from defectflow.core.files import UserError
+from defectflow.core.tables import MANIFEST, REGIONS, read_table, write_table
+from defectflow.decision.region_settings import LEAST_MARKED, RegionSettings
+from defectflow.evaluation import boxes, evaluate
+from defectflow.refinement import outline_network, refine
+from defectflow.refinement.outline_network import OutlineNetwork
+from defectflow.segmentation import sam_model
+from micro_sam import write_checkpoint, write_micro
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A set with its regions by the map, and a microscopic network with a checkpoint."""
+    folder = tmp_path_factory.mktemp("refine")
+    made = inspection_set.make(folder / "set", good=5, bad=8, unlabelled=1)
+    evaluate.main(evaluate.build_parser().parse_args(made.evaluate_args(folder / "out")))
+    boxes.main(boxes.build_parser().parse_args(made.boxes_args(folder / "out")))
+    config = write_micro(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sam_model.CONFIGS, "nano", Path(config))
+        patch.setattr(sam_model, "PACKAGED", {})
+        patch.setattr(outline_network, "STEPS", 2)
+        patch.setattr(outline_network, "COPIES", 1)
+        start = str(write_checkpoint(folder, config))
+        yield SimpleNamespace(set=made, out=folder / "out", manifest=made.manifest, start=start)
+
+
+def run(data, folder: Path, manifest: Path | None = None) -> SimpleNamespace:
+    """Run the stage into a folder; what it wrote."""
+    args = ["--regions", str(data.out / "regions.csv"), str(data.out / "regions.json"), "--threads", "1"]
+    args += ["--predictions", str(data.out / "predictions.csv"), "--manifest", str(manifest or data.manifest)]
+    args += ["--maps", *map(str, data.set.maps), "--settings", '{"refine": "sam"}', "--device", "cpu"]
+    args += ["--checkpoint", data.start]
+    args += [
+        "--table",
+        str(folder / "r.csv"),
+        "--coco",
+        str(folder / "r.json"),
+        "--report",
+        str(folder / "report.json"),
+    ]
+    refine.main(refine.build_parser().parse_args(args))
+    return SimpleNamespace(
+        table=read_table(folder / "r.csv", REGIONS),
+        coco=json.loads((folder / "r.json").read_text()),
+        report=json.loads((folder / "report.json").read_text()),
+    )
+
+
+@pytest.fixture(scope="module")
+def better(data, tmp_path_factory):
+    """A run whose network outlines each region as the mask has it, so that it is better than the map."""
+    manifest = read_table(data.manifest, MANIFEST).set_index("image_id")
+    masks = [refine.read_mask(path) for path in manifest["mask"] if path]
+    photos = [refine.read_rgb(path, None) for path in manifest["path"][manifest["mask"] != ""]]
+
+    def perfect(network, seen, regions, choices):
+        own = [mask for mask, photo in zip(masks, photos, strict=True) if np.array_equal(photo, seen.image)]
+        kept = refine.outlines_of(regions, seen.size)
+        return {name: [own[0] if own else one for one in kept] for name in choices}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(refine, "refined", perfect)
+        return run(data, tmp_path_factory.mktemp("better"))
+
+
+def test_better_outlines_replace_those_of_the_map_with_their_boxes(data, better):
+    report, before = better.report, read_table(data.out / "regions.csv", REGIONS)
+    assert report["use"] == "sam" and report["difference"]["interval"][0] > 0
+    assert report["iou"]["sam"]["mean"] > report["iou"]["map"]["mean"] > 0.1
+    assert "outlined by SAM 2.1" in report["told"] and report["marked"] == 8
+    same = ["image_id", "region", "score", "mark"]
+    assert better.table[same].equals(before[same]) and not better.table["area"].equals(before["area"])
+    for row, result in zip(better.table.itertuples(), better.coco, strict=True):
+        pixels = decode(result["segmentation"], 128, 96)
+        rows, columns = np.nonzero(pixels)
+        assert result["bbox"] == [row.x, row.y, row.width, row.height] and pixels.sum() == row.area
+        assert row.x == columns.min() and row.width == np.ptp(columns) + 1 and row.height == np.ptp(rows) + 1
+
+
+def test_where_the_network_is_worse_the_regions_stay_and_the_report_says_so(data, tmp_path):
+    found = run(data, tmp_path)  # random weights
+    assert found.report["use"] == "map" and found.report["difference"]["mean"] <= 0
+    assert "SAM 2.1 is not better" in found.report["told"]
+    assert (tmp_path / "r.json").read_bytes() == (data.out / "regions.json").read_bytes()
+    assert found.table.equals(read_table(data.out / "regions.csv", REGIONS))
+    assert len(found.report["photographs"]) == 8 and found.report["held_out"] == "groups"
+    again = run(data, tmp_path)
+    assert again.report == found.report
+
+
+def test_with_too_few_marked_defects_nothing_is_learned(data, tmp_path):
+    manifest = read_table(data.manifest, MANIFEST)
+    marked = manifest.index[manifest["mask"] != ""]
+    manifest.loc[marked[LEAST_MARKED - 1 :], "mask"] = ""
+    manifest["label"] = manifest["label"].astype("Int64")
+    write_table(tmp_path / "manifest.csv", manifest, MANIFEST)
+    found = run(data, tmp_path, tmp_path / "manifest.csv")
+    assert found.report["use"] == "map" and "iou" not in found.report
+    assert f"it takes {LEAST_MARKED}" in found.report["told"]
+    assert (tmp_path / "r.json").read_bytes() == (data.out / "regions.json").read_bytes()
+    with pytest.raises(UserError, match="map_regions"):
+        RegionSettings.from_dict({"refine": "sam"}, "regions").check_refinable({"map_regions": LEAST_MARKED - 1})
+
+
+def test_no_window_of_the_fold_or_of_the_one_that_chooses_is_trained_on(data, tmp_path, monkeypatch):
+    network = OutlineNetwork("nano", data.start, "cpu", 0)
+    rng = np.random.default_rng(0)
+    folds = np.array([0, 0, 1, 2, 2, 3])
+    cases = [
+        network.case(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), np.full((64, 64), 0.6, np.float32))
+        for _ in folds
+    ]
+    for fold, case in zip(folds, cases, strict=True):
+        case.truth[:] = fold  # a sign that is seen in the batch
+    seen = []
+
+    def spy(model, plan, batch_at, validate, title):
+        batches = [batch_at(step, np.random.default_rng(step)) for step in range(12)]
+        seen.append({int(round(value)) for batch in batches for value in batch.truth.max(axis=(1, 2))})
+
+    monkeypatch.setattr(outline_network, "train", spy)
+    assert len(network.tune(cases, folds, tmp_path)) == 4
+    assert seen == [{2, 3}, {0, 3}, {0, 1}, {1, 2}]
+
+
+def test_groups_are_held_out_together_where_there_are_three(data):
+    table = pd.DataFrame({"group": ["a", "a", "b", "b", "c", ""]}, index=list("uvwxyz"))
+    folds, count, unit = refine.deal(table, 0)
+    assert unit == "groups" and count == 4
+    assert folds["u"] == folds["v"] != folds["w"] == folds["x"]
+    folds, count, unit = refine.deal(table.assign(group="a"), 0)
+    assert unit == "photographs" and sorted(folds)[:5] == [0, 0, 1, 2, 3] and count == 5
