@@ -24,7 +24,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager, suppress
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,49 +33,14 @@ import numpy as np
 
 sys.path.insert(0, os.environ.get("CHECKOUT", str(Path(__file__).parents[1])) + "/workflow")
 
+from anomalib_peer import anomalib_eager, anomalib_graph, inferencer
 from defectflow.backbones.network_input import Loaded
 from defectflow.images.read_write import read_photograph
 from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.inspector import Inspector, Ready
 from defectflow.inspection.judge_files import judge_one
 from defectflow.inspection.latency import STEPS, quantile, report, run
-from defectflow.inspection.mask_and_score import read_bank
 from defectflow.inspection.photo_sources import photographs
-
-
-def anomalib_eager(folder: Path, items: list[Loaded], threads: int) -> tuple[list[list[float]], list[bool]]:
-    """anomalib's PatchcoreModel in evaluation mode: processor seconds for each picture, of the whole and of the part's
-    cells; and its verdicts by the latter.
-    """
-    import torch
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
-    from defectflow.backbones.networks import create_backbone
-
-    torch.set_num_threads(threads)
-    bundle = read_bundle(folder)
-    network = bundle.settings["network"]
-    backbone = create_backbone(network["backbone"], network["layers"], bundle.path("backbone.safetensors"))
-    model = PatchcoreModel(layers=network["layers"], backbone=backbone).eval()
-    model.memory_bank = torch.from_numpy(read_bank(bundle)[0][""]).float()
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-
-    def of_part(x: torch.Tensor, cells: torch.Tensor) -> float:
-        features = {layer: model.feature_pooler(feature) for layer, feature in model.feature_extractor(x).items()}
-        patches = model.reshape_embedding(model.generate_embedding(features))[cells]
-        distances, places = model.nearest_neighbors(embedding=patches, n_neighbors=1)
-        return float(model.compute_anomaly_score(distances[None], places[None], patches))
-
-    times, bad = [], []
-    with torch.inference_mode():
-        for item in [items[0], *items]:
-            cells, clock = torch.from_numpy(item.cells), [time.process_time()]
-            for judge in (model, partial(of_part, cells=cells)):
-                found = judge(((torch.from_numpy(item.picture).permute(2, 0, 1) / 255 - mean) / std)[None])
-                clock.append(time.process_time())
-            times.append(np.diff(clock))
-            bad.append(found >= bundle.settings["threshold"]["value"])
-    return np.array(times[1:]).T.tolist(), bad[1:]
 
 
 def anomalib_openvino(
@@ -87,37 +51,16 @@ def anomalib_openvino(
     One thread. Its Patchcore has the same backbone and bank, and gets ``items``, the same isolated pictures. Ours:
     network, search and regions; and all of it, from the file.
     """
-    os.environ["TRUST_REMOTE_CODE"] = "1"  # without it, anomalib refuses to load what it has written itself
-    import torch
-    from anomalib.deploy import OpenVINOInferencer
-    from anomalib.models import Patchcore
-    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
-    from anomalib.pre_processing import PreProcessor
-    from defectflow.backbones.input_statistics import IMAGENET_MEAN, IMAGENET_STD
-    from defectflow.backbones.networks import create_backbone
-    from torchvision.transforms.v2 import Compose, Normalize
-
-    bundle = read_bundle(folder)
-    network = bundle.settings["network"]
-    backbone = create_backbone(network["backbone"], network["layers"], bundle.path("backbone.safetensors"))
-    prepared = PreProcessor(transform=Compose([Normalize(IMAGENET_MEAN, IMAGENET_STD)]))
-    parts: dict[str, Any] = dict.fromkeys(("post_processor", "evaluator", "visualizer"), False)
-    whole = Patchcore(pre_trained=False, layers=network["layers"], pre_processor=prepared, **parts)
-    whole.model = PatchcoreModel(layers=network["layers"], backbone=backbone).eval()
-    whole.model.memory_bank = torch.from_numpy(read_bank(bundle)[0][""]).float()
     times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as place, chdir(place):  # it makes a folder for its cache where it runs
-        size = tuple(network["input_size"])
-        graph = whole.to_openvino(place, input_size=size, onnx_kwargs={"dynamic_shapes": None})
-        one: dict[str, Any] = {"INFERENCE_NUM_THREADS": 1, "NUM_STREAMS": 1}
-        exact = OpenVINOInferencer(graph, "CPU", one | {"INFERENCE_PRECISION_HINT": "f32"})
+        graph = anomalib_graph(folder, Path(place))
+        exact, fast = inferencer(graph, "f32"), inferencer(graph)
         ways: dict[str, Callable[[Path, Loaded], Any]] = {
             "anomalib's OpenVINOInferencer, float32": lambda _, item: exact.predict(item.picture / np.float32(255)),
             "the same, by default": lambda _, item: fast.predict(item.picture / np.float32(255)),
             "ours": lambda _, item: inspector.finish([Ready(item.picture.shape[:2], None, item, {})]),
             "ours, with reading, finding and isolating the part": lambda path, _: inspector(path),
         }
-        fast = OpenVINOInferencer(graph, "CPU", one)
         for path, item in [(photos[0], items[0]), *zip(photos, items, strict=True)]:
             for name, judge in ways.items():
                 begin = time.process_time()

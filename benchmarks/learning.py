@@ -60,7 +60,7 @@ def bare(lessons: list[Lesson]) -> list[Lesson]:
     """The same photographs, which teach no patch: the threshold alone is chosen again."""
     from dataclasses import replace
 
-    return [replace(one, teaches=one.teaches[:0]) for one in lessons]
+    return [replace(one, teaches=[patches[:0] for patches in one.teaches]) for one in lessons]
 
 
 WAYS: dict[str, tuple[Callable[..., Any], bool]] = {
@@ -94,7 +94,7 @@ def rounds(
     order = np.random.default_rng(seed).permutation(len(ask))
     ask = [ask[i] for i in order]
     given: list[Lesson] = []
-    none = Taught(*(np.empty((0, ask[0].kept.shape[1]), np.float32),) * 2)
+    none = Taught(*([np.empty((0, scale.dimensions), np.float32) for scale in detector.scales],) * 2)
     taught, threshold = none, parent["threshold"]["value"]
     with patch.object(rescoring, "toward_defects", contrast):
         found = [count(rest, taught, threshold, detector, settings)]
@@ -115,7 +115,7 @@ def rounds(
 
 def judged(lessons: list[Lesson], taught: Taught, threshold: float, detector: PatchCore, settings: Any) -> np.ndarray:
     """Whether each photograph is called bad."""
-    return decide(nine_digits(rescore(of_lessons(lessons), taught, detector, settings)), threshold).bad
+    return decide(nine_digits(rescore(of_lessons(lessons, detector), taught, detector, settings)), threshold).bad
 
 
 def count(rest: list[Lesson], taught: Taught, threshold: float, detector: PatchCore, settings: Any) -> tuple[int, int]:

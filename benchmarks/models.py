@@ -33,6 +33,7 @@ RESNET = {"backbone": "resnet18"}
 MODELS = {
     "pixel_difference": {"method": "pixel_difference"},
     "patchcore": {"method": "patchcore", "image_size": 256},
+    "spade": {"method": "spade", "image_size": 256},
     "vae": {"method": "vae", "steps": 300},
     "Padim, patch-nano": SMALL | {"model": "Padim", "options": NANO | {"n_features": 100}},
     "Patchcore, patch-nano": SMALL | {"model": "Patchcore", "options": NANO},
@@ -61,7 +62,8 @@ def row(shared: Path, name: str, settings: dict, folder: Path) -> str:
     shards = sorted(path.stem for path in (shared / "images").glob("*.csv"))
     of_stage = {key: value for key, value in settings.items() if key in ("image_size",)}
     text, threads = json.dumps(settings), ["--threads", torch.get_num_threads()]
-    wholly = {"pixel_difference": "pixels", "patchcore": "patch-nano"}.get(settings["method"], "picture")
+    wholly = {"pixel_difference": "pixels", "patchcore": "patch-nano", "spade": "patch-nano"}
+    wholly = wholly.get(settings["method"], "picture")
     of_stage |= {"backbone": wholly, "image_size": settings.get("image_size", 128 if wholly == "picture" else 512)}
     seconds = {"features": 0.0, "score": 0.0}
     files = {kind: [folder / f"{kind}-{shard}" for shard in shards] for kind in ("features", "scores", "maps")}

@@ -19,6 +19,7 @@ from sklearn.metrics import roc_auc_score
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
 from defectflow.backbones.network_input import scales_of
+from defectflow.backbones.openvino_network import compiled
 from defectflow.bundling.export import CALIBRATION
 from defectflow.bundling.onnx_and_openvino import to_onnx, to_openvino
 from defectflow.core import tables
@@ -26,7 +27,7 @@ from defectflow.detection.feature_files import PatchFile
 from defectflow.detection.features import load_item, read_isolated
 from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.mask_and_score import read_bank, settings_of
-from defectflow.inspection.runtimes import NETWORK, _onnx, _openvino
+from defectflow.inspection.runtimes import NETWORK, _onnx
 from defectflow.methods.numpy_registry import DETECTORS
 
 
@@ -60,14 +61,14 @@ def main() -> None:
     print("| runtime | precision | AUROC | largest deviation of a raw score |\n|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         for kind, precision in (("openvino", "fp32"), ("openvino", "fp16"), ("openvino", "int8"), ("onnx", "int8")):
-            write, load = {"openvino": (to_openvino, _openvino), "onnx": (to_onnx, _onnx)}[kind]
+            write = {"openvino": to_openvino, "onnx": to_onnx}[kind]
             target = Path(name) / f"{kind}-{precision}.{'xml' if kind == 'openvino' else 'onnx'}"
             write(bundle.path(NETWORK), target, precision, good)
-            network = load(target, args.threads, 1)
+            embed = compiled(target, threads=args.threads) if kind == "openvino" else _onnx(target, args.threads, 1)
             found = []
             for row in rows:
                 item = items[row.image_id]
-                found.append(detectors[row.bank].judge(network(item.picture)[item.cells], item.cells)[0])
+                found.append(detectors[row.bank].judge(embed(item.picture)[item.cells], item.cells)[0])
             moved = np.abs(np.array(found) / own - 1).max()
             print(f"| {kind} | {precision} | {roc_auc_score(truth, found):.4f} | {moved:.2%} |", flush=True)
 

@@ -2,6 +2,10 @@
 
     python benchmarks/service.py results/demo/template/crop/patchcore/bundle results/demo/source/images
     python benchmarks/service.py BUNDLE PHOTOGRAPHS --seconds 60 --requests 10000
+    python benchmarks/service.py BUNDLE PHOTOGRAPHS --peer --also BUNDLE_IN_BFLOAT16 --seconds 10
+
+With ``--peer``, the times of anomalib's OpenVINOInferencer behind the same web server stand beside ours, and nothing
+else is measured: the same backbone and bank, but no part is found and isolated before.
 
 Clients send one photograph at a time over a connection that stays open, and the next when the answer is there. Every
 verdict and score is compared with the inspector's own; one that differs ends the script. Clients and service share the
@@ -21,12 +25,13 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workflow"))
 
+from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.latency import quantile
 from defectflow.inspection.photo_sources import photographs
@@ -151,20 +156,75 @@ def megabytes(process: int) -> float:
     return int(line.split()[1]) / 1024
 
 
+def measured(
+    port: int, paths: list[Path], count: int, seconds: float, seen: Callable[[Path, Answer], None]
+) -> tuple[float, list[float]]:
+    """Photographs a second of so many clients, and p50, p95, p99 of the waiting time in milliseconds."""
+    times: list[float] = []
+
+    def note(path: Path, answer: Answer) -> None:
+        seen(path, answer)
+        if answer[0] == 200:
+            times.append(answer[2])
+
+    took = clients(port, paths, count, within(seconds), note)
+    return len(times) / took, [1000 * quantile(sorted(times), q) for q in (0.5, 0.95, 0.99)]
+
+
+def warm(port: int, paths: list[Path], requests: int) -> None:
+    """Send some photographs, so that every worker has judged one."""
+    clients(port, paths, 4, lambda number: number < requests, lambda *_: None)
+
+
 def by_clients(port: int, paths: list[Path], args: argparse.Namespace, seen: Callable[[Path, Answer], None]) -> None:
     """Print requests a second and quantiles of the waiting time for each number of clients."""
-    clients(port, paths, 1, lambda number: number < 2 * len(paths[:20]), lambda *_: None)  # warms up
+    warm(port, paths, 2 * len(paths[:20]))
     for count in args.clients:
-        times: list[float] = []
+        rate, times = measured(port, paths, count, args.seconds, seen)
+        print(f"| {count} | {rate:.1f} | {' | '.join(f'{time:.0f}' for time in times)} |", flush=True)
 
-        def note(path: Path, answer: Answer, times: list[float] = times) -> None:
-            seen(path, answer)
-            if answer[0] == 200:
-                times.append(answer[2])
 
-        took = clients(port, paths, count, within(args.seconds), note)
-        p50, p95, p99 = (1000 * quantile(sorted(times), q) for q in (0.5, 0.95, 0.99))
-        print(f"| {count} | {len(times) / took:.1f} | {p50:.0f} | {p95:.0f} | {p99:.0f} |", flush=True)
+def beside_anomalib(paths: list[Path], args: argparse.Namespace) -> None:
+    """Print the same of each service in turn: anomalib's inferencer in float32 and by default, and ours."""
+    from anomalib_peer import anomalib_graph
+
+    def answered(path: Path, answer: Answer) -> None:
+        if answer[0] != 200 or answer[1]["results"][0]["cause"]:
+            raise SystemExit(f"{path}: {answer}")
+
+    with tempfile.TemporaryDirectory() as place, ExitStack() as running:
+        bundle = args.bundle.resolve()
+        with chdir(place):  # anomalib makes a folder for its cache where it runs
+            graph = anomalib_graph(bundle, Path(place)).resolve()
+        peer = [Path(__file__).parent / "anomalib_service.py", bundle, graph]
+        options = ["--port", 0, "--workers", args.workers, "--timeout", 120, "--runtime", "openvino"]
+        commands = {
+            "anomalib, float32": [*peer, "f32", args.workers],
+            "anomalib, default": [*peer, "default", args.workers],
+        }
+        commands["defectflow"] = ["-m", "defectflow", "serve", bundle, *options]
+        for also in args.also:
+            commands[f"defectflow, {read_bundle(also).settings['network']['precision']}"] = [
+                "-m",
+                "defectflow",
+                "serve",
+                also,
+                *options,
+            ]
+        ports = {name: running.enter_context(serving(*command))[1] for name, command in commands.items()}
+        for port in ports.values():
+            warm(port, paths, 4 * args.workers)
+        print(f"{len(paths)} photographs, {args.workers} workers, {args.seconds:g} s each, one after the other\n")
+        print("| clients | service | photographs a second | p50 ms | p95 ms | p99 ms | times float32 | default |")
+        print("|---" * 8 + "|")
+        for count in args.clients:
+            rates: list[float] = []
+            for name, port in ports.items():
+                rate, times = measured(port, paths, count, args.seconds, answered)
+                rates.append(rate)
+                ratios = [f"{rate / other:.1f}" if len(rates) > 2 else "" for other in rates[:2]]
+                cells = [*(f"{time:.0f}" for time in times), *ratios, *[""] * (2 - len(ratios))]
+                print(f"| {count} | {name} | {rate:.1f} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -177,8 +237,13 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)), help="(%(default)s)")
     parser.add_argument("--requests", type=int, default=500, help="that memory is watched over (%(default)s)")
     parser.add_argument("--kills", type=int, default=3, help="workers to kill (%(default)s)")
+    parser.add_argument("--peer", action="store_true", help="only: beside anomalib's OpenVINOInferencer")
+    parser.add_argument("--also", nargs="+", default=[], type=Path, help="more bundles of ours, for --peer")
     args = parser.parse_args()
     paths = list(photographs(args.photographs))[:60]
+    if args.peer:
+        beside_anomalib(paths, args)
+        return
     inspector = Inspector.load(args.bundle)
     verdicts = {path: inspector(path) for path in paths}
     expected = {path: (verdict.raw_score, verdict.bad) for path, verdict in verdicts.items()}

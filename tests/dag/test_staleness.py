@@ -115,8 +115,8 @@ KEYS = {
     "detectors.*.bank_dtype": ("float16", "fit calibrate"),
     "detectors.*.neighbours": (3, "score calibrate"),
     "detectors.*.score": ("percentile", "score calibrate"),
-    "detectors.*.top_fraction": (0.05, "report"),  # of use to other scores than max
-    "detectors.*.density_neighbours": (3, "report"),  # of use to a density below 1
+    "detectors.*.top_fraction": (0.05, "score calibrate"),
+    "detectors.*.density_neighbours": (3, "fit calibrate"),
     "detectors.*.center_crop": (224, "features"),
     "detectors.*.tiles.size": (256, "features"),
     "detectors.*.tiles.overlap": (32, "features"),
@@ -212,6 +212,8 @@ STRATEGY = {
 }
 KEYS |= {f"detectors.*.{key}": KEYS[key] for key in STRATEGY}
 STRATEGY |= {f"detectors.*.{key}": strategy for key, strategy in STRATEGY.items()}
+# Other keys without which a key would be refused.
+BESIDE = {"detectors.*.top_fraction": {"score": "percentile"}, "detectors.*.density_neighbours": {"density": 0.9}}
 # A new option of PatchCore needs no row: it makes stale what follows the stages that it names.
 OF_STAGE = {"features": "features", "fit": "fit calibrate", "score": "score calibrate"}
 
@@ -323,6 +325,7 @@ def changed(key: str, value: object) -> dict:
     for folder in folders:
         node = node.setdefault(folder, {})
     node[last] = value
+    node |= BESIDE.get(key, {})
     return config
 
 

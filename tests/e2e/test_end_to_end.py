@@ -53,8 +53,8 @@ def test_everything_promised_is_there_and_the_blots_are_found(finished):
     for row in rows:
         assert (float(row["pred_score"]) >= 0.5) == (row["predicted_label"] == "1")
         stem = row["filename"].removesuffix(".png")
-        for kind in ("heatmaps", "overlays"):
-            assert cv2.imread(str(folder / kind / f"{stem}.png")) is not None, (kind, stem)
+        for picture in (f"heatmaps/{stem}.png", f"overlays/{stem}.jpg"):
+            assert cv2.imread(str(folder / picture)) is not None, picture
     assert (finished.folder / "results/mine/leaderboard.csv").read_text().count("\n") == 2
 
 

@@ -39,7 +39,7 @@ def faint(seed: int) -> np.ndarray:
     return image.clip(0, 255).astype(np.uint8)
 
 
-def make(bundle_folder: Path, target: Path) -> Path:
+def make(bundle_folder: Path, target: Path, threshold: float = 2.2) -> Path:
     """A copy of ``bundle_folder`` with photographs of a run, and their threshold; returns it."""
     shutil.copytree(bundle_folder, target)
     bundle = read_bundle(target)
@@ -54,7 +54,7 @@ def make(bundle_folder: Path, target: Path) -> Path:
         patches = inspector.embed(item)
         score = float(detector.judge(patches, item.cells)[0])
         measures = measure(photo)._replace(**shift(picture, small(photo)))
-        rows.append({"score": score, "patches": len(patches), **farthest(detector, patches, settings), "m": measures})
+        rows.append({"score": score, **farthest(detector, patches, item.cells, settings), "m": measures})
     HeldOut(
         [{"name": f"{seed}.png", "sha256": f"{seed}", "fold": str(seed % 3), "label": int(bad)} for seed, bad in RUN],
         np.array([row["score"] for row in rows]),
@@ -66,8 +66,9 @@ def make(bundle_folder: Path, target: Path) -> Path:
         np.array([row["m"] for row in rows]),
         picture.astype(np.float32),
         None,
+        np.concatenate([row["position"] for row in rows]) if "position" in rows[0] else None,
+        np.array([row["units"] for row in rows]) if "units" in rows[0] else None,
     ).save(target / FILE)
-    threshold = bundle.settings["threshold"] | {"value": 2.2}
     kept = {key: value for key, value in bundle.settings.items() if key not in ("format", "files")}
-    write_manifest(target, kept | {"threshold": threshold})
+    write_manifest(target, kept | {"threshold": bundle.settings["threshold"] | {"value": threshold}})
     return target

@@ -12,7 +12,7 @@ rule render:
         overlays=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/overlays"),
         sheets=report(
             directory("results/{dataset}/{segmenter}/{isolation}/{detector}/sheets"),
-            patterns=["{sheet}.png"],
+            patterns=["{sheet}.jpg"],
             caption="../report/sheets.rst",
             category="4 Pictures",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "{sheet}"},

@@ -8,6 +8,7 @@ import zipfile
 
 import bundle_set
 import numpy as np
+import openvino
 import pytest
 from defectflow.backbones.patch_embedding import has_bfloat16
 from defectflow.bundling import bundle
@@ -25,12 +26,14 @@ from defectflow.inspection.inspector import Inspector
 from defectflow.methods.numpy_registry import DETECTORS
 from safetensors.torch import load_file
 
+CAPABILITIES = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
 
 def test_a_bundle_holds_what_it_takes_and_its_checksums(bundle_folder):
     names = {path.name for path in bundle_folder.iterdir()}
     assert names == {
         "README.md", "backbone.safetensors", "bank.safetensors", "bundle.json", "held_out.safetensors", "network.onnx",
-        "parity.json",
+        "parity.json", "search.safetensors",
     }  # fmt: skip
     settings = read_bundle(bundle_folder).settings
     assert settings["files"].keys() == names - {"bundle.json"}
@@ -72,6 +75,23 @@ def test_a_network_in_bfloat16_runs_on_torch_alone_with_the_verdicts_of_the_run(
     for refused in (lambda: Inspector.load(folder, "onnx"), lambda: export_bundle(folder, "openvino", "fp32", [])):
         with pytest.raises(UserError, match=r"would give other verdicts with this network"):
             refused()
+
+
+@pytest.mark.skipif("BF16" not in CAPABILITIES, reason="no bfloat16 on this processor")
+def test_a_network_in_bfloat16_of_openvino_gives_the_verdicts_of_the_run(tmp_path):
+    entry = bundle_set.ENTRIES["detector"] | {"precision": "openvino_bfloat16"}
+    folder = bundle_set.make(tmp_path, detector=entry)
+    report = read_json(folder / "parity.json")
+    assert report["reference"] == "torch" and report["runtime"] == "openvino"
+    assert report["raw_score"]["largest"] < 1e-4 and report["map"]["largest"] < 1e-4
+    inspector, bad = Inspector.load(folder), bundle_set.photograph(60, bad=True)
+    assert inspector.runtime == "openvino"
+    assert inspector(bundle_set.photograph(3)).raw_score < 1e-3  # patches of the bank: float32's are a percent away
+    assert inspector(bad).raw_score == pytest.approx(Inspector.load(folder, "torch")(bad).raw_score, rel=1e-4)
+    with pytest.raises(UserError, match=r"precision is that of OpenVINO \(use --runtime openvino\)"):
+        Inspector.load(folder, "onnx")
+    with pytest.raises(UserError, match=r"in bfloat16 alone"):
+        export_bundle(folder, "openvino", "fp16", [])
 
 
 def test_where_weights_lay_is_not_told(tmp_path):

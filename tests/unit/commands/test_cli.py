@@ -83,7 +83,10 @@ def test_a_bundle_older_than_its_run_is_told(bundle_folder, photos, tmp_path, ca
     (named.parent / "metrics.json").write_text("{}")
     assert "older than the run" not in run(capsys, "inspect", bundle_folder, good)[2]
     assert f"note: {named} is older than the run next to it" in run(capsys, "inspect", named, good)[2]
-    os.utime(named / "bundle.json")
+    os.utime(named / "bundle.json")  # as `learn` and `export` do
+    assert "older than the run" in run(capsys, "inspect", named, good)[2]
+    for path in named.iterdir():
+        os.utime(path)
     assert "note" not in run(capsys, "inspect", named, good)[2]
 
 

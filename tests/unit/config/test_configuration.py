@@ -38,7 +38,10 @@ def test_the_default_config_is_valid_and_what_it_shows_is_the_default():
         assert CONFIG[section] == dataclasses.asdict(sections()[section]()), section
     kinds = dataclasses.asdict(sections()["kinds"]())
     assert CONFIG["kinds"] == {key: kinds[key] for key in CONFIG["kinds"]}
-    assert complete["detectors"]["patchcore"] == CONFIG["detectors"]["patchcore"]
+    shown = CONFIG["detectors"]["patchcore"]
+    assert {key: complete["detectors"]["patchcore"][key] for key in shown} == shown
+    unread = {"neighbours", "density_neighbours", "top_fraction"}  # by some values of others: given, they are refused
+    assert complete["detectors"]["patchcore"].keys() - shown.keys() == unread
     whole = dataclasses.asdict(sections()["detectors"].classes["patchcore"]())
     assert {key: whole[key] for key in CONFIG["detectors"]["patchcore"] if key != "method"} == {
         key: value for key, value in CONFIG["detectors"]["patchcore"].items() if key != "method"
@@ -82,6 +85,13 @@ def test_a_mistake_is_told_in_one_line_with_its_place(change, message):
             {"segmenters": {"s": {"method": "sam2.1", "model": "nano", "engine": "official", "augmentations": 2}}},
             "segmenters.s: engine official does not read 'augmentations'",
         ),
+        (
+            {"detectors": {"p": {"method": "patchcore", "top_fraction": 0.1}}},
+            "detectors.p: 'top_fraction' is only read",
+        ),
+        ({"detectors": {"p": {"method": "patchcore", "score": "percentile", "neighbours": 3}}}, "'neighbours' is only"),
+        ({"detectors": {"p": {"method": "patchcore", "density_neighbours": 3}}}, "'density_neighbours' is only read"),
+        ({"detectors": {"p": {"method": "vae", "top_fraction": 0.1}}}, "'top_fraction' is only read with score: top_k"),
         ({"isolations": {"i": {"background": "zero", "margin": 0.1}}}, "isolations.i: 'margin' is only read with crop"),
         ({"isolations": {"i": {"background": "zero", "normalise": ["clahe", "clahe"]}}}, "isolations.i.normalise"),
         ({"isolations": {"i": {"background": "keep", "dilate": 3}}}, "isolations.i: 'dilate' is not read if"),

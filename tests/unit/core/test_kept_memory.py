@@ -1,7 +1,9 @@
+import gc
 import subprocess
 import sys
 
 import pytest
+from defectflow.core.kept_memory import uncollected
 
 # Ten megabytes that are freed and allocated again: pages that the kernel has to clear a second time.
 CODE = """
@@ -26,3 +28,14 @@ def test_memory_is_not_cleared_again():
         for keep in (False, True)
     ]
     assert faults[1] < 0.1 * faults[0]
+
+
+def test_garbage_is_collected_again_after_the_block_and_after_an_error():
+    before = gc.get_freeze_count()
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() > before
+    gc.unfreeze()
+    with pytest.raises(KeyError), uncollected():
+        raise KeyError
+    assert gc.isenabled() and gc.get_freeze_count() == 0

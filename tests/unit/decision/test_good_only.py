@@ -45,6 +45,16 @@ def test_another_strategy_keeps_its_threshold_and_says_what_it_would_be():
     assert "The threshold is 3; without it it would be 1.56" in good_only.sentence(found)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "option"),
+    [("normal_sigma", {"sigma": 3}), ("max_fpr", {"max_fpr": 0.05}), ("conformal", {"alpha": 0.1})],
+)
+def test_a_strategy_that_sets_nothing_aside_is_not_said_to(strategy, option):
+    found = told([*ORDINARY, 3.0], strategy, **option)
+    assert found["far"] and not found["set_aside"] and found["without_them"] < found["with_them"] < 3
+    assert "set aside" not in good_only.sentence(found) and "; without it it would be" in good_only.sentence(found)
+
+
 def test_where_none_is_far_the_one_with_the_largest_score_is_named():
     found = told(ORDINARY)
     assert not found["far"] and not found["set_aside"] and found["filenames"] == ["part 28.jpg"]

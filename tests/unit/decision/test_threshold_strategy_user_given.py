@@ -57,7 +57,7 @@ def test_a_fixed_threshold_is_the_same_in_every_fold_and_without_bad_images():
     assert [threshold.value for threshold in found.values()] == [2.5] * 3
     alone = calibrate(SCORES[:4], LABELS[:4], "fixed", value=2.5)
     assert alone.value == 2.5 and alone.table["chosen"].tolist() == [False, False, True, False, False]
-    assert strategy_of("fixed", {"value": 2.5}).counting_all(SCORES) == 2.5
+    assert strategy_of("fixed", {"value": 2.5}).counting_all(SCORES) is None
 
 
 def test_a_fixed_raw_score_says_nothing_of_maps():

@@ -82,6 +82,25 @@ def test_what_is_refused_for_good_is_kept_apart_and_stops_nothing(tmp_path):
     assert "poison" in record and why == "no"
 
 
+def test_a_full_disk_holds_up_what_comes_after_and_sends_nothing_twice(tmp_path):
+    side = Side(batch=1, up=False)
+    outbox = Outbox(tmp_path, [side])
+    outbox.add([{"id": "poison", "reason": "x" * 20000}, {"id": "a"}])
+    with outbox._changed:
+        outbox._file.execute("PRAGMA max_page_count = 1")  # as many as it has
+    side.up = True
+    attempts = side.attempts
+    until(lambda: side.attempts > attempts)
+    time.sleep(0.1)
+    assert outbox._threads[0].is_alive() and side.got == [] and outbox.waiting() == {"side": 2}
+    attempts = side.attempts
+    with outbox._changed:
+        outbox._file.execute("PRAGMA max_page_count = 1000000")
+    until(lambda: side.got == ["a"])
+    assert outbox.refused() == {"side": 1} and side.attempts == attempts + 1
+    outbox.close(1)
+
+
 def test_a_side_that_hangs_does_not_hold_up_the_end(tmp_path):
     side, hang = Side(), threading.Event()
     side.send = lambda records: hang.wait(20)

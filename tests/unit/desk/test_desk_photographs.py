@@ -132,6 +132,23 @@ def test_tables_manifests_and_outlines_are_read(desk):
     assert wrong["labels"] == 0 and wrong["counts"] == {"passed": 3}
 
 
+def test_outlines_of_a_second_file_of_that_name_are_added_unless_it_has_those_of_the_first(desk):
+    outline = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[4, 4, 40, 4, 40, 40]], "iscrowd": 0}
+
+    def coco(*names):
+        images = [{"id": k, "file_name": name, "width": 48, "height": 48} for k, name in enumerate(names, 1)]
+        content = {"images": images, "categories": [{"id": 1, "name": "part"}], "annotations": [outline]}
+        return {"export/instances_default.json": json.dumps(content).encode()}
+
+    desk.add({f"{name}.png": photograph(n) for n, name in enumerate("abc")})
+    for names in (["a.png"], ["b.png"], ["c.png", "a.png"], ["b.png", "c.png"]):
+        desk.add(coco(*names))
+    files = desk.project.settings()["datasets"]["part"]["annotations"]
+    assert files == ["annotations/instances_default.json", "annotations/instances_default-2.json"]
+    told = [json.loads((desk.project.folder / file).read_text())["images"] for file in files]
+    assert [[image["file_name"] for image in images] for images in told] == [["c.png", "a.png"], ["b.png", "c.png"]]
+
+
 def test_a_folder_is_used_where_it_is(desk, tmp_path):
     for name in ("ok/1.png", "ok/2.png", "ng/3.png"):
         path = tmp_path / "store" / name

@@ -79,6 +79,14 @@ def test_a_wrong_table_is_said_to_be(desk):
     assert "line 2" in desk.get("/api/labels/list", status=422)["error"]
 
 
+@pytest.mark.parametrize("second", ["a.png,bad", "./a.png,bad"])
+def test_a_table_with_two_rows_for_a_photograph_is_left_as_it_is(desk, second):
+    text = f"filename,label\na.png,good\n{second}\n"
+    desk.project.labels.write_text(text)
+    assert "lines 2 and 3: good and bad" in desk.get("/api/labels/list", status=422)["error"]
+    assert desk.project.labels.read_text() == text
+
+
 def test_a_desk_that_is_killed_before_the_table_is_written_loses_no_label(desk, tmp_path, monkeypatch):
     def killed(self):
         raise KeyboardInterrupt

@@ -212,10 +212,12 @@ def test_what_people_taught_a_bundle_is_released_too(browser, project):
     folder = put_bundle(project)
     settings = json.loads((folder / "bundle.json").read_text())
     write_json(folder / "bundle.json", settings | {"taught": {"version": 1}})
-    os.utime(folder / "bundle.json", (1, 1))
     ready = releases.candidate(project)
     assert ready["taught"] == 1 and not ready["outdated"] and ready["released"] is None
     assert releases.release(project, "1-taught", "", "Ana")["taught"] == 1
+    os.utime(folder / "network.onnx", (1, 1))  # the run was evaluated again, between the bundle and the lesson
+    with pytest.raises(UserError, match="older than its run"):
+        releases.release(project, "2-taught", "", "Ana")
 
 
 def test_no_release_without_an_approver(project):

@@ -9,7 +9,7 @@ from defectflow.config.configuration import checked
 from defectflow.core.files import UserError
 from defectflow.desk.project import ROOT
 from defectflow.desk.running import choices, run_process, run_queue, stages
-from desk_client import Desk
+from desk_client import Desk, photograph
 
 SLOW = """
 import signal, sys, time
@@ -46,6 +46,14 @@ def wait_for(desk, status, seconds=20):
         assert time.monotonic() < until, state
         time.sleep(0.05)
     return state
+
+
+def test_without_photographs_the_page_says_so(desk, tmp_path):
+    assert "No photographs yet" in desk.client.get("/runs").text
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store/1.png").write_bytes(photograph(1))
+    (desk.project.photographs / "store").symlink_to(tmp_path / "store")  # a folder in place
+    assert "No photographs yet" not in desk.client.get("/runs").text
 
 
 def test_every_answer_is_a_config_that_a_run_accepts(desk):

@@ -5,6 +5,7 @@ import shutil
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import bundle_set
 import cv2
@@ -14,6 +15,7 @@ import taught_set
 from defectflow.core.files import UserError, write_json
 from defectflow.desk.project import Project
 from defectflow.desk.records import feedback_table, watching
+from defectflow.inspection.inspector import Inspector
 from defectflow.monitoring.inspection_log import read_log
 from defectflow.sources.feedback import read_feedback
 from judged_desk import Browser
@@ -74,6 +76,15 @@ def test_single_pictures_get_the_verdict_of_the_bundle_and_stand_in_the_log(brow
         answer = browser.get(f"/api/watch/picture/{layer}?number=2")
         assert cv2.imdecode(np.frombuffer(answer.content, np.uint8), 1) is not None
     assert browser.get("/api/watch/picture/photograph?number=9").status_code == 422
+
+
+def test_what_the_inspector_is_not_sure_of_goes_to_a_person_as_in_the_service(bundle_folder):
+    verdict = Inspector.load(bundle_folder)(bundle_set.photograph(1))
+    for changed, word in (
+        ({}, "good"), ({"present": True}, "good"), ({"present": False}, "review"), ({"doubtful": True}, "review"),
+        ({"doubtful": True, "bad": True}, "review"), ({"bad": True}, "bad"), ({"review": True}, "review"),
+    ):  # fmt: skip
+        assert watching.word_of(replace(verdict, **changed)) == word
 
 
 def test_what_is_no_picture_is_refused_or_told(browser):

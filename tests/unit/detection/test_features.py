@@ -393,3 +393,10 @@ def test_large_pictures_are_seen_in_tiles_at_their_own_size_and_as_a_whole(strip
     assert file.config["tiles"] == {"size": 96, "overlap": 32} and file.config["sigma"] == 1.5
     assert file.config["coarser"] == [{"reduction": 2, "grid": [14, 18]}]
     assert file.count(0) == 28 * 36 + 14 * 18 == len(file.position(0).unique())
+    before, wider = (
+        file.patches(0),
+        ("--settings", json.dumps({"image_size": 96, "tiles": {"size": 96, "overlap": 48}})),
+    )
+    common = [*common[:-2], *wider, "--shape", str(strips / "shape.json")]
+    features.main(features.build_parser().parse_args(common))
+    assert not torch.equal(PatchFile(strips / "out").patches(0), before), "kept though the tiles overlap otherwise"

@@ -3,6 +3,7 @@ import pytest
 from defectflow.finding import choice
 from defectflow.finding.choice import find, on_rim, typical
 from defectflow.finding.self_training import self_train as learn
+from defectflow.parts.outlining import outline
 from defectflow.parts.patch_finder import PatchFinder
 from defectflow.parts.registration_frame import iou
 from striped_discs import striped_discs
@@ -47,6 +48,22 @@ def test_what_it_learned_finds_the_part_again_after_a_round_trip(found, parts):
     mask, agreement = finder(squares[2], features[2])
     assert iou(mask, masks[2]) > 0.95
     assert 0.5 < agreement <= 1
+
+
+@pytest.mark.parametrize("outlined", [True, False])
+def test_masks_that_will_not_be_used_are_not_outlined(found, parts, monkeypatch, outlined):
+    squares, features, figure, masks = parts
+    sizes = []
+
+    def counted(picture, soft):
+        sizes.append(len(picture))
+        return outline(picture, soft)
+
+    monkeypatch.setattr(choice, "outline", counted)
+    monkeypatch.setattr(choice, "FILLS", 0.05 if outlined else 1.0)  # the discs fill a tenth
+    rough = find(squares, features, figure, 0.05, False, 0, outlined=outlined)
+    assert set(sizes) == {256} and rough.chosen == found.chosen
+    assert 0.7 < np.mean([iou(mask, truth) for mask, truth in zip(rough.masks, masks, strict=True)]) < 1
 
 
 def test_a_mask_of_another_size_teaches_nobody(found):

@@ -1,6 +1,7 @@
 """16-bit photographs: the depth of a set, what is told of it, and what cannot be of it."""
 
 import json
+import struct
 from types import SimpleNamespace
 
 import cv2
@@ -183,6 +184,25 @@ def test_colours_with_an_orientation_are_turned(tmp_path):
     chunk = other[at : at + 12 + int.from_bytes(other[at : at + 4])]
     (tmp_path / "a.png").write_bytes(data[:33] + chunk + data[33:])
     assert (read_rgb(tmp_path / "a.png", "12")[..., 0] == np.rot90(grey, -1)).all()
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_colours_of_a_tiff_are_turned_once(tmp_path, orientation):
+    grey = scene(1, 1, 8)
+    path = tmp_path / "a.tif"
+    cv2.imwrite(str(path), np.dstack([grey << 4] * 3))
+    content = path.read_bytes()
+    assert content[:2] == b"II"
+    (at,) = struct.unpack("<I", content[4:8])
+    rows = [content[at + 2 + 12 * n :][:12] for n in range(*struct.unpack("<H", content[at : at + 2]))]
+    rows = [row for row in rows if row[:2] != struct.pack("<H", 274)] + [
+        struct.pack("<HHIHH", 274, 3, 1, orientation, 0)
+    ]
+    rows.sort(key=lambda row: row[1::-1])
+    directory = struct.pack("<H", len(rows)) + b"".join(rows) + bytes(4)
+    path.write_bytes(content[:4] + struct.pack("<I", len(content)) + content[8:] + directory)
+    expected = np.rot90(grey, {3: 2, 6: -1}[orientation])
+    assert (read_rgb(path, "12")[..., 0] == expected).all()
 
 
 def _turned() -> Image.Exif:

@@ -176,6 +176,9 @@ def test_a_file_of_a_phone_names_the_package_that_it_needs(tmp_path):
     (tmp_path / "a.png").write_text("no picture at all")
     with pytest.raises(UserError, match="its content is no picture"):
         read_rgb(tmp_path / "a.png")
+    (tmp_path / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match="the file is empty"):
+        read_rgb(tmp_path / "a.png")
 
 
 def test_pictures_in_a_file_are_counted_and_thumbnails_are_not(tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from defectflow.core.files import UserError
 from defectflow.images.image_checks import inspect
-from defectflow.images.read_write import is_plain, read_checked, read_mask, read_rgb
+from defectflow.images.read_write import JPEG_SIDE, is_plain, read_checked, read_mask, read_rgb, write_jpeg
 from PIL import ExifTags, Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -29,12 +29,16 @@ def test_a_tiff_is_turned_and_its_size_with_it(tmp_path, pixels, tags, compressi
 
 @pytest.mark.parametrize(
     ("pixels", "message"),
-    [(GREY.astype(np.float32), "floating-point"), (GREY.astype(np.int32) * 70000, "more than 16 bits")],
+    [
+        (GREY.astype(np.float32), "floating-point"),
+        (GREY.astype(np.int32) * 70000, "more than 16 bits"),
+        (GREY.astype(np.int32) - 99, "negative, down to -99"),
+    ],
 )
 def test_numbers_of_unknown_range_are_a_problem(tmp_path, pixels, message):
     path = tmp_path / "a.tif"
     Image.fromarray(pixels).save(path)
-    with pytest.raises(UserError, match=rf"a\.tif: its pixels .*{message}.*\(save it as 8 or 16 bits\)"):
+    with pytest.raises(UserError, match=rf"a\.tif: its pixels .*{message}.*\(save it as 8 or 16 bits.*\)"):
         read_rgb(path)
     assert message in inspect(path, tmp_path).problem
 
@@ -133,3 +137,16 @@ def test_postscript_is_not_run(tmp_path):
     path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\nshowpage\n%%EOF\n")
     with pytest.raises(UserError, match=r"part.png: its content is PostScript, which is not read"):
         read_rgb(path)
+
+
+def test_a_line_of_one_pixel_keeps_its_colour_in_a_jpeg(tmp_path):
+    picture = np.full((64, 64, 3), 128, np.uint8)
+    picture[:, 31] = (120, 190, 255)
+    write_jpeg(tmp_path / "a.jpg", picture)
+    assert np.abs(read_rgb(tmp_path / "a.jpg").astype(int) - picture).max() < 25
+
+
+def test_a_strip_longer_than_a_jpeg_may_be_is_written_smaller(tmp_path):
+    write_jpeg(tmp_path / "a.jpg", np.full((64, 2 * JPEG_SIDE, 3), 90, np.uint8))
+    picture = read_rgb(tmp_path / "a.jpg")
+    assert picture.shape == (32, JPEG_SIDE, 3) and (picture == 90).all()

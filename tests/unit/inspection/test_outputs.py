@@ -77,8 +77,8 @@ def test_overlays_of_workflow_and_inspector_are_equal(drawn, tmp_path, name):
     path = Path(data.root / "images" / f"{name.replace('__', '/')}.png")
     Pictures(tmp_path, inspector.settings["scale"], vars(Look()), True).write(path, read_rgb(path), verdict)
     for kind in ("overlays", "triptychs"):
-        expected = read_rgb(out / kind / f"{name}.png")[: SIZE[0]]
-        found = read_rgb(tmp_path / kind / f"{picture_name(path)}.png")[: SIZE[0]]
+        expected = read_rgb(out / kind / f"{name}.jpg")[: SIZE[0]]
+        found = read_rgb(tmp_path / kind / f"{picture_name(path)}.jpg")[: SIZE[0]]
         np.testing.assert_array_equal(found, expected)
     heat = (tmp_path / "heatmaps" / f"{picture_name(path)}.png").read_bytes()
     assert heat == (out / "heatmaps" / f"{name}.png").read_bytes()
@@ -98,7 +98,7 @@ def test_only_kept_regions_are_outlined(drawn):
     level = read_json(out / "metrics.json")["pixel"]["map_threshold"]["value"]
     above, part = verdict.heat >= level, read_mask(data.root / f"masks/{NAMES[0]}.png")
     assert (above & ~part).sum() > 50  # so that a whole frame would have more outlines than the region
-    masks = read_rgb(out / "triptychs" / f"{NAMES[0]}.png")[: SIZE[0], SIZE[1] + 4 : 2 * SIZE[1] + 4]
-    orange = (masks == overlay_images.FOUND).all(axis=2)
-    assert orange.sum() == listed.loc[listed["image_id"] == NAMES[0], "area"].item()
-    assert list(cv2.boundingRect(orange.astype(np.uint8))) == box
+    masks = read_rgb(out / "triptychs" / f"{NAMES[0]}.jpg")[: SIZE[0], SIZE[1] + 4 : 2 * SIZE[1] + 4]
+    orange = np.abs(masks.astype(int) - overlay_images.FOUND).max(axis=2) < 100
+    assert orange.sum() == pytest.approx(listed.loc[listed["image_id"] == NAMES[0], "area"].item(), rel=0.05)
+    assert np.abs(np.array(cv2.boundingRect(orange.astype(np.uint8))) - box).max() <= 1

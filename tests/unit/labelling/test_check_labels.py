@@ -1,12 +1,17 @@
 import pandas as pd
+import pytest
 from defectflow.core.tables import LABELS_TO_CHECK, MANIFEST, read_table, write_table
-from defectflow.labelling import check_labels
+from defectflow.labelling import check_labels, photograph_distances
 from detector_set import write_shard
 
 WRONG = {"good03": 1, "bad02": 0}
 
 
-def test_the_table_names_the_wrong_labels_and_changes_none(tmp_path):
+@pytest.mark.parametrize("most", [check_labels.MOST, 20])
+def test_the_table_names_the_wrong_labels_and_changes_none(tmp_path, monkeypatch, most):
+    # Of a set with more photographs than that, distances of a sample alone are kept.
+    monkeypatch.setattr(check_labels, "MOST", most)
+    monkeypatch.setattr(photograph_distances, "REFERENCES", 15)
     names = [f"good{k:02}" for k in range(24)] + [f"bad{k:02}" for k in range(8)] + ["new_bad"]
     shard = write_shard(tmp_path / "0.safetensors", [(name, "", "") for name in names])
     rows = [dict.fromkeys(MANIFEST, "") | {"image_id": name, "path": f"/data/set/{name}.png"} for name in names]

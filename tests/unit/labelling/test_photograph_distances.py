@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from defectflow.detection.feature_files import open_patches
-from defectflow.labelling.photograph_distances import REFERENCES, compare
+from defectflow.labelling.photograph_distances import REFERENCES, References, compare
 from detector_set import patches_of, write_shard
 
 NAMES = ["one", "two", "three", "four_bad", "five"]
@@ -52,6 +52,20 @@ def test_a_photograph_is_not_compared_with_its_group_where_there_are_enough(tmp_
     assert (np.isinf(by_two.whole).sum(axis=1) == 2).all()
     halves = compare(files, {name: f"g{k // 6}" for k, name in enumerate(names)})
     assert (np.isinf(halves.whole).sum(axis=1) == 1).all()
+
+
+def test_without_a_table_of_distances_the_farthest_cells_are_the_same(tmp_path):
+    names = [f"n{k:02}" for k in range(9)] + ["bad"]
+    files = open_patches([write_shard(tmp_path / "0.safetensors", [(name, "", "") for name in names])])
+    groups = {name: f"g{k // 2}" for k, name in enumerate(names)}
+    references = References(files, groups, names[:6])
+    whole = compare(files, groups, names[:6])
+    assert set(names[:6]) < set(references.some(8)) and len(references.some(8)) == 8
+    for among in (np.ones(6, bool), np.arange(6) > 1, np.zeros(6, bool)):
+        score, nearest = references.farthest_cells(references.image_ids, among)
+        np.testing.assert_array_equal(score, whole.farthest_cell(among, lambda count: 1))
+        rows = [whole.nearest(row, among) for row in range(len(names))]
+        assert nearest == ["" if row is None else whole.image_ids[row] for row in rows]
 
 
 def test_references_are_those_named_and_not_too_many(tmp_path):

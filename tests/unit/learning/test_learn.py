@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import bundle_set
@@ -11,10 +12,15 @@ from defectflow.bundling.export import export_bundle
 from defectflow.commands import cli
 from defectflow.core.files import UserError
 from defectflow.images.read_write import write_png
-from defectflow.inspection.bundle_files import pack, read_bundle
+from defectflow.inspection.bundle_files import pack, read_bundle, write_manifest
+from defectflow.inspection.held_out import FILE, read_held_out
 from defectflow.inspection.inspector import Inspector
 from defectflow.learning import learn as learning
 from defectflow.learning.learn import forget, learn
+from defectflow.learning.lessons import under
+from defectflow.sources.feedback import Feedback
+from PIL import Image
+from safetensors.numpy import load_file
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +36,12 @@ def photos(tmp_path_factory):
 @pytest.fixture(scope="module")
 def erring(bundle_folder, tmp_path_factory):
     return taught_set.make(bundle_folder, tmp_path_factory.mktemp("erring") / "bundle")
+
+
+@pytest.fixture(scope="module")
+def erring_of_two_scales(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scales")
+    return taught_set.make(bundle_set.make_with_two_scales(folder / "run"), folder / "bundle", threshold=2.0)
 
 
 @pytest.fixture
@@ -90,6 +102,46 @@ def test_runtimes_give_the_same_scores(bundle, photos):
         np.testing.assert_allclose(scores[0].map.grid_map, scores[2].map.grid_map, atol=1e-3)
 
 
+def test_two_scales_learn_from_mistakes_and_forget_them(erring_of_two_scales, photos, tmp_path):
+    folder = shutil.copytree(erring_of_two_scales, tmp_path / "bundle")
+    first = content(folder)
+    new = [(taught_set.spotted(seed), False) for seed in (400, 401)] + [
+        (taught_set.faint(seed), True) for seed in (402, 403)
+    ]
+    before = Inspector.load(folder, "torch")
+    assert [before(photo).bad for photo, _ in new] == [True, True, False, False]
+    learn(folder, table(photos, *all_rows()), say=lambda _: None)
+    found = [[Inspector.load(folder, runtime)(photo) for photo, _ in new] for runtime in ("openvino", "onnx", "torch")]
+    for verdicts in found:
+        assert [one.bad for one in verdicts] == [bad for _, bad in new]
+        for one, same in zip(verdicts, found[2], strict=True):
+            assert one.raw_score == pytest.approx(same.raw_score, rel=1e-3)
+            np.testing.assert_allclose(one.map.grid_map, same.map.grid_map, atol=1e-3)
+    taught = load_file(next(folder.glob("taught-*/patches.safetensors")))
+    assert {name for name, patches in taught.items() if len(patches)} == {
+        "good_after_all", "defects", "scale1_good_after_all", "scale1_defects"
+    }  # fmt: skip
+    # Scored again from the patches that the bundle keeps, photographs of the run have the scores of the taught bank.
+    told = json.loads(next(folder.glob("taught-*/learned.json")).read_text())["scores_of_the_run"]
+    after = Inspector.load(folder, "torch")
+    for number in (0, 5, 12, 17):
+        seed, bad = taught_set.RUN[number]
+        assert told[number] == pytest.approx(after(bundle_set.photograph(seed, bad)).raw_score, rel=1e-3)
+    forget(folder)
+    assert content(folder) == first
+
+
+def test_several_scales_without_what_the_run_kept_of_them_are_refused(erring_of_two_scales, photos, tmp_path):
+    folder = shutil.copytree(erring_of_two_scales, tmp_path / "bundle")
+    held = read_held_out(read_bundle(folder))
+    replace(held, position=None, units=None).save(folder / FILE)
+    manifest = json.loads((folder / "bundle.json").read_text())
+    kept = {key: value for key, value in manifest.items() if key not in ("format", "files")}
+    write_manifest(folder, kept)
+    with pytest.raises(UserError, match=r"bundle: too old to teach several scales \(make the bundle again\)"):
+        learn(folder, table(photos, "faint_300.png,bad"), say=lambda _: None)
+
+
 def test_a_row_taken_out_leaves_the_bundle_as_it_was_byte_for_byte(bundle, photos):
     first = content(bundle)
     learn(bundle, table(photos, *all_rows()[:4]), say=lambda _: None)
@@ -130,6 +182,37 @@ def test_a_box_says_where_the_defect_is(bundle, photos):
     learn(bundle, table(photos, *rows, columns="filename,said,x0,y0,x1,y1"), say=lines.append)
     with pytest.raises(UserError, match=r"faint_303.png: the box of line 2 is outside of its 128 x 96 pixels"):
         learn(bundle, table(photos, "faint_303.png,bad,0,0,500,96", columns="filename,said,x0,y0,x1,y1"))
+
+
+def painted(kind):
+    """A mask of 40 by 40 pixels that is painted in the upper left quarter and the lower right corner."""
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20, :20], mask[30:, 30:] = {"labels": (1, 2)}.get(kind, (255, 255))
+    colour = np.dstack([mask, 0 * mask, 0 * mask])
+    colour[20:] //= 3
+    return {"alpha": np.dstack([np.full((40, 40, 3), 255, np.uint8), mask]), "colours": colour}.get(kind, mask)
+
+
+@pytest.mark.parametrize("kind", ["white", "labels", "alpha", "colours"])
+def test_a_mask_is_read_as_the_workflow_reads_ground_truth(tmp_path, kind):
+    Image.fromarray(painted(kind)).save(tmp_path / "mask.png")
+    said = Feedback(2, tmp_path / "a.png", "", True, mask=tmp_path / "mask.png")
+    network = {"grid": [4, 4], "input_size": [40, 40]}
+    found = under(said, (40, 40), np.eye(2, 3), np.arange(16), network).reshape(4, 4)
+    assert found.astype(int).tolist() == [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+
+
+def test_a_mask_that_is_painted_anew_is_learned_from(bundle, photos):
+    rows = table(photos, "faint_303.png,bad,mask.png", columns="filename,said,mask")
+    taught = []
+    for left in (True, False, True):
+        mask = np.zeros((96, 128), bool)
+        mask[:, :64] = left
+        mask[:, 64:] = not left
+        write_png(photos / "mask.png", mask)
+        learn(bundle, rows, force=True, say=lambda _: None)
+        taught.append(content(bundle))
+    assert taught[0] != taught[1] and taught[0] == taught[2]
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,21 @@ def test_a_mask_that_fits_two_photographs_is_told_and_not_used(tmp_path):
     assert [file for file, _ in told(resolved)] == ["masks/0.png"]
 
 
+@pytest.mark.parametrize(
+    ("names", "mask"),
+    [
+        (["test/crack/0.jpg"], "ground_truth/crack/0_mask.png"),
+        (["test/bad/line1/dent/0.png", "test/bad/line2/dent/0.png"], "ground_truth/dent/0_mask.png"),
+    ],
+)
+def test_a_mask_with_a_folder_of_its_own_is_not_used_for_two_photographs_either(tmp_path, names, mask):
+    resolved = make(tmp_path, [*CONTROL, *names, mask])
+    assert {found for *_, found in rows(resolved).values()} <= {"", "ground_truth/crack/1_mask.png"}
+    assert (mask, "not used: its name fits several photographs (put it into a folder named as theirs)") in told(
+        resolved
+    )
+
+
 def test_masks_of_no_photograph_are_told(tmp_path):
     resolved = make(tmp_path, [*CONTROL, *TRUTH, "ground_truth/cracks/0_mask.png", "labels/x.png"])
     assert [file for file, _ in told(resolved)] == ["labels", "ground_truth/cracks"]
@@ -251,6 +266,9 @@ def test_a_label_against_the_folder_is_told(tmp_path):
     assert rows(resolved)["test/good/0.png"][1] == "1"
     text = f"1 photograph labelled the other way in {tmp_path}/labels.csv, which counts"
     assert told(resolved) == [("test/good", text)]
+    (tmp_path / "labels.csv").write_text("filename,label\ntest/crack/0.png,good\n")
+    assert rows(resolved)["test/crack/0.png"] == ("test", "0", "", "")
+    assert told(resolved) == [("test/crack", text)]
 
 
 def test_a_mask_of_labels_csv_that_is_read_as_a_photograph_is_a_problem(tmp_path):

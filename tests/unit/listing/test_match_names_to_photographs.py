@@ -116,6 +116,20 @@ def test_the_nearest_name_is_told(names, name, near):
     assert reason == "no such image in the image folder" + (f" (nearest: {near})" if near else "")
 
 
+@pytest.mark.parametrize(
+    ("given", "photograph"),
+    [
+        ("1/a.jpg", "2/a.jpg"),
+        ("2024/1/a.jpg", "2024/2/a.jpg"),
+        ("images/1/a.jpg", "2/a.jpg"),
+        ("1/a.jpg", "day2/a.jpg"),
+    ],
+)
+def test_a_folder_with_another_number_is_another_folder(given, photograph):
+    found, reason = Matcher([photograph], [given]).find(given)
+    assert found is None and f"nearest: {photograph}" in reason
+
+
 def test_letter_case_is_passed_over_where_one_photograph_fits():
     names = ["Day1/IMG_1.JPG", "b.jpg", "B.png", "c.jpg", "C.jpg", "D.jpg"]
     matcher = Matcher(names, ["day1/img_1.jpg", "B.JPG", "b.png", "c.JPG", "C.jpg", "d.jpg"])

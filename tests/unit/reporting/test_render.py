@@ -19,7 +19,7 @@ from defectflow.listing import image_names
 from defectflow.reporting import render
 from PIL import Image
 
-SHEETS = ["best.png", "borderline.png", "masks.png", "worst.png"]
+SHEETS = ["best.jpg", "borderline.jpg", "masks.jpg", "worst.jpg"]
 
 
 def run(data, out, *more):
@@ -44,13 +44,13 @@ def rendered(tmp_path_factory):
 
 def test_every_scored_image_has_a_heatmap_and_an_overlay_of_its_size(rendered):
     _, root = rendered
-    names = {f"{i}.png" for i in read_table(root / "out/predictions.csv", PREDICTIONS)["image_id"]}
+    names = set(read_table(root / "out/predictions.csv", PREDICTIONS)["image_id"])
     assert len(names) == 16
-    for folder in ("heatmaps", "overlays"):
-        assert {p.name for p in (root / "out" / folder).iterdir()} == names
+    for folder, suffix in (("heatmaps", ".png"), ("overlays", ".jpg")):
+        assert {p.name for p in (root / "out" / folder).iterdir()} == {f"{i}{suffix}" for i in names}
     heat = Image.open(root / "out/heatmaps/odd__001.png")
     assert heat.size == (320, 240) and heat.mode == "P"
-    assert read_rgb(root / "out/overlays/odd__001.png").shape == (240 + overlay_images.strip_height(320), 320, 3)
+    assert read_rgb(root / "out/overlays/odd__001.jpg").shape == (240 + overlay_images.strip_height(320), 320, 3)
     assert sorted(p.name for p in (root / "out/sheets").iterdir()) == SHEETS
 
 
@@ -60,8 +60,8 @@ def test_pictures_of_a_large_set_are_spread_over_subfolders(rendered, tmp_path, 
     shutil.copytree(root / "out", tmp_path / "out", ignore=shutil.ignore_patterns("heatmaps", "overlays", "sheets"))
     run(data, tmp_path / "out")
     for folder in ("heatmaps", "overlays"):
-        pictures = sorted((tmp_path / "out" / folder).glob("*/*.png"))
-        assert len(pictures) == 16 and not list((tmp_path / "out" / folder).glob("*.png"))
+        pictures = sorted((tmp_path / "out" / folder).glob("*/*.*g"))
+        assert len(pictures) == 16 and not list((tmp_path / "out" / folder).glob("*.*g"))
         assert all(p.read_bytes() == (root / "out" / folder / p.name).read_bytes() for p in pictures)
         assert max(len(list(p.iterdir())) for p in (tmp_path / "out" / folder).iterdir()) <= 8
     assert sorted(p.name for p in (tmp_path / "out/sheets").iterdir()) == SHEETS
@@ -81,8 +81,8 @@ def test_the_heat_is_where_the_defect_is(rendered):
 def test_a_good_image_keeps_its_colours_off_the_outlines(rendered):
     data, root = rendered
     photo = read_rgb(data.root / "images/good/003.png").astype(int)
-    picture = read_rgb(root / "out/overlays/good__003.png")[:240].astype(int)
-    same = (np.abs(photo - picture).max(axis=2) <= 2).mean()
+    picture = read_rgb(root / "out/overlays/good__003.jpg")[:240].astype(int)
+    same = (np.abs(photo - picture).max(axis=2) <= 12).mean()
     assert 0.9 < same < 1.0
 
 
@@ -151,9 +151,9 @@ def test_regions_have_a_box_around_them(rendered):
     _, root = rendered
     table = read_table(root / "out/regions.csv", REGIONS)
     found = table[table["image_id"] == "odd__001"].iloc[0]
-    picture = read_rgb(root / "out/overlays/odd__001.png")[:240].astype(int)
+    picture = read_rgb(root / "out/overlays/odd__001.jpg")[:240].astype(int)
     side = picture[found["y"] : found["y"] + found["height"], found["x"] - 3 : found["x"]]
-    assert (np.abs(side - overlay_images.FOUND).max(axis=2) <= 2).any(axis=1).all()
+    assert (np.abs(side - overlay_images.FOUND).max(axis=2) <= 40).any(axis=1).all()
     plain = np.zeros((50, 60, 3), np.uint8)
     overlay_images.boxes(plain, [(0, 0, 60, 50)])  # stays in the picture
     assert plain[0, 30].tolist() == plain[-1, 30].tolist() == list(overlay_images.FOUND)
@@ -243,14 +243,14 @@ def test_triptychs_are_drawn_on_request_and_nothing_else(rendered, tmp_path):
     out = tmp_path / "triptychs"
     words = without(args, "--heatmaps", "--overlays", "--sheets")
     render.main(render.build_parser().parse_args([*words, "--triptychs", str(out)]))
-    picture = read_rgb(out / "odd__001.png")
+    picture = read_rgb(out / "odd__001.jpg")
     photo = read_rgb(data.root / "images/odd/001.png")
     assert picture.shape == (240 + overlay_images.strip_height(320), 3 * 320 + 2 * 4, 3)
-    assert (picture[:240, :320] == photo).all()
+    assert np.abs(picture[:240, :320].astype(int) - photo).mean() < 2
     masks, heat = picture[:240, 324:644], picture[:240, 648:]
     part, truth = read_mask(root / "set/masks/odd__001.png"), read_mask(root / "set/truth/odd__001.png")
-    assert (masks[~part].reshape(-1, 3) == overlay_images.PAPER).all(axis=1).mean() > 0.95
-    assert (masks[truth] == overlay_images.FOUND).all(axis=1).any()
+    off = [np.abs(masks.astype(int) - colour).max(axis=2) for colour in (overlay_images.PAPER, overlay_images.FOUND)]
+    assert (off[0][~part] < 12).mean() > 0.95 and (off[1][truth] < 12).any()
     assert heat[truth].mean() > 2 * heat[part & ~truth].mean()
     assert not (tmp_path / "overlays").exists()
 

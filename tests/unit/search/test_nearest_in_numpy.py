@@ -102,3 +102,15 @@ def test_small_banks_have_clusters_too(count):
     points = np.random.default_rng(count).normal(size=(count, 5)).astype(np.float32)
     found = Points(points).farthest(points[:1] + 9)
     assert found.rows.tolist() == [0] and found.distances[0] == by_differences(points, points[:1] + 9)[0][0]
+
+
+def test_tables_kept_beside_the_points_give_the_same_to_the_last_bit():
+    rng = np.random.default_rng(3)
+    points, queries = (rng.normal(size=(n, 60)).astype(np.float32) * np.arange(60, 0, -1) for n in (700, 90))
+    computed = Points(points.astype(np.float32))
+    kept = Points(computed.points, {key: value.copy() for key, value in computed.tables().items()})
+    for one, other in zip(computed.farthest(queries), kept.farthest(queries), strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(computed.nearest(queries), kept.nearest(queries), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(computed.around(5, 9), kept.around(5, 9))

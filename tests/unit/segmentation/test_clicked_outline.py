@@ -1,7 +1,8 @@
 import cv2
 import numpy as np
 import pytest
-from defectflow.segmentation.clicked_outline import Clickable, figure_of, load_network
+from defectflow.segmentation.clicked_outline import Clickable, ClickNetworks
+from defectflow.segmentation.promptable_network import Proposals
 
 
 def scene(seed=0):
@@ -63,8 +64,43 @@ def test_any_shape_of_photograph(shape):
     assert found.shape == shape and 0 < found.mean() < 0.7
 
 
-def test_the_figure_of_a_photograph_is_where_to_begin():
-    image, _ = scene()
-    figure = figure_of(load_network(), image)
-    assert figure.shape == (96, 96) and 0 <= figure.min() <= figure.max() <= 1
-    assert Clickable(image, figure).mask([(190, 160)], []).any()
+class Oracle:
+    """A network that knows the part, rates a false proposal higher, and remembers what it was asked."""
+
+    def __init__(self, truth):
+        self.truth, self.looked, self.asked = truth, 0, []
+
+    def look(self, image):
+        self.looked += 1
+        return image.shape[:2]
+
+    def clicked(self, seen, inside, outside, soft=None, box=None):
+        self.asked.append((seen, inside, outside, soft))
+        whole = np.full(self.truth.shape, 8.0, np.float32)
+        return Proposals(np.stack([whole, np.where(self.truth, 8.0, -8.0).astype(np.float32)]), np.array([0.9, 0.5]))
+
+
+def test_what_the_network_proposes_decides_far_from_the_clicks():
+    image, truth = scene()
+    network = Oracle(truth)
+    ready = Clickable(image, UNKNOWN, network)
+    points = [(190, 160)], [(30, 150)]
+    found = ready.mask(*points)
+    assert iou(found, truth) > 0.97 > 0.9 > iou(Clickable(image, UNKNOWN).mask(*points), truth)
+    # Encoded once; asked with shares of the photograph, and with the part as the walker has it.
+    ready.mask(*points)
+    seen, inside, outside, soft = network.asked[-1]
+    assert network.looked == 1 and seen == (300, 400)
+    assert inside == [(190.5 / 400, 160.5 / 300)] and outside == [(30.5 / 400, 150.5 / 300)]
+    assert soft[int(soft.shape[0] * 160 / 300), int(soft.shape[1] * 190 / 400)] > 0.99 and soft.min() >= 0
+    # A click against it is kept to.
+    assert not ready.mask([(190, 160)], [(190, 200)])[200, 190]
+
+
+def test_the_packaged_networks_find_the_part():
+    image, truth = scene()
+    networks = ClickNetworks.load()
+    ready = Clickable.of(image, networks)
+    found = ready.mask([(190, 160), (290, 100)], [(30, 150)])
+    assert iou(found, truth) > 0.9
+    assert (found == ready.mask([(190, 160), (290, 100)], [(30, 150)])).all()

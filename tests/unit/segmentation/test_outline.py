@@ -11,8 +11,10 @@ from defectflow.images.exif_orientation import stored_size
 from defectflow.images.read_write import read_rgb
 from defectflow.parts.registration_frame import iou
 from defectflow.segmentation import outline
+from defectflow.segmentation.promptable_network import load_network
 from defectflow.sources.dataset import read_coco
 from micro_sam import write_checkpoint, write_micro
+from onnx_sam import write_pair
 
 
 def run(*words):
@@ -60,7 +62,17 @@ def test_boxes_become_outlines_in_the_upright_frame_of_one_file(photos, capsys):
 def test_points_alone_are_enough_and_points_beside_it_stay_out(photos):
     folder, outlines = photos
     x, y = outlines[0].mean(0).round()
-    run(folder / "images/0.png", "--points", f"{x:.0f},{y:.0f}", f"{x + 20:.0f},{y:.0f}", "--not", "3,3")
+    # Two of the points beside it are on the pieces of clutter that touch it.
+    run(
+        folder / "images/0.png",
+        "--points",
+        f"{x:.0f},{y:.0f}",
+        f"{x + 20:.0f},{y:.0f}",
+        "--not",
+        "3,3",
+        "110,170",
+        "170,175",
+    )
     mask = mask_in(folder, "0.png")
     assert iou(mask, outlined_set.mask_of(outlines[0])) > 0.7 and not mask[3, 3]
 
@@ -144,14 +156,27 @@ def test_an_empty_outline_is_told(photos, monkeypatch):
 def test_sam_is_asked_with_all_clicks(tmp_path, photos):
     folder, outlines = photos
     config = write_micro(tmp_path)
-    checkpoint = write_checkpoint(tmp_path, config)
+    network = load_network({"checkpoint": write_checkpoint(tmp_path, config)}, config)
     image = read_rgb(folder / "images/0.png")
     x, y = outlines[0].mean(0)
     box = tuple(map(float, box_of(outlines[0]).split(",")))
-    for clicks in (outline.Clicks(box), outline.Clicks(None, [(x, y)], [(2.0, 2.0)]), outline.Clicks(box, [(x, y)])):
-        mask = outline.by_sam(image, clicks, config, str(checkpoint))
+    for clicks in (outline.Clicks(box), outline.Clicks(box, [(x, y)], [(2.0, 2.0)])):
+        mask = outline.by_network(image, clicks, network)
         assert mask.shape == image.shape[:2] and mask.dtype == bool
     assert outline.variant_of("x/sam2.1_hiera_base_plus.pt", None) == "sam2.1_hiera_b+"
+
+
+def test_points_alone_prompt_the_network_that_is_given(tmp_path, photos):
+    folder, outlines = photos
+    encoder, decoder = write_pair(tmp_path / "pair")
+    point = ",".join(f"{value:.0f}" for value in outlines[0].mean(0))
+    words = [folder / "images/0.png", "--points", point, "--not", "2,2"]
+    with pytest.raises(UserError, match="are given together"):
+        run(*words, "--encoder", encoder)
+    run(*words, "--encoder", encoder, "--decoder", decoder)
+    mask = mask_in(folder, "0.png")
+    x, y = map(int, point.split(","))
+    assert mask[y, x] and not mask[2, 2]
 
 
 def test_tidy_keeps_the_pieces_that_were_clicked_and_no_specks():

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 from defectflow.core.files import UserError
-from defectflow.segmentation.promptable_network import OnnxPair, Sam, load_network
+from defectflow.segmentation.promptable_network import OnnxPair, Proposals, Sam, load_network
 from onnx_sam import SIDE, write_pair
 
 
@@ -67,6 +67,54 @@ def test_the_packaged_sam_gives_four_proposals_and_one_of_them_is_the_part():
     true[114:341, 341:683] = True
     overlap = [(true & (one > 0)).sum() / (true | (one > 0)).sum() for one in found.logits]
     assert max(overlap) > 0.8
+
+
+def test_clicks_prompt_a_pair_with_an_empty_point_in_place_of_a_box_and_the_mask_so_far(pair):
+    network = load_network({"encoder": pair[0], "decoder": pair[1]})
+    given = []
+    network.decoder = Recorded(network.decoder, given)
+    seen = network.look(photograph())
+    inside, outside = [(0.5, 0.5)], [(0.1, 0.25)]
+    assert network.clicked(seen, inside, outside).logits.shape == (1, SIDE // 2, SIDE)
+    assert given[-1]["point_labels"].tolist() == [[1, 0, -1]] and given[-1]["has_mask_input"] == 0
+    np.testing.assert_allclose(given[-1]["point_coords"][0, :2], [[SIDE / 2, SIDE / 4], [SIDE / 10, SIDE / 8]])
+    soft = np.zeros((9, 18))
+    soft[:, 9:] = 1
+    network.clicked(seen, inside, outside, soft, box=(0.2, 0.2, 0.8, 0.8))
+    assert given[-1]["point_labels"].tolist() == [[2, 3, 1, 0]] and given[-1]["has_mask_input"] == 1
+    low = given[-1]["mask_input"][0, 0]
+    assert (low[:128, 200:] > 0).all() and (low[:, :100] < 0).all() and (low[130:] < 0).all()
+
+
+class Recorded:
+    def __init__(self, session, given):
+        self.session, self.given = session, given
+
+    def run(self, names, given):
+        self.given.append(given)
+        return self.session.run(names, given)
+
+
+def test_clicks_prompt_the_packaged_sam():
+    network = Sam("nano", None, "cpu")
+    seen = network.look(photograph())
+    plain = network.clicked(seen, [(0.5, 0.45)], [(0.1, 0.9)])
+    assert plain.logits.shape == (4, 512, 1024)
+    hint = np.zeros((90, 180))
+    hint[20:60, 60:120] = 1
+    hinted = network.clicked(seen, [(0.5, 0.45)], [(0.1, 0.9)], hint).best([(0.5, 0.45)], [(0.1, 0.9)]) > 0
+    true = np.zeros((512, 1024), bool)
+    true[114:341, 341:683] = True
+    assert (true & hinted).sum() / (true | hinted).sum() > 0.8
+
+
+def test_the_best_proposal_contradicts_no_click_if_one_does_not():
+    left, right = np.full((2, 4, 8), -1.0)
+    left[:, :4], right[:, 4:] = 1, 1
+    found = Proposals(np.stack([left, right]), np.array([0.9, 0.3]))
+    assert found.best() is not None and (found.best([(0.1, 0.5)]) == left).all()
+    assert (found.best([(0.9, 0.5)]) == right).all() and (found.best([], [(0.1, 0.5)]) == right).all()
+    assert (found.best([(0.1, 0.5)], [(0.1, 0.5)]) == left).all()  # both contradict one: the higher rating
 
 
 def test_an_official_model_needs_its_checkpoint():

@@ -74,9 +74,9 @@ def test_a_score_in_the_review_band_goes_to_a_person(bundle_folder):
 
 def test_an_overlay_is_a_picture_of_it(service):
     _, _, answer = service.inspect([("a b.png", BAD)], query="?overlay=1")
-    overlay = cv2.imdecode(np.frombuffer(base64.b64decode(answer["results"][0]["overlay_png"]), np.uint8), 1)
+    overlay = cv2.imdecode(np.frombuffer(base64.b64decode(answer["results"][0]["overlay_jpeg"]), np.uint8), 1)
     assert overlay.shape[1] == 128 and overlay.shape[0] > 96
-    assert service.inspect([("a.png", BAD)])[2]["results"][0]["overlay_png"] is None
+    assert service.inspect([("a.png", BAD)])[2]["results"][0]["overlay_jpeg"] is None
 
 
 def test_what_is_wrong_with_a_photograph_is_its_own(service):

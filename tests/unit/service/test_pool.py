@@ -1,5 +1,6 @@
 """The queue and the workers behind it, without a web server."""
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -8,6 +9,7 @@ import time
 import bundle_set
 import pytest
 from defectflow.core.files import UserError
+from defectflow.service import pool as pool_module
 from defectflow.service.options import Options
 from defectflow.service.pool import Closed, Job, Pool, QueueFull
 from defectflow.service.served_bundles import copied
@@ -49,6 +51,27 @@ def test_a_worker_that_takes_too_long_is_replaced_and_the_queue_goes_on(bundle_f
     with pytest.raises(Closed):
         pool.submit([job()])
     assert set(multiprocessing.active_children()) == before
+
+
+def test_a_worker_that_the_system_cannot_start_now_is_said_and_started_later(bundle_folder, tmp_path, monkeypatch):
+    start, left = pool_module._Worker, [OSError(errno.ENOMEM, "Cannot allocate memory")]
+
+    def worker(*given):
+        if left:
+            raise left.pop()
+        return start(*given)
+
+    monkeypatch.setattr(pool_module, "_Worker", worker)
+    pool = Pool(copied({"plate": bundle_folder}, tmp_path / "copies"), Options(bundles=("plate",)), tmp_path / "work")
+    try:
+        with pytest.raises(UserError, match="cannot be started"):
+            pool.wait_until_ready()
+        assert not pool.usable
+        waiting = job()
+        pool.submit([waiting])
+        assert waiting.answer.result(60)["verdict"] == "good" and pool.usable
+    finally:
+        pool.close()
 
 
 def test_a_bundle_that_cannot_be_loaded_is_said_and_jobs_are_answered(bundle_folder, tmp_path):

@@ -39,7 +39,7 @@ def test_a_verdict_reaches_all_outputs_also_after_a_restart(bundle_folder, recei
         assert [record["id"] for record in found] == [result["id"] for result in results]
         assert [record["part_id"] for record in found] == ["1", "2"]
         assert [record["verdict"] for record in found] == ["good", "review"]
-    assert taken[0]["regions"] == [] and "overlay_png" not in taken[0]
+    assert taken[0]["regions"] == [] and "overlay_jpeg" not in taken[0]
 
 
 def test_outputs_are_those_that_are_asked_for(tmp_path):

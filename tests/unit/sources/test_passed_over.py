@@ -117,6 +117,16 @@ def test_the_workflow_stops_at_what_looks_like_a_photograph(folder, tmp_path, ca
     assert notice["text"] == "1 file passed over, no pictures: k.mp4"
 
 
+def test_what_lies_behind_a_link_that_is_followed_is_named_too(tmp_path):
+    save(tmp_path / "set/a.jpg")
+    save(tmp_path / "more/b.jpg", (50, 40))
+    (tmp_path / "more/c.NEF").write_bytes(b"MM\0*" + bytes(50))
+    (tmp_path / "set/link").symlink_to(tmp_path / "more")
+    report = run_ingest(tmp_path / "set", tmp_path, "--links", str(tmp_path / "more"), "--on-problem", "leave_out")
+    assert report["images"] == 2
+    assert [problem["file"] for problem in report["problems"]] == ["link/c.NEF"]
+
+
 def test_companions_are_quiet_and_raw_files_beside_their_photographs_stop_nothing(tmp_path):
     folder = tmp_path / "set"
     for number in range(3):

@@ -385,6 +385,20 @@ def test_names_that_look_the_same_are_the_same():
     assert Matcher(["T\u00fcr.jpg"], [f"x/{on_disk}"]).find(f"x/{on_disk}") == ("T\u00fcr.jpg", "")
 
 
+@pytest.mark.parametrize("name", ["Labels.CSV", "images/labels.csv"])
+def test_labels_are_found_beside_and_among_the_photographs_in_capitals_or_not(tmp_path, name):
+    make(tmp_path)
+    os.rename(tmp_path / "labels.csv", tmp_path / name)
+    assert preflight.resolve({"path": str(tmp_path)})["labels"] == str(tmp_path / name)
+    folder = str((tmp_path / name).parent)
+    assert preflight.resolve({"images": folder})["labels"] == str(tmp_path / name)
+    assert preflight.resolve({"images": folder, "labels": None})["labels"] is None
+    (tmp_path / "labels.csv").write_text("filename,label\n")
+    with pytest.raises(UserError, match=r"labels\.csv: which one has the labels\? \(say so in the entry"):
+        preflight.resolve({"path": str(tmp_path)})
+    assert preflight.resolve({"path": str(tmp_path), "labels": "x.csv"})["labels"] == "x.csv"
+
+
 def feedback(resolved: dict, *lines: str) -> dict:
     """The data set with a table of feedback beside its photographs' folder."""
     table = Path(resolved["path"], "said.csv")
@@ -433,6 +447,24 @@ def test_feedback_that_contradicts_or_is_about_nothing_is_one_line(tmp_path, lin
     if "said to be" in message:
         preflight.check(feedback(resolved, line), "leave_out")
         assert {row.get("said") for row in image_rows(resolved, ["a.jpg", "sub/c.png"])[0].values()} == {None}
+
+
+def test_a_mask_that_somebody_drew_is_not_lost_to_another_row_and_replaces_no_ground_truth(tmp_path):
+    resolved = make(tmp_path, "filename,label,mask\na.jpg,0,\nb.jpg,,\nsub/c.png,1,c_mask.png\n")
+    for name in ("c_mask.png", "one.png", "other.png"):
+        (tmp_path / name).write_bytes(name.encode())
+    one, box, other = "b.jpg,bad,,,,,one.png", "b.jpg,bad,1,1,5,5", "b.jpg,bad,,,,,other.png"
+    for lines in ([one, box], [box, one]):
+        rows, problems = image_rows(feedback(resolved, *lines), ["a.jpg", "b.jpg", "sub/c.png"])
+        assert rows["b.jpg"]["mask"] == str(tmp_path / "one.png") and not problems
+    with pytest.raises(UserError, match=r"b\.jpg has several masks: line 2, line 3 \(draw all of its damage into one"):
+        preflight.check(feedback(resolved, one, other))
+    said = feedback(resolved, "images/sub/c.png,bad,,,,,one.png")
+    with pytest.raises(UserError, match=r"sub/c.png has several masks: line 2, .*c_mask\.png"):
+        preflight.check(said)
+    assert image_rows(said, ["sub/c.png"])[0]["sub/c.png"]["mask"] == str(tmp_path / "c_mask.png")
+    feedback(resolved, "images/sub/c.png,bad,,,,,c_mask.png")
+    preflight.check(said)
 
 
 def test_feedback_on_a_set_without_labels_leaves_it_one_that_is_learned_from(tmp_path):

@@ -10,6 +10,8 @@ from typing import Any, Literal, Self
 from defectflow.config.settings import Settings, setting
 from defectflow.core.files import UserError
 
+OPENVINO_BFLOAT16 = "openvino_bfloat16"  # a precision: bfloat16 as OpenVINO computes it, in the run and the inspector
+
 
 @dataclass(frozen=True, kw_only=True)
 class TileSettings(Settings):
@@ -52,8 +54,8 @@ class NetworkSettings(Settings):
         None, "side of the square cut from its middle (the paper uses 256 and 224)", unit="pixels", minimum=32,
         maximum=4096, stage="features",
     )  # fmt: skip
-    precision: Literal["float32", "bfloat16"] = setting(
-        "float32", "number format that the network computes in", stage="features"
+    precision: Literal["float32", "bfloat16", "openvino_bfloat16"] = setting(
+        "float32", "number format that the network computes in, by PyTorch or by OpenVINO", stage="features"
     )
     batch_size: int | Literal["auto"] = setting(
         "auto", "pictures at a time on a GPU; auto: as many as fit in its memory", minimum=1, stage="features"

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from defectflow.bundling.bundle_card import card
@@ -30,7 +32,7 @@ from defectflow.images.bit_depth import add_option
 from defectflow.inspection.bundle_files import read_bundle, write_manifest
 from defectflow.inspection.held_out import FILE
 from defectflow.inspection.inspector import KINDS, Inspector
-from defectflow.inspection.mask_and_score import settings_of
+from defectflow.inspection.mask_and_score import SEARCH, numpy_detector, settings_of
 from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.outlined_extent import window_of
 from defectflow.methods.method_settings import METHODS
@@ -208,7 +210,7 @@ def main(args: argparse.Namespace) -> None:
         if args.kinds:
             write_kinds(args.kinds, metadata, folder)
         write_backbone(metadata, args, folder / "backbone.safetensors")
-        portable = metadata["precision"] == "float32"  # other libraries round bfloat16 at other places
+        portable = metadata["precision"] != "bfloat16"  # of PyTorch: other libraries round at other places
         if portable:
             export_onnx(metadata, folder / "backbone.safetensors", folder / NETWORK)
         settings = {
@@ -226,6 +228,9 @@ def main(args: argparse.Namespace) -> None:
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit), args.kinds), encoding="utf-8")
         write_manifest(folder, settings)
+        if tables := numpy_detector(read_bundle(folder)).tables():
+            save_arrays({key: np.ascontiguousarray(value) for key, value in tables.items()}, folder / SEARCH)
+            write_manifest(folder, settings)
         write_held_out(folder, args, metrics)
         if portable:
             try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from defectflow.backbones.network_input import scales_of
+from defectflow.backbones.network_settings import OPENVINO_BFLOAT16
 from defectflow.backbones.tiles import first_tile
 from defectflow.bundling.parity import TOLERANCE, DetectorGraph, common_folder, compare, require
 from defectflow.core.files import UserError, scratch_dir, write_json
@@ -53,6 +54,10 @@ def export_bundle(
     bundle, paths = read_bundle(folder), list(photographs)
     if "taught" in bundle.settings:  # its files belong to the parent, which is put back from a copy of bundle.json
         raise UserError(f"{folder}: was taught (defectflow learn {folder} --forget, export, and teach it again)")
+    if bundle.settings["network"].get("precision") == OPENVINO_BFLOAT16:
+        raise UserError(
+            f"{folder}: its network is for OpenVINO in bfloat16 alone (bundle a run in float32, and export)"
+        )
     pick(kind, bundle)
     reference = Inspector.load(folder, "torch")
     pictures = []

@@ -64,8 +64,7 @@ def held_out(
             patches = inspector.embed(ready.item)
             rows[row] = {
                 "score": float(detector.judge(patches, ready.item.cells)[0]),
-                "patches": len(patches),
-                **farthest(detector, patches, settings),
+                **farthest(detector, patches, ready.item.cells, settings),
                 "measures": measure(photo, ready.part.mask if ready.part else None),
                 "small": small(photo),
             }
@@ -89,13 +88,30 @@ def held_out(
         measures=np.array([row["measures"] for row in ordered]),
         picture=picture.astype(np.float32),
         review=dict(review) if review else None,
+        position=np.concatenate([row["position"] for row in ordered]) if "position" in ordered[0] else None,
+        units=np.array([row["units"] for row in ordered]) if "units" in ordered[0] else None,
     )
 
 
-def farthest(detector: NumpyDetector, patches: np.ndarray, settings: Any) -> dict[str, np.ndarray]:
-    """Of `HeldOut` the fields kept, distance and weight of one photograph; empty for methods that cannot be taught."""
-    if not isinstance(detector, PatchCore) or not detector.teachable:
-        return {"kept": np.empty((0, 1), np.float16), **dict.fromkeys(("distance", "weight"), np.empty(0, np.float32))}
-    averaged = 0 if settings.score == "max" else round(settings.top_fraction * len(patches))
-    found, distance, weight = detector.farthest(patches, max(KEPT, 2 * averaged))
-    return {"kept": detector.unprojected(patches[found]).astype(np.float16), "distance": distance, "weight": weight}
+def farthest(detector: NumpyDetector, patches: np.ndarray, position: np.ndarray, settings: Any) -> dict[str, Any]:
+    """Of `HeldOut` the fields of one photograph's patches; empty for methods that cannot be taught.
+
+    Args:
+        detector: without the photograph.
+        patches, position: see `Detector.judge`.
+        settings: of the detector.
+    """
+    if not isinstance(detector, PatchCore):
+        none = dict.fromkeys(("distance", "weight"), np.empty(0, np.float32))
+        return {"patches": len(patches), "kept": np.empty((0, 1), np.float16), **none}
+    judged = detector.judged(position)
+    averaged = 0 if settings.score == "max" else round(settings.top_fraction * judged)
+    of_scales = {}
+    if detector.combination:
+        found, distance = detector.deciding(patches, position, max(KEPT, 2 * averaged))
+        weight = np.ones(len(found), np.float32)
+        of_scales = {"position": position[found], "units": detector.combination.units}
+    else:
+        found, distance, weight = detector.farthest(patches, max(KEPT, 2 * averaged))
+    kept = detector.scales[0].unprojected(patches[found]).astype(np.float16)
+    return {"patches": judged, "kept": kept, "distance": distance, "weight": weight, **of_scales}

@@ -12,14 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from defectflow.backbones.network_as_graph import make_network
+from defectflow.backbones.network_as_graph import export_graph, export_network, make_network
 from defectflow.backbones.tiles import graph_input
 from defectflow.core.files import UserError
 from defectflow.methods.patchcore.bank_as_graph import ScaledSearch, Search
-
-OPSET = 18
 
 
 def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | Path) -> None:
@@ -28,8 +25,7 @@ def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | 
     Raises:
         UserError: it cannot be exported, or ONNX is not installed.
     """
-    picture = torch.zeros(1, *graph_input(settings)[0], 3, dtype=torch.uint8)
-    _export(make_network(settings, weights), (picture,), target, ["picture"], ["patches"])
+    export_network(make_network(settings, weights), graph_input(settings)[0], target)
 
 
 def export_search(
@@ -50,44 +46,7 @@ def export_search(
     example = [
         torch.arange(7 - k % 4) for k in range(scales)
     ]  # of different lengths, so that none is taken for another
-    _export(search, (picture, *example), target, ["picture", *names], ["distances", "score"], shapes)
-
-
-def _export(
-    model: nn.Module,
-    example: tuple[torch.Tensor, ...],
-    target: str | Path,
-    inputs: list[str],
-    outputs: list[str],
-    dynamic: tuple[Any, ...] | None = None,
-) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401  (torch's exporter needs it, and says so less plainly)
-    except ModuleNotFoundError:
-        raise UserError("export to ONNX: onnxscript is not installed (pip install 'defectflow[workflow]')") from None
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with torch.inference_mode():
-        torch.onnx.export(
-            model.eval(), example, str(target), input_names=inputs, output_names=outputs, opset_version=OPSET,
-            dynamo=True, external_data=False, dynamic_shapes=dynamic, verbose=False,
-        )  # fmt: skip
-    exported = onnx.load(str(target))
-    forget_origin(exported)
-    onnx.save(exported, str(target))
-
-
-def forget_origin(message: Any) -> None:
-    """Remove the code lines and local paths that torch stores with the nodes of an ONNX message.
-
-    So the same network gives the same bytes wherever the code is, and a bundle reveals nothing about its machine.
-    """
-    for field, value in message.ListFields():
-        if field.name in ("metadata_props", "doc_string"):
-            message.ClearField(field.name)
-        elif field.type == field.TYPE_MESSAGE:
-            for part in value if hasattr(value, "__len__") else [value]:
-                forget_origin(part)
+    export_graph(search, (picture, *example), target, ["picture", *names], ["distances", "score"], shapes)
 
 
 def to_openvino(onnx: str | Path, target: str | Path, precision: str, pictures: Sequence[np.ndarray] = ()) -> None:

@@ -13,10 +13,6 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from defectflow.commands.afterwards import add_commands as add_afterwards
-from defectflow.commands.desk import add_command as add_desk
-from defectflow.commands.run_workflow import add_command as add_run
-from defectflow.commands.serve import add_commands as add_serve
 from defectflow.core.files import UNWRITABLE, UserError
 
 if TYPE_CHECKING:
@@ -50,18 +46,20 @@ def inspect(args: argparse.Namespace) -> int:
 
     Files in the folders that are not read as photographs are named; those that look like pictures count as not judged.
     """
-    from defectflow.core.counted import counted
-    from defectflow.core.kept_memory import INSPECTION, keep_memory
-    from defectflow.inspection.inspector import Inspector
-    from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report
-    from defectflow.inspection.photo_sources import count, photographs, watch
+    from defectflow.core.kept_memory import INSPECTION, keep_memory, uncollected
 
     if bool(args.paths) == bool(args.watch):
         raise UserError("give photographs, folders or globs, or --watch FOLDER")
     if args.triptychs and not args.out:
         raise UserError("--triptychs: needs --out FOLDER")
     keep_memory(INSPECTION)
-    inspector = load(Inspector, args)
+    with uncollected():
+        from defectflow.core.counted import counted
+        from defectflow.inspection.inspector import Inspector
+        from defectflow.inspection.outputs import PassedOverFiles, Pictures, line_of, open_report
+        from defectflow.inspection.photo_sources import count, photographs, watch
+
+        inspector = load(Inspector, args)
     if outdated(args.bundle):
         print(
             f"note: {args.bundle} is older than the run next to it (`snakemake bundle` makes it again)", file=sys.stderr
@@ -102,8 +100,10 @@ def inspect(args: argparse.Namespace) -> int:
 
 def outdated(bundle: Path) -> bool:
     """Whether the run around a bundle was evaluated again after the bundle was made; False outside of a run."""
+    from defectflow.inspection.bundle_files import made_at
+
     try:
-        return bundle.with_name("metrics.json").stat().st_mtime_ns > (bundle / "bundle.json").stat().st_mtime_ns
+        return bundle.with_name("metrics.json").stat().st_mtime_ns > made_at(bundle)
     except (OSError, ValueError):  # it lies elsewhere, or is a .zip
         return False
 
@@ -146,8 +146,6 @@ def judge_all(inspector: Any, paths: Iterable[Path], pictures: Any, args: argpar
     ):  # each arrival is reported immediately, not when the next one comes
         yield from map(one, paths)
     elif args.batch == 1 and inspector.can_fork:
-        paths = iter(paths)
-        yield from map(one, islice(paths, 1))  # what it prepares, the forks share
         yield from in_forks(one, paths, args.streams)
     elif args.batch == 1:
         yield from in_order(one, paths, args.streams)
@@ -195,8 +193,8 @@ def bench(args: argparse.Namespace) -> int:
     return GOOD
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+def build_parser(own: bool = False) -> argparse.ArgumentParser:
+    """The command line; ``own``: only the commands of this module, without importing what the others need."""
     lines = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="defectflow",
@@ -212,7 +210,13 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--precision", choices=("fp32", "fp16", "int8"), default="fp32", help="(%(default)s)")
         command.add_argument("--threads", type=int, default=cores, help="computing threads (%(default)s)")
 
-    add_run(commands)
+    if not own:
+        from defectflow.commands.afterwards import add_commands as add_afterwards
+        from defectflow.commands.desk import add_command as add_desk
+        from defectflow.commands.run_workflow import add_command as add_run
+        from defectflow.commands.serve import add_commands as add_serve
+
+        add_run(commands)
     one = commands.add_parser("inspect", help="judge new photographs by a bundle", description=inspect.__doc__)
     common(one)
     one.add_argument("paths", nargs="*", metavar="PATH", help="files, folders (with subfolders) and globs")
@@ -235,7 +239,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     one.set_defaults(run=inspect)
 
-    add_afterwards(commands)
+    if not own:
+        add_afterwards(commands)
     four = commands.add_parser("pack", help="make one .zip of a bundle", description=pack.__doc__)
     four.add_argument("bundle", type=Path, help="folder of the bundle")
     four.add_argument(
@@ -259,15 +264,17 @@ def build_parser() -> argparse.ArgumentParser:
     )
     three.add_argument("--repeat", type=int, default=1, help="passes over the photographs (%(default)s)")
     three.set_defaults(run=bench)
-    add_serve(commands)
-    add_desk(commands)
+    if not own:
+        add_serve(commands)
+        add_desk(commands)
     return parser
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command; a UserError becomes one line on stderr. Exits with 0, 2 (error) or 3 (something flagged)."""
-    parser = build_parser()
-    if not (sys.argv[1:] if arguments is None else arguments):
+    words = sys.argv[1:] if arguments is None else arguments
+    parser = build_parser(own=words[:1] == ["inspect"])
+    if not words:
         parser.print_help(sys.stderr)
         sys.exit(ERROR)
     args, rest = parser.parse_known_args(arguments)

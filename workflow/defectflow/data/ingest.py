@@ -146,7 +146,7 @@ def check(resolved: DataSet, pictures: Mapping[str, Picture], threads: int, foun
     folders = Folders(resolved)
     row, of_labels = row_reader(resolved, pictures, folders)
     lines, told = folders.report()
-    passed, passed_quietly = check_passed_over(str(resolved["images"]), pictures)
+    passed, passed_quietly = check_passed_over(resolved, pictures)
     warnings = notices(resolved, folders, told, pictures, row, found) + passed_quietly
     if resolved["annotations"]:
         coco = read_coco(resolved["annotations"], resolved["images"])

@@ -49,6 +49,7 @@ def figures(table: pd.DataFrame, value: float | None, strategy: str, options: Ma
     aside = outlying_good.limit(scores).aside
     named, others = order.iloc[len(order) - max(aside, 1) :], scores[: len(order) - max(aside, 1)]
     counting_all = strategy_of(strategy, options).counting_all(scores)
+    counting_all = value if counting_all is None else counting_all
     set_aside = bool(aside) and value <= float(named["raw_score"].min()) and value < counting_all
     try:
         without = (

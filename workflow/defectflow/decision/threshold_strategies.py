@@ -69,9 +69,12 @@ class Strategy(Settings):
         """The strategy to use where so many images are labelled in all."""
         return self
 
-    def counting_all(self, good: np.ndarray) -> float:
-        """The threshold without bad images, where no good score (float, ascending) is set aside as outlying."""
-        return just_above(float(good[-1]))
+    def counting_all(self, good: np.ndarray) -> float | None:
+        """The threshold without bad images if no good score (float, ascending) were set aside as outlying.
+
+        None for a strategy that sets none aside.
+        """
+        return None
 
     def promise(self, good: np.ndarray) -> Promise | None:
         """What is promised of a threshold chosen on these good scores (float, ascending), if anything is."""
@@ -113,6 +116,10 @@ class F1Adaptive(Strategy):
             return of_good_only(sample)
         return float(sample.cuts["threshold"][sample.cuts["f1"].idxmax()])
 
+    def counting_all(self, good: np.ndarray) -> float:
+        """See `Strategy.counting_all`."""
+        return just_above(float(good[-1]))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Youden(Strategy):
@@ -143,6 +150,10 @@ class Youden(Strategy):
         # TPR - FPR times both counts: whole numbers, so that ties are ties.
         gain = cuts["true_positive"] * max(len(sample.good), 1) - cuts["false_positive"] * max(len(sample.bad), 1)
         return float(cuts["threshold"][gain.idxmax()])
+
+    def counting_all(self, good: np.ndarray) -> float | None:
+        """See `Strategy.counting_all`; with ``max_fpr`` none is set aside."""
+        return just_above(float(good[-1])) if self.max_fpr is None else None
 
     def labels_needed(self) -> dict[str, int]:
         """One of each class that has a cap."""

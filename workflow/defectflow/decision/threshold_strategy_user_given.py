@@ -63,10 +63,6 @@ class Fixed(Strategy):
         """See `Strategy.choose`."""
         return self.value
 
-    def counting_all(self, good: object) -> float:
-        """See `Strategy.counting_all`: no score moves it."""
-        return self.value
-
 
 def of_peaks(strategy: str, options: Mapping[str, float]) -> tuple[str, dict[str, float]]:
     """The strategy for the peaks of anomaly maps: a fixed raw score says nothing of them: `auto`."""

@@ -124,8 +124,9 @@ class Outbox:
                     if pause > FIRST_PAUSE:
                         LOG.info("%s takes verdicts again", delivery.name)
                     pause = FIRST_PAUSE
-        except sqlite3.ProgrammingError:  # the file was closed while the other side kept this thread waiting
-            return
+        except sqlite3.Error:  # the file was closed while the other side kept this thread waiting, or cannot be written
+            if not self._closing():
+                raise
         finally:
             delivery.close()
 
@@ -142,6 +143,21 @@ class Outbox:
                 self._changed.wait()
 
     def _remove(self, delivery: Delivery, rows: Sequence[tuple[int, str]], why: str | None = None) -> None:
+        """Take out what was delivered or refused; while the disk is full, wait: sent again, it would arrive twice."""
+        told = False
+        while True:
+            try:
+                return self._remove_now(delivery, rows, why)
+            except sqlite3.OperationalError as error:
+                if not told:
+                    LOG.error("%s: %s; its verdicts wait until the file can be written", delivery.name, error)
+                told = True
+                with self._changed:
+                    if self._closing():
+                        raise
+                    self._changed.wait_for(self._closing, FIRST_PAUSE)
+
+    def _remove_now(self, delivery: Delivery, rows: Sequence[tuple[int, str]], why: str | None) -> None:
         with self._changed, self._file:
             if why is not None:
                 self._file.executemany(

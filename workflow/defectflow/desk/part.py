@@ -8,7 +8,7 @@ import json
 import os
 import threading
 import time
-from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,6 +22,7 @@ from pydantic import BaseModel, Field
 from defectflow.core.files import UserError, atomic
 from defectflow.core.tables import MANIFEST, MASKS, read_table
 from defectflow.desk.pages import render
+from defectflow.desk.pictures.clickable_photographs import ClickablePhotographs
 from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
 from defectflow.desk.records.outlines import (
@@ -35,11 +36,9 @@ from defectflow.desk.records.outlines import (
 )
 from defectflow.images.read_write import read_mask
 from defectflow.listing.image_names import is_image
-from defectflow.segmentation.clicked_outline import Clickable, figure_of, load_network
 from defectflow.segmentation.part_sheet import drawn
 
 SHEET = 280  # pixels, width of a photograph on the sheet
-OPENED = 4  # photographs that are ready for clicks at a time
 MOST = 5000  # photographs that the page lists
 CACHED = {"Cache-Control": "private, max-age=3600"}
 
@@ -54,41 +53,13 @@ class Clicked(BaseModel):
     outside: list[tuple[float, float]] = Field(default=[], max_length=200)
 
 
-class Desk:
-    """The last few photographs opened for clicks, and the network that processes them."""
-
-    def __init__(self, project: Project) -> None:
-        self._project, self._lock = project, threading.Lock()
-        self._network: object | None = None
-        self._opened: OrderedDict[tuple[str, int], Clickable] = OrderedDict()
-
-    def warm(self) -> None:
-        """Load the network in advance: it takes seconds, and the first click needs it."""
-        with self._lock:
-            self._network = self._network or load_network()
-
-    def open(self, name: str) -> Clickable:
-        """A photograph ready for clicks; it is processed only once."""
-        path = photograph_path(self._project, name)
-        key = name, path.stat().st_mtime_ns
-        with self._lock:
-            if key not in self._opened:
-                image = reduced(to_look_at(path))
-                self._network = self._network or load_network()
-                self._opened[key] = Clickable(image, figure_of(self._network, image))
-                while len(self._opened) > OPENED:
-                    self._opened.popitem(last=False)
-            self._opened.move_to_end(key)
-            return self._opened[key]
-
-
 def router(project: Project) -> APIRouter:
     """The page and its API."""
-    routes, desk = APIRouter(), Desk(project)
+    routes, opening = APIRouter(), ClickablePhotographs(project)
 
     @routes.get("/part")
     def page(request: Request) -> HTMLResponse:
-        threading.Thread(target=desk.warm, daemon=True).start()
+        threading.Thread(target=_quietly, args=[opening.warm], daemon=True).start()
         return render(request, project, "part")
 
     @routes.get("/api/part")
@@ -107,12 +78,12 @@ def router(project: Project) -> APIRouter:
     @routes.post("/api/part/open")
     def opened(later: BackgroundTasks, name: str = Body(), following: str | None = Body(None)) -> dict[str, Any]:
         began = time.perf_counter()
-        ready = desk.open(name)
-        if following:  # the next photograph is processed while the user draws on this one
-            later.add_task(_quietly, desk, following)
-        height, width = ready.shape
-        has = name in outlined(project)
-        return {"width": width, "height": height, "outlined": has, "seconds": time.perf_counter() - began}
+        choice = opening.warm()
+        height, width = opening.open(name).shape
+        if following:  # the next photograph is encoded while the user draws on this one
+            later.add_task(_quietly, opening.open, following)
+        found = {"width": width, "height": height, "outlined": name in outlined(project)}
+        return found | {"network": choice.name, "told": choice.told, "seconds": time.perf_counter() - began}
 
     @routes.get("/api/part/mask")
     def mask_now(name: Name) -> Response:
@@ -128,7 +99,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/part/clicks")
     def clicks(told: Clicked) -> Response:
-        ready = desk.open(told.name)
+        ready = opening.open(told.name)
         height, width = ready.shape
         for x, y in (*told.inside, *told.outside):
             if not (0 <= x < width and 0 <= y < height):
@@ -154,9 +125,9 @@ def router(project: Project) -> APIRouter:
     return routes
 
 
-def _quietly(desk: Desk, name: str) -> None:
+def _quietly(act: Callable[..., Any], *words: str) -> None:
     with suppress(UserError, OSError):  # reported when the photograph is opened
-        desk.open(name)
+        act(*words)
 
 
 def overview(project: Project) -> dict[str, Any]:

@@ -172,13 +172,14 @@ def folder_for(given: Path) -> Path:
     A folder of photographs is not changed: the desk's files and results are not put into it.
     """
     given = given.expanduser().resolve()
-    if not given.is_dir() or (given / ".desk").is_dir() or not _holds_photographs(given):
+    if not given.is_dir() or (given / ".desk").is_dir() or not holds_photographs(given):
         return given
     return given.with_name(f"{given.name}-desk")
 
 
-def _holds_photographs(folder: Path) -> bool:
-    for at, folders, files in os.walk(folder):
+def holds_photographs(folder: Path, follow: bool = False) -> bool:
+    """Whether there are photographs in a folder, at most four levels down; ``follow``: also behind links."""
+    for at, folders, files in os.walk(folder, followlinks=follow):
         folders[:] = [name for name in folders if not name.startswith(".")]
         if any(is_image(name) for name in files):
             return True

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field
 
 from defectflow.core.files import UserError
 from defectflow.desk.pages import render
-from defectflow.desk.project import Project
+from defectflow.desk.project import Project, holds_photographs
 from defectflow.desk.running import choices, run_process, setting_forms, stages
 from defectflow.reporting.snakemake_lines import errors_of
 
@@ -145,7 +145,8 @@ def router(project: Project) -> APIRouter:
 
     @routes.get("/runs")
     def page(request: Request) -> HTMLResponse:
-        return render(request, project, "runs", questions=choices.QUESTIONS, cores=os.cpu_count() or 1)
+        known = {"questions": choices.QUESTIONS, "cores": os.cpu_count() or 1}
+        return render(request, project, "runs", photographs=holds_photographs(project.photographs, True), **known)
 
     @routes.get("/api/runs/settings")
     def settings() -> dict[str, Any]:

@@ -19,7 +19,7 @@ from defectflow.desk.records.releases import bundle_in_use, current
 from defectflow.desk.records.results import need_run, reduced_file
 from defectflow.desk.records.watching import Watcher, hidden, kept
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.outputs import picture_name
+from defectflow.inspection.outputs import picture_name, picture_path
 from defectflow.listing.image_names import is_image
 from defectflow.monitoring import drift
 from defectflow.monitoring.control_chart import BLOCK
@@ -79,7 +79,7 @@ def router(project: Project) -> APIRouter:
         one = watcher.find(number)
         path = one.path
         if layer == "overlay":
-            path = watcher.pictures / "overlays" / f"{picture_name(one.path)}.png"
+            path = picture_path(watcher.pictures, "overlays", one.path)
         if not path.is_file():
             raise UserError(f"{one.path.name}: its picture has been removed")
         return Response(reduced_file(path, side), media_type="image/jpeg")

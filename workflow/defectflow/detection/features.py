@@ -90,8 +90,8 @@ def read_isolated(paths: Sequence[str]) -> pd.DataFrame:
 class Kept:
     """Patches of an earlier patch file, found by a hash of all that they were made from.
 
-    That is: the picture as the network sees it, the cells, this code, the file of weights, and what the network makes
-    of a picture of noise, which tells other packaged weights, layers, precision, libraries or
+    That is: the picture as the network sees it, the cells, the tiles, this code, the file of weights, and what the
+    network makes of a picture of noise, which tells other packaged weights, layers, precision, libraries or
     processors. So what is found is, on a CPU to the last bit, what would be computed. On a GPU, where rounding depends
     on what else is in the batch, it is equal within that rounding.
 
@@ -99,9 +99,12 @@ class Kept:
         path: the earlier file; need not exist or be of any use.
         weights: file of weights, None for packaged ones or none.
         noise: float32, patches of the picture of noise.
+        tiles: how pictures are divided, see `tiles.Tiles`; None: they are not.
     """
 
-    def __init__(self, path: str | Path, weights: str | None, noise: torch.Tensor) -> None:
+    def __init__(
+        self, path: str | Path, weights: str | None, noise: torch.Tensor, tiles: Mapping[str, int] | None = None
+    ) -> None:
         try:
             self._file = PatchFile(path)
             self._items = {key: i for i, key in enumerate(self._file.keys)}
@@ -110,6 +113,8 @@ class Kept:
         weights = sha256_of(weights) if weights else ""
         self._maker = hashlib.sha256(f"{code_hash('detection.features')} {weights} {tuple(noise.shape)}".encode())
         self._maker.update(noise.cpu().contiguous().numpy().data)
+        if tiles:  # neighbours fade into each other as far as they overlap, which no single tile of noise tells
+            self._maker.update(json.dumps(tiles, sort_keys=True).encode())
 
     def key(self, item: Loaded) -> bytes:
         """Hash of all that the patches of a picture are made from, 32 bytes."""
@@ -288,7 +293,7 @@ def main(args: argparse.Namespace) -> None:
         outline = settings.backbone == OUTLINE
         return load_item(row, size, crop, scales, config["foreground_only"], DILATION, config.get("rim"), outline)
 
-    kept = Kept(args.out, args.weights, noise)
+    kept = Kept(args.out, args.weights, noise, config.get("tiles"))
     rows = list(table.itertuples())
     new = patches_written = 0
     made_from = hashlib.sha256(json.dumps(config, sort_keys=True).encode())

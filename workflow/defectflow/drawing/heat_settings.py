@@ -9,6 +9,9 @@ from typing import ClassVar, Literal
 from defectflow.config.settings import Settings, setting
 from defectflow.core.files import UserError
 
+# Of drawn pictures, by kind: heatmaps hold values, the others a photograph, which takes a fifth of the space as JPEG.
+SUFFIX = {"heatmaps": ".png", "overlays": ".jpg", "triptychs": ".jpg"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Look(Settings):

@@ -1,6 +1,6 @@
 """The part of a set of photographs: maps that may show it, a patch classifier trained on each, and the best of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -8,9 +8,10 @@ import numpy as np
 
 from defectflow.finding import patch_maps
 from defectflow.finding.patch_maps import scaled
+from defectflow.finding.self_check import LITTLE_BACKGROUND
 from defectflow.finding.self_training import self_train
 from defectflow.finding.stays_put import Poses, alike_together, consensus, register_all
-from defectflow.parts.outlining import clean, grown, on_edges, outline
+from defectflow.parts.outlining import clean, grown, on_edges, outline, thresholded
 from defectflow.parts.patch_finder import GRID, Basis, PatchFinder
 from defectflow.parts.registration_frame import iou
 
@@ -20,6 +21,7 @@ CLEAR = 3.0  # edge along an outline above which more is no better
 DOUBT = 0.15  # mean doubt of the heads of figure and ground at which agreeing with them is worth nothing
 UNKNOWN = 0.8  # stands for how far masks lie on each other where the camera is not fixed
 STABLE, AGREE, FAR = 0.6, 0.5, 4.0  # stability, agreement, and robust deviations of the area, of a sound mask
+FILLS = 1.1 * LITTLE_BACKGROUND  # area from which a part is not outlined, since its masks will not be used
 TOGETHER = 0.6  # weight of what the registered photographs say together, against each alone
 
 
@@ -88,6 +90,7 @@ def find(
     alike: bool,
     seed: int,
     networks: np.ndarray | None = None,
+    outlined: bool = True,
 ) -> Found:
     """Find the part.
 
@@ -99,6 +102,8 @@ def find(
         alike: whether all photographs have one size.
         seed: of all random numbers.
         networks: float32 (n, k, GRID, GRID), figures that k networks of the user see, each one more map.
+        outlined: whether all masks are outlined; otherwise, and for a part that fills much of the photographs, they are
+            the map cut at 0.5, which takes a third of the time and is enough to say that they will not be used.
     """
     rng = np.random.default_rng([seed, 23])
     basis = Basis.fit(features, rng)
@@ -112,11 +117,14 @@ def find(
     small = [cv2.resize(squares[i], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA) for i in some]
     fixed = poses if poses is not None and poses.fixed else None
     trusted = float(np.clip((DOUBT - doubt) / (DOUBT - 0.05), 0, 1))
-    worth, edge, heads = {}, {}, {}
+    worth, edge, heads, fills = {}, {}, {}, {}
     for name, soft in softs.items():
         drawn = [outline(picture, grown(soft[i], picture.shape))[0] for picture, i in zip(small, some, strict=True)]
         edge[name] = float(np.mean([on_edges(mask, picture) for mask, picture in zip(drawn, small, strict=True)]))
         heads[name] = float(np.mean([iou(soft[i] > 0.5, figure[i] > 0.5) for i in some]))
+        fills[name] = min(
+            float(np.median([mask.mean() for mask in drawn])), float(np.median((soft > 0.5).mean((1, 2))))
+        )
         worth[name] = min(edge[name], CLEAR) / CLEAR * (0.5 + trusted * heads[name])
         worth[name] *= np.exp(-_spread(np.log((soft > 0.5).mean((1, 2)).clip(1e-4))))
         worth[name] *= 1 - float((soft[:, patch_maps.rim_of(1)] > 0.5).mean())
@@ -124,7 +132,10 @@ def find(
     chosen = max(worth, key=lambda name: worth[name])
     soft = softs[chosen]
     anywhere = self_train(z, soft, rng, place=0.0)
-    masks, rows = outlines(squares, soft, anywhere(z), poses)
+    if outlined and fills[chosen] < FILLS:
+        masks, rows = outlines(squares, soft, anywhere(z), poses, outline)
+    else:
+        masks, rows = outlines(squares, soft, anywhere(z), None, thresholded)
     shares = np.stack([cv2.resize(m.astype(np.float32), (GRID, GRID), interpolation=cv2.INTER_AREA) for m in masks])
     finder = PatchFinder(basis, self_train(z, shares, rng, rounds=1), self_train(z, shares, rng, place=0.0, rounds=1))
     others = [iou(s > 0.5, soft > 0.5) for name, s in softs.items() if name != chosen]
@@ -148,12 +159,16 @@ def find(
 
 
 def outlines(
-    squares: Sequence[np.ndarray], soft: np.ndarray, placeless: np.ndarray, poses: Poses | None
+    squares: Sequence[np.ndarray],
+    soft: np.ndarray,
+    placeless: np.ndarray,
+    poses: Poses | None,
+    draw: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, float]],
 ) -> tuple[list[np.ndarray], list[dict[str, float]]]:
     """Masks of all photographs and what is known of each, see `Found`; of a fixed camera, by what all say together."""
     raw, rows = [], []
     for square, own, other in zip(squares, soft, placeless, strict=True):
-        mask, stable = outline(square, grown(own, square.shape))
+        mask, stable = draw(square, grown(own, square.shape))
         raw.append(mask)
         rows.append({"stability": stable, "agreement": iou(own > 0.5, other > 0.5)})
     masks = raw

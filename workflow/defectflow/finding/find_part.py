@@ -15,7 +15,7 @@ from defectflow.core.files import atomic, atomic_dir, stage, write_json
 from defectflow.core.tables import PAIRS, write_table
 from defectflow.finding.candidate_files import Candidates, read_all
 from defectflow.finding.choice import Found, find, typical
-from defectflow.finding.self_check import Check, judge
+from defectflow.finding.self_check import Check, judge, shows_surface
 from defectflow.images.read_write import write_png
 from defectflow.parts.common_shape import CommonShape
 from defectflow.parts.patch_finder import SIDE
@@ -49,8 +49,10 @@ def look(candidates: Candidates, seed: int) -> tuple[Found | None, CommonShape |
     alike = len(set(candidates.sizes)) == 1
     figure, doubt = np.stack(candidates.figure), float(np.mean(candidates.doubt))
     others = np.stack(candidates.others) if len(candidates.others) else None
-    found = find(candidates.squares, candidates.features, figure, doubt, alike, seed, others)
-    found.signs["surface"] = float(np.median(candidates.surface))
+    surface = float(np.median(candidates.surface))
+    outlined = not shows_surface(float(np.median(figure.max((1, 2)))), surface)
+    found = find(candidates.squares, candidates.features, figure, doubt, alike, seed, others, outlined)
+    found.signs["surface"] = surface
     shape = CommonShape.fit([full_size(found.masks[k], fit_size(candidates.sizes[k], SIDE)) for k in found.sound()])
     found.signs["shape"] = shape.agreement if shape is not None else 0.0
     return found, shape if shape is not None and shape.alike else None, judge(found.signs)

@@ -59,9 +59,19 @@ def evidence(signs: dict[str, float]) -> dict[str, float]:
     }
 
 
+def shows_surface(figure: float, surface: float) -> bool:
+    """Whether photographs show no part before a background, by the medians of what `part-nano` says of them.
+
+    Args:
+        figure: largest probability of a thing in a photograph.
+        surface: probability that there is none.
+    """
+    return figure < OBJECT or surface > SURFACE
+
+
 def judge(signs: dict[str, float]) -> Check:
     """Judge what was found by its signs, see `choice.find`."""
-    if signs["figure"] < OBJECT or signs["surface"] > SURFACE:
+    if shows_surface(signs["figure"], signs["surface"]):
         return Check("whole", 0.0, "the photographs show a surface, no part before a background")
     if not AREA[0] < signs["area"] < AREA[1]:
         return Check("whole", 0.0, "it fills nearly nothing or nearly everything")

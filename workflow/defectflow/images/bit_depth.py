@@ -15,7 +15,7 @@ from typing import BinaryIO, NamedTuple
 
 DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NAMES = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
-BITS, SAMPLES, SAMPLE_FORMAT = 258, 277, 339  # tags of TIFF (TIFF 6.0, sections 4 and 19)
+BITS, ORIENTATION, SAMPLES, SAMPLE_FORMAT = 258, 274, 277, 339  # tags of TIFF (TIFF 6.0, sections 4 and 19)
 SHORT, IS_FLOAT = 3, 3
 HEADER = 4096  # bytes of a PGM, PPM or PAM file in which its largest value is looked for: comments may come first
 
@@ -73,32 +73,46 @@ def tiff_tags(stream: BinaryIO) -> dict[int, int]:
     Raises:
         struct.error: the file ends within the directory.
     """
+    order, places = tiff_places(stream)
+    tags = {}
+    for tag, place in places.items():
+        stream.seek(place)
+        tags[tag] = int(struct.unpack(f"{order}H", stream.read(2))[0])
+    return tags
+
+
+def tiff_places(stream: BinaryIO) -> tuple[str, dict[int, int]]:
+    """Byte order ("<" or ">") of a TIFF or BigTIFF file, and where the first value of each tag of 16-bit numbers is.
+
+    Returns:
+        {tag: offset in bytes} of the first directory; {} for any other file.
+
+    Raises:
+        struct.error: the file ends within the directory.
+    """
     stream.seek(0)
     head = stream.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2])
     if order is None or len(head) < 16:
-        return {}
+        return "", {}
     version = struct.unpack(f"{order}H", head[2:4])[0]
     if version == 42:
         offset, count, size, number = struct.unpack(f"{order}I", head[4:8])[0], "H", 12, "I"
     elif version == 43:  # BigTIFF
         offset, count, size, number = struct.unpack(f"{order}Q", head[8:16])[0], "Q", 20, "Q"
     else:
-        return {}
+        return "", {}
     stream.seek(offset)
     (entries,) = struct.unpack(order + count, stream.read(struct.calcsize(order + count)))
-    tags = {}
-    for data in [stream.read(size) for _ in range(min(entries, 1000))]:
+    begin, places = stream.tell(), {}
+    for row, data in enumerate([stream.read(size) for _ in range(min(entries, 1000))]):
         tag, kind = struct.unpack(f"{order}HH", data[:4])
         place = 4 + struct.calcsize(order + number)
         (samples,) = struct.unpack(order + number, data[4:place])
         if kind == SHORT:
-            if 2 * samples > size - place:
-                stream.seek(struct.unpack(order + number, data[place:])[0])
-                tags[tag] = int(struct.unpack(f"{order}H", stream.read(2))[0])
-            else:
-                tags[tag] = int(struct.unpack(f"{order}H", data[place : place + 2])[0])
-    return tags
+            inside = 2 * samples <= size - place
+            places[tag] = begin + row * size + place if inside else struct.unpack(order + number, data[place:])[0]
+    return order, places
 
 
 def add_option(parser: argparse.ArgumentParser) -> None:

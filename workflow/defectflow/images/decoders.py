@@ -1,5 +1,6 @@
 """Picture files as Pillow opens them: which format needs another package, and how many pictures a file holds."""
 
+import os
 import struct
 import warnings
 from contextlib import suppress
@@ -34,6 +35,8 @@ def unreadable(path: str | Path, error: Exception) -> UserError:
         return UserError(f"{path}: {error}")
     try:
         found = content_suffix(path)
+        if not os.path.getsize(path):
+            return UserError(f"{path}: not a readable image (the file is empty; copy it again)")
     except OSError:
         found = ""
     if found in HEIC and isinstance(error, UnidentifiedImageError):

@@ -12,13 +12,16 @@ from defectflow.images import floats, jpeg_stream
 from defectflow.images.bit_depth import is_deep
 from defectflow.images.decoders import UNREADABLE, unreadable
 from defectflow.images.formats import ARCHIVES, RAW, unread
-from defectflow.images.sixteen_to_eight_bits import numbers_of, to_8_bits
+from defectflow.images.sixteen_to_eight_bits import numbers_of, to_8_bits, whole_numbers
 
 TURN_PNG = (
     b"eXIf",
     b"Raw profile type exif",
     b"XML:com.adobe.xmp",
 )  # all places that may hold the orientation of a PNG
+JPEG_SIDE = 65500  # pixels: the limit of libjpeg
+# Colours at full resolution: at half, thin outlines fringe.
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 92, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 
 
 def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
@@ -48,10 +51,7 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
             if image.mode == "F":
                 return np.asarray(Image.fromarray(floats.to_8_bits(np.asarray(image))).convert("RGB"))
             if image.mode.startswith("I"):
-                values = np.asarray(image)
-                if values.max() > 65535:
-                    raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
-                grey = Image.fromarray((values.astype(np.float32) / 257).clip(0, 255).astype(np.uint8))
+                grey = Image.fromarray((whole_numbers(image, path).astype(np.float32) / 257).astype(np.uint8))
                 return np.asarray(grey.convert("RGB"))
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
@@ -156,6 +156,18 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
         # Encoded first, because imwrite reports no error on a full disk. OpenCV's own choice (differences of
         # neighbours, runs of equal bytes) takes half the time of level 1 and a tenth more space.
         temporary.write_bytes(cv2.imencode(".png", image)[1].data)
+
+
+def write_jpeg(path: str | Path, image: np.ndarray) -> None:
+    """Write uint8 RGB (height, width, 3) as JPEG, atomically, for people to look at: lines keep their colours.
+
+    A picture with a side longer than a JPEG may have is written smaller.
+    """
+    if max(image.shape[:2]) > JPEG_SIDE:
+        scale = JPEG_SIDE / max(image.shape[:2])
+        image = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    with atomic(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), JPEG)[1].data)
 
 
 def letterbox(

@@ -1,5 +1,7 @@
 """Values of 16-bit files: read as stored, measured, and reduced to the upper 8 bits of their depth."""
 
+import io
+import struct
 from pathlib import Path
 
 import cv2
@@ -7,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from defectflow.core.files import UserError
-from defectflow.images.bit_depth import Values, parsed
+from defectflow.images.bit_depth import ORIENTATION, Values, parsed, tiff_places
 
 
 def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
@@ -18,19 +20,41 @@ def numbers_of(image: Image.Image, path: str | Path) -> np.ndarray:
             Pillow does it, colour pictures as stored.
 
     Raises:
-        UserError: more than 16 bits, or not readable in full depth.
+        UserError: more than 16 bits, negative, or not readable in full depth.
     """
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.max() > 65535:
-            raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
-        return values.clip(0).astype(np.uint16)
-    colours = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow gives 8 bits of colours
+        return whole_numbers(image, path)
+    colours = cv2.imdecode(_as_stored(Path(path).read_bytes()), cv2.IMREAD_UNCHANGED)  # Pillow gives 8 bits of colours
     if colours is None or colours.dtype != np.uint16:
         raise UserError(f"{path}: its colours cannot be read in full depth (save it as PNG, or as 8 bits)")
     if colours.ndim == 2:
         return colours
     return np.ascontiguousarray(colours[..., :3] if image.format == "PAM" else colours[..., 2::-1])  # not swapped there
+
+
+def whole_numbers(image: Image.Image, path: str | Path) -> np.ndarray:
+    """The values of an opened grey picture of more than 8 bits, uint16 (height, width).
+
+    Raises:
+        UserError: they are negative or have more than 16 bits.
+    """
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0:  # Pillow also reads numbers of 32 bits from the upper half as negative
+        found = f"its pixels are negative, down to {low}, or have more than 16 bits"
+        raise UserError(f"{path}: {found} (save it as 8 or 16 bits, black being 0)")
+    if high > 65535:
+        raise UserError(f"{path}: its pixels have more than 16 bits (save it as 8 or 16 bits)")
+    return values.astype(np.uint16)
+
+
+def _as_stored(content: bytes) -> np.ndarray:
+    """The bytes of a picture, uint8; in a TIFF the orientation is 1: OpenCV mirrors 2 to 4 and refuses 5 to 8."""
+    data = bytearray(content)
+    order, places = tiff_places(io.BytesIO(content))
+    if ORIENTATION in places:
+        struct.pack_into(f"{order}H", data, places[ORIENTATION], 1)
+    return np.frombuffer(data, np.uint8)
 
 
 def measured(path: str | Path) -> str:

@@ -104,6 +104,15 @@ def read_bundle(folder: str | Path) -> Bundle:
     return Bundle(folder, settings)
 
 
+def made_at(folder: Path) -> int:
+    """When a bundle was made, in ns since 1970: what it learns from people later, or an export, is newer.
+
+    Raises:
+        OSError: it is not a folder.
+    """
+    return min(path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file())
+
+
 def check_file(folder: Path, name: str, entry: Any) -> None:
     """Check one file against its entry {"bytes": size, "sha256": hash}.
 

@@ -29,7 +29,7 @@ class HeldOut:
     Attributes:
         photographs: of each: name, sha256, fold, label (0 good, 1 bad).
         score: float64 (n,), raw scores by banks without them.
-        patches: number of patches on the part, int64 (n,).
+        patches: number of patches on the part, of several scales at the finest, int64 (n,).
         kept: float16 (k, d), the farthest patches of all of them, see `bank_in_numpy.PatchCore.unprojected`.
         owner: int64 (k,), row of ``photographs`` that a patch belongs to, ascending.
         distance: float32 (k,), of these to their nearest patch in the bank without their photograph.
@@ -37,6 +37,9 @@ class HeldOut:
         measures: float64 (n, 5), see `Measures`.
         picture: float32 (64, 64), mean of the good ones, see `measures.small`.
         review: limits of the review band {"max_fpr": ..., "max_fnr": ...}, or None.
+        position: of several scales int64 (k,), cells of the kept patches in the grids of all scales, ascending in each
+            photograph; otherwise None.
+        units: of several scales float64 (n, scales, 2), see `scales.Combination`, of the bank without the photograph.
     """
 
     photographs: list[dict[str, Any]]
@@ -49,6 +52,8 @@ class HeldOut:
     measures: np.ndarray
     picture: np.ndarray
     review: dict[str, float] | None
+    position: np.ndarray | None = None
+    units: np.ndarray | None = None
 
     @property
     def label(self) -> np.ndarray:
@@ -57,13 +62,18 @@ class HeldOut:
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
-        tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
+        tensors = {
+            name: np.ascontiguousarray(getattr(self, name))
+            for name in (*TENSORS, *OF_SCALES)
+            if getattr(self, name) is not None
+        }
         about = {"photographs": self.photographs, "review": self.review, "measures": Measures._fields}
         with atomic(path) as temporary:
             save_file(tensors, temporary, metadata={"defectflow": json.dumps(about)})
 
 
 TENSORS = ("score", "patches", "kept", "owner", "distance", "weight", "measures", "picture")
+OF_SCALES = ("position", "units")
 
 
 def reference_picture(bundle: Bundle) -> np.ndarray | None:
@@ -85,7 +95,7 @@ def read_held_out(bundle: Bundle) -> HeldOut:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["defectflow"])
-            tensors = {name: file.get_tensor(name) for name in TENSORS}
+            tensors = {name: file.get_tensor(name) for name in (*TENSORS, *(set(OF_SCALES) & set(file.keys())))}
         if about["measures"] != list(Measures._fields):
             raise KeyError("measures")
         return HeldOut(about["photographs"], review=about["review"], **tensors)

@@ -16,11 +16,13 @@ from defectflow.inspection.bundle_files import Bundle
 from defectflow.isolation.settings import IsolationSettings
 from defectflow.methods import numpy_registry
 from defectflow.methods.method_settings import METHODS
-from defectflow.methods.numpy_detector import Scored
+from defectflow.methods.numpy_detector import NumpyDetector, Scored
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import SOURCES, part_mask
 from defectflow.segmentation.prompted_masks import PromptedFinder
 from defectflow.segmentation.segmenters import SEGMENTERS
+
+SEARCH = "search.safetensors"  # tables of a detector, see `NumpyDetector.tables`
 
 # From the patches of an image (p, d) and their cells, int64 (p,).
 Scorer = Callable[[np.ndarray, np.ndarray], Scored]
@@ -29,7 +31,7 @@ Scorer = Callable[[np.ndarray, np.ndarray], Scored]
 ADDED = {
     "segmenter": {"method", "source", "prior_weight"},
     "isolation": {"size", "centre"},
-    "detector": {"method", "taught"},
+    "detector": {"method", "taught", "taught_scales"},
 }
 
 
@@ -129,11 +131,18 @@ def taught_patches(bundle: Bundle) -> dict[str, np.ndarray]:
 
 def numpy_scorer(bundle: Bundle, threads: int = 1) -> Scorer:
     """The detector of a bundle in numpy, with so many threads for one photograph."""
-    tensors, metadata = read_bank(bundle)
-    entry = bundle.settings["detector"]
-    detector = numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector"))
+    detector = numpy_detector(bundle)
     detector.workers = threads
     return detector.score
+
+
+def numpy_detector(bundle: Bundle) -> NumpyDetector:
+    """The detector of a bundle in numpy, with the tables of its search if the bundle has them."""
+    tensors, metadata = read_bank(bundle)
+    if SEARCH in bundle.settings["files"]:
+        tensors |= load_file(bundle.path(SEARCH))
+    entry = bundle.settings["detector"]
+    return numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector"))
 
 
 def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:

@@ -21,9 +21,9 @@ from defectflow.core.files import atomic
 from defectflow.decision.damaged_regions import region_mask
 from defectflow.decision.outcomes import TO_A_PERSON, is_flagged
 from defectflow.decision.pred_score import two_digits
-from defectflow.drawing.heat_settings import Look
+from defectflow.drawing.heat_settings import SUFFIX, Look
 from defectflow.images.formats import PassedOver
-from defectflow.images.read_write import write_png
+from defectflow.images.read_write import write_jpeg
 from defectflow.inspection.inspector import MAP_SIDE, Verdict
 
 COLUMNS = [
@@ -179,14 +179,14 @@ class Pictures:
         """Draw one photograph, uint8 RGB (height, width, 3) of any size."""
         from defectflow.drawing import overlay_images
 
-        heat, name = verdict.heat, picture_name(path)
+        heat = verdict.heat
         size = heat.shape[::-1]
         photo = photo if photo.shape[:2] == heat.shape else cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
         part = verdict.part
         if part is not None and part.shape != heat.shape:
             part = cv2.resize(part.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
         found = region_mask(verdict.regions, heat.shape)
-        with atomic(self._folder / "heatmaps" / f"{name}.png") as temporary:
+        with atomic(picture_path(self._folder, "heatmaps", path)) as temporary:
             overlay_images.write_heatmap(temporary, heat, self._scale, self._look)
         legend = overlay_images.legend(found, None, part, mark_of(verdict))
         pictures = {"overlays": overlay_images.overlay(photo, heat, self._scale, found, None, part, self._look)}
@@ -201,7 +201,12 @@ class Pictures:
                 overlay_images.BAD if verdict.bad else overlay_images.GOOD, "; ".join(notices(verdict)),
                 "; ".join(filter(None, [kind_text(verdict), regions_text(verdict)])), legend, size[0],
             )  # fmt: skip
-            write_png(self._folder / kind / f"{name}.png", np.vstack([picture, strip]))
+            write_jpeg(picture_path(self._folder, kind, path), np.vstack([picture, strip]))
+
+
+def picture_path(folder: Path, kind: str, path: Path) -> Path:
+    """File below ``folder`` for a picture of a photograph, of one of the kinds in SUFFIX."""
+    return folder / kind / f"{picture_name(path)}{SUFFIX[kind]}"
 
 
 def picture_name(path: Path) -> str:

@@ -5,12 +5,13 @@ Each library is imported when its runtime is created: with OpenVINO or ONNX Runt
 
 import importlib.util
 import math
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from defectflow.backbones.network_settings import OPENVINO_BFLOAT16
+from defectflow.backbones.openvino_network import compiled
 from defectflow.backbones.tiles import embed, graph_input, tiles_of
 from defectflow.core.files import UserError
 from defectflow.inspection.bundle_files import Bundle
@@ -49,6 +50,10 @@ def pick(runtime: str, bundle: Bundle, device: str = "cpu") -> str:
                 "(use the torch runtime, or a detector of convolutions with precision float32)"
             )
         runtime = "torch" if runtime == "auto" else runtime
+    if bundle.settings["network"].get("precision") == OPENVINO_BFLOAT16:  # torch: as the run did, with OpenVINO in it
+        if runtime == "onnx":
+            raise UserError(f"{bundle.folder}: its precision is that of OpenVINO (use --runtime openvino)")
+        runtime = "openvino" if runtime == "auto" else runtime
     if runtime == "auto":
         runtime = next(filter(installed, LIBRARIES), "openvino")
     if runtime not in LIBRARIES:
@@ -96,9 +101,12 @@ def load_network(
         if precision != "fp32":
             raise UserError(f"precision {precision}: the torch runtime has fp32 only")
         return _whole(bundle, _torch(bundle, threads, streams, device))
-    path = graph_file(bundle, runtime, precision)
+    path, own = graph_file(bundle, runtime, precision), bundle.settings["network"].get("precision", "float32")
     try:
-        return _whole(bundle, _one_by_one({"openvino": _openvino, "onnx": _onnx}[runtime](path, threads, streams)))
+        run = compiled(path, own, threads, streams) if runtime == "openvino" else _onnx(path, threads, streams)
+        return _whole(bundle, _one_by_one(run))
+    except UserError as error:
+        raise UserError(f"{bundle.folder}: {error}") from None
     except Exception as error:  # the libraries raise many kinds of exceptions for a graph that they cannot run
         text = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{path}: {runtime} cannot run this graph ({text})") from None
@@ -123,35 +131,6 @@ def _whole(bundle: Bundle, run: Network) -> Network:
         return np.stack([embed(picture, settings, tile) for picture in pictures])
 
     return network
-
-
-def _openvino(path: Path, threads: int, streams: int) -> Single:
-    import openvino
-
-    options = {
-        # Without this the CPU plugin computes in bfloat16 where the processor has it, and scores differ by a percent.
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": streams,
-    }
-    compiled = openvino.Core().compile_model(str(path), "CPU", options)
-    local, first = threading.local(), threading.Lock()
-
-    def infer(picture: np.ndarray) -> np.ndarray:
-        local.request.infer({0: picture[None]}, share_inputs=True)
-        patches: np.ndarray = local.request.get_output_tensor(0).data
-        return patches.reshape(-1, patches.shape[-1]).copy()
-
-    def run(picture: np.ndarray) -> np.ndarray:
-        if hasattr(local, "request"):
-            return infer(picture)
-        # Under a lock: the first use sets up tables of types, and two threads doing so would deadlock, one with
-        # Python's lock and one with that of the tables.
-        with first:
-            local.request = compiled.create_infer_request()
-            return infer(picture)
-
-    return run
 
 
 def _onnx(path: Path, threads: int, streams: int) -> Single:

@@ -17,8 +17,10 @@ from defectflow.core.files import atomic, stage
 from defectflow.core.parallel import in_threads
 from defectflow.decision.decisions import file_name
 from defectflow.detection.feature_files import PatchFile, open_patches
-from defectflow.labelling.doubtful_labels import doubtful_labels
-from defectflow.labelling.photograph_distances import compare
+from defectflow.labelling.doubtful_labels import doubted, doubtful_labels, vouching
+from defectflow.labelling.photograph_distances import References
+
+MOST = 2000  # photographs whose distances are kept, 75 kB each: enough to say which references stand for good ones
 
 
 def main(args: argparse.Namespace) -> None:
@@ -31,8 +33,15 @@ def main(args: argparse.Namespace) -> None:
     files = open_patches(args.features)
     with atomic(args.looks) as temporary:
         save_file(looks(files), temporary)
-    compared = compare(files, known["group"].to_dict(), good, args.seed, folder=args.out.resolve().parent)
-    found = doubtful_labels(compared, known["label"].reindex(compared.image_ids).to_numpy(float))
+    references = References(files, known["group"].to_dict(), good, args.seed)
+    label = known["label"].astype(float)
+    compared = references.compare(references.some(MOST), args.out.resolve().parent)
+    if len(compared.image_ids) == len(references.image_ids):
+        found = doubtful_labels(compared, label.reindex(compared.image_ids).to_numpy())
+    else:  # which references stand for good ones is settled by the sample; of the others no distances are kept
+        among = vouching(compared, label.reindex(compared.image_ids).to_numpy() == 0)
+        scores = references.farthest_cells(references.image_ids, among)
+        found = doubted(references.image_ids, label.reindex(references.image_ids).to_numpy(), *scores)
     name_of = {row.image_id: file_name(row.path, row.image_id) for row in manifest.itertuples()}
     name_of[""] = ""
     rows = found.assign(
@@ -41,7 +50,7 @@ def main(args: argparse.Namespace) -> None:
         nearest_id=found["nearest"],
     )
     tables.write_table(args.out, rows, tables.LABELS_TO_CHECK)
-    print(f"{len(rows)} of {len(compared.image_ids)} labels to check: {args.out}")
+    print(f"{len(rows)} of {len(references.image_ids)} labels to check: {args.out}")
 
 
 def looks(files: list[PatchFile]) -> dict[str, np.ndarray]:
@@ -52,9 +61,11 @@ def looks(files: list[PatchFile]) -> dict[str, np.ndarray]:
     places = {item["image_id"]: (file, i) for file in files for i, item in enumerate(file.items) if not item["copy_of"]}
     names = sorted(places)
     means = in_threads(lambda name: places[name][0].patches(places[name][1]).mean(dim=0), names)
-    rows = [torch.nn.functional.normalize(mean, dim=0).numpy() for mean in means]
+    rows = np.empty((len(names), files[0].dimensions if names else 1), np.float32)
+    for row, mean in enumerate(means):
+        rows[row] = torch.nn.functional.normalize(mean, dim=0).numpy()
     text = np.frombuffer("\n".join(names).encode(), np.uint8)
-    return {"looks": np.stack(rows) if rows else np.empty((0, 1), np.float32), "image_ids": text}
+    return {"looks": rows, "image_ids": text}
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,8 @@ are labelled good must not vouch for each other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -35,11 +37,36 @@ def doubtful_labels(compared: Compared, label: np.ndarray) -> pd.DataFrame:
         labelled good, of threshold / score for a bad one; above 0), why, nearest (image_id of the good photograph that
         looks most like it, "" for none).
     """
+    among = vouching(compared, label == 0)
+    score = compared.farthest_cell(among, lambda count: 1)
+    nearest = [compared.nearest(row, among) for row in range(len(label))]
+    names = ["" if row is None else compared.image_ids[row] for row in nearest]
+    return doubted(compared.image_ids, label, score, names)
+
+
+def vouching(compared: Compared, good: np.ndarray) -> np.ndarray:
+    """The references that stand for good ones: bool (r,).
+
+    Args:
+        compared: photographs, the references among them.
+        good: bool (n,), labelled good.
+    """
+    far = far_photographs(compared, good)
+    vouch: np.ndarray = (good & ~far.far)[compared.references]
+    return vouch
+
+
+def doubted(image_ids: Sequence[str], label: np.ndarray, score: np.ndarray, nearest: Sequence[str]) -> pd.DataFrame:
+    """`doubtful_labels` of photographs whose distances are known.
+
+    Args:
+        image_ids: of n photographs.
+        label: float (n,), 0 good, 1 bad.
+        score: float (n,), distance from the good photographs; NaN: not known.
+        nearest: image_id of the good photograph that looks most like each, "" for none.
+    """
     columns = ["image_id", "label", "score", "threshold", "doubt", "why", "nearest"]
     good = label == 0
-    far = far_photographs(compared, good)
-    vouching = (good & ~far.far)[compared.references]
-    score = compared.farthest_cell(vouching, lambda count: 1)
     known = np.isfinite(score) & (score > 0)
     rows = np.flatnonzero(known)
     if not good[rows].any() or len(rows) < 2 * FOLDS:
@@ -55,17 +82,16 @@ def doubtful_labels(compared: Compared, label: np.ndarray) -> pd.DataFrame:
     with np.errstate(invalid="ignore", divide="ignore"):
         doubt = np.log(score / threshold) * np.where(good, 1, -1)
     found = [int(row) for row in rows if doubt[row] > 0]
-    found.sort(key=lambda row: (-doubt[row], compared.image_ids[row]))
-    nearest = (compared.nearest(row, vouching) for row in found)
+    found.sort(key=lambda row: (-doubt[row], image_ids[row]))
     table = pd.DataFrame(
         {
-            "image_id": [compared.image_ids[row] for row in found],
+            "image_id": [image_ids[row] for row in found],
             "label": label[found].astype(int),
             "score": score[found],
             "threshold": threshold[found],
             "doubt": doubt[found],
             "why": [WHY[int(label[row])] for row in found],
-            "nearest": ["" if row is None else compared.image_ids[row] for row in nearest],
+            "nearest": [nearest[row] for row in found],
         },
         columns=columns,
     )

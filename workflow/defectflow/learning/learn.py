@@ -19,17 +19,18 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from defectflow.core.counted import counted
-from defectflow.core.files import UserError, atomic, atomic_dir, read_json, write_json
+from defectflow.core.files import UserError, atomic, atomic_dir, read_json, sha256_of, write_json
 from defectflow.inspection.bundle_files import MANIFEST, Bundle, entry_of, read_bundle
 from defectflow.inspection.held_out import HeldOut, read_held_out
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import read_bank, settings_of
 from defectflow.inspection.runtimes import pick
 from defectflow.learning.lessons import NEAR_PEAK, Lesson, lesson
-from defectflow.learning.rescoring import of_run
+from defectflow.learning.rescoring import Taught, of_run
 from defectflow.learning.threshold_after_lessons import Outcome, outcome_of
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL
+from defectflow.methods.patchcore.scales import named
 from defectflow.sources.feedback import Feedback, read_feedback
 
 PREFIX = "taught-"
@@ -77,12 +78,12 @@ def learn(folder: Path, table: Path, force: bool = False, progress: Any = lambda
     if method != PatchCore.name:
         raise UserError(f"{folder}: its detector {method} cannot be taught (bundle a run with patchcore)")
     tensors, metadata = read_bank(bundle)
-    if "coarser" in metadata:
-        raise UserError(f"{folder}: several scales cannot be taught (bundle a run with one image_size)")
     held, rows = read_held_out(bundle), read_feedback(table)
     refuse_photographs_of_the_run(rows, held, table)
     settings = settings_of(bundle, "detector")
     detector = PatchCore(tensors, metadata, settings)
+    if detector.combination and held.position is None:
+        raise UserError(f"{folder}: too old to teach several scales (make the bundle again)")
     inspector = Inspector(bundle, pick("auto", bundle), "fp32", 1, 1)
     lessons = [lesson(row, inspector, detector, settings) for row in progress(rows)]
     lessons.sort(key=lambda one: (one.said.sha256, one.said.box or (), str(one.said.mask or "")))
@@ -122,25 +123,30 @@ def suspicions(lessons: Sequence[Lesson], held: HeldOut, detector: PatchCore, th
 
     Known are the defects of the table, and what is farthest from good in the bad photographs that the run found.
     """
-    names = [(one.said.path.name, one.teaches) for one in lessons if one.said.bad]
-    run = of_run(held, detector)
-    for number, photograph in enumerate(held.photographs):
-        own = run.owner == number
-        if photograph["label"] == 1 and held.score[number] >= threshold and own.any():
-            far = run.distance[own] >= NEAR_PEAK * run.distance[own].max()
-            names.append((photograph["name"], run.patches[own][far]))
-    lines = []
-    for one in lessons:
-        if one.said.bad or not names:
-            continue
-        away = [float(detector.between(one.kept[:1], patches)[0]) for _, patches in names]
-        nearest = int(np.argmin(away))
-        if away[nearest] < ALIKE * one.distance[0]:
-            lines.append(
-                f"warning: {one.said.path.name} (line {one.said.line}) is said to be good, and where it is strangest "
-                f"it looks like {names[nearest][0]}, which is bad: please look at it again"
-            )
-    return lines
+    run, found = of_run(held, detector), dict[int, str]()
+    for scale, (bank, photographs, owner) in enumerate(zip(detector.scales, run.scales, run.owners, strict=True)):
+        names = [(one.said.path.name, one.teaches[scale]) for one in lessons if one.said.bad]
+        for number, photograph in enumerate(held.photographs):
+            own = owner == number
+            if photograph["label"] == 1 and held.score[number] >= threshold and own.any():
+                far = photographs.distance[own] >= NEAR_PEAK * photographs.distance[own].max()
+                names.append((photograph["name"], photographs.patches[own][far]))
+        names = [(name, patches) for name, patches in names if len(patches)]
+        for row, one in enumerate(lessons):
+            if one.said.bad or not names or row in found or not len(one.kept[scale].distance):
+                continue
+            peak = int(one.kept[scale].distance.argmax())
+            strangest = one.kept[scale].patches[peak : peak + 1]
+            away = [float(bank.between(strangest, patches)[0]) for _, patches in names]
+            nearest = int(np.argmin(away))
+            if away[nearest] < ALIKE * one.kept[scale].distance[peak]:
+                found[row] = names[nearest][0]
+    return [
+        f"warning: {one.said.path.name} (line {one.said.line}) is said to be good, and where it is strangest it looks "
+        f"like {found[row]}, which is bad: please look at it again"
+        for row, one in enumerate(lessons)
+        if row in found
+    ]
 
 
 def told(lessons: Sequence[Lesson], outcome: Outcome, threshold: float) -> list[str]:
@@ -148,13 +154,18 @@ def told(lessons: Sequence[Lesson], outcome: Outcome, threshold: float) -> list[
     bad, taught = sum(one.said.bad for one in lessons), outcome.taught
     now = outcome.threshold["value"]
     return [
-        f"{counted(len(lessons), 'row')} ({len(lessons) - bad} good, {bad} bad): {len(taught.good)} patches are good "
-        f"after all, {len(taught.defects)} are of defects; threshold {threshold:.4g} -> {now:.4g}",
+        f"{counted(len(lessons), 'row')} ({len(lessons) - bad} good, {bad} bad): {many(taught.good)} patches are good "
+        f"after all, {many(taught.defects)} are of defects; threshold {threshold:.4g} -> {now:.4g}",
         "the run's photographs, of which the table has none:",
         f"  {errors_text(outcome.before)}; now {errors_text(outcome.after)}",
         "those of the table, each judged without its own row:",
         f"  {errors_text(outcome.own_before)}; now {errors_text(outcome.own_after)}",
     ]
+
+
+def many(patches: Sequence[np.ndarray]) -> int:
+    """Number of patches of all scales."""
+    return sum(map(len, patches))
 
 
 def errors_text(found: dict[str, float | int | None]) -> str:
@@ -164,9 +175,12 @@ def errors_text(found: dict[str, float | int | None]) -> str:
 
 
 def write(parent: Parent, table: Path, lessons: Sequence[Lesson], outcome: Outcome) -> str:
-    """Put a lesson into force; returns the version, which depends on the parent, the table and its photographs."""
+    """Put a lesson into force; returns the version, which depends on parent, table, photographs and masks."""
     folder, content = parent.bundle.folder, table.read_bytes()
     digest = hashlib.sha256(parent.manifest + content + "".join(one.said.sha256 for one in lessons).encode())
+    for one in lessons:  # the table names the mask alone, which may have been painted anew
+        if one.said.mask:
+            digest.update(sha256_of(one.said.mask).encode())
     version = f"{len(lessons)}-{digest.hexdigest()[:8]}"
     name = f"{PREFIX}{version}"
     settings = dict(parent.bundle.settings)
@@ -176,14 +190,15 @@ def write(parent: Parent, table: Path, lessons: Sequence[Lesson], outcome: Outco
         (target / "parent.json").write_bytes(parent.manifest)
         (target / "feedback.csv").write_bytes(content)
         with atomic(target / "patches.safetensors") as temporary:
-            save_file({GOOD_AFTER_ALL: outcome.taught.good, DEFECTS: outcome.taught.defects}, temporary)
+            save_file(tensors_of(outcome.taught), temporary)
         write_json(target / "learned.json", {"version": version, **record(lessons, outcome, settings)})
     settings["files"] = settings["files"] | {
         f"{name}/{path.name}": entry_of(path) for path in sorted((folder / name).iterdir())
     }
     settings["threshold"] = settings["threshold"] | outcome.threshold
     settings["review"] = list(outcome.review) if outcome.review else settings["review"]
-    settings["detector"] = settings["detector"] | {"taught": True}  # refused by versions that do not know of it
+    key = "taught" if len(outcome.taught.good) == 1 else "taught_scales"
+    settings["detector"] = settings["detector"] | {key: True}  # refused by versions that do not know of it
     settings["taught"] = {
         "version": version,
         "rows": len(lessons),
@@ -192,6 +207,14 @@ def write(parent: Parent, table: Path, lessons: Sequence[Lesson], outcome: Outco
     }
     replace_manifest(folder, (json.dumps(settings, indent=2, allow_nan=False) + "\n").encode(), keep=name)
     return version
+
+
+def tensors_of(taught: Taught) -> dict[str, np.ndarray]:
+    """What was taught as tensors of a bank, see `bank_in_numpy.PatchCore`."""
+    tensors = dict[str, np.ndarray]()
+    for scale, (good, defects) in enumerate(zip(*taught, strict=True)):
+        tensors |= named({GOOD_AFTER_ALL: good, DEFECTS: defects}, scale)
+    return tensors
 
 
 def record(lessons: Sequence[Lesson], outcome: Outcome, parent: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +227,7 @@ def record(lessons: Sequence[Lesson], outcome: Outcome, parent: dict[str, Any]) 
         "meaning": "before and after: errors on held-out photographs. Those of the run are in no row of the table; "
         "each is judged by a bank and a threshold without it. Those of the table were chosen because they were wrong, "
         "so that they improve by chance too; after: each is judged without what it taught itself.",
-        "patches": {"good_after_all": len(outcome.taught.good), "defects": len(outcome.taught.defects)},
+        "patches": {"good_after_all": many(outcome.taught.good), "defects": many(outcome.taught.defects)},
         "scores_of_the_run": outcome.scores.tolist(),
         "rows": [
             {

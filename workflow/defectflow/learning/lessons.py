@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from defectflow.annotations.ground_truth import Ambiguous, choose, profile, read
 from defectflow.core.files import UserError
-from defectflow.images.read_write import read_photograph, read_rgb
+from defectflow.images.read_write import read_photograph
 from defectflow.inspection.inspector import Inspector
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.sources.feedback import Feedback
@@ -22,26 +23,39 @@ NEAR_PEAK = 0.8  # share of the largest distance from which patches count as the
 IN_BOX = 0.5  # the same of those under a box, which holds good patches as well
 
 
+class Farthest(NamedTuple):
+    """The patches of one scale that a photograph is scored by again.
+
+    Attributes:
+        patches: float32 (k, d), `PatchCore.comparable`.
+        distance, weight: float32 (k,), see `PatchCore.farthest`.
+        position: of several scales int64 (k,), their cells in the grids of all scales, ascending; otherwise empty.
+    """
+
+    patches: np.ndarray
+    distance: np.ndarray
+    weight: np.ndarray
+    position: np.ndarray
+
+
 @dataclass(frozen=True)
 class Lesson:
-    """A photograph that a person spoke about; its patches are `PatchCore.comparable`.
+    """A photograph that a person spoke about.
 
     Attributes:
         said: what.
         score: raw score by the parent.
-        patches: number of patches on the part.
-        kept: float32 (k, d), the patches that are farthest from the bank, the farthest first.
-        distance, weight: float32 (k,), of these, see `PatchCore.farthest`.
-        teaches: float32 (m, d), what joins the good ones or the defects.
+        patches: number of patches on the part, of several scales at the finest.
+        kept: of each scale: the patches that are farthest from the bank, the farthest first; of several scales those
+            that the largest values of the map come from.
+        teaches: of each scale float32 (m, d), `PatchCore.comparable`: what joins the good ones or the defects.
     """
 
     said: Feedback
     score: float
     patches: int
-    kept: np.ndarray
-    distance: np.ndarray
-    weight: np.ndarray
-    teaches: np.ndarray
+    kept: list[Farthest]
+    teaches: list[np.ndarray]
 
 
 def lesson(said: Feedback, inspector: Inspector, detector: PatchCore, settings: Any) -> Lesson:
@@ -60,19 +74,77 @@ def lesson(said: Feedback, inspector: Inspector, detector: PatchCore, settings: 
     ready = inspector.ready(photo)
     if ready.part and not ready.part.record["present"]:
         raise UserError(f"{said.path}: no part was found in it (line {said.line}: take it out)")
-    patches = inspector.embed(ready.item)
-    averaged = 0 if settings.score == "max" else round(settings.top_fraction * len(patches))
-    rows, distances, weights = detector.farthest(patches, max(KEPT, CANDIDATES, 2 * averaged))
+    patches, cells = inspector.embed(ready.item), ready.item.cells
+    score, heat = detector.judge(patches, cells)
+    averaged = 0 if settings.score == "max" else round(settings.top_fraction * len(heat))
     count = max(KEPT, 2 * averaged)
+
+    def defect(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Which of some cells, their values falling, are the defect: int64 (m,), indices of ``rows``."""
+        inside = under(said, photo.shape[:2], ready.item.affine, cells[rows], inspector.settings["network"])
+        level = values[inside].max() * (NEAR_PEAK if inside.all() else IN_BOX)
+        found: np.ndarray = np.flatnonzero(inside & (values >= level))
+        return found
+
+    if detector.combination:
+        kept = kept_of_scales(detector, patches, cells, count)
+        if said.bad:
+            rows = np.argsort(-heat, kind="stable")[: max(CANDIDATES, count)]
+            teaches = seen_at(detector, patches, cells, rows[defect(heat[rows], rows)])
+        else:
+            parts = zip(detector.scales, detector.combination.split(cells), strict=True)
+            teaches = [unlike(scale, patches[own]) for scale, (own, _) in parts]
+        return Lesson(said, float(score), len(heat), kept, teaches)
+    rows, distances, weights = detector.farthest(patches, max(CANDIDATES, count))
     far = detector.comparable(patches)[rows]
-    if said.bad:
-        inside = under(said, photo.shape[:2], ready.item.affine, ready.item.cells[rows], inspector.settings["network"])
-        level = distances[inside].max() * (NEAR_PEAK if inside.all() else IN_BOX)
-        teaches = far[np.flatnonzero(inside & (distances >= level))[:DEFECT_EACH]]
-    else:
-        teaches = far[spread(far, distances, GOOD_EACH)]
-    score = float(detector.judge(patches, ready.item.cells)[0])
-    return Lesson(said, score, len(patches), far[:count], distances[:count], weights[:count], teaches)
+    taught = defect(distances, rows)[:DEFECT_EACH] if said.bad else spread(far, distances, GOOD_EACH)
+    kept = [Farthest(far[:count], distances[:count], weights[:count], np.empty(0, np.int64))]
+    return Lesson(said, float(score), len(heat), kept, [far[taught]])
+
+
+def kept_of_scales(detector: PatchCore, patches: np.ndarray, cells: np.ndarray, count: int) -> list[Farthest]:
+    """`Lesson.kept` of several scales, where ``count`` values of the map are kept."""
+    assert detector.combination is not None, "there are several scales"
+    rows, distances = detector.deciding(patches, cells, count)
+    kept = []
+    for scale, (own, _) in zip(detector.scales, detector.combination.split(cells[rows]), strict=True):
+        weight = np.ones(len(rows[own]), np.float32)
+        kept.append(Farthest(scale.comparable(patches[rows[own]]), distances[own], weight, cells[rows[own]]))
+    return kept
+
+
+def unlike(detector: PatchCore, patches: np.ndarray) -> np.ndarray:
+    """What a photograph that is good after all adds to the bank of one scale, from its patches there (p, d)."""
+    rows, distances, _ = detector.farthest(patches, CANDIDATES)
+    far = detector.comparable(patches)[rows]
+    adds: np.ndarray = far[spread(far, distances, GOOD_EACH)]
+    return adds
+
+
+def seen_at(detector: PatchCore, patches: np.ndarray, cells: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
+    """What each scale sees of a defect: the patches at its place, without those that look good.
+
+    A patch looks good where it is nearer to the bank than one in twenty good ones: a defect that a scale does not show
+    would be known there by what good parts have in the same place. Where no scale shows it, the finest learns it.
+
+    Args:
+        detector: of several scales.
+        patches, cells: of the photograph, see `Detector.judge`.
+        rows: int64 (k,), the patches of the finest scale that are the defect, the worst first.
+    """
+    assert detector.combination is not None, "there are several scales"
+    seen, whole = [], []
+    parts = zip(detector.scales, detector.combination.split(cells), detector.combination.units, strict=True)
+    for number, (scale, (own, where), (middle, above)) in enumerate(parts):
+        at = detector.combination.holding(cells[rows], number)
+        at = at[np.sort(np.unique(at, return_index=True)[1])]
+        place = np.searchsorted(where, at)
+        place = place[(place < len(where)) & (where[np.minimum(place, len(where) - 1)] == at)]
+        there = patches[own][place]
+        shown = scale.distances(there) > middle + above
+        seen.append(scale.comparable(there[shown][:DEFECT_EACH]))
+        whole.append(scale.comparable(there[:DEFECT_EACH]))
+    return seen if any(map(len, seen)) else [whole[0], *seen[1:]]
 
 
 def under(
@@ -108,8 +180,10 @@ def under(
             inside = away <= min(away.min(), reach)
     else:
         assert said.mask
-        painted = read_rgb(said.mask).max(axis=2)
-        mask = painted > painted.max() // 2  # 0 and 1, or 0 and 255 with the specks of JPEG
+        try:
+            mask = read(said.mask, choose([profile(said.mask)]))  # as the workflow reads ground truth
+        except Ambiguous as error:
+            raise UserError(f"{said.mask}: {error} (line {said.line})") from None
         if mask.shape != size:
             raise UserError(
                 f"{said.mask}: not of the size of its photograph, {size[1]} x {size[0]} pixels (line {said.line})"

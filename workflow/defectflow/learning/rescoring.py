@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from defectflow.inspection.held_out import HeldOut
-from defectflow.learning.lessons import Lesson, thinned
+from defectflow.learning.lessons import Farthest, Lesson, thinned
 from defectflow.methods.numpy_detector import pool
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
 from defectflow.methods.patchcore.known_defects import toward_defects
@@ -19,64 +19,95 @@ MOST_DEFECTS = 2000
 
 
 class Taught(NamedTuple):
-    """Patches learned from people, float32 (m, d) each: good ones, and those of defects."""
+    """Patches learned from people, of each scale float32 (m, d): good ones, and those of defects."""
 
-    good: np.ndarray
-    defects: np.ndarray
+    good: list[np.ndarray]
+    defects: list[np.ndarray]
 
 
 class Scored(NamedTuple):
-    """Photographs to score again: patches float32 (k, d), owner int64 (k,), distance, weight; counts int64 (n,)."""
+    """Photographs to score again.
 
-    patches: np.ndarray
-    owner: np.ndarray
-    distance: np.ndarray
-    weight: np.ndarray
+    Attributes:
+        scales: their patches of each scale, those of all photographs one after the other.
+        owners: of each scale int64 (k,): which photograph a patch is of, ascending.
+        counts: int64 (n,), patches on the part, at the finest scale.
+        units: of several scales float64 (n, scales, 2), see `HeldOut`; otherwise None.
+    """
+
+    scales: list[Farthest]
+    owners: list[np.ndarray]
     counts: np.ndarray
+    units: np.ndarray | None
 
 
 def of_run(held: HeldOut, detector: PatchCore) -> Scored:
     """The photographs of the run."""
-    return Scored(
-        detector.comparable(held.kept.astype(np.float32)), held.owner, held.distance, held.weight, held.patches
-    )
+    kept, empty = held.kept.astype(np.float32), np.empty(0, np.int64)
+    if not detector.combination:
+        one = Farthest(detector.comparable(kept), held.distance, held.weight, empty)
+        return Scored([one], [held.owner], held.patches, None)
+    assert held.position is not None, "several scales have positions"
+    scales, owners = [], []
+    for scale, own in zip(detector.scales, detector.combination.members(held.position), strict=True):
+        patches = scale.comparable(kept[own])
+        scales.append(Farthest(patches, held.distance[own], held.weight[own], held.position[own]))
+        owners.append(held.owner[own])
+    return Scored(scales, owners, held.patches, held.units)
 
 
-def of_lessons(lessons: Sequence[Lesson]) -> Scored:
+def of_lessons(lessons: Sequence[Lesson], detector: PatchCore) -> Scored:
     """The photographs that people spoke about, at least one."""
-    owner = np.repeat(np.arange(len(lessons)), [len(one.kept) for one in lessons])
-    fields = (np.concatenate([getattr(one, name) for one in lessons]) for name in ("kept", "distance", "weight"))
-    patches, distance, weight = fields
-    return Scored(patches, owner, distance, weight, np.array([one.patches for one in lessons]))
+    scales, owners = [], []
+    for kept in zip(*(one.kept for one in lessons), strict=True):
+        owners.append(np.repeat(np.arange(len(lessons)), [len(one.patches) for one in kept]))
+        scales.append(Farthest(*(np.concatenate(field) for field in zip(*kept, strict=True))))
+    units = np.array([detector.combination.units] * len(lessons)) if detector.combination else None
+    return Scored(scales, owners, np.array([one.patches for one in lessons]), units)
 
 
-def taught_by(lessons: Sequence[Lesson], most: int, dimensions: int) -> Taught:
-    """What these lessons teach together, with at most ``most`` good patches."""
-    none = [np.empty((0, dimensions), np.float32)]
-    good, defects = ([one.teaches for one in lessons if one.said.bad == bad] for bad in (False, True))
-    return Taught(thinned(none + good, most), thinned(none + defects, MOST_DEFECTS))
+def taught_by(lessons: Sequence[Lesson], growth: float, detector: PatchCore) -> Taught:
+    """What these lessons teach together; good patches are at most ``growth`` times those of the bank, at each scale."""
+    good, defects = list[np.ndarray](), list[np.ndarray]()
+    for number, scale in enumerate(detector.scales):
+        none = [np.empty((0, scale.dimensions), np.float32)]
+        of_good, of_bad = ([one.teaches[number] for one in lessons if one.said.bad == bad] for bad in (False, True))
+        good.append(thinned(none + of_good, max(1, round(growth * scale.size))))
+        defects.append(thinned(none + of_bad, MOST_DEFECTS))
+    return Taught(good, defects)
 
 
 def rescore(photographs: Scored, taught: Taught, detector: PatchCore, settings: Any) -> np.ndarray:
     """Raw scores float64 (n,) with what was taught."""
-    patches, owner, distance, weight, counts = photographs
-    if len(taught.good):
-        distance = np.minimum(distance, detector.between(patches, taught.good))
-    if len(taught.defects):
-        distance = toward_defects(distance, detector.between(patches, taught.defects))
-    first = np.searchsorted(owner, np.arange(len(counts) + 1))
+    distances = []
+    for scale, kept, good, defects in zip(detector.scales, photographs.scales, *taught, strict=True):
+        distance = kept.distance
+        if len(good) and len(distance):
+            distance = np.minimum(distance, scale.between(kept.patches, good))
+        if len(defects) and len(distance):
+            distance = toward_defects(distance, scale.between(kept.patches, defects))
+        distances.append(distance)
+    counts = photographs.counts
+    firsts = [pairwise(np.searchsorted(owner, np.arange(len(counts) + 1))) for owner in photographs.owners]
     scores = np.empty(len(counts))
-    for number, (begin, end) in enumerate(pairwise(first)):
-        own = distance[begin:end]
-        if settings.score == "max":
-            winner = begin + int(own.argmax())
-            scores[number] = weight[winner] * distance[winner]
+    for number, spans in enumerate(zip(*firsts, strict=True)):
+        begin, end = spans[0]
+        own = distances[0][begin:end]
+        if detector.combination:
+            assert photographs.units is not None, "several scales have units"
+            parts = [slice(*span) for span in spans]
+            position = np.concatenate([one.position[p] for one, p in zip(photographs.scales, parts, strict=True)])
+            found = [distance[p] for distance, p in zip(distances, parts, strict=True)]
+            own = detector.combination.with_units(photographs.units[number]).combined(found, position)
+        if settings.score == "max" and not detector.combination:
+            winner = int(own.argmax())
+            scores[number] = photographs.scales[0].weight[begin + winner] * own[winner]
         else:  # the others are nearer than these and count for nothing
             scores[number] = pool(np.pad(own, (0, counts[number] - len(own))), settings)
     return scores
 
 
-def left_out(lessons: Sequence[Lesson], most: int, detector: PatchCore, settings: Any) -> np.ndarray:
+def left_out(lessons: Sequence[Lesson], growth: float, detector: PatchCore, settings: Any) -> np.ndarray:
     """Scores of the lessons' own photographs, each with what the others taught: float64 (n,).
 
     In PARTS parts by content, so that the order of the table does not matter.
@@ -86,8 +117,8 @@ def left_out(lessons: Sequence[Lesson], most: int, detector: PatchCore, settings
     for number in np.unique(part):
         others = [one for one, own in zip(lessons, part, strict=True) if own != number]
         these = [one for one, own in zip(lessons, part, strict=True) if own == number]
-        taught = taught_by(others, most, these[0].kept.shape[1])
-        scores[part == number] = rescore(of_lessons(these), taught, detector, settings)
+        taught = taught_by(others, growth, detector)
+        scores[part == number] = rescore(of_lessons(these, detector), taught, detector, settings)
     return scores
 
 

@@ -79,10 +79,9 @@ def outcome_of(
             f"defectflow learn needs {error.name} to choose a threshold (pip install {error.name})"
         ) from None
     strategy, options = parent["threshold"]["strategy"], parent["threshold"]["options"]
-    most = max(1, round(GROWTH * detector.size))
-    taught = taught_by(lessons, most, lessons[0].kept.shape[1])
+    taught = taught_by(lessons, GROWTH, detector)
     said = np.array([int(one.said.bad) for one in lessons])
-    own = nine_digits(left_out(lessons, most, detector, settings))
+    own = nine_digits(left_out(lessons, GROWTH, detector, settings))
     old, new = nine_digits(held.score), nine_digits(rescore(of_run(held, detector), taught, detector, settings))
     run_folds = folds_of(held)
     scores, labels = np.concatenate([new, own]), np.concatenate([held.label, said])

@@ -276,10 +276,10 @@ class Folders:
         for name in sorted(self._masks, key=lambda name: (MASK_NAME.fullmatch(_stem(name)) is None, name)):
             self._by_key.setdefault(key := _key(name), name)
             self._folder_by_key.setdefault(key[:-1], name.rpartition("/")[0])
-        if self.by_folder and any(len(key) == 1 for key in self._by_key):
+        if self.by_folder and self._by_key:
             rows = ((name, self.row(name).get("mask", "")) for name in self.photographs())
             uses = Counter(os.path.relpath(mask, self.root) for name, mask in rows if mask)
-            self._shared = {mask for mask, count in uses.items() if count > 1}
+            self._shared = {mask for mask, count in uses.items() if count > 1 and mask in self._masks}
 
     def _pass_over(self, names: Iterable[str]) -> None:
         """Count pictures in folders that are not read; the target of a link is read under the name of the link."""

@@ -24,10 +24,10 @@ def shard_of(image_id: str, shards: int) -> int:
     return int(hashlib.sha256(image_id.encode()).hexdigest()[:8], 16) % shards
 
 
-def place_of(image_id: str, images: int) -> str:
+def place_of(image_id: str, images: int, suffix: str = ".png") -> str:
     """Path of an image's picture below a common folder; large sets get subfolders of about FLAT / 2 pictures each."""
     folder = f"{shard_of(image_id, 2 * images // FLAT)}/" if images > FLAT else ""
-    return f"{folder}{image_id}.png"
+    return f"{folder}{image_id}{suffix}"
 
 
 def image_ids(names: Iterable[str]) -> dict[str, str]:

@@ -20,6 +20,12 @@ def within(path: str, folders: Iterable[str]) -> bool:
     return any(path == folder or path.startswith(folder.rstrip("/") + "/") for folder in folders)
 
 
+def entered(resolved: DataSet) -> Callable[[str], bool]:
+    """A function that says of a link to a folder whether it leads to files of the set that are in no folder of it."""
+    reason = follower(resolved, lambda _: True)
+    return lambda path: not reason(path)
+
+
 def follower(resolved: DataSet, reads: Callable[[str], bool]) -> Callable[[str], str]:
     """A function that says of a link to a folder why it is not followed: "" (it is), outside, read or circle.
 

@@ -157,7 +157,10 @@ class Matcher:
         if given[len(given) - len(own) :] == own and self._is_root(given[: len(given) - len(own)], shared):
             return 2 * len(own) + 1
         # A meaningless root of an export, and below it the same folders or none.
-        known = next((n for n, part in enumerate(given) if not _is_generic(part)), len(given))
+        # A number may be part of the root (/data/upload/7), but 1/a.jpg is not 2/a.jpg.
+        numbered = any(part.isdecimal() for part in own)
+        generic = (_is_generic(part) or (n > 0 and not numbered and part.isdecimal()) for n, part in enumerate(given))
+        known = next((n for n, is_root in enumerate(generic) if not is_root), len(given))
         known = min(known, len(_common([given, shared])))
         rest = given[known:]
         return 2 * len(rest) if known and own[len(own) - len(rest) :] == rest else -1
@@ -225,7 +228,7 @@ def _common(paths: Iterable[Path]) -> Path:
 
 
 def _is_generic(part: str) -> bool:
-    return part.lower() in GENERIC or part.isdecimal() or part.endswith(":") or "://" in part
+    return part.lower() in GENERIC or part.endswith(":") or "://" in part
 
 
 def _without_tool(last: str) -> list[str]:

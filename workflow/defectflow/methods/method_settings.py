@@ -54,6 +54,7 @@ class PooledSettings(MethodSettings):
         0.01, "share of the patches that top_k_mean averages; percentile uses the lowest of them", above=0, below=1,
         formerly="top_share",
         stage="score", read_if=lambda settings: settings.score != "max",
+        refused="'top_fraction' is only read with score: top_k_mean or percentile (choose one, or leave it out)",
     )  # fmt: skip
 
 

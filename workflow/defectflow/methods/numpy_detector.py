@@ -8,6 +8,8 @@ import numpy as np
 
 from defectflow.methods.method_settings import PooledSettings
 
+TABLES = "tables."  # in the names of the tensors of a detector: those of `NumpyDetector.tables`
+
 
 class Scored(NamedTuple):
     """An image with its score; the distances of its patches are computed when they are asked for.
@@ -47,6 +49,10 @@ class NumpyDetector(ABC):
         """What `judge` says, with no more distances than the score needs, where the method can tell."""
         score, distances = self.judge(patches, position)
         return Scored(score, distances, lambda: distances)
+
+    def tables(self) -> dict[str, np.ndarray]:
+        """What is computed before the first image, to be kept in a bundle; `TABLES` and a name of each."""
+        return {}
 
 
 def pool(distances: np.ndarray, settings: PooledSettings) -> float:

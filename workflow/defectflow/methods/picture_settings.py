@@ -36,6 +36,7 @@ class PictureSettings(MethodSettings):
     top_fraction: float = setting(
         0.01, "share of the cells that top_k_mean averages; percentile uses the lowest of them", above=0, below=1,
         stage="score", read_if=pools,
+        refused="'top_fraction' is only read with score: top_k_mean or percentile (choose one, or leave it out)",
     )  # fmt: skip
     steps: int = setting(400, "steps of the training of each network", minimum=1, stage="fit")
     train_batch_size: int = setting(8, "pictures in a step", minimum=1, stage="fit")

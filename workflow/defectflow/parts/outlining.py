@@ -57,9 +57,14 @@ def outline(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
     except cv2.error:  # too few pixels of one class
         return clean(soft >= 0.5), 0.0
     whole[window] = (state & 1).astype(bool)
-    cut, thresholded = clean(whole), clean(soft >= 0.5)
-    same = iou(cut, thresholded)
-    return (cut, same) if same > AGREES else (thresholded, same)
+    cut, coarse = clean(whole), clean(soft >= 0.5)
+    same = iou(cut, coarse)
+    return (cut, same) if same > AGREES else (coarse, same)
+
+
+def thresholded(picture: np.ndarray, soft: np.ndarray) -> tuple[np.ndarray, float]:
+    """What `outline` returns where GrabCut changes nothing: the map cut at 0.5, and 1."""
+    return clean(soft >= 0.5), 1.0
 
 
 def _window(inside: np.ndarray) -> tuple[slice, slice]:

@@ -90,21 +90,23 @@ class Spectrum:
         floors = 0.5 * np.maximum(energies.mean(axis=(1, 2)), 1e-3)
         energies = self._fft(energies)
         flat, best = np.empty((len(pictures), len(chosen)), int), np.empty((len(pictures), len(chosen)))
-        for i, picture in enumerate(transformed):
-            for begin in range(0, len(chosen), AT_ONCE):
-                part = slice(begin, begin + AT_ONCE)
-                some = chosen[part]
-                dx, dy = self.fields[some].swapaxes(0, 1)
+        for begin in range(0, len(chosen), AT_ONCE):
+            part = slice(begin, begin + AT_ONCE)
+            some = chosen[part]
+            # Copied once for all pictures.
+            (dx, dy), weights, norms = self.fields[some].swapaxes(0, 1), self.weights[some], self.norms[some] + 1e-9
+            areas = self.areas[some]
+            for i, picture in enumerate(transformed):
                 numerator = self._inverse(dx * picture[0] + dy * picture[1])  # half the time of a sum over an axis
-                energy = self._inverse(self.weights[some] * energies[i])
+                energy = self._inverse(weights * energies[i])
                 # If the template is on an empty place (or outside) the quotient is meaningless: keep a floor under
                 # it. A template may be empty.
-                floor = np.maximum(self.areas[some] * floors[i], 1e-9).astype(np.float32)
+                floor = np.maximum(areas * floors[i], 1e-9).astype(np.float32)
                 np.maximum(energy, floor[:, None, None], out=energy)
                 numerator /= np.sqrt(energy, out=energy)
                 ncc = numerator.reshape(len(some), -1)
                 flat[i, part] = ncc.argmax(axis=1)
-                best[i, part] = ncc[np.arange(len(some)), flat[i, part]] / (self.norms[some] + 1e-9)
+                best[i, part] = ncc[np.arange(len(some)), flat[i, part]] / norms
         y, x = np.unravel_index(flat, self.shape)
         y = np.where(y > self.shape[0] // 2, y - self.shape[0], y)
         x = np.where(x > self.shape[1] // 2, x - self.shape[1], x)

@@ -85,13 +85,13 @@ def write_card(path: Path, figures: dict[str, Any]) -> None:
     )
     began = ""
     if run.get("start"):
-        began = f"\nIt went on from exported weights, sha256 {run['start'][:12]}..., with other images."
+        began = f"\nTraining continued from exported weights, sha256 {run['start'][:12]}..., with other images."
     licence = "see its page at timm"
     if ".tv_" in figures["teacher"]:
         licence = "torchvision, BSD-3-Clause; trained on ImageNet-1k, whose images are for non-commercial research"
     text = f"""# patch-nano
 
-Backbone for PatchCore's patch descriptors: stands in for layer2 and layer3 of {figures["teacher"]}.
+Backbone for PatchCore's patch descriptors: it replaces layer2 and layer3 of {figures["teacher"]}.
 {figures["parameters"]:,} parameters, {figures["bytes"]:,} bytes in float16; dense 3x3 convolutions and ReLU only;
 receptive fields of 95 and 207 px (a ResNet-18's: 99 and 211).
 Input: RGB normalised with ImageNet's mean and standard deviation, any size.
@@ -104,9 +104,9 @@ Distilled by `python -m defectflow.pretraining.pretrain_backbone` (rule `pretrai
 {run["minutes"]:.0f} minutes on {run["device"]}; Muon, AdamW for norms and biases; peak rate {run["lr"]}, half a cosine.
 Five in six images are crops of {figures["photos"]} natural photographs, the rest rendered textures; both varied in
 light, colour, blur and grain, with drawn damage, silhouettes on black and letterbox bars (`training_images.py`).{began}
-No label, no defect and no photograph of an inspected part was used, neither to train nor to choose the architecture.
-The architecture was chosen by its speed and by short runs of variants that are as fast, compared on the held-out
-photographs: they differed by 0.001 in cosine, the optimiser by 0.035.
+No label, no defect and no photograph of an inspected part was used for training or for choosing the architecture.
+The architecture was chosen by speed and by short runs of equally fast variants, compared on the held-out photographs:
+the variants differed by 0.001 in cosine similarity, the optimisers by 0.035.
 
 ## Figures
 
@@ -119,14 +119,14 @@ Measured with this file on {figures["held"]} photographs that were held out of t
 | after subtracting the mean descriptor | {held["cosine_centred"]:.4f} |
 | share of the variance explained | {held["explained"]:.4f} |
 
-PatchCore finding drawn damage in simulated retakes of 30 held-out scenes, mean AUROC: {held["find_defects"]:.3f};
-with the teacher {held["find_defects_teacher"]:.3f}, with our network untrained {held["find_defects_untrained"]:.3f}.
+Mean AUROC of PatchCore for drawn damage in simulated retakes of 30 held-out scenes: {held["find_defects"]:.3f};
+with the teacher {held["find_defects_teacher"]:.3f}, with this network untrained {held["find_defects_untrained"]:.3f}.
 
 | step | images | cosine | centred | explained |
 |---|---|---|---|---|
 {rows}
 
-On 20 of the held-out photographs, while training; the whole curve is in `patch-nano.json`.
+Measured on 20 of the held-out photographs during training; the whole curve is in `patch-nano.json`.
 
 ## Licences
 
@@ -137,10 +137,10 @@ On 20 of the held-out photographs, while training; the whole curve is in `patch-
 
 ## Not good for
 
-- Classification or retrieval: there is no semantic layer, as in the teacher's first three stages.
-- More than the teacher gives: where ResNet-18 descriptors fail, so do these. With a download allowed,
+- Classification or retrieval: like the teacher's first three stages, it has no semantic layer.
+- Anything that the teacher cannot do: where ResNet-18 descriptors fail, so do these. If downloads are allowed,
   `wide_resnet50_2.tv_in1k` or a DINOv2 is stronger and slower.
-- Inputs other than RGB photographs (thermal, X-ray, depth): not tried.
+- Inputs other than RGB photographs (thermal, X-ray, depth): not tested.
 """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

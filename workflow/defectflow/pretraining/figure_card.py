@@ -90,23 +90,24 @@ def write_card(path: Path, figures: dict[str, Any]) -> None:
     began = f", from weights with the sha256 {run['start'][:12]}..." if run["start"] else ""
     text = f"""# part-nano
 
-Which pixels of a photograph belong to the thing that it is of, without a prompt: {figures["heads"]} heads on the
-frozen features of `patch-nano`, trained apart. Their mean is the answer, the standard deviation between them the
-doubt. Each also tells a surface, with no thing in it. `parts/figure_ground.py` loads and runs it.
-{figures["parameters"]:,} parameters in the heads, {figures["bytes"]:,} bytes in float16. Input: RGB, squashed to
-{figures["image_size"]} px square. Output: a grid of a quarter of that over the whole photograph.
+Predicts, without a prompt, which pixels belong to the main object of a photograph: {figures["heads"]} heads on the
+frozen features of `patch-nano`, trained separately. Their mean is the prediction, their standard deviation the
+uncertainty. Each also predicts whether the photograph shows only a surface, without an object.
+`parts/figure_ground.py` loads and runs it.
+{figures["parameters"]:,} parameters in the heads, {figures["bytes"]:,} bytes in float16. Input: RGB, resized to
+{figures["image_size"]} px square. Output: a grid with a quarter of that side over the whole photograph.
 
 ## Training
 
 By `python -m defectflow.pretraining.pretrain_part`, seed {run["seed"]}{began}:
-{run["steps"]:,} steps of {run["batch"]} new pictures ({run["pictures"]:,} in all) beside {run["again"]} times as many
+{run["steps"]:,} steps of {run["batch"]} new pictures ({run["pictures"]:,} in all) and {run["again"]} times as many
 of earlier steps, in {run["minutes"]:.0f} minutes on {run["device"]}. Muon and AdamW, peak rate {run["rate"]}, half a
 cosine. Losses: cross-entropy and dice of the figure, cross-entropy of "a surface".
 Pictures (`figure_scenes.py`): windows of annotated photographs whose masks are a usable foreground; their objects
-pasted before surfaces and scenes; rendered parts; photographs of a pool with a teacher's soft masks; surfaces made of
-small patches of {figures["photos"]} photographs of the pool and of rendered textures, with small damage. Light, colour,
-blur, grain and JPEG vary. Each head starts from other numbers and never sees its own fifth of the series and the pool.
-No photograph of an inspected part was used, neither to train nor to choose.
+pasted in front of surfaces and scenes; rendered parts; photographs of a pool with a teacher's soft masks; surfaces made
+of small patches of {figures["photos"]} photographs of the pool and of rendered textures, with small damage. Light,
+colour, blur, grain and JPEG vary. Each head starts from other random numbers and never sees its own fifth of the
+series and the pool. No photograph of an inspected part was used for training or for choosing the architecture.
 
 ## Figures
 
@@ -117,13 +118,13 @@ Measured with this file on series that were held out of training (`benchmarks/fi
 {rows}
 
 Of {figures["surfaces"]} surfaces made of {figures["held"]} held-out photographs of the pool,
-{figures["surfaces_as_objects"]:.3f} are taken for a thing.
+{figures["surfaces_as_objects"]:.3f} are taken for an object.
 
 | minutes | pictures | {" | ".join(name.removeprefix("iou_") for name in names)} |
 |---|---|{"---|" * len(names)}
 {curve}
 
-IoU on some of the held-out photographs while training; the whole curve is in the JSON file.
+IoU on some of the held-out photographs during training; the whole curve is in the JSON file.
 
 ## Licences
 
@@ -134,8 +135,9 @@ IoU on some of the held-out photographs while training; the whole curve is in th
 ## Not good for
 
 - Outlines finer than {figures["image_size"] // 96} px at {figures["image_size"]} px: refine them.
-- Several things of which one is meant, clamps and fixtures that touch the part: all of them may be the figure.
-- Things unlike tools, people, household objects and rendered parts: where the heads disagree, the doubt says so.
+- Several objects of which one is meant, and clamps or fixtures that touch the part: all of them may be
+  included.
+- Objects unlike tools, people, household objects and rendered parts: where the heads disagree, the uncertainty is high.
 """
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

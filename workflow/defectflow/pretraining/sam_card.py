@@ -144,9 +144,9 @@ def write_notice(path: Path, photographs: Sequence[Photograph], network: str = "
     table = "\n".join(rows)
     text = f"""# Photographs that {network} learned from
 
-Names of GitHub repositories with the commit; numbers in the names of COCO's photographs are their ids at
-cocodataset.org, which leads to each photographer's page. Photographs and masks were shrunk and varied to train; none
-is distributed here. A tenth of the series was held out and only asked about.
+GitHub repositories are named with the commit. Numbers in the names of COCO's photographs are their ids at
+cocodataset.org, which links to each photographer's page. Photographs and masks were reduced and varied for training;
+none is distributed here. A tenth of the series was held out of training and used only for evaluation.
 
 | photographs | from | licence |
 |---|---|---|
@@ -167,14 +167,14 @@ def _about_photographs(path: Path, found: dict[str, Any]) -> tuple[str, str]:
     )
     tenths = "\n".join(f"| {told:.2f} | {true:.2f} | {count} |" for told, true, count in found["calibration"])
     figures = f"""
-Real photographs, held out by series: mean IoU of a box, and of one to three clicks, each after the first on the error
-of the answer before (`benchmarks/zero_shot.py`).
+Real photographs, held out by series: mean IoU for a box, and for one to three clicks, where each further click is on
+the largest error of the previous mask (`benchmarks/zero_shot.py`).
 
-| source | trained on | asked about | {" | ".join(prompts)} |
+| source | trained on | evaluated on | {" | ".join(prompts)} |
 |---|---|---|{"---|" * len(prompts)}
 {rows}
 
-| predicted IoU | true IoU | answers |
+| predicted IoU | true IoU | masks |
 |---|---|---|
 {tenths}
 """
@@ -187,7 +187,7 @@ def write_card(path: Path, figures: dict[str, Any]) -> None:
     held, run = figures["held_out"], figures["run"]
     told = {
         "box": "a box",
-        "filled": "a box, filled in as a mask too",
+        "filled": "a box, and the same box as a mask",
         "point": "one point",
         "guess": "box, points and a rough mask",
         "wide": "a wide box",
@@ -211,8 +211,8 @@ def write_card(path: Path, figures: dict[str, Any]) -> None:
         real, licences = _about_photographs(path, found)
         number = sum(found["trained"].values())
         own = f"""Three in four scenes are made of {number:,} real photographs with masks (`photograph_scenes.py`):
-moved, scaled, turned, relit, compressed, a third of them pasted onto other pictures; asked about single objects and
-their union.
+moved, scaled, rotated, relit, compressed, a third of them pasted onto other pictures. Prompts are for single objects
+and for their union.
 No photograph of an inspected part was used."""
     if run.get("start"):
         began = f"from weights with the sha256 {run['start'][:12]}..."
@@ -230,14 +230,14 @@ predicted IoU and presence), made to be fine-tuned on one kind of part on a CPU.
 Pre-trained by `python -m defectflow.pretraining.pretrain_sam` (rule `pretrain_sam`), seed {run["seed"]}, {began}:
 {run["steps"]:,} steps, {run["scenes"]:,} scenes with {run["prompts"]} prompts each, in
 {run["minutes"]:.0f} minutes on {run["device"]}; seven eighths of the time at 256 px, the rest at
-{figures["image_size"]}. Muon and AdamW, peak rate {run["rate"]}, falling to nothing in the last
-{run["decay"]:.0%} of the run; the weights are a running average over about a hundred steps. {losses}
-Up to two more answers follow clicks on errors, with the answer before as mask prompt; of the three proposals only the
-best learns its mask.
-Scenes (`rendered_scenes.py`): plates, brackets, gears, wires and blobs with holes, lit and shadowed, over clutter;
-surfaces are crops of {figures["photos"]} natural photographs and rendered textures; light, exposure, blur and grain
-vary.
-One prompt in eight of a rendered scene asks for an object that is not there.
+{figures["image_size"]}. Muon and AdamW, peak rate {run["rate"]}, which falls to zero in the last
+{run["decay"]:.0%} of the run; the exported weights are a running average over about a hundred steps. {losses}
+Up to two further rounds add clicks on errors, with the previous mask as mask prompt; of the three proposals, only the
+best one is trained on the mask.
+Scenes (`rendered_scenes.py`): plates, brackets, gears, wires and blobs with holes, with light and shadow, in front of
+clutter; surfaces are crops of {figures["photos"]} natural photographs and rendered textures; light, exposure, blur and
+grain vary.
+One prompt in eight of a rendered scene is for an object that is not in it.
 {own}
 
 ## Figures
@@ -245,19 +245,18 @@ One prompt in eight of a rendered scene asks for an object that is not there.
 Measured with this file on {figures["scenes"]} scenes for each kind of prompt, made of {figures["held"]} photographs
 that were held out of training.
 
-| prompt | IoU | the prompt itself taken as the mask |
+| prompt | IoU | the prompt itself as the mask |
 |---|---|---|
 {rows}
 
-Object present or not, AUROC of the object score: {held["presence_auroc"]:.3f}.
-Predicted IoU off by {held["iou_error"]:.3f} on average.
+AUROC of the object score (object present or absent): {held["presence_auroc"]:.3f}.
+Mean error of the predicted IoU: {held["iou_error"]:.3f}.
 
 | minutes | scenes | {" | ".join(told[kind] for kind in dict.fromkeys(KINDS))} |
 |---|---|---|---|---|---|
 {curve}
 
-IoU on a dozen of the rendered scenes while training (the rate falls to nothing at the end); the whole curve is in the
-JSON file.
+IoU on a dozen rendered scenes during training (the rate falls to zero at the end); the whole curve is in the JSON file.
 {real}
 ## Licences
 
@@ -268,7 +267,7 @@ JSON file.
 {licences}
 ## Not good for
 
-- Use without fine-tuning where outlines matter: on real clutter expect it to leak or to take a part of the object; the
+- Use without fine-tuning where outlines matter: in real clutter, masks leak or cover only a part of the object. The
   official checkpoints, trained on 11 million photographs, are far better.
 - Video: the memory is untrained.
 - Outlines finer than 4 px at {figures["image_size"]} px.

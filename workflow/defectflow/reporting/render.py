@@ -26,11 +26,11 @@ from defectflow.core.tables import index_of, read_parts, read_table
 from defectflow.decision.outcomes import DOUBTFUL, FALSE_ALARM, MISSED, NO_PART, WRONG, is_flagged, with_outcomes
 from defectflow.decision.pred_score import is_close, margins, two_digits
 from defectflow.drawing import overlay_images
-from defectflow.drawing.heat_settings import Look
+from defectflow.drawing.heat_settings import SUFFIX, Look
 from defectflow.drawing.overlay_images import Cell, Scale
 from defectflow.evaluation.scored_images import damage_at, damage_index, evenly, run_scale, scored_parts
 from defectflow.images.bit_depth import add_option
-from defectflow.images.read_write import read_mask, read_rgb, write_png
+from defectflow.images.read_write import read_mask, read_rgb, write_jpeg
 from defectflow.listing.image_names import place_of
 
 PER_SECTION = 12
@@ -50,7 +50,7 @@ class Job(NamedTuple):
     colour: tuple[int, int, int]
     notice: str
     detail: str
-    place: str
+    places: Mapping[str, str]
 
 
 class MaskRow(NamedTuple):
@@ -112,7 +112,7 @@ def draw(
     entry = maps[job.image_id]
     heat = full_resolution(entry.grid_map, entry.affine, entry.input_size, size, entry.sigma)
     if "heatmaps" in folders:
-        overlay_images.write_heatmap(folders["heatmaps"] / job.place, heat, scale, look)
+        overlay_images.write_heatmap(folders["heatmaps"] / job.places["heatmaps"], heat, scale, look)
     truth, part = (_mask(path, size) for path in (job.truth, job.part))
     boxes, found, mark = damage_at(regions, job.image_id, size)
     legend = overlay_images.legend(found, truth, part, mark)
@@ -122,7 +122,7 @@ def draw(
         strip = overlay_images.caption_strip(
             picture.shape[1], job.name, job.verdict, job.colour, job.notice, detail, legend, photo.shape[1]
         )
-        write_png(folders[kind] / job.place, np.vstack([picture, strip]))
+        write_jpeg(folders[kind] / job.places[kind], np.vstack([picture, strip]))
 
     if "overlays" in folders:
         picture = overlay_images.overlay(photo, heat, scale, found, truth, part, look)
@@ -157,7 +157,7 @@ def count_verdicts(predictions: Path) -> tuple[int, int]:
 
 
 def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: Path, folder: Path) -> None:
-    """Write best.png, worst.png and borderline.png, from overlays.
+    """Write best.jpg, worst.jpg and borderline.jpg, from overlays.
 
     Args:
         rows: see `shown`.
@@ -165,7 +165,7 @@ def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: 
         n_judged: see `count_verdicts`; errors that were impossible get no section.
         overlays, folder: where the overlays are, and where to write.
     """
-    table = rows.assign(place=[place_of(image_id, count) for image_id in rows["image_id"]])
+    table = rows.assign(place=[place_of(image_id, count, SUFFIX["overlays"]) for image_id in rows["image_id"]])
     near = table[table["near"].notna()].sort_values(["near", "filename"], kind="stable")
     title = "Nearest to the threshold: none of them is close"
     if is_close(near["margin"], near["raw_score"], near["threshold"]).any():
@@ -189,7 +189,7 @@ def sheets(rows: pd.DataFrame, count: int, n_judged: tuple[int, int], overlays: 
         "borderline": (title, [("Nearest first", cells(near))]),
     }
     for name, (heading, sections) in content.items():
-        write_png(folder / f"{name}.png", overlay_images.contact_sheet(heading, sections))
+        write_jpeg(folder / f"{name}.jpg", overlay_images.contact_sheet(heading, sections))
 
 
 def mask_sheet(
@@ -255,10 +255,11 @@ def main(args: argparse.Namespace) -> None:
             for part in scored_parts(args.predictions, maps):
                 for row in with_outcomes(part).itertuples():
                     (path, truth), (mask, *_) = manifest[row.image_id], masks.get(row.image_id, ("",))
-                    place = place_of(row.image_id, count)
-                    for kind in folders.keys() - {"sheets"}:
+                    drawn = folders.keys() - {"sheets"}
+                    places = {kind: place_of(row.image_id, count, SUFFIX[kind]) for kind in drawn}
+                    for kind, place in places.items():
                         (folders[kind] / place).parent.mkdir(exist_ok=True)
-                    yield _job(row, path, truth, mask, place)
+                    yield _job(row, path, truth, mask, places)
 
         # Threads, not processes: nearly all the time is spent in OpenCV, Pillow and NumPy, which release the GIL.
         done = in_order(
@@ -269,7 +270,7 @@ def main(args: argparse.Namespace) -> None:
         if "sheets" in folders:
             rows = shown(scored_parts(args.predictions, maps))
             sheets(rows, count, count_verdicts(args.predictions), folders["overlays"], folders["sheets"])
-            write_png(folders["sheets"] / "masks.png", mask_sheet(manifest, masks, args.predictions, args.depth))
+            write_jpeg(folders["sheets"] / "masks.jpg", mask_sheet(manifest, masks, args.predictions, args.depth))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -289,7 +290,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _job(row: Any, path: str, truth: str, part: str, place: str) -> Job:
+def _job(row: Any, path: str, truth: str, part: str, places: Mapping[str, str]) -> Job:
     verdict, colour, detail = verdict_of(row)
     return Job(
         row.image_id,
@@ -301,7 +302,7 @@ def _job(row: Any, path: str, truth: str, part: str, place: str) -> Job:
         colour,
         notice_of(row),
         detail,
-        place,
+        places,
     )
 
 

@@ -35,34 +35,56 @@ class Places(NamedTuple):
     own: np.ndarray
 
 
+class Grouping(NamedTuple):
+    """What takes time to find of clusters.
+
+    Attributes:
+        centres: float32 (clusters, k).
+        order: int64 (n,), the points, those of a cluster next to each other.
+        begin: int64 (clusters,), where each begins in that order.
+    """
+
+    centres: np.ndarray
+    order: np.ndarray
+    begin: np.ndarray
+
+
 class Clusters:
     """Points grouped around centres (k-means).
 
     Args:
         points: float32 (n, k), n >= 1.
+        known: their `grouping`, found earlier; None: it is found.
 
     Attributes:
+        grouping: of the points.
         sizes: int64 (clusters,), points of each.
     """
 
-    def __init__(self, points: np.ndarray) -> None:
+    def __init__(self, points: np.ndarray, known: Grouping | None = None) -> None:
+        self.grouping = known or self._grouped(points)
+        self._centres, self._order, begin = self.grouping
+        self._squares = np.einsum("ij,ij->i", self._centres, self._centres)
+        self._begin = np.append(begin, len(points))
+        self._points = points[self._order]
+        self._norms = np.einsum("ij,ij->i", self._points, self._points)
+        self.sizes = np.diff(self._begin)
+        away = self._points - np.repeat(self._centres, self.sizes, axis=0)
+        self._radii = np.sqrt(np.maximum.reduceat(np.einsum("ij,ij->i", away, away), begin)) * np.float32(1 + 1e-5)
+
+    @classmethod
+    def _grouped(cls, points: np.ndarray) -> Grouping:
         count = max(1, min(_CLUSTERS, len(points) // _SMALLEST))
         centres = points[:: -(-len(points) // count)]
         sample = points[:: max(1, len(points) // (_SAMPLE * count))]
         for some in [*[sample] * (_ROUNDS - 1), points]:
-            member = self._nearest(some, centres)
+            member = cls._nearest(some, centres)
             order = np.argsort(member, kind="stable")
             begin = _beginnings(member[order])
             sums = np.add.reduceat(some[order], begin, axis=0)
             centres = sums / np.diff(begin, append=len(some))[:, None].astype(np.float32)
         # The last means are those of the members; a centre that lost all of its points is gone.
-        self._centres, self._squares = centres, np.einsum("ij,ij->i", centres, centres)
-        self._order, self._begin = order, np.append(begin, len(points))
-        self._points = points[order]
-        self._norms = np.einsum("ij,ij->i", self._points, self._points)
-        self.sizes = np.diff(self._begin)
-        away = self._points - np.repeat(centres, self.sizes, axis=0)
-        self._radii = np.sqrt(np.maximum.reduceat(np.einsum("ij,ij->i", away, away), begin)) * np.float32(1 + 1e-5)
+        return Grouping(centres, order, begin)
 
     @staticmethod
     def _nearest(points: np.ndarray, centres: np.ndarray) -> np.ndarray:

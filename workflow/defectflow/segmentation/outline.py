@@ -1,15 +1,16 @@
 """Make one outline from a few coordinates and add it to a COCO file, without an annotation tool.
 
-Give a box around the part, points on the part, points on the background: GrabCut (Rother et al. 2004) draws the
-outline, or SAM 2.1 if a checkpoint is given. On a cluttered background, where GrabCut fails, give the corners of the
-outline with --polygon. Coordinates are pixels of the upright photograph; (0, 0) is the upper left one. The workflow
-reads the COCO file: put it into the folder of the data set.
+Give points on the part and on the background, as clicks at the desk: SAM and a random walker draw the outline. Or give
+a box around the part: GrabCut (Rother et al. 2004) draws it, or the network of --checkpoint or --encoder. On a
+cluttered background, where this fails, give the corners of the outline with --polygon. Coordinates are pixels of the
+upright photograph; (0, 0) is the upper left one. The workflow reads the COCO file: put it into the folder of the data
+set.
 """
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from defectflow.annotations.coco import encode
 from defectflow.core.files import UserError, read_json, stage, write_json
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_photograph, write_png
+from defectflow.segmentation.promptable_network import Network, Point, load_network
 from defectflow.sources.dataset import read_coco
 
 SIDE = 512  # pixels, longest side of GrabCut's picture
@@ -31,8 +33,6 @@ NO_BOX = (0, 0, 1, 1)  # ignored by GrabCut if it starts from a mask
 SPECK = 0.002  # holes smaller than this share of the outline are filled
 VARIANTS = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}  # in names of official checkpoints
 INSIDE, OUTSIDE, BOX = (60, 220, 60), (235, 70, 70), (70, 140, 255)
-
-Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,13 @@ class Clicks:
         box = self.box and (self.box[0] * x, self.box[1] * y, self.box[2] * x, self.box[3] * y)
         return Clicks(box, *points)
 
+    def shares(self, size: tuple[int, int]) -> "Clicks":
+        """The same as shares of width and height; ``size``: (height, width)."""
+        height, width = size
+        points = ([((x + 0.5) / width, (y + 0.5) / height) for x, y in p] for p in (self.inside, self.outside))
+        box = self.box and (self.box[0] / width, self.box[1] / height, self.box[2] / width, self.box[3] / height)
+        return Clicks(box, *points)
+
 
 def by_grabcut(image: np.ndarray, clicks: Clicks) -> np.ndarray:
     """The part marked by ``clicks`` in an RGB uint8 photograph (height, width, 3), as a bool mask of its size."""
@@ -110,37 +117,19 @@ def by_grabcut(image: np.ndarray, clicks: Clicks) -> np.ndarray:
     return cv2.resize(found, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) >= 0.5
 
 
-def by_sam(image: np.ndarray, clicks: Clicks, model: str, checkpoint: str) -> np.ndarray:
-    """As :func:`by_grabcut`, by SAM 2.1 from an official checkpoint: the proposal with the best predicted IoU.
+def by_network(image: np.ndarray, clicks: Clicks, network: Network) -> np.ndarray:
+    """As :func:`by_grabcut`, by the best proposal of a promptable network, see `Proposals.best`."""
+    own = clicks.shares(image.shape[:2])
+    found = network.clicked(network.look(image), own.inside, own.outside, box=own.box)
+    logits = found.best(own.inside, own.outside)
+    return cv2.resize(logits, image.shape[1::-1], interpolation=cv2.INTER_LINEAR) > 0
 
-    A proposal that contradicts a point is used only if all do.
-    """
-    import torch
 
-    from defectflow.parts.training_cases import to_square
-    from defectflow.segmentation import sam_model
+def by_clicks(image: np.ndarray, clicks: Clicks, files: Mapping[str, str], model: str) -> np.ndarray:
+    """As :func:`by_grabcut`, from points alone, as the desk does it; ``files``, ``model``: see `load_network`."""
+    from defectflow.segmentation.clicked_outline import Clickable, ClickNetworks  # which imports this module
 
-    network = sam_model.build(model, checkpoint)
-    size = network.image_size
-    own = clicks.scaled(size / image.shape[1], size / image.shape[0])
-    points = [*own.inside, *own.outside]
-    labels = [sam_model.POSITIVE] * len(own.inside) + [sam_model.NEGATIVE] * len(own.outside)
-    if own.box:
-        points, labels = [own.box[:2], own.box[2:], *points], [*sam_model.BOX_CORNERS, *labels]
-    prompt = sam_model.Prompt(
-        np.array(points, np.float32) + 0.5 * (np.array(labels)[:, None] < 2), np.array(labels), None
-    )
-    with torch.inference_mode():
-        features = sam_model.encode(network, sam_model.to_tensor(to_square(image, size)[None], torch.device("cpu")))
-        logits, rated, _ = sam_model.propose(network, features, [prompt])
-    masks = [sam_model.full_size(one, image.shape[:2]) for one in logits[0]]
-
-    def rank(index: int) -> tuple[bool, float]:
-        mask = masks[index]
-        right = all(mask[int(y), int(x)] for x, y in clicks.inside)
-        return right and not any(mask[int(y), int(x)] for x, y in clicks.outside), float(rated[0, index])
-
-    return masks[max(range(len(masks)), key=rank)]
+    return Clickable.of(image, ClickNetworks.load(files, model)).mask(clicks.inside, clicks.outside)
 
 
 def tidy(mask: np.ndarray, clicks: Clicks) -> np.ndarray:
@@ -270,13 +259,19 @@ def main(args: argparse.Namespace) -> None:
         clicks.check(image.shape[:2])
     except UserError as error:
         raise UserError(f"{photo}: {error}") from None
+    files = {key: path for key in ("checkpoint", "encoder", "decoder") if (path := getattr(args, key))}
+    if bool(args.encoder) != bool(args.decoder) or len(files) == 3:
+        raise UserError("--encoder and --decoder are given together, and not with --checkpoint")
+    model = variant_of(args.checkpoint, args.model) if args.checkpoint else "nano"
     beside = photo.parent.parent if photo.parent.name == "images" else photo.parent
     out = Path(args.out) if args.out else beside / "annotations.json"
     if clicks.polygon:
         corners = np.round(clicks.polygon).astype(np.int32)
         mask = cv2.fillPoly(np.zeros(image.shape[:2], np.uint8), [corners], 1) > 0
-    elif args.checkpoint:
-        mask = by_sam(image, clicks, variant_of(args.checkpoint, args.model), args.checkpoint)
+    elif clicks.box is None:
+        mask = by_clicks(image, clicks, files, model)
+    elif files:
+        mask = by_network(image, clicks, load_network(files, model))
     else:
         mask = by_grabcut(image, clicks)
     mask = tidy(mask, clicks)
@@ -330,7 +325,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--polygon", type=_point, nargs="+", default=[], metavar="X,Y", help="the corners of the outline, in order"
     )
-    parser.add_argument("--checkpoint", help="local file of SAM 2.1 (default: GrabCut)")
+    parser.add_argument("--checkpoint", help="local file of SAM 2.1 (default: nano with points, GrabCut with a box)")
+    parser.add_argument("--encoder", metavar="ONNX", help="encoder of SAM 1 (MobileSAM, for example), with --decoder")
+    parser.add_argument("--decoder", metavar="ONNX", help="its decoder")
     parser.add_argument("--model", help="its variant, e.g. sam2.1_hiera_t (default: from the file name)")
     parser.add_argument(
         "--out",

@@ -1,4 +1,4 @@
-"""Promptable networks used without training, prompted with a box: SAM 2.1 with torch, SAM 1 as two ONNX files."""
+"""Promptable networks used without training, prompted with a box or clicks: SAM 2.1, and SAM 1 as two ONNX files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +12,9 @@ from defectflow.parts.training_cases import MEAN, STD, to_square
 
 FRAME = 1024  # pixels, longest side of the frame in which SAM 2.1's proposals are compared, and SAM 1's input
 DECODER_INPUTS = ("image_embeddings", "point_coords", "point_labels", "mask_input", "has_mask_input", "orig_im_size")
-NEITHER, POSITIVE, BOX_CORNERS = -1, 1, (2, 3)  # labels of SAM's prompt encoder
+NEITHER, NEGATIVE, POSITIVE, BOX_CORNERS = -1, 0, 1, (2, 3)  # labels of SAM's prompt encoder
+LOW = 256  # side of SAM 1's mask prompt
+LOGIT = 6.0  # of a certain pixel in a mask prompt
 
 Point = tuple[float, float]
 
@@ -23,15 +25,47 @@ class Proposals(NamedTuple):
     logits: np.ndarray
     rated: np.ndarray
 
+    def best(self, inside: Sequence[Point] = (), outside: Sequence[Point] = ()) -> np.ndarray:
+        """Logits (h, w) of the proposal that contradicts the fewest points (x, y as shares), then is rated best."""
+        height, width = self.logits.shape[1:]
+
+        def at(index: int, point: Point) -> bool:
+            x, y = (min(int(share * side), side - 1) for share, side in zip(point, (width, height), strict=True))
+            return bool(self.logits[index, y, x] > 0)
+
+        def rank(index: int) -> tuple[int, float]:
+            right = sum(at(index, one) for one in inside) + sum(not at(index, one) for one in outside)
+            return right, float(self.rated[index])
+
+        best: np.ndarray = self.logits[max(range(len(self.rated)), key=rank)]
+        return best
+
 
 class Network(Protocol):
-    """A network that encodes a photograph once and is then prompted with boxes."""
+    """A network that encodes a photograph once and is then prompted with boxes or clicks."""
 
     def look(self, image: np.ndarray) -> Any:
         """Encode a photograph, uint8 RGB (height, width, 3), for `propose`."""
 
     def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
         """All proposals for a box (x0, y0, x1, y1 as shares of width and height), and a point (x, y) on the part."""
+
+    def clicked(
+        self,
+        seen: Any,
+        inside: Sequence[Point],
+        outside: Sequence[Point],
+        soft: np.ndarray | None = None,
+        box: Sequence[float] | None = None,
+    ) -> Proposals:
+        """All proposals for clicks.
+
+        Args:
+            seen: from `look`.
+            inside, outside: points (x, y) on the part and on the background, as shares of width and height.
+            soft: float in [0, 1] (h, w) over the whole photograph, the part as it was predicted so far; None: unknown.
+            box: as for `propose`, around the part; None: unknown.
+        """
 
 
 def load_network(files: Mapping[str, str | Path], model: str | None = None, device: str = "cpu") -> Network:
@@ -73,15 +107,33 @@ class Sam:
 
     def propose(self, seen: Any, box: Sequence[float], point: Point | None = None) -> Proposals:
         """The four masks of the decoder: one for an unambiguous prompt, three for an ambiguous one."""
+        return self._asked(seen, *_prompt(box, point, (self.model.image_size, self.model.image_size)), None)
+
+    def clicked(
+        self,
+        seen: Any,
+        inside: Sequence[Point],
+        outside: Sequence[Point],
+        soft: np.ndarray | None = None,
+        box: Sequence[float] | None = None,
+    ) -> Proposals:
+        """The four masks of the decoder."""
+        side = self.model.image_size
+        low = None
+        if soft is not None:
+            small = cv2.resize(soft.astype(np.float32), (side // 4, side // 4), interpolation=cv2.INTER_LINEAR)
+            low = (2 * small - 1) * np.float32(LOGIT)
+        return self._asked(seen, *_clicks(inside, outside, box, (side, side)), low)
+
+    def _asked(self, seen: Any, points: np.ndarray, labels: np.ndarray, mask: np.ndarray | None) -> Proposals:
         import torch
 
         from defectflow.core.device import autocast
         from defectflow.segmentation import sam_model
 
         features, shape = seen
-        points, labels = _prompt(box, point, (self.model.image_size, self.model.image_size))
         with torch.inference_mode(), autocast(self.device):
-            logits, rated, _ = sam_model.propose(self.model, features, [sam_model.Prompt(points, labels, None)])
+            logits, rated, _ = sam_model.propose(self.model, features, [sam_model.Prompt(points, labels, mask)])
         enlarged = [cv2.resize(one, shape[::-1], interpolation=cv2.INTER_LINEAR) for one in logits[0].cpu().numpy()]
         return Proposals(np.stack(enlarged), rated[0].cpu().numpy())
 
@@ -134,20 +186,45 @@ class OnnxPair:
             found = Proposals(*(np.concatenate(pair) for pair in zip(found, other, strict=True)))
         return found
 
+    def clicked(
+        self,
+        seen: Any,
+        inside: Sequence[Point],
+        outside: Sequence[Point],
+        soft: np.ndarray | None = None,
+        box: Sequence[float] | None = None,
+    ) -> Proposals:
+        """The mask of the decoder for so many points; without a box, it takes an empty point in its place."""
+        embedding, (height, width) = seen
+        points, labels = _clicks(inside, outside, box, (height, width))
+        low = None
+        if soft is not None:
+            size = max(1, round(width * LOW / self.side)), max(1, round(height * LOW / self.side))
+            low = np.full((LOW, LOW), -LOGIT, np.float32)
+            low[: size[1], : size[0]] = (2 * cv2.resize(soft.astype(np.float32), size) - 1) * LOGIT
+        if box is None:
+            points, labels = np.vstack([points, [[0, 0]]]), np.append(labels, NEITHER)
+        return self._asked(embedding, (height, width), points, labels, low)
+
     def _asked(
-        self, embedding: np.ndarray, shape: tuple[int, int], points: np.ndarray, labels: np.ndarray
+        self,
+        embedding: np.ndarray,
+        shape: tuple[int, int],
+        points: np.ndarray,
+        labels: np.ndarray,
+        low: np.ndarray | None = None,
     ) -> Proposals:
         given = {
             "image_embeddings": embedding,
             "point_coords": points[None].astype(np.float32),
             "point_labels": labels[None].astype(np.float32),
-            "mask_input": np.zeros((1, 1, 256, 256), np.float32),
-            "has_mask_input": np.zeros(1, np.float32),
+            "mask_input": np.zeros((1, 1, LOW, LOW), np.float32) if low is None else low[None, None],
+            "has_mask_input": np.full(1, low is not None, np.float32),
             "orig_im_size": np.array(shape, np.float32),
         }
-        rated, low = self.decoder.run(["iou_predictions", "low_res_masks"], given)
+        rated, masks = self.decoder.run(["iou_predictions", "low_res_masks"], given)
         square = (self.side, self.side)
-        whole = [cv2.resize(one, square, interpolation=cv2.INTER_LINEAR)[: shape[0], : shape[1]] for one in low[0]]
+        whole = [cv2.resize(one, square, interpolation=cv2.INTER_LINEAR)[: shape[0], : shape[1]] for one in masks[0]]
         return Proposals(np.stack(whole), np.asarray(rated[0], np.float32))
 
 
@@ -164,6 +241,16 @@ def _prompt(box: Sequence[float], point: Point | None, shape: tuple[int, int]) -
     if point is not None:
         points, labels = [*points, point], [*labels, POSITIVE]
     return np.array(points, np.float32) * size, np.array(labels)
+
+
+def _clicks(
+    inside: Sequence[Point], outside: Sequence[Point], box: Sequence[float] | None, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """A box and clicks as `_prompt` has them."""
+    corners = [tuple(box[:2]), tuple(box[2:])] if box is not None else []
+    labels = [*BOX_CORNERS[: len(corners)], *[POSITIVE] * len(inside), *[NEGATIVE] * len(outside)]
+    points = np.array([*corners, *inside, *outside], np.float32)
+    return points * np.array(shape[::-1], np.float32), np.array(labels)
 
 
 def _session(path: str | Path) -> Any:

@@ -43,7 +43,7 @@ class Result(BaseModel):
     size: list[int] | None = Field(None, description="width, height of the upright photograph")
     region_count: int | None = None
     regions: list[Region] | None = Field(None, description="with regions=1")
-    overlay_png: str | None = Field(None, description="with overlay=1: PNG in base64")
+    overlay_jpeg: str | None = Field(None, description="with overlay=1: JPEG in base64")
     ms: float | None = Field(None, description="milliseconds spent on judging")
     waited_ms: float | None = Field(None, description="milliseconds in the queue")
 

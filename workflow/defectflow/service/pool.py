@@ -47,7 +47,7 @@ class Job:
         name: of the file, as given by the sender.
         data: content of the file.
         draw: whether an overlay is wanted.
-        answer: the result of `worker.judge`, with "overlay" as bytes of a PNG or None; "cause" if it was not judged.
+        answer: the result of `worker.judge`, with "overlay" as bytes of a JPEG or None; "cause" if it was not judged.
     """
 
     model: str
@@ -189,7 +189,7 @@ class Pool:
             begun = worker.pipe.poll(self._options.timeout) and hear(worker.pipe) == BEGUN
             if begun and worker.pipe.poll(max(0.0, start + self._options.timeout - time.monotonic())):
                 answer = hear(worker.pipe)
-                drawn = next((folder / DRAWN / "overlays").glob("*.png"), None) if job.draw else None
+                drawn = next((folder / DRAWN / "overlays").glob("*.jpg"), None) if job.draw else None
                 answer["overlay"] = drawn.read_bytes() if drawn else None
                 self._mean += 0.1 * (time.monotonic() - start - self._mean)
             else:
@@ -218,20 +218,26 @@ class Pool:
         """Start a worker, with as many attempts as needed; None if the pool is being closed."""
         pause = 1.0
         while True:
-            worker = _Worker(self.models, self._options)
-            failure = worker.load(lambda: self._closing and not self._jobs)
+            worker: _Worker | None = None
+            failure: str | None
+            try:
+                worker = _Worker(self.models, self._options)
+                failure = worker.load(lambda: self._closing and not self._jobs)
+            except OSError as error:  # no memory or no process number left, which may pass
+                failure = f"a worker process cannot be started ({error.strerror})"
             with self._changed:
-                if failure is None:
+                if worker and failure is None:
                     worker.end()
                     return None
-                if not failure:
+                if worker and not failure:
                     self.runtimes = worker.runtimes
                     self._ready.add(number)
                     self._failure = ""
                     self._changed.notify_all()
                     return worker
-                worker.end()
-                self._failure = failure
+                if worker:
+                    worker.end()
+                self._failure = failure or ""
                 self._changed.notify_all()
                 LOG.error("worker %d does not start: %s", number, failure)
                 if self._changed.wait_for(lambda: self._closing, pause):

@@ -224,7 +224,7 @@ class Service:
         self.monitoring.answered(results, deadline.passed)
         if self.outbox:
             now = datetime.now(UTC).isoformat(timespec="milliseconds")
-            records = [{"time": now} | result.model_dump(exclude={"overlay_png"}) for result in results]
+            records = [{"time": now} | result.model_dump(exclude={"overlay_jpeg"}) for result in results]
             try:
                 await asyncio.to_thread(self.outbox.add, records)
             except sqlite3.Error as error:
@@ -296,7 +296,7 @@ def _result(file: str, part_id: str | None, model: str, version: str, fields: di
         model=model,
         model_version=version,
         region_count=None if found is None else len(found),
-        overlay_png=None if overlay is None else base64.b64encode(overlay).decode(),
+        overlay_jpeg=None if overlay is None else base64.b64encode(overlay).decode(),
         waited_ms=waited,
         **fields,
     )

@@ -127,11 +127,15 @@ def row_reader(
                 filled[name]["mask"] = os.path.join(base, filled[name]["mask"].replace("\\", "/"))
 
     def row(name: str) -> dict[str, str]:
-        return dict.fromkeys(LABEL_COLUMNS[1:], "") | folders.row(name) | filled.get(name, {})
+        told, said = folders.row(name), filled.get(name, {})
+        if said.get("label") == "0" and told.get("defect_type"):
+            told = told | {"defect_type": ""}  # a kind that the folder gives is none of a good photograph
+        return dict.fromkeys(LABEL_COLUMNS[1:], "") | told | said
 
     table, images = resolved.get("feedback"), str(resolved["images"])
     if table:
-        about, others = by_photograph(read_feedback(table, [images], least=0), images, names)
+        rows = read_feedback(table, [images], least=0)
+        about, others = by_photograph(rows, images, names)
         text = f"is no photograph of {images} (copy it there, or take the row out)"
         problems += [Problem(table, f"line {one.line}: {one.path} {text}", "label") for one in others]
         for name, said in about.items():
@@ -145,7 +149,14 @@ def row_reader(
                 continue
             filled.setdefault(name, {})["label"] = label
             filled[name] |= {} if known["label"] else {"said": label}
-            filled[name] |= {"mask": str(said.mask)} if said.mask else {}
+            masks = [f"line {one.line}" for one in rows if one.sha256 == said.sha256 and one.mask]
+            if masks and os.path.exists(known["mask"]) and not os.path.samefile(str(said.mask), known["mask"]):
+                masks.append(known["mask"])
+            if len(masks) > 1:
+                text = f"{name} has several masks: {', '.join(masks)} (draw all of its damage into one, and keep that)"
+                problems.append(Problem(table, text, "mask"))
+            elif masks:
+                filled[name]["mask"] = str(said.mask)
     return row, problems
 
 

@@ -5,6 +5,7 @@ Standard library only: the Snakefile imports this module through ``preflight``.
 
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from defectflow.core.files import UserError, nearest_path
@@ -30,7 +31,7 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
         were looked for).
 
     Raises:
-        UserError: neither ``path`` nor ``images`` is given, or it is an archive.
+        UserError: neither ``path`` nor ``images`` is given, or it is an archive; several files are called labels.csv.
     """
     root = entry.get("path")
     images = entry.get("images")
@@ -42,11 +43,12 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
             raise UserError(f"{path}: an archive, not a folder ({unpack(path, into)}, and give {into} instead)")
     labels, good = entry.get("labels"), list(entry.get("good") or ())
     if root:
-        if not labels and os.path.exists(beside := os.path.join(root, "labels.csv")):
-            labels = beside
+        labels = labels or _labels_in(root)
         if not images:
             inside = next((path for name, path in subfolders(root).items() if plain(name) == "images"), None)
             images = inside if inside and not tells_labels(root, good, labels) else root
+    if "labels" not in entry:
+        labels = _labels_in(*{os.path.normpath(folder): folder for folder in (images, root) if folder}.values())
     annotations, found = annotation_files.paths(entry.get("annotations")), entry.get("annotations") is None
     if found:
         annotations = annotation_files.find(root, images).annotations
@@ -63,6 +65,20 @@ def resolve(entry: Mapping[str, Any]) -> DataSet:
         "unlabelled": entry.get("unlabelled", "auto"),
         "feedback": entry.get("feedback"),
     }
+
+
+def _labels_in(*folders: str) -> str | None:
+    """Path of the labels.csv in these folders, whatever its letter case; None where there is none."""
+    found = []
+    for folder in folders:
+        with suppress(OSError):
+            found += [os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.lower() == "labels.csv"]
+    if len(found) > 1:
+        raise UserError(
+            f"{found[0]} and {found[1]}: which one has the labels? (say so in the entry of the data set: "
+            f"`labels: {found[0]}`)"
+        )
+    return found[0] if found else None
 
 
 def check_paths(resolved: DataSet) -> None:

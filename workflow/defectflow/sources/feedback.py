@@ -72,13 +72,16 @@ def by_photograph(
 ) -> tuple[dict[str, Feedback], list[Feedback]]:
     """Rows by the photograph of a data set that each is about, and those that are about none.
 
+    Of several rows about one photograph, which `read_feedback` lets mark several places, one with a mask is taken.
+
     Args:
         rows: as `read_feedback` gives them.
         folder: of the photographs.
         names: of the photographs, relative to it.
     """
     said = {
-        os.path.relpath(os.path.realpath(row.path), os.path.realpath(folder)).replace(os.sep, "/"): row for row in rows
+        os.path.relpath(os.path.realpath(row.path), os.path.realpath(folder)).replace(os.sep, "/"): row
+        for row in sorted(rows, key=lambda row: row.mask is not None)
     }
     said |= {os.path.relpath(row.path, folder).replace(os.sep, "/"): row for row in said.values()}
     found = {name: said[name] for name in names if name in said}

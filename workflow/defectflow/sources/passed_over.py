@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from defectflow.core.records import DataSet
 from defectflow.images.formats import RAW, PassedOver, suffixes, unread
 from defectflow.listing.image_names import is_image, scan
+from defectflow.listing.links import entered
 from defectflow.sources.dataset import Notice, Problem
 
 if TYPE_CHECKING:
@@ -24,26 +26,30 @@ COMPANIONS = suffixes(
 NAMED = 3  # files named in a notice on many
 
 
-def others(folder: str) -> Iterator[str]:
-    """Names, relative to ``folder``, of the files below it that are neither images by their suffix nor companions."""
-    for name, entry in scan(folder):
+def others(resolved: DataSet) -> Iterator[str]:
+    """Names, relative to the image folder, of files below it that are neither images by their suffix nor companions.
+
+    Links to folders are followed as they are for photographs.
+    """
+    for name, entry in scan(str(resolved["images"]), entered(resolved)):
         if not (is_image(name) or name.lower().endswith(COMPANIONS) or entry.is_dir()):
             yield name
 
 
-def check_passed_over(folder: str, pictures: Mapping[str, "Picture"]) -> tuple[list[Problem], list[Notice]]:
+def check_passed_over(resolved: DataSet, pictures: Mapping[str, "Picture"]) -> tuple[list[Problem], list[Notice]]:
     """Problems of files that look like pictures but are not read, and notices on other files and on animations.
 
     A camera's raw file beside the photograph of the same name is its companion.
 
     Args:
-        folder: of the photographs, searched through.
-        pictures: `image_checks.Picture` of each photograph that is read, by name relative to ``folder``.
+        resolved: the data set, whose image folder is searched through.
+        pictures: `image_checks.Picture` of each photograph that is read, by name relative to that folder.
     """
+    folder = str(resolved["images"])
     stems = {os.path.splitext(name)[0].lower() for name in pictures}
     problems: list[Problem] = []
     told: defaultdict[str, list[str]] = defaultdict(list)
-    for name in sorted(others(folder)):
+    for name in sorted(others(resolved)):
         stem, suffix = os.path.splitext(name.lower())
         found: PassedOver = unread(Path(folder, name))
         if suffix in RAW and stem in stems:

@@ -151,7 +151,7 @@ def images_digest(
     if annotations:  # what ingest reads or reports
         files = _source_digests(annotation_files.paths(resolved["annotations"]), cache)
         digest.update("".join(files.values()).encode())
-        others = [*unread(resolved, data.json), *sorted(passed_over.others(str(resolved["images"])))]
+        others = [*unread(resolved, data.json), *sorted(passed_over.others(resolved))]
         digest.update(json.dumps(others).encode())
     return digest.hexdigest()[:16]
 

@@ -8,6 +8,7 @@ from defectflow.methods.detector import GoodPatches
 from defectflow.methods.patchcore import bank_in_numpy
 from defectflow.methods.patchcore.bank_as_graph import ScaledSearch
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore as InNumpy
+from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL
 from defectflow.methods.patchcore.memory_bank import PatchCore, held_out_parts, units_of
 from defectflow.methods.patchcore.scales import UNITS, Combination, named, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
@@ -140,3 +141,37 @@ def test_the_largest_value_of_both_scales_is_found_without_searching_every_patch
     assert found.score == value and (found.bounds >= distances).all() and found.bounds.max() == value
     assert sum(searched) < 48 / 2
     np.testing.assert_array_equal(found.distances(), distances)
+
+
+def test_the_largest_values_come_from_patches_that_are_named():
+    combination, rng = Combination(GRIDS, UNITS_OF_BOTH), np.random.default_rng(3)
+    position = np.sort(rng.permutation(CELLS)[:40])
+    own = [len(where) for _, where in combination.split(position)]
+    values = [rng.uniform(1, 9, count) for count in own]
+    whole = combination.combined(values, position)
+    chosen = whole >= np.sort(whole)[-5]
+    needed = combination.sources(chosen, position)
+    assert needed[: own[0]].tolist() == chosen.tolist() and chosen.sum() < needed.sum() < len(position)
+    some = [part[needed[rows]] for part, (rows, _) in zip(values, combination.split(position), strict=True)]
+    np.testing.assert_allclose(combination.combined(some, position[needed]), whole[chosen], rtol=1e-6)
+    for cell, held in zip((0, 7, 47), combination.holding(np.array([0, 7, 47]), 1), strict=True):
+        assert held == cell // 6 // 2 * 3 + cell % 6 // 2
+
+
+def test_what_was_taught_counts_at_its_own_scale_in_numpy_as_in_torch():
+    good, options = good_patches(), PatchCoreSettings()
+    tensors = PatchCore.fit(good, options)(torch.tensor([True, True, True, False]))
+    cells = torch.arange(CELLS)
+    patches = torch.randn(CELLS, 5, generator=torch.Generator().manual_seed(1)) * 2 + 4
+    _, heat = PatchCore(tensors, METADATA, options).judge(patches, cells)
+    winner = int(heat.argmax())
+    for name, scale in ((GOOD_AFTER_ALL, 0), (DEFECTS, 0), (GOOD_AFTER_ALL, 1), (DEFECTS, 1)):
+        row = winner if scale == 0 else 48 + winner // 6 // 2 * 3 + winner % 6 // 2
+        taught = tensors | named({name: patches[row : row + 1]}, scale)
+        found, distances = PatchCore(taught, METADATA, options).judge(patches, cells)
+        assert (distances[winner] < heat[winner]) if name == GOOD_AFTER_ALL else (distances[winner] > heat[winner])
+        other = InNumpy({key: one.numpy() for key, one in taught.items()}, METADATA, options)
+        scored = other.score(patches.numpy(), cells.numpy())
+        assert scored.score == pytest.approx(found, rel=1e-5)
+        np.testing.assert_allclose(scored.distances(), distances, rtol=1e-4)
+        assert (scored.bounds >= scored.distances() - 1e-4).all()

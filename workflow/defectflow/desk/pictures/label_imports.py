@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from defectflow.core.files import UserError, atomic
+from defectflow.core.records import Coco
 from defectflow.desk.project import Project
 from defectflow.listing.match_names_to_photographs import Matcher
 from defectflow.sources.dataset import read_coco
@@ -101,7 +102,7 @@ def _outlines(name: str, file: Path, photographs: Sequence[str], project: Projec
     coco = read_coco(file)
     folder = project.folder / "annotations"
     folder.mkdir(exist_ok=True)
-    target = project.path_inside(PurePosixPath(name).name, folder)
+    target = _beside(project.path_inside(PurePosixPath(name).name, folder), coco)
     with atomic(target) as temporary:
         shutil.copyfile(file, temporary)
     with project.lock:
@@ -112,3 +113,15 @@ def _outlines(name: str, file: Path, photographs: Sequence[str], project: Projec
         if path not in known:
             project.change_entry({"annotations": [*known, path]})
     return Told({}, [f"outlines of {len(coco['images'])} photographs, kept as annotations/{target.name}"])
+
+
+def _beside(target: Path, coco: Coco) -> Path:
+    """Where a file of outlines goes: in place of one of its name if it has all photographs of that, else beside it.
+
+    Annotation tools give every export the same name.
+    """
+    names, found, number = {image["file_name"] for image in coco["images"]}, target, 1
+    while found.is_file() and not {image["file_name"] for image in read_coco(found)["images"]} <= names:
+        number += 1
+        found = target.with_name(f"{target.stem}-{number}{target.suffix}")
+    return found

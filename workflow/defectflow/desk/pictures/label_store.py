@@ -20,7 +20,7 @@ from defectflow.desk.pictures.opinions import NOBODY, NONE, Label
 from defectflow.desk.pictures.photograph_index import PhotographIndex
 from defectflow.desk.project import Project
 from defectflow.listing.match_names_to_photographs import Matcher
-from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels
+from defectflow.sources.labels_csv import LABEL_COLUMNS, read_labels, second_row
 
 NAMES = {"0": "good", "1": "bad", "": ""}
 CODES = {"good": "0", "bad": "1", "unsure": "", "": ""}
@@ -241,6 +241,8 @@ class LabelStore:
             name, reason = matcher.find(row["filename"])
             if name is None:
                 raise UserError(f"{self.project.labels}, line {row['line']}: {row['filename']}: {reason}")
+            if name in found:  # written anew, the file would have one of them only
+                raise UserError(f"{self.project.labels}: {name}: {second_row(found[name], row, dict(row))}")
             found[name] = row
         with self.project.database() as database:
             old = self._labels(database)

@@ -105,7 +105,7 @@ class PhotographIndex:
         """Files that are not read as photographs, and links that are not followed, with the reason."""
         found = []
         root = self.project.photographs
-        for name in passed_over.others(str(root)):
+        for name in passed_over.others(self.resolved()):
             found.append({"name": name, "reason": unread(root / name).reason})
             if len(found) >= NAMED:
                 break

@@ -28,7 +28,7 @@ from defectflow.core.tables import PREDICTIONS, read_table
 from defectflow.desk.project import Project
 from defectflow.desk.records.results import Run, last_run
 from defectflow.inspection.bundle_files import MANIFEST as BUNDLE
-from defectflow.inspection.bundle_files import read_bundle
+from defectflow.inspection.bundle_files import made_at, read_bundle
 
 VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}")
 TAKEN = {"current", "audit.jsonl"}  # names in the folder that are not versions
@@ -61,8 +61,7 @@ def candidate(project: Project) -> dict[str, Any] | None:
         "run": "/".join(run.recipe[1:]),
         "sha256": digest,
         "time": manifest.stat().st_mtime,
-        # Teaching changes bundle.json, but not what it was made from.
-        "outdated": not taught and (run.folder / "metrics.json").stat().st_mtime_ns > manifest.stat().st_mtime_ns,
+        "outdated": (run.folder / "metrics.json").stat().st_mtime_ns > made_at(manifest.parent),
         "taught": taught["version"] if taught else None,
         "released": same,
         "figures": figures_of(run, settings),

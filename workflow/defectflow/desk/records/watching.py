@@ -21,13 +21,14 @@ from typing import Any
 import cv2
 
 from defectflow.core.files import UserError, atomic
+from defectflow.decision.outcomes import is_flagged
 from defectflow.desk.project import Project
 from defectflow.desk.records.releases import bundle_in_use
 from defectflow.images.formats import PassedOver
 from defectflow.inspection.bundle_files import MANIFEST
 from defectflow.inspection.inspector import Inspector, Verdict
 from defectflow.inspection.judge_files import judge_one
-from defectflow.inspection.outputs import Pictures, notices, picture_name
+from defectflow.inspection.outputs import Pictures, notices, picture_path
 from defectflow.inspection.photo_sources import watch
 from defectflow.monitoring.inspection_log import open_log
 
@@ -192,7 +193,7 @@ class Watcher:
 
     def _forget(self, one: Seen) -> None:
         for kind in ("overlays", "heatmaps"):
-            (self.pictures / kind / f"{picture_name(one.path)}.png").unlink(missing_ok=True)
+            picture_path(self.pictures, kind, one.path).unlink(missing_ok=True)
 
     def _paths(self, kind: str, source: str, every: float) -> Iterator[Path]:
         if kind == "folder":
@@ -222,10 +223,12 @@ class Watcher:
 
 
 def word_of(verdict: Verdict | None) -> str:
-    """Verdict as the page shows it."""
+    """Verdict as the page shows it; as in the service, a person decides where the part or its mask is in doubt too."""
     if verdict is None:
         return "error"
-    return "review" if verdict.review else "bad" if verdict.bad else "good"
+    if verdict.review or is_flagged(verdict.present, verdict.doubtful):
+        return "review"
+    return "bad" if verdict.bad else "good"
 
 
 def opened(source: str) -> cv2.VideoCapture:

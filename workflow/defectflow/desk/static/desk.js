@@ -70,7 +70,7 @@ export function toast(text, kind = "", action = null) {
   return close;
 }
 
-/** A question: "yes" if it is confirmed, "other" for the other way of doing it, if there is one; "" if not. */
+/** A question: "yes" if confirmed, "other" for the alternative, if there is one; "" if cancelled. */
 export function ask(text, confirm, danger = false, other = "") {
   return new Promise((resolve) => {
     const dialog = el("dialog", { "aria-label": text },
@@ -88,7 +88,7 @@ export function ask(text, confirm, danger = false, other = "") {
 // --- keys ---------------------------------------------------------------------------------------------------------
 const bound = new Map();
 
-/** Keys of a page: keys({ g: ["Good", () => ...], "Shift+A": [...] }). None of them acts while a person writes. */
+/** Keys of a page: keys({ g: ["Good", () => ...], "Shift+A": [...] }). They are ignored while the user types in a field. */
 export function keys(table) {
   for (const [key, [text, act]] of Object.entries(table)) bound.set(key, { text, act });
 }

@@ -1,4 +1,4 @@
-// Draw on one photograph, by mouse or by arrow keys and Enter: the outline of the part, from clicks in and out, or a defect.
+// Draw on one photograph, by mouse or by arrow keys and Enter: the outline of the part, by clicks on it and on the background, or a defect.
 import { api, csrf, el, t, toast } from "./desk.js";
 
 const TINT = [255, 0, 200];
@@ -10,7 +10,7 @@ async function picture(address) {
   return image;
 }
 
-/** What is drawn: where it is read from and saved to, with which tools, and whether a shape is added to what is there. */
+/** Kinds of drawings: where they are read from and saved to, their tools, and whether shapes are added to the existing mask. */
 export const PART = {
   title: t("Outline the part"), save: t("Use for all photographs"), mask: "/api/part/mask", to: "/api/part/outline",
   tools: ["click", "polygon", "brush", "eraser"], adds: false,
@@ -20,7 +20,7 @@ export const DEFECT = {
   tools: ["box", "brush", "polygon", "eraser"], adds: true,
 };
 
-/** Draw `what` on the photograph `name`; `following` is looked at meanwhile. `done(answer)` when it was saved. */
+/** Draw `what` on the photograph `name`; `following` is prepared meanwhile. Calls `done(answer)` after saving. */
 export async function draw(name, following, done, what = PART) {
   const canvas = el("canvas", { tabindex: 0, role: "application", "aria-label": what.adds ? t("Photograph: arrow keys move the cross, Enter sets a corner or paints") : t("Photograph: arrow keys move the cross, Enter clicks on the part, Shift+Enter on the background") });
   const board = el("div", { class: "board" }), busy = el("span", { class: "busy", role: "status" });
@@ -69,7 +69,7 @@ export async function draw(name, following, done, what = PART) {
     if (painting && tool === "box") box(at(event));
     painting = false;
   });
-  // A drawing is not lost by one key: the first Escape drops a shape that is begun, or says that nothing is saved.
+  // One key must not lose a drawing: the first Escape drops an unfinished shape, or warns that nothing is saved.
   dialog.addEventListener("cancel", (event) => {
     if (first || corners.length) return event.preventDefault(), (first = null), (corners = []), redraw();
     if (!past.length || asked) return;
@@ -105,18 +105,19 @@ export async function draw(name, following, done, what = PART) {
   dialog.addEventListener("close", () => dialog.remove());
   dialog.showModal();
   const address = encodeURIComponent(name);
-  // The photograph is shown at once; clicks wait until the server has looked at it.
+  // The photograph is shown at once; clicks wait until the server has encoded it.
   let ready = null;
   if (what.tools.includes("click")) {
     busy.textContent = t("Loading …");
-    ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => ((busy.textContent = ""), found));
+    ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => found.told && toast(found.told));
+    ready.catch(() => {}).then(() => (busy.textContent = "")); // api has reported the error; polygon and brush still work
   }
   image = await picture(`/api/part/picture?name=${address}`);
   canvas.width = image.naturalWidth;
   canvas.height = image.naturalHeight;
   context = canvas.getContext("2d", { willReadFrequently: true });
   mask = new Uint8Array(canvas.width * canvas.height);
-  board.append(canvas); // from here on it takes clicks
+  board.append(canvas); // from here on it receives clicks
   new ResizeObserver(() => scale(1)).observe(board);
   pick(what.tools[0]);
   redraw();
@@ -131,7 +132,7 @@ export async function draw(name, following, done, what = PART) {
     board.classList.toggle("zoomed", zoom > 1);
     const fits = zoom * Math.min(board.offsetWidth / canvas.width, board.offsetHeight / canvas.height);
     Object.assign(canvas.style, { width: `${canvas.width * fits}px`, height: `${canvas.height * fits}px` });
-    if (zoom > 1) board.scrollTo(x * board.scrollWidth - board.clientWidth / 2, y * board.scrollHeight - board.clientHeight / 2); // the middle stays
+    if (zoom > 1) board.scrollTo(x * board.scrollWidth - board.clientWidth / 2, y * board.scrollHeight - board.clientHeight / 2); // keep the middle in view
   }
 
   async function read(response) {
@@ -216,7 +217,7 @@ export async function draw(name, following, done, what = PART) {
     return Boolean(before?.some(Boolean));
   }
 
-  function remember() { // a declaration: it is called while the mask is still on its way
+  function remember() { // a hoisted declaration: it may be called before the mask has arrived
     past.push({ mask: mask.slice(), clicks: structuredClone(clicks), corners: structuredClone(corners) });
     past.splice(0, past.length - 30);
   }
@@ -252,7 +253,11 @@ export async function draw(name, following, done, what = PART) {
     clicks[beside ? "outside" : "inside"].push(point);
     redraw();
     const mine = ++waiting;
-    await ready;
+    try {
+      await ready;
+    } catch {
+      return undo();
+    }
     busy.textContent = "…";
     try {
       const response = await fetch("/api/part/clicks", { method: "POST", headers: { "Content-Type": "application/json", "X-Desk-CSRF": csrf }, body: JSON.stringify({ name, ...clicks }) });

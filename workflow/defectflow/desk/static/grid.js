@@ -43,7 +43,7 @@ export class Grid {
     return this.cell + this.footer;
   }
 
-  /** Show these; the current one and the selection stay where they are by name. */
+  /** Show these items; the current one and the selection are kept by name. */
   show(items) {
     const name = this.current?.name;
     this.items = items;
@@ -109,7 +109,7 @@ export class Grid {
     else this.box.removeAttribute("aria-activedescendant");
   }
 
-  /** Go to a place; `extend` selects from the anchor to it. */
+  /** Go to an index; `extend` selects from the anchor to it. */
   go(index, extend = false) {
     if (!this.items.length) return;
     this.at = Math.max(0, Math.min(this.items.length - 1, index));
@@ -139,7 +139,7 @@ export class Grid {
     this.mark();
   }
 
-  /** What an action is about: the selection, or the current one. */
+  /** Names that an action applies to: the selection, or the current item. */
   chosen() {
     return this.selected.size ? [...this.selected] : this.current ? [this.current.name] : [];
   }
@@ -178,7 +178,7 @@ export const picture = (item, size = "small") =>
   `/api/photographs/picture?name=${encodeURIComponent(item.name)}&size=${size}&stamp=${item.stamp}`;
 
 /**
- * The photographs of the folder, as { name, stamp, label, kind, marked: whether a defect is marked, differ: whether two people
- * say otherwise, said: [[who, label, kind]] }.
+ * The photographs of the folder, as { name, stamp, label, kind, marked: whether a defect is marked, differ: whether people
+ * disagree, said: [[who, label, kind]] }.
  */
 export const fromRows = (rows) => rows.map(([name, stamp, label, kind, marked, differ, said]) => ({ name, stamp, label, kind, marked, differ, said }));

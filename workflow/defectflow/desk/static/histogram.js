@@ -11,7 +11,7 @@ function svg(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Digits that tell scores of this range apart. */
+/** As many digits as are needed to distinguish scores of this range. */
 export function shortly(value, span) {
   return value.toFixed(Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(span || 1)))));
 }
@@ -113,7 +113,7 @@ export function histogram(box, photographs, onmove, onpick) {
   }
 
   function to(name, value) {
-    value = Number(Math.max(low, Math.min(high, value)).toPrecision(9)); // a cut between two scores stays what it is
+    value = Number(Math.max(low, Math.min(high, value)).toPrecision(9)); // rounding must not move it past a score
     let { threshold, band } = state;
     if (name === "threshold") {
       threshold = value;

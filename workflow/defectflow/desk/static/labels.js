@@ -7,7 +7,7 @@ const WHO = "defectflow-who"; // as on the page Release
 const LABELS = { good: t("good"), bad: t("bad"), unsure: t("not sure") };
 const who = () => localStorage.getItem(WHO) || "";
 let sessions = { sessions: [], of: {} };
-let marks = 0; // drawings saved here, so that the new one is shown
+let marks = 0; // drawings saved on this page; in the address, so that the browser loads the new one
 let items = [], byName = new Map(), lists = {}, filter = "all", busy = Promise.resolve();
 
 const grid = new Grid($("grid"), {
@@ -46,7 +46,7 @@ function preview(item) {
 const named = (person) => person || t("without a name");
 const words = ([, label, kind]) => [LABELS[label] ?? t("no label"), kind].filter(Boolean).join(" ");
 
-/** Who has said what of the photograph that is shown, and where they differ, buttons that settle it. */
+/** Each person's label of the photograph that is shown, and if they differ, buttons that settle it. */
 function opinions(item) {
   $("said").replaceChildren(...(item.said.length ? [el("span", { class: "muted" }, item.said.map((one) => `${named(one[0])}: ${words(one)}`).join(" · "))] : []));
   $("settle").hidden = !item.differ;
@@ -55,7 +55,7 @@ function opinions(item) {
   $("choices").replaceChildren(...choices.map((one) => el("button", { onclick: () => settle(one[1], one[2]) }, mark(one[1], words(one)))));
 }
 
-/** Say what holds of what is chosen, whatever people have said; it needs a name. */
+/** Settle the label of the chosen photographs, whatever the others have said; it needs a name. */
 function settle(label, kind = "") {
   const names = grid.chosen().filter((name) => byName.get(name).differ);
   if (!names.length) return toast(t("Nothing to settle here"));
@@ -96,7 +96,7 @@ function matching() {
   return session ? found.sort((one, other) => of[one.name][1] - of[other.name][1]) : found;
 }
 
-/** Sessions by time; they are read on the server in the background, so that this asks again until all are there. */
+/** Sessions by time; the server reads them in the background, so ask again until all are there. */
 async function times() {
   sessions = await api("/api/labels/sessions", { quiet: true });
   const day = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium" });
@@ -159,7 +159,7 @@ function apply(rows) {
   return found;
 }
 
-/** Label what is chosen; a single one moves on to the next. The requests keep their order. */
+/** Label the chosen photographs; after a single one, move on to the next. Requests keep their order. */
 function put(change) {
   const names = grid.chosen();
   if (!names.length) return;

@@ -3,7 +3,7 @@ import { api, ask, el, keys, mark, number, t, toast } from "./desk.js";
 import { draw } from "./draw.js";
 
 const id = (name) => document.getElementById(name);
-const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), whole: t("whole photographs"), constant: t("the mean outline"), sam: t("found by SAM") };
+const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), whole: t("whole photographs"), constant: t("the mean outline"), "sam2.1": t("found by SAM"), prompted: t("found by SAM"), sam_onnx: t("found by SAM") };
 const BATCH = 60;
 let data, show = "", rows = [], shown = 0;
 
@@ -16,6 +16,7 @@ async function load(found) {
   id("about").textContent = sources.length ? sources.join(", ") : data.total ? t("No run yet") : "";
   id("accept").hidden = !sources.length || Boolean(data.accepted);
   id("told").replaceChildren(told());
+  id("sheet").parentElement.hidden = !data.total;
   const choices = [["", t("All {n}", { n: number(data.total) })], ["flagged", t("Doubtful {n}", { n: number(data.flagged) })], ["outlined", t("Outlined {n}", { n: number(data.outlined) })]];
   id("show").replaceChildren(...choices.map(([name, text]) => el("button", { "aria-pressed": String(name === show), onclick: () => ((show = name), fill()) }, text)));
   fill();

@@ -47,7 +47,7 @@ function show(item) {
   dialog.showModal();
 }
 
-// --- what comes in ------------------------------------------------------------------------------------------------
+// --- uploads ------------------------------------------------------------------------------------------------------
 const KINDS = { duplicate: [t("already here"), "unsure"], broken: [t("broken"), "bad"], passed: [t("passed over"), "unsure"] };
 
 async function* entries(items) {
@@ -112,7 +112,7 @@ async function deliver(files) {
     }
     toast(plural(sum.added, "{n} photograph added", "{n} photographs added"), "good", [t("Label them"), () => location.assign("/labels")]);
   } catch {
-    // api has told it; what came in before stays
+    // api has reported the error; files that were added before it stay
   }
   await load();
 }
@@ -162,7 +162,7 @@ addEventListener("drop", async (event) => {
   await deliver(found.length ? found : plain);
 });
 
-// --- folders that stay where they are, and removal -----------------------------------------------------------------
+// --- folders used in place, and removal ----------------------------------------------------------------------------
 function toggleTake() {
   const hidden = ($("take").hidden = !$("take").hidden);
   $("take-folder").setAttribute("aria-expanded", String(!hidden));

@@ -105,7 +105,7 @@ id("approve").addEventListener("submit", async (event) => {
   toast(t("Version {version} is released and in use.", { version }), "good");
 });
 
-/** Roll back, or forward: a question for the name and the reason. */
+/** Put another release into use: asks for the name and the reason. */
 function use(one) {
   const who = el("input", { id: "use-who", required: true, maxlength: 100, value: localStorage.getItem(WHO) || "" }), why = el("textarea", { id: "use-note", rows: 2, maxlength: 2000 });
   const form = el("form", { method: "dialog", class: "stack" }, el("label", { for: "use-who" }, t("Approved by")), who, el("label", { for: "use-note" }, t("Why")), why,

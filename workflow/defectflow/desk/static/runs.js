@@ -57,13 +57,13 @@ function show(state) {
   if ($("log-box").open) log();
 }
 
-/** The runs that wait, each with a button that takes it out; what was stopped or has failed holds them until one says so. */
+/** The waiting runs, each with a button to remove it; after a run that was stopped or failed, they wait for the user. */
 let queued = "";
 function queue(list, running) {
   const box = $("queue");
   box.hidden = !list.length;
   const key = JSON.stringify([list, running]);
-  if (key === queued) return; // the focus stays on its button
+  if (key === queued) return; // keep the focus on its button
   queued = key;
   const words = (one) => [one.bundle ? t("with the inspector packed") : t("without a bundle"), one.cores === "all" ? "" : t("cores: {n}", { n: one.cores }),
     t("requested at {time}", { time: new Date(1000 * one.asked).toLocaleTimeString(document.documentElement.lang, { timeStyle: "short" }) })].filter(Boolean).join(" · ");

@@ -19,7 +19,7 @@ const BATCH = 96;
 
 const id = (name) => document.getElementById(name);
 let data, chart, known;
-// How the threshold on show came about: "run" as it was evaluated, "rule" a strategy, "hand" as it was dragged.
+// Where the threshold that is shown comes from: "run", the evaluation; "rule", a strategy; "hand", it was dragged.
 let state = { mode: "run", threshold: null, band: null, strategy: "", options: {} };
 let filter = { outcome: "", kind: "", group: "", order: "doubt" };
 
@@ -54,7 +54,7 @@ function costs() {
 // --- the figures ---------------------------------------------------------------------------------------------------
 let asking = false, again = false;
 
-/** Figures for what is on show; while one request is under way, only the last of those that follow is made. */
+/** Figures for the threshold that is shown; of the requests that come up during another one, only the last is sent. */
 async function figures() {
   if (asking) { again = true; return; }
   asking = true;
@@ -100,7 +100,7 @@ function tell(found) {
   id("figures").replaceChildren(...parts.filter(Boolean));
 }
 
-// --- what is chosen -------------------------------------------------------------------------------------------------
+// --- the threshold --------------------------------------------------------------------------------------------------
 function show(next) {
   state = { found: null, ...next };
   chart.set({ threshold: state.threshold, band: state.band });
@@ -133,7 +133,7 @@ async function use() {
   toast(t("Written to config.yaml. The next run evaluates with it, in seconds."), "good", [t("To the page Run"), () => (location.href = "/runs")]);
 }
 
-/** Whether config.yaml asks for another threshold than the one that the run was evaluated with. */
+/** Whether config.yaml has another threshold than the one that the run was evaluated with. */
 function pending() {
   const { strategy, options, review } = data.setting;
   const same = (a, b) => JSON.stringify(a ?? null) === JSON.stringify(b ?? null);
@@ -216,7 +216,7 @@ function filters() {
 let rows = [], shown = 0, waiting = false;
 const watch = "IntersectionObserver" in window && new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: "600px" });
 
-/** Sort and filter; while a handle moves, at most once a frame. */
+/** Sort and filter; at most once per frame while a handle is dragged. */
 function gallery() {
   if (waiting) return;
   waiting = true;

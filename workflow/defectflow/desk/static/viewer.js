@@ -1,11 +1,11 @@
-// One photograph in full: what was seen, the heat over it, the outline of the part, boxes; zoom and neighbours.
+// One photograph in full: the photograph, its heatmap, the outline of the part, boxes; zoom and neighbours.
 import { api, el, mark, t } from "./desk.js";
 
 const source = (id, layer, side = 1600) => `/api/verdicts/picture/${layer}?image_id=${encodeURIComponent(id)}&side=${side}`;
-let kept = { base: "photograph", heat: 80, mask: true, boxes: true }; // as the person last looked
+let kept = { base: "photograph", heat: 80, mask: true, boxes: true }; // settings of the last view
 
 /**
- * Open the viewer on `rows[at]` (id, name); `said(row)`: elements for its head. `onmove(row)` is told which one is shown.
+ * Open the viewer on `rows[at]` (id, name); `said(row)`: elements for its header. `onmove(row)` is called with the one that is shown.
  */
 export function view(rows, at, said, onmove = () => {}) {
   const title = el("h2", {}), head = el("div", { class: "row" }), stage = el("div", { class: "plate", tabindex: "0", role: "img" });

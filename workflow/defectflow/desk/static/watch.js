@@ -4,7 +4,7 @@ import { api, ask, el, keys, mark, number, plural, t, toast } from "./desk.js";
 const id = (name) => document.getElementById(name);
 const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Position, horizontal"), y: t("Position, vertical"), raw_score: t("Scores of good ones") };
 const HINTS = { folder: "/mnt/line-3/incoming", camera: t("0, rtsp://camera/stream, or the path of a video file") };
-const QUICK = 700, SLOW = 4000, MOST = 300, DRIFT = 25; // ms between two looks; pictures; new verdicts between two charts
+const QUICK = 700, SLOW = 4000, MOST = 300, DRIFT = 25; // ms between requests; pictures kept; new verdicts between two charts
 let kind = "folder", rows = [], since = 0, chosen = null, state, sinceDrift = 0;
 
 const shown = (layer, row, side) => `/api/watch/picture/${layer}?number=${row.number}&side=${side}`;
@@ -23,7 +23,7 @@ async function look() {
   try {
     take(await api(`/api/watch/state?since=${since}`, { quiet: true }));
   } catch {
-    // The next look tells whether the desk is there again.
+    // The next request shows whether the desk answers again.
   }
   setTimeout(look, document.hidden || !state?.watching ? SLOW : QUICK);
 }
@@ -68,7 +68,7 @@ function list(fresh) {
   while (id("list").children.length > MOST) id("list").lastChild.remove();
 }
 
-/** Show one verdict in full; `stay`: until another is chosen, although new ones come. */
+/** Show one verdict in full; `stay`: keep it when new ones arrive. */
 function now(row, stay = false) {
   chosen = stay ? row : null;
   for (const button of id("list").children) button.setAttribute("aria-pressed", String(stay && Number(button.dataset.number) === row.number));
@@ -176,7 +176,7 @@ async function judge(files) {
     try {
       await api(`/api/watch/judge?name=${encodeURIComponent(file.name.slice(-200))}`, { body: file });
     } catch {
-      continue; // it was told, and the others are still judged
+      continue; // api has reported the error; the others are still judged
     }
     chosen = null;
     take(await api(`/api/watch/state?since=${since}`));

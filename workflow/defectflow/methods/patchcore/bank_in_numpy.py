@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from defectflow.methods.numpy_detector import NumpyDetector, Scored, pool, unit
+from defectflow.methods.numpy_detector import TABLES, NumpyDetector, Scored, pool, unit
 from defectflow.methods.patchcore.known_defects import DEFECTS, GOOD_AFTER_ALL, toward_defects
 from defectflow.methods.patchcore.scales import UNITS, Combination, grids_of, of_scale
 from defectflow.methods.patchcore.settings import PatchCoreSettings
@@ -21,7 +21,8 @@ class PatchCore(NumpyDetector):
 
     Args:
         tensors: "" the bank, float (n, d); with "mean" and "axes" where it is stored along principal axes, and
-            GOOD_AFTER_ALL and DEFECTS, float (m, d), where people have said that it was wrong.
+            GOOD_AFTER_ALL and DEFECTS, float (m, d), where people have said that it was wrong. Of several scales
+            these of each, by the names of `scales.named`.
         metadata: "distance".
         settings: score, neighbours, top_fraction.
     """
@@ -31,12 +32,13 @@ class PatchCore(NumpyDetector):
     def __init__(self, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, Any], settings: PatchCoreSettings):
         self._settings = settings
         grids = grids_of(metadata)
-        self._combination = Combination(grids, tensors[UNITS]) if grids else None
+        self.combination = Combination(grids, tensors[UNITS]) if grids else None
         one = {key: value for key, value in metadata.items() if key != "coarser"}
         self._scales = [PatchCore(of_scale(tensors, k), one, settings) for k in range(len(grids))]
         if grids:
             return
-        self._bank = Points(tensors[""].astype(np.float32, copy=False))
+        known = {key.removeprefix(TABLES): value for key, value in tensors.items() if key.startswith(TABLES)}
+        self._bank = Points(tensors[""].astype(np.float32, copy=False), known or None)
         self._subspace = (tensors["mean"], tensors["axes"]) if "axes" in tensors else None
         self._cosine = metadata["distance"] == "cosine"
         self._good, self._defects = (
@@ -46,10 +48,8 @@ class PatchCore(NumpyDetector):
 
     def judge(self, patches: np.ndarray, position: np.ndarray) -> tuple[float, np.ndarray]:
         """See `detector.Detector.judge`."""
-        if self._combination:
-            parts = zip(self._scales, self._combination.split(position), strict=True)
-            found = [scale.distances(patches[rows]) for scale, (rows, _) in parts]
-            distances = self._combination.combined(found, position)
+        if self.combination:
+            distances = self.combination.combined(self._of_each_scale(patches, position), position)
             return pool(distances, self._settings), distances
         patches = self.comparable(patches)
         distances, nearest = self._bank.nearest(patches)
@@ -61,13 +61,19 @@ class PatchCore(NumpyDetector):
 
     def distances(self, patches: np.ndarray) -> np.ndarray:
         """Distance of each patch (p, d) of one scale, float32 (p,)."""
-        return self._measure(self._bank.nearest(self.comparable(patches))[0])
+        patches = self.comparable(patches)
+        return self._taught(patches, self._measure(self._bank.nearest(patches)[0]))
+
+    def _of_each_scale(self, patches: np.ndarray, position: np.ndarray) -> list[np.ndarray]:
+        assert self.combination is not None, "there are several scales"
+        parts = zip(self._scales, self.combination.split(position), strict=True)
+        return [scale.distances(patches[rows]) for scale, (rows, _) in parts]
 
     def score(self, patches: np.ndarray, position: np.ndarray) -> Scored:
         """See `NumpyDetector.score`: the largest distance is found without most of the others."""
-        if self._combination and self._settings.score == "max":
+        if self.combination and self._settings.score == "max":
             return self._score_of_scales(patches, position)
-        if self._combination or self._settings.score != "max" or self._good or self._defects:
+        if self.combination or self._settings.score != "max" or self._good or self._defects:
             return super().score(patches, position)
         patches = self.comparable(patches)
         begun = self._bank.begin(patches)
@@ -80,17 +86,18 @@ class PatchCore(NumpyDetector):
 
     def _score_of_scales(self, patches: np.ndarray, position: np.ndarray) -> Scored:
         """The largest value of the map of all scales: at the finest, only patches that may have it are searched."""
-        assert self._combination is not None, "there are several scales"
-        combined = self._combination.combined
-        (finest, *_), ((rows, _), *parts) = self._scales, list(self._combination.split(position))
+        assert self.combination is not None, "there are several scales"
+        combined = self.combination.combined
+        (finest, *_), ((rows, _), *parts) = self._scales, list(self.combination.split(position))
         known = [scale.distances(patches[own]) for scale, (own, _) in zip(self._scales[1:], parts, strict=True)]
         bank, queries = finest._bank, finest.comparable(patches[rows])
-        bounds = finest._measure(np.sqrt(bank.begin(queries).reached))
+        # Of an upper bound, what was taught makes an upper bound again: it grows with the distance.
+        bounds = finest._taught(queries, finest._measure(np.sqrt(bank.begin(queries).reached)))
         upper, measured = combined([bounds, *known], position), np.zeros(len(queries), bool)
         wanted = FIRST
         while not measured.any() or upper[measured].max() < upper.max():
             some = np.argsort(np.where(measured, -np.inf, upper))[-wanted:]
-            bounds[some] = finest._measure(bank.nearest(queries[some])[0])
+            bounds[some] = finest._taught(queries[some], finest._measure(bank.nearest(queries[some])[0]))
             measured[some] = True
             upper, wanted = combined([bounds, *known], position), 2 * wanted
 
@@ -98,7 +105,8 @@ class PatchCore(NumpyDetector):
             parts = np.array_split(queries, max(1, min(self.workers, len(queries) // LEAST)))
             with ThreadPoolExecutor(len(parts)) as pool:
                 found = list(pool.map(lambda part: bank.nearest(part)[0], parts))
-            return combined([finest._measure(np.concatenate(found)), *known], position)
+            exact = finest._taught(queries, finest._measure(np.concatenate(found)))
+            return combined([exact, *known], position)
 
         return Scored(float(upper.max()), upper, distances)
 
@@ -122,15 +130,46 @@ class PatchCore(NumpyDetector):
             weights[:] = [self._reweighted(patches[row], 1.0, int(nearest[row])) for row in rows]
         return rows, distances[rows], weights
 
+    def tables(self) -> dict[str, np.ndarray]:
+        """See `NumpyDetector.tables`; none of several scales."""
+        return {} if self.combination else {f"{TABLES}{key}": value for key, value in self._bank.tables().items()}
+
+    def deciding(self, patches: np.ndarray, position: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """As `farthest` for several scales: the patches of all scales that the largest values of the map come from.
+
+        Args:
+            patches, position: see `judge`.
+            count: values of the map.
+
+        Returns:
+            Their rows, int64 (k,) ascending, and their distances at their own scale, float32 (k,).
+        """
+        assert self.combination is not None, "there are several scales"
+        found = self._of_each_scale(patches, position)
+        heat = self.combination.combined(found, position)
+        chosen = np.zeros(len(heat), bool)
+        chosen[np.argsort(-heat, kind="stable")[:count]] = True
+        rows = np.flatnonzero(self.combination.sources(chosen, position))
+        return rows, np.concatenate(found)[rows]
+
+    def judged(self, position: np.ndarray) -> int:
+        """How many of the patches at ``position`` have a place in the map: all, or those of the finest scale."""
+        return len(next(self.combination.split(position))[1]) if self.combination else len(position)
+
     @property
-    def teachable(self) -> bool:
-        """Whether feedback can add to this bank: one with a single scale."""
-        return self._combination is None
+    def scales(self) -> list["PatchCore"]:
+        """The bank of each scale, the finest first; itself where there is but one."""
+        return self._scales or [self]
 
     @property
     def size(self) -> int:
-        """Number of patches in the bank."""
+        """Number of patches in the bank of one scale."""
         return len(self._bank.points)
+
+    @property
+    def dimensions(self) -> int:
+        """Of the patches in the bank of one scale."""
+        return int(self._bank.points.shape[1])
 
     def between(self, patches: np.ndarray, others: np.ndarray) -> np.ndarray:
         """Distance of each patch (p, d) to the nearest of others (m, d), m >= 1, all `comparable`: float32 (p,)."""

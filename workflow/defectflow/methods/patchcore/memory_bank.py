@@ -91,11 +91,12 @@ class PatchCore(Detector):
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: PatchCoreSettings
     ) -> None:
         grids = grids_of(metadata)
-        self._banks = [_bank(of_scale(tensors, k), metadata["distance"]) for k in range(max(1, len(grids)))]
+        scales = [of_scale(tensors, k) for k in range(max(1, len(grids)))]
+        self._banks = [_bank(own, metadata["distance"]) for own in scales]
         self._combination = Combination(grids, tensors[UNITS].cpu().numpy()) if grids else None
         self._settings = settings
         self._good, self._defects = (
-            _bank({**tensors, "": tensors[name]}, metadata["distance"]) if len(tensors.get(name, ())) else None
+            [_bank({**own, "": own[name]}, metadata["distance"]) if len(own.get(name, ())) else None for own in scales]
             for name in (GOOD_AFTER_ALL, DEFECTS)
         )
 
@@ -103,21 +104,26 @@ class PatchCore(Detector):
         """See `Detector.judge`; where a patch lies does not count, but for the scale that it belongs to."""
         if self._combination:
             where = position.cpu().numpy()
-            parts = zip(self._banks, self._combination.split(where), strict=True)
-            found = [bank.nearest(patches[rows])[0].cpu().numpy() for bank, (rows, _) in parts]
+            parts = enumerate(self._combination.split(where))
+            found = [self._nearest(patches[rows], scale)[0].cpu().numpy() for scale, (rows, _) in parts]
             distances = torch.from_numpy(self._combination.combined(found, where)).to(patches.device)
             return pool(distances, self._settings), distances
         (bank,) = self._banks
-        distances, nearest = bank.nearest(patches)
-        if self._good:
-            distances = torch.minimum(distances, self._good.nearest(patches)[0])
-        if self._defects:
-            distances = toward_defects(distances, self._defects.nearest(patches)[0])
+        distances, nearest = self._nearest(patches, 0)
         if self._settings.score != "max":
             return pool(distances, self._settings), distances
         winner = int(distances.argmax())
         score = bank.reweighted(patches[winner], distances[winner], int(nearest[winner]), self._settings.neighbours)
         return score, distances
+
+    def _nearest(self, patches: torch.Tensor, scale: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `Bank.nearest` at a scale, with what was taught."""
+        distances, nearest = self._banks[scale].nearest(patches)
+        if good := self._good[scale]:
+            distances = torch.minimum(distances, good.nearest(patches)[0])
+        if defects := self._defects[scale]:
+            distances = toward_defects(distances, defects.nearest(patches)[0])
+        return distances, nearest
 
     @classmethod
     def metadata(cls, settings: PatchCoreSettings) -> dict[str, Any]:

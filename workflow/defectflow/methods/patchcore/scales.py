@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, TypeVar
 
 import cv2
@@ -57,6 +58,11 @@ class Combination:
             tuple(_enlarging(coarse, fine) for coarse, fine in zip(grid, grids[0], strict=True)) for grid in grids[1:]
         ]
 
+    def members(self, position: np.ndarray) -> list[np.ndarray]:
+        """Of each scale: which cells are its own, of cells of all scales in any order, int64 (p,): bool (p,) each."""
+        scale = np.searchsorted(self._ends, position, side="right")
+        return [scale == number for number in range(len(self._ends))]
+
     def split(self, position: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         """Of each scale: which of the patches at ``position``, int64 (p,) in ascending order of scales, and where.
 
@@ -66,6 +72,40 @@ class Combination:
         ends = np.searchsorted(position, self._ends)
         for begin, end, first in zip([0, *ends], ends, [0, *self._ends], strict=False):
             yield slice(begin, end), position[begin:end] - first
+
+    def with_units(self, units: np.ndarray) -> Combination:
+        """The same scales in other units, float (scales, 2): those of another bank."""
+        other = copy(self)
+        other.units = [(float(middle), float(spread)) for middle, spread in units]
+        return other
+
+    def sources(self, chosen: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Which patches the map takes its values from, at some cells of the finest grid.
+
+        Args:
+            chosen: bool (p of the finest scale,), the cells.
+            position: int64 (p,), of all patches, sorted.
+
+        Returns:
+            bool (p,).
+        """
+        (_, finest), *coarser = self.split(position)
+        marked = np.zeros(self._grids[0][0] * self._grids[0][1])
+        marked[finest[chosen]] = 1
+        found = [chosen]
+        for (_, where), (down, across) in zip(coarser, self.enlarge, strict=True):
+            taken = (down > 0).T.astype(float) @ marked.reshape(self._grids[0]) @ (across > 0).astype(float)
+            found.append(taken.ravel()[where] > 0)
+        return np.concatenate(found)
+
+    def holding(self, cells: np.ndarray, scale: int) -> np.ndarray:
+        """The cell of a scale that each of some cells of the finest grid takes most from, int64 (k,) flat indices."""
+        if scale == 0:
+            return cells
+        rows, columns = np.divmod(cells, self._grids[0][1])
+        down, across = (weights.argmax(axis=1) for weights in self.enlarge[scale - 1])
+        held: np.ndarray = down[rows] * self._grids[scale][1] + across[columns]
+        return held
 
     def combined(self, distances: Sequence[np.ndarray], position: np.ndarray) -> np.ndarray:
         """The map on the finest grid.

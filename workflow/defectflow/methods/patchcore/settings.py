@@ -28,6 +28,7 @@ class PatchCoreSettings(PooledSettings):
     density_neighbours: int = setting(
         8, "the nearer so many neighbours in other photographs, the denser", minimum=1, stage="fit",
         read_if=lambda settings: settings.density < 1,
+        refused="'density_neighbours' is only read with a density below 1 (set it, or leave this out)",
     )  # fmt: skip
     bank_dtype: Literal["float32", "float16", "pca_float16"] = setting(
         "float32",
@@ -39,4 +40,5 @@ class PatchCoreSettings(PooledSettings):
     neighbours: int = setting(
         9, "neighbours in the re-weighting of the image score (PatchCore, equation 7); 1 switches it off", minimum=1,
         stage="score", read_if=lambda settings: settings.score == "max" and len(settings.sizes) == 1,
+        refused="'neighbours' is only read with score: max and one image_size (leave it out)",
     )  # fmt: skip

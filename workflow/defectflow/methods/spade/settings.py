@@ -28,4 +28,5 @@ class SpadeSettings(PooledSettings):
     top_fraction: float = setting(
         0.01, "share of the patches that top_k_mean averages; percentile uses the lowest of them", above=0, below=1,
         stage="score", read_if=lambda settings: settings.score in ("top_k_mean", "percentile"),
+        refused="'top_fraction' is only read with score: top_k_mean or percentile (choose one, or leave it out)",
     )  # fmt: skip
