@@ -119,7 +119,8 @@ class Points:
             float32 (m,) and int64 (m,).
         """
         if len(self.points) == 1 or not len(queries):  # nothing to search
-            alone: np.ndarray = np.linalg.norm(queries - self.points[0], axis=1)
+            difference = self.points[0] - queries
+            alone: np.ndarray = np.sqrt(np.einsum("ij,ij->i", difference, difference))
             return alone, np.zeros(len(queries), np.int64)
         self._calls += 1
         if self._calls >= self._clustered_from:
