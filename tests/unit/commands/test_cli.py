@@ -338,6 +338,16 @@ def test_photographs_may_be_named_behind_options(bundle_folder, photos, tmp_path
     assert code == 2 and "unrecognized arguments: --cvs" in err
 
 
+def test_an_error_before_the_first_photograph_loses_no_earlier_table(bundle_folder, photos, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "o.csv").write_text("of yesterday\n")
+    files = ["--csv", tmp_path / "o.csv", "--jsonl", tmp_path / "new.jsonl"]
+    assert run(capsys, "inspect", bundle_folder, tmp_path / "empty", *files)[0] == 2
+    assert (tmp_path / "o.csv").read_text() == "of yesterday\n" and not (tmp_path / "new.jsonl").exists()
+    code, _, err = run(capsys, "inspect", bundle_folder, photos, *files[:3], tmp_path / "o.csv")
+    assert code == 2 and "the same file" in err and (tmp_path / "o.csv").read_text() == "of yesterday\n"
+
+
 def test_a_table_that_cannot_be_written_is_told_in_one_line(bundle_folder, photos, tmp_path, capsys, monkeypatch):
     def refuse(*_args):
         raise PermissionError(13, "Permission denied", str(tmp_path / "o.csv"))

@@ -65,13 +65,14 @@ def test_a_webhook_gets_json_with_a_token_and_says_what_it_thinks_of_it(receiver
         with pytest.raises(error, match=str(status)):
             hook.send([RECORD])
     assert len(receiver.got) == 5  # a redirect is not followed: the verdict would stay behind
-    for address in ("file:///etc/passwd", "ftp://a/b", "http://", "verdicts"):
+    for address in ("file:///etc/passwd", "ftp://a/b", "http://", "http://h:x/", "http://[::1/", "verdicts"):
         with pytest.raises(UserError, match="--webhook"):
             Webhook(address)
 
 
 @pytest.mark.parametrize(
-    "address", ["http://a/b", "mqtt://a", "mqtt://a/", "mqtt:///b", "mqtt://a/b/#", "mqtt://me:secret@a/b"]
+    "address",
+    ["http://a/b", "mqtt://a", "mqtt://a/", "mqtt:///b", "mqtt://a/b/#", "mqtt://me:secret@a/b", "mqtt://a:x/b"],
 )
 def test_other_addresses_of_brokers_are_refused(address):
     with pytest.raises(UserError, match="--mqtt") as caught:

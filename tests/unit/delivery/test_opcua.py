@@ -118,7 +118,7 @@ def test_with_a_login_and_a_certificate_others_see_nothing(address, opened, tmp_
             asyncio.run(look(*words))
 
 
-@pytest.mark.parametrize("address", ["opc.tcp://", "http://127.0.0.1", "opc.tcp://127.0.0.1/path"])
+@pytest.mark.parametrize("address", ["opc.tcp://", "http://127.0.0.1", "opc.tcp://127.0.0.1/path", "opc.tcp://h:x"])
 def test_other_addresses_are_refused(address):
     with pytest.raises(UserError, match="--opcua: an address"):
         OpcUa(address, [], None, None, None)

@@ -2,6 +2,7 @@
 
 import ipaddress
 import socket
+from urllib.parse import SplitResult, urlsplit
 
 from defectflow.core.files import UserError
 
@@ -16,6 +17,22 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def parts_of(address: str) -> SplitResult | None:
+    """The parts of an address; None if it has no host, or its port is no number up to 65535.
+
+    >>> parts_of("mqtt://line.example:1883/verdicts").port
+    1883
+    >>> parts_of("mqtt://line.example:x/verdicts"), parts_of("http://[::1/"), parts_of("/verdicts")
+    (None, None, None)
+    """
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # read when asked for
+    except ValueError:
+        return None
+    return parts if parts.hostname else None
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from http.client import HTTPMessage
 from pathlib import Path
 from typing import IO, Any, Protocol
-from urllib.parse import urlsplit
 
+from defectflow.core.addresses import parts_of
 from defectflow.core.files import UserError
 
 COLUMNS = (
     "time", "id", "part_id", "file", "model", "model_version", "verdict", "bad", "score", "raw_score", "threshold",
-    "review", "mask_present", "mask_doubtful", "reason", "cause", "regions", "ms",
+    "review", "mask_present", "mask_doubtful", "reason", "cause", "regions", "ms", "kind", "kind_probability",
 )  # fmt: skip
 PATIENCE = 10.0  # seconds for an answer of the other side
 # Statuses by which a receiver says that it will never take this record; others may change.
@@ -104,7 +104,8 @@ class Webhook:
 
     def __init__(self, url: str, token: Path | None = None) -> None:
         """Raises UserError for another address."""
-        if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+        parts = parts_of(url)
+        if parts is None or parts.scheme not in ("http", "https"):
             raise UserError("--webhook: an address that begins with http:// or https:// is needed")
         self._url, self._headers = url, {"Content-Type": "application/json", "User-Agent": "defectflow"}
         if token:
@@ -142,15 +143,15 @@ class Mqtt:
 
     def __init__(self, address: str, login: Path | None = None, ca: Path | None = None) -> None:
         """Raises UserError for another address, or a login of another form."""
-        parts = urlsplit(address)
-        topic = parts.path.removeprefix("/")
+        parts = parts_of(address)
+        topic = parts.path.removeprefix("/") if parts else ""
         wild = set("+#?") & set(address)  # "#" and "?" would end the path of an address
-        if parts.scheme not in ("mqtt", "mqtts") or not parts.hostname or not topic or wild:
+        if parts is None or parts.scheme not in ("mqtt", "mqtts") or not topic or wild:
             raise UserError("--mqtt: an address like mqtt://broker.example:1883/line/1/verdicts is needed")
         if parts.username or parts.password:
             raise UserError("--mqtt: put USER:PASSWORD into a file (--mqtt-login), where other users cannot see it")
         self._tls, self._ca = parts.scheme == "mqtts", ca
-        self._host, self._port = parts.hostname, parts.port or (8883 if self._tls else 1883)
+        self._host, self._port = parts.hostname or "", parts.port or (8883 if self._tls else 1883)
         self._topic = topic
         self._login = tuple(login.read_text().strip().split(":", 1)) if login else None
         if self._login and len(self._login) != 2:

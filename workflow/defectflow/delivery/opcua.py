@@ -14,9 +14,8 @@ import threading
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-from defectflow.core.addresses import is_loopback
+from defectflow.core.addresses import is_loopback, parts_of
 from defectflow.core.files import UserError
 
 URI = "urn:defectflow:service"
@@ -52,10 +51,10 @@ class OpcUa:
         Raises:
             UserError: asyncua is not installed, or the address is taken, or open to others without login or encryption.
         """
-        parts = urlsplit(address)
-        if parts.scheme != "opc.tcp" or not parts.hostname or parts.path.strip("/"):
+        parts = parts_of(address)
+        if parts is None or parts.scheme != "opc.tcp" or parts.path.strip("/"):
             raise UserError("--opcua: an address like opc.tcp://127.0.0.1:4840 is needed")
-        if not is_loopback(parts.hostname) and not (login and certificate):
+        if not is_loopback(parts.hostname or "") and not (login and certificate):
             raise UserError(
                 f"--opcua {address}: others can reach this address, so that a login and encryption are needed "
                 "(--opcua-login, --certificate, --key)"

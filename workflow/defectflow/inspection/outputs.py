@@ -17,7 +17,7 @@ import numpy as np
 from defectflow.classification.kind_namer import UNKNOWN
 from defectflow.core.anomaly_maps import reduced_size
 from defectflow.core.counted import counted
-from defectflow.core.files import atomic
+from defectflow.core.files import UserError, atomic
 from defectflow.decision.damaged_regions import region_mask
 from defectflow.decision.outcomes import TO_A_PERSON, is_flagged
 from defectflow.decision.pred_score import two_digits
@@ -217,16 +217,30 @@ def picture_name(path: Path) -> str:
 
 
 class Report:
-    """Writes rows immediately to a CSV and a file of JSON lines; made by `open_report`."""
+    """Writes rows immediately to a CSV and a file of JSON lines; made by `open_report`.
+
+    Attributes:
+        begun: whether what the files held before has been replaced.
+    """
 
     def __init__(self, table: TextIO | None, lines: TextIO | None, columns: Sequence[str] = COLUMNS) -> None:
-        self._table, self._lines = table, lines
+        self._table, self._lines, self.begun = table, lines, False
         self._writer = csv.DictWriter(table, columns, restval="", lineterminator="\n") if table else None
+
+    def begin(self) -> None:
+        """Replace what the files hold, the first time."""
+        if self.begun:
+            return
+        self.begun = True
+        for file in filter(None, (self._table, self._lines)):
+            if file.seekable():  # not so a pipe
+                file.truncate(0)
         if self._writer:
             self._writer.writeheader()
 
     def add(self, path: Path, verdict: Verdict | None, problem: str = "") -> None:
         """Write the row of one photograph and flush, so that readers of the files see it."""
+        self.begin()
         if self._table and self._writer:
             self._writer.writerow(row_of(path, verdict, problem))
             self._table.flush()
@@ -262,14 +276,31 @@ class PassedOverFiles:
 def open_report(table: Path | None, lines: Path | None, kinds: bool = False) -> Iterator[Report]:
     """Open the requested files; file names that are not valid Unicode are written unchanged.
 
-    ``kinds``: whether there are columns for kinds of defects.
+    What they held is replaced by the first row, or at the end: an error before that loses nothing.
+
+    Args:
+        table, lines: the CSV and the file of JSON lines.
+        kinds: whether there are columns for kinds of defects.
+
+    Raises:
+        UserError: they are one file.
     """
+    if table and lines and table.resolve() == lines.resolve():
+        raise UserError(f"{table}: --csv and --jsonl name the same file (give each its own)")
+    new = [path for path in (table, lines) if path and not path.exists()]
 
     def opened(path: Path | None) -> TextIO | None:
         if path is None:
             return None
         path.parent.mkdir(parents=True, exist_ok=True)
-        return stack.enter_context(path.open("w", encoding="utf-8", errors="surrogateescape", newline=""))
+        return stack.enter_context(path.open("a", encoding="utf-8", errors="surrogateescape", newline=""))
 
     with ExitStack() as stack:
-        yield Report(opened(table), opened(lines), [*COLUMNS, *(KIND_COLUMNS if kinds else ())])
+        report = Report(opened(table), opened(lines), [*COLUMNS, *(KIND_COLUMNS if kinds else ())])
+        try:
+            yield report
+        except BaseException:
+            for path in new if not report.begun else ():
+                path.unlink(missing_ok=True)
+            raise
+        report.begin()

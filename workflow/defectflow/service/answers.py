@@ -39,6 +39,8 @@ class Result(BaseModel):
     mask_present: bool | None = Field(None, description="whether the part was found; null without masks")
     mask_doubtful: bool | None = None
     reason: str = ""
+    kind: str | None = Field(None, description='of the defect, "" if it is good; null if the bundle names no kinds')
+    kind_probability: float | None = None
     cause: Cause | None = Field(None, description="why it was not judged; null if it was")
     size: list[int] | None = Field(None, description="width, height of the upright photograph")
     region_count: int | None = None

@@ -71,7 +71,7 @@ def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dic
     """
     from defectflow.decision.outcomes import is_flagged
     from defectflow.inspection.judge_files import judge_one, problem_of
-    from defectflow.inspection.outputs import Pictures, json_of
+    from defectflow.inspection.outputs import KIND_COLUMNS, Pictures, json_of
 
     start = time.perf_counter()
     try:
@@ -94,6 +94,7 @@ def judge(inspector: Inspector, path: Path, draw: bool, most_pixels: int) -> dic
         "reason": fields["reason"],
         "size": fields["size"],
         "regions": fields["regions"],
+        **{key: fields[key] for key in KIND_COLUMNS if key in fields},
         "ms": milliseconds,
     }
 
