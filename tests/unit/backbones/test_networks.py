@@ -268,7 +268,7 @@ def test_card_is_written_from_figures(tmp_path):
     assert (tmp_path / "card.md").read_text() == PATCH_NANO_WEIGHTS.with_suffix(".md").read_text()
     figures["run"]["start"] = "0123456789abcdef"
     write_card(tmp_path / "card.md", figures)
-    assert "It went on from exported weights, sha256 0123456789ab" in (tmp_path / "card.md").read_text()
+    assert "Training continued from exported weights, sha256 0123456789ab" in (tmp_path / "card.md").read_text()
 
 
 def test_packaged_weights_are_where_the_package_looks():

@@ -23,6 +23,7 @@ WORDS = {
     "detection": "Learn what is good and compare",
     "labelling": "Check the labels",
     "evaluation": "Choose the threshold and judge",
+    "refinement": "Outline the damage by SAM",
     "reporting": "Draw the pictures and the report",
     "label_export": "Export the labels",
     "dataset_card": "Describe the data set",
