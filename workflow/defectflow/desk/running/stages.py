@@ -85,7 +85,8 @@ def rules() -> dict[str, Rule]:
     for room in WORDS:
         path = ROOT / "workflow/rules" / f"{room}.smk"
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
-        for name, body in re.findall(r"^rule (\w+):\n((?:[ \t]+.*\n|\n)*)", text, re.MULTILINE):
+        # Some rules are indented: they exist if the config asks for them.
+        for name, body in re.findall(r"^ *rule (\w+):\n((?:(?! *rule )(?: +.*)?\n)*)", text, re.MULTILINE):
             message = re.search(r'message:\s*"(.*)"', body)
             pattern = re.sub(r"\\\{.*?\\\}", ".+", re.escape(message[1])) if message else "(?!)"
             found[name] = Rule(room, re.compile(pattern))
