@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-playwright.expect.set_options(timeout=30_000)  # milliseconds, on a busy machine
+playwright.expect.set_options(timeout=60_000)  # milliseconds, on a busy machine
 CHROMIUM = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), ""
 )

@@ -254,9 +254,9 @@ def test_by_keyboard_alone(browser, desk, walked, photographs):
     page.wait_for_url("**/part")
     expect(page.locator("#sheet button").first).to_be_visible()
     page.keyboard.press("o")
-    expect(page.locator(".board canvas")).to_be_focused()
+    expect(page.locator(".board canvas")).to_be_focused(timeout=PATIENCE)  # SAM is loaded, the photograph encoded
     page.keyboard.press("Enter")  # the middle of the photograph is on the part
-    expect(page.locator("dialog.draw button.main")).to_be_enabled()
+    expect(page.locator("dialog.draw button.main")).to_be_enabled(timeout=PATIENCE)
     tab_to(page, "dialog.draw button.main")
     page.keyboard.press("Enter")
     page.locator("dialog.draw").wait_for(state="detached")
