@@ -48,6 +48,7 @@ def opened(browser, desk, **options):
     page = context.new_page()
     page.said = []
     page.on("console", lambda message: message.type == "error" and page.said.append(message.text))
+    page.on("response", lambda answer: answer.status >= 500 and page.said.append(f"{answer.status} {answer.url}"))
     page.on("pageerror", lambda error: page.said.append(str(error)))
     page.goto(desk.address)
     page.wait_for_url("**/photographs")

@@ -261,13 +261,14 @@ def test_by_keyboard_alone(browser, desk, walked, photographs):
     page.keyboard.press("Enter")
     page.locator("dialog.draw").wait_for(state="detached")
     assert len(json.loads((desk.folder / "annotations.json").read_text())["annotations"]) == 1
-    # What the walk by mouse has computed, with its outline and its settings.
+    page.keyboard.press(".")
+    page.wait_for_url("**/runs")
+    # What the walk by mouse has computed, with its outline and its settings; no page reads what is half copied.
     for name in ("results", ".snakemake", "defects"):
         shutil.copytree(kept / name, desk.folder / name, symlinks=True, dirs_exist_ok=True)
     for name in ("annotations.json", "config.yaml", "labels.csv"):
         shutil.copy2(kept / name, desk.folder / name)
-    page.keyboard.press(".")
-    page.wait_for_url("**/runs")
+    page.reload()
     expect(page.locator("#status")).to_have_text("nothing has run yet")
     tab_to(page, "#bundle")
     page.keyboard.press("Space")
