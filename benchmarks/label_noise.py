@@ -12,7 +12,7 @@ or the folder ``features`` of a finished run below results/<name>/, whose patche
   photographs that stand far from all others (`labelling.far_photographs`). No label is seen but by the AUROC. Mean, and
   smallest to largest, over the seeds.
 - labeller: a set of the good photographs and a quarter as many bad ones, none with a label; somebody labels 20 of them,
-  five at a time as `labelling.next_labels` lists them, or 20 or 40 at random. The threshold has the largest F1 on the
+  five at a time as `labels_that_say_most` lists them, or 20 or 40 at random. The threshold has the largest F1 on the
   labelled ones. F1 of the verdicts on all photographs; mean and standard deviation over the seeds (of the random ones,
   each seed is a mean of ten draws). Scores are distances from the photographs that do not stand far from the others.
 - flipped: one label in twenty is turned over. The share of these among the first tenth of the photographs as
