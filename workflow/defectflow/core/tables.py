@@ -37,6 +37,9 @@ ISOLATED = [
     "kind",
     "doubtful",
 ]
+# Written after ISOLATED and read by Snakemake alone, which compares small tables by what they hold: otherwise a run
+# that stops after other pictures were made would go on with what was computed from those before.
+CONTENT = "content"  # begin of the sha256 of picture and mask
 SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
 # raw_score of an image of another fold, by a bank that holds nothing of judged_fold either
 CALIBRATION = ["protocol", "judged_fold", "image_id", "raw_score"]
@@ -70,7 +73,7 @@ TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
     "mask_reason", "protocol", "judged_fold", "mark", *RECIPE, "strategy", "category",
-    "why", "nearest_good", "nearest_id", "nearest", "kind_if_bad",
+    "why", "nearest_good", "nearest_id", "nearest", "kind_if_bad", CONTENT,
 }  # fmt: skip
 
 ROWS = 5000  # in memory at a time if a table is read in parts
