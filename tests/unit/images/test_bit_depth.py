@@ -182,6 +182,22 @@ def test_jpeg_2000_of_12_bits_in_16_is_found_and_one_that_declares_12_is_read_as
         assert not is_deep(tmp_path / "e.jp2")
 
 
+@pytest.mark.parametrize("depth", [None, "12", "12-left", "16"])
+def test_a_tiff_whose_0_is_white_is_read_as_one_whose_0_is_black(tmp_path, depth):
+    grey = scene(1, 1, 8)
+    exif = {ExifTags.Base.Orientation: 6}
+    for white, values in ((0, 255 - grey), (1, grey)):
+        deep = values << {"12": 4, "12-left": 8}[depth] if depth in ("12", "12-left") else values * 257
+        photograph = Image.fromarray(deep.astype(np.uint16))
+        photograph.save(tmp_path / "a.tif", tiffinfo=exif | {ExifTags.Base.PhotometricInterpretation: white})
+        assert Image.open(tmp_path / "a.tif").tag_v2[262] == white
+        assert (read_rgb(tmp_path / "a.tif", depth)[..., 0] == np.rot90(grey, -1)).all()
+        Image.fromarray((values / 255).astype(np.float32)).save(tmp_path / "f.tif", tiffinfo={262: white})
+        assert (read_rgb(tmp_path / "f.tif", depth)[..., 0] == grey).all()
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "b.tif", tiffinfo={262: white})  # inverts 8 bits itself
+        assert (read_rgb(tmp_path / "b.tif", depth)[..., 0] == grey).all()
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_grey_with_an_orientation_is_turned(tmp_path, name):
     grey = scene(1, 1, 8)
