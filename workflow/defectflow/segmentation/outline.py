@@ -174,6 +174,8 @@ def add_to_coco(
     if path.exists():
         read_coco(path)  # checks its form
         content = read_json(path)
+        if "images" not in content:
+            raise UserError(f"{path}: outlines of another tool than COCO (write a new file: --out)")
     categories = content.setdefault("categories", [])
     names = {str(one.get("name")): one.get("id") for one in categories if isinstance(one, dict)}
     if category is None and len(names) > 1:
@@ -188,6 +190,8 @@ def add_to_coco(
     if entry is None:
         entry = {"id": _next_id(content["images"]), "file_name": name, "width": width, "height": height}
         content["images"].append(entry)
+    elif replace:  # whatever its outlines were drawn in, the new one is of the upright photograph
+        entry["width"], entry["height"] = width, height
     elif (entry.get("width"), entry.get("height")) != (width, height):
         told = f"{entry.get('width')} x {entry.get('height')}"
         raise UserError(
