@@ -112,6 +112,20 @@ def test_an_outline_is_replaced_only_on_demand(photos):
     assert len(coco["annotations"]) == len(coco["images"]) == 1 and coco["annotations"][0]["bbox"][0] < 90
 
 
+def test_outlines_of_another_category_stay(photos):
+    folder, outlines = photos
+    damage = {"id": 1, "image_id": 1, "category_id": 2, "segmentation": [[9, 9, 60, 9, 60, 60]]}
+    categories = [{"id": 1, "name": "part"}, {"id": 2, "name": "scratch"}]
+    images = [{"id": 1, "file_name": "0.png", "width": 240, "height": 200}]
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": [damage], "categories": categories})
+    )
+    for more in ([], ["--replace"]):
+        run(folder / "images/0.png", "--box", box_of(outlines[0]), "--category", "part", *more)
+        kept = json.loads((folder / "annotations.json").read_text())["annotations"]
+        assert kept[0] == damage and [one["category_id"] for one in kept] == [2, 1]
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

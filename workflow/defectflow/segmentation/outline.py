@@ -193,10 +193,11 @@ def add_to_coco(
         raise UserError(
             f"{path}: it lists {name} with {told} pixels, upright it has {width} x {height} (write a new file: --out)"
         )
-    drawn = [one for one in content["annotations"] if one["image_id"] == entry["id"]]
+    own = (entry["id"], names[category])  # damage may be outlined too, as another category
+    drawn = [one for one in content["annotations"] if (one["image_id"], one.get("category_id")) == own]
     if drawn and not replace:
         raise UserError(f"{path}: {name} already has an outline (add --replace to replace it)")
-    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != entry["id"]]
+    content["annotations"] = [one for one in content["annotations"] if one not in drawn]
     x, y, box_width, box_height = cv2.boundingRect(mask.view(np.uint8))
     annotation = {"id": _next_id([*content["annotations"], *drawn]), "image_id": entry["id"]}
     annotation |= {"category_id": names[category], "segmentation": encode(mask), "iscrowd": 0}
