@@ -5,7 +5,7 @@ import json
 import numpy as np
 import outlined_set
 import pytest
-from defectflow.annotations.coco import part_mask
+from defectflow.annotations.coco import annotations_by_image, part_mask
 from defectflow.core.files import UserError
 from defectflow.images.exif_orientation import stored_size
 from defectflow.images.read_write import read_rgb
@@ -124,6 +124,18 @@ def test_outlines_of_another_category_stay(photos):
         run(folder / "images/0.png", "--box", box_of(outlines[0]), "--category", "part", *more)
         kept = json.loads((folder / "annotations.json").read_text())["annotations"]
         assert kept[0] == damage and [one["category_id"] for one in kept] == [2, 1]
+
+
+def test_a_file_without_categories_keeps_its_outlines(photos):
+    folder, outlines = photos
+    file = folder / "annotations.json"
+    images = [{"id": 1, "file_name": "0.png", "width": 240, "height": 200}]
+    before = {"id": 1, "image_id": 1, "segmentation": [[9, 9, 60, 9, 60, 60]]}
+    file.write_text(json.dumps({"images": images, "annotations": [before]}))
+    with pytest.raises(UserError, match="lists no categories"):
+        run(folder / "images/2.png", "--box", box_of(outlines[2]), "--category", "part")
+    run(folder / "images/2.png", "--box", box_of(outlines[2]))
+    assert sorted(annotations_by_image(read_coco(file))) == [1, 2]
 
 
 @pytest.mark.parametrize(

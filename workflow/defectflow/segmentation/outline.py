@@ -174,14 +174,18 @@ def add_to_coco(
     if path.exists():
         read_coco(path)  # checks its form
         content = read_json(path)
-    categories = content.setdefault("categories", [])
+    categories = content["categories"] = content.get("categories") or []
     names = {str(one.get("name")): one.get("id") for one in categories if isinstance(one, dict)}
     if category is None and len(names) > 1:
         raise UserError(f"{path}: it has the categories {', '.join(sorted(names))} (choose one: --category NAME)")
-    category = category or next(iter(names), "part")
-    if category not in names:
-        names[category] = _next_id(categories)
-        categories.append({"id": names[category], "name": category})
+    if categories or not content["annotations"]:
+        category = category or next(iter(names), "part")
+        if category not in names:
+            names[category] = _next_id(categories)
+            categories.append({"id": names[category], "name": category})
+    elif category:  # to list one would hide the outlines of no category, or of another number
+        raise UserError(f"{path}: it lists no categories (leave --category out)")
+    of_category = {"category_id": names[category]} if category else {}
     name = name or _name_in(path, photo)
     entry = next((one for one in content["images"] if one["file_name"] == name), None)
     height, width = mask.shape
@@ -193,14 +197,13 @@ def add_to_coco(
         raise UserError(
             f"{path}: it lists {name} with {told} pixels, upright it has {width} x {height} (write a new file: --out)"
         )
-    own = (entry["id"], names[category])  # damage may be outlined too, as another category
-    drawn = [one for one in content["annotations"] if (one["image_id"], one.get("category_id")) == own]
+    own = {"image_id": entry["id"]} | of_category  # damage may be outlined too, as another category
+    drawn = [one for one in content["annotations"] if own.items() <= one.items()]
     if drawn and not replace:
         raise UserError(f"{path}: {name} already has an outline (add --replace to replace it)")
     content["annotations"] = [one for one in content["annotations"] if one not in drawn]
     x, y, box_width, box_height = cv2.boundingRect(mask.view(np.uint8))
-    annotation = {"id": _next_id([*content["annotations"], *drawn]), "image_id": entry["id"]}
-    annotation |= {"category_id": names[category], "segmentation": encode(mask), "iscrowd": 0}
+    annotation = {"id": _next_id([*content["annotations"], *drawn])} | own | {"segmentation": encode(mask), "iscrowd": 0}
     content["annotations"].append(annotation | {"area": int(mask.sum()), "bbox": [x, y, box_width, box_height]})
     return content
 
