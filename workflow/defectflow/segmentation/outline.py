@@ -174,6 +174,8 @@ def add_to_coco(
     if path.exists():
         read_coco(path)  # checks its form
         content = read_json(path)
+        if not isinstance(content, dict) or "images" not in content:
+            raise UserError(f"{path}: it is of another tool than COCO (write a new file: --out)")
     categories = content["categories"] = content.get("categories") or []
     names = {str(one.get("name")): one.get("id") for one in categories if isinstance(one, dict)}
     if category is None and len(names) > 1:
@@ -186,25 +188,25 @@ def add_to_coco(
     elif category:  # to list one would hide the outlines of no category, or of another number
         raise UserError(f"{path}: it lists no categories (leave --category out)")
     of_category = {"category_id": names[category]} if category else {}
-    name = name or _name_in(path, photo)
-    entry = next((one for one in content["images"] if one["file_name"] == name), None)
+    spelled = _spelled(path, photo)
+    name = name or next(iter(spelled), photo.name)
+    known = (one for one in content["images"] if os.path.normpath(str(one["file_name"])) in (name, *spelled))
+    entry = next(known, None)
     height, width = mask.shape
     if entry is None:
         entry = {"id": _next_id(content["images"]), "file_name": name, "width": width, "height": height}
         content["images"].append(entry)
     elif (entry.get("width"), entry.get("height")) != (width, height):
-        told = f"{entry.get('width')} x {entry.get('height')}"
-        raise UserError(
-            f"{path}: it lists {name} with {told} pixels, upright it has {width} x {height} (write a new file: --out)"
-        )
+        told = f"{path}: it lists {name} with {entry.get('width')} x {entry.get('height')} pixels, upright it has"
+        raise UserError(f"{told} {width} x {height} (write a new file: --out)")
     own = {"image_id": entry["id"]} | of_category  # damage may be outlined too, as another category
     drawn = [one for one in content["annotations"] if own.items() <= one.items()]
     if drawn and not replace:
         raise UserError(f"{path}: {name} already has an outline (add --replace to replace it)")
     content["annotations"] = [one for one in content["annotations"] if one not in drawn]
     x, y, box_width, box_height = cv2.boundingRect(mask.view(np.uint8))
-    annotation = {"id": _next_id([*content["annotations"], *drawn])} | own | {"segmentation": encode(mask), "iscrowd": 0}
-    content["annotations"].append(annotation | {"area": int(mask.sum()), "bbox": [x, y, box_width, box_height]})
+    annotation = {"id": _next_id([*content["annotations"], *drawn])} | own | {"area": int(mask.sum()), "iscrowd": 0}
+    content["annotations"].append(annotation | {"segmentation": encode(mask), "bbox": [x, y, box_width, box_height]})
     return content
 
 
@@ -213,13 +215,11 @@ def _next_id(entries: Sequence[Any]) -> int:
     return 1 + max((one for one in ids if isinstance(one, int)), default=0)
 
 
-def _name_in(path: Path, photo: Path) -> str:
-    """Name of a photograph in a COCO file: relative to images/ next to the file, or to its folder, or the base name."""
-    folder = path.resolve().parent
-    for root in ((folder / "images").resolve(), folder):
-        if photo.resolve().is_relative_to(root):
-            return photo.resolve().relative_to(root).as_posix()
-    return photo.name
+def _spelled(path: Path, photo: Path) -> list[str]:
+    """Names of a photograph in a COCO file, relative to images/ next to the file, and to its folder."""
+    folder, real = path.resolve().parent, photo.resolve()
+    roots = ((folder / "images").resolve(), folder)
+    return [real.relative_to(root).as_posix() for root in roots if real.is_relative_to(root)]
 
 
 def preview_of(image: np.ndarray, mask: np.ndarray, clicks: Clicks) -> np.ndarray:
