@@ -188,10 +188,9 @@ def add_to_coco(
     elif category:  # to list one would hide the outlines of no category, or of another number
         raise UserError(f"{path}: it lists no categories (leave --category out)")
     of_category = {"category_id": names[category]} if category else {}
-    spelled = _spelled(path, photo)
-    name = name or next(iter(spelled), photo.name)
-    known = (one for one in content["images"] if os.path.normpath(str(one["file_name"])) in (name, *spelled))
-    entry = next(known, None)
+    same = _spelled(path, photo)
+    name = name or next(iter(same), photo.name)
+    entry = next((one for one in content["images"] if os.path.normpath(str(one["file_name"])) in (name, *same)), None)
     height, width = mask.shape
     if entry is None:
         entry = {"id": _next_id(content["images"]), "file_name": name, "width": width, "height": height}
@@ -217,9 +216,8 @@ def _next_id(entries: Sequence[Any]) -> int:
 
 def _spelled(path: Path, photo: Path) -> list[str]:
     """Names of a photograph in a COCO file, relative to images/ next to the file, and to its folder."""
-    folder, real = path.resolve().parent, photo.resolve()
-    roots = ((folder / "images").resolve(), folder)
-    return [real.relative_to(root).as_posix() for root in roots if real.is_relative_to(root)]
+    real, folder = photo.resolve(), path.resolve().parent
+    return [real.relative_to(r).as_posix() for r in ((folder / "images").resolve(), folder) if real.is_relative_to(r)]
 
 
 def preview_of(image: np.ndarray, mask: np.ndarray, clicks: Clicks) -> np.ndarray:
