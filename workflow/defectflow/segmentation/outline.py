@@ -282,9 +282,7 @@ def main(args: argparse.Namespace) -> None:
         mask = by_grabcut(image, clicks)
     mask = tidy(mask, clicks)
     if not mask.any():
-        raise UserError(
-            f"{photo}: the outline is empty (draw the box closer, add --points on the part, or give --polygon)"
-        )
+        raise UserError(f"{photo}: the outline is empty (draw the box closer, add --points, or give --polygon)")
     content = add_to_coco(out, photo, mask, args.category, args.replace)
     preview = Path(args.preview or f"results/outlines/{photo.stem}.png")
     preview.parent.mkdir(parents=True, exist_ok=True)
