@@ -175,7 +175,7 @@ def add_to_coco(
         read_coco(path)  # checks its form
         content = read_json(path)
         if not isinstance(content, dict) or "images" not in content:
-            raise UserError(f"{path}: it is of another tool than COCO (write a new file: --out)")
+            raise UserError(f"{path}: outlines of another tool than COCO (write a new file: --out)")
     categories = content["categories"] = content.get("categories") or []
     names = {str(one.get("name")): one.get("id") for one in categories if isinstance(one, dict)}
     if category is None and len(names) > 1:
@@ -195,11 +195,15 @@ def add_to_coco(
     if entry is None:
         entry = {"id": _next_id(content["images"]), "file_name": name, "width": width, "height": height}
         content["images"].append(entry)
-    elif (entry.get("width"), entry.get("height")) != (width, height):
-        told = f"{path}: it lists {name} with {entry.get('width')} x {entry.get('height')} pixels, upright it has"
-        raise UserError(f"{told} {width} x {height} (write a new file: --out)")
     own = {"image_id": entry["id"]} | of_category  # damage may be outlined too, as another category
     drawn = [one for one in content["annotations"] if own.items() <= one.items()]
+    listed = entry.get("width"), entry.get("height")
+    if listed != (width, height):
+        others = any(one["image_id"] == entry["id"] and one not in drawn for one in content["annotations"])
+        if others or not replace:
+            told = f"{path}: it lists {name} with {listed[0]} x {listed[1]} pixels, upright it has"
+            raise UserError(f"{told} {width} x {height} (write a new file: --out)")
+        entry["width"], entry["height"] = width, height  # whatever the old outline was drawn in, the new one is upright
     if drawn and not replace:
         raise UserError(f"{path}: {name} already has an outline (add --replace to replace it)")
     content["annotations"] = [one for one in content["annotations"] if one not in drawn]
@@ -278,9 +282,7 @@ def main(args: argparse.Namespace) -> None:
         mask = by_grabcut(image, clicks)
     mask = tidy(mask, clicks)
     if not mask.any():
-        raise UserError(
-            f"{photo}: the outline is empty (draw the box closer, add --points on the part, or give --polygon)"
-        )
+        raise UserError(f"{photo}: the outline is empty (draw the box closer, add --points, or give --polygon)")
     content = add_to_coco(out, photo, mask, args.category, args.replace)
     preview = Path(args.preview or f"results/outlines/{photo.stem}.png")
     preview.parent.mkdir(parents=True, exist_ok=True)
