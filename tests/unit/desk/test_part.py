@@ -71,6 +71,19 @@ def test_an_outline_becomes_a_coco_file_that_the_data_set_names(browser, project
     assert other.any()
 
 
+def test_outlines_of_damage_in_the_same_file_are_left_alone(browser, project):
+    file, (body, _) = project.folder / "annotations.json", drawn()
+    damage = {"id": 1, "image_id": 1, "category_id": 2, "segmentation": [[5, 5, 20, 5, 20, 20]]}
+    images = [{"id": 1, "file_name": "p02.jpg", "width": SIZE[1], "height": SIZE[0]}]
+    categories = [{"id": 1, "name": "part"}, {"id": 2, "name": "scratch"}]
+    file.write_text(json.dumps({"images": images, "annotations": [damage], "categories": categories}))
+    project.change_entry({"annotations": file.name, "category": "part"})
+    assert browser.post("/api/part/remove", json={"name": "p02.jpg"}).status_code == 422
+    assert browser.post("/api/part/outline?name=p02.jpg", content=body).json()["outlined"] == 1
+    assert browser.post("/api/part/remove", json={"name": "p02.jpg"}).json() == {"outlined": 0}
+    assert json.loads(file.read_text())["annotations"] == [damage]
+
+
 def test_a_large_photograph_is_outlined_on_a_smaller_picture(browser, project):
     cv2.imwrite(str(project.photographs / "large.jpg"), np.full((1500, 2000, 3), 90, np.uint8))
     shown = cv2.imdecode(np.frombuffer(browser.get("/api/part/picture?name=large.jpg").content, np.uint8), 1)
