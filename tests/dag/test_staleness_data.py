@@ -137,6 +137,20 @@ def test_a_change_of_the_data_re_runs_its_shard_and_what_sees_the_whole(plain, c
     assert plain.stale() == {}
 
 
+def test_other_ids_in_a_coco_file_are_a_reason_for_regions_of_their_own(plain):
+    # Also where `snakemake card`, or a run that stopped, has ingested the file before: its manifest stays the same.
+    annotations = plain.folder / "data/mine/annotations.json"
+    content = annotations.read_text()
+    coco = json.loads(content)
+    for entry, key in [(e, "id") for e in coco["images"]] + [(e, "image_id") for e in coco["annotations"]]:
+        entry[key] += 1000
+    try:
+        annotations.write_text(json.dumps(coco))
+        assert plain.jobs("--allowed-rules", "boxes", config=PLAIN) == {"boxes": 2}
+    finally:
+        annotations.write_text(content)
+
+
 @pytest.mark.parametrize(("holds", "features"), [(999, 2), (0, 3)])
 def test_where_the_shape_may_become_another_the_features_of_all_shards_follow_it(plain, holds, features):
     shape, new = plain.folder / "results/mine/own/crop/picture_shape.json", images(plain) / "new.png"
