@@ -177,6 +177,11 @@ def test_other_packaged_weights_re_run_what_loads_them(demo):
     assert {"features", "fit", "score"} <= set(stale) and not {"survey", "ingest"} & set(stale)
 
 
+def test_another_part_nano_looks_for_the_part_anew(site):
+    stale = edited(site, "part-nano.safetensors", lambda text: "other weights")
+    assert {"candidates", "find_part", "learn_found"} <= set(stale) and not {"ingest", "prior"} & set(stale)
+
+
 # --- The card of a data set ---------------------------------------------------------------------------------------
 
 
