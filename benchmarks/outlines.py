@@ -3,8 +3,8 @@
 python benchmarks/outlines.py FOLDER [FOLDER ...]   # each with images/, and annotations.json or masks/ (label maps)
 
 Correct outlines are also made imprecise: reduced to a coarse polygon, drawn with an unsteady hand, too wide, too
-narrow. Wrong ones are mirrored, turned, scaled, shifted, or those of another photograph; those with an IoU of 0.85 or
-more with the correct one are skipped. The last line compares the time per photograph with that of decoding it.
+narrow. Wrong ones are mirrored, turned, scaled, shifted, or those of another photograph, by their IoU with the correct
+one; those with 0.85 or more are skipped. The last line compares the time per photograph with that of decoding it.
 """
 
 import argparse
@@ -112,7 +112,8 @@ def main() -> None:
             fit(maps, outline_of(mask), others)
             seconds["check"] += time.process_time() - start
             drawn = [("right", mask), *(("right, crooked", one) for one in crooked(mask, rng)), *wrong(mask, rng)]
-            drawn += [("of another photograph", _like(items[j][1], mask)) for j in alike[:1]]
+            pasted = [_like(items[j][1], mask) for j in alike[:1]]
+            drawn += [(f"of another photograph, IoU {_class(iou(one, mask))}", one) for one in pasted]
             for kind, one in drawn:
                 if not kind.startswith("right") and iou(one, mask) > CLOSE:
                     continue
@@ -129,6 +130,11 @@ def main() -> None:
     n = number["right"]
     check, decode = (1000 * seconds[what] / n for what in ("check", "decode"))
     print(f"\n{check:.0f} ms for each photograph; decoding it takes {decode:.0f} ms")
+
+
+def _class(value: float) -> str:
+    """In which third of interest an IoU lies."""
+    return "below 0.5" if value < 0.5 else "0.5 to 0.8" if value < 0.8 else "above 0.8"
 
 
 def _like(mask: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -266,6 +266,10 @@ def test_a_bundle_keeps_the_depth_of_its_photographs_and_refuses_any_other(tmp_p
     expected = with_depth(folder, "12")(grey).raw_score
     inspector = with_depth(folder, "12")
     assert inspector(tmp_path / "twelve.png").raw_score == inspector(tmp_path / "eight.png").raw_score == expected
+    Image.fromarray(files["twelve.png"]).save(tmp_path / "twelve.jp2")
+    Image.fromarray(4095 - files["twelve.png"]).save(tmp_path / "white.tif", tiffinfo={262: 0})  # 0 is white
+    for name in ("twelve.jp2", "white.tif"):
+        assert inspector(tmp_path / name).raw_score == expected
     with pytest.raises(UserError, match=r"sixteen\.png: its largest value is \d+, and 12 bits hold 4095 at most"):
         inspector(tmp_path / "sixteen.png")
     with pytest.raises(UserError, match=r"twelve\.png: its largest value is \d+, and 8 bits hold 255 at most"):
