@@ -126,10 +126,11 @@ def router(project: Project) -> APIRouter:
         """Move photographs to .desk/removed; those of folders used in place are refused."""
         aside = project.state / "removed" / time.strftime("%Y%m%d-%H%M%S")
         removed = []
-        for name in given.names:
-            path = photographs.path(name)
+        paths = {name: photographs.path(name) for name in given.names}
+        for name, path in paths.items():  # all of them, before one is moved
             if path.resolve() != project.photographs.resolve() / name:
                 raise UserError(f"{name}: is in a folder that is used in place (remove it there)")
+        for name, path in paths.items():
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)
