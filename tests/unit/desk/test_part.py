@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from defectflow.annotations.coco import decode
 from defectflow.desk.project import Project
+from defectflow.parts.registration_frame import iou
 from judged_desk import SIZE, Browser, judged_project, photo
+from PIL import ExifTags, Image
 
 
 @pytest.fixture
@@ -138,3 +140,46 @@ def test_outlines_of_another_tool_are_kept_to(browser, project):
     answer = browser.post("/api/part/outline?name=p02.jpg", content=drawn()[0])
     assert answer.status_code == 422 and "several annotation files" in answer.json()["error"]
     assert browser.get("/api/part").status_code == 200
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_an_outline_drawn_on_the_pixels_as_stored_is_shown_upright(browser, project, orientation):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = np.full((120, 160, 3), 60, np.uint8)
+    corners = [[20, 15], [90, 15], [90, 60], [20, 60]]
+    cv2.fillPoly(stored, [np.array(corners)], (190, 180, 180))
+    for name in ("turned.jpg", "again.jpg"):
+        Image.fromarray(stored).save(project.photographs / name, exif=exif)
+    size, polygon = {"width": 160, "height": 120}, np.ravel(corners).tolist()
+    images = [{"id": k, "file_name": f"{name}.jpg"} | size for k, name in enumerate(("turned", "again"))]
+    outlines = [{"id": k, "image_id": k, "category_id": 1, "segmentation": [polygon]} for k in range(2)]
+    content = {"images": images, "annotations": outlines, "categories": [{"id": 1, "name": "part"}]}
+    (project.folder / "annotations.json").write_text(json.dumps(content))
+    project.change_entry({"annotations": "annotations.json"})
+    mask = np.zeros((120, 160), np.uint8)
+    cv2.fillPoly(mask, [np.array(corners)], 255)
+    expected = np.rot90(mask, {3: 2, 6: -1}[orientation]) > 0
+
+    def shown():
+        answer = browser.get("/api/part/mask?name=turned.jpg")
+        return cv2.imdecode(np.frombuffer(answer.content, np.uint8), 0) > 0
+
+    assert shown().shape == expected.shape and iou(shown(), expected) > 0.95
+    # Drawn anew at the desk, it is one of the upright photograph.
+    body, again = drawn((20, 30, 60, 100), expected.shape)
+    assert browser.post("/api/part/outline?name=turned.jpg", content=body).status_code == 200
+    if orientation == 6:  # of the same size upright and stored, the edges of the photograph decide
+        assert (shown() == again).all()
+
+
+def test_outlines_of_another_tool_are_shown_and_not_changed(browser, project):
+    shape = {"label": "part", "shape_type": "polygon", "points": [[12, 10], [40, 10], [40, 30], [12, 30]]}
+    about = {"imagePath": "p02.jpg", "imageWidth": SIZE[1], "imageHeight": SIZE[0], "shapes": [shape]}
+    (project.folder / "p02.json").write_text(json.dumps(about | {"version": "5", "flags": {}}))
+    project.change_entry({"annotations": "p02.json"})
+    assert browser.get("/api/part").status_code == 200
+    mask = cv2.imdecode(np.frombuffer(browser.get("/api/part/mask?name=p02.jpg").content, np.uint8), 0) > 0
+    assert iou(mask, drawn()[1]) > 0.9
+    answer = browser.post("/api/part/outline?name=p02.jpg", content=drawn()[0])
+    assert answer.status_code == 422 and "another tool" in answer.text

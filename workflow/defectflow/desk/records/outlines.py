@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from defectflow.annotations.coco import decode
+from defectflow.annotations.coco import annotations_by_image, part_mask
+from defectflow.annotations.outline_set import reading_of
 from defectflow.core.files import UserError, read_json, write_json
 from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
+from defectflow.images.exif_orientation import stored_size
 from defectflow.listing.image_names import is_image
 from defectflow.segmentation.outline import add_to_coco
+from defectflow.sources.annotation_kinds import is_box
 from defectflow.sources.dataset import read_coco
 
 SIDE = 1024  # pixels, longer side of the picture to draw on
@@ -62,6 +66,8 @@ def content_of(project: Project) -> dict[str, Any]:
         return {"images": [], "annotations": [], "categories": []}
     read_coco(path)  # checks its form
     content: dict[str, Any] = read_json(path)
+    if not isinstance(content, dict) or "images" not in content:
+        raise UserError(f"{path}: outlines of another tool than COCO (change them there)")
     return content
 
 
@@ -76,16 +82,26 @@ def outlined(project: Project) -> set[str]:
 
 
 def outline_of(project: Project, name: str) -> np.ndarray | None:
-    """The outline of a photograph in the COCO file, bool (height, width); None if there is none."""
-    content = content_of(project)
-    entry = next((one for one in content["images"] if one["file_name"] == name), None)
-    found = [one for one in content["annotations"] if entry and one["image_id"] == entry["id"]]
-    if not found or entry is None:
+    """The outline of a photograph in the COCO file, bool (height, width) of the upright photograph, or None.
+
+    Its frame, size and unit are found as in a run, see `outline_set.reading_of`.
+    """
+    path, folder = annotations_file(project), project.photographs
+    if not path.is_file():
         return None
-    whole: np.ndarray = np.logical_or.reduce(
-        [decode(one["segmentation"], entry["width"], entry["height"]) for one in found]
-    )
-    return whole
+    coco = read_coco(path)
+    by_image = annotations_by_image(coco, project.settings()["datasets"][project.dataset].get("category"))
+    entries, outlines, sizes = {}, {}, {}
+    for entry in coco["images"]:
+        one, drawn = str(entry["file_name"]), [an for an in by_image.get(entry["id"], []) if not is_box(an)]
+        with suppress(UserError):  # an image that is not here, or not readable
+            if drawn:
+                sizes[one] = stored_size(photograph_path(project, one))
+                entries[one], outlines[one] = entry, drawn
+    if name not in outlines:
+        return None
+    reading = reading_of(name, str(folder), entries, outlines, sizes)
+    return part_mask(entries[name], outlines[name], *sizes[name], reading)[0] if reading else None
 
 
 def drawn_mask(photograph: Path, body: bytes) -> np.ndarray:
