@@ -1,5 +1,7 @@
 """Answers that come late or out of order never stand beside another photograph or threshold; 10,000 pictures."""
 
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -134,6 +136,8 @@ def test_no_verdict_stands_beside_another_threshold_or_run(page, project):
     expect(page.locator("#figures")).to_contain_text("newer run")
     page.locator("#toasts button", has_text="Load it").click()
     expect(page.locator(".tiles b").first).to_be_visible()
+    page.locator("#language").select_option("de")
+    expect(page.locator("[data-handle=threshold] text")).to_have_text(re.compile(r"^\d,\d\d$"))  # 1.100 would be 1,100
 
 
 def test_a_drawing_is_what_was_drawn(page, project):
