@@ -57,6 +57,8 @@ def test_names_that_lie_and_names_that_are_taken(desk):
     assert report["added"] == 2 and report["counts"] == {"passed": 1, "broken": 1}
     desk.add({"A.TXT.png": photograph(3), "noname.png": photograph(4)})
     assert desk.names() == ["A.TXT-2.png", "a.txt.png", "noname-2.png", "noname.png"]
+    desk.add({'100 % "ö" #1.png': photograph(5)})
+    assert desk.names()[0] == '100 % "ö" #1.png'
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "a/../../evil.png", "..\\evil.png", "evil\u202egnp.png"])

@@ -88,7 +88,9 @@ def router(project: Project) -> APIRouter:
             except Late:
                 raise HTTPException(408, "the files did not arrive in time") from None
             try:
-                files = [(one.filename or "", one) for one in form.getlist("image") if isinstance(one, UploadFile)]
+                found = [one for one in form.getlist("image") if isinstance(one, UploadFile)]
+                # Browsers write a quotation mark so in the name of a file.
+                files = [((one.filename or "").replace("%22", '"'), one) for one in found]
                 if not files:
                     raise UserError("give files in the field `image`")
                 return await run_in_threadpool(take, files)

@@ -26,7 +26,10 @@ async function look() {
   timer = setTimeout(look, wasRunning ? 1000 : 5000);
 }
 
+let first = true;
 function show(state) {
+  if (first) $("bundle").checked = Boolean(state.targets?.includes("bundle")); // as for the run before, if it is to go on
+  first = false;
   const running = state.status === "running";
   const [kind, words] = WORDS[state.status];
   $("status").className = `mark ${kind || "none"}`;
