@@ -153,6 +153,12 @@ def walked(browser, photographs, tmp_path_factory):
     page.reload()
     expect(page.locator("#status")).to_have_text("running")
     expect(page.locator("#start")).to_have_text("Queue another run")
+    # It is stopped, and goes on where it was.
+    page.locator("#stop").click()
+    page.get_by_role("dialog").get_by_role("button", name="Stop").click()
+    expect(page.locator("#status")).to_have_text("stopped; nothing is lost")
+    page.locator("#start").click()
+    expect(page.locator("#status")).to_have_text("running")
     assert page.said == []
     page.context.close()
     desk.end()

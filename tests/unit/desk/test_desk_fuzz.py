@@ -6,10 +6,14 @@ import pytest
 from desk_client import Desk, photograph, zipped
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from judged_desk import judged_project
 
 PICTURE = photograph(7)
 PATHS = st.one_of(
-    st.text(max_size=20), st.sampled_from(["..", "../a", "/etc/passwd", "a/../../b", "a\0b", "good", "\u202e"])
+    st.text(max_size=20),
+    st.sampled_from(
+        ["p01", "p01.jpg", "nan", "-1e999", "0.5", "..", "../a", "/etc/passwd", "a/../../b", "a\0b", "good", "\u202e"]
+    ),
 )
 NAMES = st.builds(
     lambda parts, end: "/".join(parts) + end,
@@ -27,7 +31,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-KEYS = ("names", "label", "kind", "path", "text", "question", "option", "share", "who", "settles", "number", "go_on")
+KEYS = (
+    *("names", "label", "kind", "path", "text", "question", "option", "share", "who", "settles", "number", "go_on"),
+    *("name", "inside", "outside", "stamp", "strategy", "options", "band", "version", "note", "sha256", "said", "box"),
+    *("session", "source", "every", "run"),
+)
 POSTS = (
     "labels/put",
     "labels/undo",
@@ -39,6 +47,16 @@ POSTS = (
     "photographs/give-back",
     "runs/answer",
     "runs/setting",
+    "part/clicks",
+    "part/outline?name=p01.jpg",
+    "part/remove",
+    "part/accept",
+    "verdicts/setting",
+    "release",
+    "release/use",
+    "watch/start",
+    "watch/feedback",
+    "watch/judge?name=a.png",
 )
 GETS = (
     "photographs/picture?name=",
@@ -47,12 +65,29 @@ GETS = (
     "runs/report/",
     "runs/log?run=",
     "photographs/picture?name=a.png&size=",
+    "part/picture?name=",
+    "part/mask?name=",
+    "part/sheet?name=",
+    "verdicts/photograph?image_id=",
+    "verdicts/picture/",
+    "verdicts/picture/heat?image_id=",
+    "verdicts/figures?threshold=",
+    "verdicts/figures?threshold=1&low=",
+    "verdicts/evaluated?miss=",
+    "verdicts/strategies?bad_share=",
+    "release/compare?old=",
+    "release/report.html?version=",
+    "release/bundle.zip?version=",
+    "watch/state?since=",
+    "watch/picture/photograph?number=",
 )
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    return Desk(tmp_path_factory.mktemp("fuzz") / "around/part")
+    folder = tmp_path_factory.mktemp("fuzz") / "around/part"
+    judged_project(folder)  # so that what is sent meets a run
+    return Desk(folder)
 
 
 def outside(desk):

@@ -57,6 +57,8 @@ def test_names_that_lie_and_names_that_are_taken(desk):
     assert report["added"] == 2 and report["counts"] == {"passed": 1, "broken": 1}
     desk.add({"A.TXT.png": photograph(3), "noname.png": photograph(4)})
     assert desk.names() == ["A.TXT-2.png", "a.txt.png", "noname-2.png", "noname.png"]
+    desk.add({'100 % "ö" #1.png': photograph(5)})
+    assert desk.names()[0] == '100 % "ö" #1.png'
 
 
 @pytest.mark.parametrize("name", ["../evil.png", "a/../../evil.png", "..\\evil.png", "evil\u202egnp.png"])
@@ -159,7 +161,10 @@ def test_a_folder_is_used_where_it_is(desk, tmp_path):
     rows = {row[0]: row[2] for row in desk.get("/api/photographs/list")["photographs"]}
     assert rows == {"store/ng/3.png": "bad", "store/ok/1.png": "good", "store/ok/2.png": "good"}
     assert desk.add({"again.png": photograph(1)})["counts"] == {"duplicate": 1}
-    assert "used" not in desk.post("/api/photographs/remove", status=422, names=["store/ok/1.png"])
+    desk.add({"own.png": photograph(9)})
+    told = desk.post("/api/photographs/remove", status=422, names=["own.png", "store/ok/1.png"])
+    assert "used in place" in told["error"] and "own.png" in desk.names()  # all or none
+    desk.post("/api/photographs/remove", names=["own.png"])
     for path, why in ((tmp_path / "none", "no such folder"), (tmp_path, "contains the folder")):
         assert why in desk.post("/api/photographs/folder", status=422, path=str(path))["error"]
     assert desk.post("/api/photographs/give-back", path="store") == {"folders": []}

@@ -139,10 +139,13 @@ def test_clicks_on_an_open_photograph_do_not_encode_it_again(browser, monkeypatc
 
 
 def test_masks_are_accepted_until_others_take_their_place(browser, project):
-    assert browser.post("/api/part/accept", json={"who": "Ana"}).json()["accepted"]["who"] == "Ana"
+    seen = browser.get("/api/part").json()["stamp"]
+    assert browser.post("/api/part/accept", json={"who": "Ana", "stamp": seen}).json()["accepted"]["who"] == "Ana"
     table = next((project.results / project.dataset).glob("*/masks/0.csv"))
     table.write_text(table.read_text().replace("small area", "another"))
     assert browser.get("/api/part").json()["accepted"] is None
+    answer = browser.post("/api/part/accept", json={"who": "Ana", "stamp": seen})  # masks that she has not seen
+    assert answer.status_code == 422 and browser.get("/api/part").json()["accepted"] is None
 
 
 def test_outlines_of_another_tool_are_kept_to(browser, project):

@@ -84,6 +84,10 @@ def test_a_bundle_that_is_absent_damaged_or_older_than_its_run_is_not_released(b
     assert browser.get("/api/release").json()["candidate"]["outdated"]
     assert "older than its run" in approve(browser, "1").json()["error"]
     put_bundle(project)
+    seen = browser.get("/api/release").json()["candidate"]["sha256"]
+    put_bundle(project, 1.3)  # another run has ended while the page was open
+    asked = {"version": "1", "who": "Ana", "sha256": seen}
+    assert "another bundle now" in browser.post("/api/release", json=asked).json()["error"]
     (folder / "network.onnx").write_bytes(b"other!")
     assert "damaged" in approve(browser, "1").json()["error"]
     (folder / "bundle.json").unlink()

@@ -237,7 +237,8 @@ def test_stop_ends_it_within_five_seconds(desk, monkeypatch, stubborn):
         assert time.monotonic() < until
         time.sleep(0.05)
     begin = time.monotonic()
-    desk.post("/api/runs/stop")
+    assert "has ended" in desk.post("/api/runs/stop", status=422, run="20260101-000000-000000")["error"]
+    desk.post("/api/runs/stop", run=desk.get("/api/runs/state")["run"])
     wait_for(desk, "stopped", 10)
     assert time.monotonic() - begin < 5
     assert (desk.project.folder / ".snakemake/locks").exists() != stubborn  # of one that was killed it is taken away

@@ -163,3 +163,11 @@ def test_a_new_evaluation_is_seen_at_once(browser, project):
     (run.folder / "predictions.csv").write_text(text.replace("p00.jpg", "p00_new.jpg"))
     after = browser.get("/api/verdicts").json()
     assert before["photographs"][0]["name"] == "p00.jpg" and after["photographs"][0]["name"] == "p00_new.jpg"
+    # A page that shows the old one gets no figures of the new one, and does not write its threshold.
+    stamps = before["stamp"], after["stamp"]
+    asked = [browser.get(f"/api/verdicts/figures?threshold=1.1&stamp={stamp}").status_code for stamp in stamps]
+    assert asked == [409, 200] == [browser.get(f"/api/verdicts/strategies?stamp={s}").status_code for s in stamps]
+    chosen = {"strategy": "fixed", "options": {"value": 1.0}}
+    answer = browser.post(f"/api/verdicts/setting?stamp={stamps[0]}", json=chosen)
+    assert answer.status_code == 409 and "newer run" in answer.json()["error"]
+    assert "threshold" not in project.settings()

@@ -110,6 +110,14 @@ def test_a_folder_is_watched_until_it_is_stopped(browser, project, tmp_path):
     until(lambda: browser.get("/api/watch/state").json()["counts"]["bad"] == 1)
     began = time.monotonic()
     assert browser.post("/api/watch/stop").json()["watching"] is None and time.monotonic() - began < 5
+    # The line writes another photograph by that name: what was said of the first is not said of it.
+    cv2.imwrite(str(folder / "b.png"), bundle_set.photograph(5)[..., ::-1])
+    for answer in (
+        browser.post("/api/watch/feedback", json={"number": 2, "said": "good"}),
+        browser.get("/api/watch/picture/photograph?number=2"), browser.get("/api/watch/picture/overlay?number=2"),
+    ):  # fmt: skip
+        assert answer.status_code == 422 and "was replaced" in answer.json()["error"]
+    assert not (project.folder / "feedback.csv").exists()
     state = browser.get("/api/watch/state").json()
     assert state["problem"] == "" and [row["name"] for row in state["verdicts"]] == ["b.png", "a.png"]
     assert sorted(path.name for path in folder.iterdir()) == ["a.png", "b.png", "notes.pdf"]  # nothing is written there
@@ -259,7 +267,8 @@ def test_feedback_is_taken_back_and_leaves_nothing(browser, project):
 @pytest.mark.parametrize(
     "wrong",
     [{"number": 7, "said": "bad"}, {"number": 1, "said": "perhaps"}, {"number": 1, "said": "good", "box": [1, 1, 5, 5]},
-     {"number": 1, "said": "bad", "box": [1, 1, 5, 50000]}, {"number": 1, "said": "bad", "box": [9, 9, 5, 5]}],
+     {"number": 1, "said": "bad", "box": [1, 1, 5, 50000]}, {"number": 1, "said": "bad", "box": [9, 9, 5, 5]},
+     {"number": 1, "said": "bad", "session": "of a desk that has ended"}],
 )  # fmt: skip
 def test_feedback_that_makes_no_sense_writes_nothing(browser, project, wrong):
     judge(browser, bundle_set.photograph(1))

@@ -40,7 +40,6 @@ from defectflow.segmentation.part_sheet import drawn
 
 SHEET = 280  # pixels, width of a photograph on the sheet
 MOST = 5000  # photographs that the page lists
-CACHED = {"Cache-Control": "private, max-age=3600"}
 
 Name = Annotated[str, Query(min_length=1, max_length=1000)]
 
@@ -69,7 +68,7 @@ def router(project: Project) -> APIRouter:
     @routes.get("/api/part/picture")
     def picture(name: Name) -> Response:
         image = reduced(to_look_at(photograph_path(project, name)))
-        return Response(_jpeg(image), media_type="image/jpeg", headers=CACHED)
+        return Response(_jpeg(image), media_type="image/jpeg")
 
     @routes.get("/api/part/sheet")
     def sheet(name: Name) -> Response:
@@ -116,8 +115,12 @@ def router(project: Project) -> APIRouter:
         return remove_outline(project, name)
 
     @routes.post("/api/part/accept")
-    def accept(who: str = Body("", embed=True, max_length=100)) -> dict[str, Any]:
-        kept = {"stamp": _stamp(project), "who": who.strip(), "time": time.time()}
+    def accept(who: str = Body("", max_length=100), stamp: str = Body("")) -> dict[str, Any]:
+        """Accept the masks; ``stamp``: of those that the person has seen, see `overview`."""
+        now = _stamp(project)
+        if stamp and stamp != _text(now):
+            raise UserError("there are other masks now (load the page again, and look at them)")
+        kept = {"stamp": now, "who": who.strip(), "time": time.time()}
         with project.lock, atomic(project.state / "part.json") as temporary:
             temporary.write_text(json.dumps(kept), encoding="utf-8")
         return overview(project)
@@ -135,7 +138,8 @@ def overview(project: Project) -> dict[str, Any]:
 
     Returns:
         rows: name, flagged (bool: absent or doubtful), reason, source, outlined (bool); segmenter, or ""; sources:
-        {source: count}; flagged, outlined: counts; total; accepted: {who, time} if these masks were accepted, or None.
+        {source: count}; flagged, outlined: counts; total; stamp: changes with the masks.
+        accepted: {who, time} if these masks were accepted, or None.
     """
     masks, own = _masks(project), outlined(project)
     names = list(masks) or _photographs(project)
@@ -159,6 +163,7 @@ def overview(project: Project) -> dict[str, Any]:
     return {
         "rows": rows[:MOST],
         "total": len(rows),
+        "stamp": _text(_stamp(project)),
         "sources": {source: count for source, count in sorted(sources.items()) if source},
         "flagged": sum(row["flagged"] for row in rows),
         "outlined": len(own),
@@ -188,6 +193,10 @@ def _mask_tables(project: Project) -> list[Path]:
 
 def _stamp(project: Project) -> list[int]:
     return [path.stat().st_mtime_ns for path in _mask_tables(project)]
+
+
+def _text(stamp: list[int]) -> str:
+    return "-".join(map(str, stamp))  # as numbers, browsers would round them
 
 
 def _masks(project: Project) -> dict[str, dict[str, Any]]:

@@ -88,7 +88,9 @@ def router(project: Project) -> APIRouter:
             except Late:
                 raise HTTPException(408, "the files did not arrive in time") from None
             try:
-                files = [(one.filename or "", one) for one in form.getlist("image") if isinstance(one, UploadFile)]
+                found = [one for one in form.getlist("image") if isinstance(one, UploadFile)]
+                # Browsers write a quotation mark so in the name of a file.
+                files = [((one.filename or "").replace("%22", '"'), one) for one in found]
                 if not files:
                     raise UserError("give files in the field `image`")
                 return await run_in_threadpool(take, files)
@@ -126,10 +128,11 @@ def router(project: Project) -> APIRouter:
         """Move photographs to .desk/removed; those of folders used in place are refused."""
         aside = project.state / "removed" / time.strftime("%Y%m%d-%H%M%S")
         removed = []
-        for name in given.names:
-            path = photographs.path(name)
+        paths = {name: photographs.path(name) for name in given.names}
+        for name, path in paths.items():  # all of them, before one is moved
             if path.resolve() != project.photographs.resolve() / name:
                 raise UserError(f"{name}: is in a folder that is used in place (remove it there)")
+        for name, path in paths.items():
             target = aside / name
             target.parent.mkdir(parents=True, exist_ok=True)
             os.replace(path, target)

@@ -31,11 +31,12 @@ Version = Annotated[str, Query(max_length=60)]
 
 
 class Approval(BaseModel):
-    """A version, what is new in it, and who approves it."""
+    """A version, what is new in it, and who approves it; ``sha256``: of the bundle that this person has seen."""
 
     version: str = Field(max_length=60)
     note: str = Field("", max_length=4000)
     who: str = Field(max_length=200)
+    sha256: str = Field("", max_length=64)
 
 
 def router(project: Project) -> APIRouter:
@@ -52,7 +53,7 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/release")
     def approve(given: Approval) -> dict[str, Any]:
-        releases.release(project, given.version, given.note, given.who)
+        releases.release(project, given.version, given.note, given.who, given.sha256)
         return overview(project)
 
     @routes.post("/api/release/use")

@@ -50,9 +50,10 @@ class Start(BaseModel):
 
 
 class Stop(BaseModel):
-    """How to stop the run that is under way: whether the one that waits first starts then."""
+    """How to stop the run that is under way: whether the one that waits first starts then; its name, "" for any."""
 
     go_on: bool = False
+    run: str = Field("", max_length=60)
 
 
 class Planner:
@@ -177,6 +178,8 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/runs/stop")
     def stop(given: Stop) -> dict[str, Any]:
+        if given.run and given.run != runs.state().get("run"):
+            raise UserError("that run has ended meanwhile, and another one is running")
         runs.stop(given.go_on)
         return state_of(project, runs)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import numpy as np
-from fastapi import APIRouter, Body, Depends, Query, Request
+from fastapi import APIRouter, Body, Depends, HTTPException, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from defectflow.core.files import UserError, atomic
@@ -48,11 +49,22 @@ def costs_asked(
 
 
 Asked = Annotated[Costs, Depends(costs_asked)]
+Stamp = Annotated[str, Query(max_length=100)]
 
 
 def router(project: Project) -> APIRouter:
-    """The page and its API."""
+    """The page and its API.
+
+    Requests name the run that the page shows (``stamp`` of `overview`); one that was evaluated since is 409: its scores
+    are others, and a threshold of the old ones means nothing on them.
+    """
     routes = APIRouter()
+
+    def the_run(stamp: str) -> Run:
+        run = need_run(project)
+        if stamp and stamp != stamp_of(run):
+            raise HTTPException(409, "there are results of a newer run (load the page again)")
+        return run
 
     @routes.get("/verdicts")
     def page(request: Request) -> HTMLResponse:
@@ -63,31 +75,33 @@ def router(project: Project) -> APIRouter:
         return overview(project, need_run(project))
 
     @routes.get("/api/verdicts/evaluated")
-    def evaluated(costs: Asked) -> dict[str, Any]:
-        return as_evaluated(need_run(project), costs)
+    def evaluated(costs: Asked, stamp: Stamp = "") -> dict[str, Any]:
+        return as_evaluated(the_run(stamp), costs)
 
     @routes.get("/api/verdicts/figures")
-    def figures(costs: Asked, threshold: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+    def figures(
+        costs: Asked, threshold: float, low: float | None = None, high: float | None = None, stamp: Stamp = ""
+    ) -> dict[str, Any]:
         band = None if low is None or high is None else (low, high)
         if not np.isfinite([threshold, *(band or ())]).all() or (band and not band[0] <= threshold <= band[1]):
             raise UserError("the threshold must be between the two limits of the review band (move them)")
-        return at_threshold(_known(need_run(project)), threshold, costs, band)
+        return at_threshold(_known(the_run(stamp)), threshold, costs, band)
 
     @routes.get("/api/verdicts/strategies")
-    def strategies(costs: Asked) -> list[dict[str, Any]]:
-        return _strategies(need_run(project), costs)
+    def strategies(costs: Asked, stamp: Stamp = "") -> list[dict[str, Any]]:
+        return _strategies(the_run(stamp), costs)
 
     @routes.put("/api/verdicts/costs")
     def keep_costs(costs: Annotated[dict[str, float], Body()]) -> dict[str, float]:
         return write_costs(project, costs)
 
     @routes.post("/api/verdicts/setting")
-    def choose(chosen: Annotated[dict[str, Any], Body()]) -> dict[str, Any]:
-        return write_setting(project, need_run(project), chosen)
+    def choose(chosen: Annotated[dict[str, Any], Body()], stamp: Stamp = "") -> dict[str, Any]:
+        return write_setting(project, the_run(stamp), chosen)
 
     @routes.get("/api/verdicts/photograph")
-    def one(image_id: str = Query(max_length=1000)) -> dict[str, Any]:
-        return photograph(project, need_run(project), image_id)
+    def one(image_id: str = Query(max_length=1000), stamp: Stamp = "") -> dict[str, Any]:
+        return photograph(project, the_run(stamp), image_id)
 
     @routes.get("/api/verdicts/picture/{layer}")
     def pixels(layer: str, image_id: str = Query(max_length=1000), side: int = 480) -> Response:
@@ -117,7 +131,8 @@ def overview(project: Project, run: Run) -> dict[str, Any]:
     """All photographs of a run with their scores and verdicts, and its settings.
 
     Returns:
-        run: its names; photographs: id, name, score (float or None), label (0, 1 or None), kind, group, held_out (bool:
+        run: its names; stamp: changes with its results.
+        photographs: id, name, score (float or None), label (0, 1 or None), kind, group, held_out (bool:
         part of the figures), called (0, 1 or None), review (bool), close (distance from its threshold); threshold,
         strategy, options, band, review; setting: the current one of config.yaml; n_good, n_bad, unit.
     """
@@ -141,6 +156,7 @@ def overview(project: Project, run: Run) -> dict[str, Any]:
     threshold, review = metrics["threshold"], metrics["review"]
     return {
         "run": run.recipe[1:],
+        "stamp": stamp_of(run),
         "photographs": photographs,
         "threshold": threshold["value"],
         "strategy": threshold["strategy"],
@@ -154,6 +170,11 @@ def overview(project: Project, run: Run) -> dict[str, Any]:
         "n_bad": int(known.bad.sum()),
         "unit": known.unit,
     }
+
+
+def stamp_of(run: Run) -> str:
+    """A text that changes with the run and with its results."""
+    return hashlib.sha256("\0".join([*run.recipe, *map(str, run.stamp)]).encode()).hexdigest()[:16]
 
 
 def as_evaluated(run: Run, costs: Costs) -> dict[str, Any]:

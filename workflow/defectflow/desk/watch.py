@@ -17,7 +17,7 @@ from defectflow.desk.project import Project
 from defectflow.desk.records import feedback_table
 from defectflow.desk.records.releases import bundle_in_use, current
 from defectflow.desk.records.results import need_run, reduced_file
-from defectflow.desk.records.watching import Watcher, hidden, kept
+from defectflow.desk.records.watching import Seen, Watcher, hidden, kept, stamp_of
 from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.outputs import picture_name, picture_path
 from defectflow.listing.image_names import is_image
@@ -37,9 +37,10 @@ class Source(BaseModel):
 
 
 class Said(BaseModel):
-    """Feedback on a verdict; "" removes it."""
+    """Feedback on a verdict; "" removes it. ``session``: in which its number was given."""
 
     number: int
+    session: str = Field("", max_length=40)
     said: Literal["good", "bad", ""]
     who: str = Field("", max_length=200)
     box: tuple[float, float, float, float] | None = None
@@ -77,7 +78,7 @@ def router(project: Project) -> APIRouter:
     @routes.get("/api/watch/picture/{layer}")
     def picture(layer: Literal["photograph", "overlay"], number: int, side: int = 480) -> Response:
         one = watcher.find(number)
-        path = one.path
+        path = one.unchanged()
         if layer == "overlay":
             path = picture_path(watcher.pictures, "overlays", one.path)
         if not path.is_file():
@@ -86,7 +87,9 @@ def router(project: Project) -> APIRouter:
 
     @routes.post("/api/watch/feedback")
     def feedback(given: Said) -> dict[str, Any]:
-        path = watcher.find(given.number).path
+        if given.session not in ("", watcher.session):
+            raise UserError("the desk was started again since this verdict (judge the photograph again)")
+        path = watcher.find(given.number).unchanged()
         count = feedback_table.say(project, path, given.said, given.who, given.box)
         return {"feedback": count, "said": given.said}
 
@@ -111,7 +114,7 @@ def router(project: Project) -> APIRouter:
 
 
 def state_of(project: Project, watcher: Watcher, since: int) -> dict[str, Any]:
-    """The current source, the verdicts after number ``since``, newest first, and their counts."""
+    """The current source, the verdicts after number ``since``, newest first, their counts, and the session."""
     said = feedback_table.said_of(project)
     own = watcher.state
     rows = [one for one in list(watcher.seen) if one.number > since]
@@ -124,14 +127,15 @@ def state_of(project: Project, watcher: Watcher, since: int) -> dict[str, Any]:
         "passed_over": own.passed_over,
         "version": current(project),
         "feedback": len(said),
-        "verdicts": [one.row() | {"feedback": _said(one.path, said)} for one in reversed(rows)],
+        "verdicts": [one.row() | {"feedback": _said(one, said)} for one in reversed(rows)],
+        "session": watcher.session,
     }
 
 
-def _said(path: Path, said: dict[str, str]) -> str:
-    if not said or not path.is_file():
+def _said(one: Seen, said: dict[str, str]) -> str:
+    if not said or one.stamp != stamp_of(one.path):
         return ""
-    return said.get(sha256_of(path)[:16], "")
+    return said.get(sha256_of(one.path)[:16], "")
 
 
 def judge_upload(watcher: Watcher, name: str, body: bytes) -> dict[str, Any]:

@@ -130,12 +130,15 @@ def suggested(project: Project) -> str:
     return f"{found[1]}{number}"
 
 
-def release(project: Project, version: str, note: str, who: str) -> dict[str, Any]:
+def release(project: Project, version: str, note: str, who: str, sha256: str = "") -> dict[str, Any]:
     """Give the bundle of the last run a version, and put it into use.
 
+    Args:
+        sha256: of the bundle.json that the approver has seen; "": of whichever there is.
+
     Raises:
-        UserError: there is no bundle, it is older than its run or damaged, the version is taken or invalid, or no
-            approver is named.
+        UserError: there is no bundle, it is older than its run or damaged, another one than was seen, the version is
+            taken or invalid, or no approver is named.
     """
     version, note, who = version.strip(), note.strip()[:NOTE], _named(who)
     if not VERSION.fullmatch(version) or version in TAKEN:
@@ -146,6 +149,8 @@ def release(project: Project, version: str, note: str, who: str) -> dict[str, An
             raise UserError("there is no bundle to release (run with the bundle on the page Run)")
         if ready["outdated"]:
             raise UserError("the bundle is older than its run (run again with the bundle on the page Run)")
+        if sha256 and sha256 != ready["sha256"]:
+            raise UserError("there is another bundle now (load the page again, and look at its figures)")
         if (folder_of(project) / version).exists():
             raise UserError(f"version {version} exists already (choose another)")
         bundle = read_bundle(run.folder / "bundle")  # checks every file

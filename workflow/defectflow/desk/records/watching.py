@@ -11,6 +11,7 @@ import re
 import shutil
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -43,7 +44,7 @@ ADDRESS = re.compile(r"(rtsps?|https?)://[^\s]{1,500}")
 
 @dataclass(frozen=True)
 class Seen:
-    """A judged photograph; ``verdict``: good, bad, review or error."""
+    """A judged photograph; ``verdict``: good, bad, review or error; ``stamp``: of its file as it was judged."""
 
     number: int
     time: float
@@ -51,6 +52,18 @@ class Seen:
     verdict: str
     score: float | None
     said: str
+    stamp: tuple[int, ...]
+
+    def unchanged(self) -> Path:
+        """Its file.
+
+        Raises:
+            UserError: there is another photograph by this name now. A camera may use one name again and again.
+        """
+        now = stamp_of(self.path)
+        if now and now != self.stamp:
+            raise UserError(f"{self.path.name}: was replaced by another photograph since it was judged")
+        return self.path
 
     def row(self) -> dict[str, Any]:
         """For the page."""
@@ -76,13 +89,27 @@ class State:
     passed_over: int = 0
 
 
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes with the content of a file; () if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
 class Watcher:
-    """Judges photographs one after another; in a thread while a folder or camera is watched."""
+    """Judges photographs one after another; in a thread while a folder or camera is watched.
+
+    Attributes:
+        session: of this watcher; each one numbers its verdicts from 1.
+    """
 
     def __init__(self, project: Project) -> None:
         self.project = project
         self.seen: deque[Seen] = deque(maxlen=LATEST)
         self.state = State()
+        self.session = uuid.uuid4().hex
         self._number = 0
         self._judging, self._starting = threading.Lock(), threading.Lock()
         self._ended = threading.Event()
@@ -179,12 +206,14 @@ class Watcher:
             self.state.kind = ""
 
     def _judged(self, inspector: Inspector, pictures: Pictures, log: Any, path: Path) -> Seen:
+        stamp = stamp_of(path)
         _, verdict, problem = judge_one(inspector, pictures, path, PIXELS)
         if verdict:
             log.add(path, verdict)
         self._number += 1
         said = problem.removeprefix(f"{path}: ") if verdict is None else "; ".join(notices(verdict))
-        one = Seen(self._number, time.time(), path, word_of(verdict), verdict.score if verdict else None, said)
+        score = verdict.score if verdict else None
+        one = Seen(self._number, time.time(), path, word_of(verdict), score, said, stamp)
         self.state.counts[one.verdict] += 1
         if len(self.seen) == LATEST:
             self._forget(self.seen[0])

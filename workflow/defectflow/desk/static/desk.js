@@ -62,7 +62,9 @@ export function toast(text, kind = "", action = null) {
   const close = () => shown.remove();
   if (action) shown.append(el("button", { onclick: () => (close(), action[1]()) }, action[0]));
   shown.append(el("button", { class: "quiet", "aria-label": t("Close"), onclick: close }, "✕"));
-  const box = document.getElementById("toasts");
+  const box = document.getElementById("toasts"), place = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (box.parentElement !== place) place.append(box); // below an open dialog it could be neither seen nor closed
+  if (place !== document.body) place.addEventListener("close", () => document.body.append(box), { once: true });
   for (const one of box.children) if (one.firstChild.textContent === text) one.remove();
   box.append(shown);
   while (box.children.length > 4) box.firstChild.remove();
@@ -108,6 +110,7 @@ document.addEventListener("keydown", (event) => {
   const found = bound.get(name);
   if (!found) return;
   event.preventDefault();
+  if (event.repeat && !/^Arrow/.test(event.key)) return; // a key that is held acts once
   found.act(event);
 });
 
@@ -142,8 +145,9 @@ document.getElementById("language").addEventListener("change", async (event) => 
   location.reload();
 });
 
-/** A number with the separators of the language. */
-export const number = (value) => new Intl.NumberFormat(document.documentElement.lang).format(value);
+/** A number with the separators of the language, with `digits` after the decimal point or else as many as it has. */
+export const number = (value, digits) =>
+  new Intl.NumberFormat(document.documentElement.lang, { minimumFractionDigits: digits ?? 0, maximumFractionDigits: digits ?? 12 }).format(value);
 
 /** One or many: plural(n, "{n} photograph", "{n} photographs"). Both texts are translated. */
 export const plural = (n, one, many, values = {}) => t(n === 1 ? one : many, { n: number(n), ...values });

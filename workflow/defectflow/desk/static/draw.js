@@ -28,10 +28,11 @@ export async function draw(name, following, done, what = PART) {
   const size = el("input", { type: "range", min: 2, max: 60, value: 14, id: "brush-size" });
   const brushed = el("label", { class: "row", for: "brush-size", hidden: true }, t("Width"), size);
   const hint = el("span", { class: "muted" });
+  const leave = () => discards() && dialog.close();
   const save = el("button", { class: "main", disabled: true, onclick: () => store() }, what.save);
   const dialog = el("dialog", { class: "draw", "aria-label": what.title }, el("div", { class: "inside" },
     el("header", {}, el("h2", {}, `${what.title}: ${name}`), busy, el("span", { class: "grow" }), hint,
-      el("button", { class: "quiet", "aria-label": t("Close"), onclick: () => dialog.close() }, "✕")),
+      el("button", { class: "quiet", "aria-label": t("Close"), onclick: leave }, "✕")),
     board,
     el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Start over")),
       el("button", { "aria-label": t("Smaller"), onclick: () => scale(1 / 1.5) }, "−"), el("button", { "aria-label": t("Larger"), onclick: () => scale(1.5) }, "+"),
@@ -44,7 +45,7 @@ export async function draw(name, following, done, what = PART) {
     eraser: [t("Eraser"), t("Erase")],
   };
   let tool = what.tools[0], zoom = 1, first = null, asked = false, before = null, image, mask, context, cross = null, painting = false, corners = [], waiting = 0;
-  let clicks = { inside: [], outside: [] }, past = [];
+  let clicks = { inside: [], outside: [] }, past = [], answered = Promise.resolve(); // answered: when no click waits any more
 
   let last = null;
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
@@ -69,14 +70,17 @@ export async function draw(name, following, done, what = PART) {
     if (painting && tool === "box") box(at(event));
     painting = false;
   });
-  // One key must not lose a drawing: the first Escape drops an unfinished shape, or warns that nothing is saved.
+  // One key or click must not lose a drawing: the first Escape drops an unfinished shape, or warns that nothing is saved.
   dialog.addEventListener("cancel", (event) => {
     if (first || corners.length) return event.preventDefault(), (first = null), (corners = []), redraw();
-    if (!past.length || asked) return;
-    event.preventDefault();
-    asked = true;
-    toast(t("Nothing is saved yet. Press Escape again to discard the drawing."));
+    if (!discards()) event.preventDefault();
   });
+  function discards() {
+    if (!past.length || asked) return true;
+    asked = true;
+    toast(t("Nothing is saved yet. Close again to discard the drawing."));
+    return false;
+  }
   canvas.addEventListener("dblclick", () => tool === "polygon" && close());
   dialog.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey ? event.key === "z" : event.key === "z") return event.preventDefault(), undo();
@@ -112,7 +116,12 @@ export async function draw(name, following, done, what = PART) {
     ready = api("/api/part/open", { json: { name, following: following ?? null } }).then((found) => found.told && toast(found.told));
     ready.catch(() => {}).then(() => (busy.textContent = "")); // api has reported the error; polygon and brush still work
   }
-  image = await picture(`/api/part/picture?name=${address}`);
+  try {
+    image = await picture(`/api/part/picture?name=${address}`);
+  } catch {
+    dialog.close();
+    return toast(t("{name} cannot be shown.", { name }), "bad");
+  }
   canvas.width = image.naturalWidth;
   canvas.height = image.naturalHeight;
   context = canvas.getContext("2d", { willReadFrequently: true });
@@ -122,8 +131,14 @@ export async function draw(name, following, done, what = PART) {
   pick(what.tools[0]);
   redraw();
   canvas.focus();
-  before = await read(await fetch(`${what.mask}?name=${address}`));
-  if (!past.length) (mask = before), redraw();
+  try {
+    before = await read(await fetch(`${what.mask}?name=${address}`));
+  } catch (error) {
+    dialog.close(); // to save would replace a mask that was not seen
+    return toast(error.message, "bad");
+  }
+  if (!past.length) mask = before;
+  else if (what.adds) for (const one of [mask, ...past.map((step) => step.mask)]) before.forEach((marked, k) => marked && (one[k] = 1)); // drawn before it came
   redraw();
 
   function scale(by) {
@@ -210,7 +225,7 @@ export async function draw(name, following, done, what = PART) {
     }
     const none = !mask.some(Boolean);
     if (what.adds) save.textContent = none && had() ? t("Save: no defect marked") : what.save;
-    save.disabled = (none && !(what.adds && had())) || mask.every(Boolean);
+    save.disabled = !before || (none && !(what.adds && had())) || mask.every(Boolean);
   }
 
   function had() { // whether something was marked before
@@ -218,6 +233,7 @@ export async function draw(name, following, done, what = PART) {
   }
 
   function remember() { // a hoisted declaration: it may be called before the mask has arrived
+    waiting++; // an answer to an earlier click does not replace what is drawn from here on
     past.push({ mask: mask.slice(), clicks: structuredClone(clicks), corners: structuredClone(corners) });
     past.splice(0, past.length - 30);
   }
@@ -235,7 +251,6 @@ export async function draw(name, following, done, what = PART) {
     if (!mask) return;
     remember();
     (mask = new Uint8Array(mask.length)), (clicks = { inside: [], outside: [] }), (corners = []), (first = null);
-    waiting++;
     redraw();
   }
 
@@ -249,6 +264,14 @@ export async function draw(name, following, done, what = PART) {
       remember();
       return stroke(point, point);
     }
+    let ended;
+    const earlier = answered;
+    answered = new Promise((resolve) => (ended = resolve)).then(() => earlier);
+    await clicked(point, beside);
+    ended();
+  }
+
+  async function clicked(point, beside) {
     remember();
     clicks[beside ? "outside" : "inside"].push(point);
     redraw();
@@ -265,6 +288,7 @@ export async function draw(name, following, done, what = PART) {
       if (mine === waiting) (mask = found), redraw();
     } catch (error) {
       toast(error.message, "bad");
+      if (mine === waiting) undo(); // its sign would stand beside a mask without it
     }
     busy.textContent = "";
   }
@@ -317,18 +341,21 @@ export async function draw(name, following, done, what = PART) {
     return [clamp(((event.clientX - box.left) / box.width) * canvas.width, canvas.width), clamp(((event.clientY - box.top) / box.height) * canvas.height, canvas.height)];
   }
 
+  let storing = false;
   async function store() {
+    if (storing) return;
+    storing = save.disabled = true;
+    await answered;
     const flat = new OffscreenCanvas(canvas.width, canvas.height), drawn = flat.getContext("2d");
     const pixels = drawn.createImageData(canvas.width, canvas.height);
     for (let k = 0; k < mask.length; k++) pixels.data.set([255 * mask[k], 255 * mask[k], 255 * mask[k], 255], 4 * k);
     drawn.putImageData(pixels, 0, 0);
-    save.disabled = true;
     try {
       const answer = await api(`${what.to}?name=${address}&who=${encodeURIComponent(localStorage.getItem("defectflow-who") || "")}`, { body: await flat.convertToBlob({ type: "image/png" }) });
       dialog.close();
       done(answer);
     } catch {
-      save.disabled = false;
+      storing = save.disabled = false;
     }
   }
 }

@@ -1,5 +1,5 @@
 // Scores of photographs along an axis, good ones above it and bad ones below, with a threshold and a review band to drag.
-import { t } from "./desk.js";
+import { number, t } from "./desk.js";
 
 const NS = "http://www.w3.org/2000/svg";
 const DOT = 9, FOOT = 20, TOP = 26; // pixels: a dot with its gap, room for the scale below, and for the grip above
@@ -13,7 +13,7 @@ function svg(tag, attributes = {}, ...children) {
 
 /** As many digits as are needed to distinguish scores of this range. */
 export function shortly(value, span) {
-  return value.toFixed(Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(span || 1)))));
+  return number(value, Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(span || 1)))));
 }
 
 /**
@@ -27,7 +27,7 @@ export function histogram(box, photographs, onmove, onpick) {
   // Between two scores every threshold gives the same verdicts: arrow keys go from gap to gap.
   const cuts = [values[0], ...values.slice(1).map((value, index) => Number(((values[index] + value) / 2).toPrecision(9))), above(values.at(-1))];
   const all = scored.map((one) => one.score);
-  const least = Math.min(...all), most = Math.max(...all), span = most - least || Math.abs(most) || 1;
+  const least = all.reduce((a, b) => Math.min(a, b)), most = all.reduce((a, b) => Math.max(a, b)), span = most - least || Math.abs(most) || 1;
   const low = least - 0.04 * span, high = most + 0.06 * span;
   let state = { threshold: null, band: null }, width = 600, height = 232, placed = {};
 

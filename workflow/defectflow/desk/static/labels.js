@@ -22,21 +22,31 @@ const grid = new Grid($("grid"), {
   onopen: () => $("kind").focus(),
 });
 
+/** Show a picture; until it has come, nothing is shown: the one before would stand beside the name of this one. */
+function load_into(image, source) {
+  if (image.getAttribute("src") === source) return;
+  image.classList.add("coming");
+  image.src = source;
+}
+for (const image of [$("large"), $("over")]) image.addEventListener("load", () => image.classList.remove("coming"));
+
+let before = "";
 function preview(item) {
   $("side").classList.toggle("nothing", !item);
   if (!item) return;
-  const source = picture(item, "large");
-  if ($("large").getAttribute("src") !== source) $("large").src = source;
+  load_into($("large"), picture(item, "large"));
   $("large").alt = item.name;
   const over = item.marked && item.label === "bad" ? `/api/labels/defect?name=${encodeURIComponent(item.name)}&look=true&at=${marks}` : "";
   $("over").hidden = !over;
-  if (over && $("over").getAttribute("src") !== over) $("over").src = over;
+  if (over) load_into($("over"), over);
   $("name").textContent = item.name;
   $("label").replaceChildren(item.differ ? el("span", { class: "mark differ" }, t("to settle")) : mark(item.label), item.kind ? ` ${item.kind}` : "");
   opinions(item);
   const why = (lists[filter] ?? []).find((row) => row.name === item.name)?.why;
   $("why").textContent = why || "";
-  $("kind").value = item.kind;
+  // The answer to an earlier label must not replace what is being typed.
+  if (before !== item.name || document.activeElement !== $("kind")) $("kind").value = item.kind;
+  before = item.name;
   const own = item.differ ? item.said.find(([person]) => person === who())?.[1] ?? "" : item.label;
   document.querySelectorAll("[data-label]").forEach((button) => button.tagName === "BUTTON" && button.setAttribute("aria-pressed", String(button.dataset.label === own)));
   const next = grid.items[grid.at + 1];
@@ -132,9 +142,10 @@ function show() {
   } else grid.draw(true);
 }
 
-async function load() {
-  const found = await api("/api/labels/list");
-  items = fromRows(found.photographs);
+async function load(quiet = false) {
+  const found = await api("/api/labels/list", { quiet }), fresh = fromRows(found.photographs);
+  if (quiet && JSON.stringify([fresh, found.lists]) === JSON.stringify([items, lists])) return;
+  items = fresh;
   byName = new Map(items.map((item) => [item.name, item]));
   lists = found.lists;
   for (const [name, rows] of Object.entries(lists)) {
@@ -145,11 +156,19 @@ async function load() {
   }
   const folders = [...new Set(items.flatMap((item) => item.name.includes("/") ? [item.name.slice(0, item.name.lastIndexOf("/") + 1)] : []))].sort();
   $("folder").hidden = !folders.length;
-  $("folder").replaceChildren(el("option", { value: "" }, t("all folders")), ...folders.map((folder) => el("option", { value: folder }, folder)));
+  const folder = $("folder").value;
+  $("folder").replaceChildren(el("option", { value: "" }, t("all folders")), ...folders.map((one) => el("option", { value: one, selected: one === folder }, one)));
   counts();
   show();
-  $("grid").focus({ preventScroll: true });
+  if (!quiet) $("grid").focus({ preventScroll: true });
 }
+
+/** Coming back to the window: others may have labelled meanwhile, here or in another one. */
+function again() {
+  if (!document.hidden && !document.querySelector("dialog[open]")) busy = busy.then(() => load(true)).catch(() => {});
+}
+document.addEventListener("visibilitychange", again);
+addEventListener("focus", again);
 
 function apply(rows) {
   const found = fromRows(rows);
@@ -198,7 +217,7 @@ function markDefect() {
     preview(grid.current);
     toast(row.marked ? t("Marked and labelled bad.") : t("The mark is removed."), "good");
     $("grid").focus({ preventScroll: true });
-  }, DEFECT).catch((error) => toast(error.message, "bad"));
+  }, DEFECT);
 }
 
 function choose(name) {

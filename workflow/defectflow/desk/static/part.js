@@ -5,13 +5,14 @@ import { draw } from "./draw.js";
 const id = (name) => document.getElementById(name);
 const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), whole: t("whole photographs"), constant: t("the mean outline"), "sam2.1": t("found by SAM"), prompted: t("found by SAM"), sam_onnx: t("found by SAM") };
 const BATCH = 60;
-let data, show = "", rows = [], shown = 0;
+let data, show = "", rows = [], shown = 0, loaded = 0; // loaded: in addresses, so that the browser shows what was drawn last
 
 const when = (seconds) => new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" }).format(new Date(1000 * seconds));
 const watch = new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && more(), { rootMargin: "500px" });
 
 async function load(found) {
   data = found ?? (await api("/api/part"));
+  loaded++;
   const sources = Object.entries(data.sources).map(([source, count]) => `${number(count)} ${SOURCES[source] ?? source}`);
   id("about").textContent = sources.length ? sources.join(", ") : data.total ? t("No run yet") : "";
   id("accept").hidden = !sources.length || Boolean(data.accepted);
@@ -45,7 +46,7 @@ function fill() {
 function more() {
   id("sheet").querySelector(".more")?.remove();
   id("sheet").append(...rows.slice(shown, shown + BATCH).map((row) => el("button", { class: row.flagged ? "flagged" : "", onclick: () => open(row) },
-    el("img", { src: `/api/part/sheet?name=${encodeURIComponent(row.name)}&at=${data.outlined}`, alt: "", loading: "lazy", decoding: "async" }),
+    el("img", { src: `/api/part/sheet?name=${encodeURIComponent(row.name)}&at=${loaded}`, alt: "", loading: "lazy", decoding: "async" }),
     (row.flagged || row.outlined) && el("span", { class: "said" }, row.flagged ? mark("unsure", row.reason || t("doubtful")) : "", row.outlined ? el("b", {}, t("outlined by hand")) : ""),
     el("span", { class: "name", title: row.name }, row.name))));
   shown = Math.min(rows.length, shown + BATCH);
@@ -64,7 +65,7 @@ function open(row) {
 }
 
 id("accept").addEventListener("click", async () => {
-  await load(await api("/api/part/accept", { json: { who: "" } }));
+  await load(await api("/api/part/accept", { json: { who: localStorage.getItem("defectflow-who") || "", stamp: data.stamp } }));
   toast(t("Accepted."), "good");
 });
 

@@ -57,10 +57,11 @@ async function* entries(items) {
     if (entry.isFile) {
       const file = await new Promise((resolve, reject) => entry.file(resolve, reject)).catch(() => null);
       if (file) yield [entry.fullPath.replace(/^\//, ""), file];
+      else unread.push(entry.fullPath.replace(/^\//, ""));
     } else {
       const reader = entry.createReader();
       for (;;) {
-        const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve([])));
+        const some = await new Promise((resolve) => reader.readEntries(resolve, () => (unread.push(entry.fullPath.replace(/^\//, "")), resolve([]))));
         if (!some.length) break;
         queue.push(...some);
       }
@@ -68,17 +69,28 @@ async function* entries(items) {
   }
 }
 
+const unread = []; // files and folders of a drop that the browser could not read
+
 const isTable = (name) => /\.(csv|tsv|json|jsonl|manifest)$/i.test(name);
 
-async function deliver(files) {
-  if (!files.length) return;
+const nothing = () => ({ added: 0, labels: 0, named: {}, counts: {}, notes: [] });
+let sum = nothing(), at_work = 0, delivered = Promise.resolve();
+
+/** Upload files, after those that are still on their way; what these left out stays listed. */
+function deliver(files) {
+  at_work++;
+  delivered = delivered.catch(() => {}).then(() => send(files)).finally(() => at_work--);
+  return delivered;
+}
+
+async function send(files) {
+  if (!files.length && !unread.length) return;
   files.sort((a, b) => isTable(a[0]) - isTable(b[0]));
-  const sum = { added: 0, labels: 0, named: {}, counts: {}, notes: [] };
   let done = 0;
   $("delivery").hidden = false;
-  $("delivery-lists").replaceChildren();
+  lists(sum);
   const tell = (extra = "") => {
-    $("delivery-bar").value = done / files.length;
+    $("delivery-bar").value = files.length ? done / files.length : 1;
     $("delivery-bar").hidden = done === files.length;
     const bad = Object.values(sum.counts).reduce((a, b) => a + b, 0);
     $("delivery-text").textContent = [done < files.length || extra ? t("{done} of {total} files", { done: number(done), total: number(files.length) }) + extra : t("All {total} files are processed", { total: number(files.length) }),
@@ -92,6 +104,10 @@ async function deliver(files) {
     for (const [kind, n] of Object.entries(report.counts)) sum.counts[kind] = (sum.counts[kind] ?? 0) + n;
     lists(sum);
   };
+  if (unread.length) {
+    const broken = unread.splice(0).map((name) => ({ name, reason: t("the browser cannot read it") }));
+    add({ added: 0, labels: 0, notes: [], named: { broken }, counts: { broken: broken.length } });
+  }
   tell();
   try {
     while (done < files.length) {
@@ -114,6 +130,7 @@ async function deliver(files) {
   } catch {
     // api has reported the error; files that were added before it stay
   }
+  if (at_work < 2) sum = nothing();
   await load();
 }
 
@@ -158,8 +175,10 @@ addEventListener("drop", async (event) => {
   const items = [...event.dataTransfer.items].filter((item) => item.kind === "file");
   const plain = [...event.dataTransfer.files].map((file) => [file.name, file]);
   const found = [];
+  const folders = items.some((item) => item.webkitGetAsEntry?.()?.isDirectory);
   for await (const one of entries(items)) found.push(one);
-  await deliver(found.length ? found : plain);
+  if (folders && !found.length && !unread.length) return toast(t("There are no files in it."));
+  await deliver(found.length || unread.length ? found : plain);
 });
 
 // --- folders used in place, and removal ----------------------------------------------------------------------------

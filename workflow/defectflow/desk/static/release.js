@@ -65,6 +65,7 @@ async function difference() {
   const old = id("old").value, next = id("new").value;
   if (!old || old === next) return id("difference").replaceChildren(el("p", { class: "muted" }, t("Choose two different releases.")));
   const found = await api(`/api/release/compare?${new URLSearchParams({ old, new: next })}`);
+  if (old !== id("old").value || next !== id("new").value) return; // two others have been chosen meanwhile
   const rows = found.changed.map((row) => el("tr", {}, el("td", {}, row.filename), el("td", {}, mark(row.label), row.kind ? ` ${row.kind}` : ""),
     el("td", {}, mark(row.before)), el("td", {}, mark(row.after)),
     el("td", {}, row.effect > 0 ? el("span", { class: "mark good" }, t("better")) : row.effect < 0 ? el("span", { class: "mark bad" }, t("worse")) : "")));
@@ -99,8 +100,13 @@ function audit() {
 id("approve").addEventListener("submit", async (event) => {
   event.preventDefault();
   localStorage.setItem(WHO, id("who").value);
-  const version = id("version").value;
-  show(await api("/api/release", { json: { version, note: id("note").value, who: id("who").value } }));
+  const version = id("version").value, button = id("approve").querySelector("button");
+  button.disabled = true;
+  try {
+    show(await api("/api/release", { json: { version, note: id("note").value, who: id("who").value, sha256: data.candidate.sha256 } }));
+  } finally {
+    button.disabled = false;
+  }
   id("version").value = id("note").value = "";
   toast(t("Version {version} is released and in use.", { version }), "good");
 });

@@ -1,7 +1,8 @@
 import { ask, api, duration, el, keys, number, plural, t, toast } from "./desk.js";
 
 const $ = (id) => document.getElementById(id);
-let timer = null, offset = 0, last = "", wasRunning = false;
+let timer = null, seen = "", last = "", wasRunning = false;
+let asked = 0; // requests for the state: an answer that a newer one has overtaken is not shown
 
 const WORDS = {
   none: ["", t("nothing has run yet")], running: ["busy", t("running")], done: ["good", t("finished")],
@@ -12,16 +13,23 @@ const WORDS = {
 // --- the run ------------------------------------------------------------------------------------------------------
 async function look() {
   clearTimeout(timer);
+  const mine = ++asked;
   try {
-    show(await api("/api/runs/state", { quiet: true }));
+    const state = await api("/api/runs/state", { quiet: true });
+    if (mine !== asked) return;
+    show(state);
   } catch (error) {
+    if (mine !== asked) return;
     if (error.status === 401) return location.reload();
     $("status").textContent = error.message;
   }
   timer = setTimeout(look, wasRunning ? 1000 : 5000);
 }
 
+let first = true;
 function show(state) {
+  if (first) $("bundle").checked = Boolean(state.targets?.includes("bundle")); // as for the run before, if it is to go on
+  first = false;
   const running = state.status === "running";
   const [kind, words] = WORDS[state.status];
   $("status").className = `mark ${kind || "none"}`;
@@ -75,8 +83,14 @@ function queue(list, running) {
 }
 
 async function act(path, json = {}) {
-  show(await api(`/api/runs/${path}`, { json }));
-  look();
+  asked++;
+  try {
+    const state = await api(`/api/runs/${path}`, { json });
+    wasRunning ||= path === "start"; // its end is told even if it came at once
+    show(state);
+  } finally {
+    look();
+  }
 }
 
 function stages(list, running, state) {
@@ -116,8 +130,8 @@ async function log() {
   const response = await fetch("/api/runs/log");
   if (!response.ok) return;
   const text = await response.text();
-  if (text.length === offset) return;
-  offset = text.length;
+  if (text === seen) return;
+  seen = text;
   const box = $("log");
   const atEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
   box.textContent = text;
@@ -126,6 +140,7 @@ async function log() {
 $("log-box").addEventListener("toggle", () => $("log-box").open && log());
 
 async function plan() {
+  if ($("plan").disabled) return;
   const box = $("planned");
   box.hidden = false;
   box.className = "note";
@@ -150,32 +165,32 @@ async function plan() {
 }
 
 async function start() {
+  if ($("start").disabled) return;
   $("start").disabled = true;
   try {
     const cores = $("cores").value;
-    show(await api("/api/runs/start", { json: { bundle: $("bundle").checked, cores: cores === "all" ? "all" : Number(cores) } }));
-    wasRunning = true;
-    look();
+    await act("start", { bundle: $("bundle").checked, cores: cores === "all" ? "all" : Number(cores) });
   } finally {
     $("start").disabled = false;
   }
 }
 
 async function stop() {
-  const waits = JSON.parse(queued || "[[]]")[0].length;
+  const waits = JSON.parse(queued || "[[]]")[0].length, run = last;
   const answer = await ask(t("Stop the run? Finished stages are kept; the next run continues from there."), t("Stop"), true, waits ? t("Stop, and start the next") : "");
   if (!answer) return;
   $("stop").disabled = true;
   $("status").textContent = t("stopping ...");
   try {
-    await api("/api/runs/stop", { json: { go_on: answer === "other" } });
-    look();
+    await api("/api/runs/stop", { json: { go_on: answer === "other", run } });
   } finally {
+    look();
     $("stop").disabled = false;
   }
 }
 
 $("plan").addEventListener("click", plan);
+$("bundle").addEventListener("change", () => ($("planned").hidden = true));
 $("start").addEventListener("click", start);
 $("stop").addEventListener("click", stop);
 keys({
@@ -187,7 +202,8 @@ keys({
 });
 
 // --- settings -----------------------------------------------------------------------------------------------------
-function settings(found) {
+/** Show the settings; the field in which one types stays as it is, unless it is the one that was `saved`. */
+function settings(found, saved = "") {
   for (const [question, { option, share }] of Object.entries(found.answers)) {
     const box = document.querySelector(`[data-question="${question}"]`);
     box.querySelector("[data-own]").hidden = option !== "own";
@@ -199,8 +215,16 @@ function settings(found) {
       select.value = String(share);
     }
   }
+  const focused = document.activeElement, place = $("groups").contains(focused) ? focused.id : "";
+  const typed = place && place !== saved && focused.tagName === "INPUT" && focused.value !== focused.defaultValue ? focused.value : null;
   $("groups").replaceChildren(...found.groups.map((group) => el("section", { class: "stack" }, el("h2", {}, t(group.title, { name: group.name })),
     el("table", {}, el("tbody", {}, ...group.fields.map(field))))));
+  const again = place && $(place);
+  if (!again) return;
+  again.focus({ preventScroll: true });
+  if (typed === null) return again.select?.();
+  again.value = typed; // of the next field, as the answer on the one before came; set so, it would not count as a change
+  again.addEventListener("blur", () => again.value === typed && again.value !== again.defaultValue && again.dispatchEvent(new Event("change")), { once: true });
 }
 
 function field(one) {
@@ -217,10 +241,11 @@ function field(one) {
 }
 
 async function save(path, json) {
+  $("planned").hidden = true; // it was the plan of other settings
   try {
-    settings(await api(path, { json }));
+    settings(await api(path, { json }), `set-${json.path}`);
   } catch {
-    settings(await api("/api/runs/settings"));
+    settings(await api("/api/runs/settings"), `set-${json.path}`);
   }
 }
 

@@ -1,7 +1,7 @@
 // The page Verdicts.
 import { api, el, keys, mark, number, t, toast } from "./desk.js";
 import { histogram, shortly } from "./histogram.js";
-import { marks, view } from "./viewer.js";
+import { marks, source, view } from "./viewer.js";
 
 const RULES = {
   auto: [t("Recommended"), t("good and bad, or only good ones if bad ones are few")],
@@ -18,7 +18,7 @@ const RANK = { missed: 0, alarm: 0, review: 1, right: 2, none: 2 };
 const BATCH = 96;
 
 const id = (name) => document.getElementById(name);
-let data, chart, known;
+let data, chart;
 // Where the threshold that is shown comes from: "run", the evaluation; "rule", a strategy; "hand", it was dragged.
 let state = { mode: "run", threshold: null, band: null, strategy: "", options: {} };
 let filter = { outcome: "", kind: "", group: "", order: "doubt" };
@@ -27,7 +27,6 @@ if (id("histogram")) start();
 
 async function start() {
   data = await api("/api/verdicts");
-  known = new Map(data.photographs.map((one) => [one.id, one]));
   id("about").textContent = `${data.run.join(" / ")} · ${t("{good} good and {bad} bad photographs, each scored by a model that has not seen it", { good: number(data.n_good), bad: number(data.n_bad) })}`;
   id("legend-none").hidden = !data.photographs.some((one) => one.label === null);
   if (data.threshold === null || !data.photographs.some((one) => one.score !== null)) {
@@ -43,7 +42,16 @@ async function start() {
   show({ mode: "run", threshold: data.threshold, band: data.band, strategy: data.strategy, options: data.options });
   pending();
   await rules();
-  new URLSearchParams(location.search).get("photograph") && open(known.get(new URLSearchParams(location.search).get("photograph")));
+}
+
+/** What the page asks of the run that it shows. A newer one has other scores: then it must be loaded again. */
+async function ask(path, values = {}, options = {}) {
+  try {
+    return await api(`/api/verdicts/${path}?${new URLSearchParams({ ...values, stamp: data.stamp })}`, { ...options, quiet: true });
+  } catch (error) {
+    toast(error.message, "bad", error.status === 409 ? [t("Load it"), () => location.reload()] : null);
+    throw error;
+  }
 }
 
 function costs() {
@@ -64,8 +72,10 @@ async function figures() {
       const asked = { ...costs(), threshold: state.threshold };
       if (state.band) [asked.low, asked.high] = state.band;
       const address = state.mode === "run" ? "evaluated" : "figures";
-      const found = state.mode === "rule" && state.found ? state.found : await api(`/api/verdicts/${address}?${new URLSearchParams(asked)}`);
-      if (!again) tell(found);
+      const found = state.mode === "rule" && state.found ? state.found : await ask(address, asked).catch((error) => ({ error }));
+      if (again) continue;
+      if (found.error) id("figures").replaceChildren(el("p", { class: "muted" }, found.error.message)); // not those of another threshold
+      else tell(found);
     } while (again);
   } finally {
     asking = false;
@@ -127,8 +137,15 @@ function different() {
 }
 
 async function use() {
-  data.setting = await api("/api/verdicts/setting", { json: { strategy: state.strategy, options: state.options, band: state.band } });
+  const { strategy, options, band } = state;
   id("use").disabled = true;
+  try {
+    data.setting = await ask("setting", {}, { json: { strategy, options, band } });
+  } finally {
+    id("use").disabled = false;
+  }
+  const moved = JSON.stringify([strategy, options, band]) !== JSON.stringify([state.strategy, state.options, state.band]);
+  id("use").disabled = !moved || !different();
   pending();
   toast(t("Written to config.yaml. The next run evaluates with it, in seconds."), "good", [t("To the page Run"), () => (location.href = "/runs")]);
 }
@@ -159,8 +176,11 @@ function changed() {
   }, 350);
 }
 
+let asked = 0;
 async function rules() {
-  const found = await api(`/api/verdicts/strategies?${new URLSearchParams(costs())}`);
+  const mine = ++asked;
+  const found = await ask("strategies", costs());
+  if (mine !== asked) return; // other costs have been entered meanwhile
   const rows = found.map((rule) => {
     const [text, help] = RULES[rule.strategy] ?? [rule.strategy, ""];
     const pick = () => show({ mode: "rule", threshold: rule.threshold, band: rule.band, strategy: rule.strategy, options: rule.options, found: rule });
@@ -249,7 +269,7 @@ function more() {
   id("gallery").append(...part.map((one) => {
     const ended = outcome(one), called = verdict(one);
     return el("button", { class: `tile ${ended === "missed" || ended === "alarm" ? "wrong" : ended === "review" ? "review" : ""}`, onclick: () => open(one) },
-      el("span", { class: "frame" }, el("img", { src: `/api/verdicts/picture/photograph?image_id=${encodeURIComponent(one.id)}&side=240`, alt: "", loading: "lazy", decoding: "async" })),
+      el("span", { class: "frame" }, el("img", { src: source(data.stamp, one.id, "photograph", 240), alt: "", loading: "lazy", decoding: "async" })),
       el("span", { class: "said" }, mark(ended === "missed" ? "bad" : called, ended === "missed" ? t("missed") : ended === "alarm" ? t("false alarm") : undefined), el("span", { class: "mono" }, one.score === null ? "–" : shortly(one.score, chart.span))),
       el("span", { class: "name", title: one.name }, one.kind ? `${one.kind} · ${one.name}` : one.name));
   }));
@@ -264,7 +284,7 @@ function more() {
 
 function open(one) {
   const list = rows.includes(one) ? rows : [one];
-  view(list, list.indexOf(one), (row) => [...marks(label(row), verdict(row)), el("span", { class: "mono" }, row.score === null ? "" : shortly(row.score, chart.span)), row.kind && el("span", { class: "muted" }, row.kind)].filter(Boolean));
+  view(list, list.indexOf(one), (row) => [...marks(label(row), verdict(row)), el("span", { class: "mono" }, row.score === null ? "" : shortly(row.score, chart.span)), row.kind && el("span", { class: "muted" }, row.kind)].filter(Boolean), data.stamp);
 }
 
 keys({

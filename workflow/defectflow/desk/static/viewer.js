@@ -1,13 +1,14 @@
 // One photograph in full: the photograph, its heatmap, the outline of the part, boxes; zoom and neighbours.
 import { api, el, mark, t } from "./desk.js";
 
-const source = (id, layer, side = 1600) => `/api/verdicts/picture/${layer}?image_id=${encodeURIComponent(id)}&side=${side}`;
+/** Address of a picture; browsers keep it, so it has the `stamp` of the run. */
+export const source = (stamp, id, layer, side = 1600) => `/api/verdicts/picture/${layer}?image_id=${encodeURIComponent(id)}&side=${side}&stamp=${stamp}`;
 let kept = { base: "photograph", heat: 80, mask: true, boxes: true }; // settings of the last view
 
 /**
- * Open the viewer on `rows[at]` (id, name); `said(row)`: elements for its header. `onmove(row)` is called with the one that is shown.
+ * Open the viewer on `rows[at]` (id, name) of the run `stamp`; `said(row)`: elements for its header.
  */
-export function view(rows, at, said, onmove = () => {}) {
+export function view(rows, at, said, stamp) {
   const title = el("h2", {}), head = el("div", { class: "row" }), stage = el("div", { class: "plate", tabindex: "0", role: "img" });
   const content = el("div", { class: "content" });
   stage.append(content);
@@ -36,30 +37,34 @@ export function view(rows, at, said, onmove = () => {}) {
     const row = rows[at];
     title.textContent = row.name;
     head.replaceChildren(...said(row));
-    onmove(row);
-    known = await api(`/api/verdicts/photograph?image_id=${encodeURIComponent(row.id)}`);
+    known = null;
+    reason.textContent = "";
+    content.replaceChildren(); // not the photograph before, below the name of this one
+    const found = await api(`/api/verdicts/photograph?image_id=${encodeURIComponent(row.id)}&stamp=${stamp}`);
     if (rows[at] !== row) return;
+    known = found;
     reason.textContent = known.reason;
     draw();
     fit();
-    for (const next of [rows[at + 1], rows[at - 1]]) if (next) new Image().src = source(next.id, "photograph");
+    for (const next of [rows[at + 1], rows[at - 1]]) if (next) new Image().src = source(stamp, next.id, "photograph");
   }
 
   function draw() {
+    if (!known) return;
     const own = known.layers.includes(kept.base) ? kept.base : "photograph";
     const seen = own === "photograph", layers = known.layers;
     bases.replaceChildren(...[["photograph", t("Photograph")], ["part", t("What was judged")], ["heatmap", t("Heat only")]]
       .filter(([name]) => layers.includes(name))
       .map(([name, text]) => el("button", { "aria-pressed": String(name === own), onclick: () => ((kept.base = name), draw(), fit()) }, text)));
     content.replaceChildren();
-    content.append(el("img", { src: source(known.id, own), alt: "" }));
+    content.append(el("img", { src: source(stamp, known.id, own), alt: "" }));
     if (own === "part") return;
     if (seen && layers.includes("heat")) {
-      const over = el("img", { class: "heat", src: source(known.id, "heat"), alt: "" });
+      const over = el("img", { class: "heat", src: source(stamp, known.id, "heat"), alt: "" });
       over.style.opacity = kept.heat / 100;
       content.append(over);
     }
-    if (kept.mask && layers.includes("mask")) content.append(el("img", { src: source(known.id, "mask"), alt: "" }));
+    if (kept.mask && layers.includes("mask")) content.append(el("img", { src: source(stamp, known.id, "mask"), alt: "" }));
     if (kept.boxes) {
       const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
       svg.setAttribute("viewBox", `0 0 ${known.width} ${known.height}`);
@@ -78,6 +83,7 @@ export function view(rows, at, said, onmove = () => {}) {
   }
 
   function fit() {
+    if (!known) return;
     const image = content.querySelector("img");
     if (kept.base === "part" && !image.complete) image.addEventListener("load", fit, { once: true });
     const [width, height] = size();
@@ -88,6 +94,7 @@ export function view(rows, at, said, onmove = () => {}) {
   }
 
   function place() {
+    if (!known) return;
     const [width, height] = size();
     Object.assign(content.style, { width: `${width}px`, height: `${height}px`, transform: `translate(${x}px, ${y}px) scale(${scale})` });
   }

@@ -5,10 +5,12 @@ const id = (name) => document.getElementById(name);
 const NAMES = { exposure: t("Light"), sharpness: t("Sharpness"), area: t("Size of the part"), x: t("Position, horizontal"), y: t("Position, vertical"), grain: t("Grain"), raw_score: t("Scores of good ones") };
 const HINTS = { folder: "/mnt/line-3/incoming", camera: t("0, rtsp://camera/stream, or the path of a video file") };
 const QUICK = 700, SLOW = 4000, MOST = 300, DRIFT = 25; // ms between requests; pictures kept; new verdicts between two charts
-let kind = "folder", rows = [], since = 0, chosen = null, state, sinceDrift = 0;
+let kind = "folder", rows = [], since = 0, chosen = null, state, sinceDrift = 0, session = "";
+let onView = null, replaced = { row: null, at: 0 }; // the verdict in full view, and the one that it has just replaced
+const TOO_SOON = 600; // ms in which a press was meant for the one before
 
 const shown = (layer, row, side) => `/api/watch/picture/${layer}?number=${row.number}&side=${side}`;
-const score = (row) => (row.score === null ? "" : (Math.floor(100 * row.score + 1e-8) / 100).toFixed(2)); // 0.50 or more is bad
+const score = (row) => (row.score === null ? "" : number(Math.floor(100 * row.score + 1e-8) / 100, 2)); // 0.50 or more is bad
 const word = (row) => (row.verdict === "error" ? el("span", { class: "mark unsure" }, t("not judged")) : mark(row.verdict));
 const at = (row) => new Intl.DateTimeFormat(document.documentElement.lang, { timeStyle: "medium" }).format(new Date(1000 * row.time));
 
@@ -30,6 +32,8 @@ async function look() {
 
 function take(found) {
   const was = state?.watching;
+  if (session && session !== found.session) (rows = []), (chosen = null), (since = 0), id("list").replaceChildren(); // the desk was started again, and counts from 1
+  session = found.session;
   state = found;
   id("about").textContent = state.watching
     ? t("Version {version} judges {source}", { version: state.version, source: state.watching.source })
@@ -43,12 +47,13 @@ function take(found) {
   const counts = state.counts;
   id("counts").replaceChildren(...["good", "bad", "review"].filter((name) => counts[name]).map((name) => mark(name, `${number(counts[name])} ${{ good: t("good"), bad: t("bad"), review: t("to a person") }[name]}`)),
     counts.error ? el("span", { class: "mark unsure" }, t("{n} not judged", { n: number(counts.error) })) : "", state.passed_over ? el("span", { class: "muted" }, t("{n} files skipped", { n: number(state.passed_over) })) : "");
-  if (found.verdicts.length) {
-    since = found.verdicts[0].number;
-    rows = [...found.verdicts.filter((row) => !rows.some((own) => own.number === row.number)), ...rows].slice(0, MOST);
-    list(found.verdicts);
-    if (!chosen) now(rows[0]);
-    sinceDrift += found.verdicts.length;
+  const fresh = found.verdicts.filter((row) => row.number > since); // two requests may bring the same ones
+  if (fresh.length) {
+    since = fresh[0].number;
+    rows = [...fresh, ...rows].slice(0, MOST);
+    list(fresh);
+    if (!chosen) (replaced = { row: onView, at: performance.now() }), now(rows[0]);
+    sinceDrift += fresh.length;
     if (sinceDrift >= DRIFT) drift();
   } else if (!rows.length) {
     id("now").replaceChildren(el("p", { class: "muted" }, t("Choose what to watch, and start. Verdicts appear here.")));
@@ -70,10 +75,12 @@ function list(fresh) {
 
 /** Show one verdict in full; `stay`: keep it when new ones arrive. */
 function now(row, stay = false) {
+  const within = stay && id("now").contains(document.activeElement);
+  onView = row;
   chosen = stay ? row : null;
   for (const button of id("list").children) button.setAttribute("aria-pressed", String(stay && Number(button.dataset.number) === row.number));
   const opposite = row.verdict === "bad" ? "good" : "bad";
-  const say = (said, text, main = false) => el("button", { class: main ? "main" : "", onclick: () => feedback(row, said) }, text);
+  const say = (said, text, main = false) => el("button", { class: main ? "main" : "", onclick: () => press(row, said) }, text);
   const buttons = row.verdict === "error" ? [] : row.feedback
     ? [el("span", {}, t("You said:"), " ", mark(row.feedback)), say("", t("Undo this"))]
     : row.verdict === "review" ? [say("good", t("It is good")), say("bad", t("It is bad"))] : [say(opposite, opposite === "good" ? t("Wrong: it is good") : t("Wrong: it is bad"))];
@@ -82,10 +89,17 @@ function now(row, stay = false) {
     el("div", { class: "verdict" }, word(row), el("span", { class: "mono" }, score(row)), el("span", { class: "muted" }, `${row.name} · ${at(row)}`)),
     row.said ? el("p", { class: "muted" }, row.said) : "",
     el("div", { class: "row" }, ...buttons, stay ? el("button", { class: "quiet", onclick: () => rows.length && now(rows[0]) }, t("Follow the latest")) : ""));
+  if (within) id("now").querySelector(".row button")?.focus({ preventScroll: true });
+}
+
+function press(row, said) {
+  if (chosen || !replaced.row || performance.now() - replaced.at > TOO_SOON) return feedback(row, said);
+  now(replaced.row, true);
+  toast(t("A new verdict came as you pressed. This is the one before: press again if you meant it."));
 }
 
 async function feedback(row, said) {
-  const answer = await api("/api/watch/feedback", { json: { number: row.number, said, who: localStorage.getItem("defectflow-who") || "" } });
+  const answer = await api("/api/watch/feedback", { json: { number: row.number, session, said, who: localStorage.getItem("defectflow-who") || "" } });
   row.feedback = said;
   const own = rows.find((one) => one.number === row.number);
   if (own) own.feedback = said;
