@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import socket
+import tempfile
 import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from defectflow.core.files import UserError
 COMPONENTS = {"self", "pre_processor", "post_processor", "evaluator", "visualizer"}
 PLAIN = {int, float, bool, str, NoneType, typing.Literal}
 NO_LIMITS = {"pattern": "", "unit": "", "minimum": None, "above": None, "maximum": None, "below": None}
+FOLDERS = ("_dir", "_source_path")  # ends of options: of other pictures, for the training alone
 OTHER_INPUT = {
     "AiVad": "it judges videos",
     "Fuvas": "it judges videos",
@@ -113,9 +115,13 @@ def create(
     with (
         without_downloads(told, "does not take these options or this image_size"),
         own_weights(weights, trained, told, takes_nano(cls)),
+        tempfile.TemporaryDirectory(prefix="defectflow-") as empty,
     ):
         if trained:
             _check_folders(cls, options, told)
+        else:  # folders of other pictures are for the training alone, and need not be there any more
+            folders = [key for key in inspect.signature(cls.__init__).parameters if key.endswith(FOLDERS)]
+            options |= dict.fromkeys(folders, empty)
         prepare = _pre_processor(cls, size)
         made = cls(**options, pre_processor=prepare, post_processor=False, evaluator=False, visualizer=False)
         if trained and hasattr(made, "prepare_pretrained_model"):  # EfficientAd and Dsr would ask when training starts
