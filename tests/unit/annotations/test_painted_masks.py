@@ -44,3 +44,9 @@ def test_a_png_lies_where_its_corner_says_and_is_cut_at_the_rim():
 def test_runs_go_row_by_row_in_their_box():
     mask = decode_painted({"size": [5, 6], "rows": [1, 3, 2], "box": [2, 1, 3, 2]})
     assert np.argwhere(mask).tolist() == [[1, 3], [1, 4], [2, 2]]
+
+
+@pytest.mark.parametrize("corner", [(3, 12), (13, 2), (40, 40), (-9, -9)])
+def test_a_mask_beyond_its_picture_is_empty(corner):
+    code = {"size": [10, 12], "rows": [0, 20], "box": [*corner, 5, 4]}
+    assert decode_painted(code).shape == (10, 12) and not decode_painted(code).any()

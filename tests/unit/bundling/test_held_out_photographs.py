@@ -3,7 +3,7 @@ import pytest
 from defectflow.core.bank_files import BankFile
 from defectflow.images.read_write import read_rgb
 from defectflow.inspection.bundle_files import read_bundle
-from defectflow.inspection.held_out import read_held_out
+from defectflow.inspection.held_out import read_held_out, short
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.mask_and_score import settings_of
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
@@ -26,3 +26,4 @@ def test_each_photograph_of_the_run_is_scored_by_the_bank_without_it_and_measure
         assert held.weight[own][0] * held.distance[own][0] == pytest.approx(score, rel=1e-5)
     assert np.isfinite(held.measures[:, [0, 1, 3, 4]]).all() and np.isnan(held.measures[:, 2]).all()
     assert held.picture.shape == (64, 64) and held.review == {"max_fpr": 0.02, "max_fnr": 0.02}
+    assert held.used is not None and {short(one["sha256"]) for one in held.photographs} <= set(held.used)

@@ -65,3 +65,11 @@ def test_the_help_has_a_line_for_each_value_of_the_stage(capsys):
     told = capsys.readouterr().out
     assert "heat: of the oven (number, above 0 to 300 degrees; required)" in told and "rack" not in told
     assert "mode: where heat comes from (top or both; default: both)" in told
+
+
+def test_a_whole_number_with_a_point_is_that_whole_number_everywhere():
+    oven = Oven.from_dict({"heat": 180, "fan": True, "speed": 5.0, "rack": 2.0}, "x")
+    same = Oven.from_dict({"heat": 180, "fan": True, "speed": 5, "rack": 2}, "x")
+    for found in (oven.read_by("bake", "load"), oven.completed({"speed": 5.0, "rack": 2.0})):
+        assert repr(found["speed"]) == "5" and repr(found["rack"]) == "2"  # also in the hash of a rule's params
+    assert oven == same and repr(oven) == repr(same)

@@ -47,3 +47,17 @@ def test_enough_labels_choose_the_threshold():
     found = assume(given, LEFT, "f1_adaptive", {})
     assert found.table is given and found.strategy == "f1_adaptive" and found.figures["threshold_from"] == "labels"
     assert "missed is unknown" not in found.figures["said"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "strategy", "options", "sentence"),
+    [
+        ((0, 0), "fixed", {"value": 2.0}, "is the given one (fixed, value 2): how many defects are missed is unknown"),
+        ((0, 3), "max_fnr", {"max_fnr": 0.1}, "their scores and those of 3 photographs labelled bad (max_fnr,"),
+        ((0, 3), "normal_sigma", {"sigma": 3}, "comes from their scores alone (normal_sigma, sigma 3): how many"),
+        ((6, 1), "f1_adaptive", {}, "and those of 6 photographs labelled good (normal_percentile, percentile 95)"),
+        ((6, 1), "f1_adaptive", {}, "how many defects are missed is known only of the 1 photograph labelled bad"),
+    ],
+)
+def test_where_the_threshold_comes_from_is_said_as_it_is(labels, strategy, options, sentence):
+    assert sentence in assume(table(*labels), LEFT, strategy, options).figures["said"]

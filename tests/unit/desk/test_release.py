@@ -212,6 +212,13 @@ def test_what_people_taught_a_bundle_is_released_too(browser, project):
     folder = put_bundle(project)
     settings = json.loads((folder / "bundle.json").read_text())
     write_json(folder / "bundle.json", settings | {"taught": {"version": 1}})
+    assert releases.candidate(project)["figures"]["recall"] is None  # not that of the run before the lesson
+    (folder / "taught-1").mkdir()
+    after = {"good": 10, "bad": 5, "missed": 1, "false_alarms": 2, "f1": 0.8}
+    write_json(folder / "taught-1/learned.json", {"photographs_of_the_run": {"before": {}, "after": after}})
+    figures = releases.candidate(project)["figures"]
+    assert (figures["recall"], figures["false_positive_rate"], figures["auroc"]) == (0.8, 0.2, None)
+    assert (figures["n_good"], figures["n_bad"]) == (10, 5)
     ready = releases.candidate(project)
     assert ready["taught"] == 1 and not ready["outdated"] and ready["released"] is None
     assert releases.release(project, "1-taught", "", "Ana")["taught"] == 1

@@ -2,11 +2,12 @@
 
 import os
 import signal
+import threading
 import time
 
 import pytest
 from defectflow.config.configuration import checked
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, read_json, write_json
 from defectflow.desk.project import ROOT
 from defectflow.desk.running import choices, run_process, run_queue, stages
 from desk_client import Desk, photograph
@@ -308,3 +309,16 @@ def test_reports_are_shown_cut_off_from_the_desk(desk):
     assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts allow-popups;")
     for path in ("part/none/x/y", "../.desk"):
         assert desk.client.get(f"/api/runs/report/{path}").status_code in (404, 422)
+
+
+def test_a_run_that_has_only_just_started_is_stopped_too(desk, monkeypatch):
+    runs, ended = run_process.Runs(desk.project), []
+    name = run_process.prepare(runs.folder, {"targets": [], "command": []})
+    path = runs.folder / name / "state.json"
+    later = threading.Timer(0.2, lambda: write_json(path, read_json(path) | {"pid": 4242}))
+    monkeypatch.setattr(run_process.os, "kill", lambda *which: ended.append(which))
+    with run_process._lock(runs.folder) as held:
+        assert held
+        later.start()
+        runs.stop()
+    assert ended == [(4242, signal.SIGTERM)]

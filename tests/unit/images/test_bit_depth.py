@@ -150,7 +150,7 @@ def test_the_full_range_is_read_as_before(tmp_path):
 
 
 @pytest.mark.parametrize("depth", BITS)
-@pytest.mark.parametrize("name", ["a.png", "a.tif"])
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.jp2"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_every_kind_of_16_bit_file_is_read_in_its_depth(tmp_path, name, channels, depth):
     grey = scene(1, 1, 8).astype(np.uint8)
@@ -158,10 +158,44 @@ def test_every_kind_of_16_bit_file_is_read_in_its_depth(tmp_path, name, channels
     deep = (grey if channels == 1 else picture[..., ::-1]).astype(np.uint16) << (depth - 8)
     if channels == 4:
         deep = np.dstack([deep, np.full_like(deep[..., :1], 65535)])
-    cv2.imwrite(str(tmp_path / name), deep)
+    lossless = [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000]
+    cv2.imwrite(str(tmp_path / name), deep, lossless if name.endswith("jp2") else [])
     assert is_deep(tmp_path / name)
     expected = np.dstack([grey] * 3) if channels == 1 else picture
     assert (read_rgb(tmp_path / name, str(depth)) == expected).all()
+
+
+def test_jpeg_2000_of_12_bits_in_16_is_found_and_one_that_declares_12_is_read_as_it_says(tmp_path):
+    grey = scene(1, 1, 8)
+    for name in ("a.jp2", "b.j2k"):  # in boxes, and bare
+        Image.fromarray(grey << 4).save(tmp_path / name)
+        assert is_deep(tmp_path / name) and (read_rgb(tmp_path / name, "12")[..., 0] == grey).all()
+    assert depth_of({"a.jp2": (str(tmp_path / "a.jp2"), sha256_of(tmp_path / "a.jp2"))}, "auto", None) == "12"
+    Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "c.jp2")
+    assert not is_deep(tmp_path / "c.jp2") and (read_rgb(tmp_path / "c.jp2", "12")[..., 0] == grey).all()
+    bare = bytearray((tmp_path / "b.j2k").read_bytes())
+    bare[42] = 11  # 12 bits
+    (tmp_path / "d.j2k").write_bytes(bare)
+    assert not is_deep(tmp_path / "d.j2k")
+    for end in (0, 11, 30, 60):
+        (tmp_path / "e.jp2").write_bytes((tmp_path / "a.jp2").read_bytes()[:end])
+        assert not is_deep(tmp_path / "e.jp2")
+
+
+@pytest.mark.parametrize("depth", [None, "12", "12-left", "16"])
+def test_a_tiff_whose_0_is_white_is_read_as_one_whose_0_is_black(tmp_path, depth):
+    grey = scene(1, 1, 8)
+    exif = {ExifTags.Base.Orientation: 6}
+    for white, values in ((0, 255 - grey), (1, grey)):
+        deep = values << {"12": 4, "12-left": 8}[depth] if depth in ("12", "12-left") else values * 257
+        photograph = Image.fromarray(deep.astype(np.uint16))
+        photograph.save(tmp_path / "a.tif", tiffinfo=exif | {ExifTags.Base.PhotometricInterpretation: white})
+        assert Image.open(tmp_path / "a.tif").tag_v2[262] == white
+        assert (read_rgb(tmp_path / "a.tif", depth)[..., 0] == np.rot90(grey, -1)).all()
+        Image.fromarray((values / 255).astype(np.float32)).save(tmp_path / "f.tif", tiffinfo={262: white})
+        assert (read_rgb(tmp_path / "f.tif", depth)[..., 0] == grey).all()
+        Image.fromarray(grey.astype(np.uint8)).save(tmp_path / "b.tif", tiffinfo={262: white})  # inverts 8 bits itself
+        assert (read_rgb(tmp_path / "b.tif", depth)[..., 0] == grey).all()
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])

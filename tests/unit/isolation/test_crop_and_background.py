@@ -46,8 +46,10 @@ def plain(image, mask, background, normalise, dilate, size, centre):
         longer = max(mask.shape)
         sides = tuple(int(np.ceil(share * longer - 1e-6)) for share in size)
         window = crop_window(grown, sides, (centre[0] * longer, centre[1] * longer))
+    beyond = fill.astype(np.uint8) if background == "mean" and grown.any() else np.zeros(3, np.uint8)
     room = 2 * max(mask.shape) + 2 * max(window[2] - window[0], window[3] - window[1])
     wide = [np.pad(a, [(room, room)] * 2 + [(0, 0)] * (a.ndim - 2)) for a in (image, grown)]
+    wide[0][~np.pad(np.ones(mask.shape, bool), room)] = beyond
     return *(a[window[1] + room : window[3] + room, window[0] + room : window[2] + room] for a in wide), window
 
 
@@ -102,3 +104,12 @@ def test_a_cut_within_the_frame_is_a_view():
 def test_the_window_of_few_outlines_holds_the_largest_part_that_they_find():
     size, centre = geometry_of({"size": [0.5, 0.25], "centre": [0.4, 0.3]}, 0.1)
     assert size == pytest.approx((0.6, 0.3)) and centre == (0.4, 0.3)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_tight_square_beyond_the_frame_has_the_mean_colour_there(upright):
+    image, mask = np.full((60, 80, 3), 20, np.uint8), np.zeros((60, 80), bool)
+    mask[2:58, 30:40] = True
+    image[mask] = (200, 150, 100)
+    settings = IsolationSettings(background="mean", normalise=["none"], tight=64, margin=0.2, upright=upright)
+    assert (isolate_part(image, mask, settings).picture == (200, 150, 100)).all()

@@ -17,6 +17,7 @@ from defectflow.images.read_write import read_mask, read_rgb
 from defectflow.label_export import export_labels
 from defectflow.label_export.export_labels import WRITERS
 from defectflow.label_export.labelled import Labelled, check_stems, copy_photograph, held_out
+from defectflow.label_export.training_folders import folders_of_kinds
 from defectflow.label_formats.label_files import kind_of
 from defectflow.listing.image_names import is_image
 from defectflow.sources import preflight
@@ -175,6 +176,22 @@ def test_groups_are_not_divided_and_the_split_of_the_set_is_kept():
     assert held_out([Labelled("a", "a.png", "", 9, 9)]) == set()
 
 
+@pytest.mark.parametrize("large", [f"large{k}" for k in range(8)])
+def test_one_large_group_is_not_held_out(large):
+    groups = [large] * 60 + [f"g{n}" for n in range(40)]
+    out = held_out([Labelled(str(n), f"{n}.png", "", 9, 9, group=group) for n, group in enumerate(groups)])
+    assert len(out) == 20 and all(int(n) >= 60 for n in out)
+    two = [Labelled(str(n), f"{n}.png", "", 9, 9, group=large if n else "one") for n in range(30)]
+    assert held_out(two) == {"0"}
+
+
+def test_kinds_that_differ_by_punctuation_have_folders_of_their_own():
+    found = folders_of_kinds(["scratch 1", "scratch-1", "scratch/1", "Scratch_1", "ok", "", "good", "Kratzer ä"])
+    assert len({name.casefold() for name in found.values()}) == 8
+    assert found["scratch-1"] == "scratch-1" and found["Kratzer ä"] == "Kratzer_ä"
+    assert {found[name] for name in ("", "good", "ok")} == {"bad", "bad_2", "bad_3"}
+
+
 def test_two_photographs_with_one_label_file_are_refused():
     with pytest.raises(UserError, match=r"d/a.jpg: d/a.png has the same name but for the suffix"):
         check_stems([Labelled("a", "d/a.png", "", 9, 9), Labelled("b", "d/a.jpg", "", 9, 9)])
@@ -204,6 +221,16 @@ def test_a_copy_that_is_converted_has_the_depth_of_the_set(tmp_path):
     cv2.imwrite(str(tmp_path / "a.tif"), np.full((6, 9, 3), 2048, np.uint16))
     copy_photograph(Labelled("a", "a.tif", str(tmp_path / "a.tif"), 9, 6, depth="12"), tmp_path / "out/a.png")
     assert (cv2.imread(str(tmp_path / "out/a.png")) == 128).all()
+
+
+@pytest.mark.parametrize("source", ["a.tif", "a.png"])
+def test_training_programs_get_12_bits_in_16_as_8_bits_as_the_run_reads_them(tmp_path, source):
+    cv2.imwrite(str(tmp_path / source), np.full((6, 9), 2048, np.uint16))
+    one = Labelled("a", source, str(tmp_path / source), 9, 6, depth="12")
+    copy_photograph(one, tmp_path / "out/a.png", shallow=True)
+    assert (np.asarray(Image.open(tmp_path / "out/a.png").convert("L")) == 128).all()
+    copy_photograph(one, tmp_path / "whole" / source)
+    assert (cv2.imread(str(tmp_path / "whole" / source), cv2.IMREAD_UNCHANGED) == 2048).all()
 
 
 def test_without_anything_to_export_it_says_so(run, tmp_path):

@@ -13,10 +13,10 @@ from defectflow.commands import cli
 from defectflow.core.files import UserError
 from defectflow.images.read_write import write_png
 from defectflow.inspection.bundle_files import pack, read_bundle, write_manifest
-from defectflow.inspection.held_out import FILE, read_held_out
+from defectflow.inspection.held_out import FILE, HeldOut, read_held_out, short
 from defectflow.inspection.inspector import Inspector
 from defectflow.learning import learn as learning
-from defectflow.learning.learn import forget, learn
+from defectflow.learning.learn import forget, learn, refuse_photographs_of_the_run
 from defectflow.learning.lessons import under
 from defectflow.sources.feedback import Feedback
 from PIL import Image
@@ -243,6 +243,17 @@ def test_a_photograph_of_the_run_is_corrected_there(bundle, photos, monkeypatch)
     monkeypatch.setattr("defectflow.sources.feedback.sha256_of", lambda _: "100")
     with pytest.raises(UserError, match=r"is a photograph of the run \(100.png\): correct its label there"):
         learn(bundle, table(photos, "faint_300.png,bad"))
+
+
+def test_a_photograph_of_the_run_is_known_though_the_bundle_keeps_no_patches_of_it():
+    used, other = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+    empty = np.empty(0)
+    held = HeldOut([], *[empty] * 8, None, used=np.unique(np.array([short(used), short("ff" * 32)])))
+    assert held.name_of(used) == "" and held.name_of(other) is None
+    rows = [Feedback(2, Path("a.png"), used, True), Feedback(3, Path("b.png"), other, True)]
+    with pytest.raises(UserError, match=r"line 2: a.png is a photograph of the run: correct its label there"):
+        refuse_photographs_of_the_run(rows, held, Path("feedback.csv"))
+    refuse_photographs_of_the_run(rows[1:], held, Path("feedback.csv"))
 
 
 def test_a_table_of_a_spreadsheet_is_read(bundle, photos):

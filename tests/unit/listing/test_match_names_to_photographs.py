@@ -4,6 +4,7 @@ import posixpath
 
 import pytest
 from defectflow.listing.match_names_to_photographs import Matcher
+from defectflow.sources.source_notices import names_in_other_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -143,3 +144,28 @@ def test_letter_case_is_passed_over_where_one_photograph_fits():
 def test_another_folder_is_not_passed_over_with_letter_case():
     matcher = Matcher(["day1/a.jpg", "day2/b.jpg"], ["DAY2/A.jpg", "day1/B.jpg"])
     assert matcher.find("DAY2/A.jpg")[0] is None and matcher.find("day1/B.jpg")[0] is None
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "photograph"),
+    [
+        (["part1.jpg", "b.jpg"], ["20240101-part1.jpg", "b.jpg"], None),  # not all rows begin so
+        (["part1.jpg", "20240102-b.jpg"], ["20240101-part1.jpg", "20240102-b.jpg"], None),  # photographs have dates
+        (["part1.jpg"], ["20240101-part1.jpg", "20240102-part1.jpg"], None),  # both mean the same photograph
+        (["part1.jpg", "b.jpg"], ["20240101-part1.jpg", "8f3a1c2e-b.jpg"], "part1.jpg"),  # uploads: a letter shows it
+        (["part1.jpg", "b.jpg"], ["20240101-part1.jpg", "20240102-b.jpg"], "part1.jpg"),
+        (["20240101-part1.jpg", "b.jpg"], ["20240101-part1_jpg.rf.0a1b.jpg", "b.jpg"], "20240101-part1.jpg"),
+    ],
+)
+def test_a_date_before_a_name_is_no_prefix_of_an_upload_unless_all_have_one(names, given, photograph):
+    matcher = Matcher(names, given)
+    found, reason = matcher.find(given[0])
+    assert found == photograph
+    if not found:
+        assert reason == "20240101 may be a date, or what a tool put before part1.jpg (write its name)"
+    assert matcher.undated == ({given[0]: "part1.jpg"} if given[1] == "20240102-b.jpg" and found else {})
+
+
+def test_dates_taken_as_prefixes_are_told():
+    (notice,) = names_in_other_case("labels.csv", [("20240101-a.jpg", ""), ("20240102-b.jpg", "")], ["a.jpg", "b.jpg"])
+    assert "taken as those of uploads, not as dates: 20240101-a.jpg is a.jpg, and 1 more" in notice.text

@@ -102,8 +102,10 @@ def test_the_prior_takes_it_where_it_does_better_and_keeps_it_in_its_file(tmp_pa
     items = [Item(i) for i in range(10)]
     prior, report = stage.build(items, 0)
     assert prior.info["registers"] == ("appearance" not in report)
-    assert not stage.add_appearance(prior, items, 0, 1.0)["appearance"]["used"] and not prior.heads
-    told = stage.add_appearance(prior, items, 0, 0.2)["appearance"]
+    worse = {"constant": {item.image_id: 0.2 for item in items}}
+    better = worse | {"template": {item.image_id: 1.0 for item in items}}
+    assert not stage.add_appearance(prior, items, 0, better)["appearance"]["used"] and not prior.heads
+    told = stage.add_appearance(prior, items, 0, worse)["appearance"]
     assert told["used"] and told["iou_mean"] > 0.6 and told["n"] == 10
     assert all(set(seen) <= set(range(8)) for seen in prior.info["trained_on"])
     prior.save(tmp_path / "prior.safetensors")
@@ -111,6 +113,21 @@ def test_the_prior_takes_it_where_it_does_better_and_keeps_it_in_its_file(tmp_pa
     again = Prior.load(tmp_path / "prior.safetensors").guess(image, out)
     assert again.source == "appearance" and again.found
     np.testing.assert_array_equal(prior.guess(image, out).soft, again.soft)
+
+
+def test_of_few_groups_a_photograph_is_found_by_a_head_that_has_not_seen_it(monkeypatch):
+    for name, value in (SMALL | {"STEPS": 30}).items():
+        monkeypatch.setattr(appearance, name, value)
+    items = [Item(i) for i in range(10)]
+    for item in items:  # one session to learn from, another to judge by
+        item.group = "group learned" if item.split == "train" else "group judged"
+    prior, _ = stage.build(items, 0, learns=False)
+    others = {"constant": {item.image_id: 0.0 if item.split == "test" else 1.0 for item in items}}
+    told = stage.add_appearance(prior, items, 0, others)["appearance"]
+    assert told["used"] and told["by_group"].keys() == {"judged"}
+    assert prior.guess(items[0].image(), prior.leave_out("00")).source == "appearance"
+    assert prior.leave_out("00") == [0]
+    assert sum(0 in seen for seen in prior.info["trained_on"]) == 2
 
 
 def test_the_number_of_threads_changes_nothing(trained, monkeypatch):

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from defectflow.annotations.coco import decode
+from defectflow.annotations.coco import decode, encode
 from defectflow.core.files import UserError
 from defectflow.core.tables import MANIFEST, REGIONS, read_table, write_table
 from defectflow.decision.region_settings import LEAST_MARKED, RegionSettings
@@ -99,6 +99,26 @@ def test_where_the_network_is_worse_the_regions_stay_and_the_report_says_so(data
     assert len(found.report["photographs"]) == 8 and found.report["held_out"] == "groups"
     again = run(data, tmp_path)
     assert again.report == found.report
+
+
+def test_regions_that_become_one_are_one():
+    network = SimpleNamespace(  # all of each window is damage to it
+        case=lambda image, soft: SimpleNamespace(image=image, soft=soft),
+        look=lambda image: None,
+        outline=lambda seen, soft, tuned, size: np.ones(size, bool),
+    )
+    seen = refine.Seen(np.zeros((100, 200, 3), np.uint8), np.zeros((100, 200), np.float32), 0.5)
+    regions = []
+    for number, (x, y, side) in enumerate(((40, 40, 40), (64, 70, 4), (120, 40, 4), (150, 40, 4)), 1):
+        pixels = np.zeros(seen.size, bool)
+        pixels[y : y + side, x : x + side] = True
+        row = dict.fromkeys(REGIONS, "") | {"region": number, "x": x, "y": y, "width": side, "height": side}
+        regions.append((SimpleNamespace(**row), {"segmentation": encode(pixels)}))
+    outlines = refine.refined(network, seen, regions, {"sam": []})["sam"]
+    rows = [row for row, _ in refine.with_outlines(regions, outlines)]
+    assert [row[REGIONS.index("region")] for row in rows] == [1, 2, 3]  # the second is within the first
+    assert np.sum(outlines, axis=0).max() == 1
+    assert sum(row[REGIONS.index("area")] for row in rows) == np.any(outlines, axis=0).sum()
 
 
 def test_with_too_few_marked_defects_nothing_is_learned(data, tmp_path):

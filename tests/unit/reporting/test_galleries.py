@@ -211,3 +211,12 @@ def test_a_flagged_mask_is_outlined_in_yellow(case):
         (picture,) = galleries.mask_case(next(pd.DataFrame([row | {"mask_doubtful": flag}]).itertuples())).pictures
         edge = decoded(picture)[150:200, 26:36].astype(int)
         assert (np.abs(edge - colour).sum(axis=2) < 90).any()
+
+
+def test_a_scratch_of_one_pixel_is_outlined_in_the_small_picture(tmp_path):
+    mask = np.zeros((3000, 4000), bool)
+    mask[1000, 500:3000] = True
+    mask[2000:2400, 500:900] = True
+    small = galleries._shrunk(mask, np.empty((420, 560, 3)))
+    assert small[138:142, 75:415].any(0).all() and not small[143:270].any()
+    assert small[280:336, 70:126].mean() > 0.99 and not small[280:336, 128:].any()

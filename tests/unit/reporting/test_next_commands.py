@@ -58,3 +58,13 @@ def test_a_bundle_that_is_there_needs_no_making(tmp_path):
     (tmp_path / "bundle").mkdir()
     (line,) = next_commands.inspect_lines(tmp_path)
     assert line.strip() == f"defectflow inspect {tmp_path}/bundle new/*.jpg"
+
+
+@pytest.mark.parametrize(
+    "value", ["2024", "1_0", "yes", "null", "1e3", "nan", "True", "~", "off", "end ", "it's", "a: b", '3"', "", "[x"]
+)
+def test_a_text_that_looks_like_a_number_stays_a_text(value):
+    from snakemake.cli import parse_config
+
+    _, word = shlex.split(next_commands.config_options([], {"dataset": value}))
+    assert parse_config([word]) == {"dataset": value} and yaml.safe_load(word.removeprefix("dataset=")) == value

@@ -135,3 +135,14 @@ def test_what_is_missing_is_named(tmp_path):
         summary.main(summary.build_parser().parse_args(["--leaderboard", str(tmp_path / "leaderboard.csv")]))
     with pytest.raises(UserError, match=r"metrics\.json: no such file"):
         summary.main(summary.build_parser().parse_args([str(tmp_path)]))
+
+
+def test_photographs_without_a_label_are_not_called_labelled(results, tmp_path, capsys):
+    folder = tmp_path / "d/s/i/p"
+    shutil.copytree(results[1][1], folder)
+    metrics = read_json(folder / "metrics.json")
+    assumed = {"said": "2 photographs without a label were taken as mostly good.", "threshold_from": "labels"}
+    write_json(folder / "metrics.json", metrics | {"n_samples": 12, "assumed": assumed | {"n_labelled": 12}})
+    folds = metrics["protocol"]["n_folds"]
+    expected = f"12 labelled images, {metrics['protocol']['name']}: 14 images held out in {folds} folds"
+    assert expected in printed(capsys, folder)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -165,6 +166,18 @@ def test_worse_sam_gives_way_loudly(small_set, tmp_path, capsys):
     table = run(small_set, tmp_path, "sam2.1", [0, 5], *more)
     assert (table.source == "template").all()
     assert "WARNING" in capsys.readouterr().err
+
+
+def test_where_template_did_better_than_the_heads_it_makes_the_masks(small_set):
+    prior, image = Prior.load(small_set / "prior.safetensors"), scene(1)[0]
+    registered, row = baseline_mask(prior, "template", image, [])
+    prior.heads = {"0.layers.0.bias": np.zeros(1, np.float32)}
+    elsewhere = np.zeros(image.shape[:2], np.float32)
+    elsewhere[:9, :9] = 1
+    prior.__dict__["appearance"] = SimpleNamespace(locate=lambda image, leave_out: (elsewhere, 1.0))
+    again, told = baseline_mask(prior, "template", image, [])
+    assert np.array_equal(again, registered) and told["source"] == "template" and told["prior_iou"] == row["prior_iou"]
+    assert baseline_mask(prior, "appearance", image, [])[0].sum() == 81
 
 
 def test_sam_needs_a_model(small_set, tmp_path):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import outlined_set
 import pytest
-from defectflow.annotations.coco import part_mask
+from defectflow.annotations.coco import annotations_by_image, part_mask
 from defectflow.core.files import UserError
 from defectflow.images.exif_orientation import stored_size
 from defectflow.images.read_write import read_rgb
@@ -112,6 +112,54 @@ def test_an_outline_is_replaced_only_on_demand(photos):
     assert len(coco["annotations"]) == len(coco["images"]) == 1 and coco["annotations"][0]["bbox"][0] < 90
 
 
+def test_outlines_of_another_category_stay(photos):
+    folder, outlines = photos
+    damage = {"id": 1, "image_id": 1, "category_id": 2, "segmentation": [[9, 9, 60, 9, 60, 60]]}
+    categories = [{"id": 1, "name": "part"}, {"id": 2, "name": "scratch"}]
+    images = [{"id": 1, "file_name": "0.png", "width": 240, "height": 200}]
+    (folder / "annotations.json").write_text(
+        json.dumps({"images": images, "annotations": [damage], "categories": categories})
+    )
+    for more in ([], ["--replace"]):
+        run(folder / "images/0.png", "--box", box_of(outlines[0]), "--category", "part", *more)
+        kept = json.loads((folder / "annotations.json").read_text())["annotations"]
+        assert kept[0] == damage and [one["category_id"] for one in kept] == [2, 1]
+
+
+def test_a_file_without_categories_keeps_its_outlines(photos):
+    folder, outlines = photos
+    file = folder / "annotations.json"
+    images = [{"id": 1, "file_name": "0.png", "width": 240, "height": 200}]
+    before = {"id": 1, "image_id": 1, "segmentation": [[9, 9, 60, 9, 60, 60]]}
+    file.write_text(json.dumps({"images": images, "annotations": [before]}))
+    with pytest.raises(UserError, match="lists no categories"):
+        run(folder / "images/2.png", "--box", box_of(outlines[2]), "--category", "part")
+    run(folder / "images/2.png", "--box", box_of(outlines[2]))
+    assert sorted(annotations_by_image(read_coco(file))) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["images/0.png", "./images/0.png", "./0.png"])
+def test_a_photograph_under_another_name_in_the_file_is_the_same(photos, name):
+    folder, outlines = photos
+    content = {"images": [{"id": 1, "file_name": name, "width": 240, "height": 200}], "categories": []}
+    content["annotations"] = [{"id": 1, "image_id": 1, "segmentation": [[9, 9, 60, 9, 60, 60]]}]
+    (folder / "annotations.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="already has an outline"):
+        run(folder / "images/0.png", "--box", box_of(outlines[0]))
+    run(folder / "images/0.png", "--box", box_of(outlines[0]), "--replace")
+    after = json.loads((folder / "annotations.json").read_text())
+    assert after["images"] == content["images"] and len(after["annotations"]) == 1
+
+
+def test_a_file_of_another_tool_is_not_added_to(photos):
+    folder, outlines = photos
+    shape = {"label": "part", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
+    told = {"shapes": [shape], "imagePath": "0.png", "imageHeight": 200, "imageWidth": 240, "imageData": None}
+    (folder / "annotations.json").write_text(json.dumps({"version": "5.0", "flags": {}} | told))
+    with pytest.raises(UserError, match="of another tool than COCO"):
+        run(folder / "images/0.png", "--box", box_of(outlines[0]))
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -190,8 +238,8 @@ def test_tidy_keeps_the_pieces_that_were_clicked_and_no_specks():
 
 def test_names_are_relative_to_the_folder_of_the_file(tmp_path):
     for photo, out, name in (
-        ("set/images/a/1.png", "set/annotations.json", "a/1.png"),
-        ("set/train/good/1.png", "set/outlines.json", "train/good/1.png"),
-        ("elsewhere/1.png", "set/annotations.json", "1.png"),
+        ("set/images/a/1.png", "set/annotations.json", ["a/1.png", "images/a/1.png"]),
+        ("set/train/good/1.png", "set/outlines.json", ["train/good/1.png"]),
+        ("elsewhere/1.png", "set/annotations.json", []),
     ):
-        assert outline._name_in(tmp_path / out, tmp_path / photo) == name
+        assert outline._spelled(tmp_path / out, tmp_path / photo) == name

@@ -490,3 +490,16 @@ def test_photographs_that_changed_since_a_table_of_them_are_counted(tmp_path):
     assert preflight.changed_since(resolved, None, [table]) == 2
     preflight.forget()
     assert preflight.changed_since(resolved, None, []) == 3
+
+
+def test_the_digest_follows_the_first_of_two_entries_of_one_image_which_is_used(tmp_path):
+    resolved = make(tmp_path / "d")
+    path = tmp_path / "d" / "annotations.json"
+    coco = json.loads(path.read_text())
+    coco["images"].append(coco["images"][0] | {"id": 77})  # listed twice, the second time without an outline
+    path.write_text(json.dumps(coco))
+    before, count = digest(resolved, annotated_only=True), preflight.outlined(resolved, None)
+    coco["annotations"][0]["segmentation"][0][0] = 3
+    path.write_text(json.dumps(coco))
+    preflight.forget()
+    assert digest(resolved, annotated_only=True) != before and count == preflight.outlined(resolved, None) > 0

@@ -20,6 +20,8 @@ from defectflow.listing.annotation_files import name_of
 from defectflow.sources.annotation_kinds import is_box, is_rectangle
 from defectflow.sources.dataset import Notice, Problem
 
+ALIKE = 12  # images that vote on how the outlines of a single one are read
+
 
 class Settled(NamedTuple):
     """What was found out about the outlines of a data set.
@@ -121,6 +123,36 @@ def settle_outlines(
         notices.append(Notice(source, text, "masks"))
     shown = sorted(suspects, key=lambda one: not one[2])[:SHEET]
     return Settled(readings, outlines, problems, notices, [suspect for *_, suspect in shown])
+
+
+def reading_of(
+    name: str,
+    folder: str,
+    entries: Mapping[str, CocoImage],
+    outlines: Mapping[str, list[CocoAnnotation]],
+    sizes: Mapping[str, tuple[tuple[int, int], int]],
+) -> Reading | None:
+    """How the outlines of one image are to be read, as `settle_outlines` finds it; None: in no way.
+
+    The outline is not checked against its photograph. Where two readings fit, the edges of this image and of ALIKE
+    others decide.
+
+    Args:
+        name: of the image.
+        folder: of the photographs.
+        entries: {name: image in the COCO file}.
+        outlines: {name: annotations that have an outline}.
+        sizes: {name: size and EXIF orientation as `exif_orientation.stored_size` returns them}, of all with an outline.
+    """
+    listed = {one: listed_image(entries[one], outlines[one], *sizes[one]) for one in outlines}
+    choices = settle(listed)
+    open_ones = [one for one, choice in choices.items() if len(choice.readings) > 1 or choice.confirm]
+    looked_at = {one: choices[one] for one in dict.fromkeys([name, *open_ones[:ALIKE]]) if one in open_ones}
+    pictures = {one: Picture(raw_size=size, orientation=turn) for one, (size, turn) in sizes.items()}
+    looker = Looker(folder, entries, outlines, listed, pictures, 1)
+    if name in looked_at:
+        looker.read(looked_at)
+    return looker.decide(name, choices[name])[0]
 
 
 def shared_ids(coco: Coco) -> dict[Id, list[str]]:

@@ -53,7 +53,7 @@ def decode_painted(segmentation: Mapping[str, Any]) -> np.ndarray:
         part = part.reshape(rows, columns)
     mask = np.zeros((height, width), bool)
     top, left = max(y, 0), max(x, 0)
-    seen = part[top - y : height - y, left - x : width - x]
+    seen = part[top - y : max(height - y, 0), left - x : max(width - x, 0)]
     mask[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
     return mask
 

@@ -16,7 +16,7 @@ from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import save_file
 
 from defectflow.bundling.bundle_card import card
-from defectflow.bundling.held_out_photographs import held_out, labelled_photographs
+from defectflow.bundling.held_out_photographs import held_out, labelled_photographs, used_photographs
 from defectflow.bundling.onnx_and_openvino import export_onnx, export_pictures
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.classification.kind_namer import KindNamer
@@ -164,7 +164,8 @@ def write_held_out(folder: Path, args: argparse.Namespace, metrics: dict[str, An
     table = labelled_photographs(args.predictions, args.manifest, args.splits)
     settings = settings_of(read_bundle(folder), "detector")
     if len(table):  # a run without labels has none to learn from mistakes or to see drift by
-        held_out(inspector, (args.banks, args.fold_banks), table, settings, limits).save(folder / FILE)
+        used = used_photographs(args.manifest, args.splits)
+        held_out(inspector, (args.banks, args.fold_banks), table, settings, limits, used).save(folder / FILE)
 
 
 def save(tensors: dict[str, Any], target: Path, metadata: dict[str, str] | None = None) -> None:

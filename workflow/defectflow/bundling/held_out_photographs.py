@@ -15,7 +15,7 @@ from defectflow.core.tables import read_table
 from defectflow.decision.decisions import is_calibration
 from defectflow.evaluation.scored_images import evenly
 from defectflow.images.read_write import read_photograph
-from defectflow.inspection.held_out import HeldOut
+from defectflow.inspection.held_out import HeldOut, short
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.measures import REFERENCE, measure, shift, small
 from defectflow.methods.detector import Detector
@@ -38,12 +38,21 @@ def labelled_photographs(predictions: Path, manifest: Path, splits: Path) -> pd.
     return table.iloc[evenly(len(table), MOST)].reset_index(drop=True)
 
 
+def used_photographs(manifest: Path, splits: Path) -> np.ndarray:
+    """`HeldOut.used` of a run: the photographs that it learns from or is measured on."""
+    table = read_table(splits, ["image_id", "detection"], lambda part: part["detection"] != "unlabelled")
+    files = read_table(manifest, ["image_id", "sha256"])
+    used = files.loc[files["image_id"].isin(table["image_id"]), "sha256"]
+    return np.unique(np.array([short(sha256) for sha256 in used], np.uint64))
+
+
 def held_out(
     inspector: Inspector,
     banks: tuple[Path, Path],
     table: pd.DataFrame,
     settings: Any,
     review: Mapping[str, float] | None,
+    used: np.ndarray,
 ) -> HeldOut:
     """Score each photograph by the bank without it, as the inspector sees it, and measure it.
 
@@ -53,6 +62,7 @@ def held_out(
         table: what `labelled_photographs` returned.
         settings: of the detector.
         review: limits of the review band, or None.
+        used: what `used_photographs` returned.
     """
     whole = BankFile(banks[0])
     folds = BankFile(banks[1], whole=whole)
@@ -93,6 +103,7 @@ def held_out(
         review=dict(review) if review else None,
         position=np.concatenate([row["position"] for row in ordered]) if "position" in ordered[0] else None,
         units=np.array([row["units"] for row in ordered]) if "units" in ordered[0] else None,
+        used=used,
     )
 
 

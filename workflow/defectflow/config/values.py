@@ -39,11 +39,14 @@ def choices_of(hint: Any) -> list[tuple[Any, Any]]:
 
 
 def typed(value: Any, hint: Any) -> Any:
-    """``value`` with every text that is to be a number, a truth value or null turned into one.
+    """``value`` with every text that is to be a number, a truth value or null turned into one, and 5.0 into 5.
 
-    Snakemake leaves what stands inside ``--config 'a={b: 2}'`` as strings, and true, false and null anywhere.
+    Snakemake leaves what stands inside ``--config 'a={b: 2}'`` as strings, and true, false and null anywhere. A whole
+    number that is written as 5.0 is one in YAML and JSON: what is computed, and its hash, does not hang on the ".0".
     """
     kinds = choices_of(hint)
+    if isinstance(value, float) and value.is_integer() and int in dict(kinds) and float not in dict(kinds):
+        return int(value)
     if isinstance(value, list):
         return [typed(item, of) for kind, of in kinds[:1] if kind is list for item in value] or value
     if not isinstance(value, str) or any(kind is Literal and value in of for kind, of in kinds):
@@ -81,7 +84,7 @@ def problem_of(value: Any, hint: Any, about: Mapping[str, Any]) -> str:
         if kind is bool and isinstance(value, bool):
             return ""
         number = kind in (int, float) and isinstance(value, int | float) and not isinstance(value, bool)
-        if number and (kind is float or float(value).is_integer()):
+        if number and (kind is float or isinstance(value, int)):
             return _out_of_limits(value, about)
         if kind is str and isinstance(value, str):
             if about["pattern"] and not re.fullmatch(about["pattern"], value):

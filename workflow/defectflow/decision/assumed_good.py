@@ -9,6 +9,7 @@ import pandas as pd
 
 from defectflow.core.counted import counted
 from defectflow.decision import outlying_good
+from defectflow.decision.threshold_strategies import strategy_of
 
 ENOUGH = 5  # photographs of each label from which the threshold is chosen on the labels
 OF_GOOD_ONLY = ("normal_percentile", {"percentile": 95.0})  # in place of a strategy that weighs good against bad
@@ -62,7 +63,15 @@ def assume(table: pd.DataFrame, left_out: Collection[str], strategy: str, option
         known = label.mask(label.isna() & ~table["image_id"].isin(left_out), 0)
         table = table.assign(label=known)
         told = ", ".join([strategy, *(f"{name} {value:g}" for name, value in options.items())])
-        said += f" The threshold comes from their scores alone ({told}): how many defects are missed is unknown."
+        source = "comes from their scores alone"
+        if strategy == "fixed":
+            source = "is the given one"
+        elif bad and strategy_of(strategy, options).labels_needed()["bad"]:
+            source = f"comes from their scores and those of {counted(bad, 'photograph')} labelled bad"
+        elif good:
+            source = f"comes from their scores and those of {counted(good, 'photograph')} labelled good"
+        missed = f"known only of the {counted(bad, 'photograph')} labelled bad" if bad else "unknown"
+        said += f" The threshold {source} ({told}): how many defects are missed is {missed}."
     if not good + bad:
         said += " If some have been labelled, put a labels.csv beside them."
     figures = {

@@ -88,7 +88,7 @@ def warnings(table: pd.DataFrame, unscored: Sequence[str], result: dict[str, Any
     protocol = result["protocol"]
     if protocol["n_with_group_mates"]:
         said.append(
-            f"{protocol['n_with_group_mates']} of {protocol['n_images']} labelled images were scored and judged with "
+            f"{protocol['n_with_group_mates']} of {protocol['n_images']} images held out were scored and judged with "
             f"the help of others of their group ({protocol['name']}): the figures are those of groups already known."
         )
     if mixed := int((~known.loc[known["detection"] == "fold", "fold"].isin(calibration_scores(known))).sum()):

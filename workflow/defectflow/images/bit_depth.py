@@ -17,6 +17,8 @@ DEPTHS = (8, 10, 12, 14, 16)
 DEPTH_NAMES = (*map(str, DEPTHS), *(f"{bits}-left" for bits in DEPTHS[:-1]))
 BITS, ORIENTATION, SAMPLES, SAMPLE_FORMAT = 258, 274, 277, 339  # tags of TIFF (TIFF 6.0, sections 4 and 19)
 SHORT, IS_FLOAT = 3, 3
+JPEG2000 = b"\xff\x4f\xff\x51"  # start of a codestream; in a .jp2 it lies in a box
+FIRST_COMPONENT = 42  # bytes from there to the depth of the first component (ISO/IEC 15444-1, A.5.1)
 HEADER = 4096  # bytes of a PGM, PPM or PAM file in which its largest value is looked for: comments may come first
 
 
@@ -43,7 +45,10 @@ class Values(NamedTuple):
 
 
 def is_deep(path: str | Path) -> bool:
-    """Whether the header of a PNG, TIFF, PGM, PPM or PAM file declares more than 8 bits per value; False for others."""
+    """Whether the header of a PNG, TIFF, PGM, PPM or PAM file declares more than 8 bits per value; False for others.
+
+    True for JPEG 2000 that declares 16 or more: 9 to 15 are its depth, and its decoder stretches them to 16.
+    """
     try:
         with open(path, "rb") as stream:
             head = stream.read(26)
@@ -51,6 +56,8 @@ def is_deep(path: str | Path) -> bool:
                 return _largest_of_netpbm(head + stream.read(HEADER)) > 255
             if head[:8] == b"\x89PNG\r\n\x1a\n":
                 return len(head) > 24 and head[24] > 8
+            if head[4:8] == b"jP  " or head[:4] == JPEG2000:
+                return _bits_of_jpeg2000(stream) >= 16
             tags = tiff_tags(stream)
             return tags.get(BITS, 1) > 8 and tags.get(SAMPLE_FORMAT) != IS_FLOAT
     except (OSError, struct.error):
@@ -65,6 +72,30 @@ def _largest_of_netpbm(head: bytes) -> int:
         re.search(rb"\nMAXVAL\s+(\d+)", plain) if head[:2] == b"P7" else re.match(rb"P\d\s+\d+\s+\d+\s+(\d+)", plain)
     )
     return int(found[1]) if found else 0
+
+
+def _bits_of_jpeg2000(stream: BinaryIO) -> int:
+    """The bits that the first component of a JPEG 2000 file declares; 0 for signed ones, or without a codestream.
+
+    Raises:
+        struct.error: the file ends within a header.
+    """
+    place = 0
+    stream.seek(place)
+    if stream.read(4) != JPEG2000:
+        kind = b""
+        while kind != b"jp2c":  # I.4: boxes, each with its length
+            stream.seek(place)
+            length, kind = struct.unpack(">I4s", stream.read(8))
+            head = 8
+            if length == 1:
+                (length,), head = struct.unpack(">Q", stream.read(8)), 16
+            if kind != b"jp2c" and length < head:
+                return 0
+            place += head if kind == b"jp2c" else length
+    stream.seek(place + FIRST_COMPONENT)
+    (depth,) = struct.unpack("B", stream.read(1))
+    return 0 if depth & 0x80 else int(depth) + 1
 
 
 def tiff_tags(stream: BinaryIO) -> dict[int, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION
 
 from defectflow.core.files import UserError, atomic
 from defectflow.images import floats, jpeg_stream
@@ -49,10 +50,9 @@ def read_rgb(path: str | Path, depth: str | None = None) -> np.ndarray:
                 file.seek(begin)
             ImageOps.exif_transpose(image, in_place=True)  # a copy of 100 megapixels would take 400 MB
             if image.mode == "F":
-                return np.asarray(Image.fromarray(floats.to_8_bits(np.asarray(image))).convert("RGB"))
+                return _grey_as_rgb(floats.to_8_bits(np.asarray(image)), image)
             if image.mode.startswith("I"):
-                grey = Image.fromarray((whole_numbers(image, path).astype(np.float32) / 257).astype(np.uint8))
-                return np.asarray(grey.convert("RGB"))
+                return _grey_as_rgb((whole_numbers(image, path).astype(np.float32) / 257).astype(np.uint8), image)
             return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -98,13 +98,25 @@ def _read_deep(image: Image.Image, path: str | Path, depth: str) -> np.ndarray:
     if grey:
         ImageOps.exif_transpose(image, in_place=True)
     try:
-        reduced = Image.fromarray(to_8_bits(numbers_of(image, path), depth))
+        values = to_8_bits(numbers_of(image, path), depth)
     except ValueError as error:
         raise UserError(f"{path}: {error} (save it in the depth of the others, or as 8 bits)") from None
-    if not grey:
-        reduced.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
-        ImageOps.exif_transpose(reduced, in_place=True)
+    if grey:
+        return _grey_as_rgb(values, image)
+    reduced = Image.fromarray(values)
+    reduced.getexif()[ExifTags.Base.Orientation] = exif.get(ExifTags.Base.Orientation, 1)
+    ImageOps.exif_transpose(reduced, in_place=True)
     return np.asarray(reduced.convert("RGB"))
+
+
+def _grey_as_rgb(grey: np.ndarray, image: Image.Image) -> np.ndarray:
+    """Values of an opened file reduced to uint8 (height, width) as RGB (height, width, 3).
+
+    They are inverted where a TIFF says that 0 is white (TIFF 6.0, PhotometricInterpretation): Pillow does so up to 8
+    bits only. The depth of the set, and not that of the file, says which value is black.
+    """
+    white_is_zero = image.format == "TIFF" and getattr(image, "tag_v2", {}).get(PHOTOMETRIC_INTERPRETATION) == 0
+    return np.asarray(Image.fromarray(255 - grey if white_is_zero else grey).convert("RGB"))
 
 
 def is_plain(path: str | Path) -> bool:

@@ -40,6 +40,8 @@ class HeldOut:
         position: of several scales int64 (k,), cells of the kept patches in the grids of all scales, ascending in each
             photograph; otherwise None.
         units: of several scales float64 (n, scales, 2), see `scales.Combination`, of the bank without the photograph.
+        used: uint64 (m,), the first 8 bytes of the sha256 of every photograph that the run learned from or was measured
+            on, ascending: ``photographs`` are some of them. None in an older bundle.
     """
 
     photographs: list[dict[str, Any]]
@@ -54,6 +56,14 @@ class HeldOut:
     review: dict[str, float] | None
     position: np.ndarray | None = None
     units: np.ndarray | None = None
+    used: np.ndarray | None = None
+
+    def name_of(self, sha256: str) -> str | None:
+        """Name of the photograph of the run with this content, "" if it is not kept; None if it is none of the run."""
+        known = {one["sha256"]: one["name"] for one in self.photographs}
+        if sha256 in known or self.used is None:
+            return known.get(sha256)
+        return "" if (self.used == short(sha256)).any() else None
 
     @property
     def label(self) -> np.ndarray:
@@ -64,7 +74,7 @@ class HeldOut:
         """Write the file, atomically."""
         tensors = {
             name: np.ascontiguousarray(getattr(self, name))
-            for name in (*TENSORS, *OF_SCALES)
+            for name in (*TENSORS, *OPTIONAL)
             if getattr(self, name) is not None
         }
         about = {"photographs": self.photographs, "review": self.review, "measures": Measures._fields}
@@ -73,7 +83,12 @@ class HeldOut:
 
 
 TENSORS = ("score", "patches", "kept", "owner", "distance", "weight", "measures", "picture")
-OF_SCALES = ("position", "units")
+OPTIONAL = ("position", "units", "used")
+
+
+def short(sha256: str) -> np.uint64:
+    """The first 8 bytes of a sha256, as `HeldOut.used` has them."""
+    return np.uint64(int(sha256[:16], 16))
 
 
 def reference_picture(bundle: Bundle) -> np.ndarray | None:
@@ -95,7 +110,7 @@ def read_held_out(bundle: Bundle) -> HeldOut:
     try:
         with safe_open(path, framework="numpy") as file:
             about = json.loads(file.metadata()["defectflow"])
-            tensors = {name: file.get_tensor(name) for name in (*TENSORS, *(set(OF_SCALES) & set(file.keys())))}
+            tensors = {name: file.get_tensor(name) for name in (*TENSORS, *(set(OPTIONAL) & set(file.keys())))}
         known = about["measures"]
         if known != list(Measures._fields[: len(known)]):
             raise KeyError("measures")

@@ -90,8 +90,13 @@ def fill_background(image: np.ndarray, inside: np.ndarray, how: str) -> np.ndarr
     if how == "zero":
         return cv2.copyTo(image, part)
     filled = np.empty_like(image)
-    filled[:] = np.round(image[inside].mean(axis=0)).astype(np.uint8)
+    filled[:] = mean_colour(image, inside)
     return cv2.copyTo(image, part, filled)
+
+
+def mean_colour(image: np.ndarray, inside: np.ndarray) -> np.ndarray:
+    """Mean of the pixels inside, uint8 (3,); black without any."""
+    return np.round(image[inside].mean(axis=0)).astype(np.uint8) if inside.any() else np.zeros(3, np.uint8)
 
 
 def crop_geometry(pairs: pd.DataFrame, margin: float) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -133,15 +138,15 @@ def crop_window(inside: np.ndarray, size: tuple[int, int], fallback: tuple[float
     return x0, y0, x0 + size[0], y0 + size[1]
 
 
-def cut(image: np.ndarray, window: tuple[int, int, int, int]) -> np.ndarray:
-    """Cut ``window`` (x0, y0, x1, y1) out of an image or mask; beyond the frame it is filled with zeros.
+def cut(image: np.ndarray, window: tuple[int, int, int, int], fill: np.ndarray | int = 0) -> np.ndarray:
+    """Cut ``window`` (x0, y0, x1, y1) out of an image or mask; beyond the frame it is filled with ``fill``, a colour.
 
     A window within the frame is a view.
     """
     x0, y0, x1, y1 = window
     if 0 <= x0 <= x1 <= image.shape[1] and 0 <= y0 <= y1 <= image.shape[0]:
         return image[y0:y1, x0:x1]
-    result = np.zeros((y1 - y0, x1 - x0, *image.shape[2:]), image.dtype)
+    result = np.full((y1 - y0, x1 - x0, *image.shape[2:]), fill, image.dtype)
     top, left, bottom, right = max(0, y0), max(0, x0), min(y1, image.shape[0]), min(x1, image.shape[1])
     if top < bottom and left < right:
         result[top - y0 : bottom - y0, left - x0 : right - x0] = image[top:bottom, left:right]
@@ -199,9 +204,12 @@ def isolate_part(
     seen = box if whole or (background == "zero" and (window == frame or tight)) else _both(box, needed, frame)
     picture = isolate(cut(image, seen), cut(mask, seen), background, normalise, dilate)
     within, of_mask = _moved(window, -seen[0], -seen[1]), _moved(window, -box[0], -box[1])
+    fill = np.zeros(3, np.uint8)
+    if background == "mean" and needed != _both(needed, needed, frame):  # beyond the frame there is background too
+        fill = mean_colour(picture, grow(cut(mask, seen), dilate))
     if tight is not None:
-        return Isolated(shown(picture, within, turn, tight), shown(inside, of_mask, turn, tight), window, turn)
-    return Isolated(cut(picture, within), cut(inside, of_mask), window, turn)
+        return Isolated(shown(picture, within, turn, tight, fill), shown(inside, of_mask, turn, tight), window, turn)
+    return Isolated(cut(picture, within, fill), cut(inside, of_mask), window, turn)
 
 
 def _around(mask: np.ndarray, margin: int) -> tuple[int, int, int, int]:

@@ -72,8 +72,10 @@ def reach(window: Window, turn: float) -> Window:
     return int(least[0]), int(least[1]), int(most[0]), int(most[1])
 
 
-def shown(image: np.ndarray, window: Window, turn: float, side: int) -> np.ndarray:
-    """The content of a rotated square window, scaled to ``side`` pixels; zeros outside the picture.
+def shown(
+    image: np.ndarray, window: Window, turn: float, side: int, fill: np.ndarray | tuple[int, ...] = (0, 0, 0)
+) -> np.ndarray:
+    """The content of a rotated square window, scaled to ``side`` pixels; ``fill``, a colour, outside the picture.
 
     Args:
         image: uint8 (height, width, 3), or a bool mask (height, width).
@@ -88,7 +90,7 @@ def shown(image: np.ndarray, window: Window, turn: float, side: int) -> np.ndarr
     rotation = _rotation(turn)
     affine = np.hstack([rotation, (centre + rotation @ (np.array([x0, y0]) - centre))[:, None]])
     flags = (cv2.INTER_LINEAR if turn else cv2.INTER_NEAREST) | cv2.WARP_INVERSE_MAP
-    cut = cv2.warpAffine(pixels, affine, (size, size), flags=flags, borderMode=cv2.BORDER_CONSTANT, borderValue=0)
+    cut = cv2.warpAffine(pixels, affine, (size, size), flags=flags, borderValue=[int(value) for value in fill])
     how = cv2.INTER_AREA if size > side else cv2.INTER_LINEAR
     result: np.ndarray = cv2.resize(cut, (side, side), interpolation=how)
     return result >= 128 if image.dtype == bool else result

@@ -1,6 +1,7 @@
 """What is known of a photograph when labels are written: its place, its part, its damaged regions."""
 
 import hashlib
+import math
 import os
 import shutil
 from collections.abc import Iterable, Sequence
@@ -97,9 +98,10 @@ def as_coco(photographs: Sequence[Labelled]) -> Coco:
 
 
 def held_out(photographs: Sequence[Labelled]) -> set[str]:
-    """Ids of the photographs for validation or test: those of the set's own split, or whole groups up to HELD_OUT.
+    """Ids of the photographs for validation or test: those of the set's own split, or whole groups, HELD_OUT in all.
 
-    Which groups does not depend on their order; at least one photograph is left on each side if there are two groups.
+    Which groups does not depend on their order. A group is passed over if the share would be farther from HELD_OUT with
+    it; at least one photograph is left on each side if there are two groups.
     """
     if any(one.split for one in photographs):
         return {one.image_id for one in photographs if one.split == "test"}
@@ -108,9 +110,12 @@ def held_out(photographs: Sequence[Labelled]) -> set[str]:
         groups.setdefault(one.group or one.image_id, []).append(one.image_id)
     chosen: set[str] = set()
     order = sorted(groups, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    for name in order[:-1]:
-        if len(chosen) < HELD_OUT * len(photographs):
+    most = math.ceil(HELD_OUT * len(photographs))
+    for name in order if len(order) > 1 else []:
+        if abs(len(chosen) + len(groups[name]) - most) < most - len(chosen):
             chosen.update(groups[name])
+    if not chosen and len(order) > 1:
+        chosen.update(groups[min(order, key=lambda name: len(groups[name]))])
     return chosen
 
 
@@ -126,16 +131,25 @@ def check_stems(photographs: Iterable[Labelled]) -> None:
         owner[stem] = one.name
 
 
-def copy_photograph(one: Labelled, target: Path) -> None:
-    """Copy a photograph; one with an EXIF rotation is written upright, as its labels are; another suffix: converted."""
+def copy_photograph(one: Labelled, target: Path, shallow: bool = False) -> None:
+    """Copy a photograph; one with an EXIF rotation is written upright, as its labels are; another suffix: converted.
+
+    ``shallow``: a 16-bit file is written in 8 bits, as the run reads it. Training programs take the upper 8 of 16 bits,
+    so that the 12 bits of a camera would be almost black.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    if stored_size(one.path)[1] == 1 and target.suffix.lower() == os.path.splitext(one.path)[1].lower():
+    deep = is_deep(one.path)
+    reduced = deep and shallow
+    same = stored_size(one.path)[1] == 1 and target.suffix.lower() == os.path.splitext(one.path)[1].lower()
+    if same and not reduced:
         shutil.copyfile(one.path, target)
         return
     with Image.open(one.path) as image:
         # Pillow gives the upper 8 of the 16 bits of colours, whatever depth they have.
-        kept = image.mode in ("1", "L", "P", "LA", "I;16") or (image.mode in ("RGB", "RGBA") and not is_deep(one.path))
-        upright = ImageOps.exif_transpose(image) if kept else Image.fromarray(read_rgb(one.path, one.depth))
+        kept = image.mode in ("1", "L", "P", "LA", "I;16") or (image.mode in ("RGB", "RGBA") and not deep)
+        upright = (
+            ImageOps.exif_transpose(image) if kept and not reduced else Image.fromarray(read_rgb(one.path, one.depth))
+        )
         upright.save(target, quality=95)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element, ElementTree, SubElement, indent
 
@@ -11,6 +11,7 @@ import numpy as np
 from defectflow.annotations.coco import decode_polygons
 from defectflow.images.read_write import read_mask, write_png
 from defectflow.label_export.labelled import DEFECT, Labelled, check_stems, copy_photograph, held_out, labels_of
+from defectflow.listing.folders import GOOD, plain
 
 
 def write_yolo_segment(folder: Path, photographs: Sequence[Labelled], images: str) -> None:
@@ -28,7 +29,7 @@ def _write_yolo(folder: Path, photographs: Sequence[Labelled], outlines: bool) -
     labels, out = labels_of(photographs), held_out(photographs)
     for one in photographs:
         side = "val" if one.image_id in out else "train"
-        copy_photograph(one, folder / "images" / side / one.name)
+        copy_photograph(one, folder / "images" / side / one.name, shallow=True)
         lines = []
         for shape in one.shapes:
             left, top, right, bottom = shape.box
@@ -52,7 +53,7 @@ def write_pascal_voc(folder: Path, photographs: Sequence[Labelled], images: str)
     out = held_out(photographs)
     sides: dict[str, list[str]] = {"train": [], "val": []}
     for one in photographs:
-        copy_photograph(one, folder / "JPEGImages" / one.name)
+        copy_photograph(one, folder / "JPEGImages" / one.name, shallow=True)
         stem = os.path.splitext(one.name)[0]
         sides["val" if one.image_id in out else "train"].append(f"{stem}\n")
         root = Element("annotation")
@@ -88,6 +89,24 @@ def _add_object(root: Element, label: str, polygon: Sequence[float]) -> None:
         SubElement(corners, f"y{number}").text = f"{y:g}"
 
 
+def folders_of_kinds(kinds: Iterable[str]) -> dict[str, str]:
+    """A folder for each kind of defect, that no other kind has on any file system, and that is none of good parts.
+
+    >>> folders_of_kinds(["scratch 1", "scratch/1", "", "good"])
+    {'': 'bad', 'good': 'bad_2', 'scratch 1': 'scratch_1', 'scratch/1': 'scratch_1_2'}
+    """
+    found: dict[str, str] = {}
+    for kind in sorted(set(kinds)):
+        name = "".join(c if c.isalnum() or c in "-_" else "_" for c in kind)
+        name = "bad" if not plain(name) or plain(name) in GOOD else name
+        taken, number, free = {other.casefold() for other in found.values()}, 1, name
+        while free.casefold() in taken:
+            number += 1
+            free = f"{name}_{number}"
+        found[kind] = free
+    return found
+
+
 def write_mvtec(folder: Path, photographs: Sequence[Labelled], images: str) -> None:
     """train/good, test/good, test/<kind> and ground_truth/<kind>: masks of the set, or the regions where it has none.
 
@@ -95,13 +114,12 @@ def write_mvtec(folder: Path, photographs: Sequence[Labelled], images: str) -> N
     photographs have the same order, by which programs pair them; names.json has the name of each photograph.
     """
     out = held_out([one for one in photographs if one.label == "0"])
-    sources = {}
+    folders, sources = folders_of_kinds(one.kind for one in photographs if one.label != "0"), {}
     for number, one in enumerate(photographs):
-        kind = one.kind if one.kind and one.kind != "good" else "bad"
-        kind = "".join(c if c.isalnum() or c in "-_" else "_" for c in kind)
-        place = ("test" if one.image_id in out else "train") + "/good" if one.label == "0" else f"test/{kind}"
+        kind = "good" if one.label == "0" else folders[one.kind]
+        place = f"{'test' if one.label != '0' or one.image_id in out else 'train'}/{kind}"
         file = f"{place}/{number:06}.png"
-        copy_photograph(one, folder / file)
+        copy_photograph(one, folder / file, shallow=True)
         sources[file] = one.name
         if one.label == "0":
             continue

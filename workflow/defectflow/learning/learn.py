@@ -109,12 +109,12 @@ def forget(folder: Path) -> str:
 
 def refuse_photographs_of_the_run(rows: Iterable[Feedback], held: HeldOut, table: Path) -> None:
     """Raise a UserError for a photograph that the run learned from or was measured on."""
-    known = {one["sha256"]: one["name"] for one in held.photographs}
     for row in rows:
-        if row.sha256 in known:
+        if (name := held.name_of(row.sha256)) is not None:
+            called = f" ({name})" if name else ""
             raise UserError(
-                f"{table}, line {row.line}: {row.path.name} is a photograph of the run ({known[row.sha256]}): correct "
-                "its label there, run again and make the bundle again"
+                f"{table}, line {row.line}: {row.path.name} is a photograph of the run{called}: correct its label "
+                "there, run again and make the bundle again"
             )
 
 

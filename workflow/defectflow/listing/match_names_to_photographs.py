@@ -25,6 +25,8 @@ GENERIC = {
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+://)(.*)", re.DOTALL)
 STRANGE = re.compile(r"[\\%]|\?d=|//|^/|^[A-Za-z]:|(?:^|/)\.{1,2}/|/$")
 UPLOAD = re.compile(r"[0-9a-f]{8}-(.+)")  # Label Studio: 8f3a1c2e-a.jpg
+DIGITS = re.compile(r"[0-9]{8}-(.+)")  # one upload in 43 has no letter there
+SURE, LIKELY, UNSURE = "sure", "likely", "unsure"  # whether such digits are those of uploads
 ROBOFLOW = re.compile(r"(.+)_(jpe?g|png|bmp|tiff?|webp)\.rf\.[0-9A-Za-z]+\.[a-z]+", re.IGNORECASE)
 HINTS = 20  # nearest names that are looked up: as many as are printed
 WINDOW = 100  # names in order among which the nearest is looked for, on each side
@@ -38,7 +40,10 @@ class Matcher:
     Folders are compared if both names have them: `day1/a.jpg` matches `a.jpg` only if `day1` is above all given names
     (the root of an export), and it never matches `day2/a.jpg`. Only the base name counts if the given name has no
     folder, or only such a root (`/data/upload/`, a URL). A prefix or suffix that a tool added to the base name
-    (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is ignored if no photograph has it. Letter case (`IMG_1.JPG` for
+    (`8f3a1c2e-a.jpg`, `a_jpg.rf.1f2e.jpg`) is ignored if no photograph has it. Eight digits (`20240101-a.jpg`) may be a
+    date as well, so these are ignored only where all names of a file begin like uploads, and some with a letter among
+    the eight, or each means another photograph and no photograph has digits there; ``undated`` maps names of the latter
+    kind to their photographs. Letter case (`IMG_1.JPG` for
     `img_1.jpg`) is ignored if nothing else matches and exactly one photograph differs in case only; ``recased`` maps
     such names to their photographs. `a.*` is `a` with any suffix, for tools that write none.
 
@@ -56,7 +61,9 @@ class Matcher:
         loose: set[str] = set()
         cased: set[str] = set()
         self.recased: dict[str, str] = {}
+        self.undated: dict[str, str] = {}
         above: defaultdict[str, set[Path]] = defaultdict(set)
+        bases: defaultdict[str, list[str]] = defaultdict(list)
         for name, folder in pairs:
             readings = _readings(name)
             for _, last in readings:
@@ -64,17 +71,19 @@ class Matcher:
                 cased.add(last.casefold())
                 loose.update(map(_loose, _without_tool(last)))
             above[folder].add(readings[0][0])
+            bases[folder].append(readings[0][1])
         self._shared = {folder: _common(paths) for folder, paths in above.items()}
         self._names: dict[str, str] = {}
         self._by_base: defaultdict[str, list[str]] = defaultdict(list)
         self._by_loose: defaultdict[str, list[str]] = defaultdict(list)
         self._by_case: defaultdict[str, list[str]] = defaultdict(list)
-        folders, twice = set(), set[str]()
+        folders, twice, dated = set(), set[str](), False
         starred = any(last.endswith(".*") for last in wanted)
         for name in names:
             composed = _composed(name)
             folder, _, last = composed.rpartition("/")
             folders.add(folder)
+            dated = dated or bool(last[8:9] == "-" and DIGITS.fullmatch(last))
             if last in wanted:
                 self._names[composed] = name
                 self._by_base[last].append(name)
@@ -94,6 +103,7 @@ class Matcher:
             if folder and folder not in self._beside and self._exact(name, folder):
                 self._beside.add(folder)
         self._base = _split(os.path.abspath(base))[0] + (os.path.basename(os.path.abspath(base)),) if base else ()
+        self._digits = {folder: _digits_of_uploads(lasts, dated) for folder, lasts in bases.items()}
         self._hinted = 0
 
     def find(self, name: str, folder: str = "") -> tuple[str | None, str]:
@@ -104,9 +114,16 @@ class Matcher:
         if folder not in self._beside:  # names in a file next to its photographs are relative to that file
             if folder and (exact := self._exact(name, "")):
                 return exact, ""
-            for search in (self._named, self._renamed):
+            for search in (self._named, self._renamed, self._undated):
                 for folders, last in readings:
                     fits = self._fits(folders, search(last), self._shared.get(folder, ()))
+                    if fits and search == self._undated:
+                        known = self._digits.get(folder, UNSURE)
+                        if known == UNSURE:
+                            text = f"{last[:8]} may be a date, or what a tool put before {fits[0]}"
+                            return None, f"{text} (write its name)"
+                        if known == LIKELY and len(fits) == 1:
+                            self.undated[name] = fits[0]
                     if len(fits) == 1:
                         return fits[0], ""
                     if fits:
@@ -142,7 +159,12 @@ class Matcher:
         return sorted(self._by_base.get(last, ()))
 
     def _renamed(self, last: str) -> list[str]:
-        return sorted({name for plain in _without_tool(last) for name in self._by_loose.get(_loose(plain), ())})
+        plains = _without_tool(last)[1 if DIGITS.fullmatch(last) else 0 :]
+        return sorted({name for plain in plains for name in self._by_loose.get(_loose(plain), ())})
+
+    def _undated(self, last: str) -> list[str]:
+        found = last[8:9] == "-" and DIGITS.fullmatch(last)
+        return sorted(self._by_loose.get(_loose(found[1]), ())) if found else []
 
     def _fits(self, folders: Path, candidates: list[str], shared: Path) -> list[str]:
         """The candidates (all with one base name) whose folders agree best with those of the given name."""
@@ -236,6 +258,16 @@ def _without_tool(last: str) -> list[str]:
     upload = last[8:9] == "-" and UPLOAD.fullmatch(last)
     roboflow = ".rf." in last and ROBOFLOW.fullmatch(last)
     return ([upload[1]] if upload else []) + ([f"{roboflow[1]}.{roboflow[2]}"] if roboflow else [])
+
+
+def _digits_of_uploads(lasts: list[str], dated: bool) -> str:
+    """Whether eight digits before base names of one file are those of uploads; ``dated``: photographs have some too."""
+    plain = [found[1] for last in lasts if (found := DIGITS.fullmatch(last))]
+    if not plain or not all(map(UPLOAD.fullmatch, lasts)):
+        return UNSURE
+    if len(plain) < len(lasts):
+        return SURE
+    return UNSURE if dated or len(set(plain)) < len(plain) else LIKELY
 
 
 def _loose(name: str) -> str:

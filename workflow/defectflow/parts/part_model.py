@@ -119,7 +119,8 @@ class Prior:
             chance_score (of negatives, see :mod:`label_propagation`; only if few outlines were transferred),
             extent (size and centre of the part then, see :func:`prior.extent_of`),
             registers (held-out template IoU is good enough to rely on the score), trained_on and backbone
-            (of the appearance heads, see :class:`appearance.Appearance`).
+            (of the appearance heads, see :class:`appearance.Appearance`), heads_held_out ("image" if each head has
+            seen some photographs of every group it learned from; only then).
         heads: weights of the appearance heads by name; empty if registration is at least as good.
         shape: the common shape of a part found without an outline; None otherwise, or if there is none.
     """
@@ -184,13 +185,14 @@ class Prior:
     def leave_out(self, image_id: str) -> list[int] | None:
         """Annotated photographs that must not be used for ``image_id``.
 
-        Its group if it is annotated itself, or only the photograph if there is only one group; empty if nothing else
-        would remain. None for a photograph that is not annotated, see :meth:`register`.
+        Its group if it is annotated itself, or only the photograph if there is only one group, or if every appearance
+        head has seen others of its group; empty if nothing else would remain. None for a photograph that is not
+        annotated, see :meth:`register`.
         """
         group = self.info["group_of"].get(image_id)
         if group is None:
             return None
-        if self.info["held_out"] == "image":
+        if (self.info.get("heads_held_out") if self.heads else "") == "image" or self.info["held_out"] == "image":
             out = [i for i, other in enumerate(self.image_ids) if other == image_id]
         else:
             out = [i for i, other in enumerate(self.groups) if other == group]

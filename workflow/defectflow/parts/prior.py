@@ -5,7 +5,7 @@ If only one to three photographs are annotated, their outlines are first transfe
 
 import argparse
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +159,7 @@ def build(
     if others:
         report |= add_found(prior, others)
     elif learns and scores and not prior.info["registers"]:
-        report |= add_appearance(prior, annotated, seed, max(report[name]["iou_mean"] for name in ious))
+        report |= add_appearance(prior, annotated, seed, ious)
     report |= {
         "held_out": held_out if scores else "none",
         "annotated": len(annotated),
@@ -257,17 +257,23 @@ def extent_of(labels: np.ndarray, sizes: Sequence[tuple[int, int]]) -> dict[str,
     return {"size": np.max(extents, axis=0).tolist(), "centre": np.mean(centres, axis=0).tolist()}
 
 
-def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: float) -> dict[str, Any]:
-    """Give ``prior`` appearance heads if they find the part better than ``least`` (held-out IoU).
+def add_appearance(
+    prior: Prior, annotated: list[Annotated], seed: int, others: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Give ``prior`` appearance heads if they find the part better than ``others`` (held-out IoU by name and image_id).
 
     They are trained only on the training side of the segmentation split, so a network fine-tuned on their guesses can
-    be evaluated on the rest. Returns the entry of the report; empty if there are too few photographs.
+    be evaluated on the rest. If that side has too few groups to leave one out, each head leaves out some photographs,
+    and they are compared on the other groups. Returns the entry of the report; empty if there are too few photographs.
     """
     from defectflow.parts import appearance
 
     side = [i for i, a in enumerate(annotated) if a.split == "train"]
     groups = [annotated[i].group for i in side]
-    if len(set(groups)) < appearance.FOLDS:
+    by_image, judged = len(set(groups)) < appearance.FOLDS, annotated
+    if by_image and prior.info["held_out"] == "group":
+        judged = [item for item in annotated if item.group not in groups]
+    if by_image:
         groups = [f"image {annotated[i].image_id}" for i in side]
     if len(side) < appearance.FEWEST:
         return {}
@@ -277,12 +283,16 @@ def add_appearance(prior: Prior, annotated: list[Annotated], seed: int, least: f
     prior.info["trained_on"] = [[side[i] for i in indices] for indices in seen]
     prior.info["backbone"] = appearance.backbone_hash()
     ious = {}
-    for item in tqdm(annotated, desc="prior: hold out", unit="image"):
+    for item in tqdm(judged, desc="prior: hold out", unit="image"):
         guess, truth = prior.guess(item.image(), prior.leave_out(item.image_id)), item.mask()
         ious[item.image_id] = iou(prior.clean(guess.soft >= 0.5), truth)
-    summary = iou_summary(ious, {a.image_id: a.group for a in annotated})
+    group_of = prior.info["group_of"]
+    summary = iou_summary(ious, group_of)
+    least = max(iou_summary({name: values[name] for name in ious}, group_of)["iou_mean"] for values in others.values())
     if summary["iou_mean"] <= least:
         prior.heads = {}
+    elif judged is not annotated:
+        prior.info["heads_held_out"] = "image"
     return {"appearance": summary | {"used": bool(prior.heads)}}
 
 

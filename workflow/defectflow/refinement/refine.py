@@ -6,6 +6,7 @@ is larger. Peaks that stand in for a region stay as they are.
 """
 
 import argparse
+import itertools
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -100,10 +101,13 @@ def learned_from(network: Any, seen: Seen, regions: list[Entry], truth: np.ndarr
 def refined(network: Any, seen: Seen, regions: list[Entry], choices: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     """Outlines of the regions of a photograph, bool (height, width) each, by each of several choices of weights.
 
-    A region whose new outline does not touch it keeps its own. ``choices``: `Tuned` weights, see
-    `OutlineNetwork.outline`.
+    A region whose new outline does not touch it keeps its own. Where outlines overlap, the pixels belong to the more
+    anomalous region; the outline of one that has become part of another is empty.
+
+    ``choices``: `Tuned` weights, see `OutlineNetwork.outline`.
     """
     result: dict[str, list[Any]] = {name: [] for name in choices}
+    taken = {name: np.zeros(seen.size, bool) for name in choices}
     kept = [(row, result) for row, result in regions if not row.mark]
     for (row, _), outline in zip(kept, outlines_of(kept, seen.size), strict=True):
         window = window_around((row.x, row.y, row.width, row.height), seen.size)
@@ -113,17 +117,24 @@ def refined(network: Any, seen: Seen, regions: list[Entry], choices: Mapping[str
             inside = touching(network.outline(features, case.soft, tuned, own.shape), own)
             new = np.zeros(seen.size, bool)
             new[window] = inside
-            result[name].append(new if inside.any() else outline)
+            result[name].append((new if inside.any() else outline) & ~taken[name])
+            taken[name] |= result[name][-1]
     return result
 
 
 def with_outlines(regions: list[Entry], outlines: list[np.ndarray]) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Rows of REGIONS and COCO results of regions, with new outlines of those that are no stand-ins, in their order."""
-    new = iter(outlines)
+    """Rows of REGIONS and COCO results of regions, with new outlines of those that are no stand-ins, in their order.
+
+    A region with an empty outline is left out, and the others are numbered anew.
+    """
+    new, number = iter(outlines), itertools.count(1)
     for row, result in regions:
         values = {column: getattr(row, column) for column in REGIONS}
         if not row.mark:
             pixels = next(new)
+            if not pixels.any():
+                continue
+            values["region"] = next(number)
             box = [int(value) for value in cv2.boundingRect(pixels.view(np.uint8))]
             values |= dict(zip(("x", "y", "width", "height"), box, strict=True)) | {"area": int(pixels.sum())}
             result = result | {"bbox": box, "segmentation": encode(pixels)}

@@ -248,4 +248,7 @@ def _small_mask(path: str, like: np.ndarray) -> np.ndarray | None:
 
 def _shrunk(mask: np.ndarray, like: np.ndarray) -> np.ndarray:
     small = cv2.resize(mask.astype(np.float32), like.shape[1::-1], interpolation=cv2.INTER_AREA)
-    return small >= 0.25  # area averaging keeps a defect that is thinner than a pixel of the small picture
+    covered: np.ndarray = small >= 0.25
+    # What is much thinner than a pixel of the small picture is kept as well, as one of them.
+    covered |= (small > 0) & (cv2.dilate(covered.view(np.uint8), np.ones((3, 3), np.uint8)) == 0)
+    return covered

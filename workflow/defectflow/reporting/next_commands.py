@@ -3,6 +3,7 @@
 Standard library only: the Snakefile imports it.
 """
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ def config_options(files: Iterable[str | Path], changes: Mapping[str, Any]) -> s
     """The ``--configfile`` and ``--config`` options of a run as text to repeat them; "" for none."""
     words = [shlex.quote(str(path)) for path in files]
     words = ["--configfile", *words] if words else []
-    changed = [shlex.quote(f"{key}={_value(value)}") for key, value in changes.items()]
+    changed = [shlex.quote(f"{key}={_argument(value)}") for key, value in changes.items()]
     return " ".join([*words, *(["--config", *changed] if changed else [])])
 
 
@@ -60,14 +61,37 @@ def inspect_command(folder: str | Path) -> str:
     return f"defectflow inspect {shlex.quote(f'{folder}/bundle')} new/*.jpg"
 
 
+def _argument(value: Any) -> str:
+    """A value as ``--config`` takes it: Snakemake removes quotes at its ends, but not those between spaces."""
+    text = _value(value)
+    return text if text == value or not isinstance(value, str) else f" {json.dumps(value, ensure_ascii=False)} "
+
+
 def _value(value: Any) -> str:
-    """A value as YAML in one line, as ``--config`` takes it."""
+    """A value as YAML in one line."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_value, value)) + "]"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, str) and (not value or value[0] in "{[&*!|>'\"%@`#- " or any(c in value for c in ",:#{}[]\n")):
+    if isinstance(value, str) and (
+        not value
+        or value[0] in "{[&*!|>'\"%@`#- "
+        or value[-1] in " '\""
+        or any(c in value for c in ",:#{}[]\n")
+        or _is_no_text(value)
+    ):
         return "'" + value.replace("'", "''") + "'"
     return str(value)
+
+
+def _is_no_text(value: str) -> bool:
+    """Whether Snakemake or YAML take a text without quotes for a number, a truth value or null."""
+    if value.lower() in ("true", "false", "yes", "no", "on", "off", "null", "~"):
+        return True
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

@@ -144,6 +144,8 @@ def summary(folder: Path, worst: int, board: pd.DataFrame | None = None, bundle:
         ]
     held_out = metrics["protocol"]
     protocol = f"{held_out['name']}: {held_out['n_images']} labelled images in {held_out['n_folds']} folds"
+    if "assumed" in metrics:  # those without a label, taken as good, are held out too
+        protocol = f"{metrics['n_samples']} labelled images, {protocol.replace('labelled images', 'images held out')}"
     if metrics["n_samples"] or "assumed" not in metrics:
         lines += [f"Figures, held out ({protocol}), [95 % interval]", "-" * WIDTH]
         lines += [*figures_of(metrics), ""]

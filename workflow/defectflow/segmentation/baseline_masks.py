@@ -8,7 +8,7 @@ import numpy as np
 from defectflow.core.files import UserError, read_json
 from defectflow.parts.common_shape import Completed
 from defectflow.parts.part_model import AGREEMENT, AREA_Z, Guess, Prior
-from defectflow.segmentation.segmenters import SEGMENTERS, Template
+from defectflow.segmentation.segmenters import SEGMENTERS, Segmenter
 
 # Where masks can come from; appearance replaces template if registration fails, whole is for a part not found.
 WHOLE = "whole"
@@ -90,7 +90,7 @@ def baseline_mask(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Mask (bool, size of ``image``) by a segmenter without a network or by the appearance heads, and its row."""
     guess = prior.guess(image, leave_out)
-    mask, agreement = SEGMENTERS.classes.get(source, Template).find(prior, guess, image, leave_out)
+    mask, agreement = SEGMENTERS.classes.get(source, Segmenter).find(prior, guess, image, leave_out)
     completed = prior.completed(mask)
     if completed is not None:
         mask = completed.mask

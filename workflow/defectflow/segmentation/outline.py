@@ -174,33 +174,42 @@ def add_to_coco(
     if path.exists():
         read_coco(path)  # checks its form
         content = read_json(path)
-    categories = content.setdefault("categories", [])
+        if not isinstance(content, dict) or "images" not in content:
+            raise UserError(f"{path}: outlines of another tool than COCO (write a new file: --out)")
+    categories = content["categories"] = content.get("categories") or []
     names = {str(one.get("name")): one.get("id") for one in categories if isinstance(one, dict)}
     if category is None and len(names) > 1:
         raise UserError(f"{path}: it has the categories {', '.join(sorted(names))} (choose one: --category NAME)")
-    category = category or next(iter(names), "part")
-    if category not in names:
-        names[category] = _next_id(categories)
-        categories.append({"id": names[category], "name": category})
-    name = name or _name_in(path, photo)
-    entry = next((one for one in content["images"] if one["file_name"] == name), None)
+    if categories or not content["annotations"]:
+        category = category or next(iter(names), "part")
+        if category not in names:
+            names[category] = _next_id(categories)
+            categories.append({"id": names[category], "name": category})
+    elif category:  # to list one would hide the outlines of no category, or of another number
+        raise UserError(f"{path}: it lists no categories (leave --category out)")
+    of_category = {"category_id": names[category]} if category else {}
+    same = _spelled(path, photo)
+    name = name or next(iter(same), photo.name)
+    entry = next((one for one in content["images"] if os.path.normpath(str(one["file_name"])) in (name, *same)), None)
     height, width = mask.shape
     if entry is None:
         entry = {"id": _next_id(content["images"]), "file_name": name, "width": width, "height": height}
         content["images"].append(entry)
-    elif (entry.get("width"), entry.get("height")) != (width, height):
-        told = f"{entry.get('width')} x {entry.get('height')}"
-        raise UserError(
-            f"{path}: it lists {name} with {told} pixels, upright it has {width} x {height} (write a new file: --out)"
-        )
-    drawn = [one for one in content["annotations"] if one["image_id"] == entry["id"]]
+    own = {"image_id": entry["id"]} | of_category  # damage may be outlined too, as another category
+    drawn = [one for one in content["annotations"] if own.items() <= one.items()]
+    listed = entry.get("width"), entry.get("height")
+    if listed != (width, height):
+        others = any(one["image_id"] == entry["id"] and one not in drawn for one in content["annotations"])
+        if others or not replace:
+            told = f"{path}: it lists {name} with {listed[0]} x {listed[1]} pixels, upright it has"
+            raise UserError(f"{told} {width} x {height} (write a new file: --out)")
+        entry["width"], entry["height"] = width, height  # whatever the old outline was drawn in, the new one is upright
     if drawn and not replace:
         raise UserError(f"{path}: {name} already has an outline (add --replace to replace it)")
-    content["annotations"] = [one for one in content["annotations"] if one["image_id"] != entry["id"]]
+    content["annotations"] = [one for one in content["annotations"] if one not in drawn]
     x, y, box_width, box_height = cv2.boundingRect(mask.view(np.uint8))
-    annotation = {"id": _next_id([*content["annotations"], *drawn]), "image_id": entry["id"]}
-    annotation |= {"category_id": names[category], "segmentation": encode(mask), "iscrowd": 0}
-    content["annotations"].append(annotation | {"area": int(mask.sum()), "bbox": [x, y, box_width, box_height]})
+    annotation = {"id": _next_id([*content["annotations"], *drawn])} | own | {"area": int(mask.sum()), "iscrowd": 0}
+    content["annotations"].append(annotation | {"segmentation": encode(mask), "bbox": [x, y, box_width, box_height]})
     return content
 
 
@@ -209,13 +218,10 @@ def _next_id(entries: Sequence[Any]) -> int:
     return 1 + max((one for one in ids if isinstance(one, int)), default=0)
 
 
-def _name_in(path: Path, photo: Path) -> str:
-    """Name of a photograph in a COCO file: relative to images/ next to the file, or to its folder, or the base name."""
-    folder = path.resolve().parent
-    for root in ((folder / "images").resolve(), folder):
-        if photo.resolve().is_relative_to(root):
-            return photo.resolve().relative_to(root).as_posix()
-    return photo.name
+def _spelled(path: Path, photo: Path) -> list[str]:
+    """Names of a photograph in a COCO file, relative to images/ next to the file, and to its folder."""
+    real, folder = photo.resolve(), path.resolve().parent
+    return [real.relative_to(r).as_posix() for r in ((folder / "images").resolve(), folder) if real.is_relative_to(r)]
 
 
 def preview_of(image: np.ndarray, mask: np.ndarray, clicks: Clicks) -> np.ndarray:
@@ -276,9 +282,7 @@ def main(args: argparse.Namespace) -> None:
         mask = by_grabcut(image, clicks)
     mask = tidy(mask, clicks)
     if not mask.any():
-        raise UserError(
-            f"{photo}: the outline is empty (draw the box closer, add --points on the part, or give --polygon)"
-        )
+        raise UserError(f"{photo}: the outline is empty (draw the box closer, add --points, or give --polygon)")
     content = add_to_coco(out, photo, mask, args.category, args.replace)
     preview = Path(args.preview or f"results/outlines/{photo.stem}.png")
     preview.parent.mkdir(parents=True, exist_ok=True)

@@ -87,6 +87,16 @@ class Template(Segmenter):
 
     name: ClassVar[str] = "template"
 
+    @classmethod
+    def find(
+        cls, prior: Prior, guess: Guess, image: np.ndarray, leave_out: list[int] | None
+    ) -> tuple[np.ndarray, float]:
+        """The registered mask, also where the guess is that of the appearance heads, and the agreement of its votes."""
+        if guess.source != "appearance":
+            return super().find(prior, guess, image, leave_out)
+        soft, agreement = prior.template(guess.match, image.shape[:2])
+        return prior.clean(soft >= 0.5), agreement
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxCandidate(Settings):

@@ -16,10 +16,11 @@ from typing import Any, TypedDict
 from defectflow.core.files import UserError, atomic
 from defectflow.core.records import DataSet
 from defectflow.images.bit_depth import Values, is_deep
+from defectflow.images.formats import suffixes
 from defectflow.sources import preflight
 from defectflow.sources.set_depth import decide
 
-SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".ppm", ".pnm", ".pxm", ".pam")
+SUFFIXES = suffixes("png tif tiff pgm ppm pnm pxm pam jp2 j2k jpc j2c jpf jpx")
 
 
 class _Known(TypedDict):

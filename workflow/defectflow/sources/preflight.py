@@ -271,7 +271,7 @@ def _outline_digests(resolved: DataSet, names: Iterable[str], cache: str | Path 
         UserError: a file is malformed, or two list the same image.
     """
     found: dict[str, str] = {}
-    category, owners = resolved["category"], []
+    category, owners = resolved["category"], dict[tuple[str, str], None]()
     files = annotation_files.paths(resolved["annotations"])
     digests = _source_digests(files, cache)
     known = read_cache(cache)
@@ -285,9 +285,9 @@ def _outline_digests(resolved: DataSet, names: Iterable[str], cache: str | Path 
         matcher = Matcher(names, ((file_name, folder) for file_name in by_file))
         for file_name, digest in by_file.items():
             name = matcher.find(file_name, folder)[0]
-            if name:
+            if name and (path, name) not in owners:  # of two entries of one image the first is used, see coco
                 found[name] = digest
-                owners.append((path, name))
+                owners[path, name] = None
     if len(files) > 1:
         annotation_files.check_disjoint(owners)
     return found
@@ -317,9 +317,9 @@ def _outlines_of(path: str, category: str | None) -> dict[str, str]:
         chosen = allowed is None or annotation.get("category_id") in allowed
         if chosen and is_outline(annotation.get("segmentation")):
             outlines[annotation["image_id"]].append(json.dumps(annotation["segmentation"], sort_keys=True))
-    by_file = {}
+    by_file: dict[str, str] = {}
     for image in coco["images"]:
         content = [image.get("width"), image.get("height"), *sorted(outlines[image["id"]])]
         of_image = hashlib.sha256(json.dumps(content).encode()).hexdigest()
-        by_file[str(image["file_name"])] = of_image if outlines[image["id"]] else ""
+        by_file.setdefault(str(image["file_name"]), of_image if outlines[image["id"]] else "")
     return by_file

@@ -79,7 +79,7 @@ def notices(
 
 
 def names_in_other_case(source: str, given: Iterable[tuple[str, str]], names: Collection[str]) -> list[Notice]:
-    """A notice on names in a table or COCO file that differ from the files in letter case.
+    """Notices on names in a table or COCO file that are matched but differ: in letter case, or by digits before them.
 
     Args:
         source: the table or COCO file.
@@ -92,12 +92,16 @@ def names_in_other_case(source: str, given: Iterable[tuple[str, str]], names: Co
     matcher = Matcher(names, given)
     for name, folder in given:
         matcher.find(name, folder)
-    if not matcher.recased:
-        return []
-    (name, meant), *others = sorted(matcher.recased.items())
-    many = f", and {len(others)} more" if others else ""
-    text = f"names that differ from those of the photographs in letter case only were matched: {name} is {meant}{many}"
-    return [Notice(source, text)]
+    notes = []
+    for kind, figure, found in (
+        ("differ from those of the photographs in letter case only were matched", "", matcher.recased),
+        ("begin with eight digits were taken as those of uploads, not as dates", "verdicts", matcher.undated),
+    ):
+        if found:
+            (name, meant), *others = sorted(found.items())
+            many = f", and {len(others)} more" if others else ""
+            notes.append(Notice(source, f"names that {kind}: {name} is {meant}{many}", figure))
+    return notes
 
 
 def _of_json(files: Iterable[str], named: list[str]) -> list[Notice]:

@@ -41,6 +41,14 @@ def test_a_stored_model_tells_good_from_bad_and_shows_where(name, options):
     assert score > max(good) and row < 10 and column < 10
 
 
+def test_pictures_that_are_no_squares_are_not_made_any():
+    settings, long = settings_of("Stfpm", NANO), torch.stack([picture(k)[:, :32] for k in range(4)])
+    grid = (GRID[0] // 2, GRID[1])
+    tensors = AnomalibModel.train(Training(long, grid, settings, 0, torch.device("cpu"), None))
+    detector = AnomalibModel(tensors, {"grid": list(grid)}, settings)
+    assert detector.anomaly(long[0].float() / 255)[1].shape == (32, 64)
+
+
 def test_scores_are_raw():
     """No clamping and no normalisation: PatchCore's own distances, as anomalib's torch model gives them."""
     settings = settings_of("Patchcore", NANO)

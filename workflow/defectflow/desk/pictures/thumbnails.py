@@ -53,7 +53,8 @@ def _reduced(photograph: Path, side: int) -> Image.Image:
     check_header(photograph, MOST_PIXELS)
     try:
         with Image.open(photograph) as image:
-            if image.format in ("JPEG", "PNG", "WEBP", "BMP") and image.mode in ("RGB", "L", "P", "RGBA"):
+            plain = image.format in ("JPEG", "PNG", "WEBP", "BMP") and image.mode in ("RGB", "L", "P", "RGBA")
+            if plain and not is_deep(photograph):  # of 16-bit colours Pillow gives the upper 8
                 image.draft("RGB", (2 * side, 2 * side))  # a JPEG is decoded at a fraction of its size
                 picture = ImageOps.exif_transpose(image)
                 picture.thumbnail((side, side), Image.Resampling.BILINEAR, reducing_gap=2.0)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from defectflow.annotations.coco import decode
+from defectflow.annotations.coco import annotations_by_image, part_mask
+from defectflow.annotations.outline_set import reading_of
 from defectflow.core.files import UserError, read_json, write_json
 from defectflow.desk.pictures.thumbnails import to_look_at
 from defectflow.desk.project import Project
+from defectflow.images.exif_orientation import stored_size
 from defectflow.listing.image_names import is_image
 from defectflow.segmentation.outline import add_to_coco
+from defectflow.sources.annotation_kinds import is_box
 from defectflow.sources.dataset import read_coco
 
 SIDE = 1024  # pixels, longer side of the picture to draw on
@@ -62,30 +66,48 @@ def content_of(project: Project) -> dict[str, Any]:
         return {"images": [], "annotations": [], "categories": []}
     read_coco(path)  # checks its form
     content: dict[str, Any] = read_json(path)
+    if not isinstance(content, dict) or "images" not in content:
+        raise UserError(f"{path}: outlines of another tool than COCO (change them there)")
     return content
 
 
+def category_of(project: Project) -> str | None:
+    """The category that the data set names for the part; None: all in the COCO file are it."""
+    category: str | None = project.settings()["datasets"][project.dataset].get("category")
+    return category
+
+
 def outlined(project: Project) -> set[str]:
-    """Names of the photographs that have an outline in the COCO file."""
-    try:
-        content = content_of(project)
-    except UserError:
-        return set()
-    drawn_on = {one["image_id"] for one in content["annotations"]}
-    return {one["file_name"] for one in content["images"] if one["id"] in drawn_on}
+    """Names of the photographs that have an outline of the part in the COCO file."""
+    with suppress(UserError):
+        if (path := annotations_file(project)).is_file():
+            coco = read_coco(path)
+            drawn_on = annotations_by_image(coco, category_of(project))
+            return {str(one["file_name"]) for one in coco["images"] if one["id"] in drawn_on}
+    return set()
 
 
 def outline_of(project: Project, name: str) -> np.ndarray | None:
-    """The outline of a photograph in the COCO file, bool (height, width); None if there is none."""
-    content = content_of(project)
-    entry = next((one for one in content["images"] if one["file_name"] == name), None)
-    found = [one for one in content["annotations"] if entry and one["image_id"] == entry["id"]]
-    if not found or entry is None:
+    """The outline of a photograph in the COCO file, bool (height, width) of the upright photograph, or None.
+
+    Its frame, size and unit are found as in a run, see `outline_set.reading_of`.
+    """
+    path, folder = annotations_file(project), project.photographs
+    if not path.is_file():
         return None
-    whole: np.ndarray = np.logical_or.reduce(
-        [decode(one["segmentation"], entry["width"], entry["height"]) for one in found]
-    )
-    return whole
+    coco = read_coco(path)
+    by_image = annotations_by_image(coco, category_of(project))
+    entries, outlines, sizes = {}, {}, {}
+    for entry in coco["images"]:
+        one, drawn = str(entry["file_name"]), [an for an in by_image.get(entry["id"], []) if not is_box(an)]
+        with suppress(UserError):  # an image that is not here, or not readable
+            if drawn:
+                sizes[one] = stored_size(photograph_path(project, one))
+                entries[one], outlines[one] = entry, drawn
+    if name not in outlines:
+        return None
+    reading = reading_of(name, str(folder), entries, outlines, sizes)
+    return part_mask(entries[name], outlines[name], *sizes[name], reading)[0] if reading else None
 
 
 def drawn_mask(photograph: Path, body: bytes) -> np.ndarray:
@@ -125,7 +147,7 @@ def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
         raise UserError("the outline is empty, or the whole photograph (outline the part)")
     path = annotations_file(project)
     with project.lock:
-        content = add_to_coco(path, project.photographs / name, full, None, True, name)
+        content = add_to_coco(path, project.photographs / name, full, category_of(project), True, name)
         write_json(path, content)
         entry = project.settings()["datasets"][project.dataset]
         if not entry.get("annotations"):
@@ -134,7 +156,7 @@ def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
 
 
 def remove_outline(project: Project, name: str) -> dict[str, Any]:
-    """Remove the outline of a photograph from the COCO file; an empty file is deleted and no longer named.
+    """Remove the outline of the part from the COCO file; other categories stay, an empty file goes and is not named.
 
     Raises:
         UserError: it has none.
@@ -142,10 +164,12 @@ def remove_outline(project: Project, name: str) -> dict[str, Any]:
     with project.lock:
         content, path = content_of(project), annotations_file(project)
         entry = next((one for one in content["images"] if one["file_name"] == name), None)
-        if entry is None:
+        if entry is None or name not in outlined(project):
             raise UserError(f"{name[:100]!r}: has no outline")
-        content["images"] = [one for one in content["images"] if one["id"] != entry["id"]]
-        content["annotations"] = [one for one in content["annotations"] if one["image_id"] != entry["id"]]
+        drawn = annotations_by_image(read_coco(path), category_of(project))[entry["id"]]
+        content["annotations"] = [one for one in content["annotations"] if one not in drawn]
+        if not any(one["image_id"] == entry["id"] for one in content["annotations"]):
+            content["images"] = [one for one in content["images"] if one["id"] != entry["id"]]
         if content["annotations"]:
             write_json(path, content)
         else:

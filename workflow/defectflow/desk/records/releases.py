@@ -69,9 +69,19 @@ def candidate(project: Project) -> dict[str, Any] | None:
 
 
 def figures_of(run: Run, bundle: dict[str, Any]) -> dict[str, Any]:
-    """Threshold of a bundle, and the held-out figures of its run."""
+    """Threshold of a bundle, and the held-out figures of its run, or, if it was taught, those after the lesson."""
     metrics = run.metrics()
     image = metrics.get("image") or {}
+    if taught := bundle.get("taught"):
+        path = run.folder / "bundle" / f"taught-{taught['version']}/learned.json"
+        after = read_json(path)["photographs_of_the_run"]["after"] if path.is_file() else {}
+        good, bad = after.get("good", image.get("n_good")), after.get("bad", image.get("n_bad"))
+        image = {"n_good": good, "n_bad": bad}
+        metrics = {}
+        if after and bad:
+            metrics["recall"] = 1 - after["missed"] / bad
+        if after and good:
+            image["false_positive_rate"] = after["false_alarms"] / good
     return {
         "threshold": bundle["threshold"]["value"],
         "strategy": bundle["threshold"]["strategy"],

@@ -90,6 +90,10 @@ class Runs:
         state = self.state()
         if state["status"] == "running" and go_on:
             self.queue.go_on()
+        until = time.monotonic() + STARTING
+        while state["status"] == "running" and not state.get("pid") and time.monotonic() < until:
+            time.sleep(0.02)  # it has only just started
+            state = self._state()
         if state["status"] == "running" and (pid := state.get("pid")):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)

@@ -91,18 +91,18 @@ def checked_options(cls: type[AnomalibModule], given: Mapping[str, Any], where: 
 def create(
     name: str,
     given: Mapping[str, Any] | None,
-    size: int,
+    size: int | tuple[int, int],
     weights: str | None = None,
     *,
     trained: bool = True,
     where: str = "anomalib",
 ) -> AnomalibModule:
-    """Make a model for pictures of ``size`` pixels, without any post-processing.
+    """Make a model for pictures of a size, without any post-processing.
 
     Args:
         name: of the class.
         given: its options.
-        size: side of the pictures in pixels.
+        size: side of the pictures in pixels, or (height, width).
         weights: file of weights for its backbone.
         trained: False: all weights will be replaced, so that none are loaded.
         where: beginning of a message.
@@ -142,11 +142,12 @@ def takes_nano(cls: type[AnomalibModule]) -> bool:
     return {"backbone", "layers"} <= inspect.signature(cls.__init__).parameters.keys()
 
 
-def _pre_processor(cls: type[AnomalibModule], size: int) -> Any:
+def _pre_processor(cls: type[AnomalibModule], size: int | tuple[int, int]) -> Any:
     """What the class does to pictures, for those of ``size`` pixels; nothing is cut off, or maps would not fit."""
+    image_size = (size, size) if isinstance(size, int) else size
     takes = inspect.signature(cls.configure_pre_processor).parameters
-    more = {"crop_size": size} if "crop_size" in takes else {}
-    made = cls.configure_pre_processor(image_size=(size, size), **more)
+    more = {"crop_size": max(image_size)} if "crop_size" in takes else {}
+    made = cls.configure_pre_processor(image_size=image_size, **more)
     steps = getattr(made.transform, "transforms", []) if made else []
     whole = [step for step in steps if not isinstance(step, CenterCrop)]
     return PreProcessor(Compose(whole)) if len(whole) < len(steps) else made

@@ -27,7 +27,7 @@ class AnomalibModel(PictureDetector):
         self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: AnomalibSettings
     ) -> None:
         super().__init__(tensors, metadata, settings)
-        size = self.grid[0] * PICTURE_CELL
+        size = (self.grid[0] * PICTURE_CELL, self.grid[1] * PICTURE_CELL)
         with seeded(0):
             self._module = create(settings.model, settings.options, size, trained=False, where=WHERE)
         self._module.model.load_state_dict({key: tensor for key, tensor in tensors.items() if key})
@@ -52,7 +52,7 @@ class AnomalibModel(PictureDetector):
         Raises:
             UserError: the model cannot be made, or keeps what it learns where no file of weights holds it.
         """
-        settings, size = training.settings, training.pictures.shape[-1]
+        settings, size = training.settings, (training.pictures.shape[-2], training.pictures.shape[-1])
         with seeded(training.seed):
             module = create(settings.model, settings.options, size, settings.weights, where=WHERE)
         with without_downloads(f"{WHERE}: model {settings.model}", "failed in its training"):
