@@ -108,10 +108,6 @@ def test_where_weights_lay_is_not_told(tmp_path):
             {"detector": bundle_set.ENTRIES["detector"] | {"method": "pixel_difference"}},
             "pixel_difference is only a baseline",
         ),
-        (
-            {"detector": bundle_set.ENTRIES["detector"] | {"method": "vae"}},
-            "vae judges whole pictures by a network of its own, which inspectors do not know",
-        ),
         ({"isolation": bundle_set.ENTRIES["isolation"] | {"warp": 3}}, "isolation option 'warp' is unknown"),
     ],
 )

@@ -8,6 +8,7 @@ import inspection_set
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from defectflow.annotations.coco import decode, encode
 from defectflow.core.files import UserError
 from defectflow.core.tables import MANIFEST, REGIONS, read_table, write_table
@@ -15,7 +16,7 @@ from defectflow.decision.region_settings import LEAST_MARKED, RegionSettings
 from defectflow.evaluation import boxes, evaluate
 from defectflow.refinement import outline_network, refine
 from defectflow.refinement.outline_network import OutlineNetwork
-from defectflow.segmentation import sam_model
+from defectflow.segmentation import sam_model, sam_training
 from micro_sam import write_checkpoint, write_micro
 
 
@@ -162,13 +163,40 @@ def test_no_window_of_the_fold_or_of_the_one_that_chooses_is_trained_on(data, tm
         case.truth[:] = fold  # a sign that is seen in the batch
     seen = []
 
-    def spy(model, plan, batch_at, validate, title):
+    def spy(model, plan, batch_at, validate, state, resume, title):
         batches = [batch_at(step, np.random.default_rng(step)) for step in range(12)]
         seen.append({round(float(value)) for batch in batches for value in batch.truth.max(axis=(1, 2))})
 
     monkeypatch.setattr(outline_network, "train", spy)
     assert len(network.tune(cases, folds, tmp_path)) == 4
     assert seen == [{2, 3}, {0, 3}, {0, 1}, {1, 2}]
+
+
+def test_a_run_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(outline_network, "STEPS", 4)
+    monkeypatch.setattr(outline_network, "CHECK_EVERY", 2)
+    rng, made = np.random.default_rng(0), OutlineNetwork("nano", data.start, "cpu", 0)
+    cases = [
+        made.case(rng.integers(0, 255, (64, 64, 3), dtype=np.uint8), np.full((64, 64), 0.6, np.float32), np.eye(64) > 0)
+        for _ in range(3)
+    ]
+    folds, decode, steps = np.arange(3), sam_training.decode, []
+    whole = made.tune(cases, folds, tmp_path)
+
+    def counted(*args):
+        steps.append(1)
+        if len(steps) == 8:  # the last step of the second of three folds
+            raise KeyboardInterrupt
+        return decode(*args)
+
+    monkeypatch.setattr(sam_training, "decode", counted)
+    with pytest.raises(KeyboardInterrupt):
+        made.tune(cases, folds, tmp_path, tmp_path / "kept")
+    again = OutlineNetwork("nano", data.start, "cpu", 0).tune(cases, folds, tmp_path, tmp_path / "kept")
+    assert len(steps) == 8 + 2 + 4  # two steps of the second fold had been kept, and all of the first
+    for first, second in zip(whole, again, strict=True):
+        assert first.map_weight == second.map_weight and first.weights.keys() == second.weights.keys()
+        assert all(torch.equal(first.weights[name], second.weights[name]) for name in first.weights)
 
 
 def test_groups_are_held_out_together_where_there_are_three(data):

@@ -3,6 +3,7 @@
 PATCH_NANO = "patch-nano"
 PIXELS = "pixels"  # mean colours of the cells of the picture, for the pixel difference
 PICTURE = "picture"  # all pixels of the cells of the picture, for methods that learn from pictures
+PICTURE_CELL = 4  # sides of these cells in pixels
 OUTLINE = "outline"  # share of each pixel that the mask of the part covers, for methods that measure outlines
 WITHOUT_NETWORK = (PIXELS, PICTURE, OUTLINE)
 

@@ -15,7 +15,7 @@ from torch import fx, nn
 from torch.backends import mkldnn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from defectflow.backbones.backbone_names import OUTLINE, PICTURE, WITHOUT_NETWORK, is_patch_nano
+from defectflow.backbones.backbone_names import OUTLINE, PICTURE, PICTURE_CELL, WITHOUT_NETWORK, is_patch_nano
 from defectflow.backbones.input_statistics import input_statistics
 from defectflow.backbones.network_settings import OPENVINO_BFLOAT16
 from defectflow.backbones.patch_nano import feature_maps
@@ -23,7 +23,6 @@ from defectflow.core.device import has_onednn
 from defectflow.core.files import UserError
 
 PIXEL_CELL = 8  # of the pixel difference, in pixels
-PICTURE_CELL = 4  # of a picture whose pixels are kept, see `picture_of`
 PRECISIONS = ("float32", "bfloat16", OPENVINO_BFLOAT16)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from defectflow.bundling.bundle_card import card
 from defectflow.bundling.held_out_photographs import held_out, labelled_photographs, used_photographs
-from defectflow.bundling.onnx_and_openvino import export_onnx
+from defectflow.bundling.onnx_and_openvino import export_onnx, export_pictures
 from defectflow.bundling.parity import TOLERANCE, Differs, compare, require
 from defectflow.classification.kind_namer import KindNamer
 from defectflow.core.anomaly_maps import AnomalyMaps, load_maps
@@ -32,7 +32,7 @@ from defectflow.images.bit_depth import add_option
 from defectflow.inspection.bundle_files import read_bundle, write_manifest
 from defectflow.inspection.held_out import FILE
 from defectflow.inspection.inspector import KINDS, Inspector
-from defectflow.inspection.mask_and_score import SEARCH, numpy_detector, settings_of
+from defectflow.inspection.mask_and_score import SEARCH, numpy_detector, settings_of, torch_detector
 from defectflow.inspection.runtimes import NETWORK, installed
 from defectflow.isolation.outlined_extent import window_of
 from defectflow.methods.method_settings import METHODS
@@ -46,6 +46,7 @@ NETWORK_KEYS = (
     "backbone", "layers", "precision", "fitted_size", "input_size", "grid", "foreground_only", "dilation", "coarser",
     "rim", "tiles", "sigma",
 )  # fmt: skip
+FOLDERS = ("_dir", "_path")  # ends of options of anomalib's models: of other pictures, for the training alone
 # Libraries whose versions are stored in the bundle.
 LIBRARIES = ("defectflow", "numpy", "opencv-python-headless", "pillow", "scipy", "safetensors", "torch", "timm", "onnx")
 
@@ -182,9 +183,13 @@ def main(args: argparse.Namespace) -> None:
     for entry, key in ((detector, "weights"), *((segmenter, key) for key in ("checkpoint", "encoder", "decoder"))):
         if entry.get(key):  # the bundle keeps no path of this machine
             entry[key] = Path(entry[key]).name
+    for key, value in (detector.get("options") or {}).items():
+        if key.endswith(FOLDERS) and value:
+            detector["options"] = detector["options"] | {key: Path(value).name}
     segmenter.pop("candidates", None)  # what they saw is learned
     if reason := METHODS.classes[detector["method"]].not_bundled:
         raise UserError(f"bundle: {detector['method']} {reason} (bundle another detector)")
+    whole_pictures = METHODS.classes[detector["method"]].whole_pictures
     segmenter["source"] = "none"
     prompts = SEGMENTERS.classes[segmenter["method"]].prompts
     if prompts:
@@ -210,9 +215,10 @@ def main(args: argparse.Namespace) -> None:
         metadata = write_bank(args.banks, folder / "bank.safetensors")
         if args.kinds:
             write_kinds(args.kinds, metadata, folder)
-        write_backbone(metadata, args, folder / "backbone.safetensors")
         portable = metadata["precision"] != "bfloat16"  # of PyTorch: other libraries round at other places
-        if portable:
+        if not whole_pictures:
+            write_backbone(metadata, args, folder / "backbone.safetensors")
+        if portable and not whole_pictures:
             export_onnx(metadata, folder / "backbone.safetensors", folder / NETWORK)
         settings = {
             "name": args.name,
@@ -229,7 +235,14 @@ def main(args: argparse.Namespace) -> None:
         }
         (folder / "README.md").write_text(card(settings, metrics, read_json(args.fit), args.kinds), encoding="utf-8")
         write_manifest(folder, settings)
-        if tables := numpy_detector(read_bundle(folder)).tables():
+        if whole_pictures:
+            try:
+                export_pictures(torch_detector(read_bundle(folder)), metadata["input_size"], folder / NETWORK)
+            except UserError as error:
+                print(f"WARNING: {error}. The bundle has no {NETWORK} and runs with PyTorch alone.", file=sys.stderr)
+                portable = False
+            write_manifest(folder, settings)
+        elif tables := numpy_detector(read_bundle(folder)).tables():
             save_arrays({key: np.ascontiguousarray(value) for key, value in tables.items()}, folder / SEARCH)
             write_manifest(folder, settings)
         write_held_out(folder, args, metrics)

@@ -40,9 +40,11 @@ def learned(detector: Mapping[str, Any], fit: Mapping[str, Any]) -> str:
     """What a picture is compared with, as text that is followed by "of ... good images"."""
     size = fit["banks"]["all"]["size"]
     return {
-        "patchcore": f"{detector['distance']} distances to {size} patches",
+        "patchcore": f"{detector.get('distance')} distances to {size} patches",
         "padim": f"Mahalanobis distances to a Gaussian in each of {size} places",
         "centroid": "cosine distances to the centroid",
+        "vae": "an autoencoder, trained on the pictures",
+        "anomalib": f"{detector.get('model')}, trained on the pictures",
         "spade": f"distances to {size} patches, those of the {detector.get('nearest_images')} most similar",
     }[detector["method"]]
 

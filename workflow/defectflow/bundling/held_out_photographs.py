@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 
 from defectflow.core.bank_files import BankFile
 from defectflow.core.tables import read_table
@@ -17,9 +18,11 @@ from defectflow.images.read_write import read_photograph
 from defectflow.inspection.held_out import HeldOut, short
 from defectflow.inspection.inspector import Inspector
 from defectflow.inspection.measures import REFERENCE, measure, shift, small
+from defectflow.methods.detector import Detector
 from defectflow.methods.numpy_detector import NumpyDetector
 from defectflow.methods.numpy_registry import DETECTORS
 from defectflow.methods.patchcore.bank_in_numpy import PatchCore
+from defectflow.methods.registry import detector_class
 
 MOST = 200  # photographs: as many good and bad ones in proportion as the run has
 KEPT = 100  # patches of each, or twice as many as its score averages
@@ -67,13 +70,13 @@ def held_out(
     rows: dict[int, dict[str, Any]] = {}
     for name in sorted(set(bank_of)):
         file = whole if name == "all" else folds
-        detector = DETECTORS[settings.name](file.tensors(name), file.settings, settings)
+        detector = _detector(file, name, settings)
         for row in np.flatnonzero(bank_of == name).tolist():
             photo = read_photograph(table["path"][row], inspector.settings["depth"])
             ready = inspector.ready(photo)
             patches = inspector.embed(ready.item)
             rows[row] = {
-                "score": float(detector.judge(patches, ready.item.cells)[0]),
+                "score": _score(detector, patches, ready.item.cells),
                 **farthest(detector, patches, ready.item.cells, settings),
                 "measures": measure(photo, ready.part.mask if ready.part else None),
                 "small": small(photo),
@@ -104,7 +107,24 @@ def held_out(
     )
 
 
-def farthest(detector: NumpyDetector, patches: np.ndarray, position: np.ndarray, settings: Any) -> dict[str, Any]:
+def _detector(file: BankFile, name: str, settings: Any) -> NumpyDetector | Detector:
+    """A bank as a detector: in numpy, or with torch if the method judges whole pictures."""
+    tensors = file.tensors(name)
+    if settings.whole_pictures:
+        bank = {key: torch.from_numpy(np.asarray(value)) for key, value in tensors.items()}
+        return detector_class(settings.name)(bank, file.settings, settings)
+    return DETECTORS[settings.name](tensors, file.settings, settings)
+
+
+def _score(detector: NumpyDetector | Detector, patches: np.ndarray, position: np.ndarray) -> float:
+    if isinstance(detector, NumpyDetector):
+        return float(detector.judge(patches, position)[0])
+    return detector.judge(torch.from_numpy(patches), torch.from_numpy(position))[0]
+
+
+def farthest(
+    detector: NumpyDetector | Detector, patches: np.ndarray, position: np.ndarray, settings: Any
+) -> dict[str, Any]:
     """Of `HeldOut` the fields of one photograph's patches; empty for methods that cannot be taught.
 
     Args:

@@ -17,6 +17,7 @@ from defectflow.backbones.network_as_graph import export_graph, export_network, 
 from defectflow.backbones.tiles import graph_input
 from defectflow.core.files import UserError
 from defectflow.methods.patchcore.bank_as_graph import ScaledSearch, Search
+from defectflow.methods.picture_detector import PictureDetector, PictureGraph
 
 
 def export_onnx(settings: Mapping[str, Any], weights: str | Path, target: str | Path) -> None:
@@ -47,6 +48,22 @@ def export_search(
         torch.arange(7 - k % 4) for k in range(scales)
     ]  # of different lengths, so that none is taken for another
     export_graph(search, (picture, *example), target, ["picture", *names], ["distances", "score"], shapes)
+
+
+def export_pictures(detector: PictureDetector, input_size: Sequence[int], target: str | Path) -> None:
+    """Write a detector of whole pictures as one ONNX graph, float32, see `PictureGraph`.
+
+    Raises:
+        UserError: ONNX is not installed, or the network cannot be exported: those of anomalib use what ONNX has not.
+    """
+    picture = torch.zeros(1, *input_size, 3, dtype=torch.uint8)
+    try:
+        export_graph(PictureGraph(detector), (picture,), target, ["picture"], ["distances"])
+    except UserError:
+        raise
+    except Exception as error:  # the exporter raises many kinds
+        Path(target).unlink(missing_ok=True)
+        raise UserError(f"{target}: its network cannot be exported to ONNX ({type(error).__name__})") from None
 
 
 def to_openvino(onnx: str | Path, target: str | Path, precision: str, pictures: Sequence[np.ndarray] = ()) -> None:

@@ -32,9 +32,8 @@ from defectflow.inspection.mask_and_score import (
     Located,
     check_known,
     make_locator,
-    numpy_scorer,
+    make_scorer,
     settings_of,
-    torch_scorer,
 )
 from defectflow.inspection.measures import Measures, measure
 from defectflow.inspection.runtimes import load_network, pick
@@ -140,8 +139,7 @@ class Inspector:
         self._picture = reference_picture(bundle)
         self._isolation = settings_of(bundle, "isolation")
         self._network = load_network(bundle, runtime, precision, threads, streams, device)
-        own = max(1, threads // streams)
-        self._scorer = torch_scorer(bundle, device) if runtime == "torch" else numpy_scorer(bundle, own)
+        self._scorer = make_scorer(bundle, runtime, precision, threads, streams, device)
         self._locate = make_locator(bundle, device)
         # torch may have been imported for the segmenter; other networks than that of the detector have threads too.
         plain = bundle.settings["segmenter"]["source"] in ("none", "constant", "template")

@@ -13,10 +13,11 @@ from defectflow.core.bank_files import BankFile
 from defectflow.core.files import UserError
 from defectflow.images.bit_depth import DEPTH_NAMES
 from defectflow.inspection.bundle_files import Bundle
+from defectflow.inspection.runtimes import load_graph, picture_of
 from defectflow.isolation.settings import IsolationSettings
 from defectflow.methods import numpy_registry
 from defectflow.methods.method_settings import METHODS
-from defectflow.methods.numpy_detector import NumpyDetector, Scored
+from defectflow.methods.numpy_detector import NumpyDetector, Scored, pool
 from defectflow.parts.part_model import Prior
 from defectflow.segmentation.baseline_masks import SOURCES, part_mask
 from defectflow.segmentation.prompted_masks import PromptedFinder
@@ -52,8 +53,9 @@ def check_known(bundle: Bundle) -> None:
     if source not in ("none", *SOURCES):
         known = ", ".join(("none", *SOURCES))
         raise UserError(f"{where}: segmenter source {source!r} is unknown to this version (known: {known})")
-    if bundle.settings["detector"].get("method") not in numpy_registry.DETECTORS:
-        method, known = bundle.settings["detector"].get("method"), ", ".join(numpy_registry.DETECTORS)
+    known_methods = [*numpy_registry.DETECTORS, *(name for name, cls in METHODS.classes.items() if cls.whole_pictures)]
+    if (method := bundle.settings["detector"].get("method")) not in known_methods:
+        known = ", ".join(known_methods)
         raise UserError(f"{where}: detector method {method!r} is unknown to this version (known: {known})")
     for section, kind in (("segmenter", SEGMENTERS), ("isolation", IsolationSettings), ("detector", METHODS)):
         entry = {key: value for key, value in bundle.settings[section].items() if key not in ADDED[section]}
@@ -129,6 +131,31 @@ def taught_patches(bundle: Bundle) -> dict[str, np.ndarray]:
     return load_file(bundle.path(taught["patches"])) if taught else {}
 
 
+def make_scorer(
+    bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1, device: str = "cpu"
+) -> Scorer:
+    """The detector of a bundle; arguments and errors as of `runtimes.load_network`."""
+    own = max(1, threads // streams)
+    if runtime == "torch":
+        return torch_scorer(bundle, own, device)
+    if METHODS.classes[bundle.settings["detector"]["method"]].whole_pictures:
+        return picture_scorer(bundle, load_graph(bundle, runtime, precision, threads, streams))
+    return numpy_scorer(bundle, own)
+
+
+def picture_scorer(bundle: Bundle, run: Callable[[np.ndarray], np.ndarray]) -> Scorer:
+    """A detector that judges whole pictures, by its graph, see `picture_detector.PictureGraph`."""
+    settings, (height, width) = settings_of(bundle, "detector"), bundle.settings["network"]["grid"]
+
+    def score(patches: np.ndarray, position: np.ndarray) -> Scored:
+        found = run(picture_of(patches, position, (height, width)))[:, 0]
+        distances: np.ndarray = found[position]
+        pooled = settings.score in ("max", "top_k_mean", "percentile")
+        return Scored(pool(distances, settings) if pooled else float(found[-1]), distances, lambda: distances)
+
+    return score
+
+
 def numpy_scorer(bundle: Bundle, threads: int = 1) -> Scorer:
     """The detector of a bundle in numpy, with so many threads for one photograph."""
     detector = numpy_detector(bundle)
@@ -145,20 +172,36 @@ def numpy_detector(bundle: Bundle) -> NumpyDetector:
     return numpy_registry.DETECTORS[entry["method"]](tensors, metadata, settings_of(bundle, "detector"))
 
 
-def torch_scorer(bundle: Bundle, device: str = "cpu") -> Scorer:
-    """The detector of a bundle with torch, as the workflow has it, on "cpu" or "cuda"."""
+def torch_detector(bundle: Bundle, device: str = "cpu") -> Any:
+    """The detector of a bundle with torch, a `detector.Detector`, as the workflow has it, on "cpu" or "cuda".
+
+    Raises:
+        UserError: it needs a library that is not installed.
+    """
     import torch
 
     from defectflow.core.device import pick_device
     from defectflow.methods.registry import detector_class
 
     tensors, metadata = read_bank(bundle)
-    entry = bundle.settings["detector"]
-    where = pick_device(device)
-    bank = {k: torch.from_numpy(v).to(where) for k, v in tensors.items()}
-    detector = detector_class(entry["method"])(bank, metadata, settings_of(bundle, "detector"))
+    method, where = bundle.settings["detector"]["method"], pick_device(device)
+    bank = {k: torch.from_numpy(np.asarray(v)).to(where) for k, v in tensors.items()}
+    try:
+        return detector_class(method)(bank, metadata, settings_of(bundle, "detector"))
+    except ModuleNotFoundError as error:
+        raise UserError(f"{bundle.folder}: its detector {method} needs {error.name}, which is not installed") from None
+
+
+def torch_scorer(bundle: Bundle, threads: int = 1, device: str = "cpu") -> Scorer:
+    """The detector of a bundle with torch, with so many threads for one photograph, on "cpu" or "cuda"."""
+    import torch
+
+    from defectflow.core.device import pick_device
+
+    detector, where = torch_detector(bundle, device), pick_device(device)
 
     def run(patches: np.ndarray, position: np.ndarray) -> Scored:
+        torch.set_num_threads(threads)  # of the thread that calls
         score, found = detector.judge(torch.from_numpy(patches).to(where), torch.from_numpy(position).to(where))
         distances = found.cpu().numpy()
         return Scored(score, distances, lambda: distances)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from defectflow.backbones.backbone_names import PICTURE, PICTURE_CELL
 from defectflow.backbones.network_settings import OPENVINO_BFLOAT16
 from defectflow.backbones.openvino_network import compiled
 from defectflow.backbones.tiles import embed, graph_input, tiles_of
@@ -97,14 +98,20 @@ def load_network(
     Raises:
         UserError: the bundle has no such graph, or the library refuses it.
     """
+    if runtime == "torch" and precision != "fp32":
+        raise UserError(f"precision {precision}: the torch runtime has fp32 only")
+    if bundle.settings["network"]["backbone"] == PICTURE:  # the network belongs to the detector
+        return pixels_by_cell
     if runtime == "torch":
-        if precision != "fp32":
-            raise UserError(f"precision {precision}: the torch runtime has fp32 only")
         return _whole(bundle, _torch(bundle, threads, streams, device))
+    return _whole(bundle, _one_by_one(load_graph(bundle, runtime, precision, threads, streams)))
+
+
+def load_graph(bundle: Bundle, runtime: str, precision: str = "fp32", threads: int = 1, streams: int = 1) -> Single:
+    """Load the graph of a bundle for OpenVINO or ONNX Runtime. Arguments and errors as of `load_network`."""
     path, own = graph_file(bundle, runtime, precision), bundle.settings["network"].get("precision", "float32")
     try:
-        run = compiled(path, own, threads, streams) if runtime == "openvino" else _onnx(path, threads, streams)
-        return _whole(bundle, _one_by_one(run))
+        return compiled(path, own, threads, streams) if runtime == "openvino" else _onnx(path, threads, streams)
     except UserError as error:
         raise UserError(f"{bundle.folder}: {error}") from None
     except Exception as error:  # the libraries raise many kinds of exceptions for a graph that they cannot run
@@ -131,6 +138,23 @@ def _whole(bundle: Bundle, run: Network) -> Network:
         return np.stack([embed(picture, settings, tile) for picture in pictures])
 
     return network
+
+
+def pixels_by_cell(pictures: np.ndarray) -> np.ndarray:
+    """The pixels of pictures by cell, as the backbone "picture" gives them: see `PatchEmbedder`."""
+    count, height, width, _ = pictures.shape
+    rows, columns = height // PICTURE_CELL, width // PICTURE_CELL
+    cells = pictures.reshape(count, rows, PICTURE_CELL, columns, PICTURE_CELL, 3).transpose(0, 1, 3, 5, 2, 4)
+    shown: np.ndarray = cells.reshape(count, rows * columns, -1).astype(np.float32) / 255
+    return shown
+
+
+def picture_of(patches: np.ndarray, position: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The picture, uint8 RGB (height, width, 3), of `pixels_by_cell` (p, d) at ``position`` (p,); elsewhere black."""
+    cells = np.zeros((grid[0] * grid[1], patches.shape[1]), np.uint8)
+    cells[position] = (patches * 255).round()
+    parts = cells.reshape(*grid, 3, PICTURE_CELL, PICTURE_CELL).transpose(0, 3, 1, 4, 2)
+    return np.ascontiguousarray(parts.reshape(grid[0] * PICTURE_CELL, grid[1] * PICTURE_CELL, 3))
 
 
 def _onnx(path: Path, threads: int, streams: int) -> Single:

@@ -22,6 +22,8 @@ class MethodSettings(NetworkSettings):
         checked_by: module that checks an entry before the first job, called with its `--settings`; "": none is needed.
         measures_outlines: whether it measures the outline of the part against what is around it.
         not_bundled: why no inspector judges by it; "": one can.
+        whole_pictures: whether it judges the pixels of a picture by a network of its own, which inspectors compute
+            with torch or as a graph.
     """
 
     section: ClassVar[str] = "detectors"
@@ -30,6 +32,7 @@ class MethodSettings(NetworkSettings):
     checked_by: ClassVar[str] = ""
     measures_outlines: ClassVar[bool] = False
     not_bundled: ClassVar[str] = ""
+    whole_pictures: ClassVar[bool] = False
 
     threshold: str | None = setting(ABSENT, "strategy of its own; otherwise that of the whole config")
     threshold_options: dict[str, float] | None = setting(ABSENT, "options of that strategy")

@@ -48,25 +48,34 @@ class Training(NamedTuple):
 
 
 class PictureDetector(Detector):
-    """A network trained on pictures of good photographs; its tensors are its weights, "" is (rows, columns)."""
+    """A network trained on pictures of good photographs; its tensors are its weights, "" is (rows, columns).
+
+    Attributes:
+        grid: (height, width) of the grid of cells.
+    """
 
     forks: ClassVar[bool] = False  # each training uses all cores, and shows its progress
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: Any) -> None:
         height, width = metadata["grid"]
-        self._grid, self._settings = (int(height), int(width)), settings
+        self.grid, self._settings = (int(height), int(width)), settings
 
     @abstractmethod
-    def anomaly(self, picture: torch.Tensor) -> tuple[float, torch.Tensor]:
+    def anomaly(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The method's own image score, and how anomalous each pixel is.
 
         Args:
             picture: float32 RGB (3, height, width) in [0, 1].
 
         Returns:
-            The score and float32 (height, width) or of another size with the same field of view, both the higher the
-            more anomalous.
+            The score, float32 of one number, and float32 (height, width) or of another size with the same field of
+            view, both the higher the more anomalous.
         """
+
+    @property
+    @abstractmethod
+    def network(self) -> nn.Module:
+        """The trained network."""
 
     def reconstruction(self, picture: torch.Tensor) -> torch.Tensor:
         """What the network draws of a picture, of the same shape, in [0, 1]; for methods that draw.
@@ -84,10 +93,10 @@ class PictureDetector(Detector):
     def judge(self, patches: torch.Tensor, position: torch.Tensor) -> tuple[float, torch.Tensor]:
         """See `Detector.judge`; the distance of a patch is the mean of the map in its cell."""
         with torch.inference_mode():
-            own, heat = self.anomaly(picture_of(patches, position, self._grid))
-            distances = to_cells(heat[None], self._grid)[0, position]
+            own, heat = self.anomaly(picture_of(patches, position, self.grid))
+            distances = to_cells(heat[None], self.grid)[0, position]
         pooled = self._settings.score in ("max", "top_k_mean", "percentile")
-        return pool(distances, self._settings) if pooled else own, distances
+        return pool(distances, self._settings) if pooled else float(own), distances
 
     @classmethod
     def fit(
@@ -126,6 +135,22 @@ class PictureDetector(Detector):
     def size(cls, tensors: Mapping[str, Any]) -> int:
         """Numbers in the network."""
         return sum(int(tensor.size) for tensor in tensors.values())
+
+
+class PictureGraph(nn.Module):
+    """A detector as a graph: from uint8 RGB (1, height, width, 3) to float32 (1, cells + 1, 1).
+
+    These are the distance of each cell of the grid, see `PictureDetector.judge`, and last the method's own image score.
+    """
+
+    def __init__(self, detector: PictureDetector) -> None:
+        super().__init__()
+        self.network, self._detector = detector.network, detector
+
+    def forward(self, picture: torch.Tensor) -> torch.Tensor:
+        """See above."""
+        score, heat = self._detector.anomaly(picture[0].permute(2, 0, 1).float() / 255)
+        return torch.cat([to_cells(heat[None], self._detector.grid)[0], score.float().view(1)])[None, :, None]
 
 
 def to_cells(heat: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:

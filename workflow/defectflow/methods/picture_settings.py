@@ -23,7 +23,7 @@ class PictureSettings(MethodSettings):
         reconstructs: whether the network draws pictures, which `snakemake reconstructions` shows.
     """
 
-    not_bundled: ClassVar[str] = "judges whole pictures by a network of its own, which inspectors do not know"
+    whole_pictures: ClassVar[bool] = True
     reconstructs: ClassVar[bool] = False
     fixed: ClassVar[dict[str, Any]] = {
         "backbone": "picture", "layers": ["picture"], "center_crop": None, "precision": "float32", "batch_size": "auto",

@@ -4,16 +4,21 @@ The prompt of a window is made from the anomaly map: the box of its region, a po
 mask prompt. Imports torch; import this module inside the function that needs it.
 """
 
+import hashlib
+import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from defectflow.config.code_hash import code_hash
 from defectflow.core.device import autocast, pick_device
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, atomic
 from defectflow.parts.registration_frame import iou
 from defectflow.parts.training_cases import GRID, Case, augmented, grid, to_square
 from defectflow.segmentation import sam_model
@@ -66,21 +71,50 @@ class OutlineNetwork:
             maps: list[Tensor] = self.model.image_encoder.trunk(tensor)
             return maps
 
-    def tune(self, cases: list[Case], fold_of: np.ndarray, folder: Path) -> list[Tuned]:
+    def tune(self, cases: list[Case], fold_of: np.ndarray, folder: Path, keep: Path | None = None) -> list[Tuned]:
         """Fine-tune for each fold on the windows of the others, one of which chooses when to stop and the weight.
 
         Args:
             cases: windows with their truth.
             fold_of: int (n,), the fold of the photograph of each, from 0 to at least 2.
             folder: for temporary files.
+            keep: folder for finished folds and the state of a half-done one, which a run that was interrupted goes on
+                from; the result is that of an uninterrupted one. None: it starts anew.
         """
         rng = np.random.default_rng([self.seed, 7])
         pool = [case for one in cases for case in (one, *(augmented(one, rng, TURN) for _ in range(COPIES)))]
         with ExitStack() as stack:
             cache = stack.enter_context(cached(pool, self.look, folder, "refine"))
-            return [self._tune(pool, fold_of, cache, fold) for fold in range(int(fold_of.max()) + 1)]
+            own = keep / self._key(cases, fold_of) if keep else None
+            return [self._tune_once(pool, fold_of, cache, fold, own) for fold in range(int(fold_of.max()) + 1)]
 
-    def _tune(self, pool: list[Case], fold_of: np.ndarray, cache: FeatureCache, fold: int) -> Tuned:
+    def _key(self, cases: list[Case], fold_of: np.ndarray) -> str:
+        """Hash of all that the trainings depend on."""
+        what = [self.seed, STEPS, CHECK_EVERY, BATCH, COPIES, TURN, self.rate, fold_of.tolist()]
+        found = hashlib.sha256(json.dumps([*what, code_hash("refinement.refine"), str(self.device)]).encode())
+        arrays = [array for case in cases for array in (case.image, case.soft, case.truth)]
+        for array in [*arrays, *(value.float().cpu().numpy() for value in self.start.values())]:
+            found.update(np.ascontiguousarray(array).data)
+        return found.hexdigest()[:32]
+
+    def _tune_once(
+        self, pool: list[Case], fold_of: np.ndarray, cache: FeatureCache, fold: int, keep: Path | None
+    ) -> Tuned:
+        """`_tune`, or what it returned before it was interrupted in another fold."""
+        if keep is None:
+            return self._tune(pool, fold_of, cache, fold, None)
+        keep.mkdir(parents=True, exist_ok=True)
+        done = keep / f"{fold}.safetensors"
+        if not done.is_file():
+            tuned = self._tune(pool, fold_of, cache, fold, keep / f"{fold}.state")
+            weights = {name: value.cpu().contiguous() for name, value in tuned.weights.items()}
+            with atomic(done) as temporary:
+                save_file(weights, temporary, {"map_weight": json.dumps(tuned.map_weight)})
+        with safe_open(done, framework="pt", device=str(self.device)) as file:
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return Tuned(weights, json.loads(file.metadata()["map_weight"]))
+
+    def _tune(self, pool: list[Case], fold_of: np.ndarray, cache: FeatureCache, fold: int, state: Path | None) -> Tuned:
         count = int(fold_of.max()) + 1
         own, each = np.repeat(fold_of, 1 + COPIES), np.arange(len(pool))
         chosen = own == (fold + 1) % count
@@ -107,8 +141,9 @@ class OutlineNetwork:
                 found.append(iou(mask, pool[i].truth >= 0.5))
             return float(np.mean(found))
 
-        plan = Plan(self.trainable, STEPS, self.rate, False, self.seed, CHECK_EVERY)
-        train(self.model, plan, batch_at, lambda: score(0.0), title=f"refine: train fold {fold + 1} of {count}")
+        plan = Plan(self.trainable, STEPS, self.rate, False, self.seed, CHECK_EVERY, save_every=CHECK_EVERY)
+        title = f"refine: train fold {fold + 1} of {count}"
+        train(self.model, plan, batch_at, lambda: score(0.0), state, resume=True, title=title)
         scores = [score(weight) for weight in MAP_WEIGHTS]
         moved = {n: v.clone() for n, v in self.model.state_dict().items() if not torch.equal(v, self.start[n])}
         return Tuned(moved, MAP_WEIGHTS[int(np.argmax(scores))])

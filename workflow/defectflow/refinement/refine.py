@@ -7,6 +7,7 @@ is larger. Peaks that stand in for a region stay as they are.
 
 import argparse
 import itertools
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -186,6 +187,7 @@ def main(args: argparse.Namespace) -> None:
     from defectflow.refinement.outline_network import OutlineNetwork
 
     torch.set_num_threads(max(1, args.threads))
+    trainings = Path(f"{args.table}.training")  # what an interrupted run goes on from
     model = read_settings(args.settings, RegionSettings, "refine").sam_model or "nano"
     table = read_table(args.manifest, ["image_id", "label", "group", "mask"]).set_index("image_id")
     table = table[(table["label"] == 1) & (table["mask"] != "")]
@@ -209,7 +211,7 @@ def main(args: argparse.Namespace) -> None:
         )
     else:
         folds, report["folds"], report["held_out"] = deal(learned, args.seed)
-        tuned = network.tune(cases, folds[owners].to_numpy(), args.table.parent)
+        tuned = network.tune(cases, folds[owners].to_numpy(), args.table.parent, trainings)
         report["map_weights"] = [one.map_weight for one in tuned]
         group_fold = {group: folds[name] for name, group in learned["group"].items() if group}
         by_group = report["held_out"] == "groups"
@@ -241,6 +243,7 @@ def main(args: argparse.Namespace) -> None:
                 add_result(result)
     report["told"] = in_words(report)
     write_json(args.report, report)
+    shutil.rmtree(trainings, ignore_errors=True)
     print(f"refine: {report['told']}", file=sys.stderr)
 
 

@@ -1,7 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
 from defectflow.core.files import UserError
 from defectflow.methods.anomalib_models import model as module
+from defectflow.methods.anomalib_models import training
 from defectflow.methods.anomalib_models.model import AnomalibModel
 from defectflow.methods.anomalib_models.settings import AnomalibSettings
 from defectflow.methods.picture_detector import Training
@@ -15,9 +18,9 @@ def settings_of(name, options, **more):
     return AnomalibSettings(model=name, options=options, steps=4, train_batch_size=4, **more)
 
 
-def train(settings, seed=0):
+def train(settings, seed=0, state=None):
     pictures = torch.stack([picture(k) for k in range(8)])
-    return AnomalibModel.train(Training(pictures, GRID, settings, seed, torch.device("cpu"), None))
+    return AnomalibModel.train(Training(pictures, GRID, settings, seed, torch.device("cpu"), state))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,14 @@ def test_a_stored_model_tells_good_from_bad_and_shows_where(name, options):
     score, distances = detector.judge(patches(picture(30, bad=True)), EVERYWHERE)
     row, column = divmod(int(distances.argmax()), GRID[1])
     assert score > max(good) and row < 10 and column < 10
+
+
+def test_pictures_that_are_no_squares_are_not_made_any():
+    settings, long = settings_of("Stfpm", NANO), torch.stack([picture(k)[:, :32] for k in range(4)])
+    grid = (GRID[0] // 2, GRID[1])
+    tensors = AnomalibModel.train(Training(long, grid, settings, 0, torch.device("cpu"), None))
+    detector = AnomalibModel(tensors, {"grid": list(grid)}, settings)
+    assert detector.anomaly(long[0].float() / 255)[1].shape == (32, 64)
 
 
 def test_scores_are_raw():
@@ -80,3 +91,28 @@ def test_a_training_that_fails_is_one_line():
     settings = settings_of("Cflow", NANO | {"fiber_batch_size": 10**6})
     with pytest.raises(UserError, match="model Cflow failed in its training: "):
         train(settings)
+
+
+@pytest.mark.parametrize(("name", "options"), [("Stfpm", NANO), ("Ganomaly", {"n_features": 8})])
+def test_a_training_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(tmp_path, monkeypatch, name, options):
+    """Ganomaly steps two optimizers by hand, draws its weights and keeps batch statistics."""
+    settings, state = settings_of(name, options), tmp_path / "x.state"
+    settings = dataclasses.replace(settings, steps=8)
+    whole, epochs = train(settings), []
+    monkeypatch.setattr(training, "SAVE_AFTER", 0.0)
+
+    def killed(self, trainer, pl_module):
+        epochs.append(trainer.current_epoch)
+        if len(epochs) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(BaseException):  # noqa: B017  (Lightning makes it SystemExit)
+        patch.setattr(training.Progress, "on_train_epoch_end", killed)
+        train(settings, state=state)
+    assert state.is_file()
+    calls = []
+    original = training.Progress.on_train_epoch_end
+    monkeypatch.setattr(training.Progress, "on_train_epoch_end", lambda *args: (calls.append(1), original(*args)))
+    again = train(settings, state=state)
+    assert len(calls) == len(whole[""]) - 1  # the first epoch was not done once more
+    assert all(torch.equal(whole[key], again[key]) for key in whole if key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import socket
+import tempfile
 import typing
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,7 @@ from defectflow.core.files import UserError
 COMPONENTS = {"self", "pre_processor", "post_processor", "evaluator", "visualizer"}
 PLAIN = {int, float, bool, str, NoneType, typing.Literal}
 NO_LIMITS = {"pattern": "", "unit": "", "minimum": None, "above": None, "maximum": None, "below": None}
+FOLDERS = ("_dir", "_source_path")  # ends of options: of other pictures, for the training alone
 OTHER_INPUT = {
     "AiVad": "it judges videos",
     "Fuvas": "it judges videos",
@@ -89,18 +91,18 @@ def checked_options(cls: type[AnomalibModule], given: Mapping[str, Any], where: 
 def create(
     name: str,
     given: Mapping[str, Any] | None,
-    size: int,
+    size: int | tuple[int, int],
     weights: str | None = None,
     *,
     trained: bool = True,
     where: str = "anomalib",
 ) -> AnomalibModule:
-    """Make a model for pictures of ``size`` pixels, without any post-processing.
+    """Make a model for pictures of a size, without any post-processing.
 
     Args:
         name: of the class.
         given: its options.
-        size: side of the pictures in pixels.
+        size: side of the pictures in pixels, or (height, width).
         weights: file of weights for its backbone.
         trained: False: all weights will be replaced, so that none are loaded.
         where: beginning of a message.
@@ -113,9 +115,13 @@ def create(
     with (
         without_downloads(told, "does not take these options or this image_size"),
         own_weights(weights, trained, told, takes_nano(cls)),
+        tempfile.TemporaryDirectory(prefix="defectflow-") as empty,
     ):
         if trained:
             _check_folders(cls, options, told)
+        else:  # folders of other pictures are for the training alone, and need not be there any more
+            folders = [key for key in inspect.signature(cls.__init__).parameters if key.endswith(FOLDERS)]
+            options |= dict.fromkeys(folders, empty)
         prepare = _pre_processor(cls, size)
         made = cls(**options, pre_processor=prepare, post_processor=False, evaluator=False, visualizer=False)
         if trained and hasattr(made, "prepare_pretrained_model"):  # EfficientAd and Dsr would ask when training starts
@@ -136,11 +142,12 @@ def takes_nano(cls: type[AnomalibModule]) -> bool:
     return {"backbone", "layers"} <= inspect.signature(cls.__init__).parameters.keys()
 
 
-def _pre_processor(cls: type[AnomalibModule], size: int) -> Any:
+def _pre_processor(cls: type[AnomalibModule], size: int | tuple[int, int]) -> Any:
     """What the class does to pictures, for those of ``size`` pixels; nothing is cut off, or maps would not fit."""
+    image_size = (size, size) if isinstance(size, int) else size
     takes = inspect.signature(cls.configure_pre_processor).parameters
-    more = {"crop_size": size} if "crop_size" in takes else {}
-    made = cls.configure_pre_processor(image_size=(size, size), **more)
+    more = {"crop_size": max(image_size)} if "crop_size" in takes else {}
+    made = cls.configure_pre_processor(image_size=image_size, **more)
     steps = getattr(made.transform, "transforms", []) if made else []
     whole = [step for step in steps if not isinstance(step, CenterCrop)]
     return PreProcessor(Compose(whole)) if len(whole) < len(steps) else made

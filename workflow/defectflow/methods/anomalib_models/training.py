@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,13 +18,34 @@ import torch
 from anomalib.data import ImageBatch
 from anomalib.models.components.base import AnomalibModule
 from lightning.pytorch import Callback, LightningDataModule, Trainer
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Sampler, TensorDataset
 from tqdm import tqdm
 
+from defectflow.core.files import UserError
 from defectflow.methods.picture_detector import Training
+from defectflow.training.checkpoints import load_checkpoint, save_checkpoint
 
 OWN = ("gradient_clip_val", "max_epochs")
+SAVE_AFTER = 10.0  # seconds of training, before the state is written again
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+
+
+class Order(Sampler[int]):
+    """An order of n pictures for each epoch, of the seed and the number of the epoch alone: a training may resume."""
+
+    def __init__(self, count: int, seed: int) -> None:
+        self._count, self._seed, self._epoch = count, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls it before each epoch."""
+        self._epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self._seed * 1_000_003 + self._epoch)
+        yield from torch.randperm(self._count, generator=generator).tolist()
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class Pictures(LightningDataModule):
@@ -43,10 +67,10 @@ class Pictures(LightningDataModule):
         return DataLoader(
             TensorDataset(self._training.pictures),
             self.train_batch_size,
-            shuffle=shuffle,
+            sampler=Order(len(self._training.pictures), self._training.seed) if shuffle else None,
             collate_fn=self._collate,
             drop_last=shuffle and rest == 1,
-            generator=torch.Generator().manual_seed(self._training.seed),
+            generator=torch.Generator(),  # or loaders would draw from what models draw from
         )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -67,7 +91,7 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Open the bar."""
-        self._bar = tqdm(total=trainer.max_steps, desc=self._title, unit="step")
+        self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc=self._title, unit="step")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One step further."""
@@ -87,6 +111,69 @@ class Progress(Callback):
         self._bar.close()
 
 
+class Resume(Callback):
+    """Writes the state of a training at the beginning of epochs, and goes on from it.
+
+    What is trained on a processor then is what it would have been without the interruption, unless a model keeps
+    something beside its state from one epoch to the next.
+
+    Args:
+        path: file of the state, named by a hash of all that the training depends on.
+        progress: whose losses belong to the state.
+    """
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path, self._progress, self._written = path, progress, time.monotonic()
+        self._drawn: dict[str, Any] | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Take over the state, if there is one."""
+        try:
+            state = load_checkpoint(self._path, {}, str(pl_module.device))
+        except UserError as error:
+            print(f"WARNING: {error}; the training starts anew", file=sys.stderr)
+            state = None
+        if state is None:
+            return
+        pl_module.load_state_dict(state["module"])
+        for optimizer, own in zip(trainer.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(own)
+        for config, own in zip(trainer.lr_scheduler_configs, state["schedulers"], strict=True):
+            config.scheduler.load_state_dict(own)
+        loop = trainer.fit_loop
+        loop.load_state_dict(state["loops"])
+        loop.epoch_progress.current.ready = loop.epoch_progress.current.completed  # it begins its epoch once more
+        for one in (loop, loop.epoch_loop, loop.epoch_loop.automatic_optimization, loop.epoch_loop.manual_optimization):
+            one._restarting = False
+        self._progress.losses, self._drawn = state["losses"], state["drawn"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Draw on from where the state was written, or write it."""
+        if self._drawn:
+            random.setstate(self._drawn["python"])
+            name, keys, *rest = self._drawn["numpy"]
+            np.random.set_state((name, np.array(keys, np.uint32), *rest))
+            torch.set_rng_state(self._drawn["torch"].cpu())
+            self._drawn = None
+        elif trainer.current_epoch and time.monotonic() - self._written >= SAVE_AFTER:
+            numpy: Any = np.random.get_state()
+            drawn = {
+                "python": random.getstate(),
+                "numpy": [numpy[0], numpy[1].tolist(), *numpy[2:]],
+                "torch": torch.get_rng_state(),
+            }
+            state = {
+                "module": pl_module.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in trainer.optimizers],
+                "schedulers": [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs],
+                "loops": trainer.fit_loop.state_dict(),
+                "losses": self._progress.losses,
+                "drawn": drawn,
+            }
+            save_checkpoint(self._path, {}, state)
+            self._written = time.monotonic()
+
+
 def train(module: AnomalibModule, training: Training) -> list[float]:
     """Train a model in place; returns the mean loss of each epoch.
 
@@ -97,6 +184,7 @@ def train(module: AnomalibModule, training: Training) -> list[float]:
     own = {key: value for key, value in module.trainer_arguments.items() if key in OWN}
     epochs = own.pop("max_epochs", math.ceil(settings.steps / batches))
     progress = Progress(f"train {type(module).__name__} on {len(training.pictures)} pictures")
+    resume = [Resume(training.state, progress)] if training.state else []  # first: the bar begins where it goes on
     # EfficientAd alone learns something there: the range of its maps.
     validates = "on_validation_start" in vars(type(module))
     with seeded(training.seed), warnings.catch_warnings():
@@ -113,7 +201,7 @@ def train(module: AnomalibModule, training: Training) -> list[float]:
             num_sanity_val_steps=0,
             limit_val_batches=1.0 if validates else 0,
             check_val_every_n_epoch=epochs,
-            callbacks=[progress],
+            callbacks=[*resume, progress],
             **own,
         )
         trainer.fit(module, datamodule=pictures)

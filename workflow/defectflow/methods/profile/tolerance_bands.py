@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from defectflow.backbones.patch_embedding import PICTURE_CELL, picture_of
+from defectflow.backbones.backbone_names import PICTURE_CELL
+from defectflow.backbones.patch_embedding import picture_of
 from defectflow.core.files import UserError
 from defectflow.methods.detector import Detector, Fit, GoodPatches
 from defectflow.methods.profile.outline import Outline, outline_of

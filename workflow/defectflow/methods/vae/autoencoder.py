@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from defectflow.backbones.patch_embedding import PICTURE_CELL
+from defectflow.backbones.backbone_names import PICTURE_CELL
 from defectflow.methods.picture_detector import PictureDetector, Training, to_cells
 from defectflow.methods.vae.network import Autoencoder, error_map, negative_evidence
 from defectflow.methods.vae.settings import VaeSettings
@@ -28,15 +28,21 @@ class Vae(PictureDetector):
     def __init__(self, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any], settings: VaeSettings) -> None:
         super().__init__(tensors, metadata, settings)
         self._mean, self._spread = tensors[""].T
-        self._network = network_of(self._grid, settings).to(tensors[""].device).eval()
+        self._network = network_of(self.grid, settings).to(tensors[""].device).eval()
         self._network.load_state_dict({key: tensor for key, tensor in tensors.items() if key})
 
-    def anomaly(self, picture: torch.Tensor) -> tuple[float, torch.Tensor]:
+    def anomaly(self, picture: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """See `PictureDetector.anomaly`; the score is the negative evidence bound; the map has cells."""
         drawn, divergence = self._network(picture[None])
         error = error_map(picture[None], drawn, self._settings.ssim)
-        heat = (to_cells(error, self._grid)[0] - self._mean) / self._spread
-        return float(negative_evidence(error, divergence, self._settings.kl)), heat.view(self._grid)
+        heat = (to_cells(error, self.grid)[0] - self._mean) / self._spread
+        return negative_evidence(error, divergence, self._settings.kl), heat.view(self.grid)
+
+    @property
+    def network(self) -> Autoencoder:
+        """See `PictureDetector.network`."""
+        network: Autoencoder = self._network
+        return network
 
     def reconstruction(self, picture: torch.Tensor) -> torch.Tensor:
         """See `PictureDetector.reconstruction`."""
