@@ -33,8 +33,8 @@ def settle(
     if built:
         registered, learned = report["template"]["iou_mean"] or 0.0, check["signs"]["learned"]
         # If outlines vary, for example by perspective, those of other photographs fit less well than patches. The
-        # classifier has seen the photographs that it is compared on, but has a few dozen weights: held out, its IoU
-        # differs by less than 0.02, and the choice is the same.
+        # classifier has seen the photographs that it is compared on, but has a few dozen weights: where registration
+        # finds the part too, its IoU held out differs by less than 0.02, and the choice is the same.
         registers = prior.info["registers"] and registered >= learned - AS_WELL
         agreement = registered if registers else learned
         report["learned"] = {"source": "template" if registers else "appearance", "agreement": agreement}
