@@ -32,7 +32,7 @@ AFTER = {
     "keep_features": "report",
     "evaluate": "next_to_label boxes render report leaderboard",
     "boxes": "render report",
-    "render": "",
+    "render": "report",  # counts the disk of what is drawn
     "report": "",
     "leaderboard": "",
     "pretrain": "",

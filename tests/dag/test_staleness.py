@@ -335,6 +335,24 @@ def test_a_config_key_re_runs_what_it_changes(site, demo, key):
     place, present = (demo, ALL_OF_DEMO) if key.startswith(OF_THE_DEMO) else (site, ALL)
     stale = place.stale(changed(key, value))
     assert set(stale) == closure(first, present) | sheet(stale)
+    if key.startswith("drawing") and key != "drawing.triptychs":
+        assert stale["report"] == 6  # of the run too whose pictures are drawn
+
+
+def test_features_of_other_settings_follow_also_where_the_shape_of_pictures_is_made_anew(site):
+    # Of a job behind a planned one Snakemake asks for no reason of its own, and none follows from an `ancient` file.
+    reports = [file.with_suffix(".json") for file in features_of(site) if file.parts[-3] == "patchcore"]
+    before = [(file.stat().st_mtime_ns, file) for file in reports]
+    try:
+        for time, file in before:
+            file.write_text('{"made_with": "other settings"}')
+            os.utime(file, ns=(time, time))
+        stale = site.stale(changed("detectors.*.image_size", "auto"))
+        assert stale["features"] == 2 and {"picture_shape", "fit", "report"} <= set(stale)
+    finally:
+        for time, file in before:
+            file.write_text("")
+            os.utime(file, ns=(time, time))
 
 
 def test_a_network_of_the_user_makes_what_was_found_anew(site):

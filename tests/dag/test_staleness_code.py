@@ -169,7 +169,5 @@ def test_a_stage_that_failed_after_a_change_runs_again_with_all_that_follows(sit
     finally:
         for path, elsewhere in aside.items():
             elsewhere.rename(path)
-    # The report counts the disk of drawn folders. Other pictures in them leave it alone; absent ones do not.
-    counts = {"report"} if rule == "render" else set()
-    counts |= closure("features", ALL) if rule == "picture_shape" else set()  # an absent input is not `ancient`
+    counts = closure("features", ALL) if rule == "picture_shape" else set()  # an absent input is not `ancient`
     assert set(stale) == closure(rule, ALL) | counts | sheet(stale)

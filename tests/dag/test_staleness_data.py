@@ -137,6 +137,20 @@ def test_a_change_of_the_data_re_runs_its_shard_and_what_sees_the_whole(plain, c
     assert plain.stale() == {}
 
 
+def test_other_ids_in_a_coco_file_are_a_reason_for_regions_of_their_own(plain):
+    # Also where `snakemake card`, or a run that stopped, has ingested the file before: its manifest stays the same.
+    annotations = plain.folder / "data/mine/annotations.json"
+    content = annotations.read_text()
+    coco = json.loads(content)
+    for entry, key in [(e, "id") for e in coco["images"]] + [(e, "image_id") for e in coco["annotations"]]:
+        entry[key] += 1000
+    try:
+        annotations.write_text(json.dumps(coco))
+        assert plain.jobs("--allowed-rules", "boxes", config=PLAIN) == {"boxes": 2}
+    finally:
+        annotations.write_text(content)
+
+
 @pytest.mark.parametrize(("holds", "features"), [(999, 2), (0, 3)])
 def test_where_the_shape_may_become_another_the_features_of_all_shards_follow_it(plain, holds, features):
     shape, new = plain.folder / "results/mine/own/crop/picture_shape.json", images(plain) / "new.png"
@@ -161,6 +175,11 @@ def test_other_weights_in_a_file_re_run_what_loads_them(site, name, first):
 def test_other_packaged_weights_re_run_what_loads_them(demo):
     stale = edited(demo, "patch-nano.safetensors", lambda text: "other weights")
     assert {"features", "fit", "score"} <= set(stale) and not {"survey", "ingest"} & set(stale)
+
+
+def test_another_part_nano_looks_for_the_part_anew(site):
+    stale = edited(site, "part-nano.safetensors", lambda text: "other weights")
+    assert {"candidates", "find_part", "learn_found"} <= set(stale) and not {"ingest", "prior"} & set(stale)
 
 
 # --- The card of a data set ---------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ use rule features as kind_features with:
     """Patch features for the classifier of kinds, of the pictures of one shard."""
     input:
         tables="results/{dataset}/{segmenter}/{isolation}/images/{shard}.csv",
-        shape=ancient("results/{dataset}/{segmenter}/{isolation}/picture_shape.json"),
+        shape=shape_of_kinds,
         weights=lambda w: ancient(kind_network(w).weights) if kind_network(w).weights else [],
     output:
         patches=temp("results/{dataset}/{segmenter}/{isolation}/kind_features/{network}/{shard}.safetensors"),
@@ -23,6 +23,7 @@ use rule features as kind_features with:
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(kind_network(w).weights, "patch-nano.safetensors"),
         start=lambda w: start_of(kind_network(w)),
+        made_with=lambda w: made_with(w, kind_network(w)),
         device=config["device"],
         code=code_hash("detection.features"),
     message:

@@ -1,5 +1,6 @@
 """Helpers only: the config checked, the runs it asks for, and the hashes that decide what is stale."""
 
+import hashlib
 import json
 import re
 import shlex

@@ -24,6 +24,7 @@ rule features:
         weights=lambda w, input: option("--weights", input.get("weights")),
         weights_hash=lambda w: weights_hash(detector_of(w).weights, "patch-nano.safetensors"),
         start=network_start,
+        made_with=lambda w: made_with(w, detector_of(w)),
         device=config["device"],
         code=code_hash("detection.features"),
     message:
@@ -31,7 +32,7 @@ rule features:
     shell:
         "python -m defectflow.detection.features --tables {input.tables} --shape {input.shape}"
         " --settings {params.settings:q} {params.weights} {params.start} --device {params.device} --threads {threads} --out {output.patches}"
-        " --report {output.report} 2>&1 | tee {log}"
+        " --made-with {params.made_with} --report {output.report} 2>&1 | tee {log}"
 
 
 rule fit:

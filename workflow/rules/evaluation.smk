@@ -88,6 +88,8 @@ rule boxes:
         mem_mb=memory(2000),
         runtime=60,
     params:
+        # The ids of its photographs, which are in no table that ingest writes.
+        content=content(annotations=True),
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         annotations=lambda w: option("--annotations", source_of(w)["annotations"]),
         images=lambda w: option("--images", source_of(w)["images"] if is_annotated(w) else None),

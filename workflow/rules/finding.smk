@@ -17,7 +17,7 @@ rule candidates:
     params:
         most=max(1, -(-FIND_AMONG // len(SHARDS))),
         depth=depth_flag,
-        weights_hash=lambda w: weights_hash(None, "patch-nano.safetensors"),
+        weights_hash=lambda w: [weights_hash(None, f"{name}.safetensors") for name in ("patch-nano", "part-nano")],
         networks=lambda w, input: option("--onnx", list(input.networks)),
         networks_hash=lambda w: [weights_hash(path, "") for path in candidate_networks(w)],
         seed=config["seed"],

@@ -17,6 +17,7 @@ rule render:
             category="4 Pictures",
             labels={"run": "{segmenter}/{isolation}/{detector}", "what": "{sheet}"},
         ),
+        done=touch("results/{dataset}/{segmenter}/{isolation}/{detector}/drawn.done"),
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/render.log",
     benchmark:
@@ -31,7 +32,7 @@ rule render:
         masks=lambda w, input: f"--masks {input.masks}" if input.get("masks") else "",
         settings=json.dumps(SETTINGS["drawing"].read_by("render")),
         depth=depth_flag,
-        folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items()),
+        folders=lambda w, output: " ".join(option(f"--{kind}", path) for kind, path in output.items() if kind != "done"),
         code=code_hash("reporting.render"),
     message:
         "Draw heatmaps and overlays of {wildcards.segmenter}/{wildcards.isolation}/{wildcards.detector}"
@@ -45,6 +46,7 @@ use rule render as triptychs with:
     """Photograph, masks and heatmap side by side, of every image of one run; on request."""
     output:
         triptychs=directory("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs"),
+        done=touch("results/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.done"),
     log:
         "<logs>/{dataset}/{segmenter}/{isolation}/{detector}/triptychs.log",
     benchmark:
@@ -72,7 +74,7 @@ rule report:
         banks="results/{dataset}/{segmenter}/{isolation}/{detector}/banks.safetensors",
         calibration="results/{dataset}/{segmenter}/{isolation}/{detector}/calibration.safetensors",
         isolated=all_picture_tables,
-        drawn=drawn_folders,
+        drawn=drawn,
     output:
         report(
             "results/{dataset}/{segmenter}/{isolation}/{detector}/report.html",

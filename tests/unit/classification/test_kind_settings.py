@@ -66,6 +66,13 @@ def test_what_a_finetuned_network_cannot_do_is_told():
         tuned.with_values(study={"head": ["nearest"]}).variants()
 
 
+def test_a_study_refuses_other_layers_for_the_network_of_kinds():
+    # Its row at the size of kinds would have the layers of kinds, and at other sizes these.
+    study = settings(backbone=["patch-nano"], image_size=[256], networks={"patch-nano": {"layers": ["layer3"]}})
+    with pytest.raises(UserError, match="patch-nano is the network of kinds itself"):
+        study.variants()
+
+
 def test_a_study_has_an_end():
     with pytest.raises(UserError, match="501 combinations are more than 400"):
         settings(epochs=list(range(1, 502))).variants()

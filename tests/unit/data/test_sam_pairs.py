@@ -77,6 +77,11 @@ def test_table_maps_back_and_lists_images_without_annotation(data):
     # 48 x 40 as stored, turned clockwise: x' = 40 - y - height, y' = x.
     assert table.loc[1, PAIRS[-4:]].tolist() == [20, 5, 15, 25]
     assert sorted(p.name for p in (data / "pairs").iterdir())[:2] == ["pairs.csv", "sa_000001.jpg"]
+    table = data / "pairs" / "pairs.csv"
+    kept = table.read_bytes()
+    Image.open(data / "images" / "a.jpg").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(data / "images" / "a.jpg")
+    run(data)
+    assert table.read_bytes() != kept  # a run that stops here goes on from the table alone
 
 
 def test_pictures_are_copied_or_turned(data):

@@ -73,6 +73,10 @@ def test_same_seed_same_copies_whatever_else_is_in_the_shard(tmp_path):
     assert (read_rgb(a["image"][0]) == read_rgb(b["image"][0])).all()
     c = run(tmp_path / "a", "other", "--copies", 1, "--seed", 5)
     assert (read_rgb(a["image"][0]) != read_rgb(c["image"][0])).any()
+    same, likewise, other = (
+        read_table(tmp_path / f"{name}.csv", ["content"])["content"][0] for name in ("a/copies", "b/copies", "a/other")
+    )
+    assert same == likewise != other  # so that Snakemake sees other copies in the table, which has their paths alone
     assert copy_seed(0, "x") != copy_seed(0, "y")
 
 

@@ -159,6 +159,17 @@ def test_stage_writes_pictures_whose_window_is_stated(tmp_path, picture):
     assert read_rgb(row.image).shape == (20, 25, 3) and read_mask(row["mask"]).all()
 
 
+def test_the_table_changes_with_what_the_pictures_hold(tmp_path, picture):
+    """A run that stops after this stage goes on from the table alone: Snakemake compares small files by their bytes."""
+    kept, zeroed, again = (
+        run_stage(tmp_path, picture, "--background", to)[1].read_bytes() for to in ("mean", "zero", "mean")
+    )
+    assert kept == again != zeroed
+    whole = run_stage(tmp_path, picture, "--background", "keep")[1].read_bytes()
+    grown = run_stage(tmp_path, (picture[0], ~picture[1]), "--background", "keep")[1].read_bytes()
+    assert whole != grown
+
+
 def test_a_photograph_named_like_a_mask_is_not_taken_for_one(tmp_path, picture):
     image, mask = picture
     write_png(tmp_path / "given.png", mask)

@@ -105,6 +105,9 @@ def test_kinds_are_known_by_content(tmp_path):
     }.items():  # fmt: skip
         (tmp_path / name).write_text(content)
         assert kind_of(tmp_path / name) == "", name
+    picture_first = {"imageData": "A" * 70_000, "imagePath": "a.jpg", "shapes": []}
+    (tmp_path / "sorted.json").write_text(json.dumps(picture_first, sort_keys=True))
+    assert kind_of(tmp_path / "sorted.json") == "LabelMe"
 
 
 def test_text_files_of_numbers_without_a_photograph_are_no_annotations(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from defectflow.methods.anomalib_models.settings import AnomalibSettings
 from defectflow.methods.picture_detector import PictureDetector
 from defectflow.methods.vae.settings import VaeSettings
 from picture_set import CELL, GRID, SIDE, good, patches, picture
@@ -75,3 +76,13 @@ def test_another_seed_setting_or_picture_is_another_training(tmp_path, change):
     before, given = MeanPicture.trained, given | change
     MeanPicture.fit(**given)(torch.ones(len(given["good"].images), dtype=torch.bool))
     assert MeanPicture.trained == before + 1
+
+
+def test_other_weights_in_the_same_file_are_another_training(tmp_path):
+    weights = tmp_path / "net.pth"
+    settings = AnomalibSettings(model="Padim", weights=str(weights))
+    before = MeanPicture.trained
+    for content in (b"truncated", b"whole", b"whole"):
+        weights.write_bytes(content)
+        MeanPicture.fit(good(2), settings, keep=tmp_path / "kept")(torch.ones(2, dtype=torch.bool))
+    assert MeanPicture.trained == before + 2

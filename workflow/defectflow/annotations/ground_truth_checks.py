@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from defectflow.annotations.ground_truth import Ambiguous, Profile, Reading, choose, profile, read
-from defectflow.core.files import UserError
+from defectflow.core.files import UserError, sha256_of
 from defectflow.core.records import ManifestRow
 from defectflow.images.image_checks import Picture
 from defectflow.images.read_write import read_mask, write_png
@@ -82,8 +82,9 @@ def check_masks(
 def place(
     rows: Sequence[ManifestRow], images: int, reading: Reading | None, written: Path, final: str, each: Map
 ) -> None:
-    """Write clean masks (0 and 255) for rows of the manifest and put their paths into the rows; no-op without a
-    reading.
+    """Write clean masks (0 and 255) for rows of the manifest, and put their paths and checksums into the rows.
+
+    Without a reading the masks stay where they are.
 
     Args:
         rows: with image_id and mask ("" for none).
@@ -93,13 +94,15 @@ def place(
         final: the path that this folder will have.
         each: `map`, or that of a pool.
     """
-    if reading is None:
-        return
 
     def write(row: ManifestRow) -> None:
+        if reading is None:
+            row["mask_sha256"] = sha256_of(row["mask"])[:16]
+            return
         name = place_of(row["image_id"], images)
         (written / name).parent.mkdir(parents=True, exist_ok=True)
         write_png(written / name, read(row["mask"], reading))
+        row["mask_sha256"] = sha256_of(written / name)[:16]
         row["mask"] = posixpath.join(final, name)
 
     for _ in each(write, [row for row in rows if row["mask"]]):

@@ -138,6 +138,11 @@ class KindSettings(NetworkSettings):
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
             about = (study.networks or {}).get(chosen.get("backbone", ""), {})
+            if any(getattr(self, key) != value for key, value in about.items() if chosen["backbone"] == self.backbone):
+                raise UserError(
+                    f"config.yaml: kinds.study.networks: {self.backbone} is the network of kinds itself (give its "
+                    "layers and weights there)"
+                )
             made = self.with_values(**chosen, **about, study=None)
             other = {key: getattr(made, key) for key in NETWORK} != {key: getattr(self, key) for key in NETWORK}
             if "backbone" in chosen and chosen["backbone"] != self.backbone and "weights" not in about:

@@ -112,6 +112,7 @@ class ManifestRow(TypedDict):
     group: str
     mask: str
     split: str
+    mask_sha256: NotRequired[str]
 
 
 class FolderLine(TypedDict):

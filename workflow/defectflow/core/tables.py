@@ -11,6 +11,7 @@ from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic
 
 # Every text column is a str ("" when unknown); numbers that may be unknown are "" in the file and NaN in memory.
+MASK_CONTENT = "mask_sha256"  # begin of it, written after MANIFEST; see CONTENT
 MANIFEST = ["image_id", "path", "sha256", "width", "height", "label", "defect_type", "group", "mask", "split"]
 PAIRS = [
     "image_id", "path", "group", "width", "height", "pair", "n_annotations",
@@ -37,6 +38,9 @@ ISOLATED = [
     "kind",
     "doubtful",
 ]
+# Written after ISOLATED and read by Snakemake alone, which compares small tables by what they hold: otherwise a run
+# that stops after other pictures were made would go on with what was computed from those before.
+CONTENT = "content"  # begin of the sha256 of picture and mask
 SCORES = ["image_id", "copy_of", "kind", "bank", "raw_score", "group_bank", "group_out_score"]
 # raw_score of an image of another fold, by a bank that holds nothing of judged_fold either
 CALIBRATION = ["protocol", "judged_fold", "image_id", "raw_score"]
@@ -70,7 +74,7 @@ TEXT = {
     "image_id", "path", "sha256", "defect_type", "group", "mask", "split", "pair", "segmentation", "detection",
     "fold", "group_fold", "source", "reason", "image", "copy_of", "kind", "bank", "group_bank", "filename",
     "mask_reason", "protocol", "judged_fold", "mark", *RECIPE, "strategy", "category",
-    "why", "nearest_good", "nearest_id", "nearest", "kind_if_bad",
+    "why", "nearest_good", "nearest_id", "nearest", "kind_if_bad", CONTENT, MASK_CONTENT,
 }  # fmt: skip
 
 ROWS = 5000  # in memory at a time if a table is read in parts

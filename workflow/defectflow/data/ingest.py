@@ -30,7 +30,7 @@ from defectflow.core.arguments import add_threads
 from defectflow.core.disk_index import DiskIndex
 from defectflow.core.files import UserError, atomic_dir, read_json, stage, write_json
 from defectflow.core.records import DataSet, FolderLine, ManifestRow
-from defectflow.core.tables import MANIFEST, ROWS, table_writer
+from defectflow.core.tables import MANIFEST, MASK_CONTENT, ROWS, table_writer
 from defectflow.data.equal_copies import check_copies
 from defectflow.data.near_copies import check_near_copies
 from defectflow.images.bit_depth import add_option
@@ -301,14 +301,14 @@ def main(args: argparse.Namespace) -> None:
     summary = Summary()
     truth = args.ground_truth or f"{os.path.splitext(args.out)[0]}.ground_truth"
     with (
-        table_writer(args.out, MANIFEST) as add,
+        table_writer(args.out, [*MANIFEST, MASK_CONTENT]) as add,
         atomic_dir(truth) as folder,
         ThreadPoolExecutor(args.threads) as pool,
     ):
         rows = ingest(resolved, pictures, findings)
         while part := list(islice(rows, ROWS)):
             place([row for row, _ in part], len(pictures), findings.reading, folder, truth, pool.map)
-            add(pd.DataFrame([row for row, _ in part], columns=MANIFEST))
+            add(pd.DataFrame([row for row, _ in part], columns=[*MANIFEST, MASK_CONTENT]))
             for row, picture in part:
                 summary.add(row, picture)
         figures = summary.report(len(findings.annotated - findings.without("image")))

@@ -20,9 +20,9 @@ from tqdm import tqdm
 from defectflow.annotations.coco import encode, entries_by_name
 from defectflow.annotations.outline_set import settle_outlines
 from defectflow.core.arguments import add_threads
-from defectflow.core.files import UserError, atomic_dir, stage, write_json
+from defectflow.core.files import UserError, atomic_dir, sha256_of, stage, write_json
 from defectflow.core.records import CocoImage, Rle
-from defectflow.core.tables import PAIRS, write_table
+from defectflow.core.tables import CONTENT, PAIRS, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.exif_orientation import stored_size
 from defectflow.images.image_checks import inspect_all
@@ -104,8 +104,9 @@ def main(args: argparse.Namespace) -> None:
             tqdm.write(f"{image_id}: {problem} (left out)", file=sys.stderr)
         return used, None if mask is None else annotation_of(mask)
 
-    def write(pair: tuple[str, int, SamAnnotation]) -> None:
+    def write(pair: tuple[str, int, SamAnnotation]) -> str:
         write_pair(folder, *pair, args.depth)
+        return "".join(sha256_of(folder / f"{pair_name(pair[1])}.{suffix}")[:16] for suffix in ("jpg", "json"))
 
     records: list[dict[str, Any]] = []
     pairs: list[tuple[str, int, SamAnnotation]] = []
@@ -119,17 +120,16 @@ def main(args: argparse.Namespace) -> None:
                 pairs.append((paths[name], len(pairs) + 1, annotation))
                 box = dict(zip(PAIRS[-4:], annotation["bbox"], strict=True))
                 records[-1] |= {"pair": pair_name(len(pairs)), "area": annotation["area"], **box}
-        done = pool.map(write, pairs)
-        for _ in tqdm(done, desc="sam_pairs", total=len(pairs), unit="pair"):
-            pass
+        done = list(tqdm(pool.map(write, pairs), desc="sam_pairs", total=len(pairs), unit="pair"))
         if not pairs:
             raise UserError(
                 f"{name_of(args.annotations)}: no sound image of {resolved['images']} has a usable annotation "
                 "(correct the outlines, or set segmenter: none)"
             )
-        table = pd.DataFrame(records, columns=PAIRS)
+        table = pd.DataFrame(records, columns=PAIRS).assign(**{CONTENT: ""})
         table[PAIRS[-5:]] = table[PAIRS[-5:]].astype("Int64")
-    write_table(args.table, table, PAIRS)
+        table.loc[table["pair"] != "", CONTENT] = done
+    write_table(args.table, table, [*PAIRS, CONTENT])
     print(f"{len(pairs)} pairs, {len(records) - len(pairs)} listed images without annotation")
 
 

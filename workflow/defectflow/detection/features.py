@@ -307,7 +307,8 @@ def main(args: argparse.Namespace) -> None:
     if args.report:
         what = {"images": len(rows), "patches": patches_written, "dimensions": int(noise.shape[-1])}
         written = Path(args.out).stat().st_size
-        write_json(args.report, {**what, "bytes": written, "made_from": made_from.hexdigest()})
+        asked = {"made_with": args.made_with, "tables": [sha256_of(path) for path in args.tables]}
+        write_json(args.report, {**what, "bytes": written, "made_from": made_from.hexdigest(), **asked})
     print(f"features: {new} of {len(rows)} pictures were new and ran through the network", file=sys.stderr)
 
 
@@ -322,6 +323,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_device(parser)
     parser.add_argument("--allow-downloads", action="store_true", help="allow timm to download the weights of the tag")
     add_seed(parser, "seed for the weights of an untrained network")
+    parser.add_argument("--made-with", default="", help="hash of settings and code, for the report")
     parser.add_argument("--out", required=True, help="patch file (.safetensors), brought up to date")
     parser.add_argument(
         "--report",

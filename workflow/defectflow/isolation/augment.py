@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_seed
-from defectflow.core.files import atomic_dir, stage
-from defectflow.core.tables import ISOLATED, read_table, write_table
+from defectflow.core.files import atomic_dir, sha256_of, stage
+from defectflow.core.tables import CONTENT, ISOLATED, read_table, write_table
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.isolation.drawn_defects import KINDS, drawn
 from defectflow.isolation.settings import AugmentationSettings
@@ -143,12 +143,16 @@ def main(args: argparse.Namespace) -> None:
                 outside = np.median(image[~mask], axis=0) if (~mask).any() else np.zeros(3)
                 varied["image"] = np.where(varied["mask"][..., None] > 0, varied["image"], outside.astype(np.uint8))
             write_png(temporary / f"{name}.png", varied["image"])
+            digests = [sha256_of(temporary / f"{name}.png")]
             if row.mask:
                 write_png(temporary / f"{name}.mask.png", varied["mask"] > 0)
+                digests.append(sha256_of(temporary / f"{name}.mask.png"))
             record = {column: getattr(row, column) for column in ISOLATED}
             record |= {"image_id": name, "copy_of": row.image_id, "kind": kind, "image": str(out_dir / f"{name}.png")}
+            record[CONTENT] = "".join(digest[:16] for digest in digests)
             records.append(record | {"mask": str(out_dir / f"{name}.mask.png") if row.mask else ""})
-    write_table(args.table, pd.DataFrame(records, columns=ISOLATED), ISOLATED)
+    columns = [*ISOLATED, CONTENT]
+    write_table(args.table, pd.DataFrame(records, columns=columns), columns)
 
 
 def build_parser() -> argparse.ArgumentParser:

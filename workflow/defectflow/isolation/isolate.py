@@ -13,8 +13,8 @@ from tqdm import tqdm
 
 from defectflow.config.settings_flag import add_settings, read_settings
 from defectflow.core.arguments import add_threads
-from defectflow.core.files import UserError, atomic_dir, stage
-from defectflow.core.tables import ISOLATED, MANIFEST, MASKS, read_table, write_table
+from defectflow.core.files import UserError, atomic_dir, sha256_of, stage
+from defectflow.core.tables import CONTENT, ISOLATED, MANIFEST, MASKS, read_table, write_table
 from defectflow.images.bit_depth import add_option
 from defectflow.images.read_write import read_mask, read_rgb, write_png
 from defectflow.isolation.crop_and_background import isolate_part
@@ -55,6 +55,7 @@ def main(args: argparse.Namespace) -> None:
                 if args.depth:  # later stages read 8-bit files
                     image_path = str(out_dir / f"{image_id}.png")
                     write_png(temporary / f"{image_id}.png", read_rgb(row.path, args.depth))
+                digests = [row.sha256, args.depth or "", sha256_of(mask_path) if mask_path else ""]
             else:
                 image = read_rgb(row.path, args.depth)
                 whole = np.zeros(image.shape[:2], bool)
@@ -62,19 +63,23 @@ def main(args: argparse.Namespace) -> None:
                 image, mask, window, turn = isolate_part(image, mask, settings, size, centre)
                 image_path, mask_path = str(out_dir / f"{image_id}.png"), ""
                 write_png(temporary / f"{image_id}.png", image)
+                digests = [sha256_of(temporary / f"{image_id}.png")]
                 if args.masks:
                     name = f"{image_id}~mask.png"  # no id has a "~", so no picture has this name
                     mask_path = str(out_dir / name)
                     write_png(temporary / name, mask)
+                    digests.append(sha256_of(temporary / name))
             record: dict[str, Any] = dict(zip(("x0", "y0", "x1", "y1"), window, strict=True))
             record |= {"image_id": image_id, "image": image_path, "mask": mask_path, "copy_of": "", "kind": ""}
             record["turn"] = turn
             record["doubtful"] = int(doubtful.get(image_id, 0))
+            record[CONTENT] = "".join(digest[:16] for digest in digests)
             return record | {"width": int(row.width), "height": int(row.height)}
 
         with ThreadPoolExecutor(args.threads) as pool:
             records = list(tqdm(pool.map(one, rows.itertuples()), total=len(rows), desc="isolate", unit="image"))
-    write_table(args.table, pd.DataFrame(records, columns=ISOLATED), ISOLATED)
+    columns = [*ISOLATED, CONTENT]
+    write_table(args.table, pd.DataFrame(records, columns=columns), columns)
 
 
 def build_parser() -> argparse.ArgumentParser:

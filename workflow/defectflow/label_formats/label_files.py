@@ -47,8 +47,8 @@ def kind_of(path: str | os.PathLike[str]) -> str:
 
 
 def _kind_of_json(content: mmap.mmap) -> str:
-    # First what is at the beginning: the picture itself may follow, as text.
-    if SHAPES.search(content, 0, BEGINNING) and PHOTOGRAPH.search(content):
+    # The picture itself may come first or last, as text.
+    if SHAPES.search(content) and PHOTOGRAPH.search(content):
         return LABELME
     if IMAGES.search(content) and OUTLINES.search(content):
         return COCO

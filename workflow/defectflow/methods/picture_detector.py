@@ -19,7 +19,7 @@ from torch import nn
 
 from defectflow.backbones.patch_embedding import picture_of
 from defectflow.config.code_hash import code_hash
-from defectflow.core.files import atomic
+from defectflow.core.files import atomic, sha256_of
 from defectflow.methods.detector import Detector, Fit, GoodPatches, pool
 
 
@@ -142,6 +142,8 @@ def _picture(good: GoodPatches, number: int) -> torch.Tensor:
 def _key(cls: type[PictureDetector], pictures: torch.Tensor, settings: Any, seed: int) -> str:
     """Hash of all that a training depends on."""
     code = code_hash(cls.__module__.partition(".")[2])
-    what = hashlib.sha256(json.dumps([vars(settings), seed, code, *pictures.shape], sort_keys=True).encode())
+    weights = sha256_of(settings.weights) if settings.weights else ""
+    asked = [vars(settings), weights, seed, code, *pictures.shape]
+    what = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
     what.update(pictures.numpy().data)
     return what.hexdigest()[:32]

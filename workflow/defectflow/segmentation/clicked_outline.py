@@ -84,6 +84,8 @@ class Clickable:
 
     def mask(self, inside: Sequence[Point], outside: Sequence[Point]) -> np.ndarray:
         """The part, bool of the photograph's size, from points (x, y) on it and on the background; may be empty."""
+        if not inside and not outside:
+            return np.zeros(self.shape, bool)
         clicks = OutlineClicks(None, inside, outside)
         soft = self._walk(clicks, self._figure, PRIOR)
         if self._network is not None:

@@ -28,24 +28,62 @@ def shape_that_counts(wildcards, network) -> str:
     return (f"{shape['width']} x {shape['height']}" if shape and (long or network.tiles is not None) else "") + size
 
 
+def made_with(wildcards, network) -> str:
+    """Hash of all that decides the features of a shard beside its pictures; it is kept in their report.
+
+    ``network``: as for `shape_that_counts`.
+    """
+    read = [network.read_by("features"), weights_hash(network.weights, "patch-nano.safetensors"), start_of(network)]
+    read += [shape_that_counts(wildcards, network), config["device"], code_hash("detection.features")]
+    return hashlib.sha256(json.dumps(read, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def is_of_before(wildcards, network, tables: list[str], written: str) -> bool:
+    """Whether the features of a shard were made with other settings, or of other pictures, than there are now.
+
+    ``tables``: of their pictures; ``written``: their report. The names of both have wildcards.
+    """
+    path = Path(written.format(**wildcards))
+    known = json.loads((path.read_text() if path.is_file() else "") or "null")
+    paths = [Path(table.format(**wildcards)) for table in tables]
+    now = [hashlib.sha256(one.read_bytes()).hexdigest() for one in paths if one.is_file()]
+    before = [known.get(key) for key in ("made_with", "tables")] if known else []
+    return known is not None and before != [made_with(wildcards, network), now]
+
+
 def shape_file(wildcards):
+    """`shape_unless_of_before` for the features of a run."""
+    written = "results/{dataset}/{segmenter}/{isolation}/{detector}/features/{shard}.json"
+    return shape_unless_of_before(wildcards, detector_of(wildcards), picture_tables(wildcards), written)
+
+
+def shape_of_kinds(wildcards):
+    """`shape_unless_of_before` for the features that kinds are described from."""
+    folder = "results/{dataset}/{segmenter}/{isolation}"
+    tables, written = [f"{folder}/images/{{shard}}.csv"], f"{folder}/kind_features/{{network}}/{{shard}}.json"
+    return shape_unless_of_before(wildcards, kind_network(wildcards), tables, written)
+
+
+def shape_unless_of_before(wildcards, network, tables: list[str], written: str):
     """The shape of the pictures of a set; `ancient` unless it may become another by what changed of the photographs.
 
     It is made anew with every photograph, and hardly ever another: its content is a param of the job. But a job that
-    this invocation does not plan would keep the shape of before.
+    this invocation does not plan would keep the shape of before. Nor is it `ancient` where the features are of before:
+    of a job behind a planned one Snakemake asks for no reason of its own, and none follows from an `ancient` file.
     """
     path, shape = known_shape(wildcards)
-    network = detector_of(wildcards)
     holds = [shape[key] for key in ("long_holds", "sides_hold") if key in shape]
     if shape and not shape["long"] and network.tiles is None:
         holds = holds[:1]  # its sides do not count
     counts = network.tiles is not None or (network.input_shape == "auto" and not network.center_crop)
     holds = [0] if holds and network.image_size == "auto" else holds  # the part is measured in some photographs
+    if is_of_before(wildcards, network, tables, written):
+        return path
     if not holds or not counts or is_rendered(wildcards):
         return ancient(path)
     name = wildcards.dataset
-    tables = [f"results/{name}/shards/{shard}.csv" for shard in SHARDS]
-    changed = preflight.changed_since(SOURCES[name], cache_file(name), tables)
+    surveyed = [f"results/{name}/shards/{shard}.csv" for shard in SHARDS]
+    changed = preflight.changed_since(SOURCES[name], cache_file(name), surveyed)
     return path if changed > min(holds) else ancient(path)
 
 
@@ -54,14 +92,14 @@ def all_picture_tables(wildcards) -> list[str]:
     return [table.replace("{shard}", shard) for table in picture_tables(wildcards) for shard in SHARDS]
 
 
-def drawn_folders(wildcards) -> list[str]:
-    """Folders of pictures that are drawn of a run: of those that the config asks for, and not of those beside them.
+def drawn(wildcards) -> list[str]:
+    """Empty files beside the pictures that are drawn of a run: of those that the config asks for, not of those beside.
 
-    They are `ancient`: Snakemake compares folders by time alone, which a copy of the results changes.
+    Not the folders: Snakemake compares these by time alone, which a copy of the results changes.
     """
     folder = "results/{dataset}/{segmenter}/{isolation}/{detector}".format(**wildcards)
-    kinds = ["heatmaps", "overlays", "sheets", *(["triptychs"] if config["drawing"]["triptychs"] else [])]
-    return [ancient(f"{folder}/{kind}") for kind in kinds] if folder in {run.folder for run in MAIN_RUNS} else []
+    kinds = ["drawn", *(["triptychs"] if config["drawing"]["triptychs"] else [])]
+    return [f"{folder}/{kind}.done" for kind in kinds] if folder in {run.folder for run in MAIN_RUNS} else []
 
 
 def disk_flags(wildcards, input) -> str:
@@ -71,7 +109,11 @@ def disk_flags(wildcards, input) -> str:
         "masks": [table.removesuffix(".csv") for table in input.get("masks", [])],
         "memory_banks": [input.banks],
         "anomaly_maps": [*input.maps, input.calibration],
-        "drawn_pictures": list(input.drawn),
+        "drawn_pictures": [
+            f"{Path(path).parent}/{kind}"
+            for path in input.drawn
+            for kind in (["triptychs"] if path.endswith("triptychs.done") else ["heatmaps", "overlays", "sheets"])
+        ],
     }
     return " ".join(f"--disk {kind} {' '.join(paths)}" for kind, paths in files.items() if paths)
 

@@ -71,14 +71,20 @@ def content_of(project: Project) -> dict[str, Any]:
     return content
 
 
+def category_of(project: Project) -> str | None:
+    """The category that the data set names for the part; None: all in the COCO file are it."""
+    category: str | None = project.settings()["datasets"][project.dataset].get("category")
+    return category
+
+
 def outlined(project: Project) -> set[str]:
-    """Names of the photographs that have an outline in the COCO file."""
-    try:
-        content = content_of(project)
-    except UserError:
-        return set()
-    drawn_on = {one["image_id"] for one in content["annotations"]}
-    return {one["file_name"] for one in content["images"] if one["id"] in drawn_on}
+    """Names of the photographs that have an outline of the part in the COCO file."""
+    with suppress(UserError):
+        if (path := annotations_file(project)).is_file():
+            coco = read_coco(path)
+            drawn_on = annotations_by_image(coco, category_of(project))
+            return {str(one["file_name"]) for one in coco["images"] if one["id"] in drawn_on}
+    return set()
 
 
 def outline_of(project: Project, name: str) -> np.ndarray | None:
@@ -90,7 +96,7 @@ def outline_of(project: Project, name: str) -> np.ndarray | None:
     if not path.is_file():
         return None
     coco = read_coco(path)
-    by_image = annotations_by_image(coco, project.settings()["datasets"][project.dataset].get("category"))
+    by_image = annotations_by_image(coco, category_of(project))
     entries, outlines, sizes = {}, {}, {}
     for entry in coco["images"]:
         one, drawn = str(entry["file_name"]), [an for an in by_image.get(entry["id"], []) if not is_box(an)]
@@ -141,7 +147,7 @@ def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
         raise UserError("the outline is empty, or the whole photograph (outline the part)")
     path = annotations_file(project)
     with project.lock:
-        content = add_to_coco(path, project.photographs / name, full, None, True, name)
+        content = add_to_coco(path, project.photographs / name, full, category_of(project), True, name)
         write_json(path, content)
         entry = project.settings()["datasets"][project.dataset]
         if not entry.get("annotations"):
@@ -150,7 +156,7 @@ def save_outline(project: Project, name: str, body: bytes) -> dict[str, Any]:
 
 
 def remove_outline(project: Project, name: str) -> dict[str, Any]:
-    """Remove the outline of a photograph from the COCO file; an empty file is deleted and no longer named.
+    """Remove the outline of the part from the COCO file; other categories stay, an empty file goes and is not named.
 
     Raises:
         UserError: it has none.
@@ -158,10 +164,12 @@ def remove_outline(project: Project, name: str) -> dict[str, Any]:
     with project.lock:
         content, path = content_of(project), annotations_file(project)
         entry = next((one for one in content["images"] if one["file_name"] == name), None)
-        if entry is None:
+        if entry is None or name not in outlined(project):
             raise UserError(f"{name[:100]!r}: has no outline")
-        content["images"] = [one for one in content["images"] if one["id"] != entry["id"]]
-        content["annotations"] = [one for one in content["annotations"] if one["image_id"] != entry["id"]]
+        drawn = annotations_by_image(read_coco(path), category_of(project))[entry["id"]]
+        content["annotations"] = [one for one in content["annotations"] if one not in drawn]
+        if not any(one["image_id"] == entry["id"] for one in content["annotations"]):
+            content["images"] = [one for one in content["images"] if one["id"] != entry["id"]]
         if content["annotations"]:
             write_json(path, content)
         else:
