@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -23,7 +22,6 @@ from defectflow.reporting.snakemake_lines import errors_of
 
 PLANNING = 300  # seconds for a dry run
 TAIL = 400_000  # bytes of a log that are sent at most
-CLOSING = re.compile(r"(Verdict|Report|Compare|Bundle): ")
 SANDBOX = "sandbox allow-scripts allow-popups; default-src 'self' 'unsafe-inline' data: blob:"
 
 
@@ -119,7 +117,6 @@ def state_of(project: Project, runs: run_process.Runs) -> dict[str, Any]:
         "inside": progress.inside,
         "seconds": progress.seconds if state["status"] == "running" else None,
         "errors": problems(project, lines) if state["status"] == "failed" else [],
-        "told": [line for line in lines if CLOSING.match(line)] if state["status"] == "done" else [],
         "warnings": [line.removeprefix("WARNING: ") for line in lines if line.startswith("WARNING: ")],
     }
     return found

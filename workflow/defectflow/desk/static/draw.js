@@ -31,7 +31,7 @@ export async function draw(name, following, done, what = PART) {
   const leave = () => discards() && dialog.close();
   const save = el("button", { class: "main", disabled: true, onclick: () => store() }, what.save);
   const dialog = el("dialog", { class: "draw", "aria-label": what.title }, el("div", { class: "inside" },
-    el("header", {}, el("h2", {}, `${what.title}: ${name}`), busy, el("span", { class: "grow" }), hint,
+    el("header", {}, el("h2", { title: name }, `${what.title}: ${name.split("/").pop()}`), busy, el("span", { class: "grow" }), hint,
       el("button", { class: "quiet", "aria-label": t("Close"), onclick: leave }, "✕")),
     board,
     el("footer", {}, tools, brushed, el("button", { onclick: () => undo() }, t("Undo")), el("button", { onclick: () => clear() }, t("Start over")),

@@ -3,7 +3,7 @@ import { api, ask, el, keys, mark, number, t, toast } from "./desk.js";
 import { draw } from "./draw.js";
 
 const id = (name) => document.getElementById(name);
-const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), whole: t("whole photographs"), constant: t("the mean outline"), "sam2.1": t("found by SAM"), prompted: t("found by SAM"), sam_onnx: t("found by SAM") };
+const SOURCES = { template: t("registered from outlines"), found: t("found without an outline"), appearance: t("found by its appearance"), whole: t("whole photographs"), constant: t("the mean outline"), "sam2.1": t("found by SAM"), prompted: t("found by SAM"), sam_onnx: t("found by SAM") };
 const BATCH = 60;
 let data, show = "", rows = [], shown = 0, loaded = 0; // loaded: in addresses, so that the browser shows what was drawn last
 
@@ -48,7 +48,7 @@ function more() {
   id("sheet").append(...rows.slice(shown, shown + BATCH).map((row) => el("button", { class: row.flagged ? "flagged" : "", onclick: () => open(row) },
     el("img", { src: `/api/part/sheet?name=${encodeURIComponent(row.name)}&at=${loaded}`, alt: "", loading: "lazy", decoding: "async" }),
     (row.flagged || row.outlined) && el("span", { class: "said" }, row.flagged ? mark("unsure", row.reason || t("doubtful")) : "", row.outlined ? el("b", {}, t("outlined by hand")) : ""),
-    el("span", { class: "name", title: row.name }, row.name))));
+    el("span", { class: "name", title: row.name }, row.name.split("/").pop()))));
   shown = Math.min(rows.length, shown + BATCH);
   if (shown < rows.length) {
     const last = el("span", { class: "more" });

@@ -59,7 +59,7 @@ function show(state) {
     if (state.status === "done") toast(t("The run has finished."), "good");
     if (state.status === "failed") toast(t("An error stopped the run."), "bad");
   }
-  if (wasRunning && !running || last !== state.run) results(state);
+  if (wasRunning && !running || last !== state.run) results();
   wasRunning = running;
   last = state.run ?? "";
   if ($("log-box").open) log();
@@ -113,15 +113,13 @@ function lines(box, texts) {
   box.replaceChildren(...texts.map((text) => el("div", { class: text.startsWith("  ") ? "inner" : null }, text)));
 }
 
-async function results(state) {
+async function results() {
   const box = $("results");
   box.hidden = true;
   const found = await api("/api/runs/reports", { quiet: true }).catch(() => []);
   if (!found.length) return;
-  const verdict = (state.told ?? []).find((line) => line.startsWith("Verdict: "));
   box.replaceChildren(
-    verdict ? el("p", {}, verdict.replace("Verdict: ", "")) : "",
-    el("div", { class: "row" }, ...found.slice(0, 4).map((one) =>
+    el("div", { class: "row" }, el("a", { href: "/verdicts" }, t("To the verdicts")), ...found.slice(0, 4).map((one) =>
       el("a", { href: `/api/runs/report/${one.path}`, target: "_blank", rel: "noopener" }, t("Report of {name}", { name: one.name })))));
   box.hidden = false;
 }

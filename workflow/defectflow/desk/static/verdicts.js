@@ -271,7 +271,7 @@ function more() {
     return el("button", { class: `tile ${ended === "missed" || ended === "alarm" ? "wrong" : ended === "review" ? "review" : ""}`, onclick: () => open(one) },
       el("span", { class: "frame" }, el("img", { src: source(data.stamp, one.id, "photograph", 240), alt: "", loading: "lazy", decoding: "async" })),
       el("span", { class: "said" }, mark(ended === "missed" ? "bad" : called, ended === "missed" ? t("missed") : ended === "alarm" ? t("false alarm") : undefined), el("span", { class: "mono" }, one.score === null ? "–" : shortly(one.score, chart.span))),
-      el("span", { class: "name", title: one.name }, one.kind ? `${one.kind} · ${one.name}` : one.name));
+      el("span", { class: "name", title: one.name }, [one.kind, one.name.split("/").pop()].filter(Boolean).join(" · ")));
   }));
   shown += part.length;
   if (shown < rows.length) {
