@@ -281,13 +281,10 @@ def test_a_network_that_cannot_be_had_is_told_before_the_first_job(site, detecto
     assert not (site.folder / "results").exists()
 
 
-@pytest.mark.parametrize(
-    ("detector", "why"),
-    [("vae", "judges whole pictures"), ("stfpm", "judges whole"), ("pixel_difference", "is only a")],
-)
-def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site, detector, why):
-    status, output = site.plan("bundle", config=COCO | ALONE | {"detector": detector})
-    assert status == 1 and f" {why}" in output and "(bundle another detector)" in output and "Traceback" not in output
+def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site):
+    status, output = site.plan("bundle", config=COCO | ALONE | {"detector": "pixel_difference"})
+    assert status == 1 and " is only a" in output and "(bundle another detector)" in output and "Traceback" not in output
+    assert site.jobs("bundle", config=COCO | ALONE | {"detector": "vae"})["bundle"] == 1
 
 
 def test_a_profile_needs_masks_and_surroundings_and_its_charts_a_profile(site):

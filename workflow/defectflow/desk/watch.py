@@ -17,9 +17,10 @@ from defectflow.desk.project import Project
 from defectflow.desk.records import feedback_table
 from defectflow.desk.records.releases import bundle_in_use, current
 from defectflow.desk.records.results import need_run, reduced_file
-from defectflow.desk.records.watching import Seen, Watcher, hidden, kept, stamp_of
+from defectflow.desk.records.watching import Seen, Watcher, hidden, kept
 from defectflow.inspection.bundle_files import read_bundle
 from defectflow.inspection.outputs import picture_name, picture_path
+from defectflow.inspection.photo_sources import stamp_of
 from defectflow.listing.image_names import is_image
 from defectflow.monitoring import drift
 from defectflow.monitoring.control_chart import BLOCK

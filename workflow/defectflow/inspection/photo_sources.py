@@ -98,12 +98,8 @@ def watch(
                         on_passed_over(unnamed)
                     continue
                 present.add(path)
-                try:
-                    status = path.stat()
-                except OSError:  # removed since the scan
-                    continue
-                state = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-                if done.get(path) == state:
+                state = stamp_of(path)
+                if not state or done.get(path) == state:  # removed since the scan, or known
                     continue
                 if growing.get(path) == state:
                     done[path] = growing.pop(path)
@@ -119,6 +115,15 @@ def watch(
         for _, unnamed in others.values():
             if unnamed and os.path.lexists(unnamed.path):
                 on_passed_over(unnamed)
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """What changes when a file is replaced or rewritten; () if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def _images(folder: Path, roots: Sequence[str], on_passed_over: OnPassedOver) -> Iterator[Path]:

@@ -30,7 +30,7 @@ from defectflow.inspection.bundle_files import MANIFEST
 from defectflow.inspection.inspector import Inspector, Verdict
 from defectflow.inspection.judge_files import judge_one
 from defectflow.inspection.outputs import Pictures, notices, picture_path
-from defectflow.inspection.photo_sources import watch
+from defectflow.inspection.photo_sources import stamp_of, watch
 from defectflow.monitoring.inspection_log import open_log
 
 LATEST = 300  # verdicts kept for the page
@@ -87,15 +87,6 @@ class State:
     problem: str = ""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("good", "bad", "review", "error"), 0))
     passed_over: int = 0
-
-
-def stamp_of(path: Path) -> tuple[int, ...]:
-    """What changes with the content of a file; () if there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 class Watcher:
