@@ -99,6 +99,7 @@ def test_a_training_that_is_killed_goes_on_and_ends_as_if_nothing_had_happened(t
     settings, state = settings_of(name, options), tmp_path / "x.state"
     settings = dataclasses.replace(settings, steps=8)
     whole, epochs = train(settings), []
+    assert len(whole[""]) == 4  # epochs of two steps, however many optimizers step in each
     monkeypatch.setattr(training, "SAVE_AFTER", 0.0)
 
     def killed(self, trainer, pl_module):

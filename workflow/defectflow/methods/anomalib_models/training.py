@@ -91,7 +91,9 @@ class Progress(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Open the bar."""
-        self._bar = tqdm(total=trainer.max_steps, initial=trainer.global_step, desc=self._title, unit="step")
+        batches = int(trainer.num_training_batches)
+        total, done = batches * (trainer.max_epochs or 0), batches * trainer.current_epoch
+        self._bar = tqdm(total=total, initial=done, desc=self._title, unit="step")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """One step further."""
@@ -193,7 +195,8 @@ def train(module: AnomalibModule, training: Training) -> list[float]:
             accelerator="gpu" if training.device.type == "cuda" else "cpu",
             devices=1,
             max_epochs=epochs,
-            max_steps=epochs * batches,
+            # Where a model steps its optimizers itself, Lightning counts each of these steps.
+            max_steps=epochs * batches if module.automatic_optimization else -1,
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
