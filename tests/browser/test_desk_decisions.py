@@ -5,12 +5,13 @@ import os
 import shutil
 
 import cv2
+import pandas as pd
 import pytest
 
 pytest.importorskip("fastapi", reason="needs the extra desk")
 import bundle_set
 from browser_desk import CHROMIUM, NEEDED, Running, opened, playwright
-from judged_desk import judged_project
+from judged_desk import BAD, GOOD, NEW, judged_project
 
 pytestmark = NEEDED
 PATIENCE = 60_000  # milliseconds, on a busy machine
@@ -89,6 +90,29 @@ def test_photographs_are_looked_at_one_after_the_other(page):
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog.loupe", state="detached")
     assert page.locator("#outcomes button", has_text="Missed").is_visible()
+
+
+def test_the_gallery_is_filtered_by_kind_session_and_outcome_and_sorted_by_score(page, project):
+    table = project.results / project.dataset / "splits.csv"
+    splits = pd.read_csv(table, dtype=str, keep_default_na=False)
+    splits["group"] = ["morning", "evening"] * (len(splits) // 2)
+    splits.to_csv(table, index=False)
+    go(page, "verdicts")
+    page.locator(".tile").first.wait_for()
+
+    def names(count):
+        page.wait_for_function("n => document.querySelectorAll('.tile').length === n", arg=count)
+        return [text.split(" · ")[-1] for text in page.locator(".tile .name").all_inner_texts()]
+
+    page.select_option("#kind", "scratch")
+    assert {int(name[1:3]) % 2 for name in names(BAD // 2)} == {0}
+    page.select_option("#group", "evening")
+    names(0)
+    page.select_option("#kind", "")
+    page.select_option("#order", "high")
+    assert names((GOOD + BAD + NEW) // 2)[:2] == ["p19.jpg", "p17.jpg"]
+    page.locator("#outcomes [data-outcome=missed]").click()
+    assert names(1) == ["p13.jpg"]
 
 
 def test_the_part_is_outlined_by_keys_and_by_clicks(page, project):
