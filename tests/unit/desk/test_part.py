@@ -135,7 +135,7 @@ def test_clicks_on_an_open_photograph_do_not_encode_it_again(browser, monkeypatc
     cv2.ellipse(truth, (32, 24), (20, 14), 0, 0, 360, 1, -1)
     assert (mask & (truth > 0)).sum() / (mask | (truth > 0)).sum() > 0.7
     assert browser.post("/api/part/clicks", json={"name": "p02.jpg", "inside": [[64, 2]]}).status_code == 422
-    assert browser.post("/api/part/clicks", json={"name": "p02.jpg"}).status_code == 200  # none yet: an empty mask
+    assert browser.post("/api/part/clicks", json={"name": "p02.jpg"}).status_code == 200  # none yet
 
 
 def test_masks_are_accepted_until_others_take_their_place(browser, project):

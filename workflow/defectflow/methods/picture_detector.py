@@ -167,7 +167,8 @@ def _picture(good: GoodPatches, number: int) -> torch.Tensor:
 def _key(cls: type[PictureDetector], pictures: torch.Tensor, settings: Any, seed: int) -> str:
     """Hash of all that a training depends on."""
     code = code_hash(cls.__module__.partition(".")[2])
-    weights = sha256_of(settings.weights) if settings.weights else ""
+    file = getattr(settings, "weights", None)  # anomalib's models alone read one in this stage
+    weights = sha256_of(file) if file else ""
     asked = [vars(settings), weights, seed, code, *pictures.shape]
     what = hashlib.sha256(json.dumps(asked, sort_keys=True).encode())
     what.update(pictures.numpy().data)

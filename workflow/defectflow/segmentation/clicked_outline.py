@@ -84,11 +84,9 @@ class Clickable:
 
     def mask(self, inside: Sequence[Point], outside: Sequence[Point]) -> np.ndarray:
         """The part, bool of the photograph's size, from points (x, y) on it and on the background; may be empty."""
-        if not inside and not outside:
-            return np.zeros(self.shape, bool)
         clicks = OutlineClicks(None, inside, outside)
         soft = self._walk(clicks, self._figure, PRIOR)
-        if self._network is not None:
+        if self._network is not None and (inside or outside):
             shares = clicks.shares(self.shape)
             found = self._network.clicked(self._seen, shares.inside, shares.outside, soft.clip(0, 1))
             logits = cv2.resize(

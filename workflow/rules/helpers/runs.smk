@@ -44,7 +44,10 @@ def is_of_before(wildcards, network, tables: list[str], written: str) -> bool:
     ``tables``: of their pictures; ``written``: their report. The names of both have wildcards.
     """
     path = Path(written.format(**wildcards))
-    known = json.loads((path.read_text() if path.is_file() else "") or "null")
+    try:
+        known = json.loads((path.read_text() if path.is_file() else "") or "null")
+    except ValueError:
+        return True
     paths = [Path(table.format(**wildcards)) for table in tables]
     now = [hashlib.sha256(one.read_bytes()).hexdigest() for one in paths if one.is_file()]
     before = [known.get(key) for key in ("made_with", "tables")] if known else []
